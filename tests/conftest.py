@@ -34,7 +34,7 @@ _RARE_COMPILER = re.compile(r"no (?:gcc-12|g\+\+-12|clang(?:\+\+)?-(?:14|18|22))
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose Hypothesis' profile; take Ctrl-C's signal, which a shell's background jobs ignore."""
+    """Choose Hypothesis' profile; handle SIGINT, which a shell's background jobs ignore."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     is_seeded = config.getoption("hypothesis_seed", None) is not None
@@ -68,7 +68,7 @@ def pytest_runtest_makereport(
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Name the seed of the tests that take every n-th case; see `hpcc_testkit.suite.sampling`."""
+    """Print the seed of the tests that take every n-th case; see `hpcc_testkit.suite.sampling`."""
     from hpcc_testkit.suite.sampling import SEED_VARIABLE, seed_of
 
     terminalreporter.write_line(f"sampled tests: {SEED_VARIABLE}={seed_of(os.environ)}")
@@ -76,14 +76,14 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
-    """Deal tests to several processes; see `Schedule`."""
+    """Distribute tests to several processes; see `Schedule`."""
     from hpcc_testkit.suite.schedule import Schedule
 
     return Schedule(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put what takes longest first, where tests are dealt to several processes."""
+    """Put the longest tests first if tests are distributed to several processes."""
     if hasattr(config, "workerinput"):
         from hpcc_testkit.suite.schedule import dealt
 

@@ -29,7 +29,7 @@ def status_of(file: Path) -> str:
 
 
 def named_after(words: str, status: str) -> list[str]:
-    """Return the ADR files linked behind `words`, as far as their sentence goes."""
+    """Return the ADR files linked after `words` in the same sentence."""
     clause = re.search(rf"\b{words} ([^.;]*(?:\.md[^.;]*)*)", status)
     return [name for _, name in LINK.findall(clause[1])] if clause else []
 

@@ -30,14 +30,14 @@ def _pages() -> list[Path]:
 
 
 def _blocks(page: Path) -> list[str]:
-    """Code blocks of a shell; one with a language (json, toml) is none, nor is the help's text."""
+    """Yield shell code blocks: those without a language (json, toml), except the help's text."""
     text = re.sub(r"<!-- help:begin.*?help:end -->", "", page.read_text(), flags=re.DOTALL)
     fences = re.findall(r"^ *```(\w*)\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
     return [block for language, block in fences if language in {"", "sh", "bash", "console"}]
 
 
 def commands(block: str) -> list[list[str]]:
-    """Return the argv of each `hpcc` command, behind `sudo -u USER`, in a pipe or not."""
+    """Return the argv of each `hpcc` command, also after `sudo -u USER` and in pipes."""
     found = []
     for line in re.sub(r"\s*\\\n\s*", " ", block).splitlines():
         match = re.match(

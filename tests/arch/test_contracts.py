@@ -73,7 +73,7 @@ def contracts() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """Return the broken contracts after each plant, and under "" those of the tree as it is."""
+    """Return the broken contracts per added import, and under "" those of the unchanged tree."""
     copy = tmp_path_factory.mktemp("tree")
     for package in ("src/hpcc", "testkit/hpcc_testkit"):
         skip = shutil.ignore_patterns("__pycache__", "*.so")

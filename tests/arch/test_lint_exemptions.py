@@ -23,7 +23,7 @@ def files_of(pattern: str) -> list[Path]:
 
 
 def reason_of(pattern: str) -> str:
-    """Return the comment behind the line, or the one above its paragraph."""
+    """Return the comment at the line's end, or the one above its paragraph."""
     lines = TEXT.splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith(f'"{pattern}"'))
     behind = lines[at].partition("#")[2].strip()

@@ -63,7 +63,7 @@ def _nodes() -> Iterator[ast.AST]:
 
 
 def _literals(expression: ast.expr) -> Iterator[str]:
-    """Yield the words that an argument may have, by either branch of a condition."""
+    """Yield the words that an argument may be, from both branches of a condition."""
     match expression:
         case ast.Constant(value=str() as word):
             yield word

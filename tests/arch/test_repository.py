@@ -100,7 +100,7 @@ def test_each_test_that_the_security_page_names_exists() -> None:
 
 
 def test_every_hypothesis_test_grows_in_a_soak() -> None:
-    """A bare `max_examples=100` overrides the profile: a soak would try no more than a check."""
+    """A bare `max_examples=100` overrides the profile, so a soak would try as few as a check."""
     bare = re.compile(rb"max_examples=\s*[0-9]")
     files = (f for f in tracked("tests/*.py", "src/*.py") if f != Path(__file__))
     found = [f.name for f in files if bare.search(f.read_bytes())]

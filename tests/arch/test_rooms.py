@@ -54,7 +54,7 @@ def modules() -> list[PurePosixPath]:
 
 
 def old_names(text: str) -> list[str]:
-    """Find old paths; a private name of a module (`hpcc.cache.cache._log`) is none."""
+    """Find old paths. A private name of a module (`hpcc.cache.cache._log`) does not count."""
     found = []
     for match in OLD.findall(text):
         head = match.partition("._")[0]
@@ -84,7 +84,7 @@ def test_only_faces_have_more_than_an_essay_in_their_init() -> None:
 
 
 def test_each_room_has_an_essay() -> None:
-    """The essay says what the room is for and what it may not do, in two to forty lines."""
+    """The essay states the room's job and what it may not do, in two to forty lines."""
     lengths = {
         str(module.parent): len((ast.get_docstring(tree) or "").splitlines())
         for module in modules()

@@ -44,7 +44,7 @@ def constants(tree: ast.Module) -> dict[str, ast.expr]:
 
 
 def names(node: ast.expr, known: dict[str, ast.expr]) -> Iterator[str]:
-    """Yield what the expression may be, as regular expressions; nothing for a variable."""
+    """Yield the expression's possible values as regular expressions; nothing for a variable."""
     match node:
         case ast.Name(id=name) if name in known:
             yield from names(known[name], {})

@@ -26,7 +26,7 @@ def _analyze(*argv: str) -> subprocess.CompletedProcess[str]:
 
 
 def _installed(tmp_path: Path, name: str, content: str) -> str:
-    """Where the program is on this machine does not matter."""
+    """Replace the program's path, because its place on this machine does not matter."""
     unit = tmp_path / f"hpcc-{name}.service"
     unit.write_text(content.replace("/opt/hpcc/bin/hpcc", "/bin/true"))
     return str(unit)

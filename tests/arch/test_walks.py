@@ -29,7 +29,7 @@ def find_module(dotted: str) -> Path:
 
 
 def names_in(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
-    """Yield what a module or class defines; what it merely imports is not defined there."""
+    """Yield what a module or class defines; an imported name is not defined there."""
     for node in body:
         match node:
             case (
@@ -128,7 +128,7 @@ def test_each_room_has_one_sentence_and_each_sentence_a_room() -> None:
 
 
 def test_imports_go_down_the_list_of_rooms() -> None:
-    """`.importlinter` holds the layers; here the page is held to the same order."""
+    """`.importlinter` defines the layers; the page must list rooms in the same order."""
     place = {f"hpcc.{name}": index for index, (name, _) in enumerate(ROOM.findall(PAGE))}
     graph = grimp.build_graph("hpcc", cache_dir=None)
     upward = set()
@@ -142,7 +142,7 @@ def test_imports_go_down_the_list_of_rooms() -> None:
 
 
 def test_no_room_needs_the_word_and() -> None:
-    """A room that needs it is two rooms."""
+    """A room whose job needs "and" should be two rooms."""
     for name, sentence in ROOM.findall(PAGE):
         assert not re.search(r"\band\b", sentence), name
         assert sentence.endswith("."), name

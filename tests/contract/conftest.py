@@ -31,7 +31,7 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> E
 
 @pytest.fixture
 def write(engine: Engine) -> Callable[..., int]:
-    """Carry out a plan with these outputs, path and content each; returns the outcome."""
+    """Return a function that replays a plan with (path, content) outputs, for its outcome."""
 
     def run(
         *files: tuple[Path, bytes] | OutputFile,
@@ -50,7 +50,10 @@ def write(engine: Engine) -> Callable[..., int]:
 
 @pytest.fixture
 def ask(write: Callable[..., int], tmp_path: Path) -> Callable[..., int]:
-    """Tell whether checks hold: returns the outcome, after a look that the output says the same."""
+    """Return a function that replays a plan with these checks and returns the outcome.
+
+    It asserts that the plan's output exists exactly if the outcome is 0.
+    """
 
     def run(*checks: Check) -> int:
         output = tmp_path / "written-when-they-hold"

@@ -239,7 +239,7 @@ async def test_results_are_evicted_when_there_are_too_many(tmp_path: Path) -> No
 
 
 async def test_results_are_evicted_when_they_are_too_large(tmp_path: Path) -> None:
-    """Each may hold megabytes that its compile printed, which count in no tenant's quota."""
+    """Each may hold megabytes of compiler messages, which no tenant's quota counts."""
     config = DiskActionCacheConfig(directory=tmp_path, max_size_bytes=100_000)
     cache = DiskActionCache(config)
     for i in range(8):

@@ -339,7 +339,7 @@ async def test_a_put_that_conflicts_tells_nobody(store: ControlStore) -> None:
 async def heard_until(
     store: ControlStore, watch: AsyncGenerator[News | Reread], space: str
 ) -> set[str]:
-    """Put an entry, again after each reread, until its news arrives.
+    """Put an entry, and again after each reread, until a reader hears of it.
 
     Returns the spaces of all news that arrived.
     """

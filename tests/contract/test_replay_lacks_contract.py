@@ -141,7 +141,7 @@ def test_where_there_is_no_directory_nothing_holds(
 def test_a_file_whose_state_was_recorded_is_no_directory(
     ask: Ask, directory: Path, count: int, is_alone: bool
 ) -> None:
-    """The plan may open the directory first (many checks in it) or not: both say the same."""
+    """The plan may open the directory first (many checks in it) or not; both agree."""
     file = directory / "b.h"
     check = lacks(file, *many(count), values=signature_of(os.stat(file)))
     beside = [Check(CheckKind.ABSENT, os.fsencode(file / f"x{i}")) for i in range(9)]
@@ -194,7 +194,7 @@ def test_the_names_of_two_directories_are_not_mixed_up(ask: Ask, directory: Path
 
 @pytest.fixture
 def closed() -> Iterator[Path]:
-    """A directory that this user may search but not read; unless root, it belongs to this user."""
+    """Yield a directory that may be searched but not read; a test run by root changes its uid."""
     with tempfile.TemporaryDirectory() as parent:
         path = Path(parent, "closed")
         path.mkdir()

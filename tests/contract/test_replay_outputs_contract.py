@@ -199,7 +199,7 @@ def test_what_is_not_a_plain_file_of_ours_is_left_to_the_compiler(
 
 
 def test_who_waits_at_a_fifo_is_not_woken(write: Write, tmp_path: Path) -> None:
-    """An open and a close would tell a reader that the compiler had written nothing."""
+    """A reader would take an open and a close as a compiler that wrote nothing."""
     path = tmp_path / "a.o"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)

@@ -225,7 +225,7 @@ def test_a_door_that_closes_wakes_the_receiver(receive: Receive, listener: socke
 
 @pytest.mark.timeout(20)
 def test_a_signal_does_not_disturb_a_receiver(receive: Receive, listener: socket.socket) -> None:
-    """The kernel may give a signal of the process to any thread, and accept() then fails."""
+    """The kernel may deliver a signal of the process to any thread, whose accept() then fails."""
     seen: list[int] = []
     before = signal.signal(signal.SIGUSR1, lambda number, _frame: seen.append(number))
     got: list[bytes] = []

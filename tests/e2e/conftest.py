@@ -17,7 +17,7 @@ from hpcc_testkit.farm.machine import POLL_SECONDS, Machine
 
 @pytest.fixture(scope="session")
 def shared_cache() -> Path:
-    """Images and guest assets, kept between runs: they are named by content."""
+    """Return the cache of images and guest assets. Content names them, so runs share it."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     directory = Path(base, "hpcc-tests")
     directory.mkdir(parents=True, exist_ok=True)
@@ -26,7 +26,7 @@ def shared_cache() -> Path:
 
 @pytest.fixture(scope="session")
 def toolchain(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The pinned reference of an image with gcc and g++, of the distribution's packages."""
+    """Return the pinned reference of an image with the distribution's gcc and g++."""
     machine = Machine(tmp_path_factory.mktemp("image"), shared_cache)
     done = machine.hpcc("image", "build-debian", "--if-missing", "gcc", "g++", timeout=900)
     return done.stdout.strip().splitlines()[-1]
@@ -36,9 +36,9 @@ def toolchain(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> s
 def snapshots(
     shared_cache: Path, toolchain: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Path | None:
-    """Where the workers of all tests keep guests' snapshots, with one in it: they boot nothing.
+    """Return the snapshot directory of all tests' workers. It has a snapshot, so they boot nothing.
 
-    Tests of booting and of making snapshots override it with None.
+    Tests of booting and of taking snapshots override this fixture with None.
     """
     directory = tmp_path_factory.mktemp("snapshots")
     machine = Machine(tmp_path_factory.mktemp("first"), shared_cache, directory)
@@ -63,7 +63,7 @@ def wait_for_snapshot(directory: Path, seconds: float = 240) -> None:
 def machine(
     tmp_path: Path, shared_cache: Path, toolchain: str, snapshots: Path | None
 ) -> Iterator[Machine]:
-    """hpcc with a private state; down, and checked to have left nothing, at the end."""
+    """Yield hpcc with private state. At the end it is down and must have left nothing."""
     machine = Machine(tmp_path, shared_cache, snapshots)
     try:
         yield machine

@@ -50,7 +50,7 @@ def gateway(machine: Machine) -> Iterator[tuple[int, IssuedFiles]]:
 
 
 def said(done: subprocess.CompletedProcess[str], what: str) -> int:
-    """How many processes Bazel says were so."""
+    """Return how many processes of that kind Bazel reports."""
     found = re.search(rf"(\d+) {what}", done.stderr)
     return int(found.group(1)) if found else 0
 

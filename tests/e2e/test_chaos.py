@@ -34,7 +34,7 @@ clean:
 
 @pytest.fixture(scope="module")
 def snapshots() -> Path | None:
-    """None: the guests here boot, and templates are made beside them."""
+    """Return None: these guests boot, and the worker takes snapshots beside them."""
     return None
 
 
@@ -46,7 +46,7 @@ def tracker() -> Iterator[ProcessTracker]:
 
 @pytest.fixture
 def chaos(machine: Machine) -> Machine:
-    """The machine, with a private directory for temporary files."""
+    """Yield the machine with a private directory for temporary files."""
     temporary = machine.root / "tmp"
     temporary.mkdir()
     machine.env["TMPDIR"] = str(temporary)
@@ -67,14 +67,14 @@ def project(directory: Path, units: int) -> Path:
 
 
 def made(directory: Path) -> dict[str, bytes]:
-    """Objects as they are; of depfiles the names, since each compiler folds its own lines."""
+    """Return objects as bytes, and depfiles as names, because compilers wrap lines differently."""
     objects = {p.name: p.read_bytes() for p in directory.glob("*.o")}
     depfiles = {p.name: b" ".join(p.read_bytes().split()) for p in directory.glob("*.d")}
     return objects | {n: d.replace(b"\\ ", b"") for n, d in depfiles.items()}
 
 
 def same_compiler(machine: Machine) -> str:
-    """Return this host's name for the compiler that the image has, so that objects compare."""
+    """Return the name of the host's compiler that makes the same objects as the image's."""
     directory = project(machine.root / "version", 1)
     machine.run(["hpcc", "gcc", "-c", "unit0.c", "-o", "image.o"], cwd=directory)
     assert machine.count("miss.remote.executed") == 1
@@ -109,7 +109,7 @@ def kill(victims: list[Process]) -> None:
 
 
 def assert_clean(machine: Machine, tracker: ProcessTracker, guests: set[str]) -> None:
-    """Take everything down; nothing may be left."""
+    """Take everything down and assert that nothing is left."""
     machine.close()
     assert tracker.wait_gone(10) == []
     assert traces_of(machine.root, guests) == []
@@ -137,7 +137,7 @@ def compiles_in_a_guest(machine: Machine, compiler: str) -> bool:
 
 
 def wardens(tracker: ProcessTracker) -> list[Process]:
-    """The processes that a zygote forked, one for each guest."""
+    """Return the processes that a zygote forked, one for each guest."""
     family = tracker.alive("warden/__main__")
     pids = {p.pid for p in family}
     return [p for p in family if p.parent in pids]
@@ -195,7 +195,7 @@ fi
 
 @pytest.fixture
 def deaf_qemu() -> Iterator[Path]:
-    """A directory for PATH, with a QEMU that outlives its worker while `marker` is there."""
+    """Make a directory for PATH with a QEMU that outlives its worker while `marker` exists."""
     program = shutil.which("qemu-system-x86_64")
     assert program is not None
     with tempfile.TemporaryDirectory() as name:

@@ -28,7 +28,7 @@ UNITS = 16
 
 @pytest.fixture(scope="module")
 def lua(shared_cache: Path) -> Path:
-    """Lua's sources, from the distribution."""
+    """Return Lua's sources, from the distribution."""
     directory = shared_cache / "sources" / "lua5.4"
     if not list(directory.glob("*.tar.*")):
         directory.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def lua(shared_cache: Path) -> Path:
 
 
 def project(machine: Machine, lua: Path) -> Path:
-    """Unpack Lua below a person's own directory, with a marker at its root."""
+    """Unpack Lua below a person's directory, with a marker at its root."""
     directory = machine.root / "src"
     directory.mkdir()
     subprocess.run(
@@ -56,7 +56,7 @@ def project(machine: Machine, lua: Path) -> Path:
 
 
 class Build:
-    """One `make` of a person, which others may disturb while it runs."""
+    """One person's `make`; a test may disturb it while it runs."""
 
     def __init__(self, machine: Machine, directory: Path) -> None:
         self.machine, self.directory = machine, directory
@@ -64,7 +64,7 @@ class Build:
         self._make = machine.spawn(argv, cwd=directory)
 
     def when(self, count: int, act: Callable[[], None]) -> None:
-        """Do something as soon as so many objects are there."""
+        """Run `act` as soon as so many objects exist."""
         deadline = time.monotonic() + 600
         while len(list(self.directory.glob("*.o"))) < count:
             assert self._make.poll() is None, "the build was over too soon for this test"
@@ -101,7 +101,7 @@ def kill_a_vm(tracker: ProcessTracker, farm: Estate) -> None:
 
 
 def counts(machine: Machine) -> tuple[int, int, int]:
-    """Return what ran in a guest, came from the farm's cache, and was made on this machine."""
+    """Return how many compiles ran in a guest, came from the farm's cache, and ran locally."""
     found = machine.counters()
     local = sum(v for k, v in found.items() if k.startswith("fallback."))
     return found.get("miss.remote.executed", 0), found.get("miss.remote.cached", 0), local
@@ -162,7 +162,7 @@ def lose_parts_and_no_object(farm: Estate, tracker: ProcessTracker, lua: Path) -
 
 
 def wait_until_written(farm: Estate, count: int) -> None:
-    """Writes to S3 are behind the answers: wait until acme's results are there."""
+    """Wait until acme's results are in S3, because writes there follow the answers."""
     deadline = time.monotonic() + 120
     while True:
         listing = farm.s3.request("GET", "/hpcc?list-type=2&prefix=acme%2F&max-keys=1000").text
@@ -174,7 +174,7 @@ def wait_until_written(farm: Estate, count: int) -> None:
 
 
 def check_rows(farm: Estate) -> None:
-    """Who, for whom, under what: as the tenants' policies say."""
+    """Assert that each row's person, tenant and isolation agree with the tenants' policies."""
     found = all_rows(farm)
     people = {(r["tenant"], r["principal"]) for r in found}
     assert people == {("acme", "ann"), ("acme", "bob"), ("globex", "carol")}
@@ -190,7 +190,7 @@ def check_rows(farm: Estate) -> None:
 
 
 def check_trails(farm: Estate) -> None:
-    """The chains hold, against the schedulers' anchors; a row is made again; events are listed."""
+    """Verify the chains against the schedulers' anchors, reproduce a row, and list events."""
     anchors = farm.directory / "anchors.jsonl"
     scheduler = ("scheduler", "--config", str(farm.schedulers[0].config))
     anchors.write_text(farm.operator(*scheduler, "anchors"))

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def executed(machine: Machine, reuse: str, units: int) -> list[dict[str, object]]:
-    """Compile some units with that policy; return their rows."""
+    """Compile some units under that policy; return their audit rows."""
     (machine.directory / "config").mkdir(parents=True)
     settings = f'[worker]\nguest_reuse = "{reuse}"\nmax_guests = 1\n'
     (machine.directory / "config" / "hpcc.toml").write_text(settings)

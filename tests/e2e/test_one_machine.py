@@ -29,7 +29,7 @@ clean:
 
 
 def project(root: Path, units: int = UNITS, *, lines: int = 40) -> Path:
-    """A project of `units` translation units sharing a header in a sub-directory."""
+    """Make a project of `units` translation units that share a header in a sub-directory."""
     directory = root / "project"
     (directory / "include").mkdir(parents=True)
     (directory / ".hpcc").touch()

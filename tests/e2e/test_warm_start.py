@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def snapshots() -> Path | None:
-    """None: the guests here boot, and templates are made beside them."""
+    """Return None: these guests boot, and the worker takes snapshots beside them."""
     return None
 
 

@@ -31,10 +31,10 @@ SMALL = sorted(data for data in INPUTS.values() if len(data) < 10_000)
 
 
 def take_stream(data: bytes) -> list[ExecEvent]:
-    """Read what a guest says from its first byte on: handshake, HTTP/2, one answer.
+    """Read a guest's stream from its first byte: handshake, HTTP/2, one answer.
 
     Raises:
-        IntegrityError: it is not what an honest guest says.
+        IntegrityError: an honest guest would not send this.
     """
     link = HostLink(TOKEN, NONCE)
     session = link.feed(data)
@@ -45,7 +45,7 @@ def take_stream(data: bytes) -> list[ExecEvent]:
 
 
 def content_of(session: bytes) -> bytes:
-    """Return what the DATA frames of the answer's stream hold, h2 left out."""
+    """Return the content of the answer's DATA frames, without the h2 library."""
     content, at = bytearray(), 0
     while at + HEAD_BYTES <= len(session):
         head = session[at : at + HEAD_BYTES]
@@ -85,7 +85,7 @@ def take_answer(content: bytes) -> list[ExecEvent]:
 
 
 def read(data: bytes) -> bool:
-    """Read it; returns whether it was a good answer."""
+    """Read the bytes; return whether they were a good answer."""
     try:
         events = take_stream(data)
     except IntegrityError as error:

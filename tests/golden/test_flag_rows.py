@@ -20,7 +20,7 @@ GOLDEN: Final = Path(__file__).with_name("flag_rows.json")
 
 
 def described(rows: Iterable[FlagSpec]) -> dict[str, str]:
-    """Describe rows by their spelling; the joined row of a flag has `…` behind it."""
+    """Describe rows by their spelling; the joined row of a flag ends in `…`."""
     found = {}
     for row in rows:
         name = row.spelling + ("…" if row.arity.name == "JOINED" else "")

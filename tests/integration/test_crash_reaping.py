@@ -45,7 +45,7 @@ from hpcc_testkit.guests.fake_runtime import FakeGuest, FakeRuntime
 async def scheduler_process(
     directory: Path,
 ) -> AsyncGenerator[tuple[asyncio.subprocess.Process, FarmUnderTest]]:
-    """A scheduler in a separate process, and the farm that a worker can join."""
+    """Run a scheduler in a separate process; yield the farm that a worker can join."""
     tenant_secret = secrets.token_urlsafe(32)
     file = directory / "scheduler.json"
     file.touch(mode=0o600)

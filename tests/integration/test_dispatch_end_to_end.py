@@ -270,7 +270,7 @@ async def test_checkouts_that_differ_in_case_share_what_a_guest_that_folds_made(
 
 
 def shared_request(directory: Path, text: str) -> RemoteRequest:
-    """A compile of `a.c` and a header that others share, as the daemon's scan would plan it."""
+    """Return a compile of `a.c` and a shared header, as the daemon's scan would plan it."""
     directory.mkdir(exist_ok=True)
     header = directory / "h.h"
     header.write_text("int h;\n")

@@ -138,7 +138,7 @@ async def test_a_tag_is_pulled_and_printed_pinned(
 
 
 def _main_without_signals(image: str) -> int:
-    """Outside of the main thread no signal handler can be set."""
+    """Call main without signal handlers, which only the main thread can set."""
     import asyncio
 
     from hpcc.cli.image import image as _image

@@ -181,7 +181,7 @@ def test_up_warns_of_an_image_that_was_not_understood(
 
 
 class LateOnce(FakeGuest):
-    """The first guest answers for no compiler in time; those after it do, once they may."""
+    """The first guest answers for no compiler in time; later guests do once a test lets them."""
 
     may_answer = asyncio.Event()
 

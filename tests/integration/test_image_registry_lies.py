@@ -145,7 +145,7 @@ async def test_a_redirect_to_an_unsafe_place_is_refused(tmp_path: Path, target: 
 
 
 def _auth_registry(**over: object) -> LyingRegistry:
-    """Wants a token that its own token server gives for a password."""
+    """Requires a token, which its own token server issues for a password."""
 
     def respond(asked: Asked) -> Answer | None:
         if asked.path.startswith("/token?"):

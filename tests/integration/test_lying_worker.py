@@ -44,7 +44,7 @@ Lie = Callable[[ResultRecord], ResultRecord]
 
 @dataclass
 class Lair:
-    """A farm whose answers pass through `lie` on their way to the daemon."""
+    """A farm whose answers to the daemon pass through `lie`."""
 
     farm: FarmUnderTest
     connection: FarmConnection
@@ -86,7 +86,7 @@ class Lair:
         self.monkeypatch.setattr(SchedulerClient, "route", route)
 
     def signer(self) -> ResultSigner:
-        """Return the worker's own: what a worker that was taken over can sign."""
+        """Return the worker's own signer, which signs whatever a compromised worker wants."""
         key = load_or_create_signing_key(self.farm.directory / "worker/keys/result-signing.key")
         return ResultSigner(key, self.farm.clock)
 
@@ -127,7 +127,7 @@ async def lair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerato
 
 
 async def refused(lair: Lair, lie: Lie) -> str:
-    """Compile twice, as an execution and as a hit; both must fail alike. Return the reason."""
+    """Compile twice, as an execution and as a hit; return the reason with which both fail."""
     lair.lies(lie)
     reasons = set()
     for _ in range(2):

@@ -199,7 +199,7 @@ def wait_until(is_true: Callable[[], bool]) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Tell a process from a zombie, which nobody in a container may reap."""
+    """Return whether a process runs; a zombie, which a container may never reap, does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
     except (FileNotFoundError, ProcessLookupError):

@@ -101,7 +101,7 @@ async def code_of(call: Any) -> grpc.StatusCode:
 
 
 async def signed_result(farm: FarmUnderTest) -> pb.ActionResult:
-    """Return a result that the worker truly made and signed, for ann."""
+    """Return a result that the worker made and signed for ann."""
     async with farm.client() as client:
         await run_script(client, SCRIPT)
         return pb.ActionResult.FromString(
@@ -382,7 +382,7 @@ async def test_messages_larger_than_any_of_their_kind_are_refused_before_they_ar
 async def test_uploads_that_never_end_take_a_tenants_room_and_not_the_worker(
     farm: FarmUnderTest,
 ) -> None:
-    """Two uploads of the largest size hang; a third is turned away before a byte is kept."""
+    """Two uploads of the largest size hang; a third is refused before a byte is stored."""
     size = MAX_TENANT_BYTES // 2
 
     async def hanging(number: int) -> AsyncIterator[bs.WriteRequest]:
@@ -461,7 +461,7 @@ async def test_a_slow_reader_gives_its_room_back_in_the_end(
 async def test_a_result_of_a_worker_reads_back_with_its_signature_in_a_stock_message(
     farm: FarmUnderTest,
 ) -> None:
-    """Stock clients see an ordinary `ActionResult`; what is ours is one `Any` that they pass by."""
+    """Stock clients see an ordinary `ActionResult`; hpcc's part is one `Any`, which they ignore."""
     result = await signed_result(farm)
     assert [f.path for f in result.output_files] == ["a.o"]
     (ours,) = result.execution_metadata.auxiliary_metadata
@@ -532,7 +532,7 @@ async def test_another_tenants_blob_is_no_base(farm: FarmUnderTest) -> None:
 async def test_blobs_with_calls_take_a_tenants_room_and_not_the_worker(
     farm: FarmUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Contents and bases are in memory while they are put together: they count as uploads do."""
+    """Contents and bases are in memory while the worker joins them, so they count like uploads."""
     blobs = made_action(SCRIPT)
     deltas = [Delta(b.digest, b.data) for b in blobs]
     async with farm.client() as client:

@@ -70,7 +70,7 @@ async def build(farm: FarmUnderTest, principal: str = "ann", script: str = SCRIP
 
 
 async def refused_as(farm: FarmUnderTest, client: ReapiClient, action: Digest = ACTION) -> str:
-    """Ask for the result, which must be a miss with one event; return the event's reason."""
+    """Request the result, which must be a miss with one event; return the event's reason."""
     farm.audit.events.clear()
     rows = len(farm.audit.rows)
     with pytest.raises(NotFoundError):
@@ -187,7 +187,7 @@ async def test_a_store_writer_who_swaps_tenants_is_caught(farm: FarmUnderTest) -
 async def test_a_store_writer_who_gives_a_colleague_what_its_own_guest_made_is_caught(
     farm: FarmUnderTest,
 ) -> None:
-    """The result is truly signed: mallory's guest, which mallory has rooted, made it."""
+    """The signature is valid: mallory's guest, which mallory controls, made the result."""
     await build(farm, "mallory")
     writer = StoreWriter(farm)
     entry = await writer.cache(principal="mallory").get(ACTION)

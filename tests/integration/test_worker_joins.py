@@ -45,7 +45,7 @@ class Member:
         )(request, metadata=self._metadata())
 
     async def execute(self, action: Digest) -> tuple[Any, str]:
-        """Return a call that waits, and its operation's name."""
+        """Return a waiting call and its operation's name."""
         call = self._stream(
             "Execute",
             pb.ExecuteRequest(instance_name="acme", action_digest=digest_to_proto(action)),
@@ -97,7 +97,7 @@ async def farm(tmp_path: Path) -> AsyncGenerator[FarmUnderTest]:
 async def gated(
     farm: FarmUnderTest, gate: Path, end: str = "cp a.c a.o", *, do_not_cache: bool = False
 ) -> Digest:
-    """Upload an action that ends when the gate is there, and return its digest."""
+    """Upload an action that ends when the gate file exists; return its digest."""
     source = Blob.of(b"int x;\n")
     tree = build_tree([InputFile("a.c", source.digest)])
     script = f"while [ ! -e {gate} ]; do sleep 0.05; done; {end}"

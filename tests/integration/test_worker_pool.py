@@ -29,7 +29,7 @@ GOOD, EVIL = b"int x;\n", b"evil"
 
 
 class RootableGuest(FakeGuest):
-    """A guest that one compile can take over; from then on it makes what the intruder wants."""
+    """A guest that one compile can take over; afterwards it makes the attacker's outputs."""
 
     is_rooted = False
 
@@ -67,7 +67,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def after_a_root(farm: FarmUnderTest) -> list[tuple[bytes, bool]]:
-    """Ann takes her guest over, then compiles; Bob compiles the same, twice."""
+    """Let Ann take over her guest and compile, then let Bob compile the same twice."""
     farm.runtime.guest_class = RootableGuest
     async with farm.client(principal="ann") as ann:
         await run(ann, "cp a.c a.o; : root")

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="session")
 def mutants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mutants]:
-    """Copy the source; see that the copy, library included, is what is imported there."""
+    """Copy the source; assert that Python imports the copy there, including its library."""
     copied = Mutants(ROOT, tmp_path_factory.mktemp("mutants"))
     names = "hpcc.__file__, u.find_spec(n.LIBRARY).origin"
     text = f"import hpcc, hpcc.cache.replay.native as n, importlib.util as u; print({names}, sep='\\n')"

@@ -38,9 +38,9 @@ NO_BUDGET = (GATE, "self._allowance < 0 or ", "")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A check in `file`, what it is replaced by, and the attack that must succeed then.
+    """A check in `file`, its replacement, and the attack that must then succeed.
 
-    `also` takes away what would stop the attack as well, later or at a greater price.
+    `also` removes other checks that would stop the attack too, later or at a higher cost.
     """
 
     file: str
@@ -52,7 +52,7 @@ class Case:
 
     @property
     def test(self) -> str:
-        """The test that notices, as in the other files' cases: this file's own."""
+        """The test that must fail, as in the other files' cases: the test in this file."""
         return "tests/mutation/test_hostile_guest_notices.py"
 
 
@@ -130,7 +130,7 @@ def server() -> Iterator[HostileServer]:
 
 
 def copy_without(case: Case, to: Path) -> Path:
-    """Copy the source, by links, with the check taken out."""
+    """Copy the source, by links, with the check removed."""
     package = to / "hpcc"
     shutil.copytree(
         ROOT / "src/hpcc", package, copy_function=os.link, ignore=shutil.ignore_patterns("__pycache__", "*.so")
@@ -144,7 +144,7 @@ def copy_without(case: Case, to: Path) -> Path:
 
 
 def squeezed(text: str, check: str) -> str:
-    """Put the check on one line, wherever the formatter has broken it."""
+    """Return the text with the check on one line, wherever the formatter broke it."""
     if text.count(check) == 1:
         return text
     words = check.replace("(", "( ").replace(")", " )").split()
@@ -155,7 +155,7 @@ def squeezed(text: str, check: str) -> str:
 
 
 def loaded(package: Path, file: str) -> ModuleType:
-    """Load a module of the copy, beside the one that is loaded."""
+    """Load a module of the copy, beside the original module."""
     name = f"without_{Path(file).stem}"
     spec = importlib.util.spec_from_file_location(name, package / file)
     assert spec is not None

@@ -61,7 +61,7 @@ MAX_COMPILES = 12
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop whose time passes when the machine says so."""
+    """An event loop whose time advances only when the machine advances it."""
 
     def __init__(self) -> None:
         super().__init__(selectors.SelectSelector())
@@ -87,7 +87,7 @@ class Clock:
 
 @dataclass(slots=True)
 class SimulatedWorker:
-    """A worker's machine: off, or with a guest that lives or has crashed unreported."""
+    """A worker's machine: off, or with a guest that runs, or with an unreported crashed guest."""
 
     name: str
     is_on: bool = True
@@ -126,7 +126,7 @@ class Network:
 
 
 class SimulatedScheduler:
-    """In place of `SchedulerClient`: asks the real registry, answers over the network."""
+    """Replaces `SchedulerClient`: asks the real registry, answers over the simulated network."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -183,7 +183,7 @@ class SimulatedScheduler:
 
 @dataclass(slots=True)
 class Compile:
-    """One compile under way, and what it has waited for machines that were off, each by name."""
+    """A running compile, and how long it has waited for each machine that was off, by name."""
 
     task: asyncio.Task[Any]
     outcome: str = ""
@@ -217,7 +217,7 @@ class DeadVms(RuleBasedStateMachine):
         )  # fmt: skip
 
         async def dial(channel: Any, seconds: float) -> None:
-            """A machine that is off takes no connection and says nothing."""
+            """Dial a worker; a machine that is off accepts no connection and sends nothing."""
             worker = network.workers[channel]
             if worker.is_on:
                 return
@@ -258,7 +258,7 @@ class DeadVms(RuleBasedStateMachine):
         self.loop.run_until_complete(build())
 
     async def silence(self, name: str, seconds: float) -> None:
-        """Wait as long as a dial does."""
+        """Wait as long as a dial of a machine that is off."""
         compile, token = asyncio.current_task(), object()
         generation = self.dialling[compile]
         assert generation > self.told_dead.get(name, 0), "dialled what was told dead"
@@ -275,7 +275,7 @@ class DeadVms(RuleBasedStateMachine):
             del self.dials[token]
 
     async def on_worker(self, _connection: FarmConnection, worker: RoutedWorker, *_: object) -> str:
-        """In place of the calls: wait until the worker answers or dies with its guest, or forever."""
+        """Replaces the calls: wait until the worker answers or dies with its guest, or forever."""
         simulated = self.network.workers[str(worker.channel)]
         assert worker.route.generation > self.told_dead.get(simulated.name, 0), "a dead route used"
         if not simulated.is_guest_alive:
@@ -342,7 +342,7 @@ class DeadVms(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMES))
     def guest_crashes_and_all_hear(self, name: str) -> None:
-        """The short way, so that the rare part of a run is what answers are under way."""
+        """Do a whole crash in one step, so that runs vary mostly in the answers in transit."""
         self.guest_crashes(name)
         while self.network.notices:
             self.notice_arrives()
@@ -355,7 +355,7 @@ class DeadVms(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMES))
     def guest_crashes(self, name: str) -> None:
-        """The worker reaps it, and its notice is under way."""
+        """Let the worker reap its guest; the notice is in transit."""
         worker = self.network.workers[name]
         if worker.is_on and worker.is_guest_alive:
             worker.is_guest_alive = False
@@ -364,7 +364,7 @@ class DeadVms(RuleBasedStateMachine):
     @precondition(lambda self: self.network.notices)
     @rule()
     def notice_arrives(self) -> None:
-        """The scheduler drops the generation; only then the worker answers its callers."""
+        """Let the scheduler drop the generation; only then does the worker answer its callers."""
         name = self.network.notices.popleft()
         try:
             change, _ = self.network.registry.lost(name, 0)
@@ -382,7 +382,7 @@ class DeadVms(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMES))
     def machine_is_cut_off(self, name: str) -> None:
-        """Power, or a cable: no packet comes from there any more, not even a refusal."""
+        """Cut power or network: the machine sends no packet any more, not even a refusal."""
         if self.network.workers[name].is_on:
             # It answered the calls that started after it was reported dead. gRPC's keepalive ends
             # those calls; the model leaves it out.
@@ -392,7 +392,7 @@ class DeadVms(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMES))
     def worker_is_killed(self, name: str) -> None:
-        """The process ends, its machine closes the connections, calls break, and it registers again."""
+        """End the process: its machine closes the connections, calls break, it registers again."""
         worker = self.network.workers[name]
         if worker.is_on:
             self.fail_calls(name, UnavailableError("connection reset"))
@@ -448,7 +448,7 @@ class DeadVms(RuleBasedStateMachine):
     def check_waits(self) -> None:
         """Assert that no wait lasts longer than one dial.
 
-        That holds for a connection, and for an answer of a machine that was reported dead.
+        This covers a connection, and an answer from a machine that was reported dead.
         """
         now = self.loop.at
         assert all(now - since <= DIAL_SECONDS for since in self.dials.values())
@@ -524,7 +524,7 @@ TestDeadVms = DeadVms.TestCase
 
 @pytest.fixture
 def farm() -> Iterator[DeadVms]:
-    """A machine in which one compile waits at w1, and everything has arrived."""
+    """Yield a machine in which one compile waits at w1 and every message has arrived."""
     machine = DeadVms()
     machine.start()
     machine.compile()

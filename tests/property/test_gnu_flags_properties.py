@@ -35,7 +35,7 @@ _WORDS = st.sampled_from(
 
 
 def _rereads_as(row: FlagSpec, argument: bytes) -> bool:
-    """A value may turn a joined spelling into a longer row (`-f` + `plugin=x`)."""
+    """Return whether the argument finds this row. A value may select a longer one (`-fplugin=x`)."""
     found = GNU_FLAGS.find(argument)
     return found is row
 

@@ -41,14 +41,14 @@ class RefusedError(Exception):
 
 
 class Model:
-    """Path to (kind, value): as if each layer were unpacked by hand, one name at a time."""
+    """Maps a path to (kind, value), by unpacking each layer one name at a time."""
 
     def __init__(self) -> None:
         self.tree: dict[str, tuple[str, object]] = {}
         self.serial = 0
 
     def resolve(self, parts: list[str], *, make: bool) -> str | None:
-        """The real directory of `parts`, "" for the root, or None."""
+        """Return the real directory of `parts` ("" for the root), or None."""
         at: list[str] = []
         todo = list(parts)
         hops = 0

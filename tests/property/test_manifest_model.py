@@ -82,7 +82,7 @@ class ManifestMachine(RuleBasedStateMachine):
         self._start()
 
     def _start(self) -> None:
-        """Build the daemon's memory again from its files on disk."""
+        """Rebuild the daemon's memory from its files on disk."""
         self._memo = FileMemo(self._now_ns)
         counters = Counters(str(self._directory / "counters.json"), now=lambda: 0.0)
         counters.close()
@@ -104,7 +104,7 @@ class ManifestMachine(RuleBasedStateMachine):
 
     @initialize(source=_CONTENTS, first=_CONTENTS, second=_CONTENTS)
     def begin(self, source: str, first: str, second: str) -> None:
-        """Every name is somewhere, so that most compiles succeed."""
+        """Give every name a file somewhere, so that most compiles succeed."""
         for name in _DIRECTORIES[:-1]:
             (self.root / name).mkdir(parents=True, exist_ok=True)
         for name in _NAMES:
@@ -126,7 +126,7 @@ class ManifestMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._saved.exists())
     @rule(with_times=st.booleans())
     def go_back(self, with_times: bool) -> None:
-        """An earlier state, in new inodes."""
+        """Restore an earlier state, with new inodes."""
         with self._edit():
             shutil.rmtree(self.root)
             copy = shutil.copy2 if with_times else shutil.copyfile
@@ -153,7 +153,7 @@ class ManifestMachine(RuleBasedStateMachine):
 
     @rule(place=_PLACES | st.just(_SOURCE), number=st.integers(0, 2))
     def change_quietly(self, place: str, number: int) -> None:
-        """Keep inode, size and modification time."""
+        """Change a file but keep inode, size and modification time."""
         path = self.root / place
         with self._edit():
             before, text = path.stat(), path.read_text()
@@ -164,7 +164,7 @@ class ManifestMachine(RuleBasedStateMachine):
 
     @rule(place=_PLACES, content=_CONTENTS)
     def replace(self, place: str, content: str) -> None:
-        """As editors save: a new file takes the name, with the times of the old one."""
+        """Save as editors do: a new file with the old one's times takes the name."""
         path, aside = self.root / place, self.root / "aside"
         with self._edit():
             aside.write_text(content)
@@ -190,7 +190,7 @@ class ManifestMachine(RuleBasedStateMachine):
 
     @rule(place=_PLACES, leads_to=_PLACES)
     def link(self, place: str, leads_to: str) -> None:
-        """May dangle, may loop."""
+        """Make a link, which may dangle or loop."""
         with self._edit():
             (self.root / place).symlink_to(self.root / leads_to)
 
@@ -246,7 +246,7 @@ class ManifestMachine(RuleBasedStateMachine):
 
     @rule(times=st.integers(1, 2))
     def compile_soon_after(self, times: int) -> None:
-        """Old enough to be kept, too young to be remembered by its stat."""
+        """Compile when files are old enough to be stored but too new for a memory of their stat."""
         if self._ahead_ns == 0:
             self._ahead_ns = _SHORT_NS
         for _ in range(times):
@@ -258,7 +258,7 @@ class ManifestMachine(RuleBasedStateMachine):
 
     @rule(content=_CONTENTS, place=_PLACES | st.just(_SOURCE))
     def edit_during_a_compile(self, content: str, place: str) -> None:
-        """The compile reads the present files; before it ends, one file is rewritten."""
+        """Rewrite a file after the compile has read it and before the compile ends."""
         self._ahead_ns = 0
         before, started_ns = self._model(), time.time_ns()
         with self._edit():
@@ -317,7 +317,7 @@ class ManifestMachine(RuleBasedStateMachine):
         )
 
     def _state(self) -> object:
-        """Names, links and contents of the whole tree."""
+        """Return names, links and contents of the whole tree."""
         state: dict[str, object] = {}
         for directory, folders, files in os.walk(self.root):
             for name in (*folders, *files):

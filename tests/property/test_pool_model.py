@@ -38,7 +38,7 @@ DOMAINS = [domain(t, p, r) for t in "abc" for p in ("ann", "bob") for r in Guest
 
 
 class Pool(RuleBasedStateMachine):
-    """Plays the shell: keeps guests and leases as the decisions say, and holds them to the rules."""
+    """Replaces the pool's I/O: carries out decisions on guests and leases, and checks the rules."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -184,12 +184,12 @@ class Pool(RuleBasedStateMachine):
 
     @invariant()
     def what_is_left_waits_for_something(self) -> None:
-        """No waiter is stranded: a place is coming, a lease must end, or time will tell."""
+        """No waiter waits in vain: a place is coming, a lease must end, or a timeout is set."""
         if self.waiting:
             assert self.leases or self.guests or self.core.next_deadline is not None
 
     def teardown(self) -> None:
-        """From wherever it got to, a world that goes on answers everybody, and a drain ends."""
+        """From any state, further steps answer every waiter, and a drain ends."""
         if not hasattr(self, "core"):
             return
         for _ in range(MANY_STEPS):
@@ -211,7 +211,7 @@ class Pool(RuleBasedStateMachine):
         assert self.core.next_deadline is None or self.core.next_deadline <= self.now
 
     def go_on(self) -> None:
-        """One step of the ordinary: what ends, ends; what boots, boots; time goes by."""
+        """Do one ordinary step: running work ends, boots finish, time passes."""
         if gone := self.retiring | self.lost:
             self.end_of(min(gone))
         elif self.booting:

@@ -23,7 +23,7 @@ from hpcc_testkit.suite.examples import examples
 
 
 class Grouping(Native):
-    """Opens every directory, as where many names are in it."""
+    """Opens every directory, as the engine does for a directory with many checks."""
 
     def prepare(self, plan: Plan) -> bytes:
         return encode_plan(plan, min_group=1)
@@ -102,7 +102,7 @@ def make(path: Path, thing: str, a: Path) -> None:
 
 
 def picture(root: Path) -> dict[str, tuple[object, ...]]:
-    """Describe a tree by what a user could see, times apart."""
+    """Describe a tree by what a user can see, except times."""
     found: dict[str, tuple[object, ...]] = {}
     for path in sorted(root.rglob("*")):
         status = path.lstat()
@@ -117,7 +117,7 @@ def picture(root: Path) -> dict[str, tuple[object, ...]]:
 
 
 def check_of(root: Path, asked: Asked) -> tuple[Check, bool]:
-    """Return a check of the tree as it is, and whether it must hold."""
+    """Return a check of the present tree, and whether it must hold."""
     path = os.path.join(root, asked.path)
     try:
         status: os.stat_result | None = os.stat(path)
@@ -148,7 +148,7 @@ def check_of(root: Path, asked: Asked) -> tuple[Check, bool]:
 
 
 def _exists(path: str) -> bool:
-    """Return whether something is there, or may be there because lstat failed otherwise."""
+    """Return whether a file exists, or may exist because lstat failed with another error."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -161,7 +161,7 @@ def _exists(path: str) -> bool:
 def expected(
     before: dict[str, tuple[object, ...]], outputs: list[Wanted], mode: int
 ) -> tuple[Outcome, dict[str, tuple[object, ...]]]:
-    """Say what becomes of a tree when all checks hold."""
+    """Return the outcome and the tree after a replay whose checks all hold."""
     after, touched = dict(before), []
     for wanted in outputs:
         path = Path(wanted.path)

@@ -62,7 +62,7 @@ SIGNED = [f.name for f in fields(ResultRecord) if f.name not in {"inline", "sign
 
 
 def meant(record: ResultRecord, scope: ResultScope, signature: ResultSignature) -> object:
-    """Return what a signature is for, by the slow way."""
+    """Return what a signature covers, computed the slow way."""
     principal = scope.principal if record.reuse is GuestReuse.PRINCIPAL else None
     said = tuple(getattr(record, name) for name in SIGNED)
     return said, scope.tenant, scope.action, principal, signature.key_id, signature.signed_at_ms

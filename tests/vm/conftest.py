@@ -65,7 +65,7 @@ def is_for_cgroup2(item: pytest.Item) -> bool:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the contract's rows that say nothing about Firecracker as `nightly`.
 
-    They ask the agent, which is the same program in QEMU's guests, where every run asks it.
+    They test the agent, which is the same program in QEMU's guests, where every run tests it.
     """
     for item in items:
         is_row = item.path.name == "test_firecracker_contract.py"
@@ -75,7 +75,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @cache
 def containers_may_run() -> bool:
-    """Say whether this user may mount an overlay here, as a container's root is one."""
+    """Return whether this user may mount an overlay here, which a container's root needs."""
     if os.geteuid() != 0:
         return False
     with TemporaryDirectory() as directory:
@@ -91,7 +91,7 @@ def containers_may_run() -> bool:
 
 
 def is_handed_on(item: pytest.Item) -> bool:
-    """Say whether the test needs what this machine lacks; KVM is asked for once."""
+    """Return whether the test needs something that this machine lacks; KVM is probed once."""
     if INSIDE_VARIABLE in os.environ:
         return False
     if is_for_cgroup2(item) and not Path("/sys/fs/cgroup/cgroup.controllers").exists():
@@ -121,7 +121,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 def kvm_works() -> bool:
-    """Say whether Firecracker's probe guest answers here; found out once a boot."""
+    """Return whether Firecracker's probe guest answers here, probed once per boot."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(cache_directory() / FIRECRACKER), prepend=os.pathsep)
         try:
@@ -138,7 +138,7 @@ async def _picks_firecracker() -> bool:
 
 
 def nested_machine(session: pytest.Session) -> NestedMachine:
-    """Return the session's machine, started by the first who asks; a failure is everybody's."""
+    """Return the session's machine, started at the first call; its failure fails every caller."""
     stash = session.config.stash
     if FAILURE in stash:
         raise AssertionError(stash[FAILURE])
@@ -171,19 +171,19 @@ def make_toolchain(directory: Path) -> str:
 
 @pytest.fixture(scope="session")
 def shared_cache() -> Path:
-    """Images and guest assets, kept between runs: they are named by content."""
+    """Return the cache of images and guest assets. Content names them, so runs share it."""
     return cache_directory()
 
 
 @pytest.fixture(scope="session")
 def toolchain(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The pinned reference of a gcc image made from the distribution's packages."""
+    """Return the pinned reference of a gcc image made from the distribution's packages."""
     return make_toolchain(tmp_path_factory.mktemp("image"))
 
 
 @pytest.fixture(scope="session")
 def firecracker_directory() -> Path:
-    """Where the programs are that tools/bootstrap.sh fetched."""
+    """Return the directory of the programs that tools/bootstrap.sh fetched."""
     return cache_directory() / FIRECRACKER
 
 
@@ -199,7 +199,7 @@ def assets() -> GuestAssets:
 
 @pytest.fixture(scope="session")
 def containerd() -> Iterator[ContainerdDaemon]:
-    """The tests' own containerd; at the end it must hold nothing that the tests made."""
+    """Yield the tests' own containerd; at the end it must hold nothing that the tests made."""
     with containerd_daemon() as daemon:
         yield daemon
         left = daemon.leftovers()

@@ -50,7 +50,7 @@ def image(toolchain: str, shared_cache: Path) -> Path:
 
 @pytest.fixture
 def machine(tmp_path: Path, shared_cache: Path, firecracker_directory: Path) -> Iterator[Machine]:
-    """hpcc with Firecracker configured; stopped and checked for leftovers at the end."""
+    """Yield hpcc with Firecracker configured; stop it and check for leftovers at the end."""
     machine = Machine(tmp_path, shared_cache)
     machine.env["PATH"] = f"{firecracker_directory}:{machine.env['PATH']}"
     settings = machine.directory / "config/hpcc.toml"

@@ -56,7 +56,7 @@ def exists(path: str) -> bool:
 
 
 def jail_files(guests: Path) -> dict[str, os.stat_result]:
-    """The files that the one jail there shares with the host."""
+    """Return the files that the only jail shares with the host."""
     (jail,) = guests.glob("guest-*/firecracker/*/root")
     return {n: (jail / n).stat() for n in ("image", "agent", "vmlinux", "initramfs")}
 
@@ -67,7 +67,7 @@ def read(path: str) -> str:
 
 @pytest.fixture(scope="module")
 def spec(scratch_image: Path) -> GuestSpec:
-    """Small and patient, for the sake of the emulated machine."""
+    """Return a small spec with long timeouts, because the emulated machine is slow."""
     return GuestSpec(
         image=ImageDigest("sha256:" + "0" * 64),
         image_path=scratch_image,

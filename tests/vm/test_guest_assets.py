@@ -20,7 +20,7 @@ def names(directory: Path) -> list[str]:
 
 
 def with_kernel(assets: GuestAssets, directory: Path) -> Path:
-    """Saves the download: the kernel's directory is taken over as it is."""
+    """Reuse the kernel's directory, which saves the download."""
     shutil.copytree(assets.kernel.parent, directory / assets.kernel.parent.name)
     return directory
 

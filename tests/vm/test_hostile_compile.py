@@ -26,7 +26,7 @@ LIMITS = ExecLimits(wall_seconds=60.0, memory_bytes=128 * MIB, output_bytes=16 *
 
 @pytest.fixture(scope="module")
 def evil(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The hostile compile, a static program."""
+    """Return the hostile compiler, a static program."""
     target = tmp_path_factory.mktemp("evil") / "evil"
     source = Path(hpcc_testkit.__file__).parent / "hostile/compile.c"
     compiler = find_static_compiler()

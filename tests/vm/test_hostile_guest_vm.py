@@ -27,7 +27,7 @@ KIT = Path(hpcc_testkit.__file__).parent
 
 
 def with_hostile_agent() -> Iterator[tuple[str, Path]]:
-    """Yield the drive's files: those of an agent, with a hostile agent in its place."""
+    """Yield the drive's files, with a hostile agent in place of the agent."""
     for name, path in drive._own_files():
         if name != "hpcc/agent/linux/main.py":
             yield name, path
@@ -37,7 +37,7 @@ def with_hostile_agent() -> Iterator[tuple[str, Path]]:
 
 
 async def prepared(shared: Path) -> Path:
-    """Use the assets of all tests; return the guest's init."""
+    """Prepare the assets that all tests share; return the guest's init."""
     await assets.prepare_assets(shared, print)
     return await assets._build_init(shared, print)
 
@@ -78,7 +78,7 @@ def peak_kib(pid: int) -> int:
 
 
 def lost_guests(machine: Machine) -> list[dict[str, str]]:
-    """The fields of the events of guests that were lost in a compile."""
+    """Return the fields of the events about guests that were lost during a compile."""
     done = machine.hpcc("audit", "export", "--format", "jsonl", "--events")
     events = [json.loads(line) for line in done.stdout.splitlines()]
     return [dict(e["fields"]) for e in events if e["name"] == "guest-lost-in-compile"]

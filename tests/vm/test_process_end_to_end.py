@@ -44,7 +44,7 @@ fallback = "never"
 
 
 def agents() -> list[int]:
-    """The agents of all containers: root of a user namespace, and called as the drive calls it."""
+    """Return the agents of all containers: root in a user namespace, with the drive's command."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -79,7 +79,7 @@ def image(toolchain: str, shared_cache: Path) -> Path:
 
 @pytest.fixture
 def machine(tmp_path: Path, shared_cache: Path, containerd: ContainerdDaemon) -> Iterator[Machine]:
-    """hpcc with containers configured; stopped and checked for leftovers at the end."""
+    """Yield hpcc with containers configured; stop it and check for leftovers at the end."""
     machine = Machine(tmp_path, shared_cache)
     settings = machine.directory / "config/hpcc.toml"
     settings.parent.mkdir(parents=True)
@@ -100,7 +100,7 @@ async def test_the_object_is_the_one_that_a_vm_makes(
     spec: GuestSpec,
     image: Path,
 ) -> None:
-    """Same image, same command, and a guest of the other kind: the same bytes."""
+    """The same image and command in a guest of the other kind give the same bytes."""
     wanted = GuestSpec(image=spec.image, image_path=image, memory_mib=640, boot_timeout_seconds=120)
     compile_ = request(
         "gcc", "-c", "-O1", "-g", "a.c", "-o", "a.o",

@@ -99,7 +99,7 @@ class TestExecGuest(GuestContract):
     """See the contract."""
 
     async def test_a_blob_crosses_once(self, guest: Guest, program: str) -> None:
-        """Once for each exec: nothing of an agent outlives its compile."""
+        """A blob is sent once for each exec, because an agent keeps nothing after its compile."""
         data = b"crosses"
         req = request(program, "copy", "a", "b", inputs=[("a", data), ("c", data)], outputs=("b",))
         blobs = MemoryBlobs(data)

@@ -57,7 +57,7 @@ def entries(directory: Path) -> set[Path]:
 
 
 def groups_of(guest_id: str) -> list[Path]:
-    """Every cgroup of that name, in whatever hierarchy."""
+    """Return every cgroup of that name, in any hierarchy."""
     places = [
         m.split(" ")[1] for m in Path("/proc/mounts").read_text().splitlines() if " cgroup" in m
     ]
@@ -65,7 +65,7 @@ def groups_of(guest_id: str) -> list[Path]:
 
 
 def processes_under(pid: int) -> list[int]:
-    """The processes of the pid namespace whose first is `pid`."""
+    """Return the processes of the pid namespace whose first process is `pid`."""
     namespace = Path(f"/proc/{pid}/ns/pid").readlink()
     found = []
     for entry in Path("/proc").iterdir():
@@ -158,7 +158,7 @@ async def test_the_agent_is_confined(guest: VmGuest) -> None:
 
 
 async def test_nothing_of_the_host_can_be_written_from_inside(guest: VmGuest) -> None:
-    """Every mount of the container: its own tmpfs, the kernel's, or read-only."""
+    """Every mount of the container is its own tmpfs, the kernel's, or read-only."""
     mounts = mounts_of(guest.vmm_pid)
     for line in mounts:
         options, _, rest = line.partition(" - ")
@@ -183,7 +183,7 @@ async def test_a_containers_limits_are_not_its_own_to_raise(guest: VmGuest) -> N
 
 
 async def test_no_name_of_the_link_stays(guest: VmGuest, guests_directory: Path) -> None:
-    """After the handshake no other process can connect to where the agent was awaited."""
+    """After the handshake no other process can connect to the address where the agent connected."""
     assert not guest.is_lost
     assert names_in_links(guests_directory) == []
 
@@ -230,7 +230,7 @@ async def test_a_cancel_in_mid_start_leaves_nothing(
 
 
 def loops_of(directory: Path) -> list[str]:
-    """Loop devices whose file lies there."""
+    """Return the loop devices whose file is below `directory`."""
     files = [p.read_text().strip() for p in Path("/sys/block").glob("loop*/loop/backing_file")]
     return [f for f in files if f.startswith(str(directory))]
 

@@ -61,7 +61,7 @@ async def warm(state: Path, events: Events) -> AsyncIterator[WarmStart]:
 async def runtime(
     config: QemuConfig, assets: GuestAssets, warm: WarmStart, spec: GuestSpec
 ) -> QemuRuntime:
-    """A runtime that has a snapshot of `spec`."""
+    """Yield a runtime that has a snapshot of `spec`."""
     runtime = QemuRuntime(config, assets, SystemClock(), warm)
     async with runtime.guest(spec) as first:
         assert first.identity.snapshot_digest == ""
@@ -71,14 +71,14 @@ async def runtime(
 
 @pytest.fixture(scope="module")
 def original(runtime: QemuRuntime, state: Path) -> Path:
-    """The snapshot's directory."""
+    """Return the snapshot's directory."""
     (record,) = state.glob("snapshots/*/snapshot.json")
     return record.parent
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def guest(runtime: QemuRuntime, spec: GuestSpec) -> AsyncIterator[VmGuest]:
-    """A restored guest: the contract runs on it."""
+    """Yield a restored guest, on which the contract runs."""
     async with runtime.guest(spec) as restored:
         assert restored.identity.snapshot_digest.startswith("sha256:")
         yield restored
@@ -89,7 +89,7 @@ class TestRestoredQemuGuest(VmContract):
 
 
 async def read(guest: Guest, path: str, size: int = 0) -> bytes:
-    """Return what a compile finds in a file of the guest."""
+    """Return the content that a compile reads from a file of the guest."""
     argv = ("head", path, str(size)) if size else ("copy", path, "o")
     done = await run(guest, request("/probe", *argv, outputs=() if size else ("o",)))
     return done.stdout if size else done.outputs["o"]
@@ -168,7 +168,7 @@ async def test_a_damaged_snapshot_is_dropped_and_the_guest_booted(
     config: QemuConfig, assets: GuestAssets, spec: GuestSpec, original: Path, tmp_path: Path,
     damage: str,
 ) -> None:  # fmt: skip
-    """A worker that starts later finds a snapshot in which something has changed."""
+    """A later worker finds a snapshot that has changed."""
     events: list[str] = []
 
     async def note(name: str, _: object) -> None:
@@ -188,7 +188,7 @@ async def test_a_damaged_snapshot_is_dropped_and_the_guest_booted(
 async def test_a_restore_that_fails_is_a_boot(
     config: QemuConfig, assets: GuestAssets, spec: GuestSpec, original: Path, tmp_path: Path,
 ) -> None:  # fmt: skip
-    """A state that QEMU refuses, under digests that fit it."""
+    """The snapshot has a state that QEMU refuses, under matching digests."""
     events: list[str] = []
 
     async def note(name: str, _: object) -> None:
@@ -212,7 +212,7 @@ async def test_a_restore_that_fails_is_a_boot(
 async def test_a_worker_that_stops_ends_its_template(
     config: QemuConfig, assets: GuestAssets, spec: GuestSpec, tmp_path: Path
 ) -> None:
-    """While a template boots: the guest has not waited for it, nothing of it is left."""
+    """The stop comes while a template boots: no guest waits for it, and nothing is left."""
     own = replace(config, directory=tmp_path / "guests")
     async with WarmStart(open_snapshots(tmp_path), SystemClock()) as warm:
         runtime = QemuRuntime(own, assets, SystemClock(), warm)

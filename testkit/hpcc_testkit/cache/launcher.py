@@ -41,7 +41,7 @@ _PAUSE_SECONDS: Final = 0.01
 
 
 class ScriptedHandler:
-    """Answers as the request's variable `HPCC_TEST_ANSWER` says.
+    """Gives the answer that the request's variable `HPCC_TEST_ANSWER` names.
 
     `exec` (the default), `run`, `filter`, `tentative` (adds that flag), `done:CODE:STDOUT:STDERR`,
     `block:SECONDS`, `raise`.

@@ -35,7 +35,7 @@ def _place(path: bytes, uid: int, mode: int = _DIRECTORY) -> Check:
 
 
 def _lacks(path: bytes, *more: bytes, state: tuple[int, ...] = ()) -> Check:
-    """Return a check of more names than are looked up singly; all but `more` are missing."""
+    """Return a check of so many names that the directory is read; all but `more` are missing."""
     names = (*(b"a%d.h" % i for i in range(10)), *more)
     return Check(CheckKind.LACKS, path, state, names)
 

@@ -97,7 +97,7 @@ class Mischief:
         return timer
 
     def counted(self) -> dict[str, int]:
-        """Return the daemon's counters, or those that the next daemon starts with."""
+        """Return the daemon's counters, or those that the next daemon will load."""
         try:
             answer = query(self._paths, "stats")["counters"]
         except HpccError:

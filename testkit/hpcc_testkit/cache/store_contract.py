@@ -19,7 +19,7 @@ OTHER_ACTION = Digest.of(b"another action")
 
 
 class BlobStoreContract:
-    """What every `BlobStore` does; needs the fixture `store`."""
+    """Tests that every `BlobStore` must pass; needs the fixture `store`."""
 
     async def test_what_was_put_is_got(self, store: BlobStore) -> None:
         noise = Blob.of(os.urandom(100_000))
@@ -56,7 +56,7 @@ class BlobStoreContract:
 
 
 class ActionCacheContract:
-    """What every `ActionCache` does; needs the fixture `cache`."""
+    """Tests that every `ActionCache` must pass; needs the fixture `cache`."""
 
     async def test_an_absent_result_is_not_found(self, cache: ActionCache) -> None:
         with pytest.raises(NotFoundError):

@@ -22,8 +22,8 @@ POLL_SECONDS: Final = 0.05
 class Machine:
     """Runs the installed `hpcc` with `HPCC_DIR` under `root`; images and assets are shared.
 
-    With `snapshots` its worker keeps snapshots of guests there, and restores what another machine
-    of the tests has saved instead of booting.
+    With `snapshots` its worker keeps guest snapshots there, and restores a snapshot that another
+    test machine saved instead of booting.
     """
 
     def __init__(self, root: Path, shared_cache: Path, snapshots: Path | None = None) -> None:

@@ -25,7 +25,7 @@ def local_wardens() -> Launch:
 
 
 def lying_wardens(script: WardenScript, *, fate: int = 0) -> Launch:
-    """Return a launcher of wardens that send the worker what `script` says and ignore the guest.
+    """Return a launcher of wardens that send the frames of `script` and ignore the guest.
 
     `fate` is the wait status that each warden reports at its end.
     """

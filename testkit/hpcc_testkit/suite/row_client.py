@@ -103,7 +103,7 @@ class RowServer:
 
 
 def _why_not(status: int, report: dict[str, Any] | None) -> str:
-    """Say why a row that ended this way is not noticed by its test; nothing if it is."""
+    """Return why a row that ended this way does not count as noticed; "" if it does."""
     if report is None:
         return f"it ended with status {status} before pytest did"
     if report["broken"]:

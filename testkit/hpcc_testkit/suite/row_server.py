@@ -107,7 +107,7 @@ class Recorder:
     def pytest_configure(self) -> None:
         """Stop Hypothesis at the first failing example: a row needs no smaller one.
 
-        Without the example database, which mutants would fill with what only they fail at.
+        The example database is off: mutants would fill it with examples that fail only for them.
         """
         from hypothesis import Phase, settings
 
@@ -140,7 +140,7 @@ class Recorder:
 
 
 def _not_a_failure(report: pytest.TestReport, call: pytest.CallInfo[None]) -> str:
-    """Say what a failed report is if not a test's failure, else return an empty string."""
+    """Return what a failed report is if not a test's failure, else an empty string."""
     if report.when != "call":
         return str(report.when)
     if call.excinfo is None:
@@ -254,7 +254,7 @@ class _Watch:
         return True
 
     def answer(self) -> dict[str, Any]:
-        """End what the row left running; return the report for the client."""
+        """Kill the processes that the row left running; return the report for the client."""
         status = self._end()
         while self._take():
             pass
@@ -333,7 +333,7 @@ def _leave(code: int) -> NoReturn:
 
 
 def _import_problem(row: Row) -> str:
-    """Say why the mutated module cannot be imported from the mutated file, or nothing."""
+    """Return why the mutated module cannot be imported from the mutated file, or ""."""
     if not row.module:
         return ""
     try:

@@ -1,8 +1,8 @@
 """Long lists of cases of which one run takes every n-th, and many runs take all.
 
 The seed is HPCC_SEED, or the number of the day, so the runs of n days in a row cover the whole
-list. The end of a run names the seed, and HPCC_SEED repeats it. With HPCC_ALL_POINTS=1 nothing is
-left out: `make soak` sets it.
+list. The end of a run names the seed, and HPCC_SEED repeats it. HPCC_ALL_POINTS=1, which
+`make soak` sets, takes all cases.
 """
 
 from __future__ import annotations

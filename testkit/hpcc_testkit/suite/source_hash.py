@@ -116,7 +116,7 @@ class SourceHashes:
                 yield conftest
 
     def _is_helper(self, path: Path, test: Path) -> bool:
-        """Say whether `path` is a module of the package that holds the test helpers."""
+        """Return whether `path` is a module of the package that holds the test helpers."""
         places = [root.joinpath(*__name__.split(".")[:-1]) for root in self._roots]
         return path != test and any(path.is_relative_to(place) for place in places)
 

@@ -61,7 +61,7 @@ class Task:
 
 
 class ScriptedContainerd:
-    """State and answers. `on_start` is called with the container and exec that was started."""
+    """The daemon's state and answers. It calls `on_start` with each started container and exec."""
 
     def __init__(self, mount: dict[str, Any]) -> None:
         self.version = "2.1.4"

@@ -17,7 +17,7 @@ from hpcc_testkit.farm.audit_rows import SMALL, opened, refusal, row, written
 
 @pytest.fixture
 async def trail(tmp_path: Path) -> Path:
-    """Rows of two tenants and some refusals."""
+    """Write a trail with rows of two tenants and some refusals."""
     directory = tmp_path / "trail"
     async with opened(directory, limits=SMALL) as log:
         for number in range(12):

@@ -25,7 +25,7 @@ READERS = ("--reader", "acme=acme_reader", "--reader", "globex=globex_reader")
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[PrivatePostgres]:
-    """A cluster with the roles that a farm's operator makes."""
+    """Yield a cluster with the roles that a farm's operator creates."""
     if missing := missing_or_none():
         pytest.skip(missing)
     with private_postgres() as cluster:
@@ -41,7 +41,7 @@ def audit_sql(*args: str) -> str:
 
 @pytest.fixture
 def database(cluster: PrivatePostgres, request: pytest.FixtureRequest) -> str:
-    """A database with the audit tables, made as the manual says."""
+    """Return a database with the audit tables, created as the manual says."""
     name = f"audit_{abs(hash(request.node.name)) % 10**9}"
     cluster.make_database(name)
     script = audit_sql(*READERS)
@@ -59,7 +59,7 @@ async def sink(cluster: PrivatePostgres, database: str) -> AsyncGenerator[Postgr
 
 
 async def records(directory: Path, count: int = 12, principal: str = "a\0b") -> list[Record]:
-    """A chain with rows of two tenants and an event of none."""
+    """Return a chain with rows of two tenants and one event without a tenant."""
     async with opened(directory, limits=SMALL) as log:
         for number in range(count - 1):
             tenant = "acme" if number % 2 else "globex"
@@ -220,7 +220,7 @@ class Days(SystemClock):
 async def test_partitions_are_made_for_as_long_as_a_scheduler_runs(
     cluster: PrivatePostgres, database: str, tmp_path: Path
 ) -> None:
-    """Partitions made only at the start would run out: two months later only the default is left."""
+    """Partitions made only at the start run out: after two months only the default is left."""
     month = "'hpcc_audit.record_' || to_char(now() + interval '1 month', 'YYYY_MM')"
     drop = f"DO $$ BEGIN EXECUTE 'DROP TABLE ' || {month}; END $$"
     chain, clock = await records(tmp_path, 6), Days()

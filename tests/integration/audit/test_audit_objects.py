@@ -185,7 +185,7 @@ def test_a_credential_that_others_can_read_or_that_is_none_is_refused(tmp_path: 
 
 
 async def test_a_bucket_that_answers_without_end_costs_no_memory(tmp_path: Path) -> None:
-    """Each answer has a body that never ends; what counts is its first line."""
+    """Each answer has a body that never ends; the reader uses only its first line."""
     most = 64 << 20
     sent = 0
 

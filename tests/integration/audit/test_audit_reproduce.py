@@ -45,7 +45,7 @@ async def compiled(farm: FarmUnderTest, script: str = SCRIPT) -> tuple[list[Blob
 
 
 def lose(farm: FarmUnderTest, blob: Blob) -> None:
-    """Remove a blob from the cache and from what is retained."""
+    """Remove a blob from the cache and from the retained blobs."""
     found = list((farm.directory / "worker/store" / TENANT.value).glob(f"*/??/{blob.digest.hash}"))
     assert len(found) == 2
     for file in found:
@@ -53,7 +53,7 @@ def lose(farm: FarmUnderTest, blob: Blob) -> None:
 
 
 class Images:
-    """The farm's image, or none any more."""
+    """The farm's images: one image, or no image any more."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path

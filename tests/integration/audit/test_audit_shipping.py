@@ -45,7 +45,7 @@ def cluster() -> Iterator[PrivatePostgres]:
 
 @asynccontextmanager
 async def client_of(farm: FarmUnderTest) -> AsyncGenerator[AuditClient]:
-    """The audit client of an enrolled worker, w1."""
+    """Return the audit client of an enrolled worker, w1."""
     peer = PinnedPeer.from_pem(farm.scheduler.certificate_pem.encode())
     async with open_enrolment(farm.scheduler_config, farm.clock) as enrolment:
         token = await enrolment.new_token("w1", 600.0)
@@ -164,7 +164,7 @@ async def test_a_scheduler_without_a_database_says_so(tmp_path: Path) -> None:
 
 
 class Sink:
-    """A receiver in memory that can be away, refuse, or be ahead."""
+    """A receiver in memory that can be unreachable, refuse, or have more records than the trail."""
 
     def __init__(self) -> None:
         self.records: list[bytes] = []
@@ -276,7 +276,7 @@ async def test_a_sink_that_is_ahead_or_refuses_is_an_event_and_asked_again(
 async def test_what_a_sink_has_of_a_trail_that_was_lost_is_no_copy_of_the_new_one(
     tmp_path: Path,
 ) -> None:
-    """Otherwise retention would delete records of which no copy exists."""
+    """Otherwise retention would delete records that exist nowhere else."""
     sink = Sink()
     await written(tmp_path / "old", 3)
     sink.records = TrailCursor(tmp_path / "old").read(0, limit=3, max_bytes=1 << 20)

@@ -158,7 +158,7 @@ async def test_a_flood_of_refusals_is_counted_and_not_all_written(tmp_path: Path
 async def heard(
     farm: FarmUnderTest, directory: Path, key: Ed25519PrivateKey = KEY, rows: int = 0
 ) -> AsyncGenerator[SpoolAuditLog]:
-    """A worker with a real trail, until the scheduler has heard where it ends."""
+    """Run a worker with a real trail until the scheduler has received the trail's end."""
     async with opened(directory, key=key) as log:
         for number in range(rows):
             await log.append(row(number))
@@ -183,7 +183,7 @@ def exported(farm: FarmUnderTest, capsys: pytest.CaptureFixture[str]) -> list[di
 
 
 async def said(farm: FarmUnderTest, count: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """Wait until an anchor of so many records can be exported."""
+    """Wait until the scheduler exports an anchor of so many records."""
     async with asyncio.timeout(SECONDS):
         while True:
             lines = await asyncio.to_thread(exported, farm, capsys)

@@ -37,7 +37,7 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def projects(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One tree per build system, older than the window in which a file counts as changing."""
+    """Make one tree per build system, so old that no file counts as changing."""
     root = tmp_path_factory.mktemp("projects")
     wanted = {
         "make": ["Makefile"],

@@ -36,7 +36,7 @@ def make_cache(paths: Paths) -> Iterator[Callable[..., Cache]]:
 
 
 class Project:
-    """A small source tree whose files are old enough to be kept."""
+    """A small source tree whose files are so old that their stats may be remembered."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -48,7 +48,7 @@ class Project:
         return path
 
     def settle(self) -> None:
-        """Wait until what was written counts as older than the next compile."""
+        """Wait until the written files count as older than the next compile."""
         time.sleep(0.08)
 
     def fill(self) -> None:

@@ -231,7 +231,7 @@ def test_a_fault_of_ours_is_a_bypass(
 def test_a_list_of_headers_is_never_an_earlier_compiles(
     launcher: FakeLauncher, cache: Cache, paths: Paths
 ) -> None:
-    """A compiler that leaves its file unwritten finds nothing in it, and nothing is stored."""
+    """If a compiler writes no list, the file is empty, and hpcc stores no result."""
     assert launcher.compile("gcc", "-Iinc", "-c", "src/main.c", "-o", "out.o").answer == "run"
     left = list((paths.run / "deps").iterdir())
     assert left

@@ -34,7 +34,7 @@ def begin(launcher: FakeLauncher) -> None:
 
 
 def replay(cache: Cache) -> tuple[int, bytes]:
-    """Ask for the remembered hit; -1 when there is none."""
+    """Replay the remembered hit; return -1 if there is none."""
     found = cache.replays.find(_FRAME)
     if found is None:
         return -1, b""
@@ -46,7 +46,7 @@ def replay(cache: Cache) -> tuple[int, bytes]:
 
 @pytest.fixture
 def settled(launcher: FakeLauncher) -> FakeLauncher:
-    """A compile that the farm made, whose inputs' stats may answer for them."""
+    """Return a compile that the farm ran, whose inputs are so old that their stats suffice."""
     begin(launcher)
     time.sleep(_QUIET_SECONDS)
     begin(launcher)

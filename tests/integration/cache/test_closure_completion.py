@@ -158,7 +158,7 @@ def _plant_secrets(root: Path, project: Any) -> None:
 def test_a_guest_may_ask_for_a_plain_header_by_the_same_words(
     make_cache: Callable[..., Cache], launcher: FakeLauncher, project: Any
 ) -> None:
-    """Or the attacks above would be refused for another reason."""
+    """Otherwise the attacks above could be refused for another reason."""
     remote = HostileGuest()
     launcher.handler = make_cache(remote)
     _plant_secrets(launcher.cwd, project)

@@ -33,7 +33,7 @@ def audit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClosureAudit]:
 
 
 def _unpacked(package: str, directory: Path) -> Path:
-    """Unpack a distribution's source package; what was fetched is kept for the next run."""
+    """Unpack a distribution's source package; the download is kept for the next run."""
     home = _CACHE / package
     home.mkdir(parents=True, exist_ok=True)
     with (home / "lock").open("w") as lock:

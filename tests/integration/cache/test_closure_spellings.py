@@ -1,4 +1,4 @@
-"""Unusual ways to include a file: the scanned tree has every file that `-M` names (gcc and clang)."""
+"""Unusual ways to include a file: the scanned tree holds all files that `-M` names."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_a_random_graph_of_includes_is_covered(
 def _directives(
     random_: random.Random, directories: list[str], names: list[str], count: int = 3
 ) -> str:
-    """Include lines that never fail: each is asked for first."""
+    """Return include lines that never fail, because each tests with `__has_include` first."""
     lines = []
     for _ in range(random_.randrange(count + 1)):
         name = random_.choice(names)
@@ -164,6 +164,6 @@ def _directives(
 
 
 def test_a_long_line_of_comments_is_read_in_one_pass() -> None:
-    """A clone may hold anything: time must not grow with the square of a line."""
+    """A clone may contain anything, so time must not grow with the square of a line's length."""
     found = scan_includes(b"/**/" * 200_000 + b"\n#include " + b" " * 200_000 + b'"x.h"\n')
     assert found.quoted == {b"x.h"}

@@ -19,7 +19,7 @@ UNPINNED = "docker://test/gcc:latest"
 
 
 class Run:
-    """Builds with one address, token, tenant and image at a time."""
+    """Runs builds, each with one address, token, tenant and image."""
 
     def __init__(self, client: Bazel, directory: Path) -> None:
         self._client, self._directory = client, directory
@@ -55,7 +55,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bazel]:
-    """One server for both tests: its start takes longer than they do."""
+    """Yield one server for both tests, because its start takes longer than the tests."""
     lacks = missing_or_none()
     if lacks:
         pytest.fail(lacks)

@@ -265,7 +265,7 @@ async def test_bytes_that_are_no_message_are_refused(gateway: GatewayUnderTest) 
 
 
 async def hold_upload(client: StockClient, number: int) -> Any:
-    """Begin an upload and say no more."""
+    """Begin an upload and send nothing further."""
     blob = Blob.of(str(number).encode() * 100)
     call: Any = client.channel.stream_unary(
         f"{BYTESTREAM}/Write",

@@ -27,7 +27,7 @@ def files_in(directory: Path) -> ServerFiles:
 
 
 def replace(old: Path, new: Path) -> None:
-    """Put a file in another's place at once, as who renews certificates should."""
+    """Replace a file atomically, as a certificate renewal should."""
     aside = old.with_name("aside")
     shutil.copy(new, aside)
     os.replace(aside, old)

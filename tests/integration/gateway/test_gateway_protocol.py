@@ -122,7 +122,7 @@ async def test_a_large_blob_goes_up_in_pieces_and_comes_down_from_any_offset(
 async def test_blobs_and_actions_of_one_person_meet_on_one_worker(
     gateway: GatewayUnderTest,
 ) -> None:
-    """With two workers that are equally idle, and routes that are asked for again."""
+    """Two workers are equally idle, and the client requests its routes again."""
     other = gateway.another_worker("w2")
     async with other.serving(), gateway.client() as client:
         for number in range(6):

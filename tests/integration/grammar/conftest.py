@@ -18,7 +18,7 @@ _LONG_AGO = 3600
 
 
 class Bench:
-    """Compiles every step bare and through the cache and compares all that is left."""
+    """Compiles every step bare and through the cache and compares all files that they leave."""
 
     def __init__(self, cwd: Path, cache: Cache) -> None:
         self.cwd, self.cache = cwd, cache
@@ -32,7 +32,7 @@ class Bench:
         return path
 
     def age(self, path: Path) -> None:
-        """Make a file old; its change time is older than the next compile after a moment."""
+        """Make a file old, and wait so that its change time is older than the next compile."""
         old = time.time() - _LONG_AGO
         os.utime(path, (old, old))
         time.sleep(0.08)

@@ -67,7 +67,7 @@ _FLAG = re.compile(r"^\s+(-[fgmWO][\w+-]+)([=<\[ ]?[^\s]*)\s*(.*)$")
 
 
 def _flags(compiler: str) -> dict[str, str]:
-    """Return each flag of the families with what the compiler says about it."""
+    """Return each flag of the families with the compiler's description of it."""
     found: dict[str, str] = {}
     name = ""
     for arguments in _ASKS[compiler.partition("-")[0]]:
@@ -133,7 +133,7 @@ def _leaves(place: Path, argv: list[str]) -> tuple[set[str], bytes]:
 def test_no_member_of_a_family_leaves_files_or_records_our_flags(
     compiler: str, tmp_path: Path
 ) -> None:
-    """Alone on a command line, with the names of both families' lists: Clang has GCC's as aliases."""
+    """Test each flag of both compilers' lists by itself: Clang has GCC's names as aliases."""
     names = {n for c in ("gcc-14", "clang-19") if shutil.which(c) for n in _flags(c)}
     members = [n for n in sorted(names) if _is_member(compiler, n)]
     # All of them take minutes; HPCC_ALL_FLAGS=1 asks for that.

@@ -44,7 +44,7 @@ def _texts(first: str, second: str) -> Callable[[Any, Case], tuple[bytes, bytes]
 
 
 def _gcc_counts(bench: Any, case: Case) -> tuple[bytes, bytes]:
-    """Run the program twice, with other branches taken."""
+    """Run the program twice, so that the runs take different branches."""
     found: list[bytes] = []
     for argument in ((), ("x",)):
         place = bench.cwd.parent / f"train{len(found)}"

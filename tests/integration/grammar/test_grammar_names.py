@@ -67,6 +67,6 @@ def test_gcc_looks_for_a_name_that_is_tracked(compiler: str, flags: str, tmp_pat
 
 
 def _real(name: bytes, pwd: Path, cwd: Path) -> bytes:
-    """A name below the link is one below the directory."""
+    """Replace the link's path with the directory's at the start of a name."""
     head = os.fsencode(pwd) + b"/"
     return os.fsencode(cwd) + b"/" + name[len(head) :] if name.startswith(head) else name

@@ -203,7 +203,7 @@ def test_refused_flags_really_write_more_files(
 
 
 def test_the_compilers_that_were_asked_are_named() -> None:
-    """A compiler that is installed and passes the rows above belongs into the lists."""
+    """An installed compiler that passes the rows above must be in the lists."""
     for _, is_clang, major in _COMPILERS:
         if major in (CLANG_MAJORS if is_clang else GCC_MAJORS):
             assert major in (ASKED_CLANG if is_clang else ASKED_GCC)

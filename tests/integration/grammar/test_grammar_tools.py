@@ -45,7 +45,7 @@ def test_a_program_below_a_prefix_is_an_input(compiler: str, prefix: str, bench:
 
 @pytest.mark.parametrize("compiler", ["clang-14", "clang-19"])
 def test_the_assembler_of_another_target_is_an_input(compiler: str, bench: Any) -> None:
-    """`TARGET-as` goes before `as`, wherever on PATH it appears."""
+    """`TARGET-as` takes precedence over `as`, wherever it is on PATH."""
     bench.write("a.c", _SOURCE)
     tools = bench.cwd / "bin"
     tools.mkdir()
@@ -72,7 +72,7 @@ def test_a_script_below_a_prefix_is_not_trusted(bench: Any) -> None:
 
 
 def test_a_program_that_appears_beside_the_compiler_is_an_input(bench: Any, tmp_path: Path) -> None:
-    """In a copy of an installation: GCC looks there before it looks on PATH."""
+    """Uses a copy of an installation: GCC searches that directory before PATH."""
     real = Path(os.path.realpath(shutil.which("gcc") or "/usr/bin/gcc"))
     asked = subprocess.run([real, "-print-file-name=include"], capture_output=True, check=True)
     own = Path(os.fsdecode(asked.stdout.strip())).parent

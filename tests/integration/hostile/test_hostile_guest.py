@@ -23,7 +23,7 @@ def server() -> Iterator[HostileServer]:
 
 @pytest.fixture
 def host(server: HostileServer, monkeypatch: pytest.MonkeyPatch) -> Host:
-    """A host that waits seconds, not minutes."""
+    """Return a host whose timeouts are seconds, not minutes."""
 
     def set_patience(stage_seconds: float, grace_seconds: float) -> None:
         monkeypatch.setattr(channel_module, "STAGE_SECONDS", stage_seconds)

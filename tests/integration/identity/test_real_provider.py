@@ -272,7 +272,7 @@ async def test_client_credentials_let_ci_in_and_a_wrong_secret_does_not(
 
 
 async def eventually_lets_in(there: World, token: str) -> None:
-    """The scheduler looks at its table once a second."""
+    """Wait until the scheduler admits the token; it reads its table once a second."""
     async with asyncio.timeout(10):
         while True:
             try:
@@ -335,5 +335,5 @@ def login_of(profile: FarmProfile, tokens: Tokens) -> Login:
 
 
 def ended(login: Login) -> Login:
-    """The same login, as if its token were over."""
+    """Return the same login with an expired token."""
     return replace(login, token="", obtained_at=0.0, expires_at=1.0)

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 class Clock(SystemClock):
-    """The machine's clock, set forward by a test."""
+    """The machine's clock, which a test can set forward."""
 
     def __init__(self) -> None:
         self.ahead = 0.0
@@ -53,7 +53,7 @@ class Clock(SystemClock):
 
 @dataclass(slots=True)
 class World:
-    """A scheduler, its operator, and machines that want to be workers."""
+    """A scheduler, its operator, and machines that apply to be workers."""
 
     farm: FarmUnderTest
     clock: Clock

@@ -28,7 +28,7 @@ WAIT_SECONDS = 60.0
 
 @dataclass(slots=True)
 class World:
-    """A scheduler, its one worker, and what else shows that worker's certificate."""
+    """A scheduler, its one worker, and other clients that show that worker's certificate."""
 
     farm: FarmUnderTest
     directory: Path
@@ -48,7 +48,7 @@ class World:
         )
 
     async def changes(self) -> AsyncGenerator[RouteChange]:
-        """Watch as a daemon does."""
+        """Watch routes as a daemon does; return the changes."""
         async with self._channel(self.farm.scheduler.port) as channel:  # type: ignore[attr-defined]
             client = SchedulerClient(channel)
             grant = await client.authenticate(
@@ -92,7 +92,7 @@ async def test_a_worker_that_is_revoked_loses_its_open_stream(world: World) -> N
 
 
 async def last_word(pulse: Pulse, registry: RegistryClient) -> str:
-    """Beat until refused; the worker itself contends for the place of the stream."""
+    """Send heartbeats until refused; the worker itself competes for the stream."""
     async with asyncio.timeout(WAIT_SECONDS):
         while True:
             try:
@@ -109,7 +109,7 @@ async def test_a_worker_that_died_is_told_dead_without_waiting_for_its_lease(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def nothing(*_: object) -> None:
-        """Say no goodbye."""
+        """Do nothing: send no goodbye."""
 
     monkeypatch.setattr(RegistryClient, "deregister", nothing)
     monkeypatch.setattr(WorkerRegistry, "expire", lambda _: [])

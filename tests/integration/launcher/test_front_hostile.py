@@ -66,7 +66,7 @@ def read_frame(connection: socket.socket) -> tuple[int, bytes]:
 
 
 class Harness:
-    """A front in this process."""
+    """Runs a front in this process."""
 
     def __init__(self, path: str, limits: FrontLimits) -> None:
         self.path, self.handler = path, ScriptedHandler()

@@ -67,7 +67,7 @@ class Machine:
         return json.loads(self.hpcc("stats", "--json").stdout)
 
     def warm_up(self) -> None:
-        """Compile until every process may know the request: kept, settled, hit, learned."""
+        """Compile until every process can know the request: stored, settled, hit, learned."""
         self.compile()
         time.sleep(2.2)  # the headers' stat answers for them from now on
         for _ in range(12):

@@ -359,7 +359,7 @@ def test_another_cache_is_used_where_nothing_else_is_on_the_path_or_its_path_was
 
 
 def masquerade(bench: Bench, name: str) -> str:
-    """Put a link `gcc` to a program of that name in front of PATH; it notes that it was called."""
+    """Put a link `gcc` to a program of that name in front of PATH; the program records calls."""
     (bench.work / "masked").mkdir()
     script = bench.script(name, f'/bin/echo "${{0##*/}} $*" >> {bench.work}/called\n')
     (bench.work / "masked" / "gcc").symlink_to(script)

@@ -159,7 +159,7 @@ def test_a_run_directory_that_is_not_ours_alone_is_refused(bench: Bench) -> None
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether every thread of the process has stopped."""
+    """Return whether every thread of the process has stopped."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return all((t / "stat").read_text().rpartition(")")[2].split()[0] == "T" for t in tasks)
 

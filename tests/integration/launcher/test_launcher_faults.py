@@ -36,8 +36,8 @@ NEEDS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="needs root")
 def compiles(bench: Bench, **kwargs: Any) -> None:
     """Compile once, successfully and with the right object.
 
-    How long it took is nothing to assert: `run` ends a launcher that hangs, and what the launcher
-    gave up is in `left_marks`.
+    The time is not asserted: `run` ends a launcher that hangs, and `left_marks` shows what the
+    launcher gave up.
     """
     (bench.work / "a.o").unlink(missing_ok=True)
     done = bench.run("gcc", "-c", "a.c", **kwargs)
@@ -56,7 +56,7 @@ def left_marks(bench: Bench) -> str:
 
 
 class FakeDaemon:
-    """Listens where the daemon would and treats each connection as `serve` says."""
+    """Listens at the daemon's address and calls `serve` for each connection."""
 
     def __init__(
         self, bench: Bench, serve: Callable[[socket.socket], None], *, backlog: int = 16
@@ -144,7 +144,7 @@ def test_a_hung_daemon_is_waited_for_once(bench: Bench) -> None:
 
 @pytest.fixture(scope="module")
 def hasty_launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build a launcher with two of its ten seconds."""
+    """Build a launcher that waits two seconds instead of ten."""
     flags = ("-DNEXT_FRAME_MS=2000", "-DSTART_MS=2000")
     return build_launcher(tmp_path_factory.mktemp("hasty"), *flags)
 
@@ -316,7 +316,7 @@ def test_a_young_daemon_of_another_version_stays_and_is_not_used(bench: Bench) -
 
 
 def no_start(bench: Bench) -> None:
-    """Break the start of a daemon: its state directory is a file."""
+    """Prevent the start of a daemon: its state directory is a file."""
     home = paths_of(bench.env).state
     home.parent.mkdir(parents=True, exist_ok=True)
     home.write_text("in the way")

@@ -48,7 +48,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def python(tmp_path: Path) -> Path:
-    """Make an environment with our dependencies and without hpcc."""
+    """Make an environment with hpcc's dependencies and without hpcc."""
     venv.create(tmp_path / "venv", symlinks=True)
     made = tmp_path / "venv" / "bin" / "python"
     site = Path(

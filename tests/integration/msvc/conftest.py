@@ -23,7 +23,7 @@ def shared_cache() -> Path:
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with clang-cl: clang asks for its name."""
+    """Return a directory with clang-cl, because clang's mode depends on its name."""
     clang = shutil.which("clang-19") or shutil.which("clang")
     assert clang is not None, "no clang on this machine"
     directory = tmp_path_factory.mktemp("programs")

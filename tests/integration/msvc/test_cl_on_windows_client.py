@@ -46,7 +46,7 @@ SOURCE = '#include "h.h"\nint f(void) { return X; }\n'
 
 
 def posix(text: str) -> str:
-    r"""Spell `Z:\a\b`, wherever it begins in an argument, as this machine's file of any case."""
+    r"""Replace `Z:\a\b` anywhere in an argument with this machine's file, ignoring case."""
     head, drive, tail = text.partition("Z:\\")
     if not drive:
         return text
@@ -110,7 +110,7 @@ class Drive:
 
 
 class OnDrive:
-    """The way to the farm, with inputs where this machine has them."""
+    """The connection to the farm, with inputs at their paths on this machine."""
 
     def __init__(self, remote: RemoteClient) -> None:
         self._remote = remote

@@ -134,7 +134,7 @@ def test_clang_in_cl_mode_is_clang_cl(bench: ClBench, flag: str) -> None:
 def test_a_response_file_with_the_words_of_cl_mode_is_not_read_as_a_known_cl_compile(
     bench: ClBench,
 ) -> None:
-    """The driver of `clang @words` is clang's, whatever the words say: the daemon bypasses it.
+    """`clang @words` is clang's driver, whatever the file's words are, so the daemon bypasses it.
 
     The same words, written directly, are a compile of clang-cl, which searches `INCLUDE`. Their
     parsed form must not answer for the response file, where the variable is not in the key.
@@ -215,7 +215,7 @@ def _asked(spec: MsvcSpec) -> list[str]:
 def test_each_row_is_taken_and_writes_the_object_alone(
     spec: MsvcSpec, tmp_path: Path, programs: Path
 ) -> None:
-    """The real program takes the flag, or says that it ignores it, and leaves one file."""
+    """The real program accepts the flag, or reports that it ignores it, and leaves one file."""
     (tmp_path / "inc").mkdir()
     (tmp_path / "inc/h.h").write_text("#define X 3\n")
     (tmp_path / "x.c").write_text("int f(void) { return 3; }\n")

@@ -27,7 +27,7 @@ _FLAGS = (
 
 @pytest.fixture(scope="session")
 def fmt(shared_cache: Path) -> Path:
-    """fmt's sources, from the distribution."""
+    """Return fmt's sources, from the distribution."""
     directory = shared_cache / "sources" / "fmtlib"
     if not list(directory.glob("*.tar.*")):
         script = ROOT / "tools/fetch_source.sh"

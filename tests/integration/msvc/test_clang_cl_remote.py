@@ -43,7 +43,7 @@ def far(tmp_path: Path, programs: Path, remote: FakeRemote) -> Iterator[ClBench]
 
 
 def twice(bench: ClBench, *argv: str, output: str = "x.obj") -> bytes:
-    """Compile on the farm and then from here, both compared with the bare compile."""
+    """Compile on the farm and then hit locally; compare both with the bare compile."""
     before = bench.cache.counters()
     answers = [bench.compile(*argv, output=output) for _ in range(2)]
     after = bench.cache.counters()

@@ -31,7 +31,7 @@ _NTH = 4
 
 
 class Build:
-    """One source compiled bare once, and through hpcc as often as one likes."""
+    """One source, compiled bare once, and through hpcc as often as a test calls `compile`."""
 
     def __init__(self, launcher: Path, directory: Path, *, data_bytes: int = 1) -> None:
         self._launcher, self.work = launcher, directory / "work"
@@ -46,7 +46,7 @@ class Build:
         self._bare = self._outputs()
 
     def compile(self) -> None:
-        """Compile through hpcc; the user must see what the bare compiler leaves."""
+        """Compile through hpcc; assert that the user sees what the bare compiler leaves."""
         for name in ("main.o", "main.d"):
             (self.work / name).unlink(missing_ok=True)
         ended = self._run(str(self._launcher), "wrap")

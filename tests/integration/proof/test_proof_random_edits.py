@@ -18,7 +18,7 @@ _SECONDS = 240
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real project: Lua where the network may be used, else the launcher's own sources."""
+    """Return a real project: Lua if the network may be used, else the launcher's sources."""
     if os.environ.get("HPCC_TEST_DEBIAN") != "1":
         return ROOT / "launcher"
     directory = tmp_path_factory.mktemp("lua")

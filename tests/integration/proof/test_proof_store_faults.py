@@ -35,7 +35,7 @@ def _open(directory: Path, ops: FaultOps | None = None) -> PrivateStore:
 
 
 class _Script:
-    """Puts, gets, trims and all else, and what must be true meanwhile."""
+    """Calls put, get, trim and the rest, and asserts what must be true meanwhile."""
 
     def __init__(self, directory: Path, ops: FaultOps) -> None:
         self._directory, self._ops = directory, ops
@@ -92,7 +92,7 @@ _EVER: dict[int, set[bytes]] = {
 
 
 def _calls(directory: Path) -> list[str]:
-    """Enumerate the fault points: what the script calls when nothing goes wrong."""
+    """Return the fault points: the calls that the script makes without a fault."""
     ops = FaultOps()
     _Script(directory, ops).run()
     return ops.calls
@@ -169,7 +169,7 @@ def test_at_every_point_what_is_read_is_whole_and_right_or_missing(
 def test_a_store_that_wrote_in_place_would_be_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The negative: without the name aside, a kill between two writes leaves a torn entry."""
+    """The negative case: without a temporary name, a kill between two writes tears an entry."""
 
     def write_in_place(self: PrivateStore, path: str, data: bytes) -> None:
         self._ops.mkdir(os.path.dirname(path))

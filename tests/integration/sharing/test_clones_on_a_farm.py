@@ -34,7 +34,7 @@ _FILES = {
 
 
 def _commands(root: Path) -> tuple[tuple[str, ...], ...]:
-    """Return what a build of this clone runs; the last names everything by its whole path."""
+    """Return the commands of a build of this clone; the last one uses only absolute paths."""
     return (
         ("gcc", "-Wall", "-g", "-Iinc", "-MD", "-c", "src/one.c", "-o", "one.o"),
         ("gcc", "-O2", "-Iinc", "-DMACRO_H=<text.h>", "-MMD", "-c", "src/two.c", "-o", "two.o"),
@@ -87,7 +87,7 @@ def developer(farm: FarmUnderTest, name: str, clone: Path) -> Iterator[Developer
 
 
 def _bare(root: Path) -> tuple[list[tuple[int, bytes, bytes]], dict[str, bytes]]:
-    """Return what the compiler itself says and writes in that clone."""
+    """Return the bare compiler's messages and outputs in that clone."""
     env = {"LC_ALL": "C.UTF-8"}  # a guest has this one
     ended = [run_bare(command, cwd=root, env=env) for command in _commands(root)]
     written = {p.name: p.read_bytes() for p in sorted(root.glob("*.d"))}

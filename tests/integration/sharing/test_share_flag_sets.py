@@ -125,7 +125,7 @@ _CXX_CASES = [
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cache]:
-    """One for all: each compiler is asked who it is once."""
+    """Return one cache for all tests, so that each compiler is identified once."""
     paths = Paths.from_env({"HPCC_DIR": str(tmp_path_factory.mktemp("hpcc"))})
     cache = open_cache(paths, Settings(), None)
     yield cache
@@ -134,7 +134,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cache]:
 
 @pytest.fixture
 def clones(make_clone: Callable[..., Clone], request: pytest.FixtureRequest) -> tuple[Clone, Clone]:
-    """Two clones of a project of this test's own, so that no other test's result fits."""
+    """Make two clones of a project that only this test uses, so that no other result fits."""
     own = f"/* {request.node.name} */\n"
     files = {name: own + text for name, text in FILES.items()}
     return make_clone("a/project", files=files), make_clone(

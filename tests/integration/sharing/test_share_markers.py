@@ -166,9 +166,9 @@ def test_an_empty_marker_and_a_directory_count(kind: str, first: Clone) -> None:
 
 
 class _Framed:
-    """Sends one request with its bytes, so that a hit of it is remembered for a replay.
+    """Sends one request with its bytes, so that a hit on it can become a replay.
 
-    In a directory below the root, where nothing but the marker is looked for.
+    It compiles in a directory below the root, where hpcc looks only for the marker.
     """
 
     _ARGV = ("gcc", "-g", "-I../inc", "-MD", "-c", "../src/main.c", "-o", "x.o")
@@ -177,7 +177,7 @@ class _Framed:
         self.clone, self.frame = clone, frame
 
     def hit(self) -> None:
-        """Compile until the hit is one that a replay can stand for."""
+        """Compile to a miss, and then to a hit that becomes a replay."""
         launcher = FakeLauncher(handler=self.clone.handler, cwd=self.clone.root / "build")
         request = launcher.request(self._ARGV)._replace(frame=self.frame)
         launcher.compile(*self._ARGV)

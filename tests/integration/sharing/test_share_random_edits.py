@@ -26,7 +26,7 @@ _FLAGS = (
 
 
 class _Story:
-    """A random walk; everything it does follows from its seed."""
+    """A random walk that its seed determines completely."""
 
     def __init__(self, clones: list[Clone], seed: int) -> None:
         self.clones, self.random = clones, random.Random(seed)

@@ -18,7 +18,7 @@ _ARGV = ("gcc", "-g", "-Iinc", "-MD", "-c", "src/main.c", "-o", "build/x.o")
 
 
 def _compile(clone: Clone, argv: tuple[str, ...], cwd: str = ".") -> tuple[str, list[bytes]]:
-    """Compile and return how it was answered and what was run."""
+    """Compile; return the kind of answer and the arguments that were run."""
     seen: list[bytes] = []
     launcher = FakeLauncher(
         handler=clone.handler,
@@ -142,7 +142,7 @@ def test_a_macro_that_holds_the_root_is_no_path_to_be_stripped(
 def test_a_result_that_names_the_checkout_is_kept_for_it_alone(
     text: str, reason: str, first: Clone, second: Clone, cache: Cache
 ) -> None:
-    """The second clone has the very same bytes: what they mean is the first one's."""
+    """The second clone has identical bytes, but they name a place in the first clone."""
     home = os.path.realpath(Path.home())
     odd = str(first.root).replace("/", "//", 2)
     start = "/".join(first.root.parts[:3])[1:]
@@ -193,7 +193,7 @@ def test_a_compile_that_fails_for_the_maps_alone_succeeds_and_is_cached_without(
 
 
 def test_an_include_by_file_name_finds_what_it_finds_without_us(first: Clone) -> None:
-    """`#include __FILE__` of an absolute name: the mapped one leads nowhere, or to another file."""
+    """`#include __FILE__` of an absolute name: the mapped name finds no file, or another one."""
     first.write(
         "src/self.c", "#ifndef ONCE\n#define ONCE\n#include __FILE__\n#else\nint i;\n#endif\n"
     )
@@ -377,7 +377,7 @@ def test_odd_names_of_roots_give_right_outputs(
 def test_twins_that_are_to_be_read_once_are_not_shared(
     compiler: str, first: Clone, second: Clone
 ) -> None:
-    """One file by two spellings here may be two files there, and one of them is then not read."""
+    """Two names of one file here may be two files there, and GCC would then skip one of them."""
     for clone in (first, second):
         clone.write("src/main.c", '#include "t/../once.h"\n#include "once.h"\nint i = A;\n')
         clone.write("src/once.h", "#pragma once\nenum { A = 1 };\n")
@@ -390,7 +390,7 @@ def test_twins_that_are_to_be_read_once_are_not_shared(
 
 
 def test_a_link_in_one_clone_alone_gives_that_clones_names(first: Clone, second: Clone) -> None:
-    """GCC calls a system header by its real name where that is shorter."""
+    """GCC writes a system header's real name if that is shorter."""
     for clone in (first, second):
         clone.write("wide/low/conf.h", "#define CONF 9\n")
         clone.write("wide/conf.h", '#include "over/conf.h"\n')

@@ -33,7 +33,7 @@ def server(
 
 @pytest.fixture(scope="session")
 def s3_of() -> S3Of:
-    """Return what makes the objects of a tenant at a server; keywords replace its configuration."""
+    """Return a function that makes a tenant's objects at a server; keywords change settings."""
 
     def make(server: S3Server, tenant: str = "acme", **more: Any) -> S3Objects:
         key = server.keys[tenant]

@@ -28,7 +28,7 @@ Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def liar(answer: Answer) -> AsyncIterator[S3Objects]:
-    """A server that reads a request's head and then does as told."""
+    """Run a server that reads a request's head and then calls `answer`."""
 
     tasks: set[asyncio.Task[Any]] = set()
     transports: list[asyncio.WriteTransport] = []

@@ -35,7 +35,7 @@ TENANT = TenantId("acme")
 
 
 def stores(directory: Path, server: S3Server, endpoint: str = "", **more: Any) -> dict[str, Any]:
-    """Write the credential of each tenant as an operator does, and return the section."""
+    """Write each tenant's credential as an operator does; return the `stores` section."""
     for tenant, key in server.keys.items():
         file = directory / f"{tenant}.json"
         file.touch(mode=0o600)
@@ -189,7 +189,7 @@ def own_server(tmp_path: Path) -> Iterator[S3Server]:
 
 
 def wait_published(server: S3Server) -> None:
-    """Wait until a result is in S3, which is behind the answer."""
+    """Wait until a result is in S3, because that write follows the answer."""
     key = server.keys["acme"]
     deadline = time.monotonic() + 60
     while b"<Key>" not in server.request("GET", "/acme?prefix=acme/ac/", key=key).content:

@@ -14,7 +14,7 @@ from hpcc_testkit.trust.steps import Outcome, Scenario, differences, run_in_para
 def outcomes(
     launcher: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> dict[str, list[Outcome]]:
-    """Run all selected scenarios at once: their pauses are shared."""
+    """Run all selected scenarios at once, so that they share their pauses."""
     wanted = {
         i.callspec.params["scenario"].name
         for i in request.session.items

@@ -92,7 +92,7 @@ async def compile_once(channel: GuestChannel) -> ResultEvent:
 async def two_guests(
     zygote: Zygote, timing: ChannelTiming
 ) -> AsyncIterator[tuple[GuestChannel, GuestChannel]]:
-    """One that is in the middle of a compile, and a neighbour."""
+    """Yield two guests: one in the middle of a compile, and a neighbour."""
     async with AsyncExitStack() as stack, asyncio.timeout(2 * SECONDS):
         # First, so that the impatient one does not wait for the zygote.
         other = await stack.enter_async_context(scripted_guest(honest, launch=zygote.launch))

@@ -11,7 +11,7 @@ from hpcc_testkit.windows.wine import Wine, cross_build
 
 @pytest.fixture(scope="session")
 def wine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wine]:
-    """One prefix for all tests: its first start takes seconds."""
+    """Yield one prefix for all tests, because its first start takes seconds."""
     machine = Wine(tmp_path_factory.mktemp("wine"))
     yield machine
     machine.close()
@@ -19,7 +19,7 @@ def wine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wine]:
 
 @pytest.fixture(scope="session")
 def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """hpcc-agent.exe, cross-built."""
+    """Return the cross-built hpcc-agent.exe."""
     return cross_build(
         AGENT_STUB_SOURCE, tmp_path_factory.mktemp("stub") / "hpcc-agent.exe", "-lshell32"
     )

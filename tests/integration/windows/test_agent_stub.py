@@ -141,7 +141,7 @@ def test_serve_without_a_python_says_so(wine: Wine, stub: Path, tmp_path: Path) 
 def test_serve_starts_what_lies_beside_it(
     wine: Wine, stub: Path, echo: Path, tmp_path: Path
 ) -> None:
-    """The program in python\\ gets the flags of isolation, app.pyz and our arguments."""
+    """The program in python\\ gets Python's isolation flags, app.pyz and the stub's arguments."""
     (tmp_path / "python").mkdir()
     (tmp_path / "python/python.exe").write_bytes(echo.read_bytes())
     local = tmp_path / "hpcc-agent.exe"

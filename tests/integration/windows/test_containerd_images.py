@@ -43,7 +43,7 @@ async def client(daemon: ContainerdDaemon) -> AsyncIterator[Containerd]:
 
 
 def windows_image() -> tuple[SmallImage, tuple[str, ...]]:
-    """An index with an image for each of two builds; returns also the older one's layers."""
+    """Make an index with an image for each of two builds; return also the older one's layers."""
     image = make_image([tar_bytes([])])
     manifest = json.loads(image.blobs[image.manifest_digest])
     config = json.loads(image.blobs[manifest["config"]["digest"]])
@@ -94,7 +94,7 @@ async def test_an_image_is_found_by_its_digest_and_read(
 
 
 async def test_what_is_pulled_is_asked_for_by_its_digest(client: Containerd) -> None:
-    """A real containerd accepts the request and names the address it asked; no registry runs there."""
+    """No registry runs there: containerd accepts the request and reports the address it tried."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         where = f"127.0.0.1:{taken.getsockname()[1]}/windows/servercore"

@@ -155,7 +155,7 @@ async def test_a_snapshotter_that_is_not_there_is_an_error(
 async def test_the_self_test_imports_its_layer_and_takes_it_away(
     daemon: ContainerdDaemon, layers: LayerStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on Windows, but for the pipe, the snapshotter and the system's name."""
+    """Equal to Windows except for the pipe, the snapshotter and the system's name."""
     base = await layers.add(BASE, "", now=NOW, expires=LATER)
     loop: Any = asyncio.get_running_loop()
 

@@ -49,7 +49,7 @@ int main(void) {
 
 @dataclass
 class Desk:
-    """A directory with the launcher, a compiler and a server; `cl.exe` is beside none of them."""
+    """A working directory, and the programs: launcher, server and compiler (`cl.exe`)."""
 
     wine: Wine
     cwd: Path
@@ -67,7 +67,7 @@ class Desk:
         return daemon_pipe(self.sid, windows(self.home))
 
     def marks(self) -> str:
-        """Return the marks that compiles without a daemon left for it to count."""
+        """Return the marks that compiles without a daemon left, for the daemon to count."""
         file = self.home / "run/fallbacks"
         return file.read_text() if file.exists() else ""
 
@@ -76,7 +76,7 @@ class Desk:
 
     @contextmanager
     def answers(self, *replies: bytes | None, sddl: str = "") -> Iterator[None]:
-        """Serve one launcher; None never answers."""
+        """Serve one launcher; with None it gets no answer."""
         words = [sddl or pipe_sddl(self.sid)]
         for number, reply in enumerate(replies):
             words += [f"got{number}", "-" if reply is None else f"reply{number}"]
@@ -149,7 +149,7 @@ int main(int argc, char **argv) {
 
 
 def place_launcher(desk: Desk, programs: Path, directory: Path, *, starts: str) -> Path:
-    """A launcher with a stand-in for hpcc-cli.exe beside it."""
+    """Install a launcher with a stand-in for hpcc-cli.exe beside it."""
     for name in ("hpcc.exe", "server.exe", "cl.exe"):
         (directory / name).write_bytes((programs / name).read_bytes())
     (directory / "hpcc-cli.exe").write_bytes((programs / "cli.exe").read_bytes())
@@ -158,7 +158,7 @@ def place_launcher(desk: Desk, programs: Path, directory: Path, *, starts: str) 
 
 
 def windows(path: Path) -> str:
-    """Wine's Z: is the root."""
+    """Return the Windows path; Wine's Z: is the root directory."""
     return "Z:" + str(path).replace("/", "\\")
 
 
@@ -289,7 +289,7 @@ def test_a_pipe_of_another_user_is_not_believed(desk: Desk, owner: str) -> None:
 
 
 def test_without_the_owners_check_a_stranger_would_be_believed(desk: Desk, tmp_path: Path) -> None:
-    """So the two tests above hold because of that check."""
+    """This shows that the two tests above pass because of that check."""
     source = (ROOT / "launcher/hpcc_win.c").read_text()
     check = "is_own_object(pipe->handle) && "
     assert source.count(check) == 1

@@ -87,14 +87,14 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(wine: Wine, programs: Path) -> Iterator[Bridge]:
-    """The daemon's process."""
+    """Start the daemon's process."""
     with bridge(wine, programs / "bridge.exe") as process:
         yield process
 
 
 @pytest.fixture(scope="module")
 def other(wine: Wine, programs: Path) -> Iterator[Bridge]:
-    """A command's process, or another daemon's."""
+    """Start another process: a command, or a second daemon."""
     with bridge(wine, programs / "bridge.exe") as process:
         yield process
 
@@ -146,7 +146,7 @@ def place(
 
 @pytest.fixture(autouse=True)
 def windows_paths(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lock's name is opened under Wine, where Z: is the root."""
+    """Return the lock's Windows path, because it is opened under Wine, where Z: is the root."""
     take = WindowsLock.take.__func__  # type: ignore[attr-defined]
 
     def taken(cls: type[WindowsLock], library: Bridge, path: str) -> WindowsLock:

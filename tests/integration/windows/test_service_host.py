@@ -92,10 +92,10 @@ def spec(programs: Path, log: Path, *child: str) -> ServiceSpec:
 
 
 class Control:
-    """A service that does nothing. Where Wine cannot run it, a test of our host proves nothing.
+    """A service that does nothing. If Wine cannot run it, a test of hpcc's host proves nothing.
 
     Wine's manager gives each service 10 s to start, which is not enough on a busy machine. A
-    failure of our host looks the same, so it is excused only while the control service fails, too.
+    failure of hpcc's host looks the same, so it is excused only if the control service fails too.
     """
 
     def __init__(self, manager: Bridge, program: Path, directory: Path) -> None:
@@ -142,7 +142,7 @@ def control(manager: Bridge, programs: Path) -> Control:
 
 
 def started(manager: Bridge, service: ServiceSpec, mark: Path) -> None:
-    """Start a service, once more where Wine's manager reports a failure.
+    """Start a service, and retry once if Wine's manager reports a failure.
 
     While it starts its own services it is locked (1055), and for the first start of any service it
     reports a timeout (1053) after 10 s although the service runs. `mark` is a file that the service
@@ -160,9 +160,9 @@ def started(manager: Bridge, service: ServiceSpec, mark: Path) -> None:
 
 
 def runs(manager: Bridge, service: ServiceSpec, log: Path) -> None:
-    """Start our host as a service, and wait until it has reported that it runs.
+    """Start hpcc's host as a service, and wait until it has reported that it runs.
 
-    Before that report it accepts no control: to stop it fails with Windows error 1052 or 1061.
+    Before that report it accepts no control: a stop fails with Windows error 1052 or 1061.
     """
     started(manager, service, log)
     wait_until(lambda: log.exists() and "started process" in log.read_text(), timeout_seconds=60)
@@ -280,7 +280,7 @@ def test_a_host_that_crashes_early_is_no_fault_of_wines(
 
 
 def test_a_directory_that_somebody_made_first_is_not_used(manager: Bridge, wine: Wine) -> None:
-    """Under Wine all directories belong to this user, who is not an administrator."""
+    """Under Wine this user owns all directories and is not an administrator."""
     made = Path(wine.env["WINEPREFIX"], "drive_c/logs")
     made.mkdir()
     with pytest.raises(CallerError) as caught:

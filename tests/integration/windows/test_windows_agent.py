@@ -117,7 +117,7 @@ def request(
 
 
 class Runs:
-    """Execs of one guest, the first with its birth."""
+    """Runs execs in one guest; the first exec carries its identity."""
 
     def __init__(self, channel: GuestChannel) -> None:
         self.channel = channel
@@ -144,7 +144,7 @@ class Runs:
 
 
 async def test_a_guests_life(wine: Wine, home: Path) -> None:
-    """In one, because a start takes seconds: each step is what the next must not see."""
+    """One test, because a start takes seconds. No step may see what an earlier one left."""
     async with guest(wine, home) as channel:
         run = Runs(channel)
         tool = "compiler-of-the-test"

@@ -40,7 +40,7 @@ int main(int argc, char **argv) {
 
 
 class Desk:
-    """A Windows with hpcc's sources in its Python, and the launcher beside a compiler."""
+    """A Windows prefix with hpcc's sources in its Python, and the launcher beside a compiler."""
 
     def __init__(self, wine: Wine, directory: Path) -> None:
         self.wine, self.directory = wine, directory
@@ -95,7 +95,7 @@ def test_the_daemon_answers_a_launcher_and_commands_and_ends_when_told(desk: Des
 
 
 def project(tmp_path: Path) -> Path:
-    """Make one in `p`; returns a program that is called clang-cl."""
+    """Make a project in `p`; return a program named clang-cl."""
     clang = shutil.which("clang-19") or shutil.which("clang")
     assert clang is not None, "no clang on this machine"
     (tmp_path / "clang-cl").symlink_to(Path(clang).resolve())

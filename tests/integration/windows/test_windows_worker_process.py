@@ -95,7 +95,7 @@ assert len([name for name in names if name.endswith(".seal")]) == 3, names
 
 
 class Host:
-    """A Windows with hpcc, its packages, and a worker's directory."""
+    """A Windows prefix with hpcc, its packages, and a worker's directory."""
 
     def __init__(self, wine: Wine, directory: Path) -> None:
         self.wine, self.directory = wine, directory

@@ -47,7 +47,7 @@ COUNT = sum(SIZES)
 
 @dataclass
 class Trail:
-    """A trail and what is known of it. `anchors[n]` is signed after `n` records."""
+    """A trail and its facts. `anchors[n]` is signed after `n` records."""
 
     directory: Path
     records: list[Record] = field(default_factory=list)
@@ -77,7 +77,7 @@ def write(
 ) -> Trail:
     """Write a trail of segments with so many records; all but the last segment are sealed.
 
-    `events` and `workers` are of a record, `keys` of a segment.
+    `events` and `workers` are given per record, `keys` per segment.
     """
     directory.mkdir(exist_ok=True)
     trail, head = Trail(directory), GENESIS
@@ -145,7 +145,7 @@ def test_a_copy_that_cannot_be_changed_is_read_and_left_as_it_is(trail: Trail) -
 
 
 def test_a_record_that_is_half_written_is_not_counted(trail: Trail) -> None:
-    """A power cut leaves one; the writer removes it when it starts."""
+    """A power cut can leave one; the writer removes it at its next start."""
     with spool_path(trail.directory).open("ab") as file:
         file.write(LENGTH.pack(100) + b"{")
     assert verify.verify_trail(trail.directory, trail.anchors).count == COUNT
@@ -219,7 +219,7 @@ def test_each_damage_is_named_with_its_file(
 
 
 def test_a_record_of_the_largest_size_may_be_announced(trail: Trail) -> None:
-    """The bound is inclusive: such a frame is only torn here."""
+    """The bound is inclusive: verify reports this frame only as torn."""
     with spool_path(trail.directory).open("ab") as file:
         file.write(LENGTH.pack(MAX_RECORD_BYTES) + b"{")
     assert verify.verify_trail(trail.directory).count == COUNT
@@ -394,7 +394,7 @@ def test_anchors_of_two_workers_are_not_mixed(trail: Trail) -> None:
 
 
 def retained(tmp_path: Path, *fields: tuple[str, str]) -> Trail:
-    """A trail without its first segment; its last record is retention's."""
+    """Make a trail without its first segment; its last record is the one that retention writes."""
     trail = write(
         tmp_path / "trail",
         events=lambda number: retired(*fields) if number == COUNT - 1 else event(number),

@@ -16,7 +16,7 @@ OWNER, PLACE = "S-1-5-21-1-2-3-1001", (3, 4)
 
 
 class Talk:
-    """A connection that gives these bytes, each once, and then its end."""
+    """A connection that yields each of these byte strings once, and then its end."""
 
     def __init__(self, *said: bytes, user: str = OWNER) -> None:
         self.said, self.user = list(said), user

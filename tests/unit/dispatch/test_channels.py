@@ -21,7 +21,7 @@ from hpcc.rpc.scheduler.schedulers import Schedulers
 
 
 def connected(directory: Path) -> tuple[FarmConnection, Route]:
-    """A connection to a farm whose scheduler is never called, and a route to one of its workers."""
+    """Yield a connection to a farm whose scheduler is never called, and a route to its worker."""
     tls = load_or_create_tls(directory, "worker.hpcc.internal", clock=SystemClock())
     route = Route(
         endpoint="127.0.0.1:1",
@@ -62,7 +62,7 @@ async def test_a_daemon_that_lives_for_months_does_not_keep_a_channel_to_each_wo
 async def test_only_a_worker_that_is_gone_ends_the_block_that_uses_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A time limit inside the block says nothing about the worker."""
+    """A time limit inside the block does not mean that the worker is gone."""
 
     async def dialed(*_: object) -> None:
         return

@@ -26,7 +26,7 @@ def encoded(*paths: str) -> bytes:
 
 @dataclass
 class Worker:
-    """Counts what it was asked."""
+    """Counts the calls that it gets."""
 
     missing: frozenset[Digest] = frozenset()
     asked: list[frozenset[Digest]] = field(default_factory=list)

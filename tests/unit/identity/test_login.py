@@ -69,7 +69,7 @@ DEVICE: dict[str, object] = {
 
 
 class Script(ProviderHttp):
-    """Answers in order; an exception is raised. Keeps what was asked."""
+    """Returns its answers in order, or raises one that is an exception. Records the requests."""
 
     def __init__(self, *answers: ProviderResponse | HpccError) -> None:
         super().__init__()
@@ -460,7 +460,7 @@ async def test_a_renewal_that_a_logout_overtakes_does_not_bring_the_login_back(
 async def test_a_renewal_that_is_kept_in_the_moment_of_a_logout_is_removed(
     tmp_path: Path, profile: FarmProfile
 ) -> None:
-    """The renewal had seen the file, and logout removed it before the new tokens replaced it."""
+    """The renewal read the file, then logout removed it before the new tokens replaced it."""
     path, clock = tmp_path / "l", FixedClock()
     await source_of(path, profile, Script(), clock)
     login = load_login_or_none(path)

@@ -17,7 +17,7 @@ class Clock:
 
 
 class Stalling:
-    """A provider whose answer never comes: each question ends after eight seconds."""
+    """A provider that never answers: each request ends after eight seconds."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock, self.asked, self.is_over = clock, 0, asyncio.Event()

@@ -102,7 +102,7 @@ def refusal(
 
 
 def test_the_signed_bytes_are_those_of_the_golden_file() -> None:
-    """A change here is a new form: raise the number in RESULT_TAG in the same commit."""
+    """A change here is a new format: raise the number in RESULT_TAG in the same commit."""
     assert SIGNED.signature is not None
     found = {
         "key_id": SIGNED.signature.key_id,
@@ -243,7 +243,7 @@ def test_a_worker_shows_that_it_holds_the_key_that_it_registers() -> None:
 
 
 class Scheduler:
-    """Answers questions for keys, and counts them."""
+    """Answers requests for keys, and counts them."""
 
     def __init__(self) -> None:
         self.listed = {(ACME, SIGNER.key_id): SIGNER.public}

@@ -50,7 +50,7 @@ Ends = dict[str, ExecEvent | Exception | None]
 
 
 class Guest(FakeGuest):
-    """Lists three compilers and describes each, but for the programs in `ends`."""
+    """Lists three compilers and describes each, except the programs in `ends`."""
 
     def __init__(self, ends: Ends) -> None:
         self.ends = ends
@@ -208,7 +208,7 @@ def test_what_is_not_understood_is_kept_for_people_and_asked_again(
 def test_a_file_of_an_earlier_release_is_asked_again(
     store: ImageStore, tmp_path: Path, asked: int, compilers: list[str]
 ) -> None:
-    """With an empty list it fails every run; with some compilers it may lack those that were late."""
+    """An empty list would make every run fail; a list of some compilers may lack the late ones."""
     answers = store.answers(DIGEST)
     answers.keep(WHOLE, asked_at=1.0)
     (path,) = (tmp_path / "prepared").glob("*.compilers")
@@ -278,7 +278,7 @@ class Images:
 
 
 class Runtime(FakeRuntime):
-    """Yields the guests that the test made, one after the other."""
+    """Yields the guests that the test made, in order."""
 
     guests: list[Guest]
 
@@ -290,7 +290,7 @@ class Runtime(FakeRuntime):
 
 
 class Clock(SystemClock):
-    """Notes the pauses and lets none of them pass."""
+    """Records the pauses without waiting."""
 
     def __init__(self) -> None:
         self.pauses: list[float] = []

@@ -35,7 +35,7 @@ Says = Callable[[tuple[str, ...]], list[ExecEvent]]
 
 
 class Guest(FakeGuest):
-    """Says what the test tells it to."""
+    """Gives the answers that the test sets."""
 
     def __init__(self, says: Says) -> None:
         self.says = says

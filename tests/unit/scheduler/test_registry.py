@@ -342,7 +342,7 @@ def test_what_could_not_be_shared_is_shared_the_next_time(registry: WorkerRegist
 def test_news_of_a_former_life_says_nothing_of_the_next(
     registry: WorkerRegistry, clock: Clock
 ) -> None:
-    """A worker may restart or leave while its news is being written to the store."""
+    """A worker may restart or leave while a scheduler writes its news to the store."""
     registry.register(registration("w1"))
     registry.register(registration("w2"))
     former = registry.outbox()

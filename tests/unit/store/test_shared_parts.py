@@ -54,7 +54,7 @@ class FakeClock:
 
 
 class Faulty(MemoryObjects):
-    """Objects with a fault that a test sets, and a log of what was asked."""
+    """Objects with a fault that a test sets, and a log of the requests."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -60,7 +60,7 @@ class Machine:
         return None if self.seconds > limit else self.codes.get(command[0], 0)
 
     def night(self, total: float = 1000, *, restart: bool = False, items: Any = ITEMS) -> bool:
-        """Run all stages, as a new process would; returns whether all are green."""
+        """Run all stages, as a new process would; return whether all are green."""
         self.ran.clear()
         self.said.clear()
         nightly = NIGHTLY.Nightly(

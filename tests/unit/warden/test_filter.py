@@ -36,7 +36,7 @@ HEADERS = {
 
 
 def verdict(program: bytes, audit: int, number: int, *arguments: int) -> int:
-    """Run it as the kernel would (Documentation/userspace-api/seccomp_filter)."""
+    """Run the filter as the kernel would (Documentation/userspace-api/seccomp_filter)."""
     data = struct.pack("<iIQ6Q", number, audit, 0, *(*arguments, *[0] * 6)[:6])
     steps = list(struct.iter_unpack("<HBBI", program))
     at, word = 0, 0

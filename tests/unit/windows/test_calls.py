@@ -30,7 +30,7 @@ ACCESS_DENIED, PIPE_BUSY = 5, 231
 
 
 class Recorded:
-    """A `Library` that notes each call; `answers` are by function, the last one stays."""
+    """A `Library` that records each call; `answers` are per function, and the last one repeats."""
 
     def __init__(self) -> None:
         self.answers: dict[str, list[CallResult]] = defaultdict(lambda: [CallResult(1, 0)])
@@ -165,7 +165,7 @@ def test_what_cannot_be_a_command_line_is_refused(argv: list[str]) -> None:
 
 
 async def test_a_service_leaves_at_the_end_of_its_input() -> None:
-    """As on Windows, where the loop cannot wait for a pipe."""
+    """On Windows the loop cannot wait for a pipe."""
     loop = asyncio.get_running_loop()
     reader, writer = os.pipe()
     asked = asyncio.Event()

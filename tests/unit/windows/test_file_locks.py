@@ -83,7 +83,7 @@ def test_what_is_made_is_its_owners_alone_and_a_link_is_not_followed(path: Path)
 
 
 class Calls:
-    """A `Library` whose memory is a table; `answers` are by function."""
+    """A `Library` whose memory is a table; `answers` are per function."""
 
     def __init__(self, **answers: CallResult) -> None:
         self.answers = answers

@@ -32,7 +32,7 @@ PINGS = frame(PING, 8)
 
 
 def opened(now: float = START) -> FrameGate:
-    """A gate that has seen the first frame of a session."""
+    """Return a gate that has received the first frame of a session."""
     gate = FrameGate({STREAM}, now)
     gate.feed(frame(SETTINGS), now)
     return gate
@@ -46,7 +46,7 @@ def refused(gate: FrameGate, data: bytes, now: float) -> str:
 
 
 def spent() -> FrameGate:
-    """A gate whose allowance is used up to the last frame."""
+    """Return a gate that has used its whole allowance of frames."""
     gate = opened()
     gate.feed(PINGS * (BURST_FRAMES - 1), START)
     return gate
@@ -99,7 +99,7 @@ def test_what_is_earned_is_bounded_too() -> None:
 
 
 def test_content_of_an_answer_pays_for_its_frames() -> None:
-    """A frame of content that is waited for costs nothing from `CONTENT_BYTES_PER_FRAME` on."""
+    """A frame of expected content with at least `CONTENT_BYTES_PER_FRAME` bytes costs nothing."""
     gate = spent()
     gate.earn(execs=1)  # a frame is paid for before its content counts
     for _ in range(2 * BURST_FRAMES):

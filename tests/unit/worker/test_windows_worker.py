@@ -87,7 +87,7 @@ async def test_linux_refuses_hyperv_and_says_what_else(tmp_path: Path) -> None:
 
 
 class Runtime(HyperVRuntime):
-    """Answers for a host that is not here."""
+    """Stands in for a runtime whose host is not this machine."""
 
     is_usable = True
     done: list[str]

@@ -19,11 +19,11 @@ BIRTH = pb.Guest(guest_id="q-1", wall_time_ns=1_800_000_000 * 10**9, entropy=byt
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: as far as the test goes
-    """The agent asked for the blobs."""
+    """Raised when the agent requests the blobs."""
 
 
 class Stream:
-    """One Exec's frames; it ends where the agent answers."""
+    """One Exec's frames; it ends when the agent answers."""
 
     def __init__(self, log: list[object], frame: pb.ClientFrame) -> None:
         self.log, self.frame = log, frame
@@ -35,7 +35,7 @@ class Stream:
 
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """The agent's calls to its kernel, in order."""
+    """Return the list of the agent's calls to its kernel, in order."""
     done: list[object] = []
 
     def settime(clock: int, nanoseconds: int) -> None:

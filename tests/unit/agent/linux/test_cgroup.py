@@ -50,7 +50,7 @@ def test_a_v2_group_has_its_limits_and_dies_as_one(v2: Path) -> None:
 
 
 def test_a_v2_root_that_is_busy_is_emptied_first(v2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a container, whose root group holds its first processes."""
+    """In a container, the root group holds the first processes."""
     (v2 / "cgroup.procs").write_text("1\n7\n")
     moved: list[str] = []
     real = open

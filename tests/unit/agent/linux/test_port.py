@@ -78,7 +78,7 @@ async def test_a_session_starts_after_junk_and_carries_more_than_the_buffers_hol
 async def test_a_host_that_has_gone_ends_the_session_after_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A hang-up is not ordered with the data: only one that lasts, by the loop's clock, is the end."""
+    """A hang-up may overtake data. Only one that lasts, by the loop's clock, ends the session."""
     host, guest, transport = await connect()
     link = HostLink(TOKEN, b"n" * NONCE_BYTES)
     await asyncio.get_running_loop().sock_sendall(host, link.hello)
@@ -124,7 +124,7 @@ def test_the_channel_comes_from_the_command_line() -> None:
 
 
 async def test_only_the_hosts_connection_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A vsock listener as the agent sees it: what comes, and from which context id."""
+    """The fake vsock listener yields connections and the context id of each."""
     stranger, host, listener = socket.socket(), socket.socket(), socket.socket()
     number = host.fileno()
     comers = iter(
@@ -146,7 +146,7 @@ async def test_only_the_hosts_connection_is_taken(monkeypatch: pytest.MonkeyPatc
 async def test_a_connection_without_a_session_is_not_the_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A readiness check connects and disconnects; the guest is snapshotted after that."""
+    """A readiness check connects and disconnects; the snapshot is taken after that."""
     loop = asyncio.get_running_loop()
     ends = [socket.socketpair() for _ in range(3)]
     comers: asyncio.Queue[socket.socket] = asyncio.Queue()

@@ -181,7 +181,7 @@ def test_a_listed_file_that_was_swapped_is_not_read(tmp_path: Path) -> None:
 
 
 class Listener:
-    """Connections in order, by where they come from."""
+    """Yields connections in order, each with its origin."""
 
     def __init__(self, *peers: str) -> None:
         self.peers, self.closed = list(peers), 0

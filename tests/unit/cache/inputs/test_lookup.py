@@ -15,7 +15,7 @@ from hpcc.cache.inputs.lookup import Lookup
 
 
 def in_a_while() -> int:
-    """Say the time of a moment at which all that exists now is old."""
+    """Return a time, in nanoseconds, at which all present files count as old."""
     return time.time_ns() + 10**11
 
 

@@ -38,7 +38,7 @@ def nobody() -> None:
 
 
 def in_a_while() -> int:
-    """Say the time of a moment at which all that exists now is old."""
+    """Return a time, in nanoseconds, at which all present files count as old."""
     return time.time_ns() + 10**11
 
 
@@ -226,7 +226,7 @@ def test_a_directory_that_outputs_go_to_is_pinned_by_names_as_well(
 
 @pytest.mark.parametrize("spelling", ["/.", "/", "/./."])
 def test_two_spellings_of_a_directory_are_one_look_at_it(tmp_path: Path, spelling: str) -> None:
-    """`-I.` is the directory of the source again."""
+    """`-I.` names the source's directory a second time."""
     directory = os.fsencode(tmp_path)
     one = Absence(directory, frozenset(b"a%d.h" % i for i in range(9)), frozenset())
     two = Absence(directory + spelling.encode(), frozenset({b"b.h"}), frozenset({b"c.h"}))
@@ -278,7 +278,7 @@ def test_two_looks_at_one_name_that_differ_pin_nothing(tmp_path: Path) -> None:
 
 
 def test_a_directory_may_be_pinned_as_a_place_and_by_its_state(tmp_path: Path) -> None:
-    """`-I.` names the working directory as its own pin does."""
+    """`-I.` and the working directory's own pin name the same place."""
     pins = Pins(FileMemo(lambda: time.time_ns() + 10**10))
     directory = os.fsencode(tmp_path)
     pins.place(directory)

@@ -20,7 +20,7 @@ BEGINNING = b'#define BASE "/home/me"\n'
 
 
 def why_not(directory: Path, *texts: bytes) -> str:
-    """Check files with these texts, which were written long ago."""
+    """Return why files with these texts, all of them old, stay private."""
     memo = FileMemo(lambda: time.time_ns() + 10**11)
     files = []
     for number, text in enumerate(texts):
@@ -80,7 +80,7 @@ def environment(cwd: Path, **env: bytes) -> str:
 def test_another_spelling_of_the_working_directory_keeps_a_result_private(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Compilers write $PWD down where it names the working directory: no prefix map covers it."""
+    """Compilers record $PWD if it names the working directory, and no prefix map covers that."""
     real, other = tmp_path / "real", tmp_path / "other"
     real.mkdir()
     other.mkdir()

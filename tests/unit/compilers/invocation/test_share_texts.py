@@ -34,7 +34,7 @@ _INSIDE = st.from_regex(rb"(/[a-z0-9._$# -]{1,12}[a-z]){1,5}", fullmatch=True)
 
 
 def _gcc_depfile(target: bytes, names: list[bytes]) -> bytes:
-    """GCC's layout, written once more from libcpp's mkdeps.cc, with names that need no quoting."""
+    """Return GCC's depfile layout, after libcpp's mkdeps.cc, for names that need no quoting."""
     out, column = target + b":", len(target) + 1
     for name in names:
         if column and column + len(name) > 72:
@@ -261,7 +261,7 @@ def test_any_bytes_are_looked_at_without_an_error(data: bytes) -> None:
 
 
 def test_every_name_in_a_set_of_inputs_is_moved() -> None:
-    """A field that is added to these must be moved, too; `body` and `part` hold names, and go."""
+    """A field that is added to these must be moved, too; `body` and `part` are removed."""
     assert InputSet._fields == ("files", "present", "absences", "result_key", "body", "part")
     assert set(Absence.__slots__) == {"directories", "directory", "files", "signature"}
     absence = Absence(b"\0/inc", frozenset([b"a.h"]), frozenset([b"b"]))

@@ -17,7 +17,7 @@ CALL = Call(credential="", tool_metadata=b"")
 
 
 class Backend:
-    """Takes every report, and counts them."""
+    """Accepts every report, and counts them."""
 
     reports = 0
 

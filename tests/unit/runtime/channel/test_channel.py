@@ -146,7 +146,7 @@ async def run(channel: GuestChannel) -> list[Any]:
 
 
 async def connect_and_run(channel: GuestChannel) -> list[Any]:
-    """For a guest that goes wrong at once: whether before or after the warden is ready, is chance."""
+    """Connect and run one exec, for a guest whose fault may come before the warden is ready."""
     await channel.connect()
     return await run(channel)
 

@@ -44,7 +44,7 @@ def reply(value: wire.Reply, number: int = 1) -> bytes:
 
 
 class Warden:
-    """Its end of the connection."""
+    """The warden's end of the connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -99,7 +99,7 @@ async def run(channel: GuestChannel, req: Any = REQUEST) -> list[Any]:
 
 
 def says(*frames: bytes) -> Lie:
-    """A warden that is ready, and answers the exec with these bytes."""
+    """Return a warden that reports ready and answers the exec with these bytes."""
 
     async def lie(warden: Warden) -> None:
         await warden.say(wire.frame(wire.READY))

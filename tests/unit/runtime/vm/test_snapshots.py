@@ -62,7 +62,7 @@ def store(tmp_path: Path) -> SnapshotStore:
 
 
 def again(tmp_path: Path) -> SnapshotStore:
-    """The store as a worker that starts later has it."""
+    """Return the store that a worker opens at its next start."""
     store = SnapshotStore(tmp_path / "snapshots")
     store.open()
     return store
@@ -327,7 +327,7 @@ def test_everything_that_a_snapshot_depends_on_is_in_its_key(
 
 
 class Backend:
-    """VMs that do what the test says; they count what was asked of them."""
+    """Scripted VMs that count their calls."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

@@ -39,7 +39,7 @@ def signed(code: int) -> int:
 
 
 class Library:
-    """computecore.dll: answers with `document` and `codes`; counts what it gave and got back."""
+    """A fake computecore.dll: answers with `document` and `codes`; counts allocations and frees."""
 
     def __init__(self, document: str = json.dumps(ANSWER)) -> None:
         self.document = document

@@ -20,7 +20,7 @@ ADDRESS = address_of(container_vmid("hpcc-1"), service_guid(17727))
 
 
 class Fake:
-    """A socket whose connect does what the test says."""
+    """A socket with a scripted connect."""
 
     def __init__(self, connect: Callable[[Any], None]) -> None:
         self._connect = connect
@@ -38,7 +38,7 @@ class Fake:
 
 
 class Fakes:
-    """One socket an attempt; the errors are raised in order, then it connects."""
+    """One socket per attempt: raises the errors in order, then connects."""
 
     def __init__(self, *errors: OSError) -> None:
         self.errors = list(errors)

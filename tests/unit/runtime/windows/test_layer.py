@@ -102,7 +102,7 @@ def test_entries_are_in_the_order_and_with_the_records_that_windows_wants() -> N
 
 
 def test_gnu_tar_reads_the_same(tmp_path: Path) -> None:
-    """A second reader, which knows nothing of Windows' records."""
+    """GNU tar is a second reader, which ignores Windows' records."""
     (tmp_path / "layer.tar").write_bytes(build_windows_layer(FILES).tar)
     subprocess.run(
         ["tar", "--warning=no-unknown-keyword", "-xf", "layer.tar"], cwd=tmp_path, check=True

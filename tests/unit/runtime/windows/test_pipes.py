@@ -16,7 +16,7 @@ NAME = "\\\\.\\pipe\\hpcc-0-in"
 
 
 class Library:
-    """kernel32 and advapi32: one pipe, whose other end is a test."""
+    """A fake kernel32 and advapi32 with one pipe; the test is its other end."""
 
     def __init__(self) -> None:
         self.made: list[tuple[Any, ...]] = []

@@ -58,7 +58,7 @@ ENDING = ["Tasks/Kill", "Tasks/Wait", "Tasks/Delete", "Containers/Delete", "Snap
 
 
 class Agent(AgentServiceBase):
-    """Answers every exec as the self-test wants it, or `hangs`."""
+    """Answers every exec as the self-test expects, or `hangs`."""
 
     def __init__(self) -> None:
         self.births: list[bool] = []
@@ -79,7 +79,7 @@ class Agent(AgentServiceBase):
 
 
 async def play(agent: Agent, sock: socket.socket) -> None:
-    """Be a guest's end of its stream: any token, one session."""
+    """Serve a guest's end of its stream: any token, one session."""
     loop, link = asyncio.get_running_loop(), GuestLink(None)
     found = None
     while found is None:
@@ -97,7 +97,7 @@ async def play(agent: Agent, sock: socket.socket) -> None:
 
 @dataclass
 class Compute:
-    """The Host Compute Service's list, and what was ended."""
+    """A fake Host Compute Service: its list of systems, and those that were ended."""
 
     listed: list[ComputeSystem] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
@@ -117,7 +117,7 @@ class Compute:
 
 @dataclass
 class World:
-    """One host: its containerd, its VMs, and the agent that answers in a guest."""
+    """One host: its containerd, its VMs, and the agent in its guests."""
 
     daemon: ScriptedContainerd
     config: WindowsRuntimeConfig
@@ -212,7 +212,7 @@ async def test_a_guest_is_made_dialled_and_gone_in_that_order(tmp_path: Path) ->
 
 
 async def test_no_host_directory_share_pipe_or_network_is_ever_asked_for(tmp_path: Path) -> None:
-    """On the bytes that containerd was sent, for both kinds of isolation."""
+    """Checks the bytes that containerd received, for both kinds of isolation."""
     async with world_of(tmp_path) as world, executing(world, tmp_path) as streams:
         for runtime in (world.hyperv(), world.process(streams)):
             async with runtime.guest(world.spec()) as guest:
@@ -462,7 +462,7 @@ def no_streams() -> Any:
 
 @asynccontextmanager
 async def executing(world: World, directory: Path) -> AsyncIterator[NewStreams]:
-    """Play the shim: an exec that is started has an agent on the streams it was given."""
+    """Play the shim: a started exec gets an agent on its streams."""
     pairs: list[tuple[StreamPair, list[int]]] = []
 
     async def start(container: str, process: str) -> None:
@@ -543,7 +543,7 @@ async def test_an_exec_whose_agent_cannot_be_ended_retires_the_guest(tmp_path: P
 
 @asynccontextmanager
 async def checking(tmp_path: Path) -> AsyncIterator[tuple[World, GuestChecks]]:
-    """The self-test's checks of guests, on a host that is not there."""
+    """Run the self-test's checks of guests on a scripted host."""
     layer = tmp_path / "layer.tar"
     layer.write_bytes(LAYER.tar)
     async with world_of(tmp_path) as world, executing(world, tmp_path) as streams:

@@ -75,7 +75,7 @@ def test_each_sentence_is_in_the_page() -> None:
 
 
 async def test_no_check_passes_where_there_is_nothing_to_check() -> None:
-    """On a "Windows" without anything: what is left is failures and skips."""
+    """On a "Windows" without any feature, every check fails or is skipped."""
     results = await run_windows_checks(settings(compiler="hpcc-none-such-cl"))
     assert "pass" not in {r.outcome for r in results}
     assert windows_report(results, "0")["hpcc"] == "0"
@@ -145,7 +145,7 @@ async def test_without_a_stub_or_a_compiler_the_checks_are_skipped() -> None:
 
 
 def test_the_command_needs_nothing_that_windows_lacks() -> None:
-    """Imported as on Windows: sys.platform says so, and the modules of POSIX are not there."""
+    """Imported as on Windows: sys.platform is win32, and POSIX modules are missing."""
     script = textwrap.dedent("""
         import sys, asyncio, ctypes, datetime, json, platform, shutil, subprocess, tempfile
         import pathlib, multiprocessing, ssl, socket, logging, uuid, argparse, http.client

@@ -166,7 +166,7 @@ def test_a_guest_of_an_impossible_size_is_refused(sizes: dict[str, int]) -> None
 
 
 def fields(raw: bytes) -> dict[int, int]:
-    """Read a message of variable-length integers, by another way than it was written."""
+    """Read a message of variable-length integers with a decoder that the writer does not share."""
     numbers: list[int] = []
     value = shift = 0
     for byte in raw:
@@ -182,7 +182,7 @@ def fields(raw: bytes) -> dict[int, int]:
 
 @given(memory=st.integers(512, 1 << 20), vcpus=st.integers(1, 240))
 def test_the_shims_options_say_hypervisor_and_the_size(memory: int, vcpus: int) -> None:
-    """Field numbers of hcsshim cmd/containerd-shim-runhcs-v1/options/runhcs.proto."""
+    """Field numbers are from hcsshim cmd/containerd-shim-runhcs-v1/options/runhcs.proto."""
     assert fields(runhcs_options(memory_mib=memory, vcpus=vcpus)) == {
         6: 1, 8: vcpus, 9: memory + 2048, 19: 1, 20: 1
     }  # fmt: skip

@@ -233,7 +233,7 @@ def test_what_is_no_file_is_no_table(tmp_path: Path, kind: str) -> None:
 
 
 class Looks:
-    """A table file that is looked at once a second."""
+    """A table file that the test makes the scheduler check once a second."""
 
     def __init__(self, path: Path) -> None:
         self.clock = FixedClock()
@@ -386,7 +386,7 @@ def test_a_scheduler_has_a_table_or_a_static_tenant(changes: dict[str, object], 
 
 
 class _Authenticators:
-    """A door whose table a test changes."""
+    """An authenticator whose table a test changes."""
 
     def __init__(self, policy: TenantPolicy | None) -> None:
         self.policy = policy

@@ -27,7 +27,7 @@ MADE = cast("ExecutionResult", object())
 
 
 class Compile:
-    """One execution that ends when the test says so, and is slow to die."""
+    """One execution that ends when the test ends it, and reacts slowly to a cancel."""
 
     def __init__(self) -> None:
         self.started = self.cancels = 0

@@ -55,7 +55,7 @@ WORK = Work(
 
 
 class Trail:
-    """An audit log that takes rows, refuses them, or hangs."""
+    """An audit log that accepts rows, refuses them, or hangs."""
 
     def __init__(self, how: str) -> None:
         self._how = how

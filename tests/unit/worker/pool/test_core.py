@@ -30,7 +30,7 @@ def domain(
 
 
 class Driver:
-    """Feeds a core and keeps the time."""
+    """Feeds events to a core and advances its time."""
 
     def __init__(self, **changes: float) -> None:
         self.core = PoolCore(replace(LIMITS, **changes))
@@ -247,7 +247,7 @@ class World(Driver):
 @pytest.mark.parametrize("principals", [2, 8], ids=["always-busy", "in-turns"])
 @pytest.mark.parametrize("others", [("small",), ("small", "third")])
 def test_a_tenant_that_floods_starves_nobody(others: tuple[str, ...], principals: int) -> None:
-    """One tenant always fills the queue; the others get their turns all the same."""
+    """One tenant always fills the queue; the others still get their turns."""
     world = World(max_guests=2, vcpus=1, max_queue=40)
     flood = itertools.cycle(domain("flood", f"p{i}") for i in range(principals))
     for _ in range(600):

@@ -32,7 +32,7 @@ def domain(who: str = "ann") -> TrustDomain:
 
 
 class Gated(FakeRuntime):
-    """Boots wait at a gate."""
+    """A runtime whose boots wait at a gate."""
 
     gate = asyncio.Event()
     begun = given_up = 0
@@ -55,7 +55,7 @@ class Images:
 
 
 class Bench:
-    """A pool, its runtime, and what was reported."""
+    """A pool, its runtime, and the reports that it sent."""
 
     def __init__(self, directory: Path, group: asyncio.TaskGroup, vcpus: int = 1) -> None:
         self.runtime = Gated(directory)

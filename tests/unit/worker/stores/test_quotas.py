@@ -42,7 +42,7 @@ def quotas_of(directory: Path, **limits: int) -> tuple[Quotas, FixedClock, Tenan
 
 
 class Work:
-    """Compiles that end when the test says so."""
+    """Compiles that end when the test ends them."""
 
     def __init__(self) -> None:
         self.running = self.most = 0
