@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hpcc_testkit.trust import data, driver, inputs, outputs, places, search, world
+from hpcc_testkit.trust import data, driver, forms, inputs, outputs, places, search, world
 from hpcc_testkit.trust.steps import Scenario
 
 SCENARIOS: Final[tuple[Scenario, ...]] = (
@@ -13,6 +13,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     *outputs.scenarios(),
     *data.scenarios(),
     *driver.scenarios(),
+    *forms.scenarios(),
     *places.scenarios(),
     *world.scenarios(),
 )

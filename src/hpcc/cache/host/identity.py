@@ -25,6 +25,7 @@ from hpcc.compilers.gnu.driver_files import program_directories
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.spec.drivers import (
+    ROOT_ENV,
     TARGET,
     DriverAnswers,
     is_other_driver,
@@ -46,6 +47,8 @@ _IDENTITY_ENV: Final = (
     b"GCC_EXEC_PREFIX",
     b"LD_LIBRARY_PATH",
     b"LIBRARY_PATH",  # GCC reads specs there
+    b"CLANG_NO_DEFAULT_CONFIG",
+    *ROOT_ENV,
 )
 _SPECS: Final = re.compile(rb"^(?:Reading specs from|Configuration file:) (/.*)$", re.MULTILINE)
 _CANDIDATE: Final = re.compile(rb"^Found candidate GCC installation: (/.*)$", re.MULTILINE)
@@ -185,8 +188,12 @@ class Compilers:
         known = self._search.get(key)
         if known is not None:
             return known
-        argv = [compiler, *family.search_question(invocation)]
-        answer = ask(argv, env={**family.question_environment(env), b"LC_ALL": b"C"}, cwd=cwd)
+        question = family.search_question(invocation)
+        asking = {**family.question_environment(env), b"LC_ALL": b"C"}
+        answer = ask([compiler, *question], env=asking, cwd=cwd)
+        if answer.exit_code != 0:
+            # Some flags need another: -mcmodel=kernel is an error where code is PIC by default.
+            answer = ask([compiler, *invocation.code_arguments, *question], env=asking, cwd=cwd)
         found = _search_lines(answer.stderr)
         # -nostdinc leaves an empty list; without it, an empty list is an answer hpcc cannot read.
         if answer.exit_code != 0 or not (found or b"-nostdinc" in arguments):

@@ -9,7 +9,7 @@ Rule: all that can change the output and is known before the compile is in the k
   (`host.identity`), and the path it was called by;
 - the working directory, and `$PWD` if it differs;
 - the arguments, with response files expanded;
-- the environment, except for variables that `_NOT_IN_KEY` lists with their reason;
+- the environment, except for variables that `key.environment` lists with their reason;
 - what `-march=native` means on this machine, and the flags that are added for a terminal;
 - the flags that are added for cross-checkout sharing.
 
@@ -38,12 +38,13 @@ from hpcc.cache.base.api import CompileRequest
 from hpcc.cache.base.fields import encode_fields
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.outputs import is_special
-from hpcc.cache.base.path_stability import leads_to_a_process, names_a_process
+from hpcc.cache.base.path_stability import leads_to_a_process
 from hpcc.cache.base.uncacheable import absolute
 from hpcc.cache.host.identity import Compilers, Identity
 from hpcc.cache.host.native_flags import NativeFlags
 from hpcc.cache.host.recorded_switches import Recorders
 from hpcc.cache.host.terminal import Terminals
+from hpcc.cache.key.environment import environment_key, refusal_of
 from hpcc.cache.key.share import MarkerStatus, Share, Sharing
 from hpcc.compilers.families import family_of
 from hpcc.compilers.invocation.family import CompilerFamily
@@ -56,20 +57,8 @@ from hpcc.core.reasons.bypass import BypassReason
 
 # Part of every local key. Raise it when the meaning of a key or an entry changes: older results
 # become misses.
-KEY_FORMAT: Final = b"local-5"
+KEY_FORMAT: Final = b"local-6"
 _MAX_REMEMBERED: Final = 4096
-
-# These variables affect the output only through something that is in the key: PATH and the search
-# variables through the identity, TERM and NO_COLOR through the flags for a terminal. PWD is a
-# separate field of the key. TMPDIR is only where compilers put temporary files.
-_NOT_IN_KEY: Final = frozenset(
-    {b"PATH", b"PWD", b"TMPDIR", b"TERM", b"NO_COLOR", b"COMPILER_PATH", b"LIBRARY_PATH"}
-)
-_DEPENDENCY_ENV: Final = frozenset({b"DEPENDENCIES_OUTPUT", b"SUNPRO_DEPENDENCIES"})
-# A driver searches these for its programs, and a program that appears there would go unnoticed.
-_SEARCHED_ENV: Final = frozenset({b"COMPILER_PATH", b"GCC_EXEC_PREFIX"})
-# They edit the command line, or make the compiler write files or messages that are not captured.
-_REFUSED_ENV: Final = (b"CC_", b"CCC_", b"CLANG_", b"GCC_COMPARE_DEBUG", b"AS_")
 
 
 @dataclass(frozen=True)  # no slots: paths are joined once
@@ -160,8 +149,8 @@ class Classifier:
         invocation = self._invocation(request, family)
         if isinstance(invocation, Bypass):
             return invocation
-        env = family.key_environment(request.env)
-        refusal = _environment(env, invocation.arguments)
+        words = (request.compiler, *invocation.arguments)
+        refusal = refusal_of(family.key_environment(request.env, words), invocation.arguments)
         if refusal is not None:
             return refusal
         for name in (invocation.output, invocation.depfile):
@@ -188,7 +177,8 @@ class Classifier:
         )
         if is_recorded and colour:
             return Bypass(BypassReason.RECORD_SWITCHES)
-        rest = (cpu, _environment_key(env), *colour)
+        env = family.key_environment(request.env, (identity.target, *words))
+        rest = (cpu, environment_key(env), *colour)
         marker_status = self._sharing.marker_status(request, invocation, family, identity, rest)
         key = _key(request, invocation, identity, rest, marker_status.share)
         # Response files are read for each request, and a rejected marker cannot be fully pinned.
@@ -258,29 +248,6 @@ def _response_reader(cwd: bytes) -> Callable[[bytes], bytes | None]:
                 return None
 
     return read
-
-
-def _environment(env: dict[bytes, bytes], arguments: tuple[bytes, ...]) -> Bypass | None:
-    for name in env:
-        if name in _DEPENDENCY_ENV:
-            return Bypass(BypassReason.DEPENDENCIES_OUTPUT)
-        if name.startswith(_REFUSED_ENV):
-            return Bypass(BypassReason.ENVIRONMENT)
-        if name in _SEARCHED_ENV:
-            return Bypass(BypassReason.COMPILER_PATH)
-    # A relative part finds other programs in another directory, and new ones that appear there.
-    if not all(part.startswith(b"/") for part in env.get(b"PATH", b"/").split(b":")):
-        return Bypass(BypassReason.RELATIVE_PATH)
-    return Bypass(BypassReason.PROCESS_PATH) if names_a_process(arguments, env) else None
-
-
-def _environment_key(env: dict[bytes, bytes]) -> bytes:
-    return encode_fields(
-        part
-        for name, value in sorted(env.items())
-        if name not in _NOT_IN_KEY and not name.startswith(b"HPCC_")
-        for part in (name, value)
-    )
 
 
 def _key(

@@ -18,6 +18,7 @@ from hpcc.cache.base.uncacheable import UncacheableError, absolute
 from hpcc.cache.inputs.closure import find_closure, unchanged_since
 from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
 from hpcc.cache.inputs.discovery import ask_dependencies
+from hpcc.cache.key.environment import MEANT_FOR_HERE
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.flag_trial import FlagTrial
 from hpcc.cache.remote.guest_paths import guest_path, is_under
@@ -230,7 +231,7 @@ def _environment(prepared: Prepared, guest: GuestMap) -> dict[bytes, bytes]:
         NotPortableError: a variable has a meaning only on this machine.
     """
     env = prepared.request.env
-    if any(name in env for name in _REFUSED_ENV):
+    if not MEANT_FOR_HERE.isdisjoint(env) or any(name in env for name in _REFUSED_ENV):
         raise NotPortableError(FallbackReason.ENVIRONMENT)
     own = {n: env[n] for n in _ALLOWED_ENV if n in env}
     return {**_GUEST_ENV, **own, **prepared.family.guest_environment(env, guest)}

@@ -10,7 +10,7 @@ from hpcc.compilers.gnu.family import GnuFamily
 from hpcc.compilers.invocation.dependencies import Recording
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.scan.scan import RESOLVABLE, Hazard
-from hpcc.compilers.spec.drivers import TARGET, DriverAnswers
+from hpcc.compilers.spec.drivers import INCLUDE_ENV, MSVC_ENV, TARGET, DriverAnswers
 
 # Targets for which Clang runs its integrated assembler.
 _INTEGRATED: Final = re.compile(
@@ -30,6 +30,7 @@ class ClangFamily(GnuFamily):
     wraps_messages: bool = True
     prints_links: bool = False
     programs: tuple[bytes, ...] = (b"as", b"objcopy")
+    search_variables: tuple[bytes, ...] = (*INCLUDE_ENV, *sorted(MSVC_ENV))
 
     def driver_files(self, answers: DriverAnswers) -> dict[bytes, None]:
         default = TARGET.search(answers.about)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -22,6 +23,7 @@ from hpcc.compilers.scan.scan import RESOLVABLE, Hazard
 from hpcc.compilers.spec.drivers import (
     INCLUDE_ENV,
     MSVC_ENV,
+    ROOT_ENV,
     DriverAnswers,
     without_cl_variables,
 )
@@ -31,6 +33,7 @@ from hpcc.core import Toolchain
 
 # With these, `__asm` needs no string, so its text looks like prose.
 _BARE_ASM: Final = frozenset({b"-fasm-blocks", b"-fms-extensions", b"-fms-compatibility"})
+_WINDOWS: Final = re.compile(rb"windows|win32|msvc|uefi", re.IGNORECASE)
 _PROPER: Final = {Language.OBJC: b"cc1obj", Language.OBJCXX: b"cc1objplus"}
 
 
@@ -46,7 +49,7 @@ class GnuFamily:
     wraps_messages: bool = False
     prints_links: bool = True
     programs: tuple[bytes, ...] = (b"cc1", b"cc1plus", b"as", b"collect2", b"objcopy")
-    search_variables: tuple[bytes, ...] = INCLUDE_ENV
+    search_variables: tuple[bytes, ...] = (*INCLUDE_ENV, *ROOT_ENV)
 
     def settled(self, asked: CompilerFamily) -> CompilerFamily:
         return asked
@@ -66,8 +69,11 @@ class GnuFamily:
     def read(self, compiler: bytes, arguments: Sequence[bytes]) -> Invocation | Bypass:
         return read_invocation(compiler, arguments)
 
-    def key_environment(self, env: dict[bytes, bytes]) -> dict[bytes, bytes]:
-        if MSVC_ENV.isdisjoint(env):
+    def key_environment(
+        self, env: dict[bytes, bytes], words: Sequence[bytes]
+    ) -> dict[bytes, bytes]:
+        # Clang looks for headers of Windows in INCLUDE and the like (MSVC.cpp), on Linux too.
+        if MSVC_ENV.isdisjoint(env) or any(map(_WINDOWS.search, words)):
             return env
         return {name: value for name, value in env.items() if name not in MSVC_ENV}
 

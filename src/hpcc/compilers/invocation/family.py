@@ -59,8 +59,13 @@ class CommandLine(Protocol):
         """Return what expanded arguments (without argv[0]) mean, or why they are not cached."""
         ...
 
-    def key_environment(self, env: dict[bytes, bytes]) -> dict[bytes, bytes]:
-        """Return the variables that affect this family, and all unknown variables."""
+    def key_environment(
+        self, env: dict[bytes, bytes], words: Sequence[bytes]
+    ) -> dict[bytes, bytes]:
+        """Return the variables that affect this family, and all unknown variables.
+
+        `words` are the compiler's path, its arguments and, once it is known, its target.
+        """
         ...
 
     def question_environment(self, env: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:

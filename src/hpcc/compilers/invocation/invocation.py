@@ -91,6 +91,11 @@ class Invocation:
         return tuple(_raw(f for f in self.flags if f.spec.effect in effects))
 
     @cached_property
+    def code_arguments(self) -> tuple[bytes, ...]:
+        """The flags that determine the generated code, such as -O2 and -fno-PIE."""
+        return tuple(_raw(f for f in self.flags if f.spec.effect is Effect.CODEGEN))
+
+    @cached_property
     def tool_arguments(self) -> tuple[bytes, ...]:
         """The flags that determine which programs and which of its files the driver uses."""
         return tuple(_raw(f for f in self.flags if f.spec.effect is Effect.TOOLS))

@@ -94,7 +94,10 @@ class MsvcFamily(ClangFamily):
         del compiler
         return read_msvc_invocation(arguments, is_clang=self._is_own)
 
-    def key_environment(self, env: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    def key_environment(
+        self, env: dict[bytes, bytes], words: Sequence[bytes]
+    ) -> dict[bytes, bytes]:
+        del words
         return env
 
     def question_environment(self, env: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:

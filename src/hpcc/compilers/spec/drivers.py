@@ -41,6 +41,9 @@ INCLUDE_ENV: Final = (
     b"OBJC_INCLUDE_PATH",
     b"OBJCPLUS_INCLUDE_PATH",
 )
+# GCC puts these in place of its installation's prefix, in search paths of programs and headers
+# (libiberty's prefix.c, `get_key_value`). Environment modules set GCC_ROOT.
+ROOT_ENV: Final = (b"GCC_ROOT", b"G++_ROOT", b"BINUTILS_ROOT")
 
 
 @dataclass(frozen=True, slots=True)
