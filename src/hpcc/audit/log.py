@@ -119,7 +119,7 @@ class SpoolAuditLog:
         try:
             await self._put(_Waiting(event, _future(), chosen))
         except InfrastructureError as error:
-            _log.warning("audit segments stay: %s", error)
+            _log.warning("cannot delete old audit segments: %s", error)
             return 0
         return len(chosen)
 

@@ -144,8 +144,7 @@ class _Checker:
             return
         if wanted != head:
             raise AuditDamagedError(
-                f"record {count - 1} is not the one that the scheduler told of: the trail was"
-                " written anew"
+                f"record {count - 1} differs from the scheduler's anchor: the trail was rewritten"
             )
         self.matched += 1
 
@@ -154,7 +153,8 @@ class _Checker:
         newest = max(self._by_count, default=0)
         if newest > self.count:
             raise AuditDamagedError(
-                f"the end is missing: the scheduler told of {newest} records, here are {self.count}"
+                f"the end is missing: the scheduler's anchor counts {newest} records,"
+                f" this trail has {self.count}"
             )
         if self._until < self.first:
             raise AuditDamagedError(
@@ -176,13 +176,15 @@ def _check_anchors(anchors: Iterable[SignedHead]) -> _Expected:
     expected, anchors = _Expected(), list(anchors)
     workers = {anchor.worker for anchor in anchors}
     if len(workers) > 1:
-        raise CallerError(f"anchors of several workers ({', '.join(sorted(workers))}): pick one's")
+        raise CallerError(
+            f"anchors of several workers ({', '.join(sorted(workers))}): choose one worker"
+        )
     for anchor in anchors:
         check_head(anchor)
         expected.keys.add(anchor.key.hex())
         if expected.by_count.setdefault(anchor.count, anchor.head) != anchor.head:
             raise AuditDamagedError(
-                f"two anchors of {anchor.count} records differ: the trail was written anew"
+                f"two anchors of {anchor.count} records differ: the trail was rewritten"
             )
     return expected
 
@@ -190,7 +192,7 @@ def _check_anchors(anchors: Iterable[SignedHead]) -> _Expected:
 def _check_keys(sealed: set[str], anchored: set[str]) -> None:
     if len(sealed) > 1 or len(anchored) > 1 or (sealed and anchored and sealed != anchored):
         raise AuditDamagedError(
-            "seals and anchors are signed by different keys: the trail was started anew"
+            "seals and anchors are signed by different keys: the trail was replaced"
         )
 
 

@@ -100,8 +100,8 @@ def engine_farm_or_none(settings: RemoteSettings) -> Farm | None:
         return None
     if not settings.engine_image:
         raise CallerError(
-            "hpcc.toml: remote.engine needs remote.engine_image, repo@sha256:…: what the engine "
-            "is asked for as container-image",
+            "hpcc.toml: remote.engine needs remote.engine_image, repo@sha256:…, which "
+            "hpcc sends to the engine as container-image",
             reason="config",
         )
     return Farm(

@@ -38,7 +38,7 @@ class BroadcastListener:
                 delay = _RETRY_SECONDS
                 await self._listen(connection)
             except ControlStoreError as error:
-                _log.warning("broadcasts of other schedulers are not heard: %s", error)
+                _log.warning("cannot receive the broadcasts of other schedulers: %s", error)
             await self._clock.sleep(delay)
             delay = min(delay * 2, _MAX_RETRY_SECONDS)
 
@@ -64,7 +64,9 @@ class BroadcastListener:
     def _heard(self, _connection: object, _pid: int, _channel: str, payload: str) -> None:
         news = news_or_none(payload)
         if news is None:
-            _log.warning("a broadcast in the database is not hpcc's: who else may use it?")
+            _log.warning(
+                "a broadcast in the database is not from hpcc: check who else may use the database"
+            )
         else:
             self._fanout.send(news)
 

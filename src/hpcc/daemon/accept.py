@@ -183,7 +183,7 @@ class Acceptor:
         try:
             replay.on_hit()
         except Exception:  # noqa: BLE001 - the answer was sent; only its note is lost
-            _log.exception("a replayed hit could not be noted")
+            _log.exception("a replayed hit could not be recorded")
 
 
 def _connection_of(number: int) -> socket.socket:

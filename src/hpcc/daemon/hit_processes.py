@@ -133,7 +133,7 @@ class Helpers:
             message = _LEARN + _LEARNED.pack(number, renew_ms) + frame
             socket.send_fds(pair, [message], [memory], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         except OSError as error:
-            _log.info("a helper did not take a replay: %s", error)
+            _log.info("a helper process rejected a replay: %s", error)
         finally:
             os.close(memory)
 

@@ -97,7 +97,7 @@ class Daemon:
         try:
             while not self._stopping.wait(self._limits.check_seconds):
                 if not self._endpoint_lock.is_reachable():
-                    _log.warning("the socket is gone: ending")
+                    _log.warning("the socket was removed: the daemon stops")
                     break
             self._drain()
         finally:
@@ -147,7 +147,7 @@ class Daemon:
                 self._endpoint_lock.leave()
                 self.stop(now=body == b"stop-now")
             case _:
-                raise CallerError("unknown question to the daemon", reason="malformed-frame")
+                raise CallerError("unknown command to the daemon", reason="malformed-frame")
         return json.dumps(answer).encode()
 
     def _status(self) -> dict[str, object]:

@@ -102,7 +102,7 @@ def start(paths: Paths, timeout_seconds: float = START_SECONDS) -> bool:
             pass
         if time.monotonic() >= deadline:
             raise InfrastructureError(
-                "another daemon is neither there nor gone; `hpcc stop --now` ends it",
+                "another daemon runs but does not answer; `hpcc stop --now` ends it",
                 reason="daemon-start",
             )
         time.sleep(_PAUSE_SECONDS)

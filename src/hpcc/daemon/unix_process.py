@@ -110,7 +110,7 @@ class UnixProcess:
             os.write(self._ready_fd, text.encode())
             os.close(self._ready_fd)
         except OSError as error:
-            _log.warning("nobody waits for our start: %s", error)
+            _log.warning("no process waits for the daemon's start: %s", error)
 
 
 def _raise_descriptor_limit() -> None:

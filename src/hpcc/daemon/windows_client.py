@@ -212,5 +212,5 @@ def _last_line(paths: Paths) -> str:
             lines = file.read().decode("utf-8", "replace").split("\n")
     except OSError:
         return f"see {path}"
-    text = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    text = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
     return f"{text[:300]} (log: {path})"

@@ -112,7 +112,7 @@ class OnFarm(LeftAlone):
         try:
             root = self._find_root(request.cwd)
         except WindowsPathError as error:
-            return self._farm.fall_back(error.reason, "the working directory cannot travel")
+            return self._farm.fall_back(error.reason, "the working directory cannot be sent")
         return self._farm.begin(request, root, is_cancelled)
 
 

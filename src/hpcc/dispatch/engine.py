@@ -113,7 +113,7 @@ class EngineConnection:
                 return
             said = await self._client.capabilities()
             if not said.lowest_api[0] <= _API_MAJOR <= said.highest_api[0]:
-                raise CallerError("the engine speaks no REAPI 2", reason="engine-api")
+                raise CallerError("the engine does not support REAPI 2", reason="engine-api")
             if not said.has_sha256 or not said.can_execute:
                 raise CallerError(
                     "the engine does not execute actions with SHA-256", reason="engine-capabilities"

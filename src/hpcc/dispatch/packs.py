@@ -65,7 +65,7 @@ class InputPacks:
         if known is not None:
             return known
         if not encoded:
-            raise CallerError("inputs that are not known here", reason=UNKNOWN_INPUTS)
+            raise CallerError("the compile refers to unknown inputs", reason=UNKNOWN_INPUTS)
         inputs = decode_inputs(encoded)
         files = [InputFile(path, digest) for path, _, digest in inputs]
         base = TreeBase(folded_inputs(files) if folds_case else files)

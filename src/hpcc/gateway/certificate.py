@@ -51,9 +51,9 @@ class CertificateFiles:
             try:
                 found = self._read()
             except (HpccError, OSError) as error:
-                _log.error("the certificate of before is shown: %s", error)
+                _log.error("the previous certificate stays in use: %s", error)
                 return None
-        _log.warning("connections from now on get the certificate that is in %s", self._certificate)
+        _log.warning("new connections get the certificate in %s", self._certificate)
         return found
 
     def _stamp_now(self) -> _Stamp:
@@ -70,7 +70,7 @@ class CertificateFiles:
         try:
             key = read_own_file(self._key, max_bytes=_MAX_KEY_BYTES)
         except FileNotFoundError as error:
-            raise CallerError(f"{self._key} is not there", reason="gateway-key") from error
+            raise CallerError(f"{self._key} does not exist", reason="gateway-key") from error
         chain = _chain(self._certificate)
         try:
             public = serialization.load_pem_private_key(key, None).public_key()

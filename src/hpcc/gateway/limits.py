@@ -132,7 +132,7 @@ class Calls:
         """
         if self._running[owner] >= most:
             raise BusyError(
-                f"more than {most} calls at once: ask for fewer jobs",
+                f"more than {most} calls at once: use fewer jobs",
                 retry_after_seconds=_RETRY_SECONDS,
                 reason="relay-calls",
             )

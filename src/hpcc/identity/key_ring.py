@@ -89,7 +89,7 @@ class KeyRing:
         kept = tuple(k for k in older if k.ends_at is None or k.ends_at > now)
         if len(kept) >= MAX_KEYS:
             raise CallerError(
-                f"{len(kept)} keys are still in use: wait until their tokens ended",
+                f"{len(kept)} keys are still in use: wait until their tokens end",
                 reason="too-many-keys",
             )
         return KeyRing(self.issuer, (*kept, key))

@@ -157,7 +157,7 @@ class LoginSource:
             ) from error
         if not isinstance(expires_at, int | float) or expires_at <= self._clock.now():
             raise CallerError(
-                f"the token in {login.token_file} has expired, and nobody wrote another",
+                f"the token in {login.token_file} has expired, and no newer one was written",
                 reason="login-token-file",
             )
         return token
@@ -204,7 +204,7 @@ def read_client_secret(path: Path) -> str:
     try:
         text = read_own_file(path, max_bytes=MAX_SECRET_CHARS).decode("utf-8", "replace").strip()
     except FileNotFoundError as error:
-        raise CallerError(f"{path} is not there", reason="login-secret-file") from error
+        raise CallerError(f"{path} does not exist", reason="login-secret-file") from error
     if not text:
         raise CallerError(f"{path} is empty", reason="login-secret-file")
     return text

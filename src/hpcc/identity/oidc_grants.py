@@ -115,7 +115,9 @@ class Grants:
             or not isinstance(device_code, str)
             or not 0 < len(device_code) <= MAX_REFRESH_TOKEN_CHARS
         ):
-            raise IntegrityError("the identity provider gives no device code", reason="idp-answer")
+            raise IntegrityError(
+                "the identity provider returned no device code", reason="idp-answer"
+            )
         return DeviceCode(
             user_code=_shown(body, "user_code"),
             verification_uri=_page(body, "verification_uri", self._provider.issuer),
@@ -147,7 +149,7 @@ class Grants:
         while True:
             await self._clock.sleep(interval)
             if self._clock.monotonic() > code.deadline:
-                raise RefusedError("nobody confirmed the code in time", code="expired_token")
+                raise RefusedError("the code was not confirmed in time", code="expired_token")
             try:
                 answer = await self._post(self._provider.token_endpoint, form)
                 return self._tokens(_accepted(answer))
@@ -288,7 +290,7 @@ def _accepted(answer: ProviderResponse) -> Mapping[str, object]:
     word = code if isinstance(code, str) and _ERROR.fullmatch(code) else "no_reason"
     text = {
         "access_denied": "the login was declined",
-        "expired_token": "nobody confirmed the code in time",
+        "expired_token": "the code was not confirmed in time",
         "invalid_grant": "the login has ended: run `hpcc login`",
     }.get(word, f"the identity provider refuses: {word} (status {answer.status})")
     raise RefusedError(text, code=word)

@@ -78,7 +78,8 @@ def check_provider_url(url: str, *, issuer: str | None = None) -> str:
         raise CallerError(f"not a URL of an identity provider: {url[:200]!r}", reason="idp-url")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         raise CallerError(
-            f"{url[:200]!r} is not https: tokens and keys travel no other way", reason="idp-url"
+            f"{url[:200]!r} is not https: hpcc sends tokens and fetches keys only over https",
+            reason="idp-url",
         )
     if is_loopback(host) and not is_loopback(issuer_host):
         raise CallerError(
@@ -195,7 +196,9 @@ class ProviderHttp:
 
 async def _read(response: httpx.Response, max_bytes: int) -> bytes:
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise IntegrityError("the identity provider compresses unasked", reason="idp-answer")
+        raise IntegrityError(
+            "the identity provider sent a compressed answer unasked", reason="idp-answer"
+        )
     raw = b""
     async for chunk in response.aiter_raw():
         raw += chunk

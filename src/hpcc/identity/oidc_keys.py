@@ -65,7 +65,7 @@ def parse_keys(body: Mapping[str, object]) -> tuple[ProviderKey, ...]:
     listed = body.get("keys")
     if not isinstance(listed, list) or len(listed) > MAX_KEYS:
         raise IntegrityError(
-            f"the identity provider's key set is none, or has more than {MAX_KEYS} keys",
+            f"the identity provider's key set is malformed, or has more than {MAX_KEYS} keys",
             reason="idp-keys",
         )
     found: list[ProviderKey] = []

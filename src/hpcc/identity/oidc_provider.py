@@ -48,7 +48,8 @@ def parse_provider(body: Mapping[str, object], *, issuer: str) -> Provider:
     if body.get("issuer") != issuer:
         # This also prevents one tenant's provider from answering for another's.
         raise IntegrityError(
-            f"the identity provider is not {issuer}: its own word differs", reason="idp-issuer"
+            f"the identity provider is not {issuer}: its discovery document names another issuer",
+            reason="idp-issuer",
         )
     methods = body.get("code_challenge_methods_supported")
     return Provider(

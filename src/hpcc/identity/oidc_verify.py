@@ -141,7 +141,7 @@ def verify_idp_token(
     # does not ask for that proof, and accepting the token without it would defeat the binding.
     if "cnf" in claims:
         raise IdpTokenError(
-            "token is bound to a key of its client: have the provider give unbound ones",
+            "token is bound to a key of its client: configure the provider to issue unbound tokens",
             reason="idp-token-bound",
         )
     _check_recipient(claims, policy)
@@ -171,10 +171,10 @@ def _check_recipient(claims: Mapping[str, object], policy: IdentityPolicy) -> No
     # `azp` in ID tokens, `client_id` in access tokens: both may only name known clients.
     named = [claims[n] for n in ("azp", "client_id") if n in claims]
     if policy.client_ids and any(n not in policy.client_ids for n in named):
-        raise IdpTokenError("token was given to another client", reason="idp-token-client")
+        raise IdpTokenError("token was issued to another client", reason="idp-token-client")
     is_id_token = len(audiences) == 1 and policy.audience in policy.client_ids
     if policy.client_ids and not named and not is_id_token:
-        raise IdpTokenError("token does not say to which client", reason="idp-token-client")
+        raise IdpTokenError("token does not name its client", reason="idp-token-client")
     for name, wanted in policy.claims:
         value = claims.get(name)
         if not any(v in wanted for v in (value if isinstance(value, list) else [value])):
@@ -187,7 +187,7 @@ def _check_times(claims: Mapping[str, object], now: float) -> float:
     if max(issued_at, not_before) > now + MAX_CLOCK_SKEW_SECONDS:
         raise IdpTokenError("token is not valid yet", reason="idp-token-not-yet")
     if expires_at - issued_at > MAX_IDP_LIFETIME_SECONDS:
-        raise IdpTokenError("token lives longer than a day", reason="idp-token-lifetime")
+        raise IdpTokenError("token is valid for more than a day", reason="idp-token-lifetime")
     if expires_at + MAX_CLOCK_SKEW_SECONDS <= now:
         raise IdpTokenError("token has expired: run `hpcc login`", reason="idp-token-expired")
     return expires_at + MAX_CLOCK_SKEW_SECONDS

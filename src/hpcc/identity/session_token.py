@@ -55,16 +55,16 @@ def open_session_token(text: str, secrets: Mapping[str, bytes]) -> SessionClaims
     """
     parts = text.split(".")
     if len(text) > MAX_SESSION_CHARS or len(parts) != _PARTS or not text.isascii():
-        raise SessionTokenError("session is unknown or over")
+        raise SessionTokenError("session is unknown or has ended")
     kid, body, mac = parts
     secret = secrets.get(kid)
     # Check the MAC before reading anything else.
     if secret is None or not hmac.compare_digest(_mac(secret, kid, body), mac):
-        raise SessionTokenError("session is unknown or over")
+        raise SessionTokenError("session is unknown or has ended")
     try:
         row = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
     except (ValueError, binascii.Error, RecursionError) as error:
-        raise SessionTokenError("session is unknown or over") from error
+        raise SessionTokenError("session is unknown or has ended") from error
     if set(row) != set(_TYPES) or any(type(row[n]) is not t for n, t in _TYPES.items()):
         raise SessionTokenError("session is of another version")
     return SessionClaims(

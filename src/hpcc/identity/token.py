@@ -140,7 +140,7 @@ class TokenVerifier:
             raise TokenError("token header has other members", reason="token-malformed")
         # Checked before any key is read: a token never chooses how it is verified.
         if header["alg"] != _ALG or header["typ"] != _TYP:
-            raise TokenError("token algorithm or type is not ours", reason="token-algorithm")
+            raise TokenError("token algorithm or type is not hpcc's", reason="token-algorithm")
         kid = header["kid"]
         key = self._keys.get(kid) if isinstance(kid, str) else None
         if key is None:
@@ -154,7 +154,7 @@ class TokenVerifier:
         if claims.audience != self._audience:
             raise TokenError("token is for another worker", reason="token-audience")
         if claims.expires_at - claims.not_before > MAX_LIFETIME_SECONDS + MAX_SKEW_SECONDS:
-            raise TokenError("token lives too long", reason="token-lifetime")
+            raise TokenError("token is valid for too long", reason="token-lifetime")
         if now < claims.not_before - MAX_SKEW_SECONDS:
             raise TokenError("token is not valid yet", reason="token-not-yet")
         if now >= claims.expires_at:

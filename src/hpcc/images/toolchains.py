@@ -126,12 +126,12 @@ class _Answer:
             case OutputEvent(path, data, _, _):
                 sink, room = self.output, MAX_PREPROCESSED_BYTES
                 if path != _OUTPUT:
-                    raise GuestLostError("the guest sent a file that nobody asked for")
+                    raise GuestLostError("the guest sent a file that was not requested")
             case ResultEvent():
                 self.result = event
                 return
         if len(sink) + len(data) > room:
-            raise GuestLostError("the guest sent more than it may")
+            raise GuestLostError("the guest sent more bytes than it may")
         sink += data
 
 

@@ -139,7 +139,7 @@ class Enrolment:
             try:
                 await self._mirror.read()
             except ControlStoreError as error:
-                _log.warning("enrolled workers are those of before: %s", error)
+                _log.warning("the list of enrolled workers is not updated: %s", error)
 
     # For the operator.
 
@@ -187,7 +187,7 @@ class Enrolment:
             except ConflictError:
                 continue
             return
-        raise ControlStoreError("the worker changes all the time: try again")
+        raise ControlStoreError("the worker's entry keeps changing: try again")
 
     async def _sweep(self) -> None:
         """Delete tokens that expired more than a day ago.
@@ -276,7 +276,7 @@ class Enrolment:
             await self._store.put(WORKER_SPACE, worker_id, _encode(worker), expect=version)
         except ConflictError as error:
             raise _worker_refused(
-                "enrol-name-taken", worker_id, "another worker of that name came first"
+                "enrol-name-taken", worker_id, "another worker of that name enrolled first"
             ) from error
         self._workers[worker_id] = worker
 
@@ -302,7 +302,7 @@ class Enrolment:
                 self._workers[name] = worker
         if worker is None or worker.key_id != found.key_id or worker.revoked_at:
             raise _worker_refused(
-                "worker-revoked", name, "the certificate counts no more: enrol again"
+                "worker-revoked", name, "the certificate is no longer valid: enrol again"
             )
         if worker_id not in {None, name}:
             event("foreign-worker", name)
@@ -391,4 +391,4 @@ def _decode[T](kind: Callable[..., T], entry: Entry) -> T:
     try:
         return kind(**json.loads(entry.value))
     except (ValueError, TypeError) as error:
-        raise ControlStoreError("an entry of enrolment has another form") from error
+        raise ControlStoreError("an enrolment entry is malformed") from error

@@ -165,7 +165,7 @@ class WorkerRegistry:
         member = self._fleet.choose(request, self._clock.monotonic(), below)
         if member is None:
             raise NotFoundError(
-                f"no live worker has image {request.image} at the isolation that is asked for",
+                f"no live worker has image {request.image} at the requested isolation",
                 reason="no-worker",
             )
         member.routed += 1

@@ -254,7 +254,7 @@ class ResultKeyTable:
             try:
                 self._keys = self._readable(await self._store.entries(SPACE))
             except ControlStoreError as error:
-                _log.warning("result keys are those of before: %s", error)
+                _log.warning("the list of result keys is not updated: %s", error)
             self._read_at = self._clock.monotonic()
 
     def _readable(self, entries: Iterable[Entry]) -> dict[str, ListedKey]:

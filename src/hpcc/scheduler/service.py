@@ -140,7 +140,7 @@ class SchedulerService:
         """Choose a worker and sign a token for it. Uses memory only.
 
         Raises:
-            UnauthenticatedError: the session is unknown or over.
+            UnauthenticatedError: the session is unknown or has ended.
             PolicyError: the session is another tenant's, or the image is not allowed.
             NotFoundError: no live worker has the image at the required isolation.
         """
@@ -183,7 +183,7 @@ class SchedulerService:
         """Yield `WATCHING`, then each generation that ends, until the session is over.
 
         Raises:
-            UnauthenticatedError: the session is unknown or over.
+            UnauthenticatedError: the session is unknown or has ended.
             PolicyError: it is another tenant's, or there are too many watchers.
         """
         session, _ = self._sessions.find(credential, tenant)

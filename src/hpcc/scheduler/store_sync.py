@@ -189,17 +189,17 @@ class ControlStoreSync:
             async with asyncio.timeout(_TELL_SECONDS):
                 await self._store.tell(topic, text)
         except (ControlStoreError, TimeoutError) as error:
-            _log.warning("other schedulers hear of an end later: %s", error)
+            _log.warning("other schedulers learn of an end later: %s", error)
 
     def _away(self, error: ControlStoreError) -> None:
         if not self._is_away:
-            _log.error("the control store is away, routes are served from memory: %s", error)
+            _log.error("the control store is unreachable, routes are served from memory: %s", error)
         self._is_away = self._must_read_floors = True
         if self._clock.monotonic() - self._met_at < HOLD_SECONDS:
             self._registry.hold()
 
     def _met(self) -> None:
         if self._is_away:
-            _log.warning("the control store is back")
+            _log.warning("the control store is reachable again")
             self._settled_at = self._clock.monotonic() + self._registry.lease_seconds
         self._is_away, self._met_at = False, self._clock.monotonic()

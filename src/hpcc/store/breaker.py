@@ -50,7 +50,7 @@ class Breaker:
         """
         if not self._breaker.admits(self._clock.monotonic()):
             self.counters["skipped"] += 1
-            raise InfrastructureError("the shared store is given up for now", reason=_AWAY)
+            raise InfrastructureError("the shared store is not called for now", reason=_AWAY)
         try:
             yield
         except InfrastructureError as error:

@@ -139,7 +139,7 @@ async def _body(result: GetResult, limit: int) -> bytes:
         # connection open.
         del result
     if len(data) != announced:
-        raise InfrastructureError("the store broke an object off", reason="store-s3")
+        raise InfrastructureError("the store ended an object early", reason="store-s3")
     return bytes(data)
 
 

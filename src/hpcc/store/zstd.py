@@ -52,7 +52,7 @@ def _unpack(packed: bytes, limit: int) -> bytes:
     if kind == _RAW:
         return body
     if kind != _ZSTD:
-        raise IntegrityError("the object has another form", reason="object-form")
+        raise IntegrityError("the object is malformed", reason="object-form")
     try:
         parameters = zstandard.get_frame_parameters(body)
         if parameters.content_size > limit:  # an unknown size is the largest 64-bit number
@@ -60,7 +60,7 @@ def _unpack(packed: bytes, limit: int) -> bytes:
         reader = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
         data = reader.decompress(body, max_output_size=limit, allow_extra_data=False)
     except zstandard.ZstdError as error:
-        raise IntegrityError("the object is not whole", reason="object-form") from error
+        raise IntegrityError("the object is incomplete", reason="object-form") from error
     if len(data) > limit:
         raise too_large(limit)
     return data

@@ -192,7 +192,7 @@ def _refusal(function: str, code: int, name: str, account: str) -> CallerError |
             return CallerError(f"there is no service {name}", reason="no-service")
         case 1072:  # ERROR_SERVICE_MARKED_FOR_DELETE
             return CallerError(
-                f"the service {name} is being removed; close what shows services, then try again",
+                f"the service {name} is being removed; close all lists of services, then try again",
                 reason="service-exists",
             )
         case 1073 | 1078:  # ERROR_SERVICE_EXISTS, ERROR_DUPLICATE_SERVICE_NAME

@@ -333,7 +333,7 @@ async def ready_identity(
         return found
     if not config.enrol_at:
         raise CallerError(
-            f"this worker has no certificate for the name {config.worker_id} that is good now:"
+            f"this worker has no certificate for the name {config.worker_id} that is valid now:"
             " `hpcc worker enrol`",
             reason="worker-identity",
         )

@@ -127,7 +127,7 @@ async def test_a_tail_that_was_written_anew_is_found_by_an_anchor(tmp_path: Path
     # The worker's own program, with its own key, goes on: a chain of the same length or longer.
     await written(tmp_path, 5, start=100)
     assert verify_trail(tmp_path).count == 24
-    assert "written anew" in refused(tmp_path, anchors)
+    assert "was rewritten" in refused(tmp_path, anchors)
 
 
 async def test_a_removed_segment_is_found(tmp_path: Path) -> None:

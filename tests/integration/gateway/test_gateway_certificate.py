@@ -85,4 +85,4 @@ def test_a_bad_state_is_read_once_and_said_once(
     assert files.changed_or_none() is None
     one.certificate.write_text("nonsense")
     assert [files.changed_or_none() for _ in range(3)] == [None] * 3
-    assert caplog.text.count("the certificate of before is shown") == 1
+    assert caplog.text.count("the previous certificate stays in use") == 1

@@ -285,7 +285,7 @@ def test_a_segment_missing_with_its_seal_is_found(trail: Trail, first: int) -> N
 def test_a_missing_open_segment_is_found_by_an_anchor(trail: Trail) -> None:
     spool_path(trail.directory).unlink()
     assert verify.verify_trail(trail.directory).count == 6
-    assert "told of 9 records, here are 6" in trail.refusal(trail.anchors[-1])
+    assert "counts 9 records, this trail has 6" in trail.refusal(trail.anchors[-1])
 
 
 def test_segments_in_each_others_place_are_found(trail: Trail) -> None:
@@ -364,12 +364,12 @@ def test_anchors_of_two_keys_are_of_two_trails(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", range(COUNT + 1))
 def test_an_anchor_with_another_head_is_found_wherever_it_is(trail: Trail, count: int) -> None:
     wrong = HeadSigner("w1", ONE).sign(count, "ab" * 32, 0.0)
-    assert f"record {count - 1} is not the one that the scheduler" in trail.refusal(wrong)
+    assert f"record {count - 1} differs from the scheduler's anchor" in trail.refusal(wrong)
 
 
 def test_an_anchor_of_more_records_than_are_here_is_found(trail: Trail) -> None:
     more = HeadSigner("w1", ONE).sign(COUNT + 1, "ab" * 32, 0.0)
-    assert f"told of {COUNT + 1} records, here are {COUNT}" in trail.refusal(more)
+    assert f"counts {COUNT + 1} records, this trail has {COUNT}" in trail.refusal(more)
 
 
 def test_an_anchor_whose_signature_is_wrong_is_refused(trail: Trail) -> None:

@@ -37,7 +37,7 @@ def write_parquet(path: Path, records: Iterable[Record]) -> int:
     except ImportError as error:
         raise CallerError(
             "Parquet needs the extra hpcc[parquet]: `pip install 'hpcc[parquet]'`, or use"
-            " --format jsonl, which most readers of Parquet take as well",
+            " --format jsonl, which most readers of Parquet also accept",
             reason="no-parquet",
         ) from error
     columns = _columns()

@@ -58,7 +58,7 @@ class BypassReason(Reason, prefix="bypass"):
     ELEVATED_DAEMON = (
         "elevated-daemon", "the daemon was started by an elevated prompt",
         "`hpcc stop`, then compile from a plain prompt.",
-        "It starts nothing and writes nothing for others.")
+        "Such a daemon starts no program and writes no file for other users' launchers.")
     ENVIRONMENT = (
         "environment", "a variable edits the compiler's command line or makes it write files",
         _UNSET,
@@ -212,7 +212,7 @@ class BypassReason(Reason, prefix="bypass"):
     UNPROVED_COMPILER = (
         "unproved-compiler", "a flag that may mean something new in this version",
         "Use a version that is in the table.",
-        "Nobody asked a compiler of this version: [which are known](#which-compilers-are-known).")
+        "No compiler of this version was tested: [which are known](#which-compilers-are-known).")
     VERBOSE_ASM = (
         "verbose-asm", "`-S -fverbose-asm` writes the command line into the output", _LEAVE_OUT)
     VFS_OVERLAY = "vfs-overlay", "files that stand for other files: `-ivfsoverlay`", _LEAVE_OUT

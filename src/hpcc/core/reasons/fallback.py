@@ -6,7 +6,7 @@ from typing import Final
 
 from hpcc.core.reasons.reason import Reason
 
-_LOCAL: Final = "Nothing to do: such compiles are made here."
+_LOCAL: Final = "Nothing to do: such compiles run here."
 _RETRY: Final = "Nothing to do: the next compile tries the farm again."
 _LOG: Final = "Read `daemon.log`."
 _INSIDE: Final = "Move the files into the project."
@@ -49,7 +49,7 @@ class FallbackReason(Reason, prefix="fallback"):
         "The image or a flag that hpcc adds may be the cause.")
     EXTRA_INPUT = "extra-input", "a flag reads a file that hpcc does not send", _LOCAL
     FARM_DOWN = "farm-down", "the farm does not answer", "Wait, or ask the farm's operator."
-    GUEST_LOST = "guest-lost", "its guest died, and no other took it over", _RETRY
+    GUEST_LOST = "guest-lost", "its guest died, and no other guest ran the compile", _RETRY
     HAS_INCLUDE = "has-include", "a macro decides which file `__has_include` asks for", _LITERAL
     INCBIN = "incbin", "the assembler reads a file that hpcc does not send", _LITERAL
     INPUT = "input", "an input cannot be read", "Give yourself the right to read it."
@@ -85,7 +85,7 @@ class FallbackReason(Reason, prefix="fallback"):
         "pragma-dependency", "`#pragma GCC dependency` compares the times of files",
         "Remove the pragma.")
     QUARANTINED = (
-        "quarantined", "it ended two guests, so it is compiled here for half an hour",
+        "quarantined", "the compile ended two guests, so it runs here for half an hour",
         "Ask the farm's operator: the event `action-quarantined` names the compile.")
     RECORD_SWITCHES = (
         "record-switches", "the object would hold the flags that hpcc adds for a guest",
@@ -100,5 +100,5 @@ class FallbackReason(Reason, prefix="fallback"):
     TOO_MANY_FILES = "too-many-files", "more files than a request holds", _LOCAL
     WINDOWS_PATH = (
         "windows-path", "a path that hpcc cannot use on a farm", "Use a plain path on a drive.")
-    WORKER_GONE = "worker-gone", "its worker died, and no other took it over", _RETRY
+    WORKER_GONE = "worker-gone", "its worker died, and no other worker ran the compile", _RETRY
     # fmt: on

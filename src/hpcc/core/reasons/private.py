@@ -6,8 +6,8 @@ from typing import Final
 
 from hpcc.core.reasons.reason import Reason
 
-_RENAME: Final = "Give the checkout another place."
-_MARKER: Final = "Mend the `.hpcc` file."
+_RENAME: Final = "Move the checkout to another directory."
+_MARKER: Final = "Repair the `.hpcc` file."
 
 
 class PrivateReason(Reason, prefix="private"):
@@ -22,7 +22,7 @@ class PrivateReason(Reason, prefix="private"):
         "Write the header's name literally.", "The directory is one above the checkout.")
     DIRECTORY_SPELLING = (
         "directory-spelling", "the shell spells the directory through a link",
-        "`cd` to the directory's real name.", "Compilers write `$PWD` down.")
+        "`cd` to the directory's real name.", "Compilers record `$PWD`.")
     EMBEDS_PATH = (
         "embeds-path", "the object holds the path of the checkout or of the home directory",
         "Remove the path from macros and sources.")
@@ -66,7 +66,7 @@ class PrivateReason(Reason, prefix="private"):
         "Name the directory without `..` and links.", "Headers behind `-isystem` count, too.")
     TEXT = (
         "text", "a message or the depfile names the checkout in a way that cannot be rendered",
-        "Mend the warning.", "hpcc cannot make the text again for another checkout.")
+        "Fix the cause of the warning.", "hpcc cannot write the text for another checkout.")
     TWIN_HEADERS = (
         "twin-headers", "two names of one header that asks to be read once",
         "Use include guards in place of `#pragma once`.")

@@ -17,7 +17,7 @@ class UncacheableReason(Reason, prefix="uncacheable"):
 
     # fmt: off
     BOTH_STREAMS = (
-        "both-streams", "messages on stdout and on stderr", "Mend what writes to stdout.",
+        "both-streams", "messages on stdout and on stderr", "Fix what writes to stdout.",
         "Their order would be lost where both lead to one file. clang-cl's list of headers "
         "(`/showIncludes`) does not count.")
     CONFIG_FILE = (
@@ -49,7 +49,7 @@ class UncacheableReason(Reason, prefix="uncacheable"):
     INTERNAL_ERROR = (
         "internal-error", "a fault of hpcc", "Read `daemon.log`, and report what it says.")
     LONG_DIAGNOSTICS = (
-        "long-diagnostics", "more messages than hpcc keeps", "Mend or silence the warnings.")
+        "long-diagnostics", "more messages than hpcc keeps", "Fix or silence the warnings.")
     MODIFIED_DURING_COMPILE = (
         "modified-during-compile", "a file changed or is younger than the compile", _AGAIN)
     ODD_DIRECTORY = (
@@ -67,11 +67,11 @@ class UncacheableReason(Reason, prefix="uncacheable"):
         "Check where the output goes, and its size.")
     PCH = (
         "pch", "a precompiled header lies beside a header", "Remove the `.gch` or `.pch` file.",
-        "It is not known from which files it was made.")
+        "hpcc does not know which files it was made from.")
     PRAGMA_DEPENDENCY = (
         "pragma-dependency", "`#pragma GCC dependency` compares the times of files",
         "Remove the pragma.")
-    PROCESS_PATH = "process-path", "a link leads below `/proc`", "Let it lead elsewhere."
+    PROCESS_PATH = "process-path", "a link leads below `/proc`", "Let the link lead elsewhere."
     PROGRAM_PREFIX = (
         "program-prefix", "a script below a `-B` directory", "Put the program itself there.")
     SEARCH_PATH = "search-path", "the compiler did not report where it looks for headers", _READS

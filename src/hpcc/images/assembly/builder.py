@@ -157,7 +157,7 @@ def _tool_failed(tool: subprocess.Popen[bytes]) -> InfrastructureError:  # noqa:
             tool.stdin.close()
     return InfrastructureError(
         f"mkfs.erofs failed with status {status}: {text or 'no message'} "
-        "(is the disk full? `df` on the image directory tells)",
+        "(is the disk full? run `df` on the image directory)",
         reason="mkfs-failed",
     )
 

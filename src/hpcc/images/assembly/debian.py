@@ -130,7 +130,7 @@ async def build_debian(
     suite = request.suite or host.suite
     if not suite:
         raise CallerError(
-            "this system does not say its release: name one with --suite", reason="suite-name"
+            "this system does not report its release: name one with --suite", reason="suite-name"
         )
     tool = host.which("mmdebstrap")
     if tool is None:

@@ -104,7 +104,7 @@ class Endpoint:
                 yield response
                 return
         raise InfrastructureError(
-            f"registry {self.name} redirects without end", reason="redirect-loop"
+            f"registry {self.name} redirects too many times", reason="redirect-loop"
         )
 
     @asynccontextmanager
@@ -199,7 +199,8 @@ class Endpoint:
             )
         if response.headers.get("content-encoding", "identity") != "identity":
             raise IntegrityError(
-                f"registry {self.name} encodes what must come as it is", reason="registry-encoding"
+                f"registry {self.name} encodes a response that must be unencoded",
+                reason="registry-encoding",
             )
 
     def _no_login(self) -> CallerError:

@@ -95,7 +95,8 @@ class OciLayout:
         raw = await asyncio.to_thread(self._read_small, self.blob_path(digest.hex))
         if hashlib.sha256(raw).hexdigest() != digest.hex:
             raise IntegrityError(
-                f"layout {self.path}: the bytes of {digest} are others", reason="digest-mismatch"
+                f"layout {self.path}: the content of {digest} does not match it",
+                reason="digest-mismatch",
             )
         return raw
 

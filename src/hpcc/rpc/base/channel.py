@@ -90,7 +90,7 @@ async def dial(channel: grpc.aio.Channel, seconds: float) -> None:
         async with asyncio.timeout(seconds):
             while state is not grpc.ChannelConnectivity.READY:
                 if state in _BROKEN:
-                    raise UnavailableError("nobody takes a connection there", reason="dial")
+                    raise UnavailableError("no process accepts connections there", reason="dial")
                 await channel.wait_for_state_change(state)
                 state = channel.get_state(try_to_connect=True)
     except TimeoutError as error:

@@ -284,7 +284,7 @@ class ReapiClient:
         except grpc.aio.AioRpcError as error:
             raise error_of_call(error) from error
         if not operation.done:
-            raise UnavailableError("the worker told of more than the end")
+            raise UnavailableError("the worker sent more than the end")
         result, is_cached = _outcome(operation)
         return parse_result(result), is_cached
 
@@ -402,10 +402,10 @@ class ReapiClient:
             # grpcio loses the status of a server that answers before the stream has ended. This
             # call gets a refusal again; if the blob is already there, the upload has succeeded.
             if await self.find_missing([blob.digest]):
-                raise UnavailableError("the worker broke an upload off") from error
+                raise UnavailableError("the worker aborted an upload") from error
             return
         if answer.committed_size != blob.digest.size_bytes:
-            raise IntegrityError("the worker kept another number of bytes", reason="upload-size")
+            raise IntegrityError("the worker stored another number of bytes", reason="upload-size")
 
     async def _read(self, digest: Digest) -> Blob:
         call = self._channel.unary_stream(

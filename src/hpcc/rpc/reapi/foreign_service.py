@@ -186,7 +186,7 @@ class ServiceActionCache:
 def _store_error(error: HpccError) -> HpccError:
     match error:
         case NotFoundError():
-            return NotFoundError("the service has it not")
+            return NotFoundError("the service does not have it")
         case PolicyError():
             return InfrastructureError(
                 "the service refuses: token, instance or policy is wrong", reason="store-denied"

@@ -117,7 +117,7 @@ class Upstream:
         request = bs.QueryWriteStatusRequest(resource_name=order.name).SerializeToString()
         data = await self.unary(_STATUS, request, _LOOK_UP_SECONDS)
         if not bs.QueryWriteStatusResponse.FromString(data).complete:
-            raise UnavailableError("the worker broke the upload off")
+            raise UnavailableError("the worker aborted the upload")
         return bs.WriteResponse(committed_size=order.digest.size_bytes).SerializeToString()
 
     async def small_blob_or_none(self, tenant: TenantId, digest: Digest) -> bytes | None:

@@ -310,7 +310,7 @@ class GuestChannel:
             self.retire(f"{WARDEN_SILENT}: it answers no ping")
         self._budget.earn(seconds=self._timing.warden_ping_seconds)
         if self._budget.is_used_up(self._ends.cpu_seconds()):
-            self.retire(f"{WARDEN_CPU}: more than its work is worth")
+            self.retire(f"{WARDEN_CPU}: more than its work can need")
         if self.lost.done():
             return
         # Counted in turns of this loop, so that a worker that was stopped does not blame the

@@ -256,7 +256,10 @@ def daemon_of(address: Path, *, owner: int = 0) -> Path:
     if uid != owner:
         # containerd reports which process is a guest's, and this worker kills and limits it as
         # root.
-        raise ToolError(f"who listens on {address} is uid {uid}, not {owner}", reason="unsafe-tool")
+        raise ToolError(
+            f"the process that listens on {address} has uid {uid}, not {owner}",
+            reason="unsafe-tool",
+        )
     program = Path(f"/proc/{pid}/exe")
     if not program.exists():
         raise ToolError(

@@ -147,7 +147,7 @@ class SnapshotStore:
         if known is not None and known[1] == pins:
             return known[0]
         if any(p.owner != os.geteuid() or p.mode & 0o222 for p in pins):
-            raise IntegrityError("its files are another's, or can be written", reason="snapshot")
+            raise IntegrityError("its files have another owner or are writable", reason="snapshot")
         record = _read_record(directory / _RECORD)
         digests = (
             digest_of(files[0], max_bytes=_MAX_MEMORY_BYTES, is_stopped=is_stopped),

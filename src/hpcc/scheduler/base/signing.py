@@ -137,7 +137,7 @@ class SigningKeys:
             except ConflictError:
                 continue
             except (ControlStoreError, CallerError, KeyRingError) as error:
-                _log.warning("signing keys stay as they are: %s", error)
+                _log.warning("the signing keys are not updated: %s", error)
             await self._clock.sleep(min(_LOOK_SECONDS, self._key_seconds / 4))
 
     def _take(self) -> None:

@@ -38,10 +38,10 @@ def load_tenants(path: Path) -> tuple[Tenants, Stamp]:
     except OSError as error:
         raise CallerError(f"cannot read {path}: {error.strerror}", reason="tenants") from error
     if not stat.S_ISREG(status.st_mode) or status.st_uid not in {0, os.geteuid()}:
-        raise CallerError(f"{path} must be a file of root's or of your own", reason="tenants")
+        raise CallerError(f"{path} must be owned by root or by you", reason="tenants")
     if status.st_mode & 0o022:
         raise CallerError(
-            f"others can write {path}, which says who gets in: chmod 644 it", reason="tenants"
+            f"others can write {path}, which decides who may log in: chmod 644 it", reason="tenants"
         )
     if _stamp(after) != _stamp(status):
         raise CallerError(f"{path} changed while it was read: try again", reason=_CHANGING)

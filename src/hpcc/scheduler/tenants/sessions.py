@@ -106,8 +106,8 @@ class Sessions:
         """Return a session's claims and the policy in force for it now.
 
         Raises:
-            UnauthenticatedError: the session is unknown or over, or the tenant's identity policy
-                has changed since.
+            UnauthenticatedError: the session is unknown or has ended, or the tenant's identity
+                policy has changed since.
             PolicyError: it is another tenant's.
         """
         claims = self._claims(credential)
@@ -124,7 +124,7 @@ class Sessions:
             or claims.expires_at <= self._clock.now()
             or (floor is not None and claims.serial < floor.serial)
         ):
-            raise UnauthenticatedError("session is unknown or over", reason="session")
+            raise UnauthenticatedError("session is unknown or has ended", reason="session")
         return claims, policy
 
     def is_over(self, credential: str, tenant: TenantId) -> bool:

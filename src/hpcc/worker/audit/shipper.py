@@ -84,7 +84,7 @@ class Shipper:
                 return
             place = await self._receiver.append(self._worker, following, batch)
             if place.next <= following:
-                raise IntegrityError("the sink took nothing", reason="audit-sink-stuck")
+                raise IntegrityError("the sink accepted nothing", reason="audit-sink-stuck")
             following = place.next
 
     async def _prove(self, following: int) -> None:

@@ -121,7 +121,7 @@ def parse_stores(table: Mapping[str, object]) -> StoresConfig:
     if common.kind == "s3" and TENANT not in common.credentials:
         raise _wrong(f"credentials must hold {TENANT}: each tenant has its own")
     if common.kind == "reapi" and TENANT not in common.instance:
-        raise _wrong(f"instance must hold {TENANT}: an instance is shared by all who name it")
+        raise _wrong(f"instance must hold {TENANT}: all tenants that name an instance share it")
     tenants: dict[TenantId, SharedStore] = {}
     for name, section in sections.items():
         if not isinstance(section, dict):

@@ -229,7 +229,8 @@ class WorkerSession:
             raise NotFoundError(f"no result for {action}", reason=error.reason) from error
         except HpccError as error:  # including a scheduler that refuses to answer this worker
             raise NotFoundError(
-                f"nobody can be asked who signed the result of {action}", reason="result-key"
+                f"no scheduler can be asked which key signed the result of {action}",
+                reason="result-key",
             ) from error
 
     def _terms(self, action: Digest) -> ResultTerms:

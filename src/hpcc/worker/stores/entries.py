@@ -50,7 +50,7 @@ def unpack_entry(entry: bytes) -> tuple[Lineage, ResultRecord]:
         raise ReapiError("the entry has another form", reason="result-form") from error
     record = parse_result(entry[_HEAD_BYTES + size :])
     if record.lineage_digest != _digest(head):
-        raise ReapiError("the entry tells another origin than was signed", reason="result-lineage")
+        raise ReapiError("the entry's origin differs from the signed one", reason="result-lineage")
     return lineage, record
 
 

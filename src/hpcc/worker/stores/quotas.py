@@ -111,7 +111,7 @@ class Quotas:
         seconds = self._of(tenant).upload(size_bytes, self._clock.monotonic())
         if seconds:
             raise BusyError(
-                "the tenant has uploaded what it may for now",
+                "the tenant has reached its upload quota for now",
                 retry_after_seconds=min(seconds, _MAX_RETRY_SECONDS),
                 reason="quota-upload",
             )

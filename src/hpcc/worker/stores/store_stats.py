@@ -79,7 +79,7 @@ def read_stores_report(state: Path) -> StoresReport:
         report = StoresReport(since=float(table["since"]), at=float(table["at"]), tenants=tenants)
         is_known = table["format"] == _FORMAT
     except FileNotFoundError as error:
-        raise NotFoundError(f"{path} is not there: this worker has shared nothing yet") from error
+        raise NotFoundError(f"{path} does not exist: this worker has shared nothing yet") from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CallerError(f"{path} cannot be read: remove it", reason="stores-report") from error
     if not is_known:

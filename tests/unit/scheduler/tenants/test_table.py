@@ -217,7 +217,7 @@ def test_a_table_of_somebody_else_is_not_believed(tmp_path: Path) -> None:
     path = written(tmp_path / "t.toml")
     os.chown(path, 4321, 4321)
     # Root reads everything, and must not take everybody's word.
-    with pytest.raises(CallerError, match=r"root's or of your own"):
+    with pytest.raises(CallerError, match="owned by root or by you"):
         load_tenants(path)
 
 
