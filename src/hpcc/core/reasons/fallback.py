@@ -35,6 +35,10 @@ class FallbackReason(Reason, prefix="fallback"):
     DEADLINE = "deadline", "the farm took too long", "Ask the farm's operator if it happens often."
     DEPENDENCIES_FAILED = (
         "dependencies-failed", "the compiler did not list the files that it reads", _LOG)
+    DIRECTORY_SPELLING = (
+        "directory-spelling", "the shell spells the directory through a link, the build does not",
+        "`cd` to the directory's real name, or put a `.hpcc` at the project's root.",
+        "Compilers write `$PWD` down.")
     DISPATCHER_CLOSED = "dispatcher-closed", "the daemon is closing", _RETRY
     DISPATCHER_ERROR = "dispatcher-error", "the dispatcher process failed", _LOG
     DISPATCHER_LOST = "dispatcher-lost", "the dispatcher process ended", _LOG
@@ -51,6 +55,14 @@ class FallbackReason(Reason, prefix="fallback"):
     FARM_DOWN = "farm-down", "the farm does not answer", "Wait, or ask the farm's operator."
     GUEST_LOST = "guest-lost", "its guest died, and no other guest ran the compile", _RETRY
     HAS_INCLUDE = "has-include", "a macro decides which file `__has_include` asks for", _LITERAL
+    HIDDEN_INPUT = (
+        "hidden-input", "a hidden file of a project without a marker is read",
+        "Rename the file, or put a `.hpcc` at the project's root.",
+        "`hpcc explain` names the file.")
+    IGNORED_INPUT = (
+        "ignored-input", "a file that git ignores outside the build directory is read",
+        "Put a `.hpcc` at the project's root, or move the file into the build directory.",
+        "`hpcc explain` names the file. Such files may hold secrets, so only a marker sends them.")
     INCBIN = "incbin", "the assembler reads a file that hpcc does not send", _LITERAL
     INPUT = "input", "an input cannot be read", "Give yourself the right to read it."
     INPUT_CHANGED = "input-changed", "an input changed before it was sent", _RETRY
@@ -61,6 +73,10 @@ class FallbackReason(Reason, prefix="fallback"):
     MISSING_INCLUDE_DIRS = (
         "missing-include-dirs", "`-Wmissing-include-dirs` would warn about other directories",
         "Leave the warning out.", "A guest does not have directories without inputs.")
+    NAMES_IN_OUTPUT = (
+        "names-in-output", "the output would hold a path of the guest, and no flag changes that",
+        "Put a `.hpcc` at the project's root: paths in the output are then relative.",
+        "`hpcc explain` names the flag.")
     NATIVE = "native", "the flags mean this machine's processor", _NAME_CPU
     NO_FARM = "no-farm", "there is no farm any more", "`hpcc status` shows the farm."
     NOT_IN_IMAGE = (
