@@ -11,7 +11,8 @@ from hpcc.compilers.gnu.headers import strip_headers, without_outputs
 from hpcc.compilers.gnu.invocation import read_invocation
 from hpcc.compilers.invocation.dependencies import Headers, Recording, Way
 from hpcc.compilers.invocation.family import CompilerFamily
-from hpcc.compilers.invocation.guest import INJECTED, GuestCommand, GuestMap, guest_arguments
+from hpcc.compilers.invocation.guest import GuestCommand, GuestMap, guest_arguments
+from hpcc.compilers.invocation.guest_names import name_flags
 from hpcc.compilers.invocation.inputs import files_looked_for
 from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language
 from hpcc.compilers.invocation.share import why_private
@@ -245,8 +246,12 @@ class GnuFamily:
         version: tuple[int, ...],
         accepts: Callable[[tuple[bytes, ...]], bool],
     ) -> GuestCommand:
-        del version, accepts
-        return GuestCommand(guest_arguments(invocation, guest), INJECTED)
+        del accepts
+        before, behind = name_flags(
+            invocation, guest, is_clang=self.is_clang_like, major=version[0]
+        )
+        arguments = guest_arguments(invocation, guest, behind)
+        return GuestCommand((*before, *arguments), (*before, *behind))
 
     def guest_environment(self, env: Mapping[bytes, bytes], guest: GuestMap) -> dict[bytes, bytes]:
         del env, guest

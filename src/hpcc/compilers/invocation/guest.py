@@ -15,8 +15,11 @@ from hpcc.core import SOURCE_ROOT, CallerError
 from hpcc.core.reasons.fallback import FallbackReason
 
 GUEST_ROOT: Final = SOURCE_ROOT.encode()
-INJECTED: Final = (b"-ffile-prefix-map=" + GUEST_ROOT + b"=.", b"-Werror=date-time")
-"""Paths in the object become root-relative; a clock in the object is an early, clear failure."""
+RELATIVE: Final = b"."
+"""What `/src` is called in an object that must not depend on where the project is."""
+
+NO_CLOCK: Final = b"-Werror=date-time"
+"""A clock in the object is an early, clear failure."""
 
 # Does not match inside another path, such as /usr/src/.
 _IN_TEXT: Final = re.compile(rb"(?<![\w./+~-])" + re.escape(GUEST_ROOT) + rb"/")
@@ -24,11 +27,14 @@ _PATH_EFFECTS: Final = frozenset({Effect.OUTPUT, Effect.FORCED_INCLUDE})
 
 
 class NotPortableError(Exception):
-    """This compile cannot run in a guest. `reason` is counted, and it runs locally."""
+    """This compile cannot run in a guest. `reason` is counted, and it runs locally.
 
-    def __init__(self, reason: str) -> None:
+    `detail` names the file or the flag, with what to do; "" if the reason says it all.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason, self.detail = reason, detail
 
 
 class GuestCommand(NamedTuple):
@@ -40,11 +46,16 @@ class GuestCommand(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GuestMap:
-    """Translates this machine's paths. `root` and `cwd` are absolute, normal and real."""
+    """Translates this machine's paths. `root` and `cwd` are absolute, normal and real.
+
+    `shown` is what an object calls the root: `RELATIVE`, or the path that the compiler of this
+    machine would write.
+    """
 
     root: bytes
     cwd: bytes
     is_system: Callable[[bytes], bool]
+    shown: bytes = RELATIVE
 
     def relative(self, path: bytes) -> bytes:
         """Return a path relative to the root; "" for the root itself.
@@ -78,8 +89,10 @@ class GuestMap:
         return self.spell(path)
 
 
-def guest_arguments(invocation: Invocation, guest: GuestMap) -> tuple[bytes, ...]:
-    """Return the arguments with translated paths, and with flags that make the object relocatable.
+def guest_arguments(
+    invocation: Invocation, guest: GuestMap, injected: tuple[bytes, ...] = ()
+) -> tuple[bytes, ...]:
+    """Return the arguments with translated paths, and with `injected`.
 
     Raises:
         NotPortableError: an argument has a meaning only on this machine.
@@ -92,7 +105,7 @@ def guest_arguments(invocation: Invocation, guest: GuestMap) -> tuple[bytes, ...
             result.append(guest.spell(part.name))
         else:
             result.extend(_flag(part, guest))
-    return (*result, *INJECTED)
+    return (*result, *injected)
 
 
 def _flag(flag: Flag, guest: GuestMap) -> tuple[bytes, ...]:
@@ -117,7 +130,7 @@ def _flag(flag: Flag, guest: GuestMap) -> tuple[bytes, ...]:
         # Directories without inputs do not exist in the guest.
         raise NotPortableError(FallbackReason.MISSING_INCLUDE_DIRS)
     if b"-prefix-map=" in flag.raw[0]:
-        return (prefix_map(flag.raw[0], guest.root), *flag.raw[1:])
+        return (guest_prefix_map(flag.raw[0], guest), *flag.raw[1:])
     return flag.raw
 
 
@@ -134,6 +147,15 @@ def prefix_map(argument: bytes, root: bytes) -> bytes:
     if old == root or old.startswith(root + b"/"):
         old = GUEST_ROOT + old[len(root) :]
     return name + b"=" + old + equals + new
+
+
+def guest_prefix_map(argument: bytes, guest: GuestMap) -> bytes:
+    """Return a prefix-map flag of the user with the same effect on the names in a guest."""
+    name, _, value = argument.partition(b"=")
+    old, equals, new = value.rpartition(b"=")
+    if guest.shown != RELATIVE and equals and old != guest.root and guest.root.startswith(old):
+        return name + b"=" + GUEST_ROOT + b"=" + new + guest.root[len(old) :]
+    return prefix_map(argument, guest.root)
 
 
 def guest_text(text: bytes, root: bytes) -> bytes:

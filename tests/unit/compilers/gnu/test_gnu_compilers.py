@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from hpcc.compilers.gnu.family import GNU
 from hpcc.compilers.gnu.headers import strip_headers, without_outputs
 from hpcc.compilers.gnu.invocation import read_invocation
 from hpcc.compilers.invocation.depfile import DepRule, parse_depfile, prerequisites
@@ -177,7 +178,9 @@ def test_guest_arguments_are_rooted_at_src() -> None:
         "../a.c",
         "-o/home/u/p/b/a.o",
     )
-    assert guest_arguments(found, _MAP) == (
+    command = GNU.guest_command(found, _MAP, (12,), lambda _flags: True)
+    assert command.injected == command.arguments[-2:]
+    assert command.arguments == (
         b"-I/src/inc",
         b"-I",
         b"../x",
