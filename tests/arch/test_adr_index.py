@@ -44,7 +44,9 @@ def expected(file: Path) -> str:
 
 def test_the_index_names_every_decision_in_order() -> None:
     assert list(INDEX) == [file.name for file in FILES]
-    assert [int(row[0]) for row in INDEX.values()] == list(range(1, len(FILES) + 1))
+    numbers = [int(row[0]) for row in INDEX.values()]
+    # A number stays free while the change that took it is not merged yet.
+    assert numbers == sorted(set(numbers))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name[:4])

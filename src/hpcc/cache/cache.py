@@ -37,6 +37,7 @@ from hpcc.cache.results.hits import Hits
 from hpcc.cache.results.pending import Pending
 from hpcc.cache.results.records import Records, make_records
 from hpcc.cache.results.results import Results
+from hpcc.cache.root.ignored import Outgoing
 from hpcc.compilers.spec.table import Bypass
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
@@ -189,7 +190,8 @@ def open_cache(
         farm_file=os.fsencode(paths.farm_file) if is_remote else None,
         session_file=os.fsencode(paths.farm_session_file),
     )
-    sharing = Sharing(memo, home=os.fsencode(os.path.realpath(os.path.expanduser("~"))))
+    home = os.fsencode(os.path.realpath(os.path.expanduser("~")))
+    sharing = Sharing(memo, home=home)
     local = LocalCache(
         results,
         memo,
@@ -210,6 +212,7 @@ def open_cache(
                 memo,
                 local.search_path,
                 RemoteClosures(memo, engine, SystemNames(memo, time.monotonic), local.search_path),
+                Outgoing(home),
             ),
             counters=counters,
             records=records,

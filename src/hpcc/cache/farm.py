@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -19,16 +20,16 @@ from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.fields import encode_fields
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
 from hpcc.cache.host.host_toolchains import HostToolchain, HostToolchains
-from hpcc.cache.key.marker import Marker
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.completion import Completions
 from hpcc.cache.remote.depfiles import Depfiles
 from hpcc.cache.remote.fallback import refused_or_local
+from hpcc.cache.remote.farm_root import FarmRoot
 from hpcc.cache.remote.plan import Planner, RemotePlan
 from hpcc.cache.results.hits import Hits
 from hpcc.cache.results.records import Records
 from hpcc.cache.results.results import Result, Results
-from hpcc.compilers.invocation.guest import NotPortableError, guest_text
+from hpcc.compilers.invocation.guest import GUEST_ROOT, NotPortableError, guest_text
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
 from hpcc.config.settings import RemoteSettings
@@ -48,7 +49,7 @@ from hpcc.core.reasons.uncacheable import UncacheableReason
 from hpcc.dispatch.parity import EffectivePolicy, ParityVerdict, effective_policy, parity_verdict
 
 _log: Final = logging.getLogger("hpcc.daemon.farm")
-KEY_FORMAT: Final = b"remote-3"
+KEY_FORMAT: Final = b"remote-4"
 _HIT: Final = "hit.remote"
 _ENGINE_HIT: Final = "hit.engine"
 BREAKER_FAILURES: Final = 3
@@ -57,6 +58,10 @@ BREAKER_SECONDS: Final = 10.0
 REFUSAL_SECONDS: Final = 30.0
 _MAX_REFUSALS: Final = 4096
 _MAX_WARNED: Final = 64
+# With the first component below the root. Not inside another path, such as /usr/src/.
+_GUEST_NAME: Final = re.compile(
+    rb"(?<![\w./+~-])" + re.escape(GUEST_ROOT) + rb"/([^/\0\n:\"]{1,255})"
+)
 # Failures with these reasons concern one compile, not the farm.
 _NOT_THE_FARM: Final = frozenset(
     {"cancelled", "bad-request", "quota", "resource-exhausted", "parity", "quarantined"}
@@ -98,8 +103,7 @@ class _Job:
     """One compile for a farm: project root, key of the command, toolchains of host and image."""
 
     prepared: Prepared
-    root: bytes
-    marker: Marker | None
+    root: FarmRoot
     key: bytes
     toolchain: str
     image: tuple[Toolchain, ...] | None
@@ -127,7 +131,7 @@ class FarmCache:
         self._breaker = FarmBreaker(monotonic)
         self._completions = Completions()
         self._depfiles = Depfiles()
-        self._refusals: BoundedMemo[bytes, tuple[str, float]] = BoundedMemo(_MAX_REFUSALS)
+        self._refusals: BoundedMemo[bytes, tuple[str, str, float]] = BoundedMemo(_MAX_REFUSALS)
         self._hosts = HostToolchains(monotonic)
         self._warned: BoundedMemo[str, None] = BoundedMemo(_MAX_WARNED)
 
@@ -140,24 +144,27 @@ class FarmCache:
         if verdict.refuses and session is not None and time.time() < session.expires_at:
             # A verdict holds only until its session expires; the dispatcher then logs in again.
             return self.fall_back(FallbackReason.PARITY, verdict.text)
-        marker = prepared.marker_status.search.marker
-        root = prepared.cwd if marker is None else marker.root
+        root = self._planner.root_of(prepared)
         key = remote_key(prepared, farm, root)
         found = None if verdict.refuses else self._results.find(key)
         if found is not None and self._hits.put(
-            prepared, found, key=key, outcome=_ENGINE_HIT if farm.engine else _HIT
+            prepared,
+            found,
+            key=key,
+            outcome=_ENGINE_HIT if farm.engine else _HIT,
+            root=root.search,
         ):
             return Done(0, found.result.stdout, found.result.stderr)
         refusal = self._refusals.get(key)
-        if refusal is not None and self._monotonic() < refusal[1]:
-            return self.fall_back(refusal[0], "this compile cannot run on the farm")
+        if refusal is not None and self._monotonic() < refusal[2]:
+            return self._stay(refusal[0], refusal[1])
         if self._breaker.is_open():
             why = self._breaker.why
             return self.fall_back(
                 FallbackReason.BREAKER, f"the farm failed repeatedly ({why}); trying soon"
             )
         image = None if session is None else session.compilers
-        return self._compile(_Job(prepared, root, marker, key, host.text, image), is_cancelled)
+        return self._compile(_Job(prepared, root, key, host.text, image), is_cancelled)
 
     def _parity_verdict(
         self, prepared: Prepared, farm: Farm, is_cancelled: Callable[[], bool]
@@ -189,10 +196,17 @@ class FarmCache:
 
     def fall_back(self, reason: str, message: str) -> Done | None:
         """Count a fallback and return None, or the failure that `fallback = "never"` demands."""
+        is_detailed = reason == FallbackReason.PARITY
+        return self._fall_back(reason, message, f"{reason}: {message}" if is_detailed else reason)
+
+    def _stay(self, reason: str, detail: str) -> Done | None:
+        """Compile here because of what the compile is; `detail` names a file or a flag."""
+        message = "this compile cannot run on the farm" + (f": {detail}" if detail else "")
+        return self._fall_back(reason, message, f"{reason}: {detail}" if detail else reason)
+
+    def _fall_back(self, reason: str, message: str, recorded: str) -> Done | None:
         self._counters.add(f"fallback.{reason}")
-        self._records.fell_back(
-            f"{reason}: {message}" if reason == FallbackReason.PARITY else reason
-        )
+        self._records.fell_back(recorded)
         return refused_or_local(self._policy(self._remote.session()), reason, message, _log)
 
     def _compile(self, job: _Job, is_cancelled: Callable[[], bool]) -> Done | None:
@@ -205,8 +219,9 @@ class FarmCache:
                     job.prepared, job.root, is_cancelled=is_cancelled, extra=extra, image=job.image
                 )
             except (NotPortableError, UncacheableError) as error:
-                self._refuse(job.key, error.reason)
-                return self.fall_back(error.reason, "this compile cannot run on the farm")
+                detail = error.detail if isinstance(error, NotPortableError) else ""
+                self._refuse(job.key, error.reason, detail)
+                return self._stay(error.reason, detail)
             self._counters.add(f"closure.asked.{plan.asked}" if plan.asked else "closure.scanned")
             request = replace(plan.request, toolchain=job.toolchain)
             outcome = self._remote.compile(request, is_cancelled)
@@ -217,7 +232,7 @@ class FarmCache:
             if outcome.exit_code == 0:
                 return self._succeeded(job, plan, outcome, started_ns)
             if is_last or not self._learn(job, plan, outcome):
-                return self._failed(outcome, job.root)
+                return self._failed(outcome, job.root.path)
             self._counters.add("closure.completed")
             is_last = True
 
@@ -225,18 +240,22 @@ class FarmCache:
         """Add files that the guest lacked; return True if another try may succeed."""
         guest = self._planner.guest_map(job.prepared, job.root)
         sent = frozenset(path for path, _ in plan.closure.files)
+
+        def may_send(path: bytes) -> bool:
+            return self._planner.may_send(job.prepared, job.root, path)
+
         return self._completions.learn(
-            job.key, outcome.stderr, job.prepared, guest, job.marker, sent
+            job.key, outcome.stderr, job.prepared, guest, job.root.marker, sent, may_send
         )
 
-    def _refuse(self, key: bytes, reason: str) -> None:
+    def _refuse(self, key: bytes, reason: str, detail: str = "") -> None:
         if reason in {
             FallbackReason.DEPENDENCIES_FAILED,
             UncacheableReason.MODIFIED_DURING_COMPILE,
             FallbackReason.INPUT_VANISHED,
         }:
             return  # the cause is the present state of the sources, not the command
-        self._refusals[key] = (reason, self._monotonic() + REFUSAL_SECONDS)
+        self._refusals[key] = (reason, detail, self._monotonic() + REFUSAL_SECONDS)
 
     def _failed(self, outcome: RemoteResult, root: bytes) -> Done | None:
         """Compile locally if allowed, because an injected flag or the image may be at fault."""
@@ -256,6 +275,9 @@ class FarmCache:
             result = _client_result(prepared, plan, outcome, outputs, self._depfiles)
         except (KeyError, CallerError):
             return self.fall_back(FallbackReason.BAD_RESULT, "the farm's answer lacks an output")
+        if job.root.is_found and (name := _guest_name(result, plan)):
+            self._refuse(key, FallbackReason.NAMES_IN_OUTPUT, name)
+            return self._stay(FallbackReason.NAMES_IN_OUTPUT, name)
         if not self._hits.put_new(prepared, result):
             return self.fall_back(
                 FallbackReason.OUTPUT_NOT_OURS, "an output file is one hpcc does not replace"
@@ -274,11 +296,12 @@ class FarmCache:
             key=key,
             started_ns=started_ns,
             image=farm.image if farm is not None else "",
+            root=job.root.text,
         )
         return Done(0, result.stdout, result.stderr)
 
 
-def remote_key(prepared: Prepared, farm: Farm, root: bytes) -> bytes:
+def remote_key(prepared: Prepared, farm: Farm, root: FarmRoot) -> bytes:
     """Return the key (SHA-256) of a compile on a farm; it names the image, not a host compiler."""
     request = prepared.request
     return hashlib.sha256(
@@ -288,7 +311,8 @@ def remote_key(prepared: Prepared, farm: Farm, root: bytes) -> bytes:
                 ImageRef.parse(farm.image).digest.value.encode(),
                 farm.isolation.encode(),
                 farm.tenant.encode(),
-                root,
+                root.path,
+                root.shown,
                 request.cwd,
                 request.env.get(b"SOURCE_DATE_EPOCH", b"-"),
                 os.path.basename(request.argv[0]),
@@ -316,6 +340,17 @@ def _client_result(
         _client_stdout(prepared, outcome.stdout, plan.root),
         guest_text(outcome.stderr, plan.root),
     )
+
+
+def _guest_name(result: Result, plan: RemotePlan) -> str:
+    """Return a path of the guest in an output that should have this machine's; "" without one."""
+    tops = {item.path.partition("/")[0].encode() for item in plan.request.inputs}
+    tops.add(plan.request.cwd.partition("/")[0].encode())
+    for data in (result.object_data, *result.side):
+        for match in _GUEST_NAME.finditer(data):
+            if match[1] in tops:
+                return match[0].decode("utf-8", "replace")
+    return ""
 
 
 def _client_stdout(prepared: Prepared, text: bytes, root: bytes) -> bytes:

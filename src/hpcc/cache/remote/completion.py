@@ -6,7 +6,7 @@ then fails and names the file. A hostile guest could name any file, so one is se
 - argv's search path or the directory of the including file leads to it;
 - it is under the root, also with links resolved;
 - neither it nor a directory above it is hidden, and its name looks like a header;
-- no directory that the marker excludes contains it.
+- no directory that the marker excludes contains it, and git does not ignore it where no marker is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from hpcc.cache.base.uncacheable import absolute
@@ -50,13 +50,18 @@ class Completions:
         guest: GuestMap,
         marker: Marker | None,
         sent: frozenset[bytes],
+        may_send: Callable[[bytes], bool],
     ) -> bool:
-        """Read a failed compile's messages (hostile); True if there is a new file to send."""
+        """Read a failed compile's messages (hostile); True if there is a new file to send.
+
+        `may_send` has the rules for files of a root that no marker names.
+        """
         known = self._needed.get(key, ())
         found: dict[bytes, None] = dict.fromkeys(known)
         for missing in missing_includes(stderr):
             for path in _candidates(missing, prepared, guest):
-                if path not in sent and _may_be_sent(path, guest.root, marker):
+                is_new = path not in sent and _may_be_sent(path, guest.root, marker)
+                if is_new and may_send(path):
                     found[path] = None
         if len(found) == len(known) or len(found) > _MAX_FILES:
             return False

@@ -7,6 +7,7 @@ that reads any other file stays on this machine.
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
 from hpcc.cache.inputs.discovery import ask_dependencies
 from hpcc.cache.key.environment import MEANT_FOR_HERE
 from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.remote.farm_root import FarmRoot, check_spelling, farm_root
 from hpcc.cache.remote.flag_trial import FlagTrial
 from hpcc.cache.remote.guest_paths import guest_path, is_under
 from hpcc.cache.remote.remote_closure import RemoteClosures, RemoteFiles, remote_inputs
+from hpcc.cache.root.ignored import Outgoing
 from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, as_text
 from hpcc.compilers.scan.include_closure import UnscannableError
 from hpcc.compilers.scan.scan import Hazard
@@ -79,22 +82,33 @@ class Planner:
         memo: FileMemo,
         search_path: Callable[[Prepared], tuple[bytes, ...]],
         closures: RemoteClosures,
+        outgoing: Outgoing,
     ) -> None:
         self._memo, self._search_path, self._closures = memo, search_path, closures
+        self._outgoing = outgoing
         self._trial = FlagTrial()
 
-    def guest_map(self, prepared: Prepared, root: bytes) -> GuestMap:
+    def root_of(self, prepared: Prepared) -> FarmRoot:
+        """Return the root of a compile."""
+        return farm_root(prepared, self._outgoing.home)
+
+    def guest_map(self, prepared: Prepared, root: FarmRoot) -> GuestMap:
         """Return the path translation of one compile."""
 
         def is_system(path: bytes) -> bool:
-            return not is_under(path, root) and any(is_under(path, s) for s in _SYSTEM)
+            return not is_under(path, root.path) and any(is_under(path, s) for s in _SYSTEM)
 
-        return GuestMap(root, prepared.cwd, is_system)
+        return GuestMap(root.path, prepared.cwd, is_system, root.shown)
+
+    def may_send(self, prepared: Prepared, root: FarmRoot, path: bytes) -> bool:
+        """Tell whether a file below the root may be sent, if a marker does not say so."""
+        withheld = self._outgoing.first_withheld
+        return not root.is_found or withheld((path,), prepared.cwd, root.path) is None
 
     def plan(
         self,
         prepared: Prepared,
-        root: bytes,
+        root: FarmRoot,
         *,
         is_cancelled: Callable[[], bool],
         extra: tuple[bytes, ...] = (),
@@ -108,10 +122,12 @@ class Planner:
             NotPortableError: the compile cannot run in a guest.
             UncacheableError: the closure cannot be found, or its files are changing.
         """
-        if root == b"/" or any(is_under(root, s) or is_under(s, root) for s in _SYSTEM):
+        path = root.path
+        if path == b"/" or any(is_under(path, s) or is_under(s, path) for s in _SYSTEM):
             raise NotPortableError(FallbackReason.SYSTEM_ROOT)
         if prepared.written.side or prepared.invocation.is_assembly_output:
             raise NotPortableError(FallbackReason.SIDE_OUTPUT)
+        check_spelling(prepared, root)
         guest = self.guest_map(prepared, root)
         env = _environment(prepared, guest)
         argv, injected = self._argv(prepared, guest, image)
@@ -119,6 +135,7 @@ class Planner:
         files, asked = self._files(prepared, guest, is_cancelled, extra)
         if len(files.inputs) > MAX_INPUTS:
             raise NotPortableError(FallbackReason.TOO_MANY_FILES)
+        self._check_outgoing(prepared, root, files.closure)
         request = RemoteRequest(
             argv=argv,
             env=tuple(
@@ -132,7 +149,20 @@ class Planner:
             injected=as_text(injected),
             client_version=__version__,
         )
-        return RemotePlan(request, files.closure, root, asked)
+        return RemotePlan(request, files.closure, root.path, asked)
+
+    def _check_outgoing(self, prepared: Prepared, root: FarmRoot, closure: Closure) -> None:
+        """Refuse a compile that needs a file which must stay here.
+
+        Raises:
+            NotPortableError: there is such a file.
+        """
+        if not root.is_found:
+            return
+        paths = (posixpath.normpath(path) for path, _ in closure.files)
+        withheld = self._outgoing.first_withheld(paths, prepared.cwd, root.path)
+        if withheld is not None:
+            raise NotPortableError(withheld.reason, os.fsdecode(withheld.path))
 
     def _argv(
         self, prepared: Prepared, guest: GuestMap, image: Sequence[Toolchain] | None

@@ -21,6 +21,7 @@ from hpcc.cache.replay.engine import Plan
 from hpcc.cache.replay.replay import NotPinnedError, Pins, Replays
 from hpcc.cache.results.records import HIT, Records
 from hpcc.cache.results.results import Found, Result, Results
+from hpcc.cache.root.project_root import RootSearch
 from hpcc.wire import launcher as wire
 
 _NEW_FILE_MODE: Final = 0o666
@@ -45,8 +46,19 @@ class Hits:
         self._compilers, self._counters, self._records = compilers, counters, records
         self._farm_file, self._session_file = farm_file, session_file
 
-    def put(self, prepared: Prepared, found: Found, *, key: bytes, outcome: str) -> bool:
-        """Put a stored result in place; False if only the compiler may write the outputs."""
+    def put(
+        self,
+        prepared: Prepared,
+        found: Found,
+        *,
+        key: bytes,
+        outcome: str,
+        root: RootSearch | None = None,
+    ) -> bool:
+        """Put a stored result in place; False if only the compiler may write the outputs.
+
+        `root` is the search for a root without a marker, if the key depends on one.
+        """
         plan = plan_of(prepared, found.result)
         if plan is None or not self._replays.put(plan):
             return False
@@ -60,7 +72,7 @@ class Hits:
                 self._note(prepared, size, key, outcome, is_foreign=is_foreign)
                 self._results.touch(key, result_key)
 
-            self._remember(prepared, found.inputs, plan, outcome, on_hit)
+            self._remember(prepared, found.inputs, plan, outcome, on_hit, root)
         return True
 
     def put_new(self, prepared: Prepared, result: Result) -> bool:
@@ -84,6 +96,7 @@ class Hits:
         plan: Plan,
         outcome: str,
         on_hit: Callable[[], None],
+        root: RootSearch | None,
     ) -> None:
         pins = Pins(self._memo)
         try:
@@ -95,6 +108,8 @@ class Hits:
             )
             pins.inputs(inputs, {output.path.rpartition(b"/")[0] for output in plan.outputs})
             _pin_markers(pins, prepared)
+            if root is not None:
+                _pin_root(pins, root)
         except NotPinnedError:
             return
         plan = plan._replace(checks=pins.checks())
@@ -138,6 +153,23 @@ def _pin_markers(pins: Pins, prepared: Prepared) -> None:
     for directory in search.directories:
         pins.place(directory)
     pins.thing(posixpath.join(root, MARKER))
+
+
+def _pin_root(pins: Pins, search: RootSearch) -> None:
+    """Pin what the search for a root without a marker depended on.
+
+    The times of `.git` do not count: they change with each commit.
+
+    Raises:
+        NotPinnedError: it met an entry that it refused, or a file that was changed too recently.
+    """
+    if search.is_odd:
+        raise NotPinnedError
+    pins.absent_each(search.absent)
+    for directory in search.places:
+        pins.place(directory)
+    for path in search.read:
+        pins.quiet(path)
 
 
 def plan_of(prepared: Prepared, result: Result) -> Plan | None:

@@ -59,6 +59,7 @@ class Note(NamedTuple):
     duration_ms: int = 0
     fallback: str = ""
     private: str = ""
+    root: str = ""
 
 
 class Records:
@@ -83,7 +84,7 @@ class Records:
         """Note a bypass with its reason."""
         self._pending.append(Note(time.time(), "bypass", request, None, reason))
 
-    def compiled(
+    def compiled(  # noqa: PLR0913 - each one is a field of the record
         self,
         prepared: Prepared,
         outcome: str,
@@ -94,16 +95,18 @@ class Records:
         image: str = "",
         fallback: str = "",
         private: str = "",
+        root: str = "",
     ) -> None:
         """Note a compile that ran, here or on a farm.
 
-        `private` says why no other checkout gets its result, `started_ns` when it began.
+        `private` says why no other checkout gets its result, `started_ns` when it began, `root`
+        which root a farm's compile had.
         """
         duration_ms = max(0, time.time_ns() - started_ns) // 1_000_000
         self._pending.append(
             Note(
                 time.time(), outcome, prepared.request, prepared, reason, key, image, duration_ms,
-                fallback, private,
+                fallback, private, root,
             )
         )  # fmt: skip
 
@@ -251,6 +254,7 @@ def _record_table(note: Note) -> dict[str, object]:
         ("image", note.image),
         ("fallback", note.fallback),
         ("private", note.private),
+        ("root", note.root),
         ("ms", note.duration_ms),
     ):
         if value:

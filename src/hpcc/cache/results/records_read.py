@@ -21,7 +21,8 @@ class CompileRecord:
 
     `outcome`: `hit.local`, `hit.remote`, `miss.local`, `miss.remote.executed`,
     `miss.remote.cached`, `miss.failed`, `uncacheable` or `bypass`; `reason` says why. `private`
-    says why the result is not shared with other checkouts; it is also "" without a marker.
+    says why the result is not shared with other checkouts; it is also "" without a marker. `root`
+    is the project's root of a compile that a farm did, with the way it was found.
     """
 
     at: float
@@ -29,6 +30,7 @@ class CompileRecord:
     reason: str
     fallback: str
     private: str = ""
+    root: str = ""
     output: str
     sources: tuple[str, ...]
     argv: tuple[str, ...]
@@ -96,6 +98,7 @@ def _record(
         reason=_text(table, "reason"),
         fallback=_text(table, "fallback"),
         private=_text(table, "private"),
+        root=_text(table, "root"),
         output=_text(table, "output"),
         sources=_texts(table, "sources"),
         argv=_texts(table, "argv"),

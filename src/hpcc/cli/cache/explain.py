@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hpcc.cli.cache.checkout import PRIVATE_REASONS
+from hpcc.cli.cache.checkout import PRIVATE_REASONS, home_directory
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, HpccError, IntegrityError, NotFoundError
@@ -114,6 +115,8 @@ def explain_lines(history: Sequence[CompileRecord]) -> list[str]:
     if last.fallback:
         why = _FALLBACKS.get(last.fallback)
         lines.append(f"  not on farm   {last.fallback}{f': {why}' if why else ''}")
+    if root := last.root or _present_root(last):
+        lines.append(f"  root          {root}")
     if last.private:
         lines.append(f"  not shared    {PRIVATE_REASONS.get(last.private, last.private)}")
     if last.duration_ms:
@@ -128,6 +131,17 @@ def explain_lines(history: Sequence[CompileRecord]) -> list[str]:
     if not changes:
         lines.append("    none that hpcc recorded")
     return [*lines, *(f"    {change}" for change in changes)]
+
+
+def _present_root(record: CompileRecord) -> str:
+    """Return the root that a farm's compile of this source would have now; "" without one."""
+    if sys.platform == "win32" or not record.sources:
+        return ""
+    from hpcc.cache.root.project_root import find_project_root
+
+    source, cwd = os.fsencode(record.sources[0]), os.fsencode(record.cwd)
+    root = find_project_root(source, cwd, home_directory())
+    return "" if root is None else f"{os.fsdecode(root.path)} ({root.way})"
 
 
 def changes_between(before: CompileRecord, now: CompileRecord) -> list[str]:

@@ -93,6 +93,8 @@ def _status(args: argparse.Namespace) -> int:
         print(json.dumps(answer, indent=1, sort_keys=True))
         return 0
     lines = _status_lines(answer)
+    if sys.platform != "win32":  # the search there is another one, and needs the daemon's tools
+        lines.append(("root", root_line()))
     if (
         isinstance(answer.get("farm"), dict) and sys.platform != "win32"
     ):  # Windows keeps no records yet
@@ -118,6 +120,20 @@ def _status_lines(answer: dict[str, object]) -> list[tuple[str, str]]:
         ),
         ("farm", _farm_line(answer.get("farm"))),
     ]
+
+
+def root_line() -> str:
+    """Return the root of a project that is built in the current directory."""
+    from hpcc.cache.root.project_root import find_project_root
+    from hpcc.cli.cache.checkout import home_directory
+
+    cwd = os.fsencode(os.path.realpath("."))
+    root = find_project_root(cwd + b"/any.c", cwd, home_directory())
+    if root is None:
+        return (
+            "the directory of each compile: no .hpcc, .git, .hg, .jj or CMake cache above this one"
+        )
+    return f"{os.fsdecode(root.path)} ({root.way})"
 
 
 def _fallbacks() -> str:
