@@ -33,7 +33,7 @@ DEBT: Final = "tools/prose_debt.txt"
 _SENTENCE_CHARS: Final = 20
 _PYTHON_ROOTS: Final = ("src", "testkit", "tools", "bench", "tests")
 _PAGES: Final = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md")
-# Accepted ADRs are never rewritten, and their index quotes their titles.
+# Decisions are records, which are not rewritten for a phrase; their index quotes their titles.
 _OLD_PAGES: Final = "docs/adr/"
 # This file and its test quote every phrase.
 _EXEMPT: Final = ("tools/check_prose.py", "tests/unit/tools/test_check_prose.py")
