@@ -1,4 +1,4 @@
-"""Any program may stand behind hpcc: it runs as it would without, whatever its name."""
+"""hpcc runs any program unchanged, whatever its name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files of a root without a marker may be sent, as git's own answer has it."""
+"""git decides which files of a root without a marker may be sent."""
 
 from __future__ import annotations
 

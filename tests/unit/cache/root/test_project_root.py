@@ -1,4 +1,4 @@
-"""Which directory is the root of a project, and which never is."""
+"""Which directory becomes the root of a project, and which never does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOBODY = 65534
 
 
 class World:
-    """A home directory with a project, none of it real."""
+    """A fake home directory with a project."""
 
     def __init__(self, base: Path) -> None:
         self.home = base / "home"
@@ -114,7 +114,7 @@ def test_a_git_file_that_is_a_pipe_blocks_nothing(world: World) -> None:
 
 
 def test_searches_that_disagree_find_no_root(world: World) -> None:
-    """A repository below the build directory: FetchContent."""
+    """CMake's FetchContent clones a repository below the build directory."""
     (world.project / ".git").mkdir()
     fetched = world.project / "build/_deps/fmt"
     (fetched / ".git").mkdir(parents=True)

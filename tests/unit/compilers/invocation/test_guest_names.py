@@ -1,4 +1,4 @@
-"""What an object of a guest calls the root: the flags for it, and the flags that nothing helps."""
+"""How a guest's object names the root: flags that set the name, and flags that no map covers."""
 
 from __future__ import annotations
 
