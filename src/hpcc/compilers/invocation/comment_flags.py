@@ -1,0 +1,155 @@
+"""Which command lines give the same object whatever the comments say.
+
+This is an allow-list. tests/integration/grammar/test_comment_objects.py asks the compilers below
+with pairs of files. A command line that is not on it uses the bytes of each file.
+
+What the caller must see to: only results with exit status 0 and without a message; the bytes of
+data files (`#embed`, `.incbin`, profiles), of files that GCC may take for twins (`#pragma once`,
+`#import`) and of `#pragma GCC dependency`; and `MAX_GCC_LOCATIONS` in the sum of a compile.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from hpcc.compilers.invocation.invocation import Dialect, Invocation, Language
+from hpcc.compilers.scan.comments import LexMode
+from hpcc.compilers.spec.table import Effect, Flag
+
+PROVED_GCC: Final = frozenset({12, 13, 14})
+PROVED_CLANG: Final = frozenset({14, 17, 19, 22})
+
+_C: Final = re.compile(
+    rb"(?P<c90>c89|c90|iso9899:(?:1990|199409))"
+    rb"|(?P<c23>(?:c|gnu)(?:2x|23))"
+    rb"|(?:c|gnu)(?:9x|99|1x|11|17|18)|iso9899:(?:1999|199x|2011|2017|2018)|gnu(?:89|90)"
+)
+_CXX: Final = re.compile(
+    rb"(?:c|gnu)\+\+(?:98|03|0x|11|(?P<separators>1y|14|1z|17|2a|20|2b|23|2c|26))"
+)
+_HARMLESS: Final = frozenset(
+    {
+        Effect.OUTPUT,
+        Effect.LANGUAGE,
+        Effect.INCLUDE_DIR,
+        Effect.FORCED_INCLUDE,
+        Effect.DEPENDENCY,
+        Effect.COLOUR,
+        Effect.LINK,
+    }
+)
+_HARMLESS_FLAGS: Final = frozenset({"-c", "-D", "-U", "-std=", "--sysroot", "-isysroot"})
+_CHECKS: Final = (
+    rb"(?:address|undefined|leak|thread|alignment|bool|bounds|enum|float-cast-overflow"
+    rb"|float-divide-by-zero|integer-divide-by-zero|nonnull-attribute|null|object-size"
+    rb"|pointer-overflow|return|returns-nonnull-attribute|shift|signed-integer-overflow"
+    rb"|unreachable|vla-bound|vptr|all)"
+)
+# A warning that reads comments or blanks is not on the list, nor is a group that contains one.
+_COMMENT_WARNING: Final = (
+    rb"(?:no-)?(?:error=)?(?:documentation|everything|trailing-whitespace|leading-whitespace"
+    rb"|implicit-fallthrough=[01])"
+)
+_INVISIBLE: Final = re.compile(
+    rb"-O[0123sgz]?|-Ofast|-g0"
+    rb"|-W(?![alp],|" + _COMMENT_WARNING + rb")[A-Za-z0-9+=-]*|-w|-pedantic|-pedantic-errors"
+    rb"|-Wp,-MM?D,[^,]+|-Wp,-[DU][A-Za-z_]\w*(?:=\w*)?|-Wa,--noexecstack"
+    rb"|--std=[a-z0-9+:]+|--sysroot=.*|-ansi|-undef|-pipe|-pg|-pthread|-Qunused-arguments"
+    rb"|-nostdinc|-nostdinc\+\+"
+    rb"|-m(?:32|64|x32|arch=native)|-m(?:arch|cpu|tune|abi|fpu|float-abi|cmodel|fpmath)=[\w.+-]+"
+    rb"|-m(?:no-)?(?:mmx|sse[1-4.a-c]*|ssse3|avx2?|avx512[a-z0-9]+|fma|f16c|bmi2?|popcnt|aes|pclmul"
+    rb"|red-zone|80387|omit-leaf-frame-pointer|general-regs-only|shstk|fentry|record-mcount)"
+    rb"|-f(?:PIC|pic|PIE|pie|no-pic|no-pie)"
+    rb"|-f(?:no-)?(?:common|exceptions|rtti|strict-aliasing|omit-frame-pointer|wrapv|permissive"
+    rb"|builtin(?:-\w+)?|function-sections|data-sections|unwind-tables|math-errno|plt|inline"
+    rb"|asynchronous-unwind-tables|fast-math|unroll-loops|signed-char|unsigned-char|short-enums"
+    rb"|visibility-inlines-hidden|delete-null-pointer-checks|trapping-math|signed-zeros|ident"
+    rb"|stack-protector(?:-strong|-all)?|stack-clash-protection|strict-overflow|jump-tables"
+    rb"|optimize-sibling-calls|tree-vectorize|merge-constants|threadsafe-statics|freestanding"
+    rb"|semantic-interposition|sized-deallocation|char8_t|coroutines|concepts|gnu89-inline"
+    rb"|inline-functions|allow-store-data-races|zero-initialized-in-bss|conserve-stack"
+    rb"|diagnostics-show-option|short-wchar|finite-math-only|associative-math|reciprocal-math)"
+    rb"|-f(?:align-(?:functions|jumps|loops|labels)|strict-flex-arrays|message-length|max-errors"
+    rb"|template-depth|constexpr-depth|template-backtrace-limit)=\d+"
+    rb"|-f(?:visibility|cf-protection|trivial-auto-var-init|tls-model|excess-precision|fp-contract"
+    rb"|patchable-function-entry|zero-call-used-regs)=[\w,-]+"
+    rb"|-fcf-protection|-f(?:debug|file|macro)-prefix-map=.*"
+    rb"|-f(?:no-)?sanitize(?:-recover|-trap)?=" + _CHECKS + rb"(?:," + _CHECKS + rb")*",
+    re.DOTALL,
+)
+_GCC_DEBUG: Final = re.compile(
+    rb"-g|-g(?:gdb)?[0-3]?|-gdwarf|-gdwarf-[2-5]|-gno-record-gcc-switches"
+)
+# With DWARF 5 Clang writes an MD5 of each file's bytes into its line tables.
+_CLANG_DEBUG: Final = re.compile(rb"-g[123]?|-gdwarf-4")
+
+
+def comments_are_invisible(
+    invocation: Invocation, *, is_clang: bool, major: int, has_hidden_flags: bool
+) -> bool:
+    """Return whether the object cannot depend on the text of comments.
+
+    `has_hidden_flags`: the driver reads flags from a configuration file or a specs file.
+    """
+    mode = lex_mode(invocation, is_clang=is_clang, major=major, has_hidden_flags=has_hidden_flags)
+    return mode is not None
+
+
+def lex_mode(
+    invocation: Invocation, *, is_clang: bool, major: int, has_hidden_flags: bool
+) -> LexMode | None:
+    """Return how `comment_free` must read the files of a compile; None if it may not be used."""
+    if has_hidden_flags or invocation.dialect is not Dialect.GNU:
+        return None
+    if major not in (PROVED_CLANG if is_clang else PROVED_GCC):
+        return None
+    flags = invocation.flags
+    if not all(_is_invisible(flag, is_clang=is_clang) for flag in flags):
+        return None
+    return None if is_clang and _has_hash(flags) else _mode(invocation, is_clang=is_clang)
+
+
+def _is_invisible(flag: Flag, *, is_clang: bool) -> bool:
+    if flag.spec.effect in _HARMLESS or flag.spec.spelling in _HARMLESS_FLAGS:
+        return True
+    if len(flag.raw) != 1:
+        return False
+    debug = _CLANG_DEBUG if is_clang else _GCC_DEBUG
+    argument = flag.raw[0]
+    return _INVISIBLE.fullmatch(argument) is not None or debug.fullmatch(argument) is not None
+
+
+def _has_hash(flags: tuple[Flag, ...]) -> bool:
+    """Return whether Clang may write a hash of each file into its debug information."""
+    debug = {f.raw[0] for f in flags if f.spec.spelling == "-g" and f.raw[0] != b"-g0"}
+    return bool(debug) and b"-gdwarf-4" not in debug
+
+
+def _mode(invocation: Invocation, *, is_clang: bool) -> LexMode | None:
+    standards = [s for f in invocation.flags if (s := _standard(f)) is not None]
+    standard = standards[-1] if standards else None
+    is_c = invocation.language is Language.C
+    if not is_c and invocation.language is not Language.CXX:
+        return None
+    if standard is None:  # since GCC 5 and Clang 14: C17 and at least C++14
+        return LexMode(
+            has_line_comments=True, has_digit_separators=not is_c, has_doc_comments=is_clang
+        )
+    if standard == b"ansi":
+        standard = b"c90" if is_c else b"c++98"
+    match = (_C if is_c else _CXX).fullmatch(standard)
+    if match is None:
+        return None
+    found = match.groupdict()
+    return LexMode(
+        has_line_comments=not found.get("c90"),
+        has_digit_separators=bool(found.get("c23") or found.get("separators")),
+        has_doc_comments=is_clang,
+    )
+
+
+def _standard(flag: Flag) -> bytes | None:
+    if flag.spec.spelling in {"-std=", "--std="}:
+        return flag.value
+    return b"ansi" if flag.spec.spelling == "-ansi" else None

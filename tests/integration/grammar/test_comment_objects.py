@@ -1,0 +1,120 @@
+"""Files that differ in the text of comments only give the same object; others show why they may not.
+
+The pairs are drawn at random. `HPCC_HYPOTHESIS=soak` draws ten times as many.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hpcc.compilers.gnu.invocation import read_invocation
+from hpcc.compilers.invocation.comment_flags import lex_mode
+from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.scan.comments import LexMode, comment_free
+from hpcc_testkit.cache.commented import filled, template
+from hpcc_testkit.suite.examples import examples
+from hpcc_testkit.suite.sampling import seed_of
+
+_MODES = [
+    ("c", "c89"),
+    ("c", "gnu89"),
+    ("c", "c99"),
+    ("c", "gnu17"),
+    ("c", "c2x"),
+    ("c++", "gnu++98"),
+    ("c++", "c++98"),
+    ("c++", "c++11"),
+    ("c++", "gnu++17"),
+    ("c++", "c++20"),
+]
+_FLAGS = {
+    "warnings": "-O2 -Wall -Wextra -Werror",
+    "debug": "-O1 -g",
+    "macros": "-g3",
+    "sanitizers": "-O1 -fsanitize=undefined,address",
+}
+# Not every release of the distribution has these.
+_OTHERS = ("gcc-12", "gcc-13", "clang-14", "clang-17")
+_COMPILERS = ("gcc-14", "clang-19", *filter(shutil.which, _OTHERS))
+
+
+def _mode(compiler: str, language: str, flags: list[str]) -> LexMode:
+    family, _, major = compiler.partition("-")
+    source = b"x.c" if language == "c" else b"x.cc"
+    arguments = (*(f.encode() for f in flags), b"-c", source)
+    parsed = read_invocation(family.encode(), arguments)
+    assert isinstance(parsed, Invocation)
+    mode = lex_mode(parsed, is_clang=family == "clang", major=int(major), has_hidden_flags=False)
+    assert mode is not None
+    return mode
+
+
+def _compile(compiler: str, language: str, flags: list[str], source: bytes, cwd: Path) -> bytes:
+    """Return the object's bytes after the exit status and all messages."""
+    program = (
+        compiler if language == "c" else compiler.replace("gcc", "g++").replace("clang", "clang++")
+    )
+    name = "x.c" if language == "c" else "x.cc"
+    (cwd / name).write_bytes(source)
+    (cwd / "x.o").unlink(missing_ok=True)
+    done = subprocess.run(
+        [program, *flags, "-c", name, "-o", "x.o"],
+        cwd=cwd,
+        capture_output=True,
+        env={**os.environ, "LC_ALL": "C"},
+        check=False,
+    )
+    object_bytes = (cwd / "x.o").read_bytes() if done.returncode == 0 else b""
+    return b"%d %s" % (done.returncode, done.stderr) + object_bytes
+
+
+@pytest.mark.parametrize("name", _FLAGS)
+@pytest.mark.parametrize("compiler", _COMPILERS)
+def test_files_with_one_form_give_one_object(compiler: str, name: str, tmp_path: Path) -> None:
+    chance = random.Random(f"{seed_of(os.environ)}-{compiler}-{name}")
+    modes = [m for m in _MODES if m[0] == "c" or compiler != "gcc-13" or shutil.which("g++-13")]
+    for language, standard in chance.sample(modes, min(len(modes), examples(3))):
+        dwarf = ["-gdwarf-4"] if compiler.startswith("clang") and "-g" in _FLAGS[name] else []
+        flags = [*_FLAGS[name].split(), *dwarf, f"-std={standard}"]
+        mode = _mode(compiler, language, flags)
+        text = template(language, standard)
+        first = filled(text, chance)
+        form = comment_free(first, mode)
+        assert form is not None
+        assert form != first
+        expected = _compile(compiler, language, flags, first, tmp_path)
+        assert expected.startswith(b"0 \x7fELF"), expected[:400]
+        for source in (form, *(filled(text, chance) for _ in range(examples(1)))):
+            assert comment_free(source, mode) == form
+            assert _compile(compiler, language, flags, source, tmp_path) == expected, (
+                first,
+                source,
+            )
+
+
+def test_what_stays_in_a_form_can_be_seen(tmp_path: Path) -> None:
+    """The blanks of a line inside a comment decide a warning, so they are in the form."""
+    flags = ["-Wmisleading-indentation", "-Werror"]
+    mode = _mode("gcc-14", "c", flags)
+    source = b"void g(void);\nvoid f(int a) {\n  if (a)\n    g();\n%s\n    g();\n}\n"
+    results = []
+    for comment in (b"    // one", b"// one"):
+        form = comment_free(source % comment, mode)
+        assert form == (source % comment).replace(b" one", b"")
+        results.append(_compile("gcc-14", "c", flags, source % comment, tmp_path))
+    assert results[0].startswith(b"1 ")
+    assert results[1].startswith(b"0 \x7fELF")
+
+
+def test_clang_shows_the_bytes_of_a_file_in_dwarf_5(tmp_path: Path) -> None:
+    one, two = (
+        _compile("clang-19", "c", ["-gdwarf-5"], b"int a; // " + word + b"\n\n", tmp_path)
+        for word in (b"one", b"two")
+    )
+    assert one != two

@@ -1,0 +1,219 @@
+"""Which comments lose their text, and for which files there is no such form."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcc.compilers.scan.comments import (
+    MAX_GCC_LOCATIONS,
+    MAX_LINE_BYTES,
+    LexMode,
+    comment_free,
+    gcc_locations,
+)
+
+C90 = LexMode(has_line_comments=False, has_digit_separators=False, has_doc_comments=False)
+C17 = LexMode(has_line_comments=True, has_digit_separators=False, has_doc_comments=False)
+CXX20 = LexMode(has_line_comments=True, has_digit_separators=True, has_doc_comments=False)
+CLANG = LexMode(has_line_comments=True, has_digit_separators=True, has_doc_comments=True)
+
+_END = b"\nend;\n"
+
+_EQUAL = [
+    (b"f(); // one", b"f(); // two"),
+    (b"f();// one", b"f();\t // two"),
+    (b"f(); /* one */", b"f();   /* two, longer */"),
+    (b"f(); /* one\n * x */", b"f(); /* other text\n * more text */"),
+    (b"/* one\n\t\n   two */", b"/*\n\t\n   3 */"),
+    (b"    // one", b"    // two"),
+    (b"#define A 1 // one", b"#define A 1 // two"),
+    (b"#define A 1 /* one\n b */", b"#define A 1 /* two\n c */"),
+    (b'#include <a/b.h> // "one"', b'#include <a/b.h> // "two"'),
+    (b'#include "a//b.h" // one', b'#include "a//b.h" // two'),
+    (b"#if 0 // one\n#endif", b"#if 0 // two\n#endif"),
+    (b"x = '\\''; // one", b"x = '\\''; // two"),
+    (b'x = "/*"; // one', b'x = "/*"; // two'),
+    (b'x = R"(a//b)"; // one', b'x = R"(a//b)"; // two'),
+    (b'x = fooR"a(b"; // one', b'x = fooR"a(b"; // two'),
+    (b"#define A \\\n  1 // one", b"#define A \\\n  1 // two"),
+    (b"S(a // one\n+b)", b"S(a // two\n+b)"),
+    (b"a / // one", b"a / // two"),
+    (b"x; // a ' quote", b'x; // a " quote'),
+    (b"x; // # if 0", b"x; // # endif"),
+]
+
+
+@pytest.mark.parametrize(("one", "two"), _EQUAL)
+def test_a_comment_at_the_end_of_a_line_may_have_any_text(one: bytes, two: bytes) -> None:
+    result = comment_free(one + _END, CXX20)
+    assert result is not None
+    assert result == comment_free(two + _END, CXX20)
+
+
+_DIFFERENT = [
+    # The column of a token behind it, and its blanks.
+    (b"/* one */ f();", b"/* other */ f();"),
+    (b"/* one */ f();", b"/*\tone*/ f();"),
+    (b"/*\n one */ f();", b"/*\n two */ f();"),
+    (b"S(a/**/+b)", b"S(a+b)"),
+    (b"#define A 1 /* one */ + 2", b"#define A 1 /* two */ + 2"),
+    (b"x /* one */ \\\n y", b"x /* two */ \\\n y"),
+    (b"x /* one */ \f", b"x /* two */ \f"),
+    # Its place, its kind, and whether it is there.
+    (b"f(); // one", b"f();"),
+    (b"f(); // one", b"f(); /* one */"),
+    (b"  // one", b"    // one"),
+    (b"/*\n one */", b"/*\n    one */"),
+    (b"/*\n one */", b"/*\n */"),
+    (b"/*\n\t */", b"/*\n        */"),
+    (b"/*\n*/", b"/*\n\n*/"),
+    # Blanks where no comment is.
+    (b"f(); ", b"f();"),
+    # Comments that compilers read.
+    *((b"f(); // " + word, b"f(); // one") for word in (b"FALLTHRU", b"Fall", b"lint", b"ELSE", b"@p")),
+    (b"f(); /* break */", b"f(); /* brake */"),
+    (b"f(); // a /* b", b"f(); // a * b"),
+    (b"f(); // a\fb", b"f(); // a b"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "two"), _DIFFERENT)
+def test_what_a_compiler_can_see_stays_in_the_result(one: bytes, two: bytes) -> None:
+    first, second = comment_free(one + _END, CXX20), comment_free(two + _END, CXX20)
+    assert first is not None
+    assert second is not None
+    assert first != second
+
+
+@pytest.mark.parametrize("tail", [b"// one", b"// one\n", b"/* one */\n", b"/* one\n */ \t\n"])
+def test_the_last_line_keeps_its_comment_since_the_end_of_the_file_has_a_column(
+    tail: bytes,
+) -> None:
+    assert comment_free(b"f(); " + tail, CXX20) == b"f(); " + tail
+
+
+_UNCLEAR = [
+    # Bytes that only some compilers read as text, and ends of lines that only some of them see.
+    b"f(); // \xc3\xa9",
+    b'x = "\xe9";',
+    b"\xef\xbb\xbff(); // one",
+    b"f(); // one\rg();",
+    b"f(); // one\r\n",
+    b"f(); // one\0",
+    b"f(); // one\x1a",
+    # Splices and trigraphs.
+    b"f(); // one\\\ng();",
+    b"f(); // one\\ \ng();",
+    b"f(); // \\param",
+    b"/* a *\\\n/ f();",
+    b"f(); // one??/\ng();",
+    b"??=define A // one",
+    b"a ??' b // one",
+    b"f() /\\\n/ one",
+    b"f() \\ \n // one",
+    b'R\\\n"(" // one',
+    b'x = "a\\\nb"; // one',
+    b"x \\y // one",
+    # Quotes without an end, and prose.
+    b"#if 0\ndon't // one\n#endif",
+    b"#if 0\ndon't and isn't // one\n#endif",
+    b'#error "one // two',
+    b"x = ''; // one",
+    b"x = 'ab' 'c // d",
+    b"foo'a' // one",
+    # Raw strings that a compiler without them reads otherwise.
+    b'x = R"(a"b)"; // one',
+    b'x = LR"(a\\)"; // one',
+    b'x = R"(\n)"; // one',
+    b'x = u8R"(\'"\')"; // one',
+    # Names of headers.
+    b"#include <a//b>",
+    b"#include <a/*b> // */",
+    b"#include <it's> // one's>",
+    b'#include "a\\" // one "',
+    b"#if __has_include(<a//b>)\n#endif",
+    b"#if 1 && \\\n  HAS(<a//b>)\n#endif",
+    b"%: include <a//b>",
+    b"/* a */ #include <a//b>",
+    b"/* a */ \\\n#include <a//b>",
+    b" \\\n#include <a//b>",
+    b"# \\\n include <a//b>",
+    b"#if /* one\n */ HAS(<a//b>)\n#endif",
+    b"#if HAS /* one\n */ (2)\n#endif",
+    b"import <a//b>;",
+    # No end.
+    b"f(); /* one",
+    b"x" * MAX_LINE_BYTES + b"; // one",
+]
+
+
+@pytest.mark.parametrize("text", _UNCLEAR)
+def test_a_file_that_could_be_read_in_two_ways_has_no_form(text: bytes) -> None:
+    assert comment_free(text + _END + b"// more\n\n", CXX20) is None
+
+
+def test_two_slashes_are_no_comment_in_c90() -> None:
+    assert comment_free(b"x = 4 //**/ 2\n;\n\n", C90) is None
+    assert comment_free(b"x = 4; /* // one */" + _END, C90) == b"x = 4; /* */" + _END
+    assert comment_free(b"x = 4 //**/ 2" + _END, C17) == b"x = 4 //" + _END
+
+
+def test_a_quote_in_a_number_is_clear_only_with_digit_separators() -> None:
+    text = b"x = 1'000'000 + 0xf'f; // one" + _END
+    assert comment_free(text, CXX20) == text.replace(b" one", b"")
+    assert comment_free(text, C17) is None
+    assert comment_free(b"x = a'1; // one" + _END, CXX20) is None
+
+
+@pytest.mark.parametrize("mark", [b"/// ", b"//! ", b"//< ", b"/** ", b"/*! ", b"/*< "])
+def test_clang_may_warn_about_documentation_so_it_keeps_its_text(mark: bytes) -> None:
+    end = b" */" if mark[1:2] == b"*" else b""
+    text = b"f(); " + mark + b"one" + end + _END
+    assert comment_free(text, CLANG) == text
+    assert comment_free(text, CXX20) != text
+
+
+def test_a_long_table_of_lines_has_a_bound_of_locations() -> None:
+    assert gcc_locations(b"int a;\n" * 10) == 11 << 12
+    assert gcc_locations(b" " * 90 + b"\n") == 2 << 13
+    assert gcc_locations(b"\n" * 200_000) > MAX_GCC_LOCATIONS
+
+
+_PIECES = st.sampled_from(
+    [
+        b"a", b"R", b"u8", b"L", b"1", b"1'0", b" ", b"  ", b"\t", b"\n", b"\n", b"\\\n", b" \\\n", b"\\",
+        b'"', b'"s"', b"'", b"'c'", b"/", b"*", b"//", b"/*", b"*/", b"// one\n", b"/* one */\n",
+        b"/* a\n b */\n", b"#", b"#if", b"#include ", b"<", b">", b"??/", b"(", b")", b'R"(', b')"', b"@",
+        b"fall", b"\f", b";", b"\r",
+    ]
+)  # fmt: skip
+_TEXTS = st.lists(_PIECES, max_size=40).map(b"".join)
+
+
+@given(_TEXTS, st.sampled_from([C90, C17, CXX20, CLANG]))
+def test_the_result_is_its_own_result_and_has_the_same_lines(text: bytes, mode: LexMode) -> None:
+    result = comment_free(text, mode)
+    if result is not None:
+        assert comment_free(result, mode) == result
+        assert result.count(b"\n") == text.count(b"\n")
+        for one, two in zip(text.split(b"\n"), result.split(b"\n"), strict=True):
+            assert two == one or b"/" in two or b"." in two
+
+
+@given(st.binary(max_size=200), st.sampled_from([C90, CXX20]))
+def test_any_bytes_have_an_answer(data: bytes, mode: LexMode) -> None:
+    comment_free(data, mode)
+
+
+_SLOW = (
+    b"#<", b"#\\\n", b"#if <a\\\n", b"<\\\n", b"/*", b'R"(', b"'a", b"<//", b"/**/", b"a'1", b" \\\n",
+    b"/* \n#", b"import ", b" \\\n/*\n*/a", b"/*\n*/ ", b"# ", b"?",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", _SLOW)
+def test_a_hostile_file_takes_no_longer_than_another(piece: bytes) -> None:
+    for text in (piece, piece + b"\n", b"#if 1 \\\n" + piece):
+        comment_free(b"\n" + text * (300_000 // len(text)) + b"\n/", CXX20)
