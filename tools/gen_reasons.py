@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hpcc.core.reasons.bypass import BypassReason
 from hpcc.core.reasons.closure import ClosureReason
+from hpcc.core.reasons.debts import debt_of
 from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.core.reasons.private import PrivateReason
 from hpcc.core.reasons.reason import PAGE, Reason
@@ -32,8 +33,9 @@ HEAD = """\
 # Why a compile was not cached
 
 `hpcc stats` counts each compile that the cache did not serve with one word, and `hpcc explain
-FILE` shows it for one file. This page explains what each word means and what you can do. The
-words are stable."""
+FILE` shows it for one file. Both name the file and line, or the
+flag, of the last refusal. This page explains what each word means and what you can do, what the
+reason costs, how hpcc settles it and what remains. The words are stable."""
 
 SECTIONS = (
     Section(
@@ -97,12 +99,15 @@ Clang takes by itself with `-fsanitize=`, specs files that only add flags, progr
 
 def row(reason: Reason) -> str:
     meaning = f"{reason.text}. {reason.detail}".rstrip() if reason.detail else reason.text
-    return f'| <a id="{reason.anchor_id}"></a>`{reason}` | {meaning} | {reason.remedy} |'
+    debt = debt_of(reason)
+    debts = f"{debt.cost} | {debt.settled} | {debt.remains}"
+    return f'| <a id="{reason.anchor_id}"></a>`{reason}` | {meaning} | {reason.remedy} | {debts} |'
 
 
 def rendered_section(section: Section) -> str:
     prefix = next(iter(section.kind)).prefix
-    rows = ["| reason | because | what to do |", "| --- | --- | --- |"]
+    rows = ["| reason | because | what to do | cost | how it is settled | what remains |"]
+    rows.append("| --- |" + " --- |" * 5)
     rows += [row(reason) for reason in sorted(section.kind)]
     parts = [f"## {section.title}: `{prefix}.REASON`", section.before, "\n".join(rows)]
     return "\n\n".join([*parts, section.after] if section.after else parts)

@@ -33,7 +33,7 @@ from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.outputs import read_output
 from hpcc.cache.base.path_stability import check_places, note_places
-from hpcc.cache.base.uncacheable import UncacheableError
+from hpcc.cache.base.uncacheable import UncacheableError, absolute
 from hpcc.cache.host.identity import Compilers
 from hpcc.cache.inputs.closure import find_closure
 from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
@@ -45,6 +45,7 @@ from hpcc.cache.inputs.embedded_files import (
     watched_names,
 )
 from hpcc.cache.inputs.flag_inputs import with_files_of_flags
+from hpcc.cache.inputs.where import find_culprit
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.key.share import Sharing
 from hpcc.cache.results.hits import Hits
@@ -141,10 +142,13 @@ class LocalCache:
             if pending.way is Way.HEADERS:
                 headers = pending.prepared.family.strip_headers(report.stderr)
                 shown = headers.stderr
-            self._record(pending, self._store(pending, report, headers), pending.missed)
+            outcome = self._store(pending, report, headers)
+            # A result that is not kept is counted under the reason for that, not as a miss.
+            self._counters.add(f"missed.{pending.missed}")
+            self._record(pending, outcome, pending.missed)
         except UncacheableError as error:
             self._counters.add(f"uncacheable.{error.reason}")
-            self._record(pending, "uncacheable", error.reason)
+            self._record(pending, "uncacheable", error.reason, self._culprit(pending, error))
         finally:
             self.abandon(pending)
         return shown
@@ -168,7 +172,6 @@ class LocalCache:
         if not lists:
             self._scratch.put_back(listing)
         missed = self._why_missed(prepared)
-        self._counters.add(f"missed.{missed}")
         if prepared.marker_status.reason:
             self._counters.add(f"private.{prepared.marker_status.reason}")
         fallback = self._records.fallback()
@@ -216,6 +219,7 @@ class LocalCache:
         started = pending.started_ns
         depfile = self._read_depfile(prepared, started)
         files = self._files_read(pending, depfile, headers)
+        pending.files = tuple(absolute(prepared.cwd, name) for name in files)
         data = read_output(prepared.output, started_ns=started, limit=self._max_output_bytes)
         if data is None:
             raise UncacheableError(UncacheableReason.OUTPUT_UNREADABLE)
@@ -293,7 +297,14 @@ class LocalCache:
         except OSError as error:
             raise UncacheableError(UncacheableReason.SEARCH_PATH) from error
 
-    def _record(self, pending: Pending, outcome: str, reason: str) -> None:
+    def _culprit(self, pending: Pending, error: UncacheableError) -> str:
+        prepared = pending.prepared
+        files = (prepared.source, *pending.files)
+        arguments = prepared.invocation.arguments
+        found = find_culprit(self._memo, error.reason, files, arguments, pending.started_ns)
+        return "" if found is None else str(found)
+
+    def _record(self, pending: Pending, outcome: str, reason: str, culprit: str = "") -> None:
         self._records.compiled(
             pending.prepared,
             outcome,
@@ -301,6 +312,7 @@ class LocalCache:
             private=pending.private,
             started_ns=pending.started_ns,
             reason=reason,
+            culprit=culprit,
             fallback=pending.fallback,
         )
 

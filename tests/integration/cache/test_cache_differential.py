@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from hpcc.cache.cache import Cache
+from hpcc.cache.results.records_read import read_records
+from hpcc.config.paths import Paths
 from hpcc_testkit.cache.compiles import FakeLauncher, run_bare
 
 _ENDINGS = (".o", ".d", ".P")
@@ -364,6 +366,28 @@ def test_what_no_header_list_shows_is_not_kept(
     for _ in range(2):
         assert launcher.compile(*argv).answer == "run"
     assert cache.counters()[f"uncacheable.{reason}"] == 2
+
+
+def test_a_refused_result_is_recorded_with_its_line_and_is_not_counted_as_a_new_command(
+    launcher: FakeLauncher, cache: Cache, project: Any, paths: Paths
+) -> None:
+    project.write("src/odd.h", "int i;\nconst char *d =\n  __TIMESTAMP__;\n")
+    project.write("src/odd.c", '#include "odd.h"\n')
+    project.settle()
+    for _ in range(2):
+        assert launcher.compile("gcc", "-c", "src/odd.c", "-o", "odd.o").answer == "run"
+    counted = cache.counters()
+    assert counted["uncacheable.timestamp"] == 2
+    assert not [name for name in counted if name.startswith("missed.")]
+    record = read_records(os.fspath(paths.cache))[-1]
+    place = f"{project.directory}/src/odd.h:3"
+    assert (record.outcome, record.culprit) == ("uncacheable", f"{place}: __TIMESTAMP__;")
+    # Once the reason is gone, the command counts as one without a result.
+    project.write("src/odd.h", "int i;\n")
+    project.settle()
+    launcher.compile("gcc", "-c", "src/odd.c", "-o", "odd.o")
+    assert cache.counters()["missed.new-command"] == 1
+    assert not read_records(os.fspath(paths.cache))[-1].culprit
 
 
 def test_a_directive_that_macros_make_is_not_kept(

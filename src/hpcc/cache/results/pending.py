@@ -38,6 +38,7 @@ class Pending:
     key: bytes
     private: str
     is_compiled: bool = False  # the compiler ended with status 0
+    files: tuple[bytes, ...] = ()  # absolute paths of what it read, once they are known
 
 
 def signature_or_none(path: bytes) -> Signature | None:

@@ -60,6 +60,7 @@ class Note(NamedTuple):
     fallback: str = ""
     private: str = ""
     root: str = ""
+    culprit: str = ""
 
 
 class Records:
@@ -96,17 +97,18 @@ class Records:
         fallback: str = "",
         private: str = "",
         root: str = "",
+        culprit: str = "",
     ) -> None:
         """Note a compile that ran, here or on a farm.
 
         `private` says why no other checkout gets its result, `started_ns` when it began, `root`
-        which root a farm's compile had.
+        which root a farm's compile had, `culprit` which file and line the reason is about.
         """
         duration_ms = max(0, time.time_ns() - started_ns) // 1_000_000
         self._pending.append(
             Note(
                 time.time(), outcome, prepared.request, prepared, reason, key, image, duration_ms,
-                fallback, private, root,
+                fallback, private, root, culprit,
             )
         )  # fmt: skip
 
@@ -255,6 +257,7 @@ def _record_table(note: Note) -> dict[str, object]:
         ("fallback", note.fallback),
         ("private", note.private),
         ("root", note.root),
+        ("culprit", note.culprit),
         ("ms", note.duration_ms),
     ):
         if value:

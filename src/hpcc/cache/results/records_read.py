@@ -12,6 +12,7 @@ from hpcc.cache.results.records import FILE_NAME, MAX_FILE_BYTES, OLD_NAME, RECO
 
 # One batch may exceed the limit of a file.
 _MAX_READ_BYTES: Final = 4 * MAX_FILE_BYTES
+_NOT_OF_HITS: Final = frozenset({"reason", "fallback", "ms", "culprit"})
 _LINE_ITEMS: Final = {"f": 5, "c": 4, "h": 3}
 
 
@@ -20,9 +21,10 @@ class CompileRecord:
     """One compile. `files` maps each input's path to its SHA-256 in hex; empty if unknown.
 
     `outcome`: `hit.local`, `hit.remote`, `miss.local`, `miss.remote.executed`,
-    `miss.remote.cached`, `miss.failed`, `uncacheable` or `bypass`; `reason` says why. `private`
-    says why the result is not shared with other checkouts; it is also "" without a marker. `root`
-    is the project's root of a compile that a farm did, with the way it was found.
+    `miss.remote.cached`, `miss.failed`, `uncacheable` or `bypass`; `reason` says why, `culprit`
+    which file and line it is about. `private` says why the result is not shared with other
+    checkouts; it is also "" without a marker. `root` is the project's root of a compile that a farm
+    did, with the way it was found.
     """
 
     at: float
@@ -31,6 +33,7 @@ class CompileRecord:
     fallback: str
     private: str = ""
     root: str = ""
+    culprit: str = ""
     output: str
     sources: tuple[str, ...]
     argv: tuple[str, ...]
@@ -76,7 +79,7 @@ def read_records(cache_directory: str) -> list[CompileRecord]:
                 records.append(_record(at, table, files))
             case ["h", str(name), int() | float() as at] if name in known:
                 table = {**known[name], "outcome": "hit." + _kind(known[name])}
-                table = {k: v for k, v in table.items() if k not in {"reason", "fallback", "ms"}}
+                table = {k: v for k, v in table.items() if k not in _NOT_OF_HITS}
                 records.append(_record(at, table, files))
             case _:
                 continue
@@ -99,6 +102,7 @@ def _record(
         fallback=_text(table, "fallback"),
         private=_text(table, "private"),
         root=_text(table, "root"),
+        culprit=_text(table, "culprit"),
         output=_text(table, "output"),
         sources=_texts(table, "sources"),
         argv=_texts(table, "argv"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hpcc.cli.cache.checkout import PRIVATE_REASONS, home_directory
+from hpcc.cli.cache.refusal import explained
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, HpccError, IntegrityError, NotFoundError
@@ -110,7 +111,9 @@ def explain_lines(history: Sequence[CompileRecord]) -> list[str]:
         f"{last.output or ' '.join(last.sources)}",
         f"  last compile  {_when(last.at)}: {_OUTCOMES.get(last.outcome, last.outcome)}",
     ]
-    if last.reason:
+    refusal = explained(last)
+    lines += refusal
+    if last.reason and not refusal:
         lines.append(f"  because       {_MISSED.get(last.reason, last.reason)}")
     if last.fallback:
         why = _FALLBACKS.get(last.fallback)

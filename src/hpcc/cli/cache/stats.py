@@ -8,14 +8,22 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hpcc.cli.cache.checkout import PRIVATE_REASONS
+from hpcc.cli.cache.refusal import latest_refusals, summed_up
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, NotFoundError
+from hpcc.core.reasons.bypass import BypassReason
+from hpcc.core.reasons.fallback import FallbackReason
+from hpcc.core.reasons.reason import Reason
+from hpcc.core.reasons.uncacheable import UncacheableReason
 from hpcc.files.whole import Sync, write_whole
 from hpcc.ports import SystemClock
+
+if TYPE_CHECKING:
+    from hpcc.cache.results.records_read import CompileRecord
 
 _BASELINE: Final = "stats-baseline.json"
 _GAUGES: Final = frozenset({"since", "store.size_bytes", "store.entries"})
@@ -37,17 +45,9 @@ _MISSES: Final = (
 )
 
 _MISSED: Final = {
-    "new-command": "never compiled with this command",
+    "new-command": "this command had no result yet",
     "inputs-changed": "a source or header changed",
     "evicted": "the result had been removed",
-}
-_BYPASSED: Final = {
-    "link": "no compile of one source to an object (-c)",
-    "multiple-sources": "several sources in one command",
-    "linker-input": "given objects or libraries",
-    "unknown-flag": "a flag hpcc does not know",
-    "no-source": "no source in the command",
-    "pch": "precompiled headers",
 }
 _UNASKED: Final = {
     "no-daemon": "no daemon was running and it could not be started",
@@ -124,8 +124,15 @@ def _stats(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(counts, indent=1, sort_keys=True))
         return 0
-    print("\n".join(stats_lines(counts, load_settings(paths.config_file).cache.max_size_bytes)))
+    limit = load_settings(paths.config_file).cache.max_size_bytes
+    print("\n".join(stats_lines(counts, limit, _refusals(paths))))
     return 0
+
+
+def _refusals(paths: Paths) -> dict[str, CompileRecord]:
+    from hpcc.cache.results.records_read import read_records  # late: as below
+
+    return latest_refusals(read_records(os.fspath(paths.cache)))
 
 
 def _current(paths: Paths) -> dict[str, int]:
@@ -180,8 +187,13 @@ def _write_baseline(paths: Paths, counts: dict[str, int]) -> None:
         raise CallerError(f"cannot write in {paths.cache}: {error.strerror}") from error
 
 
-def stats_lines(counts: dict[str, int], max_size_bytes: int) -> list[str]:
-    """Render the counters for a person."""
+def stats_lines(
+    counts: dict[str, int],
+    max_size_bytes: int,
+    refusals: Mapping[str, CompileRecord] | None = None,
+) -> list[str]:
+    """Render the counters for a person. `refusals` are the last refused compiles by counter."""
+    refusals = refusals or {}
     hits = sum(counts.get(name, 0) for name, _ in _HITS)
     misses = sum(counts.get(name, 0) for name, _ in _MISSES)
     began = counts.get("since", 0)
@@ -195,10 +207,14 @@ def stats_lines(counts: dict[str, int], max_size_bytes: int) -> list[str]:
     lines.append(f"{'misses':<12}{misses}")
     lines += _rows([(text, counts.get(name, 0)) for name, text in _MISSES])
     lines += _section(counts, "missed.", "reasons of misses", _MISSED)
-    lines += _section(counts, "uncacheable.", "compiled, but the result was not kept", {})
+    title = "compiled, but the result was not kept"
+    lines += _section(counts, "uncacheable.", title, _texts(UncacheableReason), refusals=refusals)
     lines += _section(counts, "private.", "not shared with other checkouts", PRIVATE_REASONS)
-    lines += _section(counts, "fallback.", "compiled here instead of on the farm", {})
-    lines += _section(counts, "bypass.", "not for the cache: the compiler ran unchanged", _BYPASSED)
+    lines += _section(
+        counts, "fallback.", "compiled here instead of on the farm", _texts(FallbackReason)
+    )
+    title = "not for the cache: the compiler ran unchanged"
+    lines += _section(counts, "bypass.", title, _texts(BypassReason), refusals=refusals)
     lines += _section(counts, "launcher.", "compiled without asking the daemon", _UNASKED)
     lines += _section(counts, "front.", "not even looked up", {}, leave_out=_FRONT_TOTALS)
     for name, title in _ODD:
@@ -229,11 +245,21 @@ def _section(
     words: Mapping[str, str],
     *,
     leave_out: frozenset[str] = frozenset(),
+    refusals: Mapping[str, CompileRecord] | None = None,
 ) -> list[str]:
+    """Return a title and a row for each counter. With `refusals`, place and remedy follow a row."""
     rows = [(n.removeprefix(prefix), v) for n, v in counts.items() if n.startswith(prefix) and v]
-    rows = [(f"{n}: {words[n]}" if n in words else n, v) for n, v in rows if n not in leave_out]
-    rows.sort(key=lambda row: (-row[1], row[0]))
-    return [title, *_rows(rows)] if rows else []
+    rows = sorted((row for row in rows if row[0] not in leave_out), key=lambda r: (-r[1], r[0]))
+    lines = [title] if rows else []
+    for name, value in rows:
+        lines += _rows([(f"{name}: {words[name]}" if name in words else name, value)])
+        if refusals is not None:
+            lines += summed_up(prefix + name, refusals.get(prefix + name))
+    return lines
+
+
+def _texts(kind: type[Reason]) -> dict[str, str]:
+    return {reason.value: reason.text for reason in kind}
 
 
 def _duration(seconds: float) -> str:

@@ -54,6 +54,39 @@ def test_a_first_compile_has_nothing_to_be_compared_with() -> None:
     assert "no record of an earlier compile" in text
 
 
+REFUSED = replace(
+    RECORD, outcome="uncacheable", reason="has-include", culprit="/p/gtest-port.h:284: #define HAS"
+)
+
+
+def test_a_refusal_is_explained_with_line_and_remedy() -> None:
+    text = "\n".join(explain_lines([RECORD, REFUSED]))
+    assert "because       has-include: a macro decides" in text
+    assert "found at      /p/gtest-port.h:284: #define HAS" in text
+    assert "remedy        Write the file's name literally." in text
+    assert "docs/reasons.md#uncacheable-has-include" in text
+    assert "no result yet" not in text
+
+
+def test_a_bypass_is_explained_with_the_flag() -> None:
+    argv = ("gcc", "-c", "a.c", "-fplugin=x")
+    record = replace(RECORD, outcome="bypass", reason="plugin", argv=argv)
+    text = "\n".join(explain_lines([record]))
+    assert "found at      -fplugin=x" in text
+    assert "remedy        Leave the option out" in text
+
+
+def test_stats_show_the_last_place_and_the_remedy_of_a_refusal() -> None:
+    counts = {"uncacheable.has-include": 2, "bypass.plugin": 1, "bypass.of-the-future": 1}
+    lines = stats_lines(counts, 1, {"uncacheable.has-include": REFUSED})
+    at = next(i for i, line in enumerate(lines) if "2  has-include: a macro decides" in line)
+    assert lines[at + 1].strip() == "last: /p/gtest-port.h:284: #define HAS"
+    assert lines[at + 2].strip() == "Write the file's name literally."
+    at = next(i for i, line in enumerate(lines) if "1  plugin: a plug-in" in line)
+    assert lines[at + 1].strip().startswith("Leave the option out")
+    assert "         1  of-the-future" in lines
+
+
 def test_damaged_records_are_skipped(home: Path) -> None:
     table = {"outcome": "miss.local", "output": "/p/a.o", "scope": "1.0", "files": [0, 7, "x"]}
     lines = [["f", "1.0", 0, "/p/a.h", "aa"], ["c", "id", 5, table], ["h", "id", 6], ["h", "no", 7]]

@@ -1,0 +1,166 @@
+"""What each refusal costs, how it is settled and what remains: the last columns of the page.
+
+A refusal is a debt. `cost` is the share of compile commands of `make bench-corpus` and of real
+projects that were measured before; "none seen" means that no measured project has it. `settled` is
+what hpcc does about it today. `remains` is what a later version can still settle, or why nothing
+can. A reason without a row has the row of its kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.core.reasons.bypass import BypassReason
+from hpcc.core.reasons.closure import ClosureReason
+from hpcc.core.reasons.fallback import FallbackReason
+from hpcc.core.reasons.private import PrivateReason
+from hpcc.core.reasons.reason import Reason
+from hpcc.core.reasons.uncacheable import UncacheableReason
+
+
+@dataclass(frozen=True, slots=True)
+class Debt:
+    """One reason's cost, what is done about it, and what is left to do."""
+
+    cost: str
+    settled: str
+    remains: str
+
+
+_NO_OBJECT: Final = Debt(
+    "no hit is lost: no object is made", "the command runs unchanged", "nothing"
+)
+_FOREIGN: Final = Debt(
+    "all compiles of such programs", "the program runs unchanged", "a table of its flags"
+)
+_FLAG: Final = Debt(
+    "none seen", "the flag is refused by name", "prove what it reads and writes, then cache it"
+)
+_CL: Final = Debt("only builds with cl", "refused by name", "a proof with the real cl")
+_FAULT: Final = Debt(
+    "none while all works", "counted, and written to `daemon.log`", "mend the fault that it names"
+)
+_LIMIT: Final = Debt(
+    "none seen", "a limit of memory and time", "nothing: every bound ends somewhere"
+)
+_CHANGE: Final = Debt(
+    "one compile, once", "the next compile is cached", "nothing: the inputs were not settled"
+)
+_PROVED: Final = Debt(
+    "few commands",
+    "refused where it takes effect",
+    "nothing: the output depends on more than inputs",
+)
+_PLACE: Final = Debt(
+    "the compiles in that place", "refused, with the remedy", "nothing: the place decides"
+)
+_DOUBT: Final = Debt(
+    "few commands",
+    "the text is read, then the compiler is asked",
+    "spellings that only macros make",
+)
+_FARM: Final = Debt("no hit is lost: compiled here", "the compile runs here", "send it")
+_FARM_FAULT: Final = Debt(
+    "no hit is lost: compiled here", "the compile runs here", "mend the farm that failed"
+)
+_PRIVATE: Final = Debt(
+    "only hits between checkouts",
+    "the result is kept for its checkout",
+    "prove that no path is in it",
+)
+_MARKER: Final = Debt(
+    "only hits between checkouts", "the marker does not count", "nothing: mend the marker"
+)
+_ASKED: Final = Debt(
+    "one run of the preprocessor", "the compiler lists its inputs", "find them in the text"
+)
+
+_KINDS: Final[Mapping[type[Reason], Debt]] = {
+    BypassReason: _FLAG,
+    UncacheableReason: _DOUBT,
+    FallbackReason: _FARM,
+    PrivateReason: _PRIVATE,
+    ClosureReason: _ASKED,
+}
+_SHARED: Final[Mapping[type[Reason], Mapping[str, Debt]]] = {
+    BypassReason: {
+        "dependencies-only information link linker-input multiple-outputs no-source other-output"
+        " preprocess-only several-modes syntax-only missing-value thinlto-backend": _NO_OBJECT,
+        "other-compiler nvcc unknown-compiler wrapper wrapper-script language offload": _FOREIGN,
+        "absolute-paths analysis elevated-daemon external-env hot-patch-file managed-code pdb"
+        " sanitizer whole-program windows-host no-farm": _CL,
+        "internal-error compiler-unreadable": _FAULT,
+        "response-file": _LIMIT,
+        "cancelled": _CHANGE,
+        "measures-time process-path stdin odd-output special-output odd-input plugin": _PROVED,
+        "relative-path other-mount-namespace terminal-width compiler-path environment"
+        " dependencies-output": _PLACE,
+    },
+    UncacheableReason: {
+        "dependencies-failed depfile depfile-unreadable expansion-failed internal-error store"
+        " output-unreadable search-path side-output-missing toolset": _FAULT,
+        "long-diagnostics too-many-files too-many-names": _LIMIT,
+        "input-vanished modified-during-compile": _CHANGE,
+        "date-time timestamp pragma-dependency process-path special-input both-streams": _PROVED,
+        "output-not-ours odd-directory odd-input directory-link program-prefix": _PLACE,
+    },
+    FallbackReason: {
+        "bad-result breaker deadline dispatcher-closed dispatcher-error dispatcher-lost"
+        " dispatcher-start dispatcher-timeout farm-down guest-lost worker-gone internal-error"
+        " quarantined dependencies-failed exit-code": _FARM_FAULT,
+        "cancelled input-changed input-vanished": _CHANGE,
+    },
+    PrivateReason: {
+        "marker-key marker-kind marker-owner marker-size marker-syntax marker-unreadable"
+        " marker-value marker-version marker-writable": _MARKER,
+    },
+    ClosureReason: {},
+}
+_OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
+    (BypassReason.MODULES, Debt(
+        "4 of 593 commands, and all of a C++20 project", "refused by flag",
+        "key the compiled interfaces and the mapper's answers",
+    )),
+    (BypassReason.PCH, Debt(
+        "18 of 593 commands", "refused where one is made or named", "key the header and its inputs"
+    )),
+    (BypassReason.ENVIRONMENT, Debt(
+        "none seen: Kbuild's variables are not refused",
+        "refused by exact name", "nothing: such a variable edits the command line",
+    )),
+    (UncacheableReason.TWIN_HEADERS, Debt(
+        "54 of 593 commands at the first count, 10 of them real twins",
+        "only true twins count", "track the second file as an input",
+    )),
+    (UncacheableReason.HAS_INCLUDE, Debt(
+        "24 of 593 commands at the first count: GoogleTest, Boost, xxhash",
+        "names behind macros are followed", "names that macros with arguments make",
+    )),
+    (UncacheableReason.DATE_TIME, Debt(
+        "15 of 593 commands at the first count", "the text is read, then the compiler is asked",
+        "nothing where the clock is in the object",
+    )),
+    (UncacheableReason.PCH, Debt(
+        "none seen", "refused where a `.gch` lies beside a header", "key it as an input"
+    )),
+    (FallbackReason.SIDE_OUTPUT, Debt(
+        "12 of 167 commands on the farm", "compiled here", "bring each of the files back"
+    )),
+    (FallbackReason.OUTSIDE_ROOT, Debt(
+        "4 of 167 commands on the farm", "compiled here", "send files of other directories"
+    )),
+)  # fmt: skip
+
+
+def debt_of(reason: Reason) -> Debt:
+    """Return the reason's own row, its group's, or that of its kind."""
+    # Kinds share words, and equal words are equal keys: compare the members themselves.
+    for owner, debt in _OWN:
+        if owner is reason:
+            return debt
+    for words, debt in _SHARED[type(reason)].items():
+        if reason in words.split():
+            return debt
+    return _KINDS[type(reason)]
