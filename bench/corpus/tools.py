@@ -1,0 +1,72 @@
+"""The tools that are compared: the bare compiler, the distribution's ccache, and hpcc."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+BARE: Final = "bare"
+CCACHE: Final = "ccache"
+HPCC: Final = "hpcc"
+_SECONDS: Final = 60
+_REASONS: Final = ("bypass.", "uncacheable.", "missed.", "front.", "launcher.", "private.")
+_IGNORED: Final = frozenset({"front.requests", "front.replayed"})
+
+
+class Tool:
+    """A word to put in front of a compile, with its own empty cache."""
+
+    def __init__(self, name: str, prefix: tuple[str, ...], env: Mapping[str, str]) -> None:
+        self.name, self.prefix, self.env = name, prefix, dict(env)
+
+    def reasons(self) -> dict[str, int]:
+        """Return counters of reasons for misses, since the cache was made."""
+        return {}
+
+    def stop(self) -> None:
+        """End what the tool started."""
+
+
+class Hpcc(Tool):
+    """hpcc with a private directory; its daemon runs until `stop`."""
+
+    def __init__(self, launcher: Path, directory: Path) -> None:
+        super().__init__(HPCC, (str(launcher),), {"HPCC_DIR": str(directory)})
+
+    def _ask(self, *args: str) -> str:
+        done = subprocess.run(
+            [*self.prefix, *args], env={**os.environ, **self.env}, capture_output=True, text=True,
+            timeout=_SECONDS, check=False,
+        )  # fmt: skip
+        return done.stdout
+
+    def reasons(self) -> dict[str, int]:
+        try:
+            counts = json.loads(self._ask("stats", "--json"))
+        except json.JSONDecodeError:
+            return {}
+        return {
+            name: value
+            for name, value in counts.items()
+            if name.startswith(_REASONS) and name not in _IGNORED
+        }
+
+    def stop(self) -> None:
+        self._ask("stop", "--now")
+
+
+def make_tools(scratch: Path, launcher: Path) -> list[Tool]:
+    """Return the tools in the order in which they run; caches are below `scratch`."""
+    for name in (CCACHE, HPCC):
+        shutil.rmtree(scratch / name, ignore_errors=True)
+    ccache = shutil.which("ccache") or "ccache"
+    return [
+        Tool(BARE, (), {}),
+        Tool(CCACHE, (ccache,), {"CCACHE_DIR": str(scratch / CCACHE)}),
+        Hpcc(launcher, scratch / HPCC),
+    ]
