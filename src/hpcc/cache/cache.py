@@ -24,12 +24,16 @@ from hpcc.cache.base.counters import COUNTERS_NAME, Counters
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.fallbacks import take_fallbacks
 from hpcc.cache.farm import FarmCache
+from hpcc.cache.farm_results import FarmResults
 from hpcc.cache.host.identity import Compilers
 from hpcc.cache.inputs.system_names import SystemNames
 from hpcc.cache.key.prepare import Classifier, Prepared
 from hpcc.cache.key.share import Sharing
 from hpcc.cache.local import LocalCache
-from hpcc.cache.remote.plan import Planner
+from hpcc.cache.remote.client import FarmClient
+from hpcc.cache.remote.host_parity import HostParity
+from hpcc.cache.remote.job import RemoteJob
+from hpcc.cache.remote.plan import Planner, RemotePlan
 from hpcc.cache.remote.remote_closure import RemoteClosures
 from hpcc.cache.replay.engine import open_engine
 from hpcc.cache.replay.replay import Replays
@@ -48,6 +52,7 @@ from hpcc.store.private import FileOps, PrivateStore
 
 _log: Final = logging.getLogger("hpcc.daemon.cache")
 STORE_NAME: Final = "private"
+_Farm = FarmCache[Prepared, RemoteJob, RemotePlan]
 
 
 class Cache:
@@ -58,7 +63,7 @@ class Cache:
         *,
         classifier: Classifier,
         local: LocalCache,
-        farm: FarmCache | None,
+        farm: _Farm | None,
         counters: Counters,
         records: Records,
         store: PrivateStore,
@@ -130,13 +135,13 @@ class Cache:
             return self._bypass(request, BypassReason.CANCELLED)
         if self._farm is not None:
             done = self._try_farm(self._farm, prepared, is_cancelled)
-            if done is not None:
+            if isinstance(done, Done):
                 return done
         return self._local.begin(prepared, is_cancelled)
 
     def _try_farm(
-        self, farm: FarmCache, prepared: Prepared, is_cancelled: Callable[[], bool]
-    ) -> Done | None:
+        self, farm: _Farm, prepared: Prepared, is_cancelled: Callable[[], bool]
+    ) -> Done | Exec | None:
         try:
             return farm.begin(prepared, is_cancelled)
         except Exception:  # noqa: BLE001 - a fault in hpcc on the way to the farm: the local half still works
@@ -205,21 +210,15 @@ def open_cache(
     )
     farm = None
     if remote is not None and settings.remote.is_enabled:
-        farm = FarmCache(
-            remote,
-            results=results,
-            planner=Planner(
-                memo,
-                local.search_path,
-                RemoteClosures(memo, engine, SystemNames(memo, time.monotonic), local.search_path),
-                Outgoing(home),
-            ),
-            counters=counters,
-            records=records,
-            hits=hits,
-            settings=settings.remote,
-            monotonic=time.monotonic,
+        closures = RemoteClosures(
+            memo, engine, SystemNames(memo, time.monotonic), local.search_path
         )
+        client = FarmClient(
+            HostParity(time.time, time.monotonic),
+            Planner(memo, local.search_path, closures, Outgoing(home)),
+            FarmResults(results, hits, records, counters),
+        )
+        farm = FarmCache(remote, client, counters, settings.remote, time.monotonic)
     return Cache(
         classifier=Classifier(memo, compilers, sharing),
         local=local,

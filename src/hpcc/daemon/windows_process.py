@@ -27,9 +27,9 @@ from hpcc.cache.base.api import (
 )
 from hpcc.cache.base.counters import COUNTERS_NAME, Counters
 from hpcc.cache.fallbacks import take_fallbacks
-from hpcc.cache.remote.cl_farm import ClFarm
-from hpcc.cache.remote.cl_host import ClHost
-from hpcc.cache.remote.cl_plan import ClPlanner
+from hpcc.cache.farm import FarmCache
+from hpcc.cache.remote.cl_client import cl_client
+from hpcc.cache.remote.cl_plan import ClCompile, ClJob, ClPlan
 from hpcc.cache.remote.windows_machine import LocalWindowsMachine
 from hpcc.cache.remote.windows_root import windows_root
 from hpcc.compilers.families import family_of
@@ -96,7 +96,7 @@ class OnFarm(LeftAlone):
         self,
         counters: Counters,
         run_directory: str,
-        farm: ClFarm,
+        farm: FarmCache[ClCompile, ClJob, ClPlan],
         has_farm: Callable[[], bool],
         find_root: Callable[[bytes], WindowsPath],
     ) -> None:
@@ -108,12 +108,13 @@ class OnFarm(LeftAlone):
         if not self._has_farm():
             return super().begin(request, is_cancelled)
         if not family_of(request.compiler, request.argv[1:]).has_windows_farm:
-            return self._farm.left(BypassReason.OTHER_COMPILER)
+            return self._farm.leave(BypassReason.OTHER_COMPILER)
         try:
             root = self._find_root(request.cwd)
         except WindowsPathError as error:
             return self._farm.fall_back(error.reason, "the working directory cannot be sent")
-        return self._farm.begin(request, root, is_cancelled)
+        answer = self._farm.begin(ClCompile(request, root), is_cancelled)
+        return answer or self._farm.leave(BypassReason.NO_FARM)
 
 
 def product_parts(paths: Paths, settings: Settings) -> tuple[CompileHandler, RemoteClient | None]:
@@ -127,7 +128,7 @@ def product_parts(paths: Paths, settings: Settings) -> tuple[CompileHandler, Rem
         # An elevated daemon would start programs and write files for launchers with fewer rights.
         return LeftAlone(counters, run_directory, RAISED), None
     remote, machine = InsideClient(paths, settings), LocalWindowsMachine()
-    farm = ClFarm(remote, ClPlanner(ClHost(machine)), machine, counters, settings.remote)
+    farm = FarmCache(remote, cl_client(machine), counters, settings.remote, time.monotonic)
     find_root = partial(
         windows_root,
         machine,

@@ -1,30 +1,23 @@
 r"""A client with Windows paths, and a guest whose root is C:\src, around the real clang-cl.
 
-The drive Z: is this machine's root, as under Wine. `cl.exe` is clang-cl with cl's messages: a
-report in JSON, notes in German. Everything between client and guest is real.
+Everything between client and guest is real; `hpcc_testkit.windows.cl_drive` has the client.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from hpcc.cache.base.api import CompileRequest, Done, Exec, RemoteClient
+from hpcc.cache.base.api import Done, Exec, RemoteClient
 from hpcc.cache.base.counters import Counters
-from hpcc.cache.base.tools import ProgramOutput
-from hpcc.cache.remote.cl_farm import ClFarm
-from hpcc.cache.remote.cl_host import ClHost
-from hpcc.cache.remote.cl_plan import ClPlanner
+from hpcc.cache.remote.cl_plan import ClCompile
 from hpcc.config.paths import Paths
 from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import (
@@ -32,81 +25,23 @@ from hpcc.core import (
     RemoteOutcome,
     RemoteRequest,
     WindowsPath,
-    parse_windows_path,
 )
 from hpcc.dispatch.remote import start_remote
 from hpcc.dispatch.remote_inside import InsideClient
 from hpcc_testkit.cache.compiles import FakeRemote
 from hpcc_testkit.farm.in_process import FarmUnderTest, farm_under_test
-from hpcc_testkit.windows.image import OF_CL, windows_image
+from hpcc_testkit.windows.cl_drive import (
+    ARGV,
+    REPORTED,
+    Drive,
+    checkout,
+    client_of,
+    posix,
+    request_in,
+)
+from hpcc_testkit.windows.image import windows_image
 
 pytestmark = pytest.mark.timeout(200)
-ENGLISH, GERMAN = b"Note: including file:", "Hinweis: Einlesen der Datei:".encode("cp850")
-SOURCE = '#include "h.h"\nint f(void) { return X; }\n'
-
-
-def posix(text: str) -> str:
-    r"""Replace `Z:\a\b` anywhere in an argument with this machine's file, ignoring case."""
-    head, drive, tail = text.partition("Z:\\")
-    if not drive:
-        return text
-    path = Path("/")
-    for part in filter(None, tail.split("\\")):
-        there = {p.name.lower(): p for p in path.iterdir()} if path.is_dir() else {}
-        path = path / part if (path / part).exists() else there.get(part.lower(), path / part)
-    return f"{head}{path}/" if tail.endswith("\\") else f"{head}{path}"
-
-
-@dataclass
-class Drive:
-    """A `Machine` whose drive Z: is this machine's root; `msc_version` is that of its cl."""
-
-    clang_cl: Path
-    msc_version: str = "193833130"
-    encoding: str = "cp850"
-
-    def run(self, argv: Sequence[bytes], env: Mapping[bytes, bytes], cwd: bytes) -> ProgramOutput:
-        program, *words = [posix(a.decode()) for a in argv]
-        is_cl = program.endswith("cl.exe") and not program.endswith("clang-cl.exe")
-        report = ""
-        if is_cl and "-EP" in words:
-            return ProgramOutput(0, f"HPCC_PROBE cl {self.msc_version}\r\n".encode(), b"v.c\r\n")
-        if is_cl and "-sourceDependencies" in words:
-            at = words.index("-sourceDependencies")
-            report = words[at + 1]
-            words[at : at + 2] = ["-showIncludes"]
-        words = [w for w in words if not (is_cl and OF_CL.match(w))]
-        done = subprocess.run(
-            [self.clang_cl, *words], cwd=posix(cwd.decode()), capture_output=True, check=False,
-            env={n.decode(): v.decode() for n, v in env.items()}, timeout=60,
-        )  # fmt: skip
-        out = re.sub(
-            rb"(: +)(/.*)", lambda m: m[1] + b"Z:" + m[2].replace(b"/", b"\\"), done.stdout
-        )
-        if report:
-            names = [n.partition(b": ")[2].strip() for n in out.replace(ENGLISH, b":").splitlines()]
-            data = {"Source": "x.c", "Includes": [n.decode().lower() for n in names]}
-            Path(report).write_text(json.dumps({"Version": "1.1", "Data": data}))
-            out = b""
-        return ProgramOutput(done.returncode, out.replace(ENGLISH, GERMAN), done.stderr)
-
-    @contextmanager
-    def scratch(self) -> Iterator[str]:
-        with tempfile.TemporaryDirectory() as name:
-            yield "Z:" + name.replace("/", "\\")
-
-    def read(self, path: str, limit: int) -> bytes | None:
-        file = Path(posix(path))
-        return file.read_bytes() if file.is_file() and file.stat().st_size <= limit else None
-
-    def write(self, path: str, data: bytes) -> None:
-        Path(posix(path)).write_bytes(data)
-
-    def real(self, path: str) -> str:
-        return "Z:" + os.path.realpath(posix(path)).replace("/", "\\")
-
-    def state(self, path: str) -> str | None:
-        return path if "bin" in path or Path(posix(path)).exists() else None
 
 
 class OnDrive:
@@ -119,28 +54,6 @@ class OnDrive:
     def compile(self, request: RemoteRequest, is_cancelled: Callable[[], bool]) -> RemoteOutcome:
         inputs = tuple(replace(i, host_path=posix(i.host_path)) for i in request.inputs)
         return self._remote.compile(replace(request, inputs=inputs), is_cancelled)
-
-
-def checkout(directory: Path, include: str = "inc", source: str = "x.c") -> WindowsPath:
-    (directory / include).mkdir(parents=True)
-    (directory / include / "h.h").write_text("#define X 3\n")
-    (directory / source).write_text(SOURCE)
-    return parse_windows_path("Z:" + str(directory).replace("/", "\\"))
-
-
-def request_in(
-    root: WindowsPath, *argv: str, program: str = "cl.exe", **env: str
-) -> CompileRequest:
-    path = f"Z:\\VC\\bin\\{program}"
-    return CompileRequest(
-        argv=(program.encode(), *(a.replace("ROOT", str(root)).encode() for a in argv)),
-        compiler=path.encode(), cwd=str(root).encode(),
-        env={n.encode(): v.encode() for n, v in env.items()}, umask=0, stderr_is_tty=False,
-    )  # fmt: skip
-
-
-REPORTED = ("/sourceDependencies", "ROOT\\x.json")
-ARGV = ("/nologo", "/c", "/O1", "/IROOT\\inc", "/FoROOT\\X.obj", "ROOT\\x.c")
 
 
 def compile_all(directory: Path, farm: FarmUnderTest, drive: Drive) -> list[tuple[bytes, Counters]]:
@@ -158,11 +71,10 @@ def compile_all(directory: Path, farm: FarmUnderTest, drive: Drive) -> list[tupl
             InsideClient(paths, Settings()) if reported else start_remote(paths, Settings())
         )
         counters = Counters(str(directory / f"{name}-counters"), now=lambda: 0.0)
-        client = ClFarm(remote, ClPlanner(ClHost(drive)), drive, counters, RemoteSettings())
+        client = client_of(remote, drive, counters)
         try:
-            done = client.begin(
-                request_in(root, *ARGV, *reported, program=program), root, lambda: False
-            )
+            request = request_in(root, *ARGV, *reported, program=program)
+            done = client.begin(ClCompile(request, root), lambda: False)
         finally:
             remote.close()
         assert done == Done(0, b"", b""), (done, counters.snapshot())
@@ -199,12 +111,11 @@ async def test_objects_of_guests_are_the_compilers_and_serve_other_checkouts(
 
 def planned(
     drive: Drive, root: WindowsPath, *argv: str, **more: str
-) -> tuple[Done | Exec, FakeRemote]:
+) -> tuple[Done | Exec | None, FakeRemote]:
     remote = FakeRemote()
-    counters = Counters(tempfile.mktemp(), now=lambda: 0.0)
-    client = ClFarm(remote, ClPlanner(ClHost(drive)), drive, counters, RemoteSettings())
+    client = client_of(remote, drive, Counters(tempfile.mktemp(), now=lambda: 0.0))
     remote.failure = RemoteFailure("no", "no")
-    return client.begin(request_in(root, *argv, **more), root, lambda: False), remote
+    return client.begin(ClCompile(request_in(root, *argv, **more), root), lambda: False), remote
 
 
 @pytest.mark.parametrize("version", ["191627050", "193833130"])
@@ -259,9 +170,10 @@ def test_a_policy_of_equal_compilers_keeps_all_here(tmp_path: Path, drive: Drive
     remote = FakeRemote()
     counters = Counters(str(tmp_path / "counters"), now=lambda: 0.0)
     settings = RemoteSettings(parity="refuse")
-    client = ClFarm(remote, ClPlanner(ClHost(drive)), drive, counters, settings)
+    client = client_of(remote, drive, counters, settings)
     root = checkout(tmp_path / "p")
-    assert client.begin(request_in(root, *ARGV), root, lambda: False) == Exec("parity")
+    compiled = ClCompile(request_in(root, *ARGV), root)
+    assert client.begin(compiled, lambda: False) == Exec("parity")
     assert counters.snapshot()["fallback.parity"] == 1
     assert not remote.requests
 

@@ -9,12 +9,13 @@ Works on text and answers; access to the client goes through `LocalMachine`. Not
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from hpcc import __version__
 from hpcc.cache.base.api import CompileRequest
+from hpcc.cache.base.fields import encode_fields
 from hpcc.cache.remote.cl_host import ClHost
 from hpcc.compilers.families import family_of
 from hpcc.compilers.invocation.guest import NotPortableError, as_text
@@ -24,11 +25,13 @@ from hpcc.compilers.msvc.guest import WINDOWS_GUEST_ROOT, WindowsGuestMap, windo
 from hpcc.compilers.scan.scan import HAZARD_REASONS, Hazard, scan_arguments, scan_source
 from hpcc.compilers.spec.response import MAX_RESPONSE_BYTES
 from hpcc.compilers.spec.table import Bypass
+from hpcc.config.farm import Farm
 from hpcc.core import (
     MAX_INPUTS,
     CallerError,
     RemoteInput,
     RemoteRequest,
+    RemoteResult,
     Toolchain,
     WindowsPath,
     WindowsPathError,
@@ -56,6 +59,25 @@ _PASSED_ENV: Final = (b"SOURCE_DATE_EPOCH", b"VSLANG")
 
 
 @dataclass(frozen=True, slots=True)
+class ClCompile:
+    """A compile, and its project's root with links and `subst` resolved."""
+
+    request: CompileRequest
+    root: WindowsPath
+
+
+@dataclass(frozen=True, slots=True)
+class ClJob:
+    """A compile whose command line is understood."""
+
+    request: CompileRequest
+    root: WindowsPath
+    cwd: WindowsPath
+    invocation: Invocation
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ClPlan:
     """A request, and its outputs as pairs: path in the guest, file on the client.
 
@@ -63,9 +85,10 @@ class ClPlan:
     """
 
     request: RemoteRequest
-    root: WindowsPath
     outputs: tuple[tuple[str, str], ...]
     report: str = ""
+    # There is one way only: the compiler is asked.
+    counter: str = ""
 
 
 class ClPlanner:
@@ -74,14 +97,9 @@ class ClPlanner:
     def __init__(self, host: ClHost) -> None:
         self._host = host
 
-    def plan(
-        self, request: CompileRequest, root: WindowsPath, image: Sequence[Toolchain] | None
-    ) -> ClPlan | Bypass:
-        """Build the request. `image` lists the compilers of the farm's image, None if unknown.
-
-        Raises:
-            NotPortableError: the compile cannot run in a guest.
-        """
+    def job(self, compile_: ClCompile, farm: Farm) -> ClJob | Bypass:
+        """See `client.FarmPlanner.job`."""
+        request, root = compile_.request, compile_.root
         if not family_of(request.compiler, request.argv[1:]).has_windows_farm:
             return Bypass(BypassReason.OTHER_COMPILER)
         cwd = _path(_text(request.cwd), None)
@@ -90,6 +108,19 @@ class ClPlanner:
             return invocation
         if any(name.startswith(_REFUSED_ENV) for name in request.env):
             return Bypass(BypassReason.ENVIRONMENT)
+        return ClJob(request, root, cwd, invocation, _key(compile_, invocation, farm))
+
+    def learn(self, job: ClJob, plan: ClPlan, outcome: RemoteResult) -> bool:
+        """Return False: the compiler listed every file, so a guest lacks none."""
+        del job, plan, outcome
+        return False
+
+    def plan(
+        self, job: ClJob, image: Sequence[Toolchain] | None, is_cancelled: Callable[[], bool]
+    ) -> ClPlan | Bypass:
+        """See `client.FarmPlanner.plan`."""
+        del is_cancelled  # questions to the compiler have a time limit
+        request, root, cwd, invocation = job.request, job.root, job.cwd, job.invocation
         system = _System(request, root)
         env = _environment(request, system, cwd)
         family, version = self._host.version(request)
@@ -126,7 +157,7 @@ class ClPlanner:
             folds_case=True,
         )
         outputs = tuple(zip(places, map(str, written), strict=True))
-        return ClPlan(remote, root, outputs, places[0] if reports else "")
+        return ClPlan(remote, outputs, places[0] if reports else "")
 
     def _read(self, request: CompileRequest, cwd: WindowsPath) -> Invocation | Bypass:
         def read(name: bytes) -> bytes | None:
@@ -177,6 +208,16 @@ class ClPlanner:
             # The guest has only files that are read here, so `__has_include` could be false there.
             raise NotPortableError(FallbackReason.HAS_INCLUDE)
         return RemoteInput(place, str(path), False, hashlib.sha256(data).hexdigest())
+
+
+def _key(compile_: ClCompile, invocation: Invocation, farm: Farm) -> bytes:
+    """Return the key of a command. It is never stored, so it has no format number."""
+    request = compile_.request
+    variables = [part for item in sorted(request.env.items()) for part in item]
+    names = (farm.image, farm.isolation, farm.tenant, str(compile_.root))
+    command = (request.compiler, request.cwd, request.argv[0], *invocation.arguments)
+    fields = [*(n.encode("utf-8", "surrogatepass") for n in names), *command, b"", *variables]
+    return hashlib.sha256(encode_fields(fields)).digest()
 
 
 class _System:

@@ -1,4 +1,4 @@
-"""Decides whether a compile can run in a guest, and builds its request.
+"""Decides whether a compile can run in a guest, and builds its request; for POSIX clients.
 
 The closure comes from the sources' text, or from the host compiler's `-M` if the text is not
 enough. Files under the project root are sent, and the image has its own system headers. A compile
@@ -21,15 +21,18 @@ from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
 from hpcc.cache.inputs.discovery import ask_dependencies
 from hpcc.cache.key.environment import MEANT_FOR_HERE
 from hpcc.cache.key.prepare import Prepared
-from hpcc.cache.remote.farm_root import FarmRoot, check_spelling, farm_root
+from hpcc.cache.remote.completion import Completions
+from hpcc.cache.remote.farm_root import FarmRoot, check_spelling
 from hpcc.cache.remote.flag_trial import FlagTrial
 from hpcc.cache.remote.guest_paths import guest_path, is_under
+from hpcc.cache.remote.job import RemoteJob, remote_job
 from hpcc.cache.remote.remote_closure import RemoteClosures, RemoteFiles, remote_inputs
 from hpcc.cache.root.ignored import Outgoing
 from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, as_text
 from hpcc.compilers.scan.include_closure import UnscannableError
 from hpcc.compilers.scan.scan import Hazard
-from hpcc.core import MAX_INPUTS, RemoteRequest, Toolchain
+from hpcc.config.farm import Farm
+from hpcc.core import MAX_INPUTS, RemoteRequest, RemoteResult, Toolchain
 from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
@@ -62,6 +65,11 @@ class RemotePlan:
     root: bytes
     asked: str = ""
 
+    @property
+    def counter(self) -> str:
+        """See `client.FarmPlan.counter`."""
+        return f"closure.asked.{self.asked}" if self.asked else "closure.scanned"
+
     def may_keep(self, started_ns: int) -> bool:
         """Tell whether a result of this plan certainly belongs to the closure's state.
 
@@ -86,52 +94,42 @@ class Planner:
     ) -> None:
         self._memo, self._search_path, self._closures = memo, search_path, closures
         self._outgoing = outgoing
-        self._trial = FlagTrial()
+        self._trial, self._completions = FlagTrial(), Completions()
 
-    def root_of(self, prepared: Prepared) -> FarmRoot:
-        """Return the root of a compile."""
-        return farm_root(prepared, self._outgoing.home)
+    def job(self, compile_: Prepared, farm: Farm) -> RemoteJob:
+        """See `client.FarmPlanner.job`."""
+        return remote_job(compile_, farm, self._outgoing.home)
 
-    def guest_map(self, prepared: Prepared, root: FarmRoot) -> GuestMap:
-        """Return the path translation of one compile."""
+    def learn(self, job: RemoteJob, plan: RemotePlan, outcome: RemoteResult) -> bool:
+        """Add files that the guest lacked; return True if another plan may succeed."""
+        prepared, root = job.prepared, job.root
+        guest = _guest_map(prepared, root)
+        sent = frozenset(path for path, _ in plan.closure.files)
 
-        def is_system(path: bytes) -> bool:
-            return not is_under(path, root.path) and any(is_under(path, s) for s in _SYSTEM)
+        def may_send(path: bytes) -> bool:
+            withheld = self._outgoing.first_withheld
+            return not root.is_found or withheld((path,), prepared.cwd, root.path) is None
 
-        return GuestMap(root.path, prepared.cwd, is_system, root.shown)
-
-    def may_send(self, prepared: Prepared, root: FarmRoot, path: bytes) -> bool:
-        """Tell whether a file below the root may be sent, if a marker does not say so."""
-        withheld = self._outgoing.first_withheld
-        return not root.is_found or withheld((path,), prepared.cwd, root.path) is None
+        return self._completions.learn(
+            job.key, outcome.stderr, prepared, guest, root.marker, sent, may_send
+        )
 
     def plan(
-        self,
-        prepared: Prepared,
-        root: FarmRoot,
-        *,
-        is_cancelled: Callable[[], bool],
-        extra: tuple[bytes, ...] = (),
-        image: Sequence[Toolchain] | None = None,
+        self, job: RemoteJob, image: Sequence[Toolchain] | None, is_cancelled: Callable[[], bool]
     ) -> RemotePlan:
-        """Build the request; `extra` are files that an earlier try showed to be needed.
-
-        `image` lists the compilers of the farm's image, None if they are unknown.
-
-        Raises:
-            NotPortableError: the compile cannot run in a guest.
-            UncacheableError: the closure cannot be found, or its files are changing.
-        """
+        """See `client.FarmPlanner.plan`. Files that `learn` added are sent as well."""
+        prepared, root = job.prepared, job.root
         path = root.path
         if path == b"/" or any(is_under(path, s) or is_under(s, path) for s in _SYSTEM):
             raise NotPortableError(FallbackReason.SYSTEM_ROOT)
         if prepared.written.side or prepared.invocation.is_assembly_output:
             raise NotPortableError(FallbackReason.SIDE_OUTPUT)
         check_spelling(prepared, root)
-        guest = self.guest_map(prepared, root)
+        guest = _guest_map(prepared, root)
         env = _environment(prepared, guest)
         argv, injected = self._argv(prepared, guest, image)
         outputs = self._outputs(prepared, guest)
+        extra = self._completions.of(job.key)
         files, asked = self._files(prepared, guest, is_cancelled, extra)
         if len(files.inputs) > MAX_INPUTS:
             raise NotPortableError(FallbackReason.TOO_MANY_FILES)
@@ -252,6 +250,15 @@ class Planner:
                 raise UncacheableError(UncacheableReason.INPUT_VANISHED)
             more.append((path, digest))
         return Closure((*found.files, *more), found.present, found.absences)
+
+
+def _guest_map(prepared: Prepared, root: FarmRoot) -> GuestMap:
+    """Return the path translation of one compile."""
+
+    def is_system(path: bytes) -> bool:
+        return not is_under(path, root.path) and any(is_under(path, s) for s in _SYSTEM)
+
+    return GuestMap(root.path, prepared.cwd, is_system, root.shown)
 
 
 def _environment(prepared: Prepared, guest: GuestMap) -> dict[bytes, bytes]:

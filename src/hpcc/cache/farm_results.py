@@ -1,0 +1,126 @@
+"""Finds, places and keeps the results of a farm's image; `ClientResults` of a POSIX client."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Final
+
+from hpcc.cache.base.api import Done
+from hpcc.cache.base.counters import Counters
+from hpcc.cache.base.uncacheable import absolute
+from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.remote.client import BadResultError, FarmCompile, OutputNotOursError
+from hpcc.cache.remote.depfiles import Depfiles
+from hpcc.cache.remote.job import RemoteJob
+from hpcc.cache.remote.plan import RemotePlan
+from hpcc.cache.results.hits import Hits
+from hpcc.cache.results.records import Records
+from hpcc.cache.results.results import Result, Results
+from hpcc.compilers.invocation.guest import GUEST_ROOT, NotPortableError, guest_text
+from hpcc.config.farm import Farm
+from hpcc.core import CallerError, RemoteResult
+from hpcc.core.reasons.fallback import FallbackReason
+from hpcc.core.reasons.uncacheable import UncacheableReason
+
+_HIT: Final = "hit.remote"
+_ENGINE_HIT: Final = "hit.engine"
+# With the first component below the root. Not inside another path, such as /usr/src/.
+_GUEST_NAME: Final = re.compile(
+    rb"(?<![\w./+~-])" + re.escape(GUEST_ROOT) + rb"/([^/\0\n:\"]{1,255})"
+)
+
+
+class FarmResults:
+    """Keeps an image's results in the private store, under keys that name the image."""
+
+    def __init__(self, results: Results, hits: Hits, records: Records, counters: Counters) -> None:
+        self._results, self._hits = results, hits
+        self._records, self._counters = records, counters
+        self._depfiles = Depfiles()
+
+    def stored(self, job: RemoteJob, farm: Farm) -> Done | None:
+        """See `client.ClientResults.stored`."""
+        found = self._results.find(job.key)
+        outcome = _ENGINE_HIT if farm.engine else _HIT
+        if found is None or not self._hits.put(
+            job.prepared, found, key=job.key, outcome=outcome, root=job.root.search
+        ):
+            return None
+        return Done(0, found.result.stdout, found.result.stderr)
+
+    def take(
+        self, job: RemoteJob, plan: RemotePlan, outcome: RemoteResult, compiled: FarmCompile
+    ) -> Done:
+        """See `client.ClientResults.take`."""
+        try:
+            result = _client_result(job.prepared, plan, outcome, self._depfiles)
+        except (KeyError, CallerError) as error:
+            raise BadResultError from error
+        if job.root.is_found and (name := _guest_name(result, plan)):
+            raise NotPortableError(FallbackReason.NAMES_IN_OUTPUT, name)
+        if not self._hits.put_new(job.prepared, result):
+            raise OutputNotOursError("an output file is one hpcc does not replace")
+        if plan.may_keep(compiled.started_ns):
+            self._results.keep(job.key, plan.closure, result)
+        else:
+            self._counters.add(f"uncacheable.{UncacheableReason.MODIFIED_DURING_COMPILE}")
+        self._records.compiled(
+            job.prepared,
+            compiled.outcome,
+            key=job.key,
+            started_ns=compiled.started_ns,
+            image=compiled.image,
+            root=job.root.text,
+        )
+        return Done(0, result.stdout, result.stderr)
+
+    def failed(self, job: RemoteJob, outcome: RemoteResult) -> Done:
+        """See `client.ClientResults.failed`."""
+        return Done(
+            outcome.exit_code,
+            guest_text(outcome.stdout, job.root.path),
+            guest_text(outcome.stderr, job.root.path),
+        )
+
+    def fell_back(self, reason: str) -> None:
+        """See `client.ClientResults.fell_back`."""
+        self._records.fell_back(reason)
+
+
+def _client_result(
+    prepared: Prepared, plan: RemotePlan, outcome: RemoteResult, depfiles: Depfiles
+) -> Result:
+    outputs = {o.path: o.data for o in outcome.outputs}
+    names = plan.request.outputs
+    depfile: bytes | None = None
+    if prepared.invocation.depfile is not None:
+        depfile = depfiles.of(outputs[names[1]], plan.root, prepared.cwd)
+    return Result(
+        outputs[names[0]],
+        depfile,
+        _client_stdout(prepared, outcome.stdout, plan.root),
+        guest_text(outcome.stderr, plan.root),
+    )
+
+
+def _guest_name(result: Result, plan: RemotePlan) -> str:
+    """Return a path of the guest in an output that should have this machine's; "" without one."""
+    tops = {item.path.partition("/")[0].encode() for item in plan.request.inputs}
+    tops.add(plan.request.cwd.partition("/")[0].encode())
+    for data in (result.object_data, *result.side):
+        for match in _GUEST_NAME.finditer(data):
+            if match[1] in tops:
+                return match[0].decode("utf-8", "replace")
+    return ""
+
+
+def _client_stdout(prepared: Prepared, text: bytes, root: bytes) -> bytes:
+    """Return a guest's stdout with the paths that a local compile would print."""
+    own = root.rstrip(b"/") + b"/"
+
+    def is_here(name: bytes) -> bool:
+        is_own = not name.startswith(b"/") or name.startswith(own)
+        return is_own or os.path.exists(absolute(prepared.cwd, name))
+
+    return prepared.family.client_stdout(prepared.invocation, guest_text(text, root), is_here)

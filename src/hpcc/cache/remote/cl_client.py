@@ -1,0 +1,102 @@
+"""The parts of a Windows client beside its planner: cl and clang-cl on a farm.
+
+There is no local cache: it is not proved what a `stat` shows about a file on Windows. The farm
+answers repeated compiles from its own results. Not yet run on Windows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from hpcc.cache.base.api import Done
+from hpcc.cache.remote.cl_host import ClHost, LocalMachine
+from hpcc.cache.remote.cl_plan import ClCompile, ClJob, ClPlan, ClPlanner
+from hpcc.cache.remote.client import (
+    BadResultError,
+    FarmClient,
+    FarmCompile,
+    OutputNotOursError,
+    ParityAnswer,
+)
+from hpcc.compilers.msvc.guest import client_source_dependencies, windows_guest_text
+from hpcc.config.farm import Farm
+from hpcc.config.farm_session import FarmSession
+from hpcc.core import CallerError, Parity, RemoteResult, WindowsPath
+
+_log: Final = logging.getLogger("hpcc.daemon.cl")
+
+_NO_PARITY: Final = (
+    'compilers on Windows are not compared yet, and parity is "refuse": set it to "warn" '
+    "(remote.parity in hpcc.toml; of a farm, its operator in the tenants table)"
+)
+
+
+class ClParity:
+    """`HostFacts` without a comparison, because no Windows image describes its compiler yet."""
+
+    def parity(
+        self,
+        compile_: ClCompile,
+        farm: Farm,
+        session: FarmSession | None,
+        parity: Parity,
+        is_cancelled: Callable[[], bool],
+    ) -> ParityAnswer:
+        """See `HostFacts.parity`."""
+        del compile_, farm, session, is_cancelled
+        return ParityAnswer(_NO_PARITY if parity == "refuse" else "")
+
+
+class ClResults:
+    """`ClientResults` of a client that stores and records nothing."""
+
+    def __init__(self, machine: LocalMachine) -> None:
+        self._machine = machine
+
+    def stored(self, job: ClJob, farm: Farm) -> Done | None:
+        """Return None; see the module."""
+        del job, farm
+        return None
+
+    def take(self, job: ClJob, plan: ClPlan, outcome: RemoteResult, compiled: FarmCompile) -> Done:
+        """See `client.ClientResults.take`."""
+        del compiled
+        there = {output.path: output.data for output in outcome.outputs}
+        try:
+            if plan.report:
+                there[plan.report] = client_source_dependencies(
+                    there[plan.report], job.root, self._is_here
+                )
+            for path, place in plan.outputs:
+                self._machine.write(place, there[path])
+        except (KeyError, CallerError) as error:
+            raise BadResultError from error
+        except OSError as error:
+            _log.warning("an output cannot be written: %s", error)
+            raise OutputNotOursError("an output cannot be written") from error
+        return _done(0, outcome, job.root)
+
+    def failed(self, job: ClJob, outcome: RemoteResult) -> Done:
+        """See `client.ClientResults.failed`."""
+        return _done(outcome.exit_code, outcome, job.root)
+
+    def fell_back(self, reason: str) -> None:
+        """Do nothing: there is no `hpcc explain` on Windows."""
+
+    def _is_here(self, path: str) -> bool:
+        return self._machine.state(path) is not None
+
+
+def _done(exit_code: int, outcome: RemoteResult, root: WindowsPath) -> Done:
+    return Done(
+        exit_code,
+        windows_guest_text(outcome.stdout, root),
+        windows_guest_text(outcome.stderr, root),
+    )
+
+
+def cl_client(machine: LocalMachine) -> FarmClient[ClCompile, ClJob, ClPlan]:
+    """Build the client of one machine."""
+    return FarmClient(ClParity(), ClPlanner(ClHost(machine)), ClResults(machine))

@@ -1,0 +1,67 @@
+"""Compares this machine's compiler with the farm's image; `HostFacts` of a POSIX client."""
+
+from __future__ import annotations
+
+import logging
+import os
+import posixpath
+from collections.abc import Callable
+from typing import Final
+
+from hpcc.cache.host.host_toolchains import HostToolchain, HostToolchains
+from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.remote.client import ParityAnswer
+from hpcc.config.farm import Farm
+from hpcc.config.farm_session import FarmSession
+from hpcc.core import ImageRef, Parity
+from hpcc.core.memo import BoundedMemo
+from hpcc.dispatch.parity import parity_verdict
+
+_log: Final = logging.getLogger("hpcc.daemon.farm")
+_MAX_WARNED: Final = 64
+
+
+class HostParity:
+    """Describes the host's compilers, and warns once of each difference. Thread-safe.
+
+    `now` is the time in seconds since the epoch.
+    """
+
+    def __init__(self, now: Callable[[], float], monotonic: Callable[[], float]) -> None:
+        self._now, self._hosts = now, HostToolchains(monotonic)
+        self._warned: BoundedMemo[str, None] = BoundedMemo(_MAX_WARNED)
+
+    def parity(
+        self,
+        compile_: Prepared,
+        farm: Farm,
+        session: FarmSession | None,
+        parity: Parity,
+        is_cancelled: Callable[[], bool],
+    ) -> ParityAnswer:
+        """See `HostFacts.parity`."""
+        host = self._host(compile_, parity, is_cancelled)
+        image = ImageRef.parse(farm.image)
+        verdict = parity_verdict(session, parity, host.name, host.toolchain, image)
+        if verdict.warns or verdict.is_image_unknown:
+            self._warn_once(verdict.text)
+        # A verdict holds only until its session expires; the dispatcher then logs in again.
+        is_current = session is not None and self._now() < session.expires_at
+        refusal = verdict.text if verdict.refuses and is_current else ""
+        return ParityAnswer(refusal, host.text, serves_stored=not verdict.refuses)
+
+    def _host(
+        self, prepared: Prepared, parity: Parity, is_cancelled: Callable[[], bool]
+    ) -> HostToolchain:
+        request = prepared.request
+        name = posixpath.basename(request.argv[0])
+        if parity == "ignore":
+            return HostToolchain(os.fsdecode(name), None, "")
+        path = request.env.get(b"PATH", b"")
+        identity = prepared.identity.digest
+        return self._hosts.of(request.compiler, name, identity, path, is_cancelled)
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned[text] = None
+            _log.warning("%s", text)

@@ -1,0 +1,56 @@
+"""A compile for a farm, with the key under which its result is stored.
+
+The key names the image in place of the host's compiler, so remote and local results never mix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.cache.base.fields import encode_fields
+from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.remote.farm_root import FarmRoot, farm_root
+from hpcc.config.farm import Farm
+from hpcc.core import ImageRef
+
+KEY_FORMAT: Final = b"remote-4"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteJob:
+    """One compile, the project's root and the key."""
+
+    prepared: Prepared
+    root: FarmRoot
+    key: bytes
+
+
+def remote_job(prepared: Prepared, farm: Farm, home: bytes) -> RemoteJob:
+    """Return the job of a compile; the search for a root ends at `home`."""
+    root = farm_root(prepared, home)
+    return RemoteJob(prepared, root, remote_key(prepared, farm, root))
+
+
+def remote_key(prepared: Prepared, farm: Farm, root: FarmRoot) -> bytes:
+    """Return the key (SHA-256) of a compile on a farm; it names the image, not a host compiler."""
+    request = prepared.request
+    return hashlib.sha256(
+        encode_fields(
+            [
+                KEY_FORMAT,
+                ImageRef.parse(farm.image).digest.value.encode(),
+                farm.isolation.encode(),
+                farm.tenant.encode(),
+                root.path,
+                root.shown,
+                request.cwd,
+                request.env.get(b"SOURCE_DATE_EPOCH", b"-"),
+                posixpath.basename(request.argv[0]),
+                *prepared.invocation.arguments,
+                *prepared.family.search_values(request.env),
+            ]
+        )
+    ).digest()
