@@ -45,6 +45,7 @@ from hpcc.cache.inputs.embedded_files import (
     watched_names,
 )
 from hpcc.cache.inputs.flag_inputs import with_files_of_flags
+from hpcc.cache.inputs.named_directories import directories_before
 from hpcc.cache.inputs.where import find_culprit
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.key.share import Sharing
@@ -186,10 +187,7 @@ class LocalCache:
             missed,
             fallback,
             side,
-            note_places(
-                prepared.cwd,
-                (prepared.source.rpartition(b"/")[0], *prepared.invocation.include_dirs),
-            ),
+            note_places(prepared.cwd, directories_before(self._memo, prepared)),
             prepared.key,
             prepared.marker_status.reason,
         )

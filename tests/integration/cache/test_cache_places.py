@@ -147,6 +147,37 @@ def test_objects_beside_sources_and_headers_disturb_nothing(
     assert launcher.compile(*argv).answer == "done"
 
 
+@pytest.mark.parametrize("line", ['#include "sub/e.h"', "#include <sub/e.h>"])
+def test_objects_in_a_directory_that_the_source_names_disturb_nothing(
+    line: str, tree: Path, launcher: FakeLauncher, project: Any
+) -> None:
+    project.write("src/sub/e.h", "enum { e };\n")
+    project.write("src/main.c", f"{line}\nint v = e;\n")
+    project.settle()
+    argv = ("gcc", "-Isrc", "-c", "src/main.c", "-o", "main.o")
+    # Another compile of the same build writes beside the source and beside the header.
+    launcher.after_run = lambda _run: [(tree / d / "y.o").touch() for d in ("src", "src/sub")]
+    assert launcher.compile(*argv).answer == "run"
+    assert launcher.compile(*argv).answer == "done"
+
+
+def test_a_named_directory_that_was_replaced_and_filled_is_not_kept(
+    tree: Path, launcher: FakeLauncher, cache: Cache, project: Any
+) -> None:
+    for name, value in (("sub", 1), ("sub2", 2)):
+        project.write(f"src/{name}/e.h", f"enum {{ e = {value} }};\n")
+    project.write("src/main.c", '#include "sub/e.h"\nint v = e;\n')
+    project.settle()
+
+    def replace(_run: object) -> None:
+        _swap(tree, "src/sub", "src/sub2")
+        (tree / "src/sub/y.o").touch()
+
+    launcher.after_run = replace
+    assert launcher.compile("gcc", "-c", "src/main.c", "-o", "main.o").answer == "run"
+    assert cache.counters().get("bytes.stored", 0) == 0
+
+
 @pytest.mark.parametrize("name", [n for n in _CHANGES if n != "the-sources"])
 def test_what_moved_since_is_seen(name: str, tree: Path, launcher: FakeLauncher) -> None:
     assert launcher.compile(*_ARGV).answer == "run"
