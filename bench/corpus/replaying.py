@@ -19,6 +19,7 @@ from corpus.tools import BARE, HPCC, Tool
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _COMPILE_SECONDS: Final = 300
+_MOST_PLACES: Final = 3
 # Which of two processes that write one stream comes first differs from run to run.
 _SPLIT: Final = re.compile(rb"(?<=\n)")
 
@@ -48,6 +49,7 @@ class Row:
     missed: dict[str, list[str]] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
     unstable: list[str] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
 
 
 class Replayer:
@@ -174,5 +176,7 @@ def measure(
         seen[tool.name] = replayer.run(tool, commands)
         if tool.name == HPCC:
             row.reasons = since(before, tool.reasons())
+            missed = [c.object for c, s in zip(commands, seen[HPCC], strict=True) if s.runs]
+            row.places = [tool.place(name) for name in missed[:_MOST_PLACES]]
     compare_all(replayer, tools[0], commands, seen, row)
     return row

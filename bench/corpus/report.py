@@ -93,6 +93,8 @@ def _rows(results: Sequence[PackageResult], corpus: Corpus) -> str:
                 f"{result.name:<20}{row.scenario:<22}{row.commands:>9}{row.hits.get(HPCC, 0):>7}"
                 f"{row.hits.get(CCACHE, 0):>8}  {', '.join(words)}".rstrip()
             )
+            is_refused = any(name.startswith(("bypass.", "uncacheable.")) for name in row.reasons)
+            lines += [f"{'':22}{place}" for place in row.places if place and is_refused]
     return "\n".join(lines)
 
 

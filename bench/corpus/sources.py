@@ -114,7 +114,13 @@ def install(names: Iterable[str]) -> None:
     if not missing:
         return
     command = ["apt-get", "-qq", "-y", "--no-remove", "--no-install-recommends"]
-    _run([*command, "-oDPkg::Lock::Timeout=300", "install", *missing], None)
+    command += ["-oDPkg::Lock::Timeout=300", "install", *missing]
+    try:
+        _run(command, None)
+    except SourceError:
+        # The machine's lists of packages may be old or empty.
+        _run(["apt-get", "-qq", "update"], None)
+        _run(command, None)
 
 
 def _is_installed(name: str) -> bool:

@@ -28,6 +28,11 @@ class Tool:
         """Return counters of reasons for misses, since the cache was made."""
         return {}
 
+    def place(self, output: str) -> str:
+        """Return what the tool says about its last refusal of a compile; "" if nothing."""
+        del output
+        return ""
+
     def stop(self) -> None:
         """End what the tool started."""
 
@@ -55,6 +60,13 @@ class Hpcc(Tool):
             for name, value in counts.items()
             if name.startswith(_REASONS) and name not in _IGNORED
         }
+
+    def place(self, output: str) -> str:
+        lines = [line.strip() for line in self._ask("explain", output).splitlines()]
+        heads = ("because", "found at")
+        words = [line.partition(head)[2].strip() for head in heads for line in lines
+                 if line.startswith(head)]  # fmt: skip
+        return "; ".join(words)
 
     def stop(self) -> None:
         self._ask("stop", "--now")

@@ -263,6 +263,7 @@ def test_an_object_counts_as_differing_unless_two_bare_compiles_differ(
 def results(hpcc: int, ccache: int, *differing: str) -> list[PackageResult]:
     row = Row("same-directory", 5, {HPCC: hpcc, CCACHE: ccache}, {HPCC: list(differing)})
     row.reasons = {"uncacheable.has-include": 5 - hpcc}
+    row.places = ["has-include: a macro decides; /t/gtest-port.h:284: #define HAS"]
     return [PackageResult("a-package", "cmake", "c++", rows=[row])]
 
 
@@ -285,6 +286,7 @@ def test_the_report_shows_hits_reasons_and_differences(tmp_path: Path) -> None:
     found.append(PackageResult("b", "make", "c", trouble="no source"))
     text = rendered(found, listing.parse(LIST))
     assert "uncacheable.has-include 1" in text
+    assert "/t/gtest-port.h:284: #define HAS" in text
     assert "hpcc: a-package, same-directory: a.c: a.o" in text
     assert "b: no source" in text
     assert "2 shortfalls" in text
