@@ -205,6 +205,7 @@ def open_cache(
         records,
         hits,
         sharing,
+        store,
         run_directory=os.fspath(paths.run),
         max_output_bytes=settings.cache.max_entry_bytes,
     )

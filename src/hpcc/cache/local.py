@@ -34,10 +34,10 @@ from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.outputs import read_output
 from hpcc.cache.base.path_stability import check_places, note_places
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
+from hpcc.cache.content.key import ContentKey
 from hpcc.cache.host.identity import Compilers
 from hpcc.cache.inputs.closure import find_closure
 from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
-from hpcc.cache.inputs.discovery import ask_dependencies, parse_dependencies
 from hpcc.cache.inputs.embedded_files import (
     embed_directories,
     listing_flag,
@@ -49,6 +49,8 @@ from hpcc.cache.inputs.named_directories import directories_before
 from hpcc.cache.inputs.where import find_culprit
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.key.share import Sharing
+from hpcc.cache.results.contents import Contents
+from hpcc.cache.results.files_read import files_read, read_depfile
 from hpcc.cache.results.hits import Hits
 from hpcc.cache.results.inflight import Flight, Inflight
 from hpcc.cache.results.pending import (
@@ -63,8 +65,8 @@ from hpcc.cache.results.scratch import ScratchPaths
 from hpcc.cache.results.share_check import SourceCheck, why_not_shared
 from hpcc.cache.results.share_results import SharedResults
 from hpcc.compilers.invocation.dependencies import Headers, Way
-from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
 from hpcc.core.reasons.uncacheable import UncacheableReason
+from hpcc.store.private import PrivateStore
 
 _DEPS_DIRECTORY: Final = "deps"
 # Longer than nearly every compile; a request that waited this long compiles, too.
@@ -83,6 +85,7 @@ class LocalCache:
         records: Records,
         hits: Hits,
         sharing: Sharing,
+        store: PrivateStore,
         *,
         run_directory: str,
         max_output_bytes: int,
@@ -91,6 +94,7 @@ class LocalCache:
         self._counters, self._records, self._hits = counters, records, hits
         self._sharing, self._shared = sharing, SharedResults(results, memo)
         self._sources = SourceCheck(memo)
+        self._contents = Contents(store, results, memo, counters, self._sources)
         self._max_output_bytes = max_output_bytes
         self._inflight = Inflight(wait_seconds=DEDUP_SECONDS)
         self._scratch = ScratchPaths(os.fsencode(os.path.join(run_directory, _DEPS_DIRECTORY)))
@@ -102,7 +106,8 @@ class LocalCache:
         one call of `finish` or `abandon`.
         """
         while True:
-            done = self.hit(prepared)
+            found = self._find(prepared)
+            done = None if found is None else self._put(prepared, *found)
             if done is not None:
                 return done
             flight = self._inflight.lead(prepared.key)
@@ -112,21 +117,45 @@ class LocalCache:
             if not self._inflight.wait(prepared.key, is_cancelled):
                 break
         try:
+            content = self._content_key(prepared)
+            # With a result that could not be put in place, only the compiler may write there.
+            done = None if found is not None else self._content_hit(prepared, content)
+            if done is not None:
+                self._inflight.release(flight)
+                return done
             self._counters.add("miss.local")
-            return self._run(prepared, flight)
+            return self._run(prepared, flight, content)
         except BaseException:
             self._inflight.release(flight)
             raise
 
-    def hit(self, prepared: Prepared) -> Done | None:
-        """Put a stored result in place; None on a miss, or if only the compiler may write there."""
+    def _find(self, prepared: Prepared) -> tuple[Found, bytes] | None:
+        """Return the result of an equal request, and the key under which it was found."""
         share = prepared.share
         if share is not None:
             found = self._shared.find(share)
             if found is not None:
-                return self._put(prepared, found, share.key)
+                return found, share.key
         found = self._results.find(prepared.key)
-        return None if found is None else self._put(prepared, found, prepared.key)
+        return None if found is None else (found, prepared.key)
+
+    def _content_hit(self, prepared: Prepared, content: ContentKey | None) -> Done | None:
+        """Put the result of another compile in place that gives the same outputs here."""
+        if content is None:
+            return None
+        known = self._contents.find(prepared, content)
+        if known is None:
+            return None
+        done = self._put(prepared, known.found, known.key)
+        if done is not None:
+            self._counters.add("hit.content")
+        return done
+
+    def _content_key(self, prepared: Prepared) -> ContentKey | None:
+        try:
+            return self._contents.key(prepared, self.search_path(prepared))
+        except UncacheableError:
+            return None  # `finish` meets the same fault, and counts it
 
     def _put(self, prepared: Prepared, found: Found, key: bytes) -> Done | None:
         if not self._hits.put(prepared, found, key=key, outcome=HIT):
@@ -161,7 +190,7 @@ class LocalCache:
             if path is not None:
                 self._scratch.give_back(path, is_written=pending.is_compiled)
 
-    def _run(self, prepared: Prepared, flight: Flight | None) -> Run:
+    def _run(self, prepared: Prepared, flight: Flight | None, content: ContentKey | None) -> Run:
         request, family, invocation = prepared.request, prepared.family, prepared.invocation
         way = family.dependency_way(invocation, is_recorded=prepared.is_recorded)
         private = self._scratch.take() if way is Way.PRIVATE_FILE else None
@@ -190,6 +219,7 @@ class LocalCache:
             note_places(prepared.cwd, directories_before(self._memo, prepared)),
             prepared.key,
             prepared.marker_status.reason,
+            content,
         )
         is_tentative = bool(prepared.injected)
         return Run(argv, pending, filter_headers=way is Way.HEADERS, is_tentative=is_tentative)
@@ -215,8 +245,8 @@ class LocalCache:
             # A caller that sends both to one file needs their order, which is not recorded.
             raise UncacheableError(UncacheableReason.BOTH_STREAMS)
         started = pending.started_ns
-        depfile = self._read_depfile(prepared, started)
-        files = self._files_read(pending, depfile, headers)
+        depfile = read_depfile(prepared, started)
+        files = files_read(pending, depfile, headers, self.search_path)
         pending.files = tuple(absolute(prepared.cwd, name) for name in files)
         data = read_output(prepared.output, started_ns=started, limit=self._max_output_bytes)
         if data is None:
@@ -232,15 +262,24 @@ class LocalCache:
 
     def _keep(self, pending: Pending, closure: Closure, result: Result) -> bool:
         """Store a result for every checkout if nothing in it names this one, else only for it."""
-        share = pending.prepared.share
+        prepared = pending.prepared
+        share = prepared.share
+        stored: bytes | None = None
         if share is not None:
             reason = why_not_shared(share, closure, result, self._sources)
             if not reason:
                 pending.key = share.key
-                return self._shared.keep(share, closure, result)
-            pending.private = reason
-            self._counters.add(f"private.{reason}")
-        return self._results.keep(pending.key, closure, result)
+                stored = self._shared.keep(share, closure, result)
+            else:
+                pending.private = reason
+                self._counters.add(f"private.{reason}")
+        if pending.key == prepared.key:
+            stored = self._results.keep(pending.key, closure, result)
+        content = pending.content
+        if stored is not None and content is not None and content == self._content_key(prepared):
+            is_private = pending.private != ""
+            self._contents.keep(prepared, content, closure, result, stored, is_private=is_private)
+        return stored is not None
 
     def _closure(self, pending: Pending, files: tuple[bytes, ...]) -> Closure:
         prepared = pending.prepared
@@ -332,57 +371,3 @@ class LocalCache:
         except OSError as error:
             raise UncacheableError(UncacheableReason.SEARCH_PATH) from error
         return (*prepared.invocation.include_dirs, *own)
-
-    def _read_depfile(self, prepared: Prepared, started_ns: int) -> bytes | None:
-        if prepared.depfile is None:
-            return None
-        data = read_output(prepared.depfile, started_ns=started_ns, limit=MAX_DEPFILE_BYTES)
-        if data is None:
-            raise UncacheableError(UncacheableReason.DEPFILE_UNREADABLE)
-        return data
-
-    def _files_read(
-        self, pending: Pending, depfile: bytes | None, headers: Headers | None
-    ) -> tuple[bytes, ...]:
-        """Return the files that the compile read, by the method that `begin` chose."""
-        match pending.way:
-            case Way.PRIVATE_FILE:
-                assert pending.private_depfile is not None
-                data = read_output(
-                    pending.private_depfile,
-                    started_ns=pending.started_ns,
-                    limit=MAX_DEPFILE_BYTES,
-                )
-                if data is None:
-                    raise UncacheableError(UncacheableReason.DEPFILE_UNREADABLE)
-                return parse_dependencies(data)
-            case Way.USER_FILE:
-                return parse_dependencies(depfile or b"")
-            case Way.HEADERS:
-                assert headers is not None
-                if headers.has_pch:
-                    raise UncacheableError(UncacheableReason.PCH)
-                return (
-                    *headers.names,
-                    *parse_dependencies(depfile or b""),
-                    *self._omitted(pending),
-                )
-            case Way.SECOND_RUN:
-                return ask_dependencies(
-                    pending.prepared, lambda: False, injected=pending.prepared.injected
-                )
-
-    def _omitted(self, pending: Pending) -> tuple[bytes, ...]:
-        """Return what `-H` does not list: stdc-predef.h and the files of -include and -imacros."""
-        prepared = pending.prepared
-        search = self.search_path(prepared)
-        found = []
-        for name in (b"stdc-predef.h", *prepared.invocation.forced_includes):
-            for directory in (prepared.cwd, *search):
-                path = name if name.startswith(b"/") else directory + b"/" + name
-                if not path.startswith(b"/"):
-                    path = prepared.cwd + b"/" + path
-                if os.path.isfile(path):
-                    found.append(path)
-                    # Which of several the compiler takes is unknown here: all of them are inputs.
-        return tuple(found)

@@ -233,12 +233,22 @@ def test_the_environment_is_in_the_key(name: str, launcher: FakeLauncher) -> Non
     assert launcher.compile(*_GCC).answer == "run"
 
 
-def test_another_directory_is_another_entry(launcher: FakeLauncher) -> None:
+def test_another_directory_hits_by_content(launcher: FakeLauncher, cache: Cache) -> None:
     launcher.compile(*_GCC)
     other = launcher.cwd.parent / "clone"
     shutil.copytree(launcher.cwd, other)
     launcher.cwd = other
-    assert launcher.compile(*_GCC).answer == "run"
+    assert launcher.compile(*_GCC).answer == "done"
+    assert cache.counters()["hit.content"] == 1
+
+
+def test_another_directory_is_another_entry_with_debug_information(launcher: FakeLauncher) -> None:
+    argv = (*_GCC, "-g")
+    launcher.compile(*argv)
+    other = launcher.cwd.parent / "clone"
+    shutil.copytree(launcher.cwd, other)
+    launcher.cwd = other
+    assert launcher.compile(*argv).answer == "run"
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])

@@ -35,7 +35,7 @@ def test_a_damaged_entry_is_a_miss_and_is_replaced(
     launcher.compile(*_ARGV)
     good = (launcher.cwd / "out.o").read_bytes()
     files = _entries(paths)
-    assert len(files) == 2
+    assert len(files) == 3  # a manifest, a result, an entry by content
     contents = [f.read_bytes() for f in files]
     for index, file in enumerate(files):
         data = contents[index]
@@ -49,7 +49,7 @@ def test_a_damaged_entry_is_a_miss_and_is_replaced(
             case "appended":
                 data += b"x"
             case _:
-                data = contents[1 - index]
+                data = contents[index - 1]
         file.write_bytes(data)
     launcher.handler = fresh = make_cache()  # nothing in memory
     assert launcher.compile(*_ARGV).answer == "run"
@@ -119,7 +119,7 @@ def test_a_cleaned_store_is_noticed(launcher: FakeLauncher, cache: Cache, paths:
     other.trim(0)
     other.bump_epoch()
     assert launcher.compile(*_ARGV).answer == "run"
-    assert cache.counters()["store.entries"] == 2
+    assert cache.counters()["store.entries"] == 3
 
 
 def test_a_run_that_never_reports_leaves_nothing(
@@ -246,7 +246,7 @@ def test_a_list_of_headers_is_never_an_earlier_compiles(
     )
     cache.finish(request, run, RunReport(code, 0, out, err, is_truncated=False))
     counters = cache.counters()
-    assert (counters["uncacheable.depfile"], counters["store.entries"]) == (1, 2)
+    assert (counters["uncacheable.depfile"], counters["store.entries"]) == (1, 3)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,9 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
     scans = {path: _examine(memo, path, request, plain) for path in paths}
     scans = _with_alias_uses(memo, scans, request)
     doubts = request.doubts | in_arguments.hazards
+    has_absolute = False
     for _, scan in scans.values():
+        has_absolute = has_absolute or scan.has_absolute
         if scan.hazards is not Hazard.NONE:  # rare, and combining flags costs a microsecond
             doubts |= scan.hazards
     lookup = Lookup(memo, request, plain)
@@ -75,7 +77,15 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
             files[path] = _digest_of_data(memo, path, request)
     found = tuple(files.items())
     refuse_twins(memo, found, lookup.existing)
-    return Closure(found, tuple(lookup.present), lookup.absences(), tuple(lookup.existing), plain)
+    return Closure(
+        found,
+        tuple(lookup.present),
+        lookup.absences(),
+        tuple(lookup.existing),
+        plain,
+        hazards=doubts,
+        has_absolute=has_absolute,
+    )
 
 
 def _examine(

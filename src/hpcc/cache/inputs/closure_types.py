@@ -14,8 +14,10 @@ class Closure:
     """Files with SHA-256 digests, names that must exist, names that must be absent.
 
     `existing` are files that were not read, although a `__has_include` or an include line in an
-    inactive branch names them. `plain` maps paths that are files, not links, to their device. With
-    a `part`, `files` end with its files, and `absences` are those of the part.
+    inactive branch names them. `hazards` are those of all files, also where they were settled;
+    `has_absolute`: a file includes an absolute name. `plain` maps paths that are files, not links,
+    to their device. With a `part`, `files` end with its files, and `absences` are those of the
+    part.
     """
 
     files: tuple[tuple[bytes, bytes], ...]
@@ -24,6 +26,8 @@ class Closure:
     existing: tuple[bytes, ...] = ()
     plain: Mapping[bytes, int] = field(default_factory=dict)
     part: Part | None = None
+    hazards: Hazard = Hazard.NONE
+    has_absolute: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

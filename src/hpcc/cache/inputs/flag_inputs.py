@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.manifest import Absence
@@ -56,8 +57,12 @@ def _with_names(
             files[path] = digest
         else:
             absences.append(_absence(path))
-    return Closure(
-        tuple(files.items()), closure.present, (*closure.absences, *absences), closure.existing
+    return replace(
+        closure,
+        files=tuple(files.items()),
+        absences=(*closure.absences, *absences),
+        plain={},
+        part=None,
     )
 
 

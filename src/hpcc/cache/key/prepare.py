@@ -65,10 +65,11 @@ _MAX_REMEMBERED: Final = 4096
 class Prepared:
     """A compile that may be cached. `colour` are the flags to add for a terminal.
 
-    `key` is a SHA-256 (32 bytes). `written` names the outputs besides object and depfile.
-    `replay_ok`: a hit may be remembered by the bytes of its request, since the answer depends only
-    on the request, the compiler's files, the markers and the inputs. `looked_for` are files that
-    flags name. `is_recorded`: the object will contain the command line.
+    `key` is a SHA-256 (32 bytes). `rest` are its fields besides compiler, directory and arguments:
+    what "native" means, the environment, the colours. `written` names the outputs besides object
+    and depfile. `replay_ok`: a hit may be remembered by the bytes of its request, since the answer
+    depends only on the request, the compiler's files, the markers and the inputs. `looked_for` are
+    files that flags name. `is_recorded`: the object will contain the command line.
     """
 
     request: CompileRequest
@@ -82,6 +83,7 @@ class Prepared:
     replay_ok: bool = True
     looked_for: tuple[bytes, ...] = ()
     is_recorded: bool = False
+    rest: tuple[bytes, ...] = ()
 
     @property
     def share(self) -> Share | None:
@@ -185,7 +187,7 @@ class Classifier:
         is_plain = invocation.arguments == request.argv[1:] and not marker_status.search.refusal
         prepared = Prepared(
             request, invocation, family, identity, colour, key, written, marker_status, is_plain,
-            looked_for, is_recorded,
+            looked_for, is_recorded, rest,
         )  # fmt: skip
         return _check_side_paths(prepared) or prepared
 

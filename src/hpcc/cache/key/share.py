@@ -56,7 +56,7 @@ _MAX_REMEMBERED: Final = 4096
 # Directories of the compiler's own headers; below a root they would count as the project's.
 _SYSTEM: Final = (b"/usr/include", b"/usr/local/include", b"/usr/lib", b"/usr/share", b"/lib")
 # GCC spells headers of these search directories by their real names, which no key contains.
-_SEARCH_ENV: Final = (
+SEARCH_ENV: Final = (
     b"CPATH",
     b"C_INCLUDE_PATH",
     b"CPLUS_INCLUDE_PATH",
@@ -248,7 +248,7 @@ def _key(
 
 def _environment(request: CompileRequest, root: bytes) -> str:
     env = request.env
-    if root in request.compiler or any(name in env for name in _SEARCH_ENV):
+    if root in request.compiler or any(name in env for name in SEARCH_ENV):
         return PrivateReason.ENVIRONMENT
     pwd = env.get(b"PWD", b"")
     if pwd != request.cwd and _is_same_directory(pwd, request.cwd):

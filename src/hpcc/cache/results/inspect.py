@@ -6,7 +6,8 @@ import hashlib
 import os
 from typing import NamedTuple
 
-from hpcc.cache.base.manifest import decode_manifest
+from hpcc.cache.base.manifest import InputSet, decode_manifest
+from hpcc.cache.content.entries import decode_entries
 from hpcc.cache.results.results import _decode_result
 from hpcc.core import IntegrityError
 
@@ -20,7 +21,7 @@ class EntryPart(NamedTuple):
 
 
 def describe_entry(payload: bytes) -> tuple[str, list[EntryPart]]:
-    """Return the kind of an entry ("result" or "manifest") and its parts.
+    """Return the kind of an entry ("result", "manifest" or "content") and its parts.
 
     Raises:
         IntegrityError: it is not an entry of this version.
@@ -28,12 +29,12 @@ def describe_entry(payload: bytes) -> tuple[str, list[EntryPart]]:
     try:
         result = _decode_result(payload)
     except IntegrityError:
-        sets = decode_manifest(payload)
+        kind, sets = _sets(payload)
         parts = []
         for inputs in sets:
             parts.append(EntryPart("result", -1, inputs.result_key.hex()))
             parts += [EntryPart(os.fsdecode(path), -1, d.hex()) for path, d in inputs.files]
-        return "manifest", parts
+        return kind, parts
     named = {
         "object": result.object_data,
         "depfile": result.depfile,
@@ -46,3 +47,10 @@ def describe_entry(payload: bytes) -> tuple[str, list[EntryPart]]:
         for name, data in named.items()
         if data is not None
     ]
+
+
+def _sets(payload: bytes) -> tuple[str, tuple[InputSet, ...]]:
+    try:
+        return "manifest", decode_manifest(payload)
+    except IntegrityError:
+        return "content", tuple(entry.inputs for entry in decode_entries(payload))

@@ -9,6 +9,7 @@ from hpcc.cache.base.files import Signature, signature_of
 from hpcc.cache.base.outputs import read_output
 from hpcc.cache.base.path_stability import Place
 from hpcc.cache.base.uncacheable import UncacheableError
+from hpcc.cache.content.key import ContentKey
 from hpcc.cache.inputs.embedded_files import read_listing
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.results.inflight import Flight
@@ -21,8 +22,8 @@ from hpcc.core.reasons.uncacheable import UncacheableReason
 class Pending:
     """The token of a `Run`: what `finish` needs, and what it finds out.
 
-    `key` is the key under which the result is stored; `private` says why other checkouts do not get
-    it. Times are in nanoseconds since the epoch.
+    `key` is the key under which the result is stored, `content` the content key; `private` says
+    why other checkouts do not get it. Times are in nanoseconds since the epoch.
     """
 
     prepared: Prepared
@@ -37,6 +38,7 @@ class Pending:
     places: dict[bytes, Place]
     key: bytes
     private: str
+    content: ContentKey | None = None
     is_compiled: bool = False  # the compiler ended with status 0
     files: tuple[bytes, ...] = ()  # absolute paths of what it read, once they are known
 

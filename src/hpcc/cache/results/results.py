@@ -103,8 +103,11 @@ class Results:
         with self._lock:
             self._results.drop(result_key)
 
-    def keep(self, request_key: bytes, closure: Closure, result: Result) -> bool:
-        """Store a result under the inputs it was made from; False if the store refused it."""
+    def keep(self, request_key: bytes, closure: Closure, result: Result) -> bytes | None:
+        """Store a result under the inputs it was made from.
+
+        Returns its result key, or None if the store refused it.
+        """
         part = closure.part
         if part is None:
             inputs = make_set(request_key, closure.files, closure.present, closure.absences)
@@ -113,18 +116,18 @@ class Results:
             inputs = make_set(request_key, own, closure.present, (), part)
         return self.keep_set(request_key, inputs, result)
 
-    def keep_set(self, request_key: bytes, inputs: InputSet, result: Result) -> bool:
-        """Store a result under a set of inputs; False if the store refused it."""
+    def keep_set(self, request_key: bytes, inputs: InputSet, result: Result) -> bytes | None:
+        """Store a result under a set of inputs; see `keep`."""
         if not self._store.put(inputs.result_key, _encode_result(result)):
-            return False
+            return None
         older = self._sets(request_key) if self._store.has(request_key) else ()
         sets = add_set(older, inputs)
         if not self._store.put(request_key, encode_manifest(sets)):
-            return False
+            return None
         self._remember_sets(request_key, (sets[0]._replace(body=b""), *sets[1:]))
         self._remember_result(inputs.result_key, result)
         self._counters.add("bytes.stored", result.size_bytes)
-        return True
+        return inputs.result_key
 
     def latest(self, request_key: bytes) -> InputSet | None:
         """Return the inputs of the newest hit or result, None if they are not in memory."""

@@ -43,12 +43,12 @@ class SharedResults:
             return Found(view, result._replace(depfile=depfile, stderr=stderr))
         return None
 
-    def keep(self, share: Share, closure: Closure, result: Result) -> bool:
-        """Store a result that `why_not_shared` accepted; False if it cannot be stored."""
+    def keep(self, share: Share, closure: Closure, result: Result) -> bytes | None:
+        """Store a result that `why_not_shared` accepted; return its key, None if that fails."""
         checkout = share.checkout
         texts = checkout.marked_texts(result.depfile, result.stderr)
         if texts is None:
-            return False
+            return None
         inputs = make_set(
             share.key,
             tuple((checkout.mark(path), digest) for path, digest in closure.files),

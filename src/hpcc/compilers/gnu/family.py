@@ -9,6 +9,12 @@ from typing import Final
 from hpcc.compilers.gnu.driver_files import specs_names
 from hpcc.compilers.gnu.headers import strip_headers, without_outputs
 from hpcc.compilers.gnu.invocation import read_invocation
+from hpcc.compilers.invocation.content import (
+    ContentForm,
+    content_form,
+    respelled_depfile,
+    visible_names,
+)
 from hpcc.compilers.invocation.dependencies import Headers, Recording, Way
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.guest import GuestCommand, GuestMap, guest_arguments
@@ -230,6 +236,25 @@ class GnuFamily:
 
     def render_depfile(self, data: bytes, root: bytes) -> bytes:
         return render_depfile_for(data, root, is_clang=self.is_clang_like)
+
+    # ---- content keys ----
+
+    def content_form(self, invocation: Invocation, major: int) -> ContentForm | None:
+        return content_form(invocation, is_clang=self.is_clang_like, major=major)
+
+    def respelled_depfile(
+        self,
+        data: bytes,
+        old_targets: tuple[bytes, ...],
+        new_targets: tuple[bytes, ...],
+        rename: Callable[[bytes], bytes],
+    ) -> bytes | None:
+        return respelled_depfile(
+            data, old_targets, new_targets, rename, is_clang=self.is_clang_like
+        )
+
+    def visible_names(self, text: bytes, source: bytes) -> tuple[bytes, ...] | None:
+        return visible_names(text, source, is_clang=self.is_clang_like)
 
     # ---- a farm ----
 

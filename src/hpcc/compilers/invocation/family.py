@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from hpcc.compilers.invocation.content import ContentForm
 from hpcc.compilers.invocation.dependencies import Headers, Recording, Way
 from hpcc.compilers.invocation.guest import GuestCommand, GuestMap
 from hpcc.compilers.invocation.invocation import Invocation
@@ -257,6 +258,24 @@ class Travel(Protocol):
 
     def render_depfile(self, data: bytes, root: bytes) -> bytes:
         """Return a marked depfile as the compile in the checkout at `root` writes it."""
+        ...
+
+    def content_form(self, invocation: Invocation, major: int) -> ContentForm | None:
+        """Return what a content key holds; None if a flag is not proved for it."""
+        ...
+
+    def respelled_depfile(
+        self,
+        data: bytes,
+        old_targets: tuple[bytes, ...],
+        new_targets: tuple[bytes, ...],
+        rename: Callable[[bytes], bytes],
+    ) -> bytes | None:
+        """Return a depfile with other targets and names; None if its layout is not understood."""
+        ...
+
+    def visible_names(self, text: bytes, source: bytes) -> tuple[bytes, ...] | None:
+        """Return the files whose names show in what `names_arguments` made; None: any may show."""
         ...
 
     def image_version(

@@ -51,8 +51,8 @@ def mark_depfile(data: bytes, root: bytes, *, is_clang: bool) -> bytes | None:
     escaped = escape_name(root)
     if escaped not in data and root not in data:
         return data  # the same in every clone
-    rules = _take_apart(data)
-    if rules is None or _lay_out(rules, is_clang=is_clang) != data:
+    rules = taken_apart(data)
+    if rules is None or laid_out(rules, is_clang=is_clang) != data:
         return None
     marked = []
     for names in rules:
@@ -60,18 +60,18 @@ def mark_depfile(data: bytes, root: bytes, *, is_clang: bool) -> bytes | None:
         if any(root in name or escaped in name for name in new):
             return None
         marked.append(new)
-    return _lay_out(marked, is_clang=is_clang)
+    return laid_out(marked, is_clang=is_clang)
 
 
 def render_depfile_for(data: bytes, root: bytes, *, is_clang: bool) -> bytes:
     """Return a marked depfile in the form that the compile in the clone at `root` writes."""
     if ROOT_MARK not in data:
         return data
-    rules = _take_apart(data)
+    rules = taken_apart(data)
     assert rules is not None  # because `mark_depfile` laid it out
     escaped = escape_name(root)
     named = [[name.replace(ROOT_MARK, escaped) for name in names] for names in rules]
-    return _lay_out(named, is_clang=is_clang)
+    return laid_out(named, is_clang=is_clang)
 
 
 def _mark_name(name: bytes, escaped: bytes) -> bytes:
@@ -80,7 +80,7 @@ def _mark_name(name: bytes, escaped: bytes) -> bytes:
     return ROOT_MARK + name[len(escaped) :] if is_root else name
 
 
-def _take_apart(data: bytes) -> list[list[bytes]] | None:
+def taken_apart(data: bytes) -> list[list[bytes]] | None:
     """Return the names of each line as written, the last target with its colon."""
     if len(data) > MAX_DEPFILE_BYTES or not data.endswith(b"\n"):
         return None
@@ -88,7 +88,8 @@ def _take_apart(data: bytes) -> list[list[bytes]] | None:
     return [_NAME.findall(line) for line in text[:-1].split(b"\n")]
 
 
-def _lay_out(rules: list[list[bytes]], *, is_clang: bool) -> bytes:
+def laid_out(rules: list[list[bytes]], *, is_clang: bool) -> bytes:
+    """Return a depfile from the names of each line as written, broken as the compiler does."""
     lay_out = _clang_line if is_clang else _gcc_line
     return b"".join(lay_out(names) for names in rules)
 

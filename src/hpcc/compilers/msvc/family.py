@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from hpcc.compilers.clang.family import ClangFamily
+from hpcc.compilers.invocation.content import ContentForm
 from hpcc.compilers.invocation.dependencies import Recording, Way
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.guest import GUEST_ROOT, GuestCommand, GuestMap, NotPortableError
@@ -178,6 +179,10 @@ class MsvcFamily(ClangFamily):
         return found | slashed_names(found)
 
     # ---- a farm ----
+
+    def content_form(self, invocation: Invocation, major: int) -> ContentForm | None:
+        del invocation, major
+        return None  # no experiment has been made with this grammar
 
     def image_version(self, program: bytes, image: Sequence[Toolchain] | None) -> Version | None:
         return image_version(program, image)

@@ -62,6 +62,7 @@ class Scan:
     `quoted` and `angled` are names in include lines. `questions` are (is quoted, name) pairs of
     `__has_include`, whose answer is an input although the file is never read. `embeds` are those of
     `#embed` and `__has_embed`, whose answer depends on content: an empty file changes the answer.
+    `has_absolute`: an include line or a question names an absolute path.
     `aliases` are macros that pass their argument to `__has_include`; see `scan_alias_uses`.
     """
 
@@ -71,6 +72,7 @@ class Scan:
     questions: tuple[tuple[bool, bytes], ...] = ()
     embeds: tuple[tuple[bool, bytes], ...] = ()
     aliases: tuple[bytes, ...] = ()
+    has_absolute: bool = False
 
 
 _HASH: Final = rb"(?:\#|%:|\?\?=)"
@@ -152,7 +154,13 @@ def scan_source(data: bytes, preambles: PreambleCache | None = None) -> Scan:
     if lines.count + len(questions) > MAX_DIRECTIVES or lines.has_nul:
         hazards |= Hazard.OPAQUE_QUESTION
     return Scan(
-        hazards, lines.quoted, lines.angled, tuple(questions), tuple(embeds), tuple(aliases)
+        hazards,
+        lines.quoted,
+        lines.angled,
+        tuple(questions),
+        tuple(embeds),
+        tuple(aliases),
+        lines.has_absolute or any(name.startswith(b"/") for _, name in (*questions, *embeds)),
     )
 
 
@@ -163,6 +171,7 @@ class _IncludeLines:
     count: int
     is_computed: bool
     has_nul: bool
+    has_absolute: bool
 
 
 def _include_lines(data: bytes) -> _IncludeLines:
@@ -178,7 +187,10 @@ def _include_lines(data: bytes) -> _IncludeLines:
         else:
             is_computed = True
     has_nul = b"\0" in b"".join((*quoted, *angled))
-    return _IncludeLines(tuple(quoted), tuple(angled), len(found), is_computed, has_nul)
+    has_absolute = any(name.startswith(b"/") for name in (*quoted, *angled))
+    return _IncludeLines(
+        tuple(quoted), tuple(angled), len(found), is_computed, has_nul, has_absolute
+    )
 
 
 def scan_alias_uses(data: bytes, aliases: tuple[bytes, ...]) -> Scan:

@@ -1,0 +1,141 @@
+"""The content key: what decides the object besides the contents of the files.
+
+It holds what the exact key holds (`hpcc.cache.key.prepare`), but paths are relative to `Places`,
+and the names of outputs are left out. In addition it holds what the exact key need not hold because
+the same directory implies it: which search directories are one directory.
+
+Relative names stay as the user spelled them beside the place they lead to. So two compiles with one
+key spell every file in the same way, up to the places.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from hpcc.cache.base.fields import encode_fields
+from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.uncacheable import absolute
+from hpcc.cache.content.places import CWD_MARK, ROOT_MARK, Places, find_places
+from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.key.share import SEARCH_ENV
+from hpcc.compilers.invocation.content import ContentForm, NamedPath
+
+KEY_FORMAT: Final = b"content-3"
+_SYSTEM_DIRS: Final = ("-isystem", "-idirafter")
+_NOT_IN_KEY: Final = frozenset({b"PATH", b"PWD", b"TMPDIR", b"OLDPWD"})
+
+
+class ContentKey(NamedTuple):
+    """A key (32 bytes) and what it was computed from.
+
+    `absolute`: the marks of the places in which the command line names a file or a directory by its
+    absolute path. Files in another place have a relative name, which is the same everywhere.
+    `system_dirs` are the directories of -isystem and -idirafter in one of the places.
+    """
+
+    key: bytes
+    places: Places
+    form: ContentForm
+    absolute: frozenset[bytes]
+    system_dirs: tuple[bytes, ...]
+
+    def has_other_names(self, paths: Iterable[bytes]) -> bool:
+        """Tell whether a compiler may spell one of these headers by its real name."""
+        if not self.system_dirs:
+            return False
+        prefixes = tuple(d + b"/" for d in self.system_dirs)
+        headers = (p for p in paths if p.startswith(prefixes))
+        return any(b"/../" in p or os.path.realpath(p) != p for p in headers)
+
+
+def content_key(memo: FileMemo, prepared: Prepared, search: Iterable[bytes]) -> ContentKey | None:
+    """Return the key of a compile; None if a flag, a variable or a path forbids one.
+
+    `search` are all include directories of the compile, in order.
+    """
+    invocation, request = prepared.invocation, prepared.request
+    if prepared.looked_for or prepared.is_recorded or any(n in request.env for n in SEARCH_ENV):
+        return None
+    form = prepared.family.content_form(invocation, prepared.identity.major)
+    if form is None:
+        return None
+    share = prepared.share
+    root = b"" if share is None else share.checkout.root
+    places = find_places(memo, request.cwd, prepared.source, root)
+    if places is None:
+        return None
+    system_dirs = (absolute(request.cwd, d) for d in invocation.values(*_SYSTEM_DIRS))
+    own = tuple(d for d in system_dirs if places.mark(d) != d)
+    if any(map(_may_be_respelled, own)):
+        return None
+    pieces: list[bytes] = []
+    texts: list[bytes] = [request.compiler]
+    named: set[bytes] = set()
+    for piece in form.pieces:
+        if isinstance(piece, NamedPath):
+            relative = b"" if piece.name.startswith(b"/") else piece.name
+            marked = places.mark(absolute(request.cwd, piece.name))
+            pieces += (b"\1", relative, marked)
+            if not relative:
+                named.add(marked[: len(CWD_MARK)])
+        else:
+            pieces.append(piece)
+            texts.append(piece)
+    env = (v for n, v in request.env.items() if n not in _NOT_IN_KEY and n[:5] != b"HPCC_")
+    pinned = _pinned(prepared, places, form, (*texts, *env))
+    fields = [
+        KEY_FORMAT,
+        prepared.family.name.encode(),
+        prepared.identity.digest,
+        request.compiler,
+        b"" if share is None else b"maps",
+        *prepared.rest,
+        b"",
+        *pieces,
+        b"",
+        *pinned,
+        b"",
+        _pattern(request.cwd, search),
+    ]
+    key = hashlib.sha256(encode_fields(fields)).digest()
+    return ContentKey(key, places, form, frozenset(named & {CWD_MARK, ROOT_MARK}), own)
+
+
+def _pinned(
+    prepared: Prepared, places: Places, form: ContentForm, texts: tuple[bytes, ...]
+) -> list[bytes]:
+    """Return the places that the key must hold after all."""
+    share = prepared.share
+    if form.names_directory:
+        if share is not None:  # the maps replace the root, and nothing else
+            return [b"inside", places.cwd[len(places.root) :] if places.root else b""]
+        return [b"at", *places, prepared.request.env.get(b"PWD", b"")]
+    pinned: list[bytes] = []
+    for name, place in zip((b"cwd", b"root"), places, strict=True):
+        if place and any(place in text for text in texts):
+            pinned += (name, place)
+    return pinned
+
+
+def _pattern(cwd: bytes, search: Iterable[bytes]) -> bytes:
+    """Return which search directories are one: compilers drop the second of two names."""
+    first: dict[tuple[int, int], int] = {}
+    found = []
+    for number, directory in enumerate(search):
+        try:
+            status = os.stat(absolute(cwd, directory))
+        except OSError:
+            found.append(-1)
+            continue
+        found.append(first.setdefault((status.st_dev, status.st_ino), number))
+    return ",".join(map(str, found)).encode()
+
+
+def _may_be_respelled(directory: bytes) -> bool:
+    """Tell whether a compiler may spell system headers of a directory by their real names."""
+    is_odd = b".." in directory.split(b"/") or directory.endswith((b"/.", b"/"))
+    return is_odd or os.path.realpath(directory) != posixpath.normpath(directory)

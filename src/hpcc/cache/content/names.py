@@ -1,0 +1,81 @@
+"""Finds out whose file names a compile may write into its object.
+
+Without debug information a file's name reaches the object only through `__FILE__` and what is like
+it. The text does not show whether such a macro is expanded: <assert.h> mentions it everywhere. So
+the preprocessor is asked once, with another value for these macros, and its line markers tell in
+which files the value stands.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hpcc.cache.base.tools import MAX_ANSWER_BYTES, ask
+from hpcc.cache.content.entries import ContentEntry, Names
+from hpcc.cache.content.key import ContentKey
+from hpcc.cache.content.places import CWD_MARK, ROOT_MARK, Places
+from hpcc.cache.key.prepare import Prepared
+from hpcc.compilers.invocation.content import names_arguments
+
+_SECONDS: Final = 60.0
+_MAX_NAMES: Final = 2000
+
+
+def ask_names(prepared: Prepared, places: Places) -> tuple[bytes, ...] | Names:
+    """Run the preprocessor; return the files whose names show, with marks for the places.
+
+    `Names.ANY` if it fails, or if something else than these macros may show a name.
+    """
+    family = prepared.family
+    argv = family.expansion_command(
+        prepared.request.compiler, prepared.invocation, keeps_lines=True
+    )
+    try:
+        answer = ask(
+            (*argv, *names_arguments()),
+            env=family.question_environment(prepared.request.env),
+            cwd=prepared.cwd,
+            timeout_seconds=_SECONDS,
+        )
+    except OSError:
+        return Names.ANY
+    if answer.exit_code != 0 or len(answer.stdout) >= MAX_ANSWER_BYTES:
+        return Names.ANY
+    found = family.visible_names(answer.stdout, prepared.invocation.source)
+    if found is None or len(found) > _MAX_NAMES:
+        return Names.ANY
+    return tuple(places.mark(name) if name.startswith(b"/") else name for name in found)
+
+
+def moved_marks(key: ContentKey, made_at: Places, *, has_maps: bool) -> frozenset[bytes]:
+    """Return the marks of the places whose files have another name than where a result was made.
+
+    `has_maps`: the compiler replaces the root in all names. A relative name is the same, because
+    the key holds all relative names as they are spelled.
+    """
+    places = key.places
+    is_cwd_same = places.cwd == made_at.cwd
+    is_root_same = places.root == made_at.root
+    if has_maps:
+        # The maps make the root's part equal; the working directory's part below it may differ.
+        is_root_same = True
+        is_cwd_same = is_cwd_same or _inside(places) == _inside(made_at) is not None
+    moved = {m for m, same in ((CWD_MARK, is_cwd_same), (ROOT_MARK, is_root_same)) if not same}
+    return key.absolute & moved
+
+
+def may_move(entry: ContentEntry, moved: frozenset[bytes]) -> bool:
+    """Tell whether a result shows no name of a file in a place that has another name now."""
+    if not moved:
+        return True
+    if isinstance(entry.names, Names):
+        return False
+    return not any(name[: len(CWD_MARK)] in moved for name in entry.names)
+
+
+def _inside(places: Places) -> bytes | None:
+    if not places.root:
+        return b""  # the working directory is the root
+    if not places.cwd.startswith(places.root + b"/"):
+        return None
+    return places.cwd[len(places.root) :]

@@ -1,0 +1,236 @@
+"""Looks up and stores results by content: the second level behind the exact key.
+
+Problem: the exact key names outputs and directories, so a new build directory, a second target or a
+moved project starts at zero, although the compiler would write the same object.
+
+Rule: two compiles with one content key (`content.key`) and, up to their places, the same inputs
+give the same object, unless it shows a name of a file in a place that differs. So a look-up
+
+1. computes the key and reads its entries;
+2. spells each entry's inputs with the asking compile's own places, and compares all files and all
+   absent names there, as for an exact key;
+3. asks the preprocessor, once for each entry, whose names the object may show (`content.names`);
+4. writes the depfile with the asking compile's names and targets.
+
+Example: `cc -I/p/inc -c /p/src/a.c -o a.o` in /p/b1, then the same in /p/b2: one key, with /p as
+the root. With `assert` in a.c the object shows /p/src/a.c, which is the same. In a moved copy of /p
+it is not, and the compiler runs.
+
+What must never happen: a hit where the compiler would have written another byte, warned or failed.
+Only results without any message are used. In doubt there is no entry.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from hpcc.cache.base.counters import Counters
+from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.manifest import InputSet
+from hpcc.cache.content.entries import (
+    ContentEntry,
+    Names,
+    add_entry,
+    decode_entries,
+    encode_entries,
+)
+from hpcc.cache.content.key import ContentKey, content_key
+from hpcc.cache.content.names import ask_names, may_move, moved_marks
+from hpcc.cache.content.places import Places
+from hpcc.cache.inputs.closure_types import Closure
+from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.results.results import Found, Result, Results
+from hpcc.cache.results.share_check import SourceCheck
+from hpcc.compilers.scan.scan import Hazard
+from hpcc.core import IntegrityError
+from hpcc.store.private import PrivateStore
+
+# With these, text outside of include lines names a file.
+_NAMING: Final = (
+    Hazard.COMPUTED_INCLUDE
+    | Hazard.ASSEMBLER_FILE
+    | Hazard.OPAQUE_ASSEMBLY
+    | Hazard.EMBED
+    | Hazard.OPAQUE_EMBED
+    | Hazard.OPAQUE_QUESTION
+)
+
+
+Change = Callable[[tuple[ContentEntry, ...]], tuple[ContentEntry, ...]]
+
+
+class ContentFound(NamedTuple):
+    """A result for this compile, and the content key that led to it."""
+
+    found: Found
+    key: bytes
+
+
+class Contents:
+    """The entries of content keys. Thread-safe; a fault is a miss."""
+
+    def __init__(
+        self,
+        store: PrivateStore,
+        results: Results,
+        memo: FileMemo,
+        counters: Counters,
+        sources: SourceCheck,
+    ) -> None:
+        self._store, self._results, self._memo = store, results, memo
+        self._counters, self._sources = counters, sources
+
+    def key(self, prepared: Prepared, search: Iterable[bytes]) -> ContentKey | None:
+        """See `content_key`."""
+        return content_key(self._memo, prepared, search)
+
+    def find(self, prepared: Prepared, key: ContentKey) -> ContentFound | None:
+        """Return a result that the compiler would make here now, with this compile's names."""
+        entries = self._read(key.key)
+        first: dict[bytes, bytes | None] = {}
+        for entry in entries:
+            if not entry.suits(key.places):
+                continue
+            view = key.places.spelled(entry.inputs)
+            if not view.holds(self._memo, first) or _overwrites(prepared, view.files):
+                continue
+            if key.has_other_names(path for path, _ in view.files):
+                continue
+            result = self._results.result(entry.inputs.result_key)
+            if result is None:
+                continue
+            moved = moved_marks(key, entry.made_at, has_maps=prepared.share is not None)
+            known = self._with_names(prepared, key, entry) if moved else entry
+            if not may_move(known, moved):
+                continue
+            # The preprocessor took time: the inputs must still be those of the entry.
+            if known is not entry and not view.holds(self._memo):
+                continue
+            named = _with_depfile(prepared, key, entry, result)
+            if named is not None:
+                self._store.touch(key.key)
+                return ContentFound(Found(view, named), key.key)
+        return None
+
+    def keep(
+        self,
+        prepared: Prepared,
+        key: ContentKey,
+        closure: Closure,
+        result: Result,
+        stored: bytes,
+        *,
+        is_private: bool,
+    ) -> None:
+        """Add an entry for a result that was just stored under the result key `stored`.
+
+        `is_private`: a marker asked for sharing, and the result names this checkout.
+        """
+        if result.stderr or result.stdout or len(result.side) != len(prepared.side_paths):
+            return
+        names = (*(path for path, _ in closure.files), *closure.existing)
+        if self._sources.has_twins(closure) or key.has_other_names(names):
+            return
+        places = key.places
+        fixed = b"cr" if is_private else self._fixed(closure, places, result)
+        state = InputSet(closure.files, closure.present, closure.absences, stored)
+        inputs = places.marked(state)
+        entry = ContentEntry(inputs, places, fixed, key.form.targets, Names.UNKNOWN)
+        self._write(key.key, lambda entries: add_entry(entries, entry))
+
+    def _fixed(self, closure: Closure, places: Places, result: Result) -> bytes:
+        """Return the letters of the places that outputs or sources name."""
+        fixed = b""
+        may_name = closure.has_absolute or bool(closure.hazards & _NAMING)
+        for letter, place in zip((b"c", b"r"), places, strict=True):
+            if not place:
+                continue
+            if any(place in data for data in (result.object_data, *result.side)):
+                fixed += letter
+            elif may_name and self._sources.why_not_shared(closure.files, place):
+                # A name in the text leads to the same file from everywhere.
+                fixed += letter
+        return fixed
+
+    def _with_names(self, prepared: Prepared, key: ContentKey, entry: ContentEntry) -> ContentEntry:
+        """Return the entry with its names, for which the preprocessor is asked once."""
+        if entry.names is not Names.UNKNOWN:
+            return entry
+        if key.form.names_directory:
+            return entry._replace(names=())  # the key holds all that is written down
+        names = ask_names(prepared, key.places)
+        self._counters.add("content.asked")
+        known = entry._replace(names=names)
+
+        def replaced(entries: tuple[ContentEntry, ...]) -> tuple[ContentEntry, ...]:
+            same = entry.inputs.result_key
+            return tuple(known if e.inputs.result_key == same else e for e in entries)
+
+        self._write(key.key, replaced)
+        return known
+
+    def _read(self, key: bytes) -> tuple[ContentEntry, ...]:
+        data = self._store.get(key)
+        if data is None:
+            return ()
+        try:
+            return decode_entries(data)
+        except IntegrityError:
+            self._counters.add("store.corrupt")
+            self._store.remove(key)
+            return ()
+
+    def _write(
+        self, key: bytes, change: Callable[[tuple[ContentEntry, ...]], tuple[ContentEntry, ...]]
+    ) -> None:
+        self._store.put(key, encode_entries(change(self._read(key))))
+
+
+def _overwrites(prepared: Prepared, files: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell whether an output is one of the inputs, or two outputs are one file."""
+    depfile = prepared.depfile
+    outputs = [prepared.output, *prepared.side_paths, *((depfile,) if depfile else ())]
+    places: set[tuple[int, int] | bytes] = set()
+    for path in outputs:
+        try:
+            status = os.stat(path)
+            place: tuple[int, int] | bytes = (status.st_dev, status.st_ino)
+        except OSError:
+            place = os.path.realpath(path)
+        if place in places:
+            return True
+        places.add(place)
+    names = {os.path.realpath(path) for path in outputs}
+    bases = {name.rpartition(b"/")[2] for name in names}
+    for path, _ in files:
+        if path.rpartition(b"/")[2] in bases and os.path.realpath(path) in names:
+            return True
+    return False
+
+
+def _with_depfile(
+    prepared: Prepared, key: ContentKey, entry: ContentEntry, result: Result
+) -> Result | None:
+    """Return a stored result with the depfile of the asking compile; None if that is not known."""
+    depfile = result.depfile
+    if (depfile is None) != (prepared.depfile is None):
+        return None
+    if len(result.side) != len(prepared.side_paths):
+        return None
+    if depfile is not None:
+        share = prepared.share
+        if share is not None and result.origin:
+            maker = share.checkout._replace(root=entry.made_at.root or entry.made_at.cwd)
+            depfile, _ = maker.spelled_texts(depfile, b"")
+            assert depfile is not None
+        depfile = prepared.family.respelled_depfile(
+            depfile,
+            entry.targets,
+            key.form.targets,
+            lambda name: key.places.spell(entry.made_at.mark(name)),
+        )
+        if depfile is None:
+            return None
+    return result._replace(depfile=depfile)

@@ -1,0 +1,83 @@
+"""The files that a finished compile read, by the method that was chosen before it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from hpcc.cache.base.outputs import read_output
+from hpcc.cache.base.uncacheable import UncacheableError
+from hpcc.cache.inputs.discovery import ask_dependencies, parse_dependencies
+from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.results.pending import Pending
+from hpcc.compilers.invocation.dependencies import Headers, Way
+from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
+from hpcc.core.reasons.uncacheable import UncacheableReason
+
+SearchPath = Callable[[Prepared], tuple[bytes, ...]]
+
+
+def read_depfile(prepared: Prepared, started_ns: int) -> bytes | None:
+    """Return the user's depfile; None if the command line asks for none.
+
+    Raises:
+        UncacheableError: it is missing, too large, or this compile did not write it.
+    """
+    if prepared.depfile is None:
+        return None
+    data = read_output(prepared.depfile, started_ns=started_ns, limit=MAX_DEPFILE_BYTES)
+    if data is None:
+        raise UncacheableError(UncacheableReason.DEPFILE_UNREADABLE)
+    return data
+
+
+def files_read(
+    pending: Pending, depfile: bytes | None, headers: Headers | None, search_path: SearchPath
+) -> tuple[bytes, ...]:
+    """Return the files that the compile read, as the compiler spells them.
+
+    Raises:
+        UncacheableError: the list is missing, or names a precompiled header.
+    """
+    match pending.way:
+        case Way.PRIVATE_FILE:
+            assert pending.private_depfile is not None
+            data = read_output(
+                pending.private_depfile,
+                started_ns=pending.started_ns,
+                limit=MAX_DEPFILE_BYTES,
+            )
+            if data is None:
+                raise UncacheableError(UncacheableReason.DEPFILE_UNREADABLE)
+            return parse_dependencies(data)
+        case Way.USER_FILE:
+            return parse_dependencies(depfile or b"")
+        case Way.HEADERS:
+            assert headers is not None
+            if headers.has_pch:
+                raise UncacheableError(UncacheableReason.PCH)
+            return (
+                *headers.names,
+                *parse_dependencies(depfile or b""),
+                *_omitted(pending, search_path),
+            )
+        case Way.SECOND_RUN:
+            return ask_dependencies(
+                pending.prepared, lambda: False, injected=pending.prepared.injected
+            )
+
+
+def _omitted(pending: Pending, search_path: SearchPath) -> tuple[bytes, ...]:
+    """Return what `-H` does not list: stdc-predef.h and the files of -include and -imacros."""
+    prepared = pending.prepared
+    search = search_path(prepared)
+    found = []
+    for name in (b"stdc-predef.h", *prepared.invocation.forced_includes):
+        for directory in (prepared.cwd, *search):
+            path = name if name.startswith(b"/") else directory + b"/" + name
+            if not path.startswith(b"/"):
+                path = prepared.cwd + b"/" + path
+            if os.path.isfile(path):
+                found.append(path)
+                # Which of several the compiler takes is unknown here: all of them are inputs.
+    return tuple(found)

@@ -1,0 +1,269 @@
+"""Which command lines may be looked up by content, and how a content key spells them.
+
+A content key is the same for another output name, another build directory and another place of the
+project (`hpcc.cache.content`). So it leaves out what names outputs, and it holds paths relative to
+places. This module is the allow-list of flags for which that is right. A command line with any
+other flag has no content key and is only looked up by its exact key.
+
+Facts, from experiments with the compilers below: without debug information neither the output's
+name nor the working directory reaches the object. With `-g` the working directory does, the
+output's name does not. GCC does not record the dependency flags.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.compilers.invocation.depfile import escape_name
+from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language
+from hpcc.compilers.invocation.share import PROVED_CLANG, PROVED_GCC
+from hpcc.compilers.invocation.share_text import laid_out, taken_apart
+from hpcc.compilers.spec.table import Effect, Flag, Operand
+from hpcc.compilers.spec.values import wp_depfile
+
+# Stands for the asking compile's own names in a preprocessor's output.
+NAME_TOKEN: Final = b"hpcc-name-of-this-file-7d1f"
+BASE_TOKEN: Final = b"hpcc-name-of-the-source-7d1f"
+
+_PLAIN_EFFECTS: Final = frozenset({Effect.MODE, Effect.LANGUAGE, Effect.COLOUR, Effect.LINK})
+_PATH_EFFECTS: Final = frozenset({Effect.INCLUDE_DIR, Effect.FORCED_INCLUDE})
+_NO_DEBUG: Final = frozenset({b"-g0"})
+_DEBUG: Final = re.compile(
+    rb"-g(?:gdb)?[0-3]?|-gdwarf|-gdwarf-[2345]|-g(?:no-)?(?:column-info|variable-location-views|inline-line-tables)|-gz=none"
+)
+_SWITCHES: Final = (
+    "aggressive-loop-optimizations|align-(?:functions|jumps|labels|loops)|allow-store-data-races"
+    "|associative-math|asynchronous-unwind-tables|branch-count-reg|builtin|builtin-[a-z0-9_]+|common|concepts|conserve-space"
+    "|crossjumping|cse-follow-jumps|cx-limited-range|data-sections|dce|delete-dead-exceptions"
+    "|delete-null-pointer-checks|devirtualize|devirtualize-speculatively|dse|dollars-in-identifiers|early-inlining"
+    "|elide-constructors|elide-type|enforce-eh-specs|exceptions|expensive-optimizations"
+    "|extended-identifiers|fast-math|fat-lto-objects|finite-math-only|float-store|forward-propagate"
+    "|freestanding|function-cse|function-sections|gcse|gcse-after-reload|gnu-keywords|gnu-unique"
+    "|gnu89-inline|hosted|if-conversion|if-conversion2|indirect-inlining|inline|inline-functions"
+    "|inline-functions-called-once|inline-small-functions|ipa-[a-z-]+|ira-[a-z-]+|ivopts"
+    "|jump-tables|keep-inline-functions|keep-static-consts|keep-static-functions|lax-vector-conversions|leading-underscore"
+    "|lifetime-dse|loop-[a-z-]+|math-errno|merge-all-constants|merge-constants|modulo-sched|move-loop-invariants"
+    "|ms-extensions|new-ttp-matching|non-call-exceptions|nonansi-builtins|omit-frame-pointer"
+    "|operator-names|opt(?:imize-sibling-calls|imize-strlen)|pack-struct|partial-inlining"
+    "|peel-loops|peephole2?|permissive|plan9-extensions|plt|predictive-commoning|prefetch-loop-arrays"
+    "|printf-return-value|reciprocal-math|reg-struct-return|rename-registers|reorder-blocks"
+    "|reorder-functions|rounding-math|rtti|schedule-insns2?|sched-[a-z-]+|section-anchors|semantic-interposition|short-enums"
+    "|short-wchar|shrink-wrap|signaling-nans|signed-bitfields|signed-char|signed-zeros"
+    "|single-precision-constant|sized-deallocation|aligned-new|split-loops|split-stack|split-wide-types"
+    "|ssa-phiopt|stack-clash-protection|stack-protector(?:-all|-strong|-explicit)?|stdarg-opt"
+    "|store-merging|strict-aliasing|strict-enums|strict-overflow|strict-volatile-bitfields"
+    "|threadsafe-statics|tracer|trapping-math|trapv|tree-[a-z-]+|unit-at-a-time|unroll-all-loops"
+    "|unroll-loops|unsafe-math-optimizations|unsigned-bitfields|unsigned-char|unswitch-loops|unwind-tables"
+    "|use-cxa-atexit|use-cxa-get-exception-ptr|vect-cost-model|visibility-inlines-hidden|visibility-ms-compat|weak"
+    "|web|wrapv|wrapv-pointer|zero-initialized-in-bss|char8_t|coroutines|implicit-constexpr|declone-ctor-dtor"
+    "|color-diagnostics|diagnostics-show-[a-z-]+|caret-diagnostics|show-column"
+    "|integrated-as|slp-vectorize|vectorize|spell-checking|relaxed-template-template-args|assume-sane-operator-new"
+    "|direct-access-external-data|discard-value-names|experimental-library|convergent-functions"
+    "|addrsig|emulated-tls|escaping-block-tail-calls|force-emit-vtables|gnu-inline-asm|ident"
+    "|pic|PIC|pie|PIE"
+)
+_FLAGS: Final = re.compile(
+    (
+        r"-O[0123sgz]?|-Ofast|-g0"
+        r"|-W(?![alp],)[A-Za-z0-9+=_,-]*|-w|-pedantic|-pedantic-errors"
+        r"|--?std=[a-z0-9+:]+|-ansi|-undef|-pipe|-pthread|-Qunused-arguments|-trigraphs"
+        r"|-nostdinc|-nostdinc\+\+|-m(?:no-)?[a-z0-9._-]+(?:=[A-Za-z0-9._,+-]+)?"
+        rf"|-f(?:no-)?(?:{_SWITCHES})"
+        r"|-fvisibility=[a-z]+|-fcf-protection(?:=[a-z]+)?|-ftemplate-depth[=-][0-9]+"
+        r"|-fconstexpr-(?:depth|steps|ops-limit|loop-limit)=[0-9]+|-fbracket-depth=[0-9]+"
+        r"|-f(?:excess-precision|fp-contract|ffp-contract|fp-model)=[a-z0-9]+|-ffp-contract=[a-z]+"
+        r"|-ftls-model=[a-z-]+|-fabi-version=[0-9]+|-fpack-struct=[0-9]+|-fmax-errors=[0-9]+"
+        r"|-ferror-limit=[0-9]+|-fmessage-length=[0-9]+|-ftabstop=[0-9]+|-falign-[a-z]+=[0-9:]+"
+        r"|-ftrivial-auto-var-init=[a-z]+|-fzero-call-used-regs=[a-z-]+|-fstrict-flex-arrays(?:=[0-9])?"
+        r"|-fexec-charset=[A-Za-z0-9-]+|-fwide-exec-charset=[A-Za-z0-9-]+|-fmacro-backtrace-limit=[0-9]+"
+        r"|-fdiagnostics-[a-z-]+(?:=[a-z]+)?|-flax-vector-conversions=[a-z]+|-fms-compatibility(?:-version=[0-9.]+)?"
+        r"|-fpatchable-function-entry=[0-9,]+|-fmin-function-alignment=[0-9]+|-fvect-cost-model=[a-z-]+"
+        r"|-fsimd-cost-model=[a-z-]+|-finline-limit=[0-9]+|-stdlib=[a-z+]+|--target=[a-z0-9_.-]+"
+        r"|--param=[a-z0-9-]+=[a-z0-9-]+|-fdata-sections|-ffunction-sections|-rtlib=[a-z-]+"
+    ).encode()
+)
+# clang writes the source's name into each OpenMP region.
+_ONLY_GCC: Final = frozenset({b"-fopenmp", b"-fopenmp-simd"})
+_WRAPPED: Final = re.compile(rb"-Wp,-[DU][^,/]*(?:,-[DU][^,/]*)*")
+_TARGET: Final = re.compile(rb"[^\s$#\\:]+")
+# Shows file names without a macro: the compiler's own functions, and what stands before them.
+_OPAQUE: Final = re.compile(
+    rb"__builtin_(?:FILE|FILE_NAME|source_location|FUNCSIG)|source_location"
+)
+_PRETTY: Final = re.compile(rb"__(?:PRETTY_FUNCTION|FUNCSIG)__")
+_MARKER: Final = re.compile(rb'^# [0-9]+ "((?:[^"\\\n]|\\.)*)"', re.MULTILINE)
+_ESCAPE: Final = re.compile(rb"\\([0-7]{3}|.)")
+
+
+@dataclass(frozen=True, slots=True)
+class NamedPath:
+    """A path in a content key: `name` as the user spelled it, to be replaced by a place."""
+
+    name: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ContentForm:
+    """What a content key holds of a command line, in order.
+
+    `pieces` are plain texts and paths. `names_directory`: the object holds the working directory
+    and the names of all files (debug information). `targets` are the words of the depfile's first
+    rule before its colon, () without a depfile.
+    """
+
+    pieces: tuple[bytes | NamedPath, ...]
+    names_directory: bool
+    targets: tuple[bytes, ...]
+
+
+def content_form(invocation: Invocation, *, is_clang: bool, major: int) -> ContentForm | None:
+    """Return what a content key holds, or None if a flag is not proved for it."""
+    if major not in (PROVED_CLANG if is_clang else PROVED_GCC):
+        return None
+    if invocation.language not in {Language.C, Language.CXX}:
+        return None
+    pieces: list[bytes | NamedPath] = [
+        invocation.language.value,
+        invocation.dep_mode.value.encode(),
+        b"-MP" if any(f.spec.spelling == "-MP" for f in invocation.flags) else b"",
+        b"-Wp" if invocation.deps_by_wp else b"",
+    ]
+    names_directory = False
+    for part in invocation.parts:
+        if isinstance(part, Operand):
+            pieces += (b"\0source", NamedPath(part.name))
+            continue
+        found = _pieces(part, is_clang=is_clang)
+        if found is None:
+            return None
+        is_debug = part.spec.spelling == "-g" and part.raw[0] not in _NO_DEBUG
+        names_directory = names_directory or is_debug
+        pieces += found
+    targets: tuple[bytes, ...] = ()
+    if invocation.dep_mode is not DepMode.NONE:
+        found_targets = _targets(invocation)
+        if found_targets is None:
+            return None
+        targets = found_targets
+    return ContentForm(tuple(pieces), names_directory, targets)
+
+
+def _pieces(flag: Flag, *, is_clang: bool) -> tuple[bytes | NamedPath, ...] | None:
+    effect, spelling = flag.spec.effect, flag.spec.spelling
+    if effect in {Effect.OUTPUT, Effect.DEPENDENCY}:
+        return ()
+    if effect in _PATH_EFFECTS:
+        if flag.value.startswith((b"=", b"$")) or not flag.value:
+            return None  # stands for the sysroot
+        return (spelling.encode(), NamedPath(flag.value))
+    if effect is Effect.LIST and spelling == "-Wp,":
+        if wp_depfile(flag.value) is not None:
+            return ()
+        return flag.raw if _WRAPPED.fullmatch(flag.raw[0]) else None
+    return flag.raw if _is_proved(flag, is_clang=is_clang) else None
+
+
+def _is_proved(flag: Flag, *, is_clang: bool) -> bool:
+    effect, spelling, first = flag.spec.effect, flag.spec.spelling, flag.raw[0]
+    if effect in _PLAIN_EFFECTS or spelling in {"-D", "-U", "-fstack-usage"}:
+        return True
+    if len(flag.raw) != 1 or effect not in {Effect.CODEGEN, Effect.SEARCH, Effect.PREPROCESS}:
+        return False
+    if _FLAGS.fullmatch(first) or _DEBUG.fullmatch(first):
+        return True
+    return not is_clang and first in _ONLY_GCC
+
+
+def _targets(invocation: Invocation) -> tuple[bytes, ...] | None:
+    """Return the words before the first colon of the depfile, as the compiler writes them.
+
+    None where they are not one plain word each.
+    """
+    named = [f for f in invocation.flags if f.spec.spelling in {"-MT", "-MQ"}]
+    words = [f.value for f in named] or [invocation.output]
+    for word in words:
+        if not _TARGET.fullmatch(word) or word.startswith(b"./"):
+            return None
+    return tuple(words)
+
+
+def respelled_depfile(
+    data: bytes,
+    old_targets: tuple[bytes, ...],
+    new_targets: tuple[bytes, ...],
+    rename: Callable[[bytes], bytes],
+    *,
+    is_clang: bool,
+) -> bytes | None:
+    """Return a depfile with other targets and names, in the layout that the compiler would give it.
+
+    `rename` maps an absolute file name. None if this code does not reproduce `data` byte for byte,
+    or does not understand its targets.
+    """
+    rules = taken_apart(data)
+    if rules is None or not rules or laid_out(rules, is_clang=is_clang) != data:
+        return None
+    first = rules[0]
+    count = len(old_targets)
+    written = [*old_targets[:-1], old_targets[-1] + b":"] if old_targets else []
+    if not count or first[:count] != written:
+        return None
+    new = [[*new_targets[:-1], new_targets[-1] + b":", *map(_renamed(rename), first[count:])]]
+    for rule in rules[1:]:  # -MP: a rule without prerequisites for each header
+        if len(rule) != 1 or not rule[0].endswith(b":"):
+            return None
+        new.append([_renamed(rename)(rule[0][:-1]) + b":"])
+    return laid_out(new, is_clang=is_clang)
+
+
+def _renamed(rename: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    def word(written: bytes) -> bytes:
+        if not written.startswith(b"/"):
+            return written
+        if b"\\" in written or b"$" in written:
+            # Only names that make needs no escapes for are renamed.
+            return written if rename(written) == written else b"\\"
+        return escape_name(rename(written))
+
+    return word
+
+
+def names_arguments() -> tuple[bytes, ...]:
+    """Return the flags that make a preprocessor show where a file's name is expanded."""
+    return (
+        b"-w",
+        b"-Wno-error",
+        b"-Wno-builtin-macro-redefined",
+        b'-D__FILE__="' + NAME_TOKEN + b'"',
+        b'-D__BASE_FILE__="' + BASE_TOKEN + b'"',
+    )
+
+
+def visible_names(text: bytes, source: bytes, *, is_clang: bool) -> tuple[bytes, ...] | None:
+    """Return the files whose names a compile may write, from the output of `names_arguments`.
+
+    None: any file's name, because something else than `__FILE__` shows it.
+    """
+    if _OPAQUE.search(text) or (is_clang and _PRETTY.search(text)):
+        return None
+    found: dict[bytes, None] = {}
+    if BASE_TOKEN in text:
+        found[source] = None
+    if NAME_TOKEN not in text:
+        return tuple(found)
+    name, at = source, 0
+    for match in _MARKER.finditer(text):
+        if NAME_TOKEN in text[at : match.start()]:
+            found[name] = None
+        name, at = _ESCAPE.sub(_unescape, match[1]), match.end()
+    if NAME_TOKEN in text[at:]:
+        found[name] = None
+    return tuple(found)
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    text = match[1]
+    return bytes([int(text, 8) & 255]) if len(text) == 3 else text  # noqa: PLR2004 - octal digits

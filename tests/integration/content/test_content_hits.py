@@ -1,0 +1,208 @@
+"""Another output, build directory or place hits where the compiler writes the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from .conftest import Project
+
+FILES = {
+    "src/a.c": '#include <assert.h>\n#include <stdio.h>\n#include "a.h"\n#include "../src/near.h"\n'
+    "int f(int x) { return x + A + NEAR; }\n",
+    "src/near.h": "#define NEAR 1\n",
+    "inc/a.h": '#pragma once\n#include "deep/b.h"\n#define A (B + 1)\n',
+    "inc/deep/b.h": "#ifndef B\n#define B 2\n#endif\n",
+    "src/a.cc": "#include <cassert>\n#include <string>\n#include <vector>\n#include <a.h>\n"
+    "std::string g(std::vector<int> v) { v.push_back(A); return std::string(v.size(), 'x'); }\n",
+    "src/shows.c": '#include <assert.h>\n#include "a.h"\nint f(int x) { assert(x); return x + A; }\n',
+    "inc/shows.h": "static inline const char *where(void) { return __FILE__; }\n",
+    "src/header_shows.c": '#include "shows.h"\nconst char *f(void) { return where(); }\n',
+}
+DEPS = ["-MD", "-MT", "o/x.o", "-MF", "x.d"]
+ABSOLUTE = ["-O2", "-I{root}/inc", "-c", "{root}/src/a.c"]
+RELATIVE = ["-O2", "-I../inc", "-c", "../src/a.c"]
+
+
+@pytest.fixture(params=["gcc", "clang-19"])
+def cc(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize("words", [ABSOLUTE, RELATIVE], ids=["absolute", "relative"])
+def test_another_output_hits(cc: str, words: list[str], make: Callable[..., Project]) -> None:
+    project = make("p", FILES)
+    assert project.compile([cc, *words, "-o", "a.o"]) == "miss"
+    assert project.compile([cc, *words, "-o", "b.o"]) == "hit"
+    assert project.compile([cc, *words, "-o", "a.pic.o"]) == "hit"
+
+
+@pytest.mark.parametrize("debug", ["-g", "-g3", "-gdwarf-4", "-ggdb"])
+def test_another_output_hits_with_debug_information(
+    cc: str, debug: str, make: Callable[..., Project]
+) -> None:
+    project = make("p", FILES)
+    words = [cc, debug, *ABSOLUTE]
+    assert project.compile([*words, "-o", "a.o"]) == "miss"
+    assert project.compile([*words, "-o", "b.o"]) == "hit"
+
+
+@pytest.mark.parametrize("words", [ABSOLUTE, RELATIVE], ids=["absolute", "relative"])
+@pytest.mark.parametrize("root_name", [".git", ".hpcc", ""])
+def test_a_new_build_directory_hits(
+    cc: str, words: list[str], root_name: str, make: Callable[..., Project]
+) -> None:
+    project = make("p", FILES, root_name=root_name)
+    assert project.compile([cc, *words, "-o", "a.o"], "build") == "miss"
+    assert project.compile([cc, *words, "-o", "a.o"], "build2") == "hit"
+
+
+def test_a_build_directory_at_another_depth_hits_with_absolute_names(
+    cc: str, make: Callable[..., Project]
+) -> None:
+    project = make("p", FILES)
+    assert project.compile([cc, *ABSOLUTE, "-o", "a.o"], "build") == "miss"
+    assert project.compile([cc, *ABSOLUTE, "-o", "a.o"], "out/of/tree") == "hit"
+
+
+@pytest.mark.parametrize("source", ["a.c", "a.cc"])
+@pytest.mark.parametrize("root_name", [".git", ".hpcc", ".hg", ""])
+def test_a_moved_project_hits(
+    cc: str,
+    source: str,
+    root_name: str,
+    make: Callable[..., Project],
+    move: Callable[[Project, str], Project],
+) -> None:
+    project = make("p", FILES, root_name=root_name)
+    compiler = cc if source == "a.c" else cc.replace("gcc", "g++").replace("clang", "clang++")
+    words = [compiler, "-O2", "-I{root}/inc", "-Wall", *DEPS, "-c", f"{{root}}/src/{source}"]
+    assert project.compile([*words, "-o", "x.o"]) == "miss"
+    moved = move(project, "elsewhere/with a blank/p" if root_name == "" else "elsewhere/deeper/p")
+    expected = "miss" if root_name == "" else "hit"  # make would need escapes for the blank
+    assert moved.compile([*words, "-o", "x.o"]) in {"hit", expected}
+
+
+def test_a_build_directory_that_cmake_made_elsewhere_hits(
+    cc: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    """Rule: the source directory is what CMake's cache names."""
+    project = make("one/tree", FILES, root_name="")
+    build = make(
+        "out1", {"CMakeCache.txt": f"CMAKE_HOME_DIRECTORY:INTERNAL={project.root}\n"}, root_name=""
+    )
+    words = [cc, "-O2", f"-I{project.root}/inc", "-c", f"{project.root}/src/a.c", "-o", "a.o"]
+    assert build.compile(words, ".") == "miss"
+    moved = move(project, "two/deeper/tree")
+    other = make(
+        "out2", {"CMakeCache.txt": f"CMAKE_HOME_DIRECTORY:INTERNAL={moved.root}\n"}, root_name=""
+    )
+    words = [cc, "-O2", f"-I{moved.root}/inc", "-c", f"{moved.root}/src/a.c", "-o", "a.o"]
+    assert other.compile(words, ".") == "hit"
+
+
+@pytest.mark.parametrize(
+    "deps",
+    [["-MD"], ["-MMD"], ["-MD", "-MP"], [*DEPS, "-MP"], ["-MD", "-MF", "y.d"], ["-Wp,-MD,y.d"]],
+    ids=" ".join,
+)
+def test_depfiles_have_the_names_of_the_asking_compile(
+    cc: str, deps: list[str], make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    project = make("p", FILES)
+    words = [cc, *deps, *ABSOLUTE]
+    assert project.compile([*words, "-o", "x.o"]) == "miss"
+    project.compile([*words, "-o", "longer-name-of-an-output.o"])
+    moved = move(project, "somewhere/with-a-longer-name-than-before-so-that-lines-break/p")
+    moved.compile([*words, "-o", "x.o"], "b")
+    if "-Wp,-MD,y.d" not in deps:
+        assert moved.compile([*words, "-o", "y.o"], "c") == "hit"
+
+
+def test_a_stack_usage_file_gets_its_new_name(make: Callable[..., Project]) -> None:
+    project = make("p", FILES)
+    words = ["gcc", "-fstack-usage", *ABSOLUTE]
+    assert project.compile([*words, "-o", "a.o"]) == "miss"
+    assert project.compile([*words, "-o", "b.o"]) == "hit"
+
+
+def test_a_shown_name_stays_where_it_is_the_same(
+    cc: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    """`assert` shows the source's name: the same in a new build directory, another one when moved."""
+    project = make("p", FILES)
+    words = [cc, "-O2", "-I{root}/inc", "-c", "{root}/src/shows.c", "-o", "a.o"]
+    assert project.compile(words) == "miss"
+    assert project.compile(words, "build2") == "hit"
+    moved = move(project, "q")
+    assert moved.compile(words) == "miss"
+    relative = [cc, "-O2", "-I../inc", "-c", "../src/shows.c", "-o", "a.o"]
+    assert project.compile(relative) == "miss"
+    assert moved.compile(relative) == "hit"
+
+
+def test_a_shown_name_of_a_header_counts(
+    cc: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    project = make("p", FILES)
+    words = [cc, "-O2", "-I{root}/inc", "-c", "{root}/src/header_shows.c", "-o", "a.o"]
+    assert project.compile(words) == "miss"
+    assert project.compile(words, "build2") == "hit"
+    assert move(project, "q").compile(words) == "miss"
+
+
+def test_a_header_of_the_build_directory_that_shows_its_name_is_another_one(
+    cc: str, make: Callable[..., Project]
+) -> None:
+    project = make("p", {**FILES, "b1/g.h": FILES["inc/shows.h"], "b2/g.h": FILES["inc/shows.h"]})
+    project.write("src/g.c", '#include "g.h"\nconst char *f(void) { return where(); }\n')
+    for directory in ("b1", "b2"):
+        words = [cc, "-O2", f"-I{{root}}/{directory}", "-c", "{root}/src/g.c", "-o", "g.o"]
+        assert project.compile(words, directory) == "miss"
+
+
+def test_an_edit_in_the_new_place_is_a_miss(
+    cc: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    project = make("p", FILES)
+    words = [cc, *ABSOLUTE, "-o", "a.o"]
+    assert project.compile(words) == "miss"
+    moved = move(project, "q")
+    moved.write("inc/deep/b.h", "#define B 7\n")
+    assert moved.compile(words) == "miss"
+    moved.write("inc/deep/b.h", FILES["inc/deep/b.h"])
+    assert moved.compile(words) == "hit"
+
+
+def test_an_earlier_header_in_the_new_place_is_a_miss(
+    cc: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    project = make("p", FILES)
+    words = [cc, *ABSOLUTE, "-o", "a.o"]
+    assert project.compile(words) == "miss"
+    moved = move(project, "q")
+    moved.write("src/a.h", "#define A 9\n")
+    assert moved.compile(words) == "miss"
+
+
+def test_messages_are_not_moved(
+    cc: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    """Rule 15: a warning names files and columns."""
+    project = make("p", {"src/a.c": "int f(void) { int unused; return 1; }\n"})
+    words = [cc, "-Wall", "-c", "{root}/src/a.c", "-o", "a.o"]
+    assert project.compile(words) == "miss"
+    assert project.compile(words) == "hit"
+    assert move(project, "q").compile(words) == "miss"
+
+
+def test_results_with_a_marker_hit_for_another_output_with_debug_information(
+    cc: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    project = make("p", FILES, root_name=".hpcc")
+    words = [cc, "-g", "-O2", "-I{root}/inc", *DEPS, "-c", "{root}/src/shows.c"]
+    assert project.compile([*words, "-o", "a.o"]) == "miss"
+    moved = move(project, "q/r")
+    assert moved.compile([*words, "-o", "a.o"]) == "hit"
+    assert moved.compile([*words, "-o", "b.o"]) == "hit"
