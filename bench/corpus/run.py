@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -176,6 +177,8 @@ def main() -> int:
     except (ListError, shims.ShimError, SourceError) as error:
         say(f"bench-corpus: {error}")
         return _EXIT_CALLER
+    # Leave no directory and no daemon behind when the run is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     settings = {"scenario": args.scenario, "commands": args.commands}
     started = time.monotonic()
     results = []
