@@ -96,12 +96,17 @@ class Apt:
                 self._get(*fetch, "--tar-only", package.name, cwd=home)
         if found := sorted(home.glob("*.dsc")):
             command = ["dpkg-source", "--no-check", "-q", "-x", str(found[-1]), str(directory)]
-            _run(command, None)
-        elif archives := [f for f in home.glob("*.orig.tar.*") if f.suffix != ".asc"]:
-            directory.mkdir()
-            _run(["tar", "-xf", str(archives[0]), "--strip-components=1"], directory)
-        else:
+            try:
+                _run(command, None)
+            except SourceError:
+                shutil.rmtree(directory, ignore_errors=True)
+            else:
+                return
+        archives = [f for f in home.glob("*.orig.tar.*") if f.suffix != ".asc"]
+        if not archives:
             raise SourceError(f"apt-get source {package.name}: nothing came")
+        directory.mkdir()
+        _run(["tar", "-xf", str(archives[0]), "--strip-components=1"], directory)
 
 
 def install(names: Iterable[str]) -> None:
