@@ -27,14 +27,18 @@ def reason_of(outcome: str, word: str) -> Reason | None:
 
 
 def culprit_of(record: CompileRecord) -> str:
-    """Return the file and line, or the argument, that a refusal is about; "" if that is unknown."""
+    """Return the file and line, or the argument, that a refusal is about; "" if that is unknown.
+
+    A bypass for which no single argument is to blame is about the whole command.
+    """
     if record.culprit or record.outcome != "bypass":
         return record.culprit
     from hpcc.cache.key.refused import refused_word  # late: the flag tables are not always needed
 
     env = {os.fsencode(name): os.fsencode(value) for name, value in record.env.items()}
     argv = tuple(map(os.fsencode, record.argv))
-    word = os.fsdecode(refused_word(os.fsencode(record.compiler), argv, env, record.reason))
+    found = refused_word(os.fsencode(record.compiler), argv, env, record.reason)
+    word = os.fsdecode(found) or " ".join(record.argv)
     return word if len(word) <= _MAX_WORD else word[: _MAX_WORD - 1] + "…"
 
 

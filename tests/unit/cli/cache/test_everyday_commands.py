@@ -76,6 +76,14 @@ def test_a_bypass_is_explained_with_the_flag() -> None:
     assert "remedy        Leave the option out" in text
 
 
+def test_a_bypass_without_a_single_cause_is_explained_with_its_command() -> None:
+    argv = ("gfortran", "-c", "a.f90")
+    record = replace(
+        RECORD, outcome="bypass", reason="other-compiler", argv=argv, compiler="/usr/bin/gfortran"
+    )
+    assert "  found at      gfortran -c a.f90" in explain_lines([record])
+
+
 def test_stats_show_the_last_place_and_the_remedy_of_a_refusal() -> None:
     counts = {"uncacheable.has-include": 2, "bypass.plugin": 1, "bypass.of-the-future": 1}
     lines = stats_lines(counts, 1, {"uncacheable.has-include": REFUSED})
