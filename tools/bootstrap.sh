@@ -22,6 +22,8 @@ test="$test radosgw"
 # Bazel, and the libraries for its TLS: Debian's Netty has no ALPN without them.
 test="$test bazel-bootstrap bazel-rules-java bazel-rules-proto libnetty-tcnative-java libnetty-tcnative-jni"
 test="$test postgresql"
+# Libraries whose headers leave doubts, for tests that compile them.
+test="$test libgtest-dev libboost-dev libxxhash-dev libspdlog-dev nlohmann-json3-dev"
 # systemd-analyze checks the units in deploy/.
 test="$test systemd openssl"
 # Cross-builds Windows programs and runs them under Wine.

@@ -298,8 +298,10 @@ class LocalCache:
                 started_ns=pending.started_ns,
                 allow_date=prepared.dates_are_pinned,
                 arguments=prepared.invocation.arguments,
+                macros=prepared.invocation.macros,
                 data=names_listed(pending),
                 absent=watched_names(prepared, self._config_names(prepared)),
+                twin_rule=family.twin_rule,
                 doubts=family.doubts(invocation),
                 resolvable=family.resolvable(prepared.identity.major),
                 look_again=lambda doubts: look_again(

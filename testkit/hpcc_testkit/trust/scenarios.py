@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from typing import Final
 
-from hpcc_testkit.trust import data, driver, forms, inputs, outputs, places, search, world
+from hpcc_testkit.trust import (
+    data,
+    doubts,
+    driver,
+    forms,
+    inputs,
+    outputs,
+    places,
+    search,
+    world,
+)
 from hpcc_testkit.trust.steps import Scenario
 
 SCENARIOS: Final[tuple[Scenario, ...]] = (
     *search.scenarios(),
+    *doubts.scenarios(),
     *inputs.scenarios(),
     *outputs.scenarios(),
     *data.scenarios(),

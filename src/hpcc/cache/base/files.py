@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable
 from typing import Final, NamedTuple, cast
 
 from hpcc.compilers.scan.preambles import PreambleCache
-from hpcc.compilers.scan.scan import Scan, may_be_read_once, scan_alias_uses, scan_source
+from hpcc.compilers.scan.scan import Scan, may_be_read_once, scan_source
 from hpcc.core.memo import BoundedMemo
 
 # Two seconds is the coarsest time stamp of a common file system (FAT).
@@ -124,9 +124,6 @@ class FileMemo:
         # A bound method of a builtin is called as fast as a plain dict's `get`.
         self._digest_known = self._digests.get
         self._scans: BoundedMemo[bytes, Scan] = BoundedMemo(_MAX_REMEMBERED)
-        self._alias_uses: BoundedMemo[tuple[bytes, tuple[bytes, ...]], Scan] = BoundedMemo(
-            _MAX_REMEMBERED
-        )
         self._read_once: BoundedMemo[bytes, bool] = BoundedMemo(_MAX_REMEMBERED)
         self._listings: BoundedMemo[bytes, Listing] = BoundedMemo(_MAX_REMEMBERED // 10)
         self._derived: BoundedMemo[tuple[Hashable, bytes], object] = BoundedMemo(_MAX_REMEMBERED)
@@ -208,18 +205,6 @@ class FileMemo:
         except OSError:
             return None
         found = self._read_once[digest] = may_be_read_once(b"".join(chunks))
-        return found
-
-    def alias_uses(self, path: bytes, digest: bytes, aliases: tuple[bytes, ...]) -> Scan | None:
-        """Return what a file asks through these macros; None if its content is another now."""
-        known = self._alias_uses.get((digest, aliases))
-        if known is not None:
-            return known
-        chunks: list[bytes] = []
-        if self._hash(path, chunks) != digest:
-            return None
-        found = scan_alias_uses(b"".join(chunks), aliases)
-        self._alias_uses[digest, aliases] = found
         return found
 
     def derived[T](

@@ -1,8 +1,9 @@
 """The direct manifest: the states of the file system in which a stored result is the right one.
 
 request key -> a few `InputSet`s -> result key. A set holds if every file has its digest, every
-`present` name exists and is not a directory, and every directory of `absences` still lacks the
-names that the compiler would have found earlier, or at all.
+`present` name exists and is not a directory, every directory of `absences` still lacks the names
+that the compiler would have found earlier, or at all, and files of one content are related as they
+were (`cache.base.twins`).
 
 A `Part` is common to the sets of many compiles. It is encoded and hashed once, and stored once in
 each manifest that refers to it.
@@ -19,15 +20,18 @@ from typing import Final, NamedTuple
 
 from hpcc.cache.base.fields import decode_fields, encode_fields
 from hpcc.cache.base.files import FileMemo, Signature, signature_of
+from hpcc.cache.base.twins import Twins, decode_twins, encode_twins
 from hpcc.core import IntegrityError
 
-_FORMAT: Final = b"manifest-3"
-# The parts are its second field. A manifest without parts is written in the older format.
-_FORMAT_WITH_PARTS: Final = b"manifest-4"
+_FORMAT: Final = b"manifest-5"
+# The parts are its second field. A manifest without parts has no such field.
+_FORMAT_WITH_PARTS: Final = b"manifest-6"
 # Editing a header back and forth adds sets; older ones are rarely needed.
 MAX_SETS: Final = 8
 _FEW_NAMES: Final = 8
 _DIGEST_BYTES: Final = 32
+# Of a body: paths, digests, present names, twins, sets of names; its absences follow.
+_FIXED_FIELDS: Final = 5
 _PAIR: Final = struct.Struct(">II")
 
 
@@ -111,6 +115,7 @@ class InputSet(NamedTuple):
     result_key: bytes
     body: bytes = b""
     part: Part | None = None
+    twins: tuple[Twins, ...] = ()
 
     def holds(self, memo: FileMemo, first: dict[bytes, bytes | None] | None = None) -> bool:
         """Tell whether the file system is in this state now.
@@ -128,8 +133,10 @@ class InputSet(NamedTuple):
         for path, expected in files:
             if digest(path) != expected:
                 return False
-        return all(map(_is_there, self.present)) and all(
-            absence.holds(memo) for absence in self.absences
+        return (
+            all(map(_is_there, self.present))
+            and all(absence.holds(memo) for absence in self.absences)
+            and all(twins.holds() for twins in self.twins)
         )
 
 
@@ -147,6 +154,7 @@ def make_set(
     present: tuple[bytes, ...],
     absences: tuple[Absence, ...],
     part: Part | None = None,
+    twins: tuple[Twins, ...] = (),
 ) -> InputSet:
     """Build a set whose result key is the SHA-256 of the request key and the encoded inputs.
 
@@ -154,13 +162,13 @@ def make_set(
     """
     if part is not None:
         assert not absences, "a part's absences are all"
-        body = _encode_body(files, present, ())
+        body = _encode_body(files, present, (), twins)
         key = hashlib.sha256(encode_fields([request_key, body, part.digest])).digest()
-        return InputSet((*files, *part.files), present, part.absences, key, body, part)
+        return InputSet((*files, *part.files), present, part.absences, key, body, part, twins)
     absences = tuple(sorted(absences, key=lambda a: a.directory))
-    body = _encode_body(files, present, absences)
+    body = _encode_body(files, present, absences, twins)
     key = hashlib.sha256(encode_fields([request_key, body])).digest()
-    return InputSet(files, present, absences, key, body)
+    return InputSet(files, present, absences, key, body, None, twins)
 
 
 def add_set(sets: tuple[InputSet, ...], new: InputSet) -> tuple[InputSet, ...]:
@@ -198,10 +206,12 @@ def decode_manifest(data: bytes) -> tuple[InputSet, ...]:
 def _encode_set(inputs: InputSet, numbers: Mapping[bytes, bytes]) -> bytes:
     part = inputs.part
     if part is None:
-        body = inputs.body or _encode_body(inputs.files, inputs.present, inputs.absences)
+        body = inputs.body or _encode_body(
+            inputs.files, inputs.present, inputs.absences, inputs.twins
+        )
         return encode_fields([inputs.result_key, body])
     own = inputs.files[: len(inputs.files) - len(part.files)]
-    body = inputs.body or _encode_body(own, inputs.present, ())
+    body = inputs.body or _encode_body(own, inputs.present, (), inputs.twins)
     return encode_fields([inputs.result_key, body, numbers[part.digest]])
 
 
@@ -210,30 +220,32 @@ def _decode_set(data: bytes, parts: tuple[Part, ...]) -> InputSet:
     if len(fields) not in {2, 3} or len(fields[0]) != _DIGEST_BYTES:
         raise IntegrityError("not a set of inputs", reason="bad-record")
     result_key, body, *number = fields
-    files, present, absences = _decode_body(body)
+    files, present, absences, twins = _decode_body(body)
     if not number:
-        return InputSet(files, present, absences, result_key)
+        return InputSet(files, present, absences, result_key, twins=twins)
     if absences or len(number[0]) != 1 or number[0][0] >= len(parts):
         raise IntegrityError("not a set of inputs", reason="bad-record")
     part = parts[number[0][0]]
-    return InputSet((*files, *part.files), present, part.absences, result_key, b"", part)
+    return InputSet((*files, *part.files), present, part.absences, result_key, b"", part, twins)
 
 
 def _decode_part(body: bytes) -> Part:
-    files, present, absences = _decode_body(body)
-    if present:
+    files, present, absences, twins = _decode_body(body)
+    if present or twins:
         raise IntegrityError("not a part of a set", reason="bad-record")
     return Part(files, absences, body, hashlib.sha256(body).digest())
 
 
 def _decode_body(
     body: bytes,
-) -> tuple[tuple[tuple[bytes, bytes], ...], tuple[bytes, ...], tuple[Absence, ...]]:
+) -> tuple[
+    tuple[tuple[bytes, bytes], ...], tuple[bytes, ...], tuple[Absence, ...], tuple[Twins, ...]
+]:
     """Decode what `_encode_body` wrote."""
     parts = decode_fields(body)
-    if len(parts) < 4:
+    if len(parts) < _FIXED_FIELDS:
         raise IntegrityError("not a set of inputs", reason="bad-record")
-    paths, digests, present, sets, *absences = parts
+    paths, digests, present, twins, sets, *absences = parts
     names = decode_fields(paths)
     if len(digests) != _DIGEST_BYTES * len(names):
         raise IntegrityError("not a set of inputs", reason="bad-record")
@@ -242,13 +254,14 @@ def _decode_body(
     )
     known = _decode_sets(sets)
     found = tuple(_decode_absence(absence, known) for absence in absences)
-    return files, tuple(decode_fields(present)), found
+    return files, tuple(decode_fields(present)), found, decode_twins(twins)
 
 
 def _encode_body(
     files: tuple[tuple[bytes, bytes], ...],
     present: tuple[bytes, ...],
     absences: tuple[Absence, ...],
+    twins: tuple[Twins, ...] = (),
 ) -> bytes:
     """Encode one state; equal states give equal bytes.
 
@@ -269,6 +282,7 @@ def _encode_body(
             encode_fields(path for path, _ in files),
             b"".join(digest for _, digest in files),
             encode_fields(present),
+            encode_twins(twins),
             encode_fields(encoded),
             *(_PAIR.pack(numbers[a.files], numbers[a.directories]) + a.directory for a in absences),
         ]

@@ -18,22 +18,23 @@ and sub/b.h by digest; b.h must be absent beside a.c and in inc/, and b.h.gch in
 What must never happen: a result is stored under inputs that it was not made from. Each file's stat
 is taken after it was read and must be older than the compile; else the file counts as modified
 during the compile. A source whose text leaves doubts (`Hazard`) is resolved by asking the compiler
-again, or refused. Two files of one content with `#pragma once` are refused: the compiler may skip
-one without naming it.
+again, or refused. Of two files of one content with `#pragma once` the compiler may skip one without
+naming it: both are inputs, and so is their relation (`inputs.twins`).
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable
 from typing import Final
 
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.uncacheable import UncacheableError, absolute, is_fresh
 from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
 from hpcc.cache.inputs.lookup import Lookup
+from hpcc.cache.inputs.questions import names_asked
+from hpcc.cache.inputs.twins import find_twins
 from hpcc.compilers.scan.scan import HAZARD_REASONS, Hazard, Scan, scan_arguments
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
@@ -49,19 +50,19 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
     paths = tuple(dict.fromkeys(absolute(request.cwd, p) for p in request.files))
     if len(paths) > MAX_FILES:
         raise UncacheableError(UncacheableReason.TOO_MANY_FILES)
-    in_arguments = scan_arguments(request.arguments)
+    in_arguments = scan_arguments(request.arguments, request.macros)
     _refuse_hazards(in_arguments, request)
     plain: dict[bytes, int] = {}
     scans = {path: _examine(memo, path, request, plain) for path in paths}
-    scans = _with_alias_uses(memo, scans, request)
+    asked = names_asked(memo, scans, in_arguments.asked, request)
     doubts = request.doubts | in_arguments.hazards
-    has_absolute = False
+    has_absolute = any(name.startswith(b"/") for _, name in asked)
     for _, scan in scans.values():
         has_absolute = has_absolute or scan.has_absolute
         if scan.hazards is not Hazard.NONE:  # rare, and combining flags costs a microsecond
             doubts |= scan.hazards
     lookup = Lookup(memo, request, plain)
-    lookup.add_all({path: scan for path, (_, scan) in scans.items()})
+    lookup.add_all({path: scan for path, (_, scan) in scans.items()}, asked)
     lookup.add_absent(request.absent)
     files = {path: digest for path, (digest, _) in scans.items()}
     if doubts is not Hazard.NONE:
@@ -75,14 +76,21 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
     for path in lookup.data:
         if path not in files:
             files[path] = _digest_of_data(memo, path, request)
-    found = tuple(files.items())
-    refuse_twins(memo, found, lookup.existing)
+    twins = find_twins(
+        memo,
+        tuple(files.items()),
+        lookup.existing,
+        request.twin_rule,
+        may_all_be_once=Hazard.READ_ONCE in doubts,
+    )
+    files.update(twins.unread)
     return Closure(
-        found,
+        tuple(files.items()),
         tuple(lookup.present),
         lookup.absences(),
         tuple(lookup.existing),
         plain,
+        twins=twins.relations,
         hazards=doubts,
         has_absolute=has_absolute,
     )
@@ -103,25 +111,6 @@ def _examine(
         raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
     _refuse_hazards(scan, request)
     return digest, scan
-
-
-def _with_alias_uses(
-    memo: FileMemo, scans: dict[bytes, tuple[bytes, Scan]], request: ClosureRequest
-) -> dict[bytes, tuple[bytes, Scan]]:
-    """Add the questions asked through macros for `__has_include`, which any file may use."""
-    aliases = tuple(sorted({name for _, scan in scans.values() for name in scan.aliases}))
-    if not aliases:
-        return scans
-    found = {}
-    for path, (digest, scan) in scans.items():
-        uses = memo.alias_uses(path, digest, aliases)
-        if uses is None:
-            raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
-        _refuse_hazards(uses, request)
-        if uses.questions:
-            scan = replace(scan, questions=(*scan.questions, *uses.questions))  # noqa: PLW2901 - the same file's scan, completed
-        found[path] = (digest, scan)
-    return found
 
 
 def _digest_of_data(memo: FileMemo, path: bytes, request: ClosureRequest) -> bytes:
@@ -153,36 +142,6 @@ def _refuse_hazards(scan: Scan, request: ClosureRequest) -> None:
         for hazard, reason in HAZARD_REASONS.items():
             if hazard in hazards:
                 raise UncacheableError(reason)
-
-
-def refuse_twins(
-    memo: FileMemo,
-    files: tuple[tuple[bytes, bytes], ...],
-    existing: Mapping[bytes, os.stat_result],
-) -> None:
-    """Refuse `#pragma once` in two files of one content.
-
-    GCC treats them as one file if their times are equal, too, Clang if they are one inode. The
-    compiler then opens the second, skips it and does not list it, so no input would cover it.
-
-    Raises:
-        UncacheableError: there are two such files.
-    """
-    read = {digest: path for path, digest in files}
-    twins = [(path, digest) for path, digest in files if read[digest] != path]
-    for path, status in existing.items():
-        digest = memo.digest_at(path, status)
-        if digest is not None and digest in read:
-            twins.append((path, digest))
-    for path, digest in twins:
-        if memo.may_be_read_once(path, digest) is False:
-            continue
-        if os.path.realpath(read[digest]) != os.path.realpath(path) or _has_link(path):
-            raise UncacheableError(UncacheableReason.TWIN_HEADERS)
-
-
-def _has_link(path: bytes) -> bool:
-    return os.path.realpath(path) != os.path.normpath(path)
 
 
 def unchanged_since(paths: Iterable[bytes], started_ns: int) -> bool:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from hpcc.cache.base.manifest import Absence, Part
+from hpcc.cache.base.twins import Twins
 from hpcc.compilers.scan.scan import Hazard
+from hpcc.compilers.scan.twins import TwinRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +19,7 @@ class Closure:
     inactive branch names them. `hazards` are those of all files, also where they were settled;
     `has_absolute`: a file includes an absolute name. `plain` maps paths that are files, not links,
     to their device. With a `part`, `files` end with its files, and `absences` are those of the
-    part.
+    part. `twins` are files of one content whose relation counts.
     """
 
     files: tuple[tuple[bytes, bytes], ...]
@@ -28,6 +30,7 @@ class Closure:
     part: Part | None = None
     hazards: Hazard = Hazard.NONE
     has_absolute: bool = False
+    twins: tuple[Twins, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +39,12 @@ class ClosureRequest:
 
     `counts` limits the directories whose absent names matter (a remote compile sees only the root).
     `allow_date` is true if SOURCE_DATE_EPOCH fixes __DATE__ and __TIME__. `arguments` are those of
-    the compiler, which may define macros. `data` are names of files that were read as data
+    the compiler, `macros` their definitions. `data` are names of files that were read as data
     (`.incbin`), `absent` are paths that must not exist. Hazards in `resolvable` do not refuse the
     result: `look_again` gets those that were found, and returns more names of data or raises.
-    `doubts` are hazards known beforehand. `started_ns` is in epoch nanoseconds.
+    `doubts` are hazards known beforehand. `started_ns` is in epoch nanoseconds. `texts` are further
+    files that the compiler read, in which macros are looked up. `twin_rule` is the compiler's way
+    to tell files of one content apart, None if it is unknown.
     """
 
     cwd: bytes
@@ -50,8 +55,11 @@ class ClosureRequest:
     started_ns: int
     allow_date: bool
     arguments: tuple[bytes, ...] = ()
+    macros: tuple[bytes, ...] = ()
+    texts: tuple[bytes, ...] = ()
     data: tuple[bytes, ...] = ()
     absent: tuple[bytes, ...] = ()
+    twin_rule: TwinRule | None = None
     doubts: Hazard = Hazard.NONE
     resolvable: Hazard = Hazard.NONE
     look_again: Callable[[Hazard], tuple[bytes, ...]] = field(default=lambda _hazards: ())

@@ -36,8 +36,11 @@ class Lookup:
         self.existing: dict[bytes, os.stat_result] = {}
         self.data: dict[bytes, None] = {}
 
-    def add_all(self, scans: dict[bytes, Scan]) -> None:
-        """Look for all names in the sources, and for the names of `ClosureRequest.data`."""
+    def add_all(self, scans: dict[bytes, Scan], asked: Collection[tuple[bool, bytes]] = ()) -> None:
+        """Look for all names in the sources, and for the names of `ClosureRequest.data`.
+
+        `asked` are (is quoted, name) pairs that any of the sources may ask for.
+        """
         self._closure = frozenset(scans)
         cwd, forced, data = self._request.cwd, self._request.forced, self._request.data
         chain = dict.fromkeys(absolute(cwd, d.rstrip(b"/") or b"/") for d in self._request.search)
@@ -49,7 +52,7 @@ class Lookup:
         for path, scan in scans.items():
             names.update(scan.quoted, scan.angled)
             quoted = set(scan.quoted)
-            for is_quoted, name in scan.questions:
+            for is_quoted, name in (*scan.asked.names, *asked):
                 questions.add(name)
                 if is_quoted:
                     quoted.add(name)

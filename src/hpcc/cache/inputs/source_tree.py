@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 
 from hpcc.cache.base.files import FileMemo, Listing
+from hpcc.cache.inputs.questions import uses
 from hpcc.cache.inputs.system_names import SystemNames
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.scan.include_closure import UnscannableError
-from hpcc.compilers.scan.includes import Definitions, Includes, scan_definitions, scan_includes
+from hpcc.compilers.scan.includes import Includes, scan_definitions, scan_includes
+from hpcc.compilers.scan.questions import Definitions, Questions
 from hpcc.compilers.scan.scan import HAZARD_REASONS, Hazard, Scan
 from hpcc.core.reasons.closure import ClosureReason
 
@@ -33,6 +36,8 @@ class DiskTree:
         self.system_dirs, self._family = system_dirs, family
         self._listings: dict[bytes, Listing | None] = {}
         self.digests: dict[bytes, bytes] = {}
+        # True if a file was read that may make others be read once.
+        self.makes_others_once = False
 
     def includes(self, path: bytes) -> Includes:
         """See `SourceTree.includes`; raises for hazards that are not tolerated."""
@@ -53,6 +58,8 @@ class DiskTree:
         Raises:
             UnscannableError: the scan has one.
         """
+        if scan.hazards is not Hazard.NONE:
+            self.makes_others_once |= Hazard.READ_ONCE in scan.hazards
         left = scan.hazards & ~self._tolerated
         if left:
             for hazard, reason in HAZARD_REASONS.items():
@@ -73,10 +80,17 @@ class DiskTree:
         """See `SourceTree.system_definitions`."""
         return self._system.definitions(names, self.system_dirs)
 
-    def uses(self, path: bytes, aliases: tuple[bytes, ...]) -> frozenset[tuple[bool, bytes]]:
-        found = _known(self._memo.alias_uses(path, self.digests[path], aliases))
-        self.check(found)
-        return self._family.questions(frozenset(found.questions))
+    def uses(self, path: bytes, synonyms: frozenset[bytes], aliases: frozenset[bytes]) -> Questions:
+        """See `SourceTree.uses`."""
+        return self._asked(_known(uses(self._memo, path, self.digests[path], synonyms, aliases)))
+
+    def system_uses(self, synonyms: frozenset[bytes], aliases: frozenset[bytes]) -> Questions:
+        """See `SourceTree.system_uses`."""
+        return self._asked(self._system.uses(synonyms, aliases, self.system_dirs))
+
+    def _asked(self, found: Questions) -> Questions:
+        questions = self._family.questions
+        return replace(found, names=questions(found.names), loose=questions(found.loose))
 
     def names(self, directory: bytes) -> frozenset[bytes] | None:
         """See `SourceTree.names`."""
@@ -111,7 +125,10 @@ class DiskTree:
     def is_link(self, path: bytes) -> bool:
         return os.path.islink(path)
 
-    def system(self, names: frozenset[bytes]) -> tuple[frozenset[bytes], frozenset[bytes]]:
+    def system(
+        self, names: frozenset[bytes]
+    ) -> tuple[frozenset[bytes], frozenset[bytes], Questions]:
+        """See `SourceTree.system`."""
         return self._system.asked_by(names, self.system_dirs)
 
 

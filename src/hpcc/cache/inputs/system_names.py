@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hpcc.cache.base.files import FileMemo, Signature, signature_of
-from hpcc.compilers.scan.includes import Definitions, Includes, scan_definitions, scan_includes
+from hpcc.cache.inputs.questions import uses
+from hpcc.compilers.scan.includes import Includes, scan_definitions, scan_includes
+from hpcc.compilers.scan.questions import NOTHING_ASKED, Definitions, Questions, merged
 from hpcc.core.memo import BoundedMemo
 
 # Packages replace headers by renaming, which changes the directory. The names found here are only
@@ -23,8 +25,8 @@ _TRUST_SECONDS: Final = 2.0
 _MAX_NAMES: Final = 20_000
 _MAX_READ: Final = 20_000
 _MAX_WORLDS: Final = 64
-_Asked = tuple[frozenset[bytes], frozenset[bytes]]
-_NOTHING: Final[_Asked] = (frozenset(), frozenset())
+_Asked = tuple[frozenset[bytes], frozenset[bytes], Questions]
+_NOTHING: Final[_Asked] = (frozenset(), frozenset(), NOTHING_ASKED)
 
 
 @dataclass(slots=True)
@@ -38,6 +40,9 @@ class _World:
     reached: BoundedMemo[bytes, _Asked] = field(default_factory=lambda: BoundedMemo(_MAX_NAMES))
     # Each with the number of headers that had been read at that time.
     definitions: dict[frozenset[bytes], tuple[int, Definitions]] = field(default_factory=dict)
+    uses: dict[tuple[frozenset[bytes], frozenset[bytes]], tuple[int, Questions]] = field(
+        default_factory=dict
+    )
 
 
 class SystemNames:
@@ -48,10 +53,14 @@ class SystemNames:
         self._worlds: BoundedMemo[tuple[bytes, ...], _World] = BoundedMemo(_MAX_WORLDS)
 
     def asked_by(self, names: frozenset[bytes], directories: tuple[bytes, ...]) -> _Asked:
-        """Return all names that the reached headers look up, and macros used in place of names."""
+        """Return all names that the reached headers look up.
+
+        Also macros used in place of names, and questions through macros.
+        """
         world = self._world(directories)
         found: set[bytes] = set()
         macros: set[bytes] = set()
+        asked = NOTHING_ASKED
         for name in names:
             known = world.reached.get(name)
             if known is None:
@@ -59,7 +68,8 @@ class SystemNames:
             if known is not _NOTHING:
                 found |= known[0]
                 macros |= known[1]
-        return frozenset(found), frozenset(macros)
+                asked |= known[2]
+        return frozenset(found), frozenset(macros), asked
 
     def definitions(self, macros: frozenset[bytes], directories: tuple[bytes, ...]) -> Definitions:
         """Return all definitions of these macros in the headers that were read so far."""
@@ -68,14 +78,28 @@ class SystemNames:
         paths = tuple(world.read)
         if count == len(paths):
             return known
-        every = [_definitions(path, macros, self._memo) for path in paths]
-        known = Definitions(
-            frozenset().union(*(d.names for d in every)),
-            frozenset().union(*(d.macros for d in every)),
-            frozenset().union(*(d.defined for d in every)),
-            any(d.is_opaque for d in every),
-        )
+        known = merged(_definitions(path, macros, self._memo) for path in paths)
         world.definitions[macros] = len(paths), known
+        return known
+
+    def uses(
+        self,
+        synonyms: frozenset[bytes],
+        aliases: frozenset[bytes],
+        directories: tuple[bytes, ...],
+    ) -> Questions:
+        """Return what the headers that were read so far ask through these macros."""
+        world = self._world(directories)
+        count, known = world.uses.get((synonyms, aliases), (-1, NOTHING_ASKED))
+        paths = tuple(world.read)
+        if count == len(paths):
+            return known
+        known = NOTHING_ASKED
+        for path in paths:
+            digest = self._memo.digest(path)
+            if digest is not None:
+                known |= uses(self._memo, path, digest, synonyms, aliases) or NOTHING_ASKED
+        world.uses[synonyms, aliases] = len(paths), known
         return known
 
     def _world(self, directories: tuple[bytes, ...]) -> _World:
@@ -99,6 +123,7 @@ def _reached(name: bytes, directories: tuple[bytes, ...], world: _World, memo: F
     seen = {name}
     files: set[bytes] = set()
     macros: set[bytes] = set()
+    questions = NOTHING_ASKED
     while todo:
         path = todo.pop()
         if path in files or len(files) >= _MAX_READ:
@@ -109,11 +134,13 @@ def _reached(name: bytes, directories: tuple[bytes, ...], world: _World, memo: F
         home = path.rpartition(b"/")[0]
         for quoted in includes.quoted:
             todo.extend(_in_directory(home, quoted, world))
-        asked = {asked for _, asked in includes.questions}
+        asked = {asked for _, asked in includes.asked.names}
+        if includes.asked.in_macros:
+            questions |= includes.asked.without_names()
         for new in (includes.quoted | includes.angled | asked) - seen:
             seen.add(new)
             todo.extend(_places(new, directories, world))
-    return frozenset(seen), frozenset(macros)
+    return frozenset(seen), frozenset(macros), questions
 
 
 def _places(name: bytes, directories: tuple[bytes, ...], world: _World) -> tuple[bytes, ...]:

@@ -8,20 +8,22 @@ with that line.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.uncacheable import is_fresh
+from hpcc.compilers.scan.includes import scan_definitions
+from hpcc.compilers.scan.questions import NOTHING_ASKED, read_uses
 from hpcc.compilers.scan.scan import (
     HAZARD_REASONS,
     Hazard,
     Scan,
     may_be_read_once,
-    scan_alias_uses,
     scan_arguments,
     scan_source,
 )
+from hpcc.compilers.scan.text import joined
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 _MAX_FILES: Final = 5_000
@@ -83,13 +85,30 @@ def _text(memo: FileMemo, hazards: Hazard, files: Sequence[bytes]) -> Culprit | 
         if found.scan.hazards & hazards:
             return _in_file(path, lambda data: bool(scan_source(data).hazards & hazards))
         scans[path] = (found.digest, found.scan)
-    aliases = tuple(sorted({name for _, scan in scans.values() for name in scan.aliases}))
-    for path, (digest, _) in scans.items() if aliases else ():
-        uses = memo.alias_uses(path, digest, aliases)
-        if uses is not None and uses.hazards & hazards:
-            return _in_file(
-                path, lambda data: bool(scan_alias_uses(data, aliases).hazards & hazards)
-            )
+    return _question(memo, scans) if Hazard.OPAQUE_QUESTION in hazards else None
+
+
+def _question(memo: FileMemo, scans: Mapping[bytes, tuple[bytes, Scan]]) -> Culprit | None:
+    """Return where a macro hides what `__has_include` asks for: a use, a definition, a question."""
+    asked = NOTHING_ASKED
+    for _, scan in scans.values():
+        asked |= scan.asked
+    synonyms, aliases, macros = asked.synonyms, asked.aliases, asked.macros
+
+    def is_use(data: bytes) -> bool:
+        return read_uses(joined(data), synonyms, aliases).is_opaque
+
+    def is_definition(data: bytes) -> bool:
+        return scan_definitions(data, macros).is_opaque
+
+    def is_question(data: bytes) -> bool:
+        return bool(scan_source(data).asked.macros)
+
+    wanted = ((synonyms | aliases, is_use), (macros, is_definition), (macros, is_question))
+    for names, has_it in wanted:
+        for path, (digest, _) in scans.items() if names else ():
+            if memo.derived(path, digest, (has_it.__name__, names), has_it):
+                return _in_file(path, has_it)
     return None
 
 

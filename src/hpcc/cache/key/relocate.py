@@ -46,6 +46,7 @@ class Checkout(NamedTuple):
                 Absence(self.spell(a.directory), a.files, a.directories) for a in inputs.absences
             ),
             result_key=inputs.result_key,
+            twins=tuple(twins.renamed(self.spell) for twins in inputs.twins),
         )
 
     def marked_texts(

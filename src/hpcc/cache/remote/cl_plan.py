@@ -204,7 +204,7 @@ class ClPlanner:
             raise NotPortableError(FallbackReason.INPUT_VANISHED)
         scan = scan_source(data)
         _refuse_hazards(scan.hazards)
-        if scan.questions or b"__has_include" in data:
+        if scan.asked.count or b"__has_include" in data:
             # The guest has only files that are read here, so `__has_include` could be false there.
             raise NotPortableError(FallbackReason.HAS_INCLUDE)
         return RemoteInput(place, str(path), False, hashlib.sha256(data).hexdigest())

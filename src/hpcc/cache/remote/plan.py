@@ -26,7 +26,12 @@ from hpcc.cache.remote.farm_root import FarmRoot, check_spelling
 from hpcc.cache.remote.flag_trial import FlagTrial
 from hpcc.cache.remote.guest_paths import guest_path, is_under
 from hpcc.cache.remote.job import RemoteJob, remote_job
-from hpcc.cache.remote.remote_closure import RemoteClosures, RemoteFiles, remote_inputs
+from hpcc.cache.remote.remote_closure import (
+    RemoteClosures,
+    RemoteFiles,
+    refuse_unlike_in_guest,
+    remote_inputs,
+)
 from hpcc.cache.root.ignored import Outgoing
 from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, as_text
 from hpcc.compilers.scan.include_closure import UnscannableError
@@ -237,11 +242,16 @@ class Planner:
                 forced=prepared.invocation.forced_includes,
                 started_ns=_NEVER_FRESH,
                 allow_date=b"SOURCE_DATE_EPOCH" in prepared.request.env,
+                arguments=prepared.invocation.arguments,
+                macros=prepared.invocation.macros,
+                texts=named,
+                twin_rule=prepared.family.twin_rule,
                 # A guest has only the files that it was sent, so it can read no other.
                 resolvable=Hazard.OPAQUE_ASSEMBLY,
                 counts=lambda d: is_under(posixpath.normpath(d), guest.root),
             ),
         )
+        refuse_unlike_in_guest(found.twins)
         # The guest may take other branches than the host, so existing files are sent as well.
         more = []
         for path in found.existing:
@@ -249,7 +259,7 @@ class Planner:
             if digest is None:
                 raise UncacheableError(UncacheableReason.INPUT_VANISHED)
             more.append((path, digest))
-        return Closure((*found.files, *more), found.present, found.absences)
+        return Closure((*found.files, *more), found.present, found.absences, twins=found.twins)
 
 
 def _guest_map(prepared: Prepared, root: FarmRoot) -> GuestMap:

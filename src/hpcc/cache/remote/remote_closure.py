@@ -18,11 +18,12 @@ from typing import Final
 
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.manifest import Absence, InputSet, Part, make_part
-from hpcc.cache.base.uncacheable import absolute
-from hpcc.cache.inputs.closure import refuse_twins
+from hpcc.cache.base.twins import Twins
+from hpcc.cache.base.uncacheable import UncacheableError, absolute
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.inputs.source_tree import DiskTree
 from hpcc.cache.inputs.system_names import SystemNames
+from hpcc.cache.inputs.twins import find_twins
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.guest_paths import guest_path, is_under
 from hpcc.cache.replay.engine import Engine, Outcome
@@ -38,11 +39,13 @@ from hpcc.compilers.scan.include_closure import (
     plain_directory,
 )
 from hpcc.compilers.scan.scan import Hazard, scan_arguments
+from hpcc.compilers.scan.twins import TwinRule
 from hpcc.compilers.spec.table import Effect
 from hpcc.core import RemoteInput, SharedInputs
 from hpcc.core.memo import BoundedMemo
 from hpcc.core.reasons.closure import ClosureReason
 from hpcc.core.reasons.fallback import FallbackReason
+from hpcc.core.reasons.uncacheable import UncacheableReason
 from hpcc.dispatch.remote_frames import encode_inputs
 
 _MAX_PARTS: Final = 4_096
@@ -50,8 +53,6 @@ _NOBODY: Final = -1
 _NONE: Final[frozenset[bytes]] = frozenset()
 # A guest has only the files that it was sent, so its assembler can read no other.
 _TOLERATED: Final = Hazard.OPAQUE_ASSEMBLY
-_MACRO_FLAGS: Final = ("-D", "D")
-_PASSED_ON: Final = ("-Wp,", "-Xpreprocessor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class _Part:
 
     state: Part
     paths: frozenset[bytes]
+    twins: tuple[Twins, ...]
     inputs: tuple[RemoteInput, ...]
     directories: tuple[str, ...]
     is_bound: bool
@@ -112,11 +114,12 @@ class RemoteClosures:
         if b"SOURCE_DATE_EPOCH" in prepared.request.env:
             tolerated |= Hazard.DATE_OR_TIME
         tree = self._tree(prepared, guest, tolerated)
-        tree.check(scan_arguments(prepared.invocation.arguments))
+        in_arguments = scan_arguments(prepared.invocation.arguments, search.macros)
+        tree.check(in_arguments)
         includes = tree.includes(source)
         key = (
             search.root, search.cwd, search.chain, search.forced, search.macros, tree.system_dirs,
-            tolerated, source.rpartition(b"/")[0], extra, includes,
+            tolerated, source.rpartition(b"/")[0], extra, includes, tree.makes_others_once,
         )  # fmt: skip
         bound = (key, tree.digests[source])
         part = self._known(key, source) or self._known(bound, source)
@@ -131,7 +134,7 @@ class RemoteClosures:
         if part.encoded:
             text = self._memo.text(tree.digests[source])
             shared = SharedInputs(part.encoded, own, part.encoded_name, text)
-        closure = Closure(files, (), part.state.absences, part=part.state)
+        closure = Closure(files, (), part.state.absences, part=part.state, twins=part.twins)
         return RemoteFiles(closure, inputs, part.directories, shared)
 
     def _tree(self, prepared: Prepared, guest: GuestMap, tolerated: Hazard) -> DiskTree:
@@ -153,7 +156,9 @@ class RemoteClosures:
         if part.checks is not None:
             if self._holds(part.checks):
                 return part
-        elif InputSet(part.state.files, (), part.state.absences, b"").holds(self._memo):
+        elif InputSet(part.state.files, (), part.state.absences, b"", twins=part.twins).holds(
+            self._memo
+        ):
             # Made when a header was too new: its stat may prove the content by now.
             checks = self._checks(part.state.files, part.state.absences)
             encoded = self._encoded(part.state.files, part.inputs)
@@ -181,7 +186,10 @@ class RemoteClosures:
     ) -> _Part:
         found = _include_closure((source, *extra), search, family, tree)
         digests = tuple((path, tree.digests[path]) for path in found.files)
-        refuse_twins(self._memo, digests, {})
+        twins = find_twins(
+            self._memo, digests, {}, family.twin_rule, may_all_be_once=tree.makes_others_once
+        ).relations
+        refuse_unlike_in_guest(twins)
         files = digests[1:]
         absences = _absences(found, tree)
         inputs = remote_inputs(self._memo, files, guest)
@@ -189,6 +197,7 @@ class RemoteClosures:
         return _Part(
             make_part(files, absences),
             frozenset(path for path, _ in files),
+            twins,
             inputs,
             tuple(sorted(guest_path(guest.relative(d)) for d in found.passed if d != guest.root)),
             found.is_bound,
@@ -218,6 +227,18 @@ class RemoteClosures:
             pins.inputs(InputSet(files, (), absences, b""), directories)
             return self._engine.prepare(Checks(pins.checks(), (), 0, (0, 0), b""))
         return None
+
+
+def refuse_unlike_in_guest(twins: tuple[Twins, ...]) -> None:
+    """Refuse files of one content that a compiler in the guest may relate differently.
+
+    There each file is a new copy: no two have one inode, and their times are not ours.
+
+    Raises:
+        UncacheableError: there are such files.
+    """
+    if any(t.rule is not TwinRule.INODE or len(t.groups) < len(t.paths) for t in twins):
+        raise UncacheableError(UncacheableReason.TWIN_HEADERS)
 
 
 def _include_closure(
@@ -255,7 +276,7 @@ def search_of(prepared: Prepared, guest: GuestMap) -> Search:
         cwd=prepared.cwd,
         chain=tuple(dict.fromkeys(d for d in chain if is_under(d, guest.root))),
         forced=invocation.forced_includes,
-        macros=(*invocation.values(*_MACRO_FLAGS), *_passed_on(invocation.values(*_PASSED_ON))),
+        macros=invocation.macros,
         is_system=guest.is_system,
     )
 
@@ -263,12 +284,6 @@ def search_of(prepared: Prepared, guest: GuestMap) -> Search:
 def _environment_directories(prepared: Prepared) -> tuple[bytes, ...]:
     values = prepared.family.search_values(prepared.request.env)
     return tuple(d for value in values for d in value.split(b";") if d)
-
-
-def _passed_on(values: Iterable[bytes]) -> tuple[bytes, ...]:
-    """Return the macros that `-Wp,` and `-Xpreprocessor` pass on."""
-    pieces = (piece for value in values for piece in value.split(b","))
-    return tuple(piece[2:] for piece in pieces if piece.startswith(b"-D"))
 
 
 def _absences(found: IncludeClosure, tree: DiskTree) -> tuple[Absence, ...]:

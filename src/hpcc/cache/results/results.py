@@ -110,10 +110,12 @@ class Results:
         """
         part = closure.part
         if part is None:
-            inputs = make_set(request_key, closure.files, closure.present, closure.absences)
+            inputs = make_set(
+                request_key, closure.files, closure.present, closure.absences, twins=closure.twins
+            )
         else:
             own = closure.files[: len(closure.files) - len(part.files)]
-            inputs = make_set(request_key, own, closure.present, (), part)
+            inputs = make_set(request_key, own, closure.present, (), part, closure.twins)
         return self.keep_set(request_key, inputs, result)
 
     def keep_set(self, request_key: bytes, inputs: InputSet, result: Result) -> bytes | None:

@@ -99,6 +99,8 @@ class SourceCheck:
         Compilers decide by inode or time stamp whether two names are one file. Another clone has
         other inodes and times, so its compiler may read a file that is not among the inputs.
         """
+        if closure.twins:
+            return True
         first: dict[bytes | None, bytes] = {}
         names = [*closure.files, *((path, self._memo.digest(path)) for path in closure.existing)]
         twins = [path for path, digest in names if first.setdefault(digest, path) != path]
@@ -113,11 +115,12 @@ class SourceCheck:
         if hashlib.sha256(data).digest() != digest:
             return None
         scan = scanned[1]
-        names = (*scan.quoted, *scan.angled, *(name for _, name in scan.questions))
+        asked = (name for _, name in (*scan.asked.names, *scan.asked.loose))
+        names = (*scan.quoted, *scan.angled, *asked)
         found = _Finding.NOTHING
         if root in data or any(root in posixpath.normpath(n) for n in names if n[:1] == b"/"):
             found |= _Finding.ROOT
-        if Hazard.COMPUTED_INCLUDE in scan.hazards:
+        if Hazard.COMPUTED_INCLUDE in scan.hazards or scan.asked.macros:
             found |= _Finding.COMPUTED
         if b"/".join(root.split(b"/")[: 1 + _BEGINNING_NAMES]) in data:
             found |= _Finding.BEGINNING

@@ -10,6 +10,7 @@ from hpcc.compilers.gnu.family import GnuFamily
 from hpcc.compilers.invocation.dependencies import Recording
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.scan.scan import RESOLVABLE, Hazard
+from hpcc.compilers.scan.twins import TwinRule
 from hpcc.compilers.spec.drivers import INCLUDE_ENV, MSVC_ENV, TARGET, DriverAnswers
 
 # Targets for which Clang runs its integrated assembler.
@@ -27,6 +28,7 @@ class ClangFamily(GnuFamily):
     is_clang_like: bool = True
     # Clangs before 16 do not honour SOURCE_DATE_EPOCH.
     pins_dates: bool = False
+    twin_rule: TwinRule | None = TwinRule.INODE
     wraps_messages: bool = True
     prints_links: bool = False
     programs: tuple[bytes, ...] = (b"as", b"objcopy")

@@ -25,8 +25,10 @@ from hpcc.compilers.invocation.share import why_private
 from hpcc.compilers.invocation.share_text import mark_depfile, render_depfile_for
 from hpcc.compilers.invocation.side import Written, files_written
 from hpcc.compilers.invocation.versions import check_versions
-from hpcc.compilers.scan.includes import Definitions, Includes
+from hpcc.compilers.scan.includes import Includes
+from hpcc.compilers.scan.questions import Definitions
 from hpcc.compilers.scan.scan import RESOLVABLE, Hazard
+from hpcc.compilers.scan.twins import TwinRule
 from hpcc.compilers.spec.drivers import (
     INCLUDE_ENV,
     MSVC_ENV,
@@ -52,6 +54,7 @@ class GnuFamily:
     has_local_cache: bool = True
     has_windows_farm: bool = False
     never_shared: str = ""
+    twin_rule: TwinRule | None = TwinRule.SECOND
     pins_dates: bool = True
     wraps_messages: bool = False
     prints_links: bool = True

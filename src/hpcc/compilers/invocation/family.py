@@ -25,8 +25,10 @@ from hpcc.compilers.invocation.dependencies import Headers, Recording, Way
 from hpcc.compilers.invocation.guest import GuestCommand, GuestMap
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.invocation.side import Written
-from hpcc.compilers.scan.includes import Definitions, Includes
+from hpcc.compilers.scan.includes import Includes
+from hpcc.compilers.scan.questions import Definitions
 from hpcc.compilers.scan.scan import Hazard
+from hpcc.compilers.scan.twins import TwinRule
 from hpcc.compilers.spec.drivers import DriverAnswers
 from hpcc.compilers.spec.response import ReadFile
 from hpcc.compilers.spec.table import Bypass
@@ -205,6 +207,11 @@ class Files(Protocol):
 
     def separates_streams(self, invocation: Invocation) -> bool:
         """Return whether stdout holds only the list of headers."""
+        ...
+
+    @property
+    def twin_rule(self) -> TwinRule | None:
+        """How the compiler recognises two files of one content as one; None if unknown."""
         ...
 
     def runs_gnu_as(self, invocation: Invocation) -> bool:

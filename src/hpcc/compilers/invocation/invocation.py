@@ -85,6 +85,14 @@ class Invocation:
         return self.values("-include", "-imacros", "FI")
 
     @cached_property
+    def macros(self) -> tuple[bytes, ...]:
+        """What the flags define: NAME or NAME=TEXT. A superset of what `-Wp,` passes on."""
+        passed = (p for v in self.values("-Wp,", "-Xpreprocessor") for p in v.split(b","))
+        # cl takes `#` for the equals sign, because a variable may not contain that.
+        of_cl = (_with_equals(v) for v in self.values("D"))
+        return (*self.values("-D"), *of_cl, *(piece.removeprefix(b"-D") for piece in passed))
+
+    @cached_property
     def search_arguments(self) -> tuple[bytes, ...]:
         """The flags that determine the compiler's own search path."""
         effects = {Effect.SEARCH, Effect.TOOLS}
@@ -99,6 +107,11 @@ class Invocation:
     def tool_arguments(self) -> tuple[bytes, ...]:
         """The flags that determine which programs and which of its files the driver uses."""
         return tuple(_raw(f for f in self.flags if f.spec.effect is Effect.TOOLS))
+
+
+def _with_equals(macro: bytes) -> bytes:
+    name, _, text = macro.partition(b"#")
+    return macro if b"=" in name or name == macro else name + b"=" + text
 
 
 def _raw(parts: object) -> Iterator[bytes]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, prefix_map
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.msvc.flags import TO_CLANG
-from hpcc.compilers.scan.includes import Definitions, Includes
+from hpcc.compilers.scan.includes import Includes
+from hpcc.compilers.scan.questions import Definitions
 from hpcc.compilers.spec.table import Effect, Flag, Operand
 from hpcc.core.reasons.fallback import FallbackReason
 
@@ -107,9 +109,8 @@ def with_slashes(found: Includes) -> Includes:
     return Includes(
         found.quoted | {_slashed(n) for n in found.quoted},
         found.angled | {_slashed(n) for n in found.angled},
-        found.questions | slashed_names(found.questions),
+        replace(found.asked, names=found.asked.names | slashed_names(found.asked.names)),
         found.computed,
-        found.aliases,
         found.is_opaque,
     )
 
@@ -117,7 +118,7 @@ def with_slashes(found: Includes) -> Includes:
 def definitions_with_slashes(found: Definitions) -> Definitions:
     """Return names behind macros, changed as `with_slashes` changes those of directives."""
     names = found.names | slashed_names(found.names)
-    return Definitions(names, found.macros, found.defined, found.is_opaque)
+    return replace(found, names=names)
 
 
 def slashed_names(names: frozenset[tuple[bool, bytes]]) -> frozenset[tuple[bool, bytes]]:

@@ -29,8 +29,10 @@ from hpcc.compilers.msvc.invocation import read_msvc_invocation
 from hpcc.compilers.msvc.probe import SOURCE_DEPENDENCIES_SINCE, read_cl_version
 from hpcc.compilers.msvc.repro import Version, reproducible_flags
 from hpcc.compilers.msvc.text import expand_windows_responses, fold_variables
-from hpcc.compilers.scan.includes import Definitions, Includes
+from hpcc.compilers.scan.includes import Includes
+from hpcc.compilers.scan.questions import Definitions
 from hpcc.compilers.scan.scan import Hazard
+from hpcc.compilers.scan.twins import TwinRule
 from hpcc.compilers.spec.drivers import (
     CL_BEFORE,
     CL_BEHIND,
@@ -67,6 +69,7 @@ class MsvcFamily(ClangFamily):
 
     def __init__(self, *, is_own: bool) -> None:
         self._is_own = is_own
+        self.twin_rule: TwinRule | None = TwinRule.INODE if is_own else None
         self.has_local_cache = is_own
 
     def settled(self, asked: CompilerFamily) -> CompilerFamily:

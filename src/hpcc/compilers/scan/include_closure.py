@@ -13,15 +13,25 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
-from hpcc.compilers.scan.includes import Definitions, Includes, argument_definitions
+from hpcc.compilers.scan.includes import argument_definitions
+from hpcc.compilers.scan.questions import (
+    MAX_CHAIN,
+    NOTHING_ASKED,
+    Definitions,
+    Questions,
+    definition_lines,
+    merged,
+    read_questions,
+    read_uses,
+    settle_questions,
+)
+from hpcc.compilers.scan.source_texts import SourceTree
 from hpcc.core.reasons.closure import ClosureReason
 
 MAX_REACHED: Final = 50_000
 MAX_LOOKED_FOR: Final = 400_000
-# `#define A B`, `#define B "name.h"`: handwritten chains are shorter than this.
-_MAX_CHAIN: Final = 16
 
 Groups = Mapping[bytes, frozenset[bytes]]
 """Names by what stands before their last slash."""
@@ -36,42 +46,6 @@ class UnscannableError(Exception):
     def __init__(self, reason: str, *, is_final: bool = False) -> None:
         super().__init__(reason)
         self.reason, self.is_final = reason, is_final
-
-
-class SourceTree(Protocol):
-    """The file system for the walk. Paths are absolute. May raise `UnscannableError`."""
-
-    def includes(self, path: bytes) -> Includes:
-        """Return the include lines of a file."""
-        ...
-
-    def definitions(self, path: bytes, names: frozenset[bytes]) -> Definitions:
-        """Return a file's definitions of these macros."""
-        ...
-
-    def system_definitions(self, names: frozenset[bytes]) -> Definitions:
-        """Return the system headers' definitions of these macros."""
-        ...
-
-    def uses(self, path: bytes, aliases: tuple[bytes, ...]) -> frozenset[tuple[bool, bytes]]:
-        """Return what a file asks `__has_include` through these macros."""
-        ...
-
-    def names(self, directory: bytes) -> frozenset[bytes] | None:
-        """Return the names in a directory; None when it does not exist."""
-        ...
-
-    def is_file(self, path: bytes) -> bool:
-        """Return whether the path is a file and not a directory."""
-        ...
-
-    def is_link(self, path: bytes) -> bool:
-        """Return whether the last component of a directory's path is a link."""
-        ...
-
-    def system(self, names: frozenset[bytes]) -> tuple[frozenset[bytes], frozenset[bytes]]:
-        """Return names and macros that system headers, reached by these names, look up in turn."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +144,8 @@ class _Walk:
         self._followed: set[bytes] = set()
         self._computed: set[bytes] = set()
         self._system_computed: set[bytes] = set()
-        self._aliases: set[bytes] = set()
+        self._questions = read_questions(definition_lines(search.macros))
+        self._system_questions = NOTHING_ASKED
         self._settled: tuple[object, ...] = ()
         self._looked = 0
 
@@ -191,7 +166,8 @@ class _Walk:
     @property
     def is_bound(self) -> bool:
         """See `IncludeClosure`."""
-        return bool(self._computed or self._system_computed or self._aliases)
+        asked = self._questions.in_macros or self._system_questions.in_macros
+        return bool(self._computed or self._system_computed) or asked
 
     def step(self) -> bool:
         """Do one wave; return False when nothing is left to do."""
@@ -212,14 +188,12 @@ class _Walk:
             self._want(name, home)
         for name in found.angled - self._names:
             self._want(name)
-        for is_quoted, name in found.questions:
-            self._ask(is_quoted, name, home)
+        for is_quoted, name in found.asked.names:
+            self._asked.add(name)
+            self._want(name, home if is_quoted else None)
         self._computed |= found.computed
-        self._aliases.update(found.aliases)
-
-    def _ask(self, is_quoted: bool, name: bytes, home: bytes) -> None:  # noqa: FBT001 - as `Scan.questions` has it
-        self._asked.add(name)
-        self._want(name, home if is_quoted else None)
+        if found.asked.in_macros:
+            self._questions |= found.asked.without_names()
 
     def _want(self, name: bytes, home: bytes | None = None) -> None:
         if name.startswith(b"/") and not self._search.is_system(posixpath.normpath(name)):
@@ -308,21 +282,48 @@ class _Walk:
             return False
         self._settled = state
         # The names that system headers look up were already followed to their end.
-        names, macros = self._tree.system(frozenset(self._names - self._followed))
+        names, macros, asked = self._tree.system(frozenset(self._names - self._followed))
         self._system_computed |= macros
+        self._system_questions |= asked
         self._followed |= self._names | names
         for name in names - self._names:
             self._want(name)
-        self._ask_aliases()
+        self._ask_through_macros()
         self._resolve_macros()
         return True
 
-    def _ask_aliases(self) -> None:
-        aliases = tuple(sorted(self._aliases))
-        for path in self.files if aliases else ():
-            home = path.rpartition(b"/")[0] or b"/"
-            for is_quoted, name in self._tree.uses(path, aliases):
-                self._ask(is_quoted, name, home)
+    def _ask_through_macros(self) -> None:
+        """Look for the names that `__has_include` asks for through macros.
+
+        What only the system's headers ask may stay unknown: the image answers it.
+        """
+        both = self._questions | self._system_questions
+        if not both.in_macros:
+            return
+        names, is_opaque = settle_questions(both, self._uses, self._all_definitions)
+        if is_opaque:
+            more, is_opaque = settle_questions(
+                self._questions, self._own_uses, self._all_definitions
+            )
+            names |= more
+            if is_opaque:
+                raise UnscannableError(ClosureReason.COMPUTED_INCLUDE)
+        for is_quoted, name in names:
+            self._asked.add(name)
+            self._want_everywhere(name, is_quoted=is_quoted)
+
+    def _uses(self, synonyms: frozenset[bytes], aliases: frozenset[bytes]) -> Questions:
+        system = self._tree.system_uses(synonyms, aliases)
+        return self._own_uses(synonyms, aliases) | system
+
+    def _own_uses(self, synonyms: frozenset[bytes], aliases: frozenset[bytes]) -> Questions:
+        found = read_uses(definition_lines(self._search.macros), synonyms, aliases)
+        for path in self.files:
+            found |= self._tree.uses(path, synonyms, aliases)
+        return found
+
+    def _all_definitions(self, names: frozenset[bytes]) -> Definitions:
+        return merged(self._definitions(names))
 
     def _resolve_macros(self) -> None:
         """Look for the names that a macro in place of a name may stand for.
@@ -332,7 +333,7 @@ class _Walk:
         """
         done: frozenset[bytes] = frozenset()
         wanted = frozenset(self._computed | self._system_computed)
-        for _ in range(_MAX_CHAIN):
+        for _ in range(MAX_CHAIN):
             if not wanted:
                 return
             more: set[bytes] = set()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.compilers.scan.preambles import PreambleCache
+from hpcc.compilers.scan.questions import NOTHING_ASKED, Definitions, Questions
 from hpcc.compilers.scan.scan import MAX_DIRECTIVES, Hazard, scan_source
 from hpcc.compilers.scan.text import joined, without_comments
 
@@ -56,32 +57,20 @@ class Includes:
     """Names that a file may look up. `quoted` names are also looked for beside the file.
 
     `computed` are macros in place of a name. `is_opaque`: some directive is neither a name nor one
-    macro. `aliases` are macros that pass their argument to `__has_include`.
-    name nor one macro. `aliases` are macros that pass their argument to `__has_include`.
+    macro. `asked` are the questions of `__has_include`.
     """
 
     quoted: frozenset[bytes] = frozenset()
     angled: frozenset[bytes] = frozenset()
-    questions: frozenset[tuple[bool, bytes]] = frozenset()
+    asked: Questions = NOTHING_ASKED
     computed: frozenset[bytes] = frozenset()
-    aliases: tuple[bytes, ...] = ()
-    is_opaque: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Definitions:
-    """Definitions of some macros: (is quoted, name) pairs, further macros, or unreadable text."""
-
-    names: frozenset[tuple[bool, bytes]] = frozenset()
-    macros: frozenset[bytes] = frozenset()
-    defined: frozenset[bytes] = frozenset()
     is_opaque: bool = False
 
 
 def scan_includes(data: bytes, preambles: PreambleCache | None = None) -> Includes:
     """Return one file's include lines. Linear in its size. `preambles` is a cache."""
     text = joined(data.removeprefix(_BOM))
-    if b"__has_include" in text or _is_commented(text):
+    if b"__has_" in text or _is_commented(text):
         return _read(data, text)
     return (preambles or PreambleCache()).of("includes", text, _read_plain)
 
@@ -111,16 +100,17 @@ def _read(data: bytes, text: bytes) -> Includes:
     is_opaque = _collect(text, quoted, angled, computed)
     if _is_commented(text):
         is_opaque = _collect(without_comments(text), quoted, angled, computed)
-    asked = scan_source(data) if b"__has_include" in text else None
-    questions = frozenset(asked.questions) if asked else frozenset()
-    is_opaque |= bool(asked and Hazard.OPAQUE_QUESTION in asked.hazards)
-    total = len(quoted) + len(angled) + len(computed) + len(questions)
+    asked = NOTHING_ASKED
+    if b"__has_" in text:
+        scan = scan_source(data)
+        asked = scan.asked
+        is_opaque |= Hazard.OPAQUE_QUESTION in scan.hazards
+    total = len(quoted) + len(angled) + len(computed) + asked.count
     return Includes(
         frozenset(quoted),
         frozenset(angled),
-        questions,
+        asked,
         frozenset(computed),
-        asked.aliases if asked else (),
         is_opaque or total > MAX_DIRECTIVES,
     )
 
@@ -145,8 +135,12 @@ def scan_definitions(data: bytes, names: frozenset[bytes]) -> Definitions:
     """Return what a file defines these macros as, in any branch."""
     if not any(name in data for name in names):
         return Definitions()
-    text = without_comments(joined(data.removeprefix(_BOM)))
     words = b"|".join(sorted(map(re.escape, names)))
+    text = joined(data)
+    # Removing comments costs much more than this search, and short names are in every file.
+    if not re.search(rb"define" + _BLANK + rb"(?:/\*|(?:" + words + rb")(?![\w$]))", text):
+        return Definitions()
+    text = without_comments(text.removeprefix(_BOM))
     pattern = re.compile(
         _HASH
         + _BLANK
@@ -154,7 +148,7 @@ def scan_definitions(data: bytes, names: frozenset[bytes]) -> Definitions:
         + _BLANK
         + rb"("
         + words
-        + rb")(?!\w)(\(?)"
+        + rb")(?![\w$])(\(?)"
         + _BLANK
         + rb"([^\n]*)"
     )
@@ -168,7 +162,7 @@ def argument_definitions(macros: Iterable[bytes], names: frozenset[bytes]) -> De
         name, equals, value = macro.partition(b"=")
         bare = name.partition(b"(")[0]
         if bare in names:
-            found.append((bare, value if equals and bare == name else None))
+            found.append((bare, None if bare != name else value if equals else b"1"))
     return _defined(found)
 
 
@@ -176,10 +170,13 @@ def _defined(found: Iterable[tuple[bytes, bytes | None]]) -> Definitions:
     names: set[tuple[bool, bytes]] = set()
     macros: set[bytes] = set()
     defined: set[bytes] = set()
+    texts: set[tuple[bytes, bytes]] = set()
     is_opaque = False
     for name, value in found:
         defined.add(name)
         value = None if value is None else value.strip(b" \t\f\v\r\0")  # noqa: PLW2901 - without its blanks
+        if value is not None:
+            texts.add((name, value))
         if value is None:
             is_opaque = True
         elif match := _VALUE.fullmatch(value):
@@ -187,9 +184,11 @@ def _defined(found: Iterable[tuple[bytes, bytes | None]]) -> Definitions:
                 macros.add(match[3])
             else:
                 names.add((match[1] is not None, match[1] or match[2]))
-        else:
+        elif value and not value.isdigit():  # else an error in place of a name
             is_opaque = True
-    return Definitions(frozenset(names), frozenset(macros), frozenset(defined), is_opaque)
+    return Definitions(
+        frozenset(names), frozenset(macros), frozenset(defined), is_opaque, frozenset(texts)
+    )
 
 
 _VALUE: Final = re.compile(rb'"([^"\0\\]+)"|<([^>\0]+)>|([A-Za-z_]\w*)')

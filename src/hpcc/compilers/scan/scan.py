@@ -12,7 +12,13 @@ from typing import Final
 
 from hpcc.compilers.scan.assembler import has_asm_word, has_opaque_asm, mentions_directive
 from hpcc.compilers.scan.preambles import PreambleCache
-from hpcc.compilers.scan.text import joined, without_prose
+from hpcc.compilers.scan.questions import (
+    NOTHING_ASKED,
+    Questions,
+    definition_lines,
+    read_questions,
+)
+from hpcc.compilers.scan.text import joined, without_comments, without_prose
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 # No handwritten source has more directives than this.
@@ -33,6 +39,7 @@ class Hazard(enum.Flag):
     OPAQUE_QUESTION = enum.auto()  # __has_include with a name from a macro
     FILE_TIME = enum.auto()  # #pragma GCC dependency
     COMPUTED_INCLUDE = enum.auto()  # #include MACRO
+    READ_ONCE = enum.auto()  # #import, or a macro whose text holds `once`: for any other file
 
 
 HAZARD_REASONS: Final = {
@@ -46,7 +53,7 @@ HAZARD_REASONS: Final = {
     Hazard.PASTED_CLOCK: UncacheableReason.DATE_TIME,
     Hazard.OPAQUE_ASSEMBLY: UncacheableReason.INCBIN,
 }
-"""Why a file with that hazard makes a result uncacheable; COMPUTED_INCLUDE does not."""
+"""Why a file with that hazard makes a result uncacheable; the others do not."""
 
 
 RESOLVABLE: Final = (
@@ -59,19 +66,17 @@ RESOLVABLE: Final = (
 class Scan:
     """The findings for one file's content.
 
-    `quoted` and `angled` are names in include lines. `questions` are (is quoted, name) pairs of
-    `__has_include`, whose answer is an input although the file is never read. `embeds` are those of
-    `#embed` and `__has_embed`, whose answer depends on content: an empty file changes the answer.
+    `quoted` and `angled` are names in include lines. `asked` are the questions of `__has_include`,
+    whose answer is an input although the file is never read. `embeds` are (is quoted, name) pairs
+    of `#embed` and `__has_embed`, whose answer depends on content: an empty file changes it.
     `has_absolute`: an include line or a question names an absolute path.
-    `aliases` are macros that pass their argument to `__has_include`; see `scan_alias_uses`.
     """
 
     hazards: Hazard = Hazard.NONE
     quoted: tuple[bytes, ...] = ()
     angled: tuple[bytes, ...] = ()
-    questions: tuple[tuple[bool, bytes], ...] = ()
+    asked: Questions = NOTHING_ASKED
     embeds: tuple[tuple[bool, bytes], ...] = ()
-    aliases: tuple[bytes, ...] = ()
     has_absolute: bool = False
 
 
@@ -84,24 +89,10 @@ _INCLUDE: Final = re.compile(
     + _HASH
     + rb'[ \t]*(?:include(?:_next)?|import)\b(?!\')[ \t]*(?:"([^"\n]+)"|<([^>\n]+)>)?'
 )
-_NAME_IN_QUOTES: Final = rb'(?:"([^"\n]+)"|<([^>\n]+)>)?'
-_QUESTION: Final = re.compile(
-    rb"__has_include(?:_next)?(?:__)?" + _BLANKS + rb"(\()?" + _BLANKS + _NAME_IN_QUOTES
-)
-# A comment may stand between any two of these words.
-_ONCE: Final = re.compile(
-    rb"pragma[\s\S]{0,400}?\bonce\b|_Pragma|" + _HASH + _BLANKS + rb"import\b"
-)
-# The complete line of a definition such as `#define HAS(x) __has_include(x)`.
-_ALIAS: Final = re.compile(
-    rb"[ \t]*"
-    + _HASH
-    + rb"[ \t]*define[ \t]+(\w+)\([ \t]*(\w+)[ \t]*\)[ \t]+"
-    + rb"__has_include(?:_next)?(?:__)?[ \t]*\([ \t]*(\w+)[ \t]*\)[ \t]*\r?"
-)
-_MENTION: Final = re.compile(
-    rb".*(?:" + _HASH + rb"[ \t]*(?:define|undef|ifn?def)[ \t]+|\bdefined[ \t]*\(?[ \t]*)"
-)
+_IMPORT: Final = re.compile(_HASH + _BLANKS + rb"import\b")
+_ONCE: Final = re.compile(rb"\bonce\b")
+_PRAGMA_ONCE: Final = re.compile(_HASH + rb"[ \t]*pragma[ \t]+once\b")
+_DEFINED_ONCE: Final = re.compile(_HASH + _BLANKS + rb"define\b[^\n]*\bonce\b")
 _DEFINE: Final = re.compile(_HASH + rb"[ \t]*define[ \t]+(\w+)")
 _EMBED: Final = re.compile(
     rb"(?:(__has_embed)(?:__)?|"
@@ -142,26 +133,22 @@ def scan_source(data: bytes, preambles: PreambleCache | None = None) -> Scan:
     lines = (preambles or PreambleCache()).of("source", data, _include_lines)
     if lines.is_computed:
         hazards |= Hazard.COMPUTED_INCLUDE
-    questions: dict[tuple[bool, bytes], None] = {}
-    aliases: dict[bytes, None] = {}
-    if b"__has_include" in data:
-        questions, aliases, more = _questions(data)
-        hazards |= more
+    asked = NOTHING_ASKED
+    if b"__has_" in data:
+        asked = read_questions(data)
+        if asked.is_opaque:
+            hazards |= Hazard.OPAQUE_QUESTION
     embeds: dict[tuple[bool, bytes], None] = {}
     if b"embed" in data:
         embeds, more = _embeds(data)
         hazards |= more
-    if lines.count + len(questions) > MAX_DIRECTIVES or lines.has_nul:
+    has_nul = lines.has_nul or any(b"\0" in name for _, name in asked.names)
+    if lines.count + asked.count > MAX_DIRECTIVES or has_nul:
         hazards |= Hazard.OPAQUE_QUESTION
-    return Scan(
-        hazards,
-        lines.quoted,
-        lines.angled,
-        tuple(questions),
-        tuple(embeds),
-        tuple(aliases),
-        lines.has_absolute or any(name.startswith(b"/") for _, name in (*questions, *embeds)),
+    has_absolute = lines.has_absolute or any(
+        name.startswith(b"/") for _, name in (*asked.names, *asked.loose, *embeds)
     )
+    return Scan(hazards, lines.quoted, lines.angled, asked, tuple(embeds), has_absolute)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,45 +180,48 @@ def _include_lines(data: bytes) -> _IncludeLines:
     )
 
 
-def scan_alias_uses(data: bytes, aliases: tuple[bytes, ...]) -> Scan:
-    """Find what a file asks `__has_include` through macros that other files may define.
+def may_be_read_once(data: bytes) -> bool:
+    """Return whether a file's text may ask to be read once; a superset.
 
-    The result has only `questions` and the hazard of an unreadable one.
+    `#pragma once`, `_Pragma("once")` and a macro that makes the latter of its argument all need the
+    word. `Hazard.READ_ONCE` in any file of a compile says that others may be read once as well.
     """
     data = joined(data)
-    words = b"|".join(map(re.escape, aliases))
-    use = re.compile(rb"\b(?:" + words + rb")\b" + _BLANKS + rb"(\()?" + _BLANKS + _NAME_IN_QUOTES)
-    found: dict[tuple[bool, bytes], None] = {}
-    hazards = Hazard.NONE
-    for match in use.finditer(data):
-        name = match[2] or match[3]
-        line = data[data.rfind(b"\n", 0, match.start()) + 1 : match.start()]
-        if match[1] and name:
-            found[bool(match[2]), name] = None
-        elif not _MENTION.fullmatch(line):
-            hazards |= Hazard.OPAQUE_QUESTION
-    if len(found) > MAX_DIRECTIVES or any(b"\0" in name for _, name in found):
-        hazards |= Hazard.OPAQUE_QUESTION
-    return Scan(hazards, questions=tuple(found))
+    return b"once" in data and _ONCE.search(without_comments(data)) is not None
 
 
-def may_be_read_once(data: bytes) -> bool:
-    """Return whether a file may have `#pragma once` or be for `#import`; a superset."""
-    return _ONCE.search(joined(data)) is not None
+def _makes_others_once(data: bytes) -> bool:
+    """Return whether a file imports others, or defines a macro that may stand for the pragma."""
+    if b"import" in data and _IMPORT.search(data):
+        return True
+    if b"once" not in data or data.count(b"once") == len(_PRAGMA_ONCE.findall(data)):
+        return False
+    return _DEFINED_ONCE.search(without_comments(data)) is not None
 
 
-def scan_arguments(arguments: tuple[bytes, ...]) -> Scan:
-    """Return the findings for a command line, where `-D` may hold anything that a file could."""
+def scan_arguments(arguments: tuple[bytes, ...], macros: tuple[bytes, ...] = ()) -> Scan:
+    """Return the findings for a command line, where `-D` may hold anything that a file could.
+
+    `macros` are the definitions among the arguments, NAME or NAME=TEXT. Only these may ask with
+    `__has_include`.
+    """
     text = b"\n".join(arguments)
     found = scan_source(text)
-    hazards = found.hazards
-    if b"__has_include" in text:
-        hazards |= Hazard.OPAQUE_QUESTION
+    hazards = found.hazards & ~Hazard.OPAQUE_QUESTION
+    asked = NOTHING_ASKED
+    if b"__has_" in text:
+        defined = definition_lines(macros)
+        asked = read_questions(defined)
+        operator = b"__has_include"
+        if asked.is_opaque or text.count(operator) > defined.count(operator):
+            hazards |= Hazard.OPAQUE_QUESTION
     if b"__has_embed" in text:
         hazards |= Hazard.OPAQUE_EMBED
     if has_asm_word(text):
         hazards |= Hazard.OPAQUE_ASSEMBLY
-    return Scan(hazards)
+    if _ONCE.search(text):
+        hazards |= Hazard.READ_ONCE
+    return Scan(hazards, asked=asked)
 
 
 def _hazards(data: bytes) -> Hazard:
@@ -249,33 +239,9 @@ def _hazards(data: bytes) -> Hazard:
         hazards |= Hazard.PASTED_CLOCK
     if b"dependency" in data and _FILE_TIME.search(data):
         hazards |= Hazard.FILE_TIME
+    if _makes_others_once(data):
+        hazards |= Hazard.READ_ONCE
     return hazards
-
-
-def _questions(
-    data: bytes,
-) -> tuple[dict[tuple[bool, bytes], None], dict[bytes, None], Hazard]:
-    """Return the names asked for, aliases, and the hazards of unreadable questions."""
-    found: dict[tuple[bool, bytes], None] = {}
-    aliases: dict[bytes, None] = {}
-    hazards = Hazard.NONE
-    for match in _QUESTION.finditer(data):
-        name = match[2] or match[3]
-        if match[1] and name:
-            found[bool(match[2]), name] = None
-        elif alias := _alias(data, match.start()):
-            aliases[alias] = None
-        elif _is_opaque(data, match.start(), match.end(), is_call=match[1] is not None):
-            hazards |= Hazard.OPAQUE_QUESTION
-    return found, aliases, hazards
-
-
-def _alias(data: bytes, at: int) -> bytes | None:
-    """Return the macro that the line around `at` defines, if it only asks."""
-    end = data.find(b"\n", at)
-    line = data[data.rfind(b"\n", 0, at) + 1 : end if end >= 0 else len(data)]
-    match = _ALIAS.fullmatch(line)
-    return match[1] if match is not None and match[2] == match[3] else None
 
 
 def _embeds(data: bytes) -> tuple[dict[tuple[bool, bytes], None], Hazard]:

@@ -132,7 +132,7 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
     )),
     (UncacheableReason.TWIN_HEADERS, Debt(
         "54 of 593 commands at the first count, 10 of them real twins",
-        "only true twins count", "track the second file as an input",
+        "both files and their relation are inputs", "cl; GCC on a farm, whose times are others",
     )),
     (UncacheableReason.HAS_INCLUDE, Debt(
         "24 of 593 commands at the first count: GoogleTest, Boost, xxhash",

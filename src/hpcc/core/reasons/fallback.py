@@ -54,7 +54,9 @@ class FallbackReason(Reason, prefix="fallback"):
     EXTRA_INPUT = "extra-input", "a flag reads a file that hpcc does not send", _LOCAL
     FARM_DOWN = "farm-down", "the farm does not answer", "Wait, or ask the farm's operator."
     GUEST_LOST = "guest-lost", "its guest died, and no other guest ran the compile", _RETRY
-    HAS_INCLUDE = "has-include", "a macro decides which file `__has_include` asks for", _LITERAL
+    HAS_INCLUDE = (
+        "has-include", "a macro with arguments decides which file `__has_include` asks for",
+        _LITERAL)
     HIDDEN_INPUT = (
         "hidden-input", "a hidden file of a project without a marker is read",
         "Rename the file, or put a `.hpcc` at the project's root.",

@@ -40,7 +40,8 @@ class UncacheableReason(Reason, prefix="uncacheable"):
     EXPANSION_FAILED = (
         "expansion-failed", "the preprocessor did not show the source's expansion", _READS)
     HAS_INCLUDE = (
-        "has-include", "a macro decides which file `__has_include` asks for", _FIXED_NAME)
+        "has-include", "a macro with arguments decides which file `__has_include` asks for",
+        _FIXED_NAME, "A macro that stands for the operator or for a whole name is followed.")
     INCBIN = (
         "incbin", "a macro decides which file the assembler reads", _FIXED_NAME,
         "GCC: `.incbin` and `.include` are followed however they are spelled. Clang: where the "
@@ -95,5 +96,5 @@ class UncacheableReason(Reason, prefix="uncacheable"):
     TWIN_HEADERS = (
         "twin-headers", "two headers of one content and `#pragma once`",
         "Use include guards, or remove one of the two.",
-        "Which of them is read depends on their times.")
+        "Only with cl, and on a farm. Which of them is read depends on their times.")
     # fmt: on

@@ -22,12 +22,14 @@ from hpcc.cache.base.manifest import (
     make_part,
     make_set,
 )
+from hpcc.cache.base.twins import Twins, decode_twins
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
 from hpcc.cache.farm import BREAKER_FAILURES, BREAKER_SECONDS, FarmBreaker
 from hpcc.cache.host.identity import _search_lines
 from hpcc.cache.inputs.closure import find_closure
 from hpcc.cache.inputs.closure_types import ClosureRequest
 from hpcc.compilers.invocation.share import ROOT_MARK
+from hpcc.compilers.scan.twins import TwinRule
 from hpcc.core import IntegrityError
 
 
@@ -87,9 +89,9 @@ def test_manifests_read_back(sets: list[InputSet]) -> None:
 def test_any_bytes_are_a_manifest_or_an_integrity_error(data: bytes) -> None:
     texts = (
         data,
-        encode_fields([b"manifest-3", data]),
-        encode_fields([b"manifest-4", encode_fields([data]), data]),
-        encode_fields([b"manifest-4", b"", encode_fields([b"k" * 32, data, b"\0"])]),
+        encode_fields([b"manifest-5", data]),
+        encode_fields([b"manifest-6", encode_fields([data]), data]),
+        encode_fields([b"manifest-6", b"", encode_fields([b"k" * 32, data, b"\0"])]),
     )
     for text in texts:
         try:
@@ -333,3 +335,24 @@ def test_the_breaker_opens_after_failures_in_a_row_and_closes_by_time() -> None:
     assert breaker.is_open()
     now[0] = BREAKER_SECONDS
     assert not breaker.is_open()
+
+
+@pytest.mark.parametrize("has_part", [False, True])
+def test_a_relation_of_files_survives_and_counts_in_the_key(has_part: bool) -> None:
+    part = make_part(((b"/p/h.h", b"h" * 32),), ()) if has_part else None
+    files = ((b"/p/a.c", b"a" * 32),)
+    one = Twins(TwinRule.SECOND, ((b"/p/h.h", b"/q/h.h"), (b"/r/h.h",)))
+    other = Twins(TwinRule.SECOND, ((b"/p/h.h",), (b"/q/h.h", b"/r/h.h")))
+    sets = [make_set(b"k", files, (), (), part, (twins,)) for twins in (one, other)]
+    assert sets[0].result_key != sets[1].result_key
+    decoded = decode_manifest(encode_manifest(tuple(sets)))
+    assert [s.twins for s in decoded] == [(one,), (other,)]
+    assert encode_manifest(decoded) == encode_manifest(tuple(sets))
+
+
+@pytest.mark.parametrize("data", [b"", b"x", encode_fields([b"s"]), encode_fields([b"", b"z"])])
+def test_bytes_that_are_no_relation_are_refused_or_empty(data: bytes) -> None:
+    try:
+        assert decode_twins(data) == ()
+    except IntegrityError:
+        return

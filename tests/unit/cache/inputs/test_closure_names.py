@@ -12,6 +12,7 @@ from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.uncacheable import UncacheableError
 from hpcc.cache.inputs.closure import find_closure
 from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
+from hpcc.compilers.scan.twins import TwinRule
 
 
 @pytest.fixture
@@ -99,18 +100,72 @@ def test_a_directory_in_the_place_of_a_header_may_stay_and_no_header_may_come(
     assert caught.value.reason == "directory-link"
 
 
-@pytest.mark.parametrize(("text", "is_refused"), [("#pragma once\n", True), ("int x;\n", False)])
-def test_twins_are_refused_if_they_ask_to_be_read_once(
-    text: str, is_refused: bool, tmp_path: Path, memo: FileMemo
+@pytest.mark.parametrize(
+    ("source", "text", "is_input"),
+    [
+        ("", "#pragma once\n", True),
+        ("", "int x;\n", False),
+        ("", '_Pragma("GCC diagnostic push") int x;  // once\n', False),
+        ("", '_Pragma("once") int x;\n', True),
+        ("#define P(x) _Pragma(#x)\n", "P(once) int x;\n", True),
+        ('#define ONCE _Pragma("once")\n', "ONCE int x;\n", True),
+        ("#import <other.h>\n", "int x;\n", True),
+    ],
+)
+def test_a_twin_that_may_be_read_once_is_an_input(
+    source: str, text: str, is_input: bool, tmp_path: Path, memo: FileMemo
 ) -> None:
-    _tree(tmp_path, {"a.c": "#include <h.h>\n", "one/h.h": text, "two/h.h": text})
+    _tree(tmp_path, {"a.c": source + "#include <h.h>\n", "one/h.h": text, "two/h.h": text})
     for _ in range(2):  # the second time from memory
-        if is_refused:
-            with pytest.raises(UncacheableError) as caught:
-                _closure(memo, tmp_path, "one/h.h")
-            assert caught.value.reason == "twin-headers"
-        else:
-            assert _closure(memo, tmp_path, "one/h.h").existing
+        closure = _closure(memo, tmp_path, "one/h.h", twin_rule=TwinRule.SECOND)
+        assert (os.fsencode(tmp_path / "two/h.h") in dict(closure.files)) is is_input
+        assert bool(closure.twins) is is_input
+    if is_input:
+        with pytest.raises(UncacheableError) as caught:
+            _closure(memo, tmp_path, "one/h.h", twin_rule=None)
+        assert caught.value.reason == "twin-headers"
+
+
+def test_a_macro_of_the_arguments_may_make_any_file_be_read_once(
+    tmp_path: Path, memo: FileMemo
+) -> None:
+    _tree(tmp_path, {"a.c": "#include <h.h>\n", "one/h.h": "X\n", "two/h.h": "X\n"})
+    argument = b'-DX=_Pragma("once")'
+    closure = _closure(memo, tmp_path, "one/h.h", twin_rule=TwinRule.SECOND, arguments=(argument,))
+    assert closure.twins
+
+
+@pytest.mark.parametrize("rule", list(TwinRule))
+def test_the_relation_of_twins_is_compared_at_each_look_up(
+    rule: TwinRule, tmp_path: Path, memo: FileMemo
+) -> None:
+    _tree(tmp_path, {"a.c": "#include <h.h>\n"})
+    one, two = tmp_path / "one/h.h", tmp_path / "two/h.h"
+    one.write_text("#pragma once\n")
+    two.write_text("#pragma once\n")
+    for path in (one, two):
+        os.utime(path, ns=(10**18, 10**18 + 5))
+    (twins,) = _closure(memo, tmp_path, "one/h.h", twin_rule=rule).twins
+    assert twins.holds()
+    os.utime(one, ns=(10**18, 10**18 + 900_000_000))  # the same second
+    assert twins.holds()
+    os.utime(one, ns=(10**18, 10**18 + 10**9))
+    assert twins.holds() is (rule is TwinRule.INODE)
+    two.unlink()
+    assert not twins.holds()
+    two.hardlink_to(one)
+    assert twins.holds() is (rule is TwinRule.SECOND)
+
+
+def test_names_of_one_file_without_links_are_no_twins(tmp_path: Path, memo: FileMemo) -> None:
+    _tree(tmp_path, {"a.c": "#include <h.h>\n", "one/h.h": "#pragma once\n"})
+    names = ("one/h.h", "two/../one/h.h")
+    assert not _closure(memo, tmp_path, *names, twin_rule=TwinRule.SECOND).twins
+    (tmp_path / "two/h.h").symlink_to("../one/h.h")
+    closure = _closure(memo, tmp_path, "one/h.h", twin_rule=TwinRule.SECOND)
+    assert [t.groups for t in closure.twins] == [
+        ((os.fsencode(tmp_path / "one/h.h"), os.fsencode(tmp_path / "two/h.h")),)
+    ]
 
 
 def test_a_link_is_not_said_to_be_a_file_itself(tmp_path: Path, memo: FileMemo) -> None:

@@ -30,7 +30,12 @@ def written(directory: Path, **texts: str) -> list[bytes]:
 @pytest.mark.parametrize(
     ("text", "reason", "line", "shown"),
     [
-        ("int a;\n#define HAS __has_include\n", Reason.HAS_INCLUDE, 2, "#define HAS __has_include"),
+        (
+            "int a;\n#define HAS() __has_include\n",
+            Reason.HAS_INCLUDE,
+            2,
+            "#define HAS() __has_include",
+        ),
         ("int a;\n\nchar *t = __TIME__;\nint b;\n", Reason.DATE_TIME, 3, "char *t = __TIME__;"),
         ("//\nchar *t = __TIMESTAMP__;\n", Reason.TIMESTAMP, 2, "char *t = __TIMESTAMP__;"),
         ('a\nb\n#pragma GCC dependency "x"', Reason.PRAGMA_DEPENDENCY, 3, "#pragma GCC dependency"),
@@ -50,10 +55,19 @@ def test_the_first_line_with_the_hazard_is_named(
 
 def test_a_use_of_another_files_alias_is_named(memo: FileMemo, tmp_path: Path) -> None:
     files = written(
-        tmp_path, a_c="int x;\n#if HAS(NAME)\n#endif\n", b_h="#define HAS(x) __has_include(x)\n"
+        tmp_path, a_c="int x;\n#if HAS(N(1))\n#endif\n", b_h="#define HAS(x) __has_include(x)\n"
     )
     found = find_culprit(memo, Reason.HAS_INCLUDE, files, (), 0)
-    assert found == Culprit(str(tmp_path / "a.c"), 2, "#if HAS(NAME)")
+    assert found == Culprit(str(tmp_path / "a.c"), 2, "#if HAS(N(1))")
+
+
+def test_a_definition_that_hides_a_name_is_named(memo: FileMemo, tmp_path: Path) -> None:
+    files = written(tmp_path, a_c="#if __has_include(N)\n#endif\n", b_h="\n#define N X(1)\n")
+    found = find_culprit(memo, Reason.HAS_INCLUDE, files, (), 0)
+    assert found == Culprit(str(tmp_path / "b.h"), 2, "#define N X(1)")
+    files = written(tmp_path, a_c="\n#if __has_include(__FILE__)\n#endif\n", b_h="")
+    found = find_culprit(memo, Reason.HAS_INCLUDE, files, (), 0)
+    assert found == Culprit(str(tmp_path / "a.c"), 2, "#if __has_include(__FILE__)")
 
 
 def test_a_twin_is_named_with_its_line_and_the_other_file(memo: FileMemo, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ REFUSED = replace(
 
 def test_a_refusal_is_explained_with_line_and_remedy() -> None:
     text = "\n".join(explain_lines([RECORD, REFUSED]))
-    assert "because       has-include: a macro decides" in text
+    assert "because       has-include: a macro with arguments decides" in text
     assert "found at      /p/gtest-port.h:284: #define HAS" in text
     assert "remedy        Write the file's name literally." in text
     assert "docs/reasons.md#uncacheable-has-include" in text
@@ -87,7 +87,11 @@ def test_a_bypass_without_a_single_cause_is_explained_with_its_command() -> None
 def test_stats_show_the_last_place_and_the_remedy_of_a_refusal() -> None:
     counts = {"uncacheable.has-include": 2, "bypass.plugin": 1, "bypass.of-the-future": 1}
     lines = stats_lines(counts, 1, {"uncacheable.has-include": REFUSED})
-    at = next(i for i, line in enumerate(lines) if "2  has-include: a macro decides" in line)
+    at = next(
+        i
+        for i, line in enumerate(lines)
+        if "2  has-include: a macro with arguments decides" in line
+    )
     assert lines[at + 1].strip() == "last: /p/gtest-port.h:284: #define HAS"
     assert lines[at + 2].strip() == "Write the file's name literally."
     at = next(i for i, line in enumerate(lines) if "1  plugin: a plug-in" in line)

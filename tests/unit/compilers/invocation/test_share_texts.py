@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcc.cache.base.manifest import Absence, InputSet, make_part
+from hpcc.cache.base.twins import Twins
 from hpcc.cache.key.relocate import Checkout
 from hpcc.cache.results.share_check import why_object_is_private
 from hpcc.compilers.gnu.family import GNU
@@ -26,6 +27,7 @@ from hpcc.compilers.invocation.share_text import (
     render_depfile_for,
     render_text,
 )
+from hpcc.compilers.scan.twins import TwinRule
 from hpcc.compilers.spec.table import Bypass
 
 _ROOT = b"/home/me/project"
@@ -262,12 +264,14 @@ def test_any_bytes_are_looked_at_without_an_error(data: bytes) -> None:
 
 def test_every_name_in_a_set_of_inputs_is_moved() -> None:
     """A field that is added to these must be moved, too; `body` and `part` are removed."""
-    assert InputSet._fields == ("files", "present", "absences", "result_key", "body", "part")
+    names = ("files", "present", "absences", "result_key", "body", "part", "twins")
+    assert InputSet._fields == names
     assert set(Absence.__slots__) == {"directories", "directory", "files", "signature"}
     absence = Absence(b"\0/inc", frozenset([b"a.h"]), frozenset([b"b"]))
     inputs = InputSet(
         ((b"\0/x.c", b"1"), (b"/usr/x.h", b"2")), (b"\0",), (absence,), b"key", b"body",
         make_part(((b"/usr/x.h", b"2"),), (absence,)),
+        (Twins(TwinRule.INODE, ((b"\0/z.h",), (b"/usr/x.h",))),),
     )  # fmt: skip
     moved = Checkout(_ROOT, GNU).spelled_set(inputs)
     assert moved.files == ((_ROOT + b"/x.c", b"1"), (b"/usr/x.h", b"2"))
@@ -275,6 +279,7 @@ def test_every_name_in_a_set_of_inputs_is_moved() -> None:
     assert [(a.directory, a.files, a.directories) for a in moved.absences] == [
         (_ROOT + b"/inc", frozenset([b"a.h"]), frozenset([b"b"]))
     ]
+    assert moved.twins == (Twins(TwinRule.INODE, ((_ROOT + b"/z.h",), (b"/usr/x.h",))),)
     assert (moved.result_key, moved.body, moved.part) == (b"key", b"", None)
     marked = Checkout(_ROOT, GNU).marked_absences(moved.absences)
     assert marked[0].directory == b"\0/inc"

@@ -1,0 +1,78 @@
+"""Finds files of one content that the compiler may take for one file.
+
+Without this, a header that the compiler opened, recognised and skipped would be in no list, and an
+edit of it would go unnoticed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.twins import Twins, look_at_twins
+from hpcc.cache.base.uncacheable import UncacheableError
+from hpcc.compilers.scan.twins import TwinRule
+from hpcc.core.reasons.uncacheable import UncacheableReason
+
+
+class FoundTwins(NamedTuple):
+    """The relations to keep, and (path, digest) of the twins that the compiler did not read."""
+
+    relations: tuple[Twins, ...] = ()
+    unread: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def find_twins(
+    memo: FileMemo,
+    files: Iterable[tuple[bytes, bytes]],
+    existing: Mapping[bytes, os.stat_result],
+    rule: TwinRule | None,
+    *,
+    may_all_be_once: bool,
+) -> FoundTwins:
+    """Return the twins among the (path, SHA-256) files that were read and those that exist.
+
+    `may_all_be_once`: a file may be read once without a word of it in its own text.
+
+    Raises:
+        UncacheableError: there are twins, and it is unknown how the compiler tells them apart.
+    """
+    read: dict[bytes, list[bytes]] = {}
+    for path, digest in files:
+        read.setdefault(digest, []).append(path)
+    unread: dict[bytes, list[bytes]] = {}
+    for path, status in existing.items():
+        found = memo.digest_at(path, status)
+        if found is not None and found in read and path not in read[found]:
+            unread.setdefault(found, []).append(path)
+    relations: list[Twins] = []
+    more: list[tuple[bytes, bytes]] = []
+    for digest, paths in read.items():
+        others = unread.get(digest, [])
+        if len(paths) + len(others) == 1:
+            continue
+        if may_all_be_once or memo.may_be_read_once(paths[0], digest) is not False:
+            more += [(path, digest) for path in others]
+            paths = [*paths, *others]  # noqa: PLW2901 - completed
+        elif rule is not TwinRule.INODE:
+            continue  # Clang prints one name for both, whatever their text is
+        if len(paths) > 1 and not _are_one(paths):
+            relations.append(_look(rule, paths))
+    return FoundTwins(tuple(relations), tuple(more))
+
+
+def _look(rule: TwinRule | None, paths: list[bytes]) -> Twins:
+    if rule is None:
+        raise UncacheableError(UncacheableReason.TWIN_HEADERS)
+    try:
+        return look_at_twins(rule, paths)
+    except OSError as error:
+        raise UncacheableError(UncacheableReason.INPUT_VANISHED) from error
+
+
+def _are_one(paths: Iterable[bytes]) -> bool:
+    """Tell whether these are names of one file that no link can lead elsewhere."""
+    real = {os.path.realpath(path) for path in paths}
+    return len(real) == 1 and all(os.path.normpath(path) in real for path in paths)
