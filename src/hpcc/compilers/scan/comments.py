@@ -46,8 +46,11 @@ _TEXT: Final = bytes(range(0x20, 0x7F)) + b"\t\n\f\v"
 _TRIGRAPH: Final = re.compile(rb"\?\?[=/'()!<>-]")
 _WORD: Final = rb"[0-9A-Za-z_]"
 _NOT_WORD: Final = rb"[^0-9A-Za-z_]"
+# A number goes on behind these: "1.'x" and "1e+'x" are numbers with a digit separator.
+_NOT_IN_NUMBER: Final = rb"[^0-9A-Za-z_.$'+-]"
 _STRING: Final = rb'[^"\\\n]*(?:\\[^\n][^"\\\n]*)*"'
 _ESCAPE: Final = rb"\\(?:[abefnrtv'\"?\\]|[0-7]{1,3}|[xuU][0-9A-Fa-f]{1,8})"
+_CHARACTER: Final = rb"(?:[^'\\\n]|" + _ESCAPE + rb"|[0-9A-Za-z_]{2,8})'"
 # Begins with a set of four bytes to search for. What none of the parts accepts is `bad`.
 _TOKEN: Final = re.compile(
     rb"[/\"'\\](?:(?<=/)(?P<comment>[/*])"
@@ -56,15 +59,22 @@ _TOKEN: Final = re.compile(
     rb'\([^"\\\n]*\)(?P=mark)"(?P<raw>)'
     rb"|(?<=" + _WORD + rb'R")' + _STRING + rb"(?P<maybe_raw>)"
     # Characters, with or without a prefix: one, or several that cannot be prose.
-    rb"|(?<=')(?:(?<!" + _WORD + rb"')|(?<=" + _NOT_WORD + rb"[uUL]')|(?<=" + _NOT_WORD + rb"u8'))"
-    rb"(?:[^'\\\n]|" + _ESCAPE + rb"|[0-9A-Za-z_]{2,8})'"
+    rb"|(?<=')(?:(?<![0-9A-Za-z_.$+-]')|(?<=" + _NOT_IN_NUMBER + rb"[uUL]')"
+    rb"|(?<="
+    + _NOT_IN_NUMBER
+    + rb"u8'))"
+    + _CHARACTER
+    + rb"|(?<=[+-]')"
+    + _CHARACTER
+    + rb"(?P<signed>)"
     rb"|(?<=[0-9A-Za-z]')(?=[0-9A-Za-z])(?P<separator>)"
     # A splice that joins no two tokens.
     rb"|(?:(?<=[ \t;{}(),]\\)\n|(?<=\\)\n(?=[ \t\n]))"
     rb"|(?<!/)(?P<bad>))"
 )
 _RAW_PREFIX: Final = re.compile(_NOT_WORD + rb"(?:u8|[uUL])R\Z")
-_NUMBER: Final = re.compile(rb"(?:\A|[^0-9A-Za-z_.'])\.?[0-9][0-9A-Za-z_.]*(?:'[0-9A-Za-z_.]+)*\Z")
+_NUMBER: Final = re.compile(rb"[^0-9A-Za-z_.$']\.?[0-9][0-9A-Za-z_.]*(?:'[0-9A-Za-z_.]+)*\Z")
+_EXPONENT: Final = re.compile(rb"(?:[^0-9A-Za-z_.$']\.?[0-9]|\A)[0-9A-Za-z_.'+-]*[eEpP][+-]\Z")
 _MAX_NUMBER: Final = 80
 
 # Directives whose text may be read as a header's name, in which quotes and slashes mean less. A
@@ -76,13 +86,14 @@ _DIRECTIVE: Final = (
     + rb"(?:\#|%:)"
     + _SPACE
     + rb"(?!(?:define|undef|error|warning|line|ident)\b)"
-    rb"(?:[^\n\\]|\\\n)*"
 )
+_REST: Final = rb"(?:[^\n\\]|\\\n)*+"
+_ANGLED: Final = re.compile(_DIRECTIVE + rb"(?:[^\n\\<]|\\\n)*+<(" + _REST + rb")")
+_ODD_IN_NAME: Final = re.compile(rb"//|/\*|[\"']")
 _HEADER_NAMES: Final = tuple(
     (word, re.compile(pattern))
     for word, pattern in (
-        (b"\\", _DIRECTIVE + rb"\\[^\n]"),
-        (b"<", _DIRECTIVE + rb"<[^>\n]*(?://|/\*|[\"'])[^\n]*>"),
+        (b"\\", _DIRECTIVE + _REST + rb"\\"),
         (b"*/", rb"\*/" + _SPACE + rb"(?:\#|%:)"),
         (b"import", rb"\n[ \t\f\v]*(?:export[ \t\f\v]+)?import\b[^;\n]*[<\"]"),
     )
@@ -90,7 +101,8 @@ _HEADER_NAMES: Final = tuple(
 # Comments with a meaning to a compiler, or to a warning: they keep their text.
 _KEPT: Final = (b"@", b"fall", b"lint", b"else", b"break", b"/*", b"\f", b"\v")
 _DOC_MARKS: Final = b"/*!<"
-_TEXT_OF_LINE: Final = re.compile(rb"(\n[ \t]*)[^ \t\n][^\n]*")
+# A line that begins like a directive keeps its text.
+_TEXT_OF_LINE: Final = re.compile(rb"(\n[ \t]*)[^ \t\n#%][^\n]*")
 # The last line of a file keeps its comment: its length is the place of the file's end.
 _NOTHING_MORE: Final = re.compile(rb"[ \t]*\n[\s\S]")
 
@@ -108,7 +120,7 @@ def comment_free(data: bytes, mode: LexMode) -> bytes | None:
     if (b"??" in data and _TRIGRAPH.search(data)) or _widest(data) > MAX_LINE_BYTES:
         return None
     text = b"\n" + data
-    if any(word in text and pattern.search(text) for word, pattern in _HEADER_NAMES):
+    if _has_odd_header_name(text):
         return None
     pieces = _pieces(text, mode)
     return None if pieces is None else b"".join(pieces)[1:]
@@ -126,6 +138,19 @@ def gcc_locations(data: bytes) -> int:
 
 def _widest(data: bytes) -> int:
     return max(map(len, data.split(b"\n")))
+
+
+def _has_odd_header_name(text: bytes) -> bool:
+    """Return whether a comment or a quote may begin inside a header's name."""
+    if any(word in text and pattern.search(text) for word, pattern in _HEADER_NAMES):
+        return True
+    for match in _ANGLED.finditer(text):
+        names = (b"<" + match[1]).split(b">")[:-1]
+        for name in names:
+            start = name.find(b"<")
+            if start >= 0 and _ODD_IN_NAME.search(name, start):
+                return True
+    return False
 
 
 def _pieces(data: bytes, mode: LexMode) -> list[bytes] | None:
@@ -204,6 +229,8 @@ def _is_harmless(kind: str, data: bytes, at: int, mode: LexMode) -> bool:
     before = data[max(0, at - _MAX_NUMBER) : at]
     if kind == "maybe_raw":
         return _RAW_PREFIX.search(before) is None
+    if kind == "signed":
+        return _EXPONENT.search(before) is None
     if kind == "separator":
         return mode.has_digit_separators and _NUMBER.search(before) is not None
     return kind == "raw"

@@ -38,6 +38,7 @@ _EQUAL = [
     (b'x = R"(a//b)"; // one', b'x = R"(a//b)"; // two'),
     (b'x = fooR"a(b"; // one', b'x = fooR"a(b"; // two'),
     (b"#define A \\\n  1 // one", b"#define A \\\n  1 // two"),
+    (b"x = *p-'0' + e+'0'; // one", b"x = *p-'0' + e+'0'; // two"),
     (b"S(a // one\n+b)", b"S(a // two\n+b)"),
     (b"a / // one", b"a / // two"),
     (b"x; // a ' quote", b'x; // a " quote'),
@@ -69,6 +70,8 @@ _DIFFERENT = [
     (b"/*\n one */", b"/*\n */"),
     (b"/*\n\t */", b"/*\n        */"),
     (b"/*\n*/", b"/*\n\n*/"),
+    # A line that looks like a directive to a tool that reads lines.
+    (b"/*\n#if 0\n*/", b"/*\n#if 1\n*/"),
     # Blanks where no comment is.
     (b"f(); ", b"f();"),
     # Comments that compilers read.
@@ -123,6 +126,13 @@ _UNCLEAR = [
     b"x = ''; // one",
     b"x = 'ab' 'c // d",
     b"foo'a' // one",
+    # Numbers with a digit separator where it does not look like one.
+    b"#if 0\n1.'x' /* '\n#endif\n/* */",
+    b"#if 0\n1.u'x' /* '\n#endif\n/* */",
+    b"#if 0\n1e+'x' /* '\n#endif\n/* */",
+    b"#if 0\n0x1p-u'x' /* '\n#endif\n/* */",
+    b"#if 0\n$5'0' // one\n#endif",
+    b"#if 0\n" + b"1" * 100 + b"e+'x' // '\n#endif",
     # Raw strings that a compiler without them reads otherwise.
     b'x = R"(a"b)"; // one',
     b'x = LR"(a\\)"; // one',
@@ -135,6 +145,8 @@ _UNCLEAR = [
     b'#include "a\\" // one "',
     b"#if __has_include(<a//b>)\n#endif",
     b"#if 1 && \\\n  HAS(<a//b>)\n#endif",
+    b"#include <a \\\n//b>",
+    b"#if A < 1 || HAS(<a//b>) // one\n#endif",
     b"%: include <a//b>",
     b"/* a */ #include <a//b>",
     b"/* a */ \\\n#include <a//b>",
