@@ -39,8 +39,8 @@ class LexMode:
 MAX_BYTES: Final = 16 << 20
 # GCC gives up columns beyond 4096, also those of the tokens before a comment.
 MAX_LINE_BYTES: Final = 1000
-MAX_GCC_LOCATIONS: Final = 0x30000000
-"""Half of the locations after which GCC before version 15 drops columns, in all files together."""
+MAX_GCC_LOCATIONS: Final = 0x0F000000
+"""The sum of `gcc_locations` up to which GCC before version 15 keeps all columns of a compile."""
 
 _TEXT: Final = bytes(range(0x20, 0x7F)) + b"\t\n\f\v"
 _TRIGRAPH: Final = re.compile(rb"\?\?[=/'()!<>-]")
@@ -129,11 +129,12 @@ def comment_free(data: bytes, mode: LexMode) -> bytes | None:
 def gcc_locations(data: bytes) -> int:
     """Return an upper bound of the locations that GCC uses for one inclusion of the file.
 
-    Above `MAX_GCC_LOCATIONS` for all inclusions of a compile the length of a comment could decide
-    which lines still have columns.
+    GCC numbers columns up to location 0x60000000. From 0x50000000 it spends this many on a file.
+    Above `MAX_GCC_LOCATIONS` for all inclusions of a compile, the length of a comment could decide
+    which lines still have columns in the debug information.
     """
     bits = max(7, (_widest(data) + 50).bit_length())
-    return (data.count(b"\n") + 1) << (5 + bits)
+    return (data.count(b"\n") + 1) << bits
 
 
 def _widest(data: bytes) -> int:
