@@ -39,6 +39,8 @@ _CONTENTS = {
     "exclude-hidden-above": (b'exclude = ["a/../../b"]\n', "marker-value"),
     "exclude-number": (b"exclude = [1]\n", "marker-value"),
     "exclude-nul": (b'exclude = ["a\\u0000b"]\n', "marker-value"),
+    # Each part of a dotted key costs a parser as much as all parts before it.
+    "dots": (b"a." * 4_000 + b"a = 1\n", "marker-size"),
     "exclude-many": (b"exclude = [" + b'"a",' * 300 + b"]\n", "marker-value"),
 }
 

@@ -21,6 +21,8 @@ MARKER: Final = b".hpcc"
 MAX_MARKER_BYTES: Final = 16 << 10
 VERSION: Final = 1
 MAX_EXCLUDED: Final = 256
+# A parser's work for a dotted key grows with the square of its parts: 8,000 take it seconds.
+MAX_MARKER_DOTS: Final = 4 * MAX_EXCLUDED
 MAX_NAME: Final = 200
 _MAX_LEVELS: Final = 64
 # Windows has none of these flags and another search: `hpcc.cache.remote.windows_root`.
@@ -154,6 +156,8 @@ def parse_marker(root: bytes, data: bytes) -> Marker:
     """
     if len(data) > MAX_MARKER_BYTES:
         raise MarkerError(PrivateReason.MARKER_SIZE, f"it is larger than {MAX_MARKER_BYTES} bytes")
+    if data.count(b".") > MAX_MARKER_DOTS:
+        raise MarkerError(PrivateReason.MARKER_SIZE, f"it has more than {MAX_MARKER_DOTS} dots")
     try:
         table = tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:
