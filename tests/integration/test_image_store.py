@@ -152,6 +152,18 @@ async def test_a_damaged_description_is_a_miss(tmp_path: Path, text: str) -> Non
     assert (await store.prepare(ref_of(image), layout)).sha256 == made.sha256
 
 
+@pytest.mark.parametrize("damage", [{"size_bytes": float("inf")}, {"created_at": 10**400}])
+async def test_a_number_that_nothing_holds_is_a_damaged_description(
+    tmp_path: Path, damage: dict[str, object]
+) -> None:
+    image = small()
+    layout = OciLayout(image.write_layout(tmp_path / "l"))
+    made = await store_at(tmp_path / "s").prepare(ref_of(image), layout)
+    file = made.path.with_suffix(".json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), **damage}))
+    assert store_at(tmp_path / "s").list() == []
+
+
 async def test_the_least_recently_used_image_goes_first(tmp_path: Path) -> None:
     images = [small(str(i)) for i in range(3)]
     directory = tmp_path / "s"

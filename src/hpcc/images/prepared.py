@@ -117,7 +117,9 @@ def from_json(raw: bytes, *, path: Path, last_used_at: float) -> PreparedImage:
             created_at=float(table["created_at"]),
             last_used_at=last_used_at,
         )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, HpccError) as error:
+    except (
+        ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, HpccError
+    ) as error:  # fmt: skip
         raise IntegrityError(
             f"{path}: its description is damaged", reason="image-damaged"
         ) from error

@@ -154,7 +154,9 @@ def read_survey(path: Path, digest: ImageDigest) -> Survey | None:
             for a in table["answers"]
         )
         return Survey(answers, asked_at=float(table["at"]))
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (
+        OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError
+    ):  # fmt: skip
         return None
 
 

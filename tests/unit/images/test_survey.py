@@ -185,6 +185,21 @@ def store(tmp_path: Path) -> ImageStore:
     return ImageStore(tmp_path, SystemClock())
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [{"at": 10**400}, {"answers": [{"asked": [1], "answer": "found", "why": ""}]}, {"answers": {}}],
+)
+def test_a_damaged_survey_is_none(
+    store: ImageStore, tmp_path: Path, damage: dict[str, object]
+) -> None:
+    answers = store.answers(DIGEST)
+    answers.keep(UNFINISHED, asked_at=12.5)
+    (file,) = (tmp_path / "prepared").glob("*.asked")
+    file.write_text(json.dumps({**json.loads(file.read_text()), **damage}))
+    kept = answers.not_understood()
+    assert kept is None or kept.answers == ()
+
+
 @pytest.mark.parametrize("survey", [UNFINISHED, NONE_FOUND, SurveyLog().survey])
 def test_what_is_not_understood_is_kept_for_people_and_asked_again(
     store: ImageStore, tmp_path: Path, survey: Survey

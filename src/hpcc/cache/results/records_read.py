@@ -11,6 +11,8 @@ from typing import Any, Final
 from hpcc.cache.results.records import FILE_NAME, MAX_FILE_BYTES, OLD_NAME, RECORDS_NAME
 
 # One batch may exceed the limit of a file.
+# The year 9999.
+_MAX_SECONDS: Final = 253_402_000_000
 _MAX_READ_BYTES: Final = 4 * MAX_FILE_BYTES
 _NOT_OF_HITS: Final = frozenset({"reason", "fallback", "ms", "culprit"})
 _LINE_ITEMS: Final = {"f": 5, "c": 4, "h": 3}
@@ -74,16 +76,21 @@ def read_records(cache_directory: str) -> list[CompileRecord]:
         match line:
             case ["f", str(scope), int(number), str(path), str(digest)]:
                 files[scope, number] = (path, digest)
-            case ["c", str(name), int() | float() as at, dict(table)]:
+            case ["c", str(name), int() | float() as at, dict(table)] if _is_time(at):
                 known[name] = table
                 records.append(_record(at, table, files))
-            case ["h", str(name), int() | float() as at] if name in known:
+            case ["h", str(name), int() | float() as at] if name in known and _is_time(at):
                 table = {**known[name], "outcome": "hit." + _kind(known[name])}
                 table = {k: v for k, v in table.items() if k not in _NOT_OF_HITS}
                 records.append(_record(at, table, files))
             case _:
                 continue
     return records
+
+
+def _is_time(at: float) -> bool:
+    """Return whether a calendar has this time; a line can hold any number."""
+    return 0 <= at < _MAX_SECONDS
 
 
 def _kind(table: dict[str, Any]) -> str:

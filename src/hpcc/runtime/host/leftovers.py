@@ -176,5 +176,5 @@ def _is_zombie(pid: int) -> bool:
 def _read(path: Path) -> list[tuple[int, int]]:
     try:
         return [(int(pid), int(started)) for pid, started in json.loads(path.read_text())]
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError):
         return []

@@ -44,7 +44,7 @@ def recall(path: Path, key: str) -> str:
     try:
         record = json.loads(path.read_text())
         return str(record["reason"]) if record["key"] == key else ""
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""
 
 

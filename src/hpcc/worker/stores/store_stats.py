@@ -80,7 +80,9 @@ def read_stores_report(state: Path) -> StoresReport:
         is_known = table["format"] == _FORMAT
     except FileNotFoundError as error:
         raise NotFoundError(f"{path} does not exist: this worker has shared nothing yet") from error
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (
+        OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError
+    ) as error:  # fmt: skip
         raise CallerError(f"{path} cannot be read: remove it", reason="stores-report") from error
     if not is_known:
         raise CallerError(f"{path} is of another version of hpcc", reason="stores-report")

@@ -39,6 +39,8 @@ async def test_what_was_counted_is_read_again(tmp_path: Path) -> None:
         "{}",
         '{"tenants": []}',
         json.dumps({"format": 2, "since": 0, "at": 0, "tenants": {}}),
+        '{"format": 1, "since": 1%s, "at": 0, "tenants": {}}' % ("0" * 400),
+        '{"format": 1, "since": 0, "at": 0, "tenants": {"acme": {"get.calls": Infinity}}}',
     ],
 )
 def test_what_is_no_report_is_refused(tmp_path: Path, text: str) -> None:
