@@ -9,12 +9,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, Final, get_origin, get_type_hints
+from typing import Any, Final, cast, get_origin, get_type_hints
 
 from hpcc.core import CallerError
 from hpcc.files import NONBLOCK, access_of, open_file, privacy_remedy
 
 MAX_SERVICE_FILE_BYTES: Final = 1 << 20
+_MAX_NUMBER: Final = (1 << 63) - 1
 
 
 def load_service_file[T](path: Path, kind: type[T]) -> T:
@@ -61,11 +62,13 @@ def parse_service_file[T](raw: bytes, kind: type[T], *, source: str) -> T:
 
 def _value(where: str, wanted: object, value: object) -> object:
     if wanted is Path:
-        if isinstance(value, str) and Path(value).is_absolute():
+        if isinstance(value, str) and Path(value).is_absolute() and _is_text(value):
             return Path(value)
         raise CallerError(f"{where}: must be an absolute path", reason="config")
-    if wanted is float and type(value) is int:
-        return float(value)
+    if wanted is float and type(value) in {int, float}:
+        return _float(where, cast("float", value))
+    if isinstance(value, str) and not _is_text(value):
+        raise CallerError(f"{where}: must be text without NUL", reason="config")
     if wanted in {str, int, float, bool}:
         if type(value) is wanted:
             return value
@@ -76,9 +79,23 @@ def _value(where: str, wanted: object, value: object) -> object:
         if isinstance(value, dict):
             return value
         raise CallerError(f"{where}: must be an object", reason="config")
-    if isinstance(value, list) and all(isinstance(v, str) for v in value):
+    if isinstance(value, list) and all(isinstance(v, str) and _is_text(v) for v in value):
         return tuple(value)
     raise CallerError(f"{where}: must be a list of strings", reason="config")
+
+
+def _float(where: str, value: float) -> float:
+    if not abs(value) <= _MAX_NUMBER:  # also nan
+        raise CallerError(f"{where}: must be a number below 2**63", reason="config")
+    return float(value)
+
+
+def _is_text(value: str) -> bool:
+    """Return whether the system takes the text as a path or an argument."""
+    try:
+        return b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:  # half of a pair, which JSON can escape
+        return False
 
 
 def _read_private(path: Path) -> bytes:

@@ -6,13 +6,13 @@ import difflib
 import os
 import re
 import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final, Literal
 
 from hpcc.config.backends import BACKENDS, Backend
+from hpcc.config.toml import read_toml
 from hpcc.core import FALLBACKS, PARITIES, CallerError, Fallback, Parity
 
 MAX_CONFIG_BYTES: Final = 1 << 20
@@ -134,6 +134,7 @@ _CHOICES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("worker", "guest_reuse"): ("exec", "principal", "tenant"),
 }
 _TEXTS: Final = frozenset(("remote", key) for key in ("engine", "engine_instance", "engine_image"))
+_MAX_NUMBER: Final = (1 << 63) - 1
 _MAX_TEXT_CHARS: Final = 4096
 _SECTIONS: Final = {
     "cache": CacheSettings,
@@ -161,7 +162,7 @@ def setting_origins(path: Path) -> list[tuple[str, str, str]]:
     """
     text = _read_or_none(path)
     settings = Settings() if text is None else parse_settings(text, source=str(path))
-    table = {} if text is None else tomllib.loads(text)
+    table = {} if text is None else read_toml(text, source=str(path), reason="config")
     rows = []
     for section in _SECTIONS:
         values = getattr(settings, section)
@@ -210,10 +211,7 @@ def parse_settings(text: str, *, source: str = "hpcc.toml") -> Settings:
     Raises:
         CallerError: see `load_settings`.
     """
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise CallerError(f"{source}: {error}", reason="config") from error
+    table = read_toml(text, source=source, reason="config")
     sections: dict[str, object] = {}
     for name, content in table.items():
         if name not in _SECTIONS:
@@ -248,8 +246,7 @@ def _value(where: str, section: str, key: str, value: object, default: object) -
         return value
     if isinstance(default, str):  # other settings with text have choices
         return _text(where, value, is_path=(section, key) not in _TEXTS)
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+    value = _number(where, value, default)
     if type(value) is not type(default) or not isinstance(value, int | float) or value <= 0:
         raise CallerError(
             f"{where}: must be a positive {type(default).__name__}, not {value!r}", reason="config"
@@ -257,6 +254,14 @@ def _value(where: str, section: str, key: str, value: object, default: object) -
     if (section, key) == ("daemon", "processes") and value > MAX_PROCESSES:
         raise CallerError(f"{where}: must be at most {MAX_PROCESSES}", reason="config")
     return value
+
+
+def _number(where: str, value: object, default: object) -> object:
+    """Return a whole number as a float if the default is one; refuse what no float can hold."""
+    if isinstance(value, int | float) and not abs(value) <= _MAX_NUMBER:  # also nan
+        raise CallerError(f"{where}: must be a number below 2**63", reason="config")
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if isinstance(default, float) and is_whole else value  # type: ignore[arg-type]  # an int
 
 
 def _choice(where: str, value: object, choices: tuple[str, ...]) -> object:
@@ -268,6 +273,8 @@ def _choice(where: str, value: object, choices: tuple[str, ...]) -> object:
 def _text(where: str, value: object, *, is_path: bool) -> str:
     if not isinstance(value, str) or len(value) > _MAX_TEXT_CHARS:
         raise CallerError(f"{where}: must be a text", reason="config")
+    if "\0" in value:
+        raise CallerError(f"{where}: must not contain a NUL", reason="config")
     if is_path and not value.startswith("/"):
         raise CallerError(f"{where}: must be an absolute path, not {value!r}", reason="config")
     return value

@@ -9,13 +9,13 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import tomllib
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Final
 
 from hpcc.config.private_file import write_private_file
 from hpcc.config.service_file import parse_service_file
+from hpcc.config.toml import read_toml
 from hpcc.core import CallerError, ImageRef, TenantId
 from hpcc.files import NONBLOCK, access_of, open_file, privacy_remedy
 from hpcc.identity.oidc_http import check_provider_url
@@ -168,9 +168,10 @@ def load_profile(path: Path) -> FarmProfile:
     try:
         if len(raw) > MAX_LOGIN_FILE_BYTES:
             raise CallerError(f"{path} is too large", reason="farm-profile")
-        table = tomllib.loads(raw.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
         raise CallerError(f"{path}: {error}", reason="farm-profile") from error
+    table = read_toml(text, source=str(path), reason="farm-profile")
     known = {f.name: f.default is MISSING for f in fields(FarmProfile)}
     for key in table:
         if key not in known:

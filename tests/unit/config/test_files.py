@@ -49,6 +49,13 @@ def test_a_config_file_sets_what_it_names() -> None:
         ("[worker]\nidle_seconds = 0\n", "positive float"),
         ("cache = 1\n", "table"),
         ("[cache\n", "line 1"),
+        ("[cache]\nmax_size_bytes = " + "9" * 5_000, "too many digits"),
+        ("[cache]\nmax_size_bytes = 0x" + "f" * 20, "below 2**63"),
+        ("[remote]\ntimeout_seconds = 1" + "0" * 400, "below 2**63"),
+        ("[remote]\ntimeout_seconds = nan", "below 2**63"),
+        ("[remote]\ntimeout_seconds = inf", "below 2**63"),
+        ("a = " + "[" * 5_000, "nested too deep"),
+        ('[worker]\ncontainerd = "/run/c\\u0000"', "NUL"),
     ],
 )
 def test_a_wrong_config_file_says_what_is_wrong(text: str, says: str) -> None:

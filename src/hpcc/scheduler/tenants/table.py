@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, NoReturn, cast
 
+from hpcc.config.toml import read_toml
 from hpcc.core import (
     FALLBACKS,
     PARITIES,
@@ -138,9 +138,10 @@ def parse_tenants(raw: bytes, *, source: str) -> Mapping[TenantId, TenantPolicy]
     if len(raw) > MAX_TABLE_BYTES:
         raise CallerError(f"{source} is larger than {MAX_TABLE_BYTES} bytes", reason="tenants")
     try:
-        table = tomllib.loads(raw.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
         raise CallerError(f"{source}: {error}", reason="tenants") from error
+    table = read_toml(text, source=source, reason="tenants")
     top = _Table(source, "the file", table, ("tenants",))
     listed = top.table("tenants")
     if not 0 < len(listed) <= MAX_TENANTS:

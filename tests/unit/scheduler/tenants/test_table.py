@@ -142,8 +142,12 @@ def test_what_is_wrong_is_said_in_one_line(old: str, new: str, said: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["", "tenants = 1", "[tenants]", "[tenants]\nacme = 1", "[tenants.acme", "\udcff"]
-)
+    "text",
+    [
+        "", "tenants = 1", "[tenants]", "[tenants]\nacme = 1", "[tenants.acme", "\udcff",
+        "a = " + "9" * 5_000, "a = " + "[" * 5_000,
+    ],
+)  # fmt: skip
 def test_a_file_that_is_no_table_is_refused(text: str) -> None:
     with pytest.raises(CallerError):
         parse_tenants(text.encode("utf-8", "surrogateescape"), source="t")
