@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from hpcc.cli.main import main
 from hpcc.config.private_file import make_private_directory
-from hpcc.config.service_file import load_service_file
+from hpcc.config.service_file import load_service_file, parse_service_file
 from hpcc.core import CallerError, InfrastructureError, check_port
 from hpcc.gateway.config import GatewayConfig
 from hpcc.scheduler.base.config import SchedulerConfig
@@ -94,6 +95,8 @@ def service_file(directory: Path, text: str) -> Path:
     [
         ('{"keys": "/k",\n "secret": hunter2}', "is not JSON (line 2, column 12)"),
         ('{"keys": "/k", "worker_prot": 1}', "unknown key 'worker_prot'; did you mean 'worker_p"),
+        ('{"keys": "/k\\u0000"}', "keys: must be an absolute path"),
+        ('{"keys": "/k\\ud800"}', "keys: must be an absolute path"),
     ],
 )
 def test_a_config_file_that_is_wrong_is_told_by_its_place(
@@ -103,6 +106,31 @@ def test_a_config_file_that_is_wrong_is_told_by_its_place(
         load_service_file(service_file(tmp_path, text), SchedulerConfig)
     assert said in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+@dataclass
+class Patience:
+    seconds: float
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1" + "0" * 400])
+def test_a_number_that_is_no_time_is_refused(number: str) -> None:
+    with pytest.raises(CallerError, match=r"s\.json: seconds: must be a number below"):
+        parse_service_file(f'{{"seconds": {number}}}'.encode(), Patience, source="s.json")
+
+
+def test_a_hostile_name_in_an_error_does_not_control_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    name = {"org.opencontainers.image.ref.name": "x\x1b]0;title\x07\u202e"}
+    pointer = {"digest": f"sha256:{'a' * 64}", "size": 1, "annotations": name}
+    index = {"schemaVersion": 2, "manifests": [pointer]}
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    assert main(["image", "import", str(tmp_path), "--ref", "y"]) != 0
+    answer = capsys.readouterr().err
+    assert r"it has: x\x1b]0;title\x07\u202e" in answer
+    assert all(c.isprintable() or c == "\n" for c in answer)
 
 
 def test_a_config_file_that_is_a_link_is_told_so(tmp_path: Path) -> None:

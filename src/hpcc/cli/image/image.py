@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpcc.cli.base.terminal import plain
 from hpcc.cli.image import answers as _image_answers
 from hpcc.cli.image.progress import image_progress
 from hpcc.config.paths import Paths
@@ -307,7 +308,7 @@ def _say(image: PreparedImage) -> None:
         file=sys.stderr,
     )
     if toolchain := image.label("io.hpcc.toolchain"):
-        print(f"toolchain: {' '.join(toolchain.split())}", file=sys.stderr)
+        print(f"toolchain: {plain(' '.join(toolchain.split()))}", file=sys.stderr)
     print(image.ref, flush=True)
 
 

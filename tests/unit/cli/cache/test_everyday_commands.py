@@ -102,11 +102,24 @@ def test_stats_show_the_last_place_and_the_remedy_of_a_refusal() -> None:
 def test_damaged_records_are_skipped(home: Path) -> None:
     table = {"outcome": "miss.local", "output": "/p/a.o", "scope": "1.0", "files": [0, 7, "x"]}
     lines = [["f", "1.0", 0, "/p/a.h", "aa"], ["c", "id", 5, table], ["h", "id", 6], ["h", "no", 7]]
+    # No calendar has these times.
+    lines += [["c", "id", at, table] for at in (10**400, float("nan"), 1e300, -1)]
     text = "\n".join(["nonsense", "[1]", "[]", '["c", "x", 1, 2]', *map(json.dumps, lines), '["c'])
     (home / "cache/explain/records.jsonl").write_text(text)
     first, second = read_records(str(home / "cache"))
     assert first.files == {"/p/a.h": "aa"}
     assert (first.outcome, second.outcome) == ("miss.local", "hit.local")
+
+
+def test_a_hostile_name_in_a_checkout_does_not_control_the_terminal(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = {"outcome": "miss.local", "output": "/p/a\x1b[2J.o", "sources": ["/p/a.c"]}
+    (home / "cache/explain/records.jsonl").write_text(json.dumps(["c", "id", 5, table]))
+    assert main(["explain", "/p/a.c"]) == 0
+    answer = capsys.readouterr().out
+    assert r"/p/a\x1b[2J.o" in answer
+    assert "\x1b" not in answer
 
 
 def test_explain_of_an_unknown_file_says_so(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
