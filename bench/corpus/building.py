@@ -64,9 +64,15 @@ def build(
         _run(command, cwd, env, log, seconds)
     commands = read_commands(records, root)
     if not commands:
-        tail = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
-        raise BuildFailedError(f"the build left no objects: {' '.join(tail)[:200]}")
+        raise BuildFailedError(f"the build left no objects: {first_error(log)[:200]}")
     return commands
+
+
+def first_error(log: Path) -> str:
+    """Return the first line of a build's log that names an error, else its last line."""
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    errors = [line for line in lines if "error" in line.lower()]
+    return (errors[:1] or lines[-1:] or ["no output"])[0]
 
 
 def _run(command: Sequence[str], cwd: Path, env: dict[str, str], log: Path, seconds: float) -> None:

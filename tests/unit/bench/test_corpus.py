@@ -14,6 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "bench"))
 
 from corpus import listing, shims
+from corpus.building import first_error
 from corpus.recording import (
     Command,
     command_of,
@@ -198,6 +199,15 @@ def test_a_command_moves_with_its_tree_and_gets_a_second_target() -> None:
     assert (second.output, second.depfile) == ("x.second.o", "x.second.d")
     assert second.argv[5:] == ("-o", "x.second.o", "-MF", "x.second.d", "-MTx.second.o", "-MD")
     assert second.source == first.source
+
+
+def test_the_first_error_of_a_build_is_named(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert first_error(log) == "no output"
+    log.write_text("$ make\ndone\n")
+    assert first_error(log) == "done"
+    log.write_text("$ meson\nx: ERROR: no kyua\nninja: error: no file\n")
+    assert first_error(log) == "x: ERROR: no kyua"
 
 
 def test_a_sample_is_spread_and_stable() -> None:
