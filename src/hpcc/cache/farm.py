@@ -28,6 +28,7 @@ from hpcc.cache.remote.client import (
 )
 from hpcc.cache.remote.fallback import refused_or_local
 from hpcc.compilers.invocation.guest import NotPortableError
+from hpcc.compilers.scan.missing_includes import missing_includes
 from hpcc.compilers.spec.table import Bypass
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
@@ -45,6 +46,7 @@ BREAKER_SECONDS: Final = 10.0
 # How long a refusal is remembered before the compile is tried again.
 REFUSAL_SECONDS: Final = 30.0
 _MAX_REFUSALS: Final = 4096
+_MAX_DETAIL: Final = 400
 # Failures with these reasons concern one compile, not the farm.
 _NOT_THE_FARM: Final = frozenset(
     {"cancelled", "bad-request", "quota", "resource-exhausted", "parity", "quarantined"}
@@ -209,10 +211,11 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
 
     def _failed(self, job: J, outcome: RemoteResult) -> Done | Exec:
         """Compile locally if allowed, because an injected flag or the image may be at fault."""
+        failed = self._results.failed(job, outcome)
         if self._policy(self._remote.session()).fallback != "never":
-            return self.fall_back(FallbackReason.EXIT_CODE, "the compile failed in the guest")
+            return self._stay(FallbackReason.EXIT_CODE, _lacking(failed.stderr))
         self._counters.add("miss.failed")
-        return self._results.failed(job, outcome)
+        return failed
 
     def _succeeded(
         self, job: J, plan: P, outcome: RemoteResult, started_ns: int, image: str
@@ -230,6 +233,15 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
             return self.fall_back(FallbackReason.OUTPUT_NOT_OURS, str(error))
         self._counters.add(name)
         return done
+
+
+def _lacking(stderr: bytes) -> str:
+    """Return which header a guest lacked, and which line asks for it; "" without one. Hostile."""
+    for missing in missing_includes(stderr):
+        at, name = (b.decode("utf-8", "replace") for b in (missing.at, missing.name))
+        text = f"{at}:{missing.line}: the image has no {name}"
+        return "".join(c if c.isprintable() else "?" for c in text)[:_MAX_DETAIL]
+    return ""
 
 
 def _is_farm_well(outcome: RemoteOutcome) -> bool:

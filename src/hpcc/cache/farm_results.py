@@ -14,6 +14,7 @@ from hpcc.cache.remote.client import BadResultError, FarmCompile, OutputNotOursE
 from hpcc.cache.remote.depfiles import Depfiles
 from hpcc.cache.remote.job import RemoteJob
 from hpcc.cache.remote.plan import RemotePlan
+from hpcc.cache.remote.side_outputs import client_side
 from hpcc.cache.results.hits import Hits
 from hpcc.cache.results.records import Records
 from hpcc.cache.results.results import Result, Results
@@ -96,11 +97,13 @@ def _client_result(
     depfile: bytes | None = None
     if prepared.invocation.depfile is not None:
         depfile = depfiles.of(outputs[names[1]], plan.root, prepared.cwd)
+    further = names[len(names) - len(prepared.written.side) :]
     return Result(
         outputs[names[0]],
         depfile,
         _client_stdout(prepared, outcome.stdout, plan.root),
         guest_text(outcome.stderr, plan.root),
+        tuple(client_side(name, outputs[name], plan.root) for name in further),
     )
 
 

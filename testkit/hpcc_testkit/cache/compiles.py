@@ -191,7 +191,7 @@ class FakeRemote:
         for path in request.outputs:
             if (root / path).exists():
                 data = (root / path).read_bytes()
-                data = data.replace(inside, guest) if path.endswith(".d") else data
+                data = data.replace(inside, guest) if path.endswith((".d", ".su")) else data
                 outputs.append(RemoteOutput(path, data, is_executable=False))
         return RemoteResult(
             exit_code=code if self.exit_code is None else self.exit_code,

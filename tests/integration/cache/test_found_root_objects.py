@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from hpcc.cache.cache import Cache
+from hpcc.cache.results.records_read import read_records
 from hpcc.compilers.invocation.depfile import parse_depfile, prerequisites
+from hpcc.config.paths import Paths
 from hpcc_testkit.cache.compiles import FakeLauncher, FakeRemote, run_bare
 
 FILES = {
@@ -43,6 +45,10 @@ TRAVEL = {
 -O2 -fPIC -fvisibility=hidden -fstack-protector-strong -D_FORTIFY_SOURCE=2 -ffunction-sections
 -pg
 -fopenmp -O2
+-S
+-S -g -O1
+-fstack-usage -O2
+-g -gsplit-dwarf -O1
 """,
     "src/b.cc": "\n-O2\n-g\n",
     "src/c.S": "\n-O2\n",
@@ -51,9 +57,8 @@ TRAVEL = {
 STAY = (
     ("gcc-12", "-gdwarf-4", "absolute"),
     ("gcc-12", "-fsanitize=address", "absolute"),
-    ("gcc-12", "-fprofile-generate", "relative"),
     ("clang-14", "-flto", "absolute"),
-    ("clang-14", "-fprofile-instr-generate -fcoverage-mapping", "relative"),
+    ("clang-14", "-fprofile-instr-generate", "relative"),
     ("clang-14", "-g -fopenmp", "absolute"),
     ("clang-14", "-g -fmacro-prefix-map=ROOT/src=S", "relative"),
 )
@@ -72,6 +77,7 @@ def tree(tmp_path: Path) -> Path:
         (root / name).write_text(text)
     subprocess.run(["git", "init", "-q", root], check=True)
     (root / "build/build.ninja").touch()
+    (root / "inc/deep").mkdir()
     old = time.time() - 3600
     for path in root.rglob("*"):
         os.utime(path, (old, old))
@@ -81,14 +87,24 @@ def tree(tmp_path: Path) -> Path:
 def _argv(compiler: str, source: str, flags: str, tree: Path, how: str) -> list[str]:
     base = str(tree) if how == "absolute" else ".."
     own = flags.replace("ROOT", str(tree)).replace("PARENT", str(tree.parent)).split()
-    includes = (f"-I{base}/inc", f"-I{base}/build")
-    return [compiler, *own, *includes, "-MD", "-c", f"{base}/{source}", "-o", "sub.o"]
+    # Compilers write such spellings as they are.
+    includes = (f"-I{base}/./inc", f"-I{base}/inc/deep/../../build/")
+    return [
+        compiler,
+        *own,
+        *includes,
+        "-MD",
+        *([] if "-S" in own else ["-c"]),
+        f"{base}/{source}",
+        "-o",
+        "sub.o",
+    ]
 
 
-def _taken(directory: Path) -> tuple[bytes, tuple[bytes, ...]]:
-    """Return the object and what the depfile lists; both files are removed."""
-    data = (directory / "sub.o").read_bytes()
-    listed = prerequisites(parse_depfile((directory / "sub.d").read_bytes()))
+def _taken(directory: Path) -> tuple[dict[str, bytes], tuple[bytes, ...]]:
+    """Return all outputs, with what the depfile lists in its place, and remove the files."""
+    data = {path.name: path.read_bytes() for path in directory.glob("sub.*")}
+    listed = prerequisites(parse_depfile(data.pop("sub.d")))
     for path in directory.glob("sub.*"):
         path.unlink()
     return data, listed
@@ -145,3 +161,31 @@ def test_flags_that_would_show_the_guest_stay_here_and_are_named(
     ended = launcher.compile(*_argv(compiler, "src/a.c", flags, tree, how))
     assert (ended.answer, ended.exit_code, remote.requests) == ("run", 0, [])
     assert cache.counters()["fallback.names-in-output"] == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "detail"),
+    [
+        ("--coverage", "--coverage names its counters"),
+        ("-fprofile-generate", "-fprofile-generate names its counters"),
+        ("-save-temps", "sub.i"),
+    ],
+)
+@pytest.mark.parametrize("marker", [".hpcc", ".git"])
+def test_outputs_that_name_the_guest_stay_here_with_any_root(
+    flags: str,
+    detail: str,
+    marker: str,
+    tree: Path,
+    make_cache: Callable[..., Cache],
+    remote: FakeRemote,
+    paths: Paths,
+) -> None:
+    (tree / marker).mkdir(exist_ok=True)
+    cache = make_cache(remote)
+    launcher = FakeLauncher(handler=cache, cwd=tree / "build")
+    ended = launcher.compile(*_argv("gcc-12", "src/a.c", flags, tree, "relative"))
+    assert (ended.answer, ended.exit_code, remote.requests) == ("run", 0, [])
+    cache.close()
+    (record,) = read_records(os.fspath(paths.cache))
+    assert record.fallback == f"side-output: {detail}"

@@ -18,6 +18,7 @@ from hpcc.cache.cache import Cache
 from hpcc.cache.replay.engine import Outcome
 from hpcc.cache.results.records_read import read_records
 from hpcc.config.paths import Paths
+from hpcc.core import RemoteOutcome, RemoteRequest, RemoteResult
 from hpcc_testkit.cache.compiles import Compiled, FakeLauncher, FakeRemote, run_bare
 
 CMAKE = """
@@ -288,11 +289,12 @@ def test_a_guest_cannot_ask_for_an_ignored_file(
     compile_there = remote.compile
     told = b"/src/src/one.c:1:10: fatal error: secret.h: No such file or directory\n"
 
-    def lie(request: object, is_cancelled: object) -> object:
-        outcome = compile_there(request, is_cancelled)  # type: ignore[arg-type]
-        return replace(outcome, exit_code=1, stderr=told, outputs=())  # type: ignore[type-var]
+    def lie(request: RemoteRequest, is_cancelled: Callable[[], bool]) -> RemoteOutcome:
+        outcome = compile_there(request, is_cancelled)
+        assert isinstance(outcome, RemoteResult)
+        return replace(outcome, exit_code=1, stderr=told, outputs=())
 
-    remote.compile = lie  # type: ignore[method-assign,assignment]
+    remote.compile = lie  # type: ignore[method-assign]
     assert launcher.compile(*ARGV).answer == "run"
     assert len(remote.requests) == 1
     assert not any("secret" in item.path for item in remote.requests[0].inputs)
@@ -312,3 +314,100 @@ def test_a_link_in_the_shells_spelling_of_the_directory_is_what_the_object_says(
     mixed = (*ARGV[:-1], f"{tree}/build/two.o")
     assert launcher.compile(*mixed).answer == "run"
     assert len(remote.requests) == 1
+
+
+def _travels(launcher: FakeLauncher, remote: FakeRemote, *flags: str) -> None:
+    """Compile bare and for the farm, and compare."""
+    argv = (*ARGV[:2], *flags, *ARGV[2:])
+    assert run_bare(argv, cwd=launcher.cwd)[0] == 0
+    bare = (launcher.cwd / "one.o").read_bytes()
+    count = len(remote.requests)
+    assert launcher.compile(*argv).answer == "done", launcher.handler.counters()
+    assert (launcher.cwd / "one.o").read_bytes() == bare
+    assert len(remote.requests) == count + 1
+
+
+def test_an_inactive_include_that_leaves_the_root_travels_until_the_file_appears(
+    launcher: FakeLauncher, tree: Path, tmp_path: Path, remote: FakeRemote
+) -> None:
+    (tree / ".git").mkdir()
+    text = '#ifdef NEVER\n#include "../../away/check.h"\n#endif\n#include "../../near.h"\n'
+    (tree / "src/deep/er").mkdir(parents=True)
+    (tree / "src/deep/er/own.h").write_text(text)
+    (tree / "src/near.h").write_text("#define NEAR 1\n")
+    (tree / "src/one.c").write_text('#include "deep/er/own.h"\nint x = NEAR;\n')
+    _age(tree)
+    _travels(launcher, remote, "-I..", f"-I{tree}")
+    argv = (*ARGV[:2], "-I..", f"-I{tree}", *ARGV[2:])
+    assert launcher.compile(*argv).answer == "done"
+    assert len(remote.requests) == 1  # a hit
+    # From `-I<root>` the name leads to the directory above.
+    away = tree.parent.parent / "away"
+    away.mkdir()
+    (away / "check.h").write_text("#define NEAR 5\n")
+    try:
+        assert launcher.compile(*argv).exit_code == 0
+    finally:
+        (away / "check.h").unlink()
+        away.rmdir()
+    assert launcher.handler.counters()["hit.remote"] == 1
+
+
+@pytest.mark.parametrize("flag", ["-I", "-isystem", "-idirafter"])
+def test_a_directory_outside_the_root_travels_while_it_gives_no_header(
+    flag: str, launcher: FakeLauncher, tree: Path, tmp_path: Path, remote: FakeRemote
+) -> None:
+    (tree / ".git").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/unrelated.h").touch()
+    _age(tree)
+    flags = (flag, f"{tmp_path}/none/at/all", flag, f"{tmp_path}/other")
+    _travels(launcher, remote, *flags)
+    assert not any("other" in word or "none" in word for word in remote.requests[0].argv)
+    argv = (*ARGV[:2], *flags, *ARGV[2:])
+    assert launcher.compile(*argv).answer == "done"
+    (tmp_path / "none/at/all").mkdir(parents=True)
+    (tmp_path / "none/at/all/assert.h").write_text("#define assert(x) (void)7\n")
+    time.sleep(0.08)
+    assert launcher.compile(*argv).answer == "run"
+    assert len(remote.requests) == 1
+
+
+def test_a_header_outside_the_root_is_named(
+    launcher: FakeLauncher,
+    tree: Path,
+    tmp_path: Path,
+    remote: FakeRemote,
+    cache: Cache,
+    paths: Paths,
+) -> None:
+    (tree / ".git").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/far.h").write_text("#define FAR 1\n")
+    (tree / "src/one.c").write_text("#include <far.h>\nint x = FAR;\n")
+    _age(tree)
+    argv = (*ARGV[:2], "-isystem", f"{tmp_path}/other", *ARGV[2:])
+    assert launcher.compile(*argv).answer == "run"
+    cache.close()
+    (record,) = read_records(os.fspath(paths.cache))
+    assert record.fallback == f"outside-root: {tmp_path}/other"
+
+
+def test_a_header_that_the_image_lacks_is_named_with_file_and_line(
+    launcher: FakeLauncher, tree: Path, remote: FakeRemote, cache: Cache, paths: Paths
+) -> None:
+    (tree / ".git").mkdir()
+    _age(tree)
+    compile_there = remote.compile
+    told = b"/src/src/one.c:12:10: fatal error: zlib.h: No such file or directory\n"
+
+    def lacks(request: RemoteRequest, is_cancelled: Callable[[], bool]) -> RemoteOutcome:
+        outcome = compile_there(request, is_cancelled)
+        assert isinstance(outcome, RemoteResult)
+        return replace(outcome, exit_code=1, stderr=told, outputs=())
+
+    remote.compile = lacks  # type: ignore[method-assign]
+    assert launcher.compile(*ARGV).answer == "run"
+    cache.close()
+    (record,) = read_records(os.fspath(paths.cache))
+    assert record.fallback == f"exit-code: {tree}/src/one.c:12: the image has no zlib.h"

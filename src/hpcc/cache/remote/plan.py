@@ -7,6 +7,7 @@ that reads any other file stays on this machine.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 from collections.abc import Callable, Sequence
@@ -32,9 +33,10 @@ from hpcc.cache.remote.remote_closure import (
     refuse_unlike_in_guest,
     remote_inputs,
 )
+from hpcc.cache.remote.side_outputs import check_side_outputs
 from hpcc.cache.root.ignored import Outgoing
 from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, as_text
-from hpcc.compilers.scan.include_closure import UnscannableError
+from hpcc.compilers.scan.include_closure import UnscannableError, plain_directory
 from hpcc.compilers.scan.scan import Hazard
 from hpcc.config.farm import Farm
 from hpcc.core import MAX_INPUTS, RemoteRequest, RemoteResult, Toolchain
@@ -127,8 +129,7 @@ class Planner:
         path = root.path
         if path == b"/" or any(is_under(path, s) or is_under(s, path) for s in _SYSTEM):
             raise NotPortableError(FallbackReason.SYSTEM_ROOT)
-        if prepared.written.side or prepared.invocation.is_assembly_output:
-            raise NotPortableError(FallbackReason.SIDE_OUTPUT)
+        check_side_outputs(prepared)
         check_spelling(prepared, root)
         guest = _guest_map(prepared, root)
         env = _environment(prepared, guest)
@@ -146,7 +147,7 @@ class Planner:
             ),
             cwd=as_text([guest.relative(prepared.cwd)])[0],
             inputs=files.inputs,
-            directories=files.directories,
+            directories=_with_passed(files.directories, prepared, guest),
             shared=files.shared,
             outputs=outputs,
             injected=as_text(injected),
@@ -190,6 +191,7 @@ class Planner:
         names = [prepared.invocation.output]
         if prepared.invocation.depfile is not None:
             names.append(prepared.invocation.depfile)
+        names.extend(file.name for file in prepared.written.side)
         return tuple(guest_path(guest.relative(name)) for name in names)
 
     def _files(
@@ -216,6 +218,11 @@ class Planner:
         is_cancelled: Callable[[], bool],
         extra: tuple[bytes, ...],
     ) -> Closure:
+        for directory in prepared.invocation.include_dirs:
+            path = posixpath.normpath(absolute(prepared.cwd, directory))
+            if not (is_under(path, guest.root) or guest.is_system(path)):
+                # Only the scan notices a header that appears there later.
+                raise NotPortableError(FallbackReason.OUTSIDE_ROOT, os.fsdecode(path))
         named = (*ask_dependencies(prepared, is_cancelled), *extra)
         search = self._search_path(prepared)
         search = (*search, *prepared.family.quoted_homes(named))
@@ -227,7 +234,7 @@ class Planner:
             if is_under(normal, guest.root):
                 inside.append(path)
             elif not guest.is_system(normal) and not any(is_under(normal, d) for d in own):
-                raise NotPortableError(FallbackReason.OUTSIDE_ROOT)
+                raise NotPortableError(FallbackReason.OUTSIDE_ROOT, os.fsdecode(normal))
         found = find_closure(
             self._memo,
             ClosureRequest(
@@ -255,6 +262,8 @@ class Planner:
         # The guest may take other branches than the host, so existing files are sent as well.
         more = []
         for path in found.existing:
+            if not is_under(posixpath.normpath(path), guest.root):
+                continue  # the name of an inactive branch, which the compiler did not read
             digest = self._memo.digest(path)
             if digest is None:
                 raise UncacheableError(UncacheableReason.INPUT_VANISHED)
@@ -269,6 +278,21 @@ def _guest_map(prepared: Prepared, root: FarmRoot) -> GuestMap:
         return not is_under(path, root.path) and any(is_under(path, s) for s in _SYSTEM)
 
     return GuestMap(root.path, prepared.cwd, is_system, root.shown)
+
+
+def _with_passed(
+    directories: tuple[str, ...], prepared: Prepared, guest: GuestMap
+) -> tuple[str, ...]:
+    """Add the directories that a `..` in the arguments leads through: they must exist there."""
+    invocation = prepared.invocation
+    passed: set[bytes] = set()
+    for name in (invocation.source, *invocation.include_dirs, *invocation.forced_includes):
+        if b".." in name:
+            with contextlib.suppress(UnscannableError):  # a `..` behind a link is refused elsewhere
+                plain_directory(absolute(prepared.cwd, name), os.path.islink, passed)
+    inside = (d for d in passed if is_under(d, guest.root) and d != guest.root)
+    more = {guest_path(guest.relative(d)) for d in inside if os.path.isdir(d)}
+    return tuple(sorted(more.union(directories))) if more else directories
 
 
 def _environment(prepared: Prepared, guest: GuestMap) -> dict[bytes, bytes]:

@@ -194,12 +194,13 @@ class RemoteClosures:
         absences = _absences(found, tree)
         inputs = remote_inputs(self._memo, files, guest)
         encoded = self._encoded(files, inputs)
+        passed = (d for d in found.passed if d != guest.root and is_under(d, guest.root))
         return _Part(
             make_part(files, absences),
             frozenset(path for path, _ in files),
             twins,
             inputs,
-            tuple(sorted(guest_path(guest.relative(d)) for d in found.passed if d != guest.root)),
+            tuple(sorted(guest_path(guest.relative(d)) for d in passed)),
             found.is_bound,
             self._checks(files, absences),
             encoded,
@@ -274,7 +275,7 @@ def search_of(prepared: Prepared, guest: GuestMap) -> Search:
     return Search(
         root=guest.root,
         cwd=prepared.cwd,
-        chain=tuple(dict.fromkeys(d for d in chain if is_under(d, guest.root))),
+        chain=tuple(dict.fromkeys(d for d in chain if not guest.is_system(d))),
         forced=invocation.forced_includes,
         macros=invocation.macros,
         is_system=guest.is_system,

@@ -68,25 +68,49 @@ class GuestMap:
             return b""
         prefix = self.root.rstrip(b"/") + b"/"
         if not full.startswith(prefix):
-            raise NotPortableError(FallbackReason.OUTSIDE_ROOT)
+            raise NotPortableError(FallbackReason.OUTSIDE_ROOT, full.decode("utf-8", "replace"))
         return full[len(prefix) :]
 
     def spell(self, path: bytes) -> bytes:
         """Return the guest's spelling of a file of the project; relative names stay unchanged.
 
+        Where objects call the root by its own path, the spelling below it stays unchanged, too:
+        compilers write `ROOT/./src` as it is.
+
         Raises:
-            NotPortableError: it is outside of the root.
+            NotPortableError: it is outside of the root, or spelled through directories above it.
         """
         inside = self.relative(path)
         if not path.startswith(b"/"):
             return path
+        if self.shown != RELATIVE:
+            tail = path[len(self.root) :]
+            if not path.startswith(self.root) or not _stays_below(tail):
+                raise NotPortableError(FallbackReason.NAMES_IN_OUTPUT, as_text([path])[0])
+            return GUEST_ROOT + tail
         return GUEST_ROOT + b"/" + inside if inside else GUEST_ROOT
+
+    def has_directory(self, path: bytes) -> bool:
+        """Tell whether a directory is below the root, or one of system headers in the image."""
+        full = posixpath.normpath(posixpath.join(self.cwd, path))
+        inside = full == self.root or full.startswith(self.root.rstrip(b"/") + b"/")
+        return inside or (path.startswith(b"/") and self.is_system(full))
 
     def spell_directory(self, path: bytes) -> bytes:
         """Like `spell`, but a directory of system headers is in the image and stays unchanged."""
         if path.startswith(b"/") and self.is_system(posixpath.normpath(path)):
             return path
         return self.spell(path)
+
+
+def _stays_below(tail: bytes) -> bool:
+    """Tell whether no part of a path behind its root leads above the root."""
+    depth = 0
+    for part in tail.split(b"/"):
+        depth += -1 if part == b".." else part not in {b"", b"."}
+        if depth < 0:
+            return False
+    return True
 
 
 def guest_arguments(
@@ -111,7 +135,9 @@ def guest_arguments(
 def _flag(flag: Flag, guest: GuestMap) -> tuple[bytes, ...]:
     effect, spelling = flag.spec.effect, flag.spec.spelling
     if effect is Effect.INCLUDE_DIR:
-        return _respell(flag, guest.spell_directory(flag.value))
+        # The closure has no file of a directory elsewhere, but the image may have one.
+        is_there = guest.has_directory(flag.value)
+        return _respell(flag, guest.spell_directory(flag.value)) if is_there else ()
     if effect in _PATH_EFFECTS or spelling == "-MF":
         # A forced include may be found on the search path, so a plain name stays unchanged.
         return _respell(flag, guest.spell(flag.value))

@@ -33,6 +33,12 @@ from hpcc.core.reasons.closure import ClosureReason
 MAX_REACHED: Final = 50_000
 MAX_LOOKED_FOR: Final = 400_000
 
+# A name that leads out of the root through `..` leads to `/` in a guest, where an image has these.
+_OF_AN_IMAGE: Final = frozenset(
+    b"bin boot dev etc home lib lib32 lib64 media mnt opt proc root run sbin srv src sys tmp usr"
+    b" var".split()
+)
+
 Groups = Mapping[bytes, frozenset[bytes]]
 """Names by what stands before their last slash."""
 
@@ -52,7 +58,8 @@ class UnscannableError(Exception):
 class Search:
     """The part of a command that determines where names are looked up.
 
-    `chain` are the path's directories under `root`, normal and absolute. `macros` are the values of
+    `chain` are the path's directories except for those of the image, normal and absolute. A file in
+    one that is not under `root` makes the closure unknown. `macros` are the values of
     `-D`. `is_system` returns whether a path belongs to the image's own headers.
     """
 
@@ -232,6 +239,7 @@ class _Walk:
                 self._look_in(start, here, bases, below)
             elif below.partition(b"/")[0] not in lacking:
                 directory = plain_directory(start + b"/" + below, self._tree.is_link, self.passed)
+                self._check_way_out(start, directory, below)
                 found = self._tree.names(directory)
                 if found is None:
                     self._missing(directory)
@@ -250,6 +258,7 @@ class _Walk:
             for base in there:
                 is_asked = (below + b"/" + base if below else base) in self._asked
                 raise UnscannableError(ClosureReason.OUTSIDE_ROOT, is_final=is_asked)
+            self.absent.setdefault(directory, set()).update(bases)
             return
         if not here.isdisjoint(precompiled := {base + b".gch" for base in bases}):
             raise UnscannableError(ClosureReason.PCH)
@@ -260,9 +269,21 @@ class _Walk:
         self.absent.setdefault(directory, set()).update(bases.difference(there), precompiled)
         self.absent_directories.setdefault(directory, set()).update(precompiled)
 
+    def _check_way_out(self, start: bytes, directory: bytes, below: bytes) -> None:
+        """Refuse a name that leads out of the root, and in a guest into the image's directories.
+
+        Raises:
+            UnscannableError: it does.
+        """
+        is_out = (start + b"/").startswith(self._prefix) and not (directory + b"/").startswith(
+            self._prefix
+        )
+        if is_out and not _OF_AN_IMAGE.isdisjoint(below.split(b"/")):
+            raise UnscannableError(ClosureReason.OUTSIDE_ROOT)
+
     def _missing(self, path: bytes) -> None:
         """Record the first missing component of a directory's path."""
-        while path.startswith(self._prefix):
+        while path.strip(b"/"):
             parent, _, base = path.rpartition(b"/")
             names = self._tree.names(parent or b"/")
             if names is not None:

@@ -16,7 +16,8 @@ _MAX_NAMES: Final = 4
 _COLOUR: Final = re.compile(rb"\x1b\[[0-9;]{0,16}[mK]")
 _LINE: Final = re.compile(
     rb"^(?P<at>[^\x00-\x1f]{1,4096}?)"
-    rb"(?::[0-9]{1,9}:(?:[0-9]{1,9}:)?|\([0-9]{1,9}(?:,[0-9]{1,9})?\):) fatal error: "
+    rb"(?::(?P<line>[0-9]{1,9}):(?:[0-9]{1,9}:)?|\((?P<cl_line>[0-9]{1,9})(?:,[0-9]{1,9})?\):)"
+    rb" fatal error: "
     rb"(?:'(?P<clang>[^'\x00-\x1f]{1,1024})' file not found"
     rb"|(?P<gcc>[^:\x00-\x1f]{1,1024}): No such file or directory)\r?$",
     re.MULTILINE,
@@ -29,10 +30,11 @@ _SUFFIXES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class MissingInclude:
-    """A missing name and the file that includes it, both in the guest's spelling."""
+    """A missing name, and file and line that include it, in the guest's spelling."""
 
     name: bytes
     at: bytes
+    line: int
 
 
 def missing_includes(stderr: bytes) -> tuple[MissingInclude, ...]:
@@ -42,7 +44,8 @@ def missing_includes(stderr: bytes) -> tuple[MissingInclude, ...]:
     for match in _LINE.finditer(text):
         name = match["clang"] or match["gcc"]
         if may_be_included(name):
-            found[MissingInclude(name, match["at"])] = None
+            line = int(match["line"] or match["cl_line"])
+            found[MissingInclude(name, match["at"], line)] = None
     return tuple(found)[:_MAX_NAMES]
 
 
