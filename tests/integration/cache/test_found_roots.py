@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import time
@@ -411,3 +412,27 @@ def test_a_header_that_the_image_lacks_is_named_with_file_and_line(
     cache.close()
     (record,) = read_records(os.fspath(paths.cache))
     assert record.fallback == f"exit-code: {tree}/src/one.c:12: the image has no zlib.h"
+
+
+def test_two_clones_send_one_request_where_no_name_shows(
+    tree: Path, make_cache: Callable[..., Cache], remote: FakeRemote
+) -> None:
+    """`assert` shows the name of its file, unless NDEBUG takes it away."""
+    (tree / ".git").mkdir()
+    _age(tree)
+    clone = tree.parent / "another-clone"
+    shutil.copytree(tree, clone, symlinks=True)
+    for place in (tree, clone):
+        launcher = FakeLauncher(handler=make_cache(remote), cwd=place / "build")
+        for flags in (("-O2", "-DNDEBUG"), ("-O2",), ("-g", "-DNDEBUG")):
+            argv = ("gcc", *flags, *ARGV[2:-4], "-c", f"{place}/src/one.c", "-o", "one.o")
+            assert run_bare(argv, cwd=launcher.cwd)[0] == 0
+            bare = (launcher.cwd / "one.o").read_bytes()
+            assert launcher.compile(*argv).answer == "done"
+            assert (launcher.cwd / "one.o").read_bytes() == bare
+    asked = [(r.argv, r.cwd, [(i.path, i.sha256) for i in r.inputs]) for r in remote.requests]
+    assert [one == other for one, other in zip(asked[:3], asked[3:], strict=True)] == [
+        True,
+        False,
+        False,
+    ]

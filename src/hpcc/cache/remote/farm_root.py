@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from hpcc.cache.content.names import ask_names
+from hpcc.cache.content.places import Places
 from hpcc.cache.key.marker import Marker
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.root.project_root import RootSearch, search_unmarked
@@ -58,6 +60,17 @@ def farm_root(prepared: Prepared, home: bytes) -> FarmRoot:
     if prepared.invocation.dialect is Dialect.MSVC:
         return FarmRoot(root, RELATIVE, None, search)  # its flags hide every path already
     return FarmRoot(root, _spelled(prepared, root), None, search)
+
+
+def shows_no_name(prepared: Prepared, root: FarmRoot) -> bool:
+    """Tell whether an object certainly names no file, so that its root's name does not matter.
+
+    Asks the preprocessor. The action is then the same in every checkout.
+    """
+    form = prepared.family.content_form(prepared.invocation, prepared.identity.major)
+    if form is None or form.names_directory:
+        return False
+    return ask_names(prepared, Places(prepared.cwd, root.path)) == ()
 
 
 def check_spelling(prepared: Prepared, root: FarmRoot) -> None:

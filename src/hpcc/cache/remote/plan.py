@@ -11,7 +11,7 @@ import contextlib
 import os
 import posixpath
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from hpcc import __version__
@@ -23,7 +23,7 @@ from hpcc.cache.inputs.discovery import ask_dependencies
 from hpcc.cache.key.environment import MEANT_FOR_HERE
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.completion import Completions
-from hpcc.cache.remote.farm_root import FarmRoot, check_spelling
+from hpcc.cache.remote.farm_root import FarmRoot, check_spelling, shows_no_name
 from hpcc.cache.remote.flag_trial import FlagTrial
 from hpcc.cache.remote.guest_paths import guest_path, is_under
 from hpcc.cache.remote.job import RemoteJob, remote_job
@@ -35,7 +35,7 @@ from hpcc.cache.remote.remote_closure import (
 )
 from hpcc.cache.remote.side_outputs import check_side_outputs
 from hpcc.cache.root.ignored import Outgoing
-from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, as_text
+from hpcc.compilers.invocation.guest import RELATIVE, GuestMap, NotPortableError, as_text
 from hpcc.compilers.scan.include_closure import UnscannableError, plain_directory
 from hpcc.compilers.scan.scan import Hazard
 from hpcc.config.farm import Farm
@@ -134,6 +134,8 @@ class Planner:
         guest = _guest_map(prepared, root)
         env = _environment(prepared, guest)
         argv, injected = self._argv(prepared, guest, image)
+        if root.is_found and shows_no_name(prepared, root):
+            argv, injected = self._argv(prepared, replace(guest, shown=RELATIVE), image)
         outputs = self._outputs(prepared, guest)
         extra = self._completions.of(job.key)
         files, asked = self._files(prepared, guest, is_cancelled, extra)
