@@ -436,3 +436,17 @@ def test_two_clones_send_one_request_where_no_name_shows(
         False,
         False,
     ]
+
+
+def test_a_precompiled_header_in_a_directory_outside_the_root_is_noticed(
+    launcher: FakeLauncher, tree: Path, tmp_path: Path, remote: FakeRemote
+) -> None:
+    (tree / ".git").mkdir()
+    (tmp_path / "other").mkdir()
+    _age(tree)
+    argv = (*ARGV[:2], f"-I{tmp_path}/other", *ARGV[2:])
+    assert launcher.compile(*argv).answer == "done"
+    (tmp_path / "other/pub.h.gch").touch()
+    time.sleep(0.08)
+    assert launcher.compile(*argv).answer != "done"
+    assert len(remote.requests) == 1

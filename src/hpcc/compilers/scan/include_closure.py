@@ -254,14 +254,15 @@ class _Walk:
             raise UnscannableError(ClosureReason.TOO_MANY_NAMES)
         prefix = directory.rstrip(b"/") + b"/"
         there = [base for base in bases & here if self._tree.is_file(prefix + base)]
+        if not here.isdisjoint(precompiled := {base + b".gch" for base in bases}):
+            raise UnscannableError(ClosureReason.PCH)
         if not prefix.startswith(self._prefix):
             for base in there:
                 is_asked = (below + b"/" + base if below else base) in self._asked
                 raise UnscannableError(ClosureReason.OUTSIDE_ROOT, is_final=is_asked)
-            self.absent.setdefault(directory, set()).update(bases)
+            self.absent.setdefault(directory, set()).update(bases, precompiled)
+            self.absent_directories.setdefault(directory, set()).update(precompiled)
             return
-        if not here.isdisjoint(precompiled := {base + b".gch" for base in bases}):
-            raise UnscannableError(ClosureReason.PCH)
         for base in there:
             if base.endswith(b".pch"):
                 raise UnscannableError(ClosureReason.PCH)
