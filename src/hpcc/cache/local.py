@@ -25,6 +25,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from hpcc.cache.base.api import Done, Run, RunReport
@@ -46,6 +47,7 @@ from hpcc.cache.inputs.embedded_files import (
 )
 from hpcc.cache.inputs.flag_inputs import with_files_of_flags
 from hpcc.cache.inputs.named_directories import directories_before
+from hpcc.cache.inputs.own_text import own_closure
 from hpcc.cache.inputs.where import find_culprit
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.key.share import Sharing
@@ -283,6 +285,11 @@ class LocalCache:
 
     def _closure(self, pending: Pending, files: tuple[bytes, ...]) -> Closure:
         prepared = pending.prepared
+        if pending.way is Way.OWN_TEXT:
+            watched = watched_names(prepared, self._config_names(prepared))
+            listed = None if pending.listing is None else partial(names_listed, pending)
+            closure = own_closure(self._memo, prepared, watched, listed, pending.started_ns)
+            return self._checked(pending, closure, ())
         search = (*self.search_path(prepared), *embed_directories(prepared))
         family, invocation = prepared.family, prepared.invocation
         search = (*search, *family.quoted_homes((invocation.source, *files)))
@@ -309,6 +316,11 @@ class LocalCache:
                 ),
             ),
         )
+        return self._checked(pending, closure, search)
+
+    def _checked(self, pending: Pending, closure: Closure, search: tuple[bytes, ...]) -> Closure:
+        """Return a closure with the files of flags, once no way to a file changed."""
+        prepared = pending.prepared
         directories = (a.directory for a in closure.absences)
         paths = (*(path for path, _ in closure.files), *closure.existing, *directories)
         depfile = prepared.depfile

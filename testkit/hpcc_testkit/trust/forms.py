@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from hpcc_testkit.trust.steps import Scenario, step, write
+from hpcc_testkit.trust.steps import Scenario, delete, link, mkdir, step, write
 
 # What Kbuild exports to every compiler; no compiler reads these.
 KBUILD: Final = {
@@ -136,8 +136,167 @@ def _code_models() -> Iterator[Scenario]:
         )
 
 
+_ALL: Final = ("gcc", "gcc-14", "clang", "clang-19")
+
+
+def _plain_assembler() -> Iterator[Scenario]:
+    text = '.globl one\n.data\none:\n.include "more.s"\n.incbin "blob"\n'
+    files = (write("low.s", text), write("inc/more.s", ".byte 1\n"), write("blob", "one"))
+    for cc in (*_ALL, "clang-19 -fno-integrated-as", "gcc-14 -pipe", "gcc -flto -g"):
+        command = f"{cc} -Ifirst -Iinc -g -c low.s -o low.o"
+        yield Scenario(
+            name=f"plain-assembler-{cc.replace(' ', '')}",
+            steps=(
+                step(command, "miss", *files, mkdir("first")),
+                step(command, "hit"),
+                step(command, "nohit", write("inc/more.s", ".byte 2\n")),
+                step(command, "hit"),
+                step(command, "nohit", write("blob", "two")),
+                step(command, "nohit", write("first/more.s", ".byte 3\n")),
+                step(command, "hit"),
+                step(command, "nohit", write("more.s", ".include \"deep.s\"\n"),
+                     write("deep.s", ".byte 4\n")),
+                step(command, "hit"),
+                step(command, "nohit", write("deep.s", ".byte 5\n")),
+                step(command, "nohit", write("low.s", text + ".byte 9\n")),
+                step(command, "nohit", delete("blob")),
+            ),
+        )  # fmt: skip
+    for cc in _ALL:
+        # The flag writes no file, and a file of that name from before stays as it is.
+        command = f"{cc} -MD -MF low.d -c low.s -o low.o"
+        yield Scenario(
+            name=f"plain-assembler-and-a-depfile-{cc}",
+            steps=(
+                step(command, "miss", write("low.s", ".byte 1\n")),
+                step(command, "hit", delete("low.o")),
+                step(command, "hit", write("low.d", "old")),
+                step(command, "nohit", write("low.s", ".byte 2\n")),
+            ),
+        )
+        made = '.macro m x\n.inc\\x "blob"\n.endm\n.data\nm bin\n'
+        command = f"{cc} -c low.s -o low.o"
+        yield Scenario(
+            name=f"plain-assembler-macro-{cc}",
+            steps=(
+                step(command, "miss" if "gcc" in cc else "nohit", write("low.s", made),
+                     write("blob", "one")),
+                step(command, "hit" if "gcc" in cc else "nohit"),
+                step(command, "nohit", write("blob", "two")),
+            ),
+        )  # fmt: skip
+        command = f"{cc} -x assembler -c low.S -o low.o"
+        yield Scenario(
+            name=f"plain-assembler-by-x-{cc}",
+            steps=(
+                step(command, "miss", write("low.S", "# define X 1\n.byte 1\n")),
+                step(command, "hit"),
+                step(command, "nohit", write("low.S", "# define X 1\n.byte 2\n")),
+            ),
+        )
+
+
+_OUTPUT: Final = (
+    '# 0 "main.c"\n# 0 "<built-in>"\n# 1 "main.c"\n# 1 "inc/one.h" 1\nint one = 1;\n'
+    '# 2 "main.c" 2\nint f(void) { int unused; return 1; }\n'
+)
+
+
+def _preprocessed() -> Iterator[Scenario]:
+    source = write("main.i", _OUTPUT)
+    shown = write("main.c", '#include "inc/one.h"\nint f(void) { int unused; return 1; }\n')
+    for cc in (*_ALL, "gcc-14 -MD -MF main.d", "clang-19 -O2 -MMD"):
+        command = f"{cc} -g -Wall -c main.i -o main.o"
+        is_gcc = "gcc" in cc
+        yield Scenario(
+            name=f"preprocessed-{cc.replace(' ', '')}",
+            steps=(
+                step(command, "miss", source),
+                step(command, "hit"),
+                # GCC shows lines of these files in its messages.
+                step(command, "nohit", shown),
+                step(command, "hit"),
+                step(command, "nohit", write("main.c", "\nint f(void) { int unused2; }\n")),
+                step(command, "hit", shown),
+                step(command, "nohit", write("inc/one.h", "int one;\n")),
+                step(command, "nohit" if is_gcc else "any", link("other", "main.c"),
+                     write("other", "\nchanged;\n")),
+                step(command, "nohit", write("main.i", _OUTPUT + "int two;\n")),
+                step(command, "hit", source),
+            ),
+        )  # fmt: skip
+    for cc in ("g++", "g++-14", "clang++", "clang++-19"):
+        command = f"{cc} -O2 -c main.ii -o main.o"
+        text = '# 1 "main.cc"\nnamespace a { int f() { return 1; } }\n'
+        yield Scenario(
+            name=f"preprocessed-{cc}",
+            steps=(
+                step(command, "miss", write("main.ii", text)),
+                step(command, "hit"),
+                step(command, "nohit", write("main.ii", text.replace("1; }", "2; }"))),
+            ),
+        )
+    indented = write(
+        "main.i", '# 1 "main.c"\nvoid g(void);\nvoid f(int a) {\n  if (a)\n    g();\n\tg();\n}\n'
+    )
+    one = write("main.c", "void g(void);\nvoid f(int a) {\n  if (a)\n    g();\n\tg();\n}\n")
+    two = write("main.c", "void g(void);\nvoid f(int a) {\n  if (a)\n    g();\n    g();\n}\n")
+    for cc in ("gcc", "gcc-14"):
+        command = f"{cc} -Wall -Werror -c main.i -o main.o"
+        yield Scenario(
+            name=f"preprocessed-misleading-indentation-{cc}",
+            steps=(
+                step(command, "miss", indented, one),
+                step(command, "any"),
+                step(command, "nohit", two),
+                step(command, "any", one),
+            ),
+        )
+    for cc in _ALL:
+        command = f"{cc} -fno-pic -c main.i -o main.o"
+        asm = '# 1 "main.c"\n__asm__(".data\\n.inc"\n# 2 "main.c"\n"bin \\"blob\\"\\n");\n'
+        yield Scenario(
+            name=f"preprocessed-assembly-{cc}",
+            steps=(
+                step(command, "miss", write("main.i", asm), write("blob", "one")),
+                step(command, "hit"),
+                step(command, "nohit", write("blob", "two")),
+            ),
+        )
+        clock = write("main.i", "const char *now = __DATE__ __TIME__;\n")
+        include = write("main.i", '#include "one.h"\n')
+        dated = write("main.i", '#pragma GCC dependency "one.h"\nint v;\n')
+        yield Scenario(
+            name=f"preprocessed-with-directives-{cc}",
+            steps=(
+                step(command, "nohit", clock),
+                step(command, "nohit", write("main.i", "#define A __TI ## ME__\nint x;\n")
+                     if "clang" in cc else clock),
+                step(command, "nohit", include, write("one.h", "int one;\n")),
+                step(command, "nohit"),
+                step(command, "nohit", write("one.h", "int two;\n")),
+                step(command, "nohit", write("main.i", "int v = \n#if __has_include(\"h.h\")\n1\n"
+                                             "#else\n2\n#endif\n;\n")),
+                step(command, "nohit", write("h.h", "")),
+                step(command, "nohit", dated),
+                step(command, "nohit"),
+            ),
+            mask=lambda data: b"" if data[:4] == b"\x7fELF" else data,
+        )  # fmt: skip
+        yield Scenario(
+            name=f"preprocessed-to-assembly-{cc}",
+            steps=(
+                step(f"{cc} -S main.i -o main.s", "miss", source),
+                step(f"{cc} -S main.i -o main.s", "hit"),
+                step(f"{cc} -fno-pic -S main.i -o main.s", "nohit"),
+            ),
+        )
+
+
 def scenarios() -> Iterator[Scenario]:
     """Yield every scenario of this family."""
     yield from _variables()
     yield from _search_variables()
     yield from _code_models()
+    yield from _plain_assembler()
+    yield from _preprocessed()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from hpcc.cache.base.clock_text import mentions_clock, mentions_timestamp
@@ -51,8 +51,10 @@ def listing_flag(prepared: Prepared, path: bytes) -> tuple[bytes, ...]:
     return (b"-Wa,--MD," + path,)
 
 
-def read_listing(prepared: Prepared, data: bytes) -> tuple[bytes, ...]:
+def read_listing(prepared: Prepared, data: bytes, named: Iterable[bytes] = ()) -> tuple[bytes, ...]:
     """Return the names of the files in the assembler's list, without its own source.
+
+    `named` are files that the source gives as its origin; they need not exist.
 
     Raises:
         UncacheableError: the list cannot be read, or a file in it does not exist.
@@ -61,15 +63,19 @@ def read_listing(prepared: Prepared, data: bytes) -> tuple[bytes, ...]:
     listed = parse_dependencies(data)
     side = set(prepared.side_paths)
     paths = [path for path in listed if absolute(cwd, path) not in side]
-    # The file opened first comes last: the driver's temporary file.
-    if len(paths) == len(listed) and b"-pipe" not in invocation.arguments:
+    # The file opened first comes last: the driver's temporary file, or plain assembler itself.
+    is_source = invocation.language is Language.PLAIN_ASSEMBLER
+    if not is_source and len(paths) == len(listed) and b"-pipe" not in invocation.arguments:
         paths.pop()
     directories = tuple(absolute(cwd, d.rstrip(b"/") or b"/") for d in invocation.include_dirs)
     names: dict[bytes, None] = {}
+    source = invocation.source.rpartition(b"/")[2]
+    unread = {name.rpartition(b"/")[2] for name in named}
     for path in paths:
         full = absolute(cwd, path)
         # `.file "main.c"` adds the source's name without its directory.
-        if path != invocation.source.rpartition(b"/")[2] and not os.path.exists(full):
+        is_known = path == source or path.rpartition(b"/")[2] in unread
+        if not is_known and not os.path.exists(full):
             raise UncacheableError(UncacheableReason.INPUT_VANISHED)
         names[path] = None
         for directory in directories:
@@ -116,7 +122,7 @@ def look_again(
     if not doubts & _ASSEMBLY:
         return ()
     found = read_assembler(text) if is_assembler else read_statements(text)
-    return _follow(found, (prepared.cwd, *(absolute(prepared.cwd, d) for d in directories)))
+    return follow(found, (prepared.cwd, *(absolute(prepared.cwd, d) for d in directories)))
 
 
 def _expand(prepared: Prepared, is_cancelled: Callable[[], bool], *, is_assembler: bool) -> bytes:
@@ -138,8 +144,12 @@ def _expand(prepared: Prepared, is_cancelled: Callable[[], bool], *, is_assemble
     return answer.stdout
 
 
-def _follow(found: Directives, directories: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """Add the names in files of `.include`, in every directory where one exists."""
+def follow(found: Directives, directories: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Return the names, and those in files of `.include` in every directory where one exists.
+
+    Raises:
+        UncacheableError: one of these texts cannot be read literally.
+    """
     names: dict[bytes, None] = {}
     pending = [found]
     followed: set[bytes] = set()

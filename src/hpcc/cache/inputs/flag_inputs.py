@@ -41,12 +41,17 @@ def with_files_of_flags(
         search=search,
     )
     names = (*prepared.looked_for, *tools)
-    return _with_names(closure, names, memo=memo, cwd=request.cwd, started_ns=started_ns)
+    return with_names(closure, names, memo=memo, cwd=request.cwd, started_ns=started_ns)
 
 
-def _with_names(
+def with_names(
     closure: Closure, names: Sequence[bytes], *, memo: FileMemo, cwd: bytes, started_ns: int
 ) -> Closure:
+    """Add files by content where they exist, and the absence of those that do not.
+
+    Raises:
+        UncacheableError: one of them changed during the compile, is special or is behind a link.
+    """
     if not names:
         return closure
     files = dict(closure.files)

@@ -65,6 +65,8 @@ def files_read(
             return ask_dependencies(
                 pending.prepared, lambda: False, injected=pending.prepared.injected
             )
+        case Way.OWN_TEXT:
+            return ()
 
 
 def _omitted(pending: Pending, search_path: SearchPath) -> tuple[bytes, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hpcc.cache.base.files import Signature, signature_of
@@ -51,8 +52,10 @@ def signature_or_none(path: bytes) -> Signature | None:
         return None
 
 
-def names_listed(pending: Pending) -> tuple[bytes, ...]:
+def names_listed(pending: Pending, named: Iterable[bytes] = ()) -> tuple[bytes, ...]:
     """Return the names of the files that the assembler opened; empty if it got no listing flag.
+
+    `named` are files that the source gives as its origin; they need not exist.
 
     Raises:
         UncacheableError: its list is missing or cannot be read.
@@ -62,7 +65,7 @@ def names_listed(pending: Pending) -> tuple[bytes, ...]:
     data = read_output(pending.listing, started_ns=pending.started_ns, limit=MAX_DEPFILE_BYTES)
     if data is None:
         raise UncacheableError(UncacheableReason.DEPFILE_UNREADABLE)
-    return read_listing(pending.prepared, data)
+    return read_listing(pending.prepared, data, named)
 
 
 def read_side_outputs(pending: Pending, limit: int) -> tuple[bytes, ...]:

@@ -31,6 +31,7 @@ class ClangFamily(GnuFamily):
     twin_rule: TwinRule | None = TwinRule.INODE
     wraps_messages: bool = True
     prints_links: bool = False
+    expands_preprocessed: bool = True
     programs: tuple[bytes, ...] = (b"as", b"objcopy")
     search_variables: tuple[bytes, ...] = (*INCLUDE_ENV, *sorted(MSVC_ENV))
 

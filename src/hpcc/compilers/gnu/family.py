@@ -58,6 +58,7 @@ class GnuFamily:
     pins_dates: bool = True
     wraps_messages: bool = False
     prints_links: bool = True
+    expands_preprocessed: bool = False
     programs: tuple[bytes, ...] = (b"cc1", b"cc1plus", b"as", b"collect2", b"objcopy")
     search_variables: tuple[bytes, ...] = (*INCLUDE_ENV, *ROOT_ENV)
 
@@ -112,12 +113,19 @@ class GnuFamily:
         return ()
 
     def search_question(self, invocation: Invocation) -> list[bytes]:
-        language = invocation.language.value
-        question = [b"-x", language, b"-v", b"-E", b"/dev/null", b"-o", b"/dev/null"]
+        question = [
+            b"-x",
+            invocation.language.asked,
+            b"-v",
+            b"-E",
+            b"/dev/null",
+            b"-o",
+            b"/dev/null",
+        ]
         return [*invocation.search_arguments, *question]
 
     def native_question(self, invocation: Invocation) -> list[bytes] | None:
-        question = [b"-###", b"-S", b"-o", b"/dev/null", b"-x", invocation.language.value]
+        question = [b"-###", b"-S", b"-o", b"/dev/null", b"-x", invocation.language.asked]
         return [*invocation.search_arguments, *question, b"/dev/null"]
 
     def colour_question(self, invocation: Invocation) -> list[bytes]:
@@ -153,6 +161,8 @@ class GnuFamily:
         return Recording.NEVER
 
     def dependency_way(self, invocation: Invocation, *, is_recorded: bool) -> Way:
+        if invocation.language.is_preprocessed:
+            return Way.OWN_TEXT
         match invocation.dep_mode:
             case DepMode.NONE:
                 return Way.SECOND_RUN if is_recorded else Way.PRIVATE_FILE

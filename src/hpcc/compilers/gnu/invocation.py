@@ -29,10 +29,13 @@ _SUFFIXES: Final = {
     b".c": Language.C,
     **dict.fromkeys((b".cc", b".cp", b".cxx", b".cpp", b".CPP", b".c++", b".C"), Language.CXX),
     **dict.fromkeys((b".S", b".sx"), Language.ASSEMBLER),
+    b".s": Language.PLAIN_ASSEMBLER,
+    b".i": Language.C_OUTPUT,
+    b".ii": Language.CXX_OUTPUT,
     b".m": Language.OBJC,
     **dict.fromkeys((b".mm", b".M"), Language.OBJCXX),
 }
-_PREPROCESSED: Final = frozenset({b".i", b".ii", b".mi", b".mii", b".s"})
+_PREPROCESSED: Final = frozenset({b".mi", b".mii"})
 _MODULES: Final = frozenset({b".cppm", b".ccm", b".cxxm", b".c++m", b".ixx"})
 _LINKER_INPUT: Final = frozenset({b".o", b".a", b".so", b".lo", b".obj"})
 _HEADERS: Final = frozenset({b".h", b".hh", b".H", b".hp", b".hxx", b".hpp", b".HPP", b".h++"})
@@ -56,13 +59,11 @@ def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | 
     if isinstance(source, Bypass):
         return source
     name, language = source
-    outputs = [p.value for p in parts if isinstance(p, Flag) and p.spec.effect is Effect.OUTPUT]
-    if len(outputs) > 1:
-        return Bypass(BypassReason.MULTIPLE_OUTPUTS)
-    suffix = _output_suffix(parts)
-    output = outputs[0] if outputs else _stem(name.rpartition(b"/")[2]) + suffix
-    if not output or output == b"-" or output.endswith(b"/") or b"\n" in output + name:
-        return Bypass(BypassReason.ODD_OUTPUT)
+    if language.is_preprocessed:
+        return _preprocessed(parts, name, language)
+    output = _output(parts, name)
+    if isinstance(output, Bypass):
+        return output
     deps = _dependencies(parts, output)
     if isinstance(deps, Bypass):
         return deps
@@ -75,8 +76,50 @@ def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | 
         depfile=depfile,
         deps_by_wp=by_wp,
         parts=parts,
-        is_native=any(isinstance(p, Flag) and _NATIVE.fullmatch(p.raw[0]) for p in parts),
+        is_native=_is_native(parts),
     )
+
+
+def _preprocessed(
+    parts: tuple[Flag | Operand, ...], name: bytes, language: Language
+) -> Invocation | Bypass:
+    """Return a compile without the preprocessor, which writes no depfile whatever the flags say."""
+    output = _output(parts, name)
+    if isinstance(output, Bypass):
+        return output
+    for part in parts:
+        # Whether these have an effect differs between compilers.
+        if isinstance(part, Flag) and (
+            part.spec.effect is Effect.FORCED_INCLUDE
+            or part.spec.spelling in {"-Wp,", "-Xpreprocessor"}
+            or part.raw[0] in {b"-fdirectives-only", b"-fpreprocessed"}
+        ):
+            return Bypass(BypassReason.NO_PREPROCESSING)
+    return Invocation(
+        language=language,
+        source=name,
+        output=output,
+        dep_mode=DepMode.NONE,
+        depfile=None,
+        deps_by_wp=False,
+        parts=parts,
+        is_native=_is_native(parts),
+    )
+
+
+def _is_native(parts: Sequence[Flag | Operand]) -> bool:
+    return any(isinstance(p, Flag) and _NATIVE.fullmatch(p.raw[0]) for p in parts)
+
+
+def _output(parts: Sequence[Flag | Operand], source: bytes) -> bytes | Bypass:
+    outputs = [p.value for p in parts if isinstance(p, Flag) and p.spec.effect is Effect.OUTPUT]
+    if len(outputs) > 1:
+        return Bypass(BypassReason.MULTIPLE_OUTPUTS)
+    suffix = _output_suffix(parts)
+    output = outputs[0] if outputs else _stem(source.rpartition(b"/")[2]) + suffix
+    if not output or output == b"-" or output.endswith(b"/") or b"\n" in output + source:
+        return Bypass(BypassReason.ODD_OUTPUT)
+    return output
 
 
 def _unknown_program(name: bytes) -> Bypass:
@@ -133,7 +176,7 @@ def _source(parts: Sequence[Flag | Operand], *, is_cxx: bool) -> tuple[bytes, La
         return Bypass(BypassReason.MULTIPLE_SOURCES if found else BypassReason.NO_SOURCE)
     name, forced = found[0]
     language = _language(name, forced, is_cxx=is_cxx)
-    if language is Language.ASSEMBLER and _has_spelling(parts, "-S"):
+    if language in {Language.ASSEMBLER, Language.PLAIN_ASSEMBLER} and _has_spelling(parts, "-S"):
         return Bypass(BypassReason.PREPROCESS_ONLY)
     return language if isinstance(language, Bypass) else (name, language)
 

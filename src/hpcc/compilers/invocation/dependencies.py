@@ -8,6 +8,7 @@
 | `-MMD` | GCC, no `-g` or the like | `-H` (headers on stderr, removed again) and the user's file |
 | `-MMD` | GCC, `-g` | a second run with `-M` (`-H` would be named in DW_AT_producer) |
 | `-MMD` | Clang | a second run with `-M` (its `-H` changes the user's file) |
+| any | both, source without preprocessing | none: its own text names what else is read |
 | nothing | clang-cl | `/clang:-MD` into a private file; with debug information a second run |
 """
 
@@ -24,6 +25,7 @@ class Way(enum.Enum):
     USER_FILE = "user-file"
     HEADERS = "headers"
     SECOND_RUN = "second-run"
+    OWN_TEXT = "own-text"
 
 
 class Headers(NamedTuple):

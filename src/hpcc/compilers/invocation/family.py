@@ -163,6 +163,11 @@ class Files(Protocol):
         """True where every version reads the date from SOURCE_DATE_EPOCH."""
         ...
 
+    @property
+    def expands_preprocessed(self) -> bool:
+        """True where macros and clocks in a preprocessed source (`.i`) are expanded again."""
+        ...
+
     def check_versions(self, invocation: Invocation, major: int) -> Bypass | None:
         """Return a bypass for flags that this version lacks, or whose meaning is unknown."""
         ...

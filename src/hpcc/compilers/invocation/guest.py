@@ -123,6 +123,8 @@ def guest_arguments(
     """
     if invocation.is_native:
         raise NotPortableError(FallbackReason.NATIVE)
+    if invocation.language.is_preprocessed:
+        raise NotPortableError(FallbackReason.NO_PREPROCESSING)
     result: list[bytes] = []
     for part in invocation.parts:
         if isinstance(part, Operand):

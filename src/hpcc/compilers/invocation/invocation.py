@@ -18,6 +18,19 @@ class Language(enum.Enum):
     OBJC = b"objective-c"
     OBJCXX = b"objective-c++"
     ASSEMBLER = b"assembler-with-cpp"
+    PLAIN_ASSEMBLER = b"assembler"
+    C_OUTPUT = b"cpp-output"
+    CXX_OUTPUT = b"c++-cpp-output"
+
+    @property
+    def is_preprocessed(self) -> bool:
+        """Return whether the compiler reads such a source without its preprocessor."""
+        return self in {Language.PLAIN_ASSEMBLER, Language.C_OUTPUT, Language.CXX_OUTPUT}
+
+    @property
+    def asked(self) -> bytes:
+        """Return the `-x` name for questions to the compiler, which it preprocesses."""
+        return Language.C.value if self.is_preprocessed else self.value
 
 
 class DepMode(enum.Enum):

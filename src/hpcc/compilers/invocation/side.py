@@ -47,10 +47,13 @@ PLAIN: Final = Written(output_keeps_mode=False, side=())
 
 def files_written(invocation: Invocation, *, is_clang: bool, major: int) -> Written | Bypass:
     """Return the files; most compiles write only their object."""
-    if not invocation.has_side_outputs and not invocation.is_assembly_output:
+    is_plain = not invocation.has_side_outputs and not invocation.is_assembly_output
+    if is_plain and not invocation.language.is_preprocessed:
         return PLAIN
     if major not in (CLANG_MAJORS if is_clang else GCC_MAJORS):
         return Bypass(BypassReason.UNPROVED_COMPILER)
+    if is_plain:
+        return PLAIN
     spellings = {f.spec.spelling for f in invocation.flags if f.spec.effect is Effect.SIDE_OUTPUT}
     save = {s.lstrip("-").partition("=")[2] for s in spellings if "save-temps" in s}
     if not is_clang and b"-fverbose-asm" in invocation.arguments and _shows_assembly(invocation):

@@ -202,7 +202,7 @@ def _template(text: bytes, start: int) -> bytes | None:
     pieces: list[bytes] = []
     while (match := _STRING.match(text, start)) is not None:
         raw, plain = match["raw"], match["text"]
-        piece = raw if raw is not None else _unescape(plain)
+        piece = raw if raw is not None else unescape(plain)
         if piece is None:
             return None
         pieces.append(piece)
@@ -210,7 +210,8 @@ def _template(text: bytes, start: int) -> bytes | None:
     return b"".join(pieces) if pieces and text.startswith((b":", b")"), start) else None
 
 
-def _unescape(text: bytes) -> bytes | None:
+def unescape(text: bytes) -> bytes | None:
+    """Return a string's bytes with escapes resolved; None for one that is not known."""
     if b"\\" not in text:
         return text
     is_known = True

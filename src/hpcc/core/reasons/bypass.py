@@ -114,9 +114,9 @@ class BypassReason(Reason, prefix="bypass"):
         "no-farm", "there is no farm any more, and the client is on Windows",
         "`hpcc status` shows the farm.", "On Windows only a farm keeps results.")
     NO_PREPROCESSING = (
-        "no-preprocessing", "a source that is preprocessed already, or plain assembler",
-        "Compile the original source. Name assembler `.S` if it may be preprocessed.",
-        "`.i`, `.ii`, `.s`.")
+        "no-preprocessing", "a preprocessed source with flags for the preprocessor",
+        "Leave out `-include`, `-Wp,`, `-fpreprocessed` and `-fdirectives-only`.",
+        "Sources are `.i`, `.ii`, `.s`; `.mi` and `.mii` are never cached.")
     NO_SOURCE = "no-source", "no source in the command", _NOT_NEEDED
     NVCC = (
         "nvcc", "nvcc, which is not GCC or Clang", "Nothing to do.",

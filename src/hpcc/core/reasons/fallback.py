@@ -81,6 +81,9 @@ class FallbackReason(Reason, prefix="fallback"):
         "`hpcc explain` names the flag.")
     NATIVE = "native", "the flags mean this machine's processor", _NAME_CPU
     NO_FARM = "no-farm", "there is no farm any more", "`hpcc status` shows the farm."
+    NO_PREPROCESSING = (
+        "no-preprocessing", "a source that is preprocessed already, or plain assembler", _LOCAL,
+        "Messages show lines of files that only this machine has.")
     NOT_IN_IMAGE = (
         "not-in-image", "the farm's image has no compiler of this name",
         "Use an image that has it, or call a compiler that the image has.",

@@ -53,6 +53,10 @@ class UncacheableReason(Reason, prefix="uncacheable"):
         "long-diagnostics", "more messages than hpcc keeps", "Fix or silence the warnings.")
     MODIFIED_DURING_COMPILE = (
         "modified-during-compile", "a file changed or is younger than the compile", _AGAIN)
+    NOT_PREPROCESSED = (
+        "not-preprocessed", "a `.i` or `.ii` file with directives that a preprocessor replaces",
+        "Name the file `.c` or `.cc`.",
+        "`#include`, `#if` and the like, or a directive over several lines.")
     ODD_DIRECTORY = (
         "odd-directory", "a file or link where a directory of headers belongs",
         "Put a directory there, or remove it from the search path.")

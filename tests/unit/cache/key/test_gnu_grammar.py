@@ -11,7 +11,7 @@ from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.uncacheable import UncacheableError
 from hpcc.cache.host.native_flags import NativeFlags
 from hpcc.cache.inputs.closure_types import Closure
-from hpcc.cache.inputs.flag_inputs import _with_names
+from hpcc.cache.inputs.flag_inputs import with_names
 from hpcc.compilers.gnu.family import GNU
 from hpcc.compilers.gnu.flags import GNU_FLAGS
 from hpcc.compilers.gnu.invocation import read_invocation
@@ -187,7 +187,7 @@ _AFTER = 1 << 62  # a compile that began long after
 
 
 def _track(directory: Path, *names: str) -> Closure:
-    return _with_names(
+    return with_names(
         Closure((), (), ()),
         [n.encode() for n in names],
         memo=FileMemo(lambda: _AFTER),
@@ -233,7 +233,7 @@ def test_odd_files_are_not_tracked(tmp_path: Path) -> None:
 def test_a_file_written_during_the_compile_is_not_tracked(tmp_path: Path) -> None:
     (tmp_path / "new").write_text("x")
     with pytest.raises(UncacheableError) as error:
-        _with_names(
+        with_names(
             Closure((), (), ()),
             [b"new"],
             memo=FileMemo(lambda: _AFTER),
