@@ -57,13 +57,14 @@ from hpcc.cache.results.hits import Hits
 from hpcc.cache.results.inflight import Flight, Inflight
 from hpcc.cache.results.pending import (
     Pending,
+    checked_report,
     names_listed,
     read_side_outputs,
     signature_or_none,
 )
 from hpcc.cache.results.records import HIT, Records
 from hpcc.cache.results.results import Found, Result, Results
-from hpcc.cache.results.scratch import ScratchPaths
+from hpcc.cache.results.scratch import DiskSpace, ScratchPaths
 from hpcc.cache.results.share_check import SourceCheck, why_not_shared
 from hpcc.cache.results.share_results import SharedResults
 from hpcc.compilers.invocation.dependencies import Headers, Way
@@ -171,6 +172,7 @@ class LocalCache:
         shown = b""
         pending.is_compiled = not (report.signal or report.exit_code)
         try:
+            report, shown = checked_report(pending, report)
             if pending.way is Way.HEADERS:
                 headers = pending.prepared.family.strip_headers(report.stderr)
                 shown = headers.stderr
@@ -195,11 +197,14 @@ class LocalCache:
     def _run(self, prepared: Prepared, flight: Flight | None, content: ContentKey | None) -> Run:
         request, family, invocation = prepared.request, prepared.family, prepared.invocation
         way = family.dependency_way(invocation, is_recorded=prepared.is_recorded)
+        room = self._scratch.room()
+        if way is Way.PRIVATE_FILE and room is DiskSpace.NONE:
+            way = Way.SECOND_RUN
         private = self._scratch.take() if way is Way.PRIVATE_FILE else None
         ours = (*prepared.injected, *prepared.colour)
         extra = (*ours, *family.dependency_flags(way, private or b""))
         listing = self._scratch.take()
-        lists = listing_flag(prepared, listing)
+        lists = () if room is DiskSpace.NONE else listing_flag(prepared, listing)
         argv = family.command(request.argv, request.compiler, invocation, extra, lists)
         if not lists:
             self._scratch.put_back(listing)
@@ -222,9 +227,11 @@ class LocalCache:
             prepared.key,
             prepared.marker_status.reason,
             content,
+            room,
         )
-        is_tentative = bool(prepared.injected)
-        return Run(argv, pending, filter_headers=way is Way.HEADERS, is_tentative=is_tentative)
+        is_tentative = bool(prepared.injected) or room is DiskSpace.LITTLE
+        is_filtered = way is Way.HEADERS or room is DiskSpace.LITTLE
+        return Run(argv, pending, filter_headers=is_filtered, is_tentative=is_tentative)
 
     def _why_missed(self, prepared: Prepared) -> str:
         new = "new-command"

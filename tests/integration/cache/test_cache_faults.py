@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from hpcc.cache.base.api import Done, Exec, Run, RunReport
 from hpcc.cache.cache import Cache
+from hpcc.cache.results import scratch
 from hpcc.cache.results.inflight import Inflight
 from hpcc.config.paths import Paths
 from hpcc.config.settings import CacheSettings, Settings
@@ -273,3 +275,67 @@ def test_a_compile_that_wrote_to_both_streams_is_not_kept(
     else:
         assert isinstance(again, Run)
         assert cache.counters()["uncacheable.both-streams"] == 1
+
+
+@pytest.fixture
+def small_disk(paths: Paths) -> Iterator[Path]:
+    """A file system of 64 KiB for the files that compilers write for hpcc."""
+    private = paths.run / "deps"
+    private.mkdir(parents=True, exist_ok=True)
+    code, _, _ = run_bare(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "hpcc-test", str(private)], cwd=paths.run
+    )
+    if code:
+        pytest.skip("this container may not mount")
+    yield private
+    run_bare(["umount", str(private)], cwd=paths.run)
+
+
+def _fill(directory: Path) -> None:
+    with contextlib.suppress(OSError), (directory / "fill").open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+
+
+_STRICT = ("-Wa,--fatal-warnings", "-c", "-o", "out.o")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+@pytest.mark.parametrize("compiler", ["gcc", "gcc-14", "clang", "clang-19"])
+def test_no_compiler_complains_about_our_files_on_a_full_disk(
+    compiler: str,
+    make_cache: Callable[..., Cache],
+    launcher: FakeLauncher,
+    small_disk: Path,
+) -> None:
+    launcher.handler = make_cache()
+    _fill(small_disk)
+    argv = (compiler, "-Iinc", "src/main.c", *_STRICT)
+    ended = launcher.compile(*argv)
+    assert (ended.answer, ended.exit_code, ended.stderr) == ("run", 0, b"")
+    assert launcher.compile(*argv).answer == "done"  # asked for its files over a pipe
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+@pytest.mark.parametrize("compiler", ["gcc", "gcc-14", "clang-19"])
+@pytest.mark.parametrize("source", ["src/main.c", "low.s"])
+def test_a_disk_that_becomes_full_during_a_compile_is_not_seen_either(
+    compiler: str,
+    source: str,
+    make_cache: Callable[..., Cache],
+    launcher: FakeLauncher,
+    small_disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scratch, "_FULL_BYTES", 0)
+    monkeypatch.setattr(scratch, "_FULL_FILES", 0)
+    launcher.handler = cache = make_cache()
+    _fill(small_disk)
+    (launcher.cwd / "low.s").write_text(".byte 1\n")
+    argv = (compiler, "-Iinc", source, *_STRICT)
+    ended = launcher.compile(*argv)
+    assert (ended.exit_code, ended.stderr) == (0, b"")
+    if source == "low.s":
+        ended = launcher.compile(*argv[:3], "-c", "-o", "out.o")
+        assert (ended.exit_code, ended.stderr) == (0, b"")
+        assert "clang" in compiler or cache.counters()["uncacheable.depfile-unreadable"]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from hpcc.cache.base.api import RunReport
 from hpcc.cache.base.files import Signature, signature_of
 from hpcc.cache.base.outputs import read_output
 from hpcc.cache.base.path_stability import Place
@@ -14,6 +15,7 @@ from hpcc.cache.content.key import ContentKey
 from hpcc.cache.inputs.embedded_files import read_listing
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.results.inflight import Flight
+from hpcc.cache.results.scratch import DiskSpace, without_complaints
 from hpcc.compilers.invocation.dependencies import Way
 from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
 from hpcc.core.reasons.uncacheable import UncacheableReason
@@ -40,6 +42,7 @@ class Pending:
     key: bytes
     private: str
     content: ContentKey | None = None
+    room: DiskSpace = DiskSpace.ENOUGH
     is_compiled: bool = False  # the compiler ended with status 0
     files: tuple[bytes, ...] = ()  # absolute paths of what it read, once they are known
 
@@ -50,6 +53,14 @@ def signature_or_none(path: bytes) -> Signature | None:
         return signature_of(os.stat(path))
     except OSError:
         return None
+
+
+def checked_report(pending: Pending, report: RunReport) -> tuple[RunReport, bytes]:
+    """Return a report without messages about private files, and what the user has not seen yet."""
+    if pending.room is not DiskSpace.LITTLE:
+        return report, b""
+    stderr = without_complaints(report.stderr, (pending.private_depfile, pending.listing))
+    return report._replace(stderr=stderr), stderr
 
 
 def names_listed(pending: Pending, named: Iterable[bytes] = ()) -> tuple[bytes, ...]:
@@ -63,7 +74,8 @@ def names_listed(pending: Pending, named: Iterable[bytes] = ()) -> tuple[bytes, 
     if pending.listing is None:
         return ()
     data = read_output(pending.listing, started_ns=pending.started_ns, limit=MAX_DEPFILE_BYTES)
-    if data is None:
+    # On a full disk GNU as only warns, and writes the first blocks.
+    if data is None or not data.endswith(b"\n") or data.endswith(b"\\\n"):
         raise UncacheableError(UncacheableReason.DEPFILE_UNREADABLE)
     return read_listing(pending.prepared, data, named)
 

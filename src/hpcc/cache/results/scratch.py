@@ -8,9 +8,43 @@ makes the next files of a build more expensive, including those of the store.
 from __future__ import annotations
 
 import contextlib
+import enum
 import itertools
 import os
 import threading
+from collections.abc import Iterable
+from typing import Final
+
+# A dependency file is a few kilobytes; one of a thousand headers has 100 KB. `-j100` needs 10 MB.
+_FULL_BYTES: Final = 16 << 20
+_FULL_FILES: Final = 200
+# Others may use up this much during a compile.
+_LITTLE_BYTES: Final = 512 << 20
+
+
+class DiskSpace(enum.Enum):
+    """How much a compiler can write into private files.
+
+    NONE: no compiler gets such a path, because it would complain to the user or fail. LITTLE: the
+    space may end during the compile, so its messages are checked before the user sees them.
+    """
+
+    NONE = "none"
+    LITTLE = "little"
+    ENOUGH = "enough"
+
+
+def without_complaints(stderr: bytes, paths: Iterable[bytes | None]) -> bytes:
+    """Return a compiler's messages without those about private files.
+
+    GNU as writes `a.s: Assembler messages:` before its first message.
+    """
+    ours = [path for path in paths if path is not None and path in stderr]
+    if not ours:
+        return stderr
+    kept = [line for line in stderr.splitlines(keepends=True) if not any(p in line for p in ours)]
+    is_alone = len(kept) == 1 and kept[0].rstrip().endswith(b": Assembler messages:")
+    return b"" if is_alone else b"".join(kept)
 
 
 class ScratchPaths:
@@ -24,6 +58,18 @@ class ScratchPaths:
         self._lent: set[bytes] = set()
         os.makedirs(directory, mode=0o700, exist_ok=True)
         self._remove_left_overs()
+
+    def room(self) -> DiskSpace:
+        """Return how much room there is for private files now."""
+        try:
+            found = os.statvfs(self._directory)
+        except OSError:
+            return DiskSpace.NONE
+        free = found.f_bavail * found.f_frsize
+        has_files = not found.f_files or found.f_favail >= _FULL_FILES  # btrfs counts no files
+        if free < _FULL_BYTES or not has_files:
+            return DiskSpace.NONE
+        return DiskSpace.LITTLE if free < _LITTLE_BYTES else DiskSpace.ENOUGH
 
     def take(self) -> bytes:
         """Return the path of a file that is empty or absent."""
