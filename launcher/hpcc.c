@@ -71,6 +71,7 @@ static const char *const ENV_NAMES[] = {
     "WATCHOS_DEPLOYMENT_TARGET", "DRIVERKIT_DEPLOYMENT_TARGET", "XROS_DEPLOYMENT_TARGET",
     "XCC_", "NCC_", "COLLECT_AS_OPTIONS", "OFFLOAD_TARGET_", "CXX_MODULE_MAPPER", "GNUTARGET",
     "G++_ROOT", "BINUTILS_ROOT", "LPATH",
+    "REALGCC", /* musl's musl-gcc, a script */
     /* clang-cl; Microsoft's documentation of cl, LLVM's MSVCPaths.cpp */
     "CL", "_CL_", "INCLUDE", "EXTERNAL_INCLUDE", "LIB", "LIBPATH", "VSLANG", "VS_UNICODE_OUTPUT",
     "VCToolsInstallDir", "VCToolsVersion", "VCINSTALLDIR", "WindowsSdkDir", "WindowsSDKVersion",

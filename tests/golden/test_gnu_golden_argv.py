@@ -11,6 +11,7 @@ from hpcc.compilers.spec.table import Bypass
 
 _COMPILES = [
     # program, argv, language, source, output, dep mode, depfile
+    ("gcc", "-c a.c -specs x", "c", "a.c", "a.o", "none", None),
     ("gcc", "-c a.s", "assembler", "a.s", "a.o", "none", None),
     ("gcc", "-MD -MF a.d -c a.s", "assembler", "a.s", "a.o", "none", None),
     ("gcc", "-x assembler -c a.S", "assembler", "a.S", "a.o", "none", None),
@@ -176,7 +177,6 @@ _BYPASSES = [
     ("gcc", "-c a.c -fdump-tree-all", "dump"),
     ("gcc", "-c a.c -da", "dump"),
     ("gcc", "-c a.c -fmodules-ts", "modules"),
-    ("gcc", "-c a.c -specs x", "specs"),
     ("clang", "-c a.c -F x", "framework"),
     ("clang", "-c a.c -iframework x", "framework"),
     ("clang", "-c a.c -ivfsoverlay x", "vfs-overlay"),

@@ -12,6 +12,7 @@ from hpcc_testkit.trust import (
     inputs,
     outputs,
     places,
+    scripts,
     search,
     world,
 )
@@ -26,6 +27,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     *driver.scenarios(),
     *forms.scenarios(),
     *places.scenarios(),
+    *scripts.scenarios(),
     *world.scenarios(),
 )
 assert len({s.name for s in SCENARIOS}) == len(SCENARIOS), "two scenarios of one name"

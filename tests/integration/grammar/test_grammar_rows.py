@@ -43,6 +43,8 @@ _VALUES = {
     "-B": "inc",
     "--embed-dir=": "inc",
     "-specs=": "/dev/null",
+    "-specs": "/dev/null",
+    "--specs": "/dev/null",
     "--specs=": "/dev/null",
     "-include": "h.h",
     "-imacros": "h.h",

@@ -25,6 +25,7 @@ from hpcc.compilers.gnu.driver_files import program_directories
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.spec.drivers import (
+    OTHER_CACHES,
     ROOT_ENV,
     TARGET,
     DriverAnswers,
@@ -36,9 +37,6 @@ from hpcc.core.memo import BoundedMemo
 from hpcc.core.reasons.bypass import BypassReason
 
 _ELF: Final = b"\x7fELF"
-_WRAPPERS: Final = frozenset(
-    {b"ccache", b"sccache", b"distcc", b"icecc", b"buildcache", b"fastbuild", b"hpcc", b"recc"}
-)
 _MAX_DRIVER_FILE_BYTES: Final = 1 << 20
 # What changes the programs a driver finds.
 _IDENTITY_ENV: Final = (
@@ -364,7 +362,7 @@ class _CompilerProbe:
 
 def _refuse(compiler: bytes, real: bytes) -> Bypass | None:
     names = {compiler.rpartition(b"/")[2], real.rpartition(b"/")[2]}
-    if names & _WRAPPERS:
+    if names & OTHER_CACHES:
         return Bypass(BypassReason.WRAPPER)
     try:
         with open(real, "rb") as file:

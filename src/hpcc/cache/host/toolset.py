@@ -14,12 +14,12 @@ from typing import Final
 
 from hpcc.cache.base.tools import ask
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
-from hpcc.compilers.gnu.specs import is_tame
+from hpcc.compilers.gnu.specs import BESIDE_GCC, is_tame
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
-_SPECS_FLAGS: Final = ("-specs=", "--specs=")
+_SPECS_FLAGS: Final = ("-specs=", "--specs=", "-specs", "--specs")
 # What a driver may run for -c and -S.
 _PROGRAMS: Final = (b"cc1", b"cc1plus", b"cc1obj", b"cc1objplus", b"as", b"objcopy", b"collect2")
 _OWN_HEADERS: Final = re.compile(rb"/clang/[0-9.]+/include/?$")
@@ -182,8 +182,11 @@ def _specs(
     for name in read:
         yield name
         with open(absolute(cwd, name), "rb") as file:
-            if not is_tame(file.read(_MAX_SPECS_BYTES)):
-                raise UncacheableError(UncacheableReason.SPECS)
+            text = file.read(_MAX_SPECS_BYTES)
+        if not is_tame(text):
+            raise UncacheableError(UncacheableReason.SPECS)
+        if BESIDE_GCC in text:
+            yield from (posixpath.join(d, b"include") for d in lists.get(b"libraries", ()))
 
 
 def _libraries(path: bytes, env: Mapping[bytes, bytes]) -> Iterator[bytes]:

@@ -43,6 +43,7 @@ from hpcc.cache.base.uncacheable import absolute
 from hpcc.cache.host.identity import Compilers, Identity
 from hpcc.cache.host.native_flags import NativeFlags
 from hpcc.cache.host.recorded_switches import Recorders
+from hpcc.cache.host.scripts import executed_by
 from hpcc.cache.host.terminal import Terminals
 from hpcc.cache.key.environment import environment_key, refusal_of
 from hpcc.cache.key.share import MarkerStatus, Share, Sharing
@@ -147,6 +148,9 @@ class Classifier:
         May run the compiler to ask for its version, programs and flags. Returns a `Bypass` for a
         request that the cache does not handle.
         """
+        executed = executed_by(request)
+        is_script = executed is not None
+        request = executed or request
         family = family_of(request.compiler, request.argv[1:])
         invocation = self._invocation(request, family)
         if isinstance(invocation, Bypass):
@@ -185,6 +189,7 @@ class Classifier:
         key = _key(request, invocation, identity, rest, marker_status.share)
         # Response files are read for each request, and a rejected marker cannot be fully pinned.
         is_plain = invocation.arguments == request.argv[1:] and not marker_status.search.refusal
+        is_plain = is_plain and not is_script  # a script is read for each request, too
         prepared = Prepared(
             request, invocation, family, identity, colour, key, written, marker_status, is_plain,
             looked_for, is_recorded, rest,

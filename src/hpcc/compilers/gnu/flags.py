@@ -99,7 +99,7 @@ _SEARCH_PATH: Final = [
     # Reads device-specs/specs-NAME (gcc/config/avr, driver-avr.cc).
     *rows(JOINED, Effect.TOOLS, MANUAL + "AVR Options", "-mmcu="),
     *gcc_rows(JOINED, Effect.TOOLS, "Overall Options", "-specs=", "--specs="),
-    *refuse(SEPARATE, BypassReason.SPECS, _OVERALL, "-specs", "--specs"),
+    *gcc_rows(SEPARATE, Effect.TOOLS, "common.opt specs: Separate Alias", "-specs", "--specs"),
     *refuse(ALONE, BypassReason.SPLIT_INCLUDE, _DIRECTORY + ", -I-", "-I-"),
     *refuse(
         EITHER, BypassReason.FRAMEWORK, MANUAL + "Darwin Options; " + CLANG, "-F", "-iframework"

@@ -25,6 +25,9 @@ _OF_THE_LINK: Final = re.compile(
     rb"(?:link|lib|libgcc|startfile|endfile|link_command|link_libgcc|link_gcc_c_sequence|linker"
     rb"|link_ssp)|(?:nano|nosys|rdimon)_\w+"
 )
+# GCC looks for this directory beside its own files.
+BESIDE_GCC: Final = b" include%s"
+_REPLACED: Final = frozenset({b"cc1", b"cc1plus"})
 _OF_THE_COMPILE: Final = frozenset(
     b"self_spec cc1 cc1plus cc1_options cpp cpp_options cpp_unique_options".split()
 )
@@ -58,15 +61,19 @@ def _is_tame_section(name: bytes, body: bytes, old: bytes | None) -> bool:
     if _OF_THE_LINK.fullmatch(name):
         return True
     if name not in _OF_THE_COMPILE:
-        return False
+        # musl's specs define names of no meaning, without a text.
+        return not body and name.startswith(b"esp_")
     # A section that replaces the driver's default text makes it another compiler.
     if body.startswith(b"+"):
         body = body[1:]
     elif old is not None and body.count(b"%(" + old + b")") == 1:
         body = body.replace(b"%(" + old + b")", b" ")
+    elif name in _REPLACED and body.startswith(b"%(cc1_cpu)"):
+        # musl: its other default text is for -pg. `include%s` is a directory beside GCC's files.
+        body = body.removeprefix(b"%(cc1_cpu)")
     else:
         return False
-    plain = _CONDITION.sub(b" ", body)
+    plain = _CONDITION.sub(b" ", (body + b" ").replace(BESIDE_GCC + b" ", b" include "))
     parts = GNU_FLAGS.parse(plain.split())
     if any(c in plain for c in b"%:;{|&") or b"native" in plain or isinstance(parts, Bypass):
         return False

@@ -41,6 +41,10 @@ INCLUDE_ENV: Final = (
     b"OBJC_INCLUDE_PATH",
     b"OBJCPLUS_INCLUDE_PATH",
 )
+# Programs that run a compiler for their own purposes.
+OTHER_CACHES: Final = frozenset(
+    {b"ccache", b"sccache", b"distcc", b"icecc", b"buildcache", b"fastbuild", b"hpcc", b"recc"}
+)
 # GCC puts these in place of its installation's prefix, in search paths of programs and headers
 # (libiberty's prefix.c, `get_key_value`). Environment modules set GCC_ROOT.
 ROOT_ENV: Final = (b"GCC_ROOT", b"G++_ROOT", b"BINUTILS_ROOT")

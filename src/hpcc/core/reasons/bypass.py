@@ -23,7 +23,7 @@ class BypassReason(Reason, prefix="bypass"):
     ANALYSIS = "analysis", "the result is more than an object: `/analyze` (cl)", _LEAVE_OUT
     ASSEMBLER_FLAG = (
         "assembler-flag", "an option behind `-Wa,` or `-Xassembler` that may name a file",
-        _LEAVE_OUT)
+        _LEAVE_OUT, "`-Wa,-adhlns=FILE` writes a listing, which hpcc does not keep.")
     CANCELLED = (
         "cancelled", "the compile was interrupted", "Nothing to do: the next compile is cached.")
     COMPILATION_DATABASE = (
@@ -186,9 +186,6 @@ class BypassReason(Reason, prefix="bypass"):
     SIDE_OUTPUT = (
         "side-output", "further files under names that are not known for certain", _LEAVE_OUT)
     SPECIAL_OUTPUT = "special-output", "the output is a device or a pipe", _NAME_OUTPUT
-    SPECS = (
-        "specs", "`-specs FILE` in two words, which versions of GCC read differently",
-        "Write `-specs=FILE`, which is cached.")
     SPLIT_DWARF = (
         "split-dwarf", "`-gsplit-dwarf` with a name that is not known for certain",
         "Name the object with `-o`.")
@@ -228,6 +225,8 @@ class BypassReason(Reason, prefix="bypass"):
         "wrapper", "the compiler is another cache or a wrapper", "Call the compiler itself.",
         "hpcc does not know what it runs.")
     WRAPPER_SCRIPT = (
-        "wrapper-script", "the compiler is a script", "Call the compiler itself.",
-        "hpcc does not know what it runs.")
+        "wrapper-script", "the compiler is a script that does more than execute a compiler",
+        "Call the compiler itself.",
+        "Scripts such as `c99-gcc` and `musl-gcc` are cached: "
+        "one line `exec PROGRAM … \"$@\" …` with plain words.")
     # fmt: on
