@@ -136,6 +136,59 @@ def _code_models() -> Iterator[Scenario]:
         )
 
 
+# The command of lib/string.c in a `tinyconfig` of Linux 6.12, without some warnings.
+_KBUILD_C: Final = (
+    "-Wp,-MMD,lib/.string.o.d -nostdinc -I./arch/x86/include -I./arch/x86/include/generated"
+    " -I./include -I./include/uapi -include ./include/linux/kconfig.h"
+    " -include ./include/linux/compiler_types.h -D__KERNEL__ -fmacro-prefix-map=./= -std=gnu11"
+    " -fshort-wchar -funsigned-char -fno-common -fno-PIE -fno-strict-aliasing -mno-sse -mno-mmx"
+    " -mno-sse2 -mno-3dnow -mno-avx -fcf-protection=none -m32 -msoft-float -mregparm=3"
+    " -freg-struct-return -fno-pic -mpreferred-stack-boundary=2 -march=i686"
+    " -Wa,-mtune=generic32 -ffreestanding -fno-asynchronous-unwind-tables"
+    " -fno-delete-null-pointer-checks -Os -fno-allow-store-data-races -fno-stack-protector"
+    " -fomit-frame-pointer -ftrivial-auto-var-init=zero -fno-stack-clash-protection"
+    " -falign-functions=4 -fno-strict-overflow -fno-stack-check -fconserve-stack -Wall -Wundef"
+    " -Werror=date-time -Wframe-larger-than=1024 -DKBUILD_MODFILE='\"lib/string\"'"
+    " -D__KBUILD_MODNAME=kmod_string -c -o lib/string.o"
+)
+_KBUILD_S: Final = (
+    "-Wp,-MMD,lib/.low.o.d -nostdinc -I./include -include ./include/linux/kconfig.h -D__KERNEL__"
+    " -D__ASSEMBLY__ -fno-PIE -m32 -Wa,-gdwarf-5 -c -o lib/low.o lib/low.S"
+)
+
+
+def _kbuild() -> Iterator[Scenario]:
+    """Yield compiles as Linux' Kbuild makes them, with what it exports."""
+    config = "#define CONFIG_A 1\n"
+    files = (
+        write("include/linux/kconfig.h", "#include <generated/autoconf.h>\n"),
+        write("include/generated/autoconf.h", config),
+        write("include/linux/compiler_types.h", "#define __must_check\n"),
+        write("lib/string.c", "#include <linux/string.h>\nint len(void) { return CONFIG_A; }\n"),
+        write("include/linux/string.h", "int len(void);\n"),
+        write("lib/low.S", ".globl low\nlow: .long CONFIG_A\n"),
+        mkdir("arch/x86/include/generated", "include/uapi"),
+    )
+    for cc in ("gcc", "gcc-14"):
+        for name, command in (
+            ("c", f"{cc} {_KBUILD_C} lib/string.c"),
+            ("assembler", f"{cc} {_KBUILD_S}"),
+        ):
+            yield Scenario(
+                name=f"kbuild-{name}-{cc}",
+                steps=(
+                    step(command, "miss", *files, env=KBUILD),
+                    step(command, "hit", env=KBUILD),
+                    step(command, "nohit", write("include/generated/autoconf.h",
+                                                 config.replace("1", "2")), env=KBUILD),
+                    step(command, "hit", write("include/generated/autoconf.h", config),
+                         env={**KBUILD, "CC_FLAGS_FTRACE": "-pg"}),
+                    step(command, "nohit", write("arch/x86/include/generated/autoconf.h", ""),
+                         write("include/linux/kconfig.h", "#define CONFIG_A 4\n"), env=KBUILD),
+                ),
+            )  # fmt: skip
+
+
 _ALL: Final = ("gcc", "gcc-14", "clang", "clang-19")
 
 
@@ -298,5 +351,6 @@ def scenarios() -> Iterator[Scenario]:
     yield from _variables()
     yield from _search_variables()
     yield from _code_models()
+    yield from _kbuild()
     yield from _plain_assembler()
     yield from _preprocessed()

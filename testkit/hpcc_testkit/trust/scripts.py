@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 from hpcc_testkit.trust.steps import Edit, Scenario, delete, link, step, write
+
+
+def _script(text: str) -> Edit:
+    """Write the script `my-gcc`, by another process.
+
+    A thread that starts a program meanwhile would inherit a descriptor of this process, and the
+    script could not be executed (ETXTBSY).
+    """
+
+    def edit(root: Path) -> None:
+        command = ["sh", "-c", 'cat > "$0" && chmod 755 "$0"', str(root / "my-gcc")]
+        subprocess.run(command, input=text.encode(), check=True)
+
+    return edit
 
 
 def _scripts() -> Iterator[Scenario]:
@@ -41,21 +57,18 @@ def _scripts() -> Iterator[Scenario]:
         ),
     )
 
-    def script(text: str, name: str = "my-gcc") -> Edit:
-        return write(name, text, 0o755)
-
     command = "./my-gcc -c main.c -o main.o"
     yield Scenario(
         name="script-is-edited",
         steps=(
-            step(command, "miss", source, script('#!/bin/sh\n# mine\nexec gcc -DV=1 "$@"\n')),
+            step(command, "miss", source, _script('#!/bin/sh\n# mine\nexec gcc -DV=1 "$@"\n')),
             step(command, "hit"),
-            step(command, "nohit", script('#!/bin/sh\nexec gcc "$@" -DV=2\n')),
-            step(command, "hit", script('#! /bin/sh\n\n  exec gcc -DV=1 "$@"\n')),
-            step(command, "nohit", script('#!/bin/sh\nexec gcc-14 -DV=1 "$@"\n')),
-            step(command, "nohit", script('#!/bin/sh\nexec clang -DV=1 "$@"\n')),
-            step(command, "bypass", script('#!/bin/sh\nexec gcc -DV=$X "$@"\n'), env={"X": "5"}),
-            step(command, "bypass", script('#!/bin/sh\nexec gcc -DV=$X "$@"\n'), env={"X": "6"}),
+            step(command, "nohit", _script('#!/bin/sh\nexec gcc "$@" -DV=2\n')),
+            step(command, "hit", _script('#! /bin/sh\n\n  exec gcc -DV=1 "$@"\n')),
+            step(command, "nohit", _script('#!/bin/sh\nexec gcc-14 -DV=1 "$@"\n')),
+            step(command, "nohit", _script('#!/bin/sh\nexec clang -DV=1 "$@"\n')),
+            step(command, "bypass", _script('#!/bin/sh\nexec gcc -DV=$X "$@"\n'), env={"X": "5"}),
+            step(command, "bypass", _script('#!/bin/sh\nexec gcc -DV=$X "$@"\n'), env={"X": "6"}),
         ),
     )
     yield Scenario(
@@ -65,7 +78,7 @@ def _scripts() -> Iterator[Scenario]:
                 command,
                 "miss",
                 source,
-                script('#!/bin/sh\nexec gcc -DV=1 "$@"\n'),
+                _script('#!/bin/sh\nexec gcc -DV=1 "$@"\n'),
                 link("/usr/bin/gcc-12", "bin/gcc"),
                 link("/usr/bin/gcc-14", "bin2/gcc"),
                 env={"PATH": "%ROOT%/bin:/usr/bin:/bin"},
@@ -97,7 +110,7 @@ def _scripts() -> Iterator[Scenario]:
             name=f"script-that-does-more-{number}",
             steps=(
                 step(command, "nohit", source, write("flags", "-DV=1\n"),
-                     script(f"#!/bin/sh\n{text}\n")),
+                     _script(f"#!/bin/sh\n{text}\n")),
                 step(command, "nohit", write("flags", "-DV=2\n"), env={"FLAGS": "-DV=3"}),
             ),
         )  # fmt: skip

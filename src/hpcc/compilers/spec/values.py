@@ -13,7 +13,7 @@ from hpcc.core.reasons.bypass import BypassReason
 # -I).
 _HARMLESS_ASSEMBLER: Final = re.compile(
     rb"--(?:no)?execstack|--fatal-warnings|--no-warn|--warn|-W|--compress-debug-sections(?:=\w+)?"
-    rb"|--gdwarf-[2-5]|--gdwarf|--g(?:en-)?debug|-g|-mrelax-relocations=\w+|--generate-missing-build-notes=\w+"
+    rb"|--?gdwarf-[2-5]|--gdwarf|--g(?:en-)?debug|-g|-mrelax-relocations=\w+|--generate-missing-build-notes=\w+"
     rb"|-m(?:arch|cpu|tune|fpu)=[\w+.-]+|--(?:32|64|x32)|--no(?:warn|pad-sections)"
     rb"|--elf-stt-common=\w+|-mbranches-within-32B-boundaries|--divide"
 )

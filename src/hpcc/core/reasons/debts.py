@@ -130,6 +130,18 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
         "none seen: Kbuild's variables are not refused",
         "refused by exact name", "nothing: such a variable edits the command line",
     )),
+    (BypassReason.WRAPPER_SCRIPT, Debt(
+        "none seen: `c99-gcc` and `musl-gcc` are cached",
+        "a plain `exec` is replaced by its command", "further forms of scripts",
+    )),
+    (BypassReason.NO_PREPROCESSING, Debt(
+        "none seen: `.i`, `.ii` and `.s` are cached",
+        "only flags for the preprocessor are refused", "ask what each compiler does with them",
+    )),
+    (BypassReason.VERBOSE_ASM, Debt(
+        "3 of 500 commands of a Linux kernel", "refused by flag",
+        "nothing: GCC names heuristics that depend on the memory limit",
+    )),
     (UncacheableReason.TWIN_HEADERS, Debt(
         "54 of 593 commands at the first count, 10 of them real twins",
         "both files and their relation are inputs", "cl; GCC on a farm, whose times are others",
