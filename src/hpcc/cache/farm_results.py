@@ -9,6 +9,7 @@ from typing import Final
 from hpcc.cache.base.api import Done
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.uncacheable import absolute
+from hpcc.cache.inputs.twins import names_a_place
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.client import BadResultError, FarmCompile, OutputNotOursError
 from hpcc.cache.remote.depfiles import Depfiles
@@ -60,6 +61,8 @@ class FarmResults:
             raise BadResultError from error
         if job.root.is_found and (name := _guest_name(result, plan)):
             raise NotPortableError(FallbackReason.NAMES_IN_OUTPUT, name)
+        if names_a_place(result.object_data):
+            raise NotPortableError(FallbackReason.OPENMP_TARGET)
         if not self._hits.put_new(job.prepared, result):
             raise OutputNotOursError("an output file is one hpcc does not replace")
         if plan.may_keep(compiled.started_ns):

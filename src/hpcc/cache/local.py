@@ -48,6 +48,7 @@ from hpcc.cache.inputs.embedded_files import (
 from hpcc.cache.inputs.flag_inputs import with_files_of_flags
 from hpcc.cache.inputs.named_directories import directories_before
 from hpcc.cache.inputs.own_text import own_closure
+from hpcc.cache.inputs.twins import with_places
 from hpcc.cache.inputs.where import find_culprit
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.key.share import Sharing
@@ -260,7 +261,7 @@ class LocalCache:
         data = read_output(prepared.output, started_ns=started, limit=self._max_output_bytes)
         if data is None:
             raise UncacheableError(UncacheableReason.OUTPUT_UNREADABLE)
-        closure = self._closure(pending, files)
+        closure = with_places(self._closure(pending, files), data)
         if not prepared.dates_are_pinned and mentions_clock(data, started, time.time_ns()):
             raise UncacheableError(UncacheableReason.DATE_TIME)
         side = read_side_outputs(pending, self._max_output_bytes)

@@ -19,17 +19,24 @@ _SECOND_NS: Final = 1_000_000_000
 
 
 class Twins(NamedTuple):
-    """Paths of one content. Those in one of `groups` are one file under `rule`, others are not."""
+    """Paths of one content. Those in one of `groups` are one file under `rule`, others are not.
+
+    Under `TwinRule.PLACE` each group is a path alone, behind the text of its device and inode.
+    """
 
     rule: TwinRule
     groups: tuple[tuple[bytes, ...], ...]
 
     @property
     def paths(self) -> tuple[bytes, ...]:
-        return tuple(path for group in self.groups for path in group)
+        start = 1 if self.rule is TwinRule.PLACE else 0
+        return tuple(path for group in self.groups for path in group[start:])
 
     def renamed(self, rename: Callable[[bytes], bytes]) -> Twins:
         """Return the same relation of other paths."""
+        if self.rule is TwinRule.PLACE:
+            places = ((place, rename(path)) for place, path in self.groups)
+            return Twins(self.rule, tuple(sorted(places, key=lambda group: group[1])))
         groups = (tuple(sorted(map(rename, group))) for group in self.groups)
         return Twins(self.rule, tuple(sorted(groups)))
 
@@ -47,10 +54,16 @@ def look_at_twins(rule: TwinRule, paths: Iterable[bytes]) -> Twins:
     Raises:
         OSError: one of them is missing.
     """
+    if rule is TwinRule.PLACE:
+        return Twins(rule, tuple((_place(os.stat(path)), path) for path in sorted(paths)))
     groups: dict[tuple[int, ...], list[bytes]] = {}
     for path in sorted(paths):
         groups.setdefault(_identity(rule, os.stat(path)), []).append(path)
     return Twins(rule, tuple(sorted(map(tuple, groups.values()))))
+
+
+def _place(status: os.stat_result) -> bytes:
+    return b"%x_%x" % (status.st_dev, status.st_ino)
 
 
 def _identity(rule: TwinRule, status: os.stat_result) -> tuple[int, ...]:

@@ -7,14 +7,22 @@ edit of it would go unnoticed.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.twins import Twins, look_at_twins
 from hpcc.cache.base.uncacheable import UncacheableError
+from hpcc.cache.inputs.closure_types import Closure
 from hpcc.compilers.scan.twins import TwinRule
 from hpcc.core.reasons.uncacheable import UncacheableReason
+
+_REGION: Final = b"__omp_offloading_"
+_PLACE: Final = re.compile(re.escape(_REGION) + rb"([0-9a-f]+_[0-9a-f]+)_")
+# Of a static variable for targets; it holds the inode only.
+_REFERENCE: Final = b"_decl_tgt_ref_ptr"
 
 
 class FoundTwins(NamedTuple):
@@ -76,3 +84,33 @@ def _are_one(paths: Iterable[bytes]) -> bool:
     """Tell whether these are names of one file that no link can lead elsewhere."""
     real = {os.path.realpath(path) for path in paths}
     return len(real) == 1 and all(os.path.normpath(path) in real for path in paths)
+
+
+def names_a_place(data: bytes) -> bool:
+    """Tell whether an object holds the device and inode of a source, as Clang's OpenMP makes it.
+
+    The name of a target region is made of them (clang, CGOpenMPRuntime.cpp), so that equal regions
+    of two files do not clash.
+    """
+    return _REGION in data or _REFERENCE in data
+
+
+def with_places(closure: Closure, data: bytes) -> Closure:
+    """Make device and inode of the sources an input if the object `data` holds them.
+
+    Raises:
+        UncacheableError: it holds those of a file that is not among the inputs.
+    """
+    if not names_a_place(data):
+        return closure
+    wanted = {match[1] for match in _PLACE.finditer(data)}
+    try:
+        every = look_at_twins(TwinRule.PLACE, (path for path, _ in closure.files))
+        if _REFERENCE not in data:  # else any of them
+            paths = [path for place, path in every.groups if place in wanted]
+            every = look_at_twins(TwinRule.PLACE, paths)
+    except OSError as error:
+        raise UncacheableError(UncacheableReason.INPUT_VANISHED) from error
+    if not wanted <= {place for place, _ in every.groups}:
+        raise UncacheableError(UncacheableReason.OPENMP_TARGET)
+    return replace(closure, twins=(*closure.twins, every))

@@ -103,7 +103,7 @@ _SHARED: Final[Mapping[type[Reason], Mapping[str, Debt]]] = {
         " output-unreadable search-path side-output-missing toolset": _FAULT,
         "long-diagnostics too-many-files too-many-names": _LIMIT,
         "input-vanished modified-during-compile": _CHANGE,
-        "date-time timestamp pragma-dependency process-path special-input both-streams": _PROVED,
+        "date-time timestamp openmp-target pragma-dependency process-path special-input both-streams": _PROVED,
         "output-not-ours odd-directory odd-input directory-link program-prefix": _PLACE,
     },
     FallbackReason: {
@@ -152,7 +152,7 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
     )),
     (UncacheableReason.DATE_TIME, Debt(
         "15 of 593 commands at the first count", "the text is read, then the compiler is asked",
-        "nothing where the clock is in the object",
+        "nothing where the clock is read",
     )),
     (UncacheableReason.PCH, Debt(
         "none seen", "refused where a `.gch` lies beside a header", "key it as an input"

@@ -89,6 +89,9 @@ class FallbackReason(Reason, prefix="fallback"):
         "Use an image that has it, or call a compiler that the image has.",
         "This is asked for clang-cl.")
     NOT_UTF_8 = "not-utf-8", "an argument or a name is not UTF-8", "Rename the file."
+    OPENMP_TARGET = (
+        "openmp-target", "the object names device and inode of its source", _LOCAL,
+        "Clang makes names of OpenMP target regions of them. Those of a guest may occur twice.")
     OUTPUT_NOT_OURS = (
         "output-not-ours", "an output file is one that hpcc does not replace", "Remove the file.")
     OUTSIDE_ROOT = "outside-root", "a file outside the project is named or read", _INSIDE

@@ -63,6 +63,10 @@ class UncacheableReason(Reason, prefix="uncacheable"):
     ODD_INPUT = (
         "odd-input", "a flag led to something that is not an ordinary file",
         "Name an ordinary file.", "A device or pipe was read.")
+    OPENMP_TARGET = (
+        "openmp-target", "the object names device and inode of a file that hpcc does not track",
+        "Leave out the `#line` directive, or compile without `-fopenmp`.",
+        "Clang makes names of OpenMP target regions of them. Those of an input are tracked.")
     OUTPUT_NOT_OURS = (
         "output-not-ours",
         "a hit could not be written: the output has a second link or another owner",
