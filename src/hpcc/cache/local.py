@@ -319,8 +319,8 @@ class LocalCache:
                 twin_rule=family.twin_rule,
                 doubts=family.doubts(invocation),
                 resolvable=family.resolvable(prepared.identity.major),
-                look_again=lambda doubts: look_again(
-                    prepared, doubts, search, lambda: False, has_listing=has_listing
+                look_again=lambda doubts, paths: look_again(
+                    prepared, doubts, search, lambda: False, has_listing=has_listing, paths=paths
                 ),
             ),
         )

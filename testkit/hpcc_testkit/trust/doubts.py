@@ -227,8 +227,104 @@ def _twins(cc: str) -> Iterator[Scenario]:
     )  # fmt: skip
 
 
+def _clocks(cc: str) -> Iterator[Scenario]:
+    """A clock is mentioned and not read; then it is read."""
+    command = _c(cc, "")
+    declared = "extern const char v[];\n"
+    use = declared + "const char v[] = VERSION;\n"
+    for name, text in {
+        "unused": "#define VERSION __DATE__ __TIME__\n",
+        "unused-timestamp": "#define VERSION __TIMESTAMP__\n",
+        "in-a-branch": "#if 0\nconst char *w = __TIME__;\n#endif\n#define VERSION __DATE__\n",
+        "asked": "#ifdef __DATE__\n#define VERSION __TIME__\n#endif\n",
+        "in-a-string": 'const char *w = "__DATE__";\n#define VERSION __TIME__\n',
+        # zlib, CPython, git
+        "pieces": "enum { TIME, DATE };\n#define AT 49\n#define VERSION __DATE__\n",
+    }.items():
+        header = write("src/version.h", text)
+        unused = write("src/main.c", '#include "version.h"\nint value = 1;\n')
+        used = write("src/main.c", '#include "version.h"\n' + use)
+        yield Scenario(
+            name=f"clock-{name}-{cc}",
+            steps=(
+                step(command, "miss", header, unused),
+                step(command, "hit"),
+                step(command, "nohit", used),
+                step(command, "nohit"),
+                step(command, "hit", unused),
+                step(command, "hit", set_times("src/version.h", 10**9)),
+            ),
+            mask=_nothing,
+        )
+    redefined = (
+        "-Wno-builtin-macro-redefined '-D__DATE__=\"redacted\"' '-D__TIME__=\"redacted\"' "
+        "'-D__TIMESTAMP__=\"redacted\"'"
+    )
+    command = _c(cc, redefined)
+    text = declared + "const char v[] = __DATE__ __TIME__ __TIMESTAMP__;\n"
+    yield Scenario(
+        name=f"clock-redefined-{cc}",
+        steps=(
+            step(command, "miss", write("src/main.c", text)),
+            step(command, "hit"),
+            step(command.replace("redacted", "other"), "miss"),
+            step(command, "hit"),
+        ),
+    )
+    command = _c(cc, "-Wno-builtin-macro-redefined '-D__DATE__=\"redacted\"'")
+    yield Scenario(
+        name=f"clock-partly-redefined-{cc}",
+        steps=(step(command, "nohit", write("src/main.c", text)), step(command, "nohit")),
+        mask=_nothing,
+    )
+    command = _c(cc, "-Wno-builtin-macro-redefined -U__DATE__")
+    text = declared + "#ifdef __DATE__\nconst char v[] = __DATE__;\n#endif\n"
+    yield Scenario(
+        name=f"clock-undefined-{cc}",
+        steps=(
+            step(command, "miss", write("src/main.c", text)),
+            step(command, "hit"),
+            step(_c(cc, ""), "nohit"),
+        ),
+        mask=_nothing,
+    )
+    # git's blame.c: a string in the form of a time, beside a piece of a clock's name. Its hour does
+    # not exist, so that it never is the time of this test.
+    text = declared + 'enum { TIME };\nconst char v[] = "Thu Oct 19 24:00:04 2006";\n'
+    yield Scenario(
+        name=f"clock-like-a-string-{cc}",
+        steps=(
+            step(_c(cc, ""), "miss", write("src/main.c", text)),
+            step(_c(cc, ""), "hit"),
+            step(_c(cc, ""), "nohit", write("src/main.c", text.replace(":04", ":05"))),
+        ),
+    )
+    stamp, seconds = "Thu Oct 19 16:00:04 2006", 1161273604
+    # A file is included by the name of a date.
+    text = "#define NAME __TIMESTAMP__\n#include NAME\n"
+    yield Scenario(
+        name=f"clock-that-names-a-header-{cc}",
+        steps=(
+            step(
+                _c(cc, ""), "nohit", write("src/main.c", text),
+                set_times("src/main.c", seconds), write(f"src/{stamp}", "int a;\n"),
+                write("src/Thu Oct 19 16:00:05 2006", "int b;\n"), env={"TZ": "UTC"},
+            ),
+            step(_c(cc, ""), "nohit", env={"TZ": "UTC"}),
+            step(_c(cc, ""), "nohit", set_times("src/main.c", seconds + 1), env={"TZ": "UTC"}),
+        ),
+    )  # fmt: skip
+
+
+def _nothing(data: bytes) -> bytes:
+    """Mask everything: objects with a clock differ between two compiles."""
+    del data
+    return b""
+
+
 def scenarios() -> Iterator[Scenario]:
     """Yield every scenario of this family."""
     for cc in COMPILERS:
         yield from _questions_through_files(cc)
         yield from _twins(cc)
+        yield from _clocks(cc)

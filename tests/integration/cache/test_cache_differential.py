@@ -362,7 +362,7 @@ def test_gcc_header_listing_hides_no_diagnostic(launcher: FakeLauncher, project:
     [
         ("const char *d = __DATE__;\n", "date-time"),
         ("const char *d = __TIMESTAMP__;\n", "timestamp"),
-        ("#define Q(x) __has_include(x) + 0\n#if Q(<stdio.h>)\n#endif\nint i;\n", "has-include"),
+        ("#define Q(x, y) __has_include(x)\n#if Q(<stdio.h>, 0)\n#endif\nint i;\n", "has-include"),
         ('#pragma GCC dependency "util.h"\nint i;\n', "pragma-dependency"),
     ],
 )

@@ -6,6 +6,7 @@ their expansion is then in the object, in the form that the C standard prescribe
 
 from __future__ import annotations
 
+import calendar
 import re
 import time
 from typing import Final
@@ -21,6 +22,9 @@ _TIMESTAMP: Final = re.compile(
     rb":(?<=(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) (?:%s) [ \d]\d \d\d:)\d\d:\d\d \d{4}"
     % b"|".join(_MONTHS)
 )
+_BEFORE_COLON: Final = len(b"Thu Jan  1 00")
+# POSIX and glibc allow a time zone that is 167 hours from UTC.
+_FURTHEST_SECONDS: Final = 168 * 3600
 
 
 def mentions_clock(data: bytes, started_ns: int, ended_ns: int) -> bool:
@@ -36,9 +40,19 @@ def mentions_clock(data: bytes, started_ns: int, ended_ns: int) -> bool:
     return any(int(match[1]) in seconds for match in _TIME.finditer(data))
 
 
-def mentions_timestamp(data: bytes) -> bool:
-    """Tell whether `data` contains an expansion of __TIMESTAMP__."""
-    return _TIMESTAMP.search(data) is not None
+def timestamps_in(data: bytes) -> frozenset[bytes]:
+    """Return everything in `data` that has the form of an expansion of __TIMESTAMP__."""
+    matches = _TIMESTAMP.finditer(data)
+    return frozenset(data[m.start() - _BEFORE_COLON : m.end()] for m in matches)
+
+
+def is_timestamp_of(stamp: bytes, changed_ns: int) -> bool:
+    """Tell whether a text of `timestamps_in` may be that time, in any time zone."""
+    try:
+        moment = calendar.timegm(time.strptime(stamp.decode(), "%a %b %d %H:%M:%S %Y"))
+    except ValueError:
+        return False  # no such day: nothing prints it
+    return abs(moment - changed_ns // _SECOND_NS) <= _FURTHEST_SECONDS
 
 
 def _days(started: int, ended: int) -> set[bytes]:

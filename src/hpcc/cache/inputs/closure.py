@@ -68,7 +68,7 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
     if doubts is not Hazard.NONE:
         names: tuple[bytes, ...] = ()
         if doubts & request.resolvable:
-            names = request.look_again(doubts & request.resolvable)
+            names = request.look_again(doubts & request.resolvable, paths)
             if not unchanged_since(paths, request.started_ns):
                 raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
         if names or Hazard.EMBED in doubts:

@@ -41,7 +41,8 @@ class ClosureRequest:
     `allow_date` is true if SOURCE_DATE_EPOCH fixes __DATE__ and __TIME__. `arguments` are those of
     the compiler, `macros` their definitions. `data` are names of files that were read as data
     (`.incbin`), `absent` are paths that must not exist. Hazards in `resolvable` do not refuse the
-    result: `look_again` gets those that were found, and returns more names of data or raises.
+    result: `look_again` gets those that were found and the files' paths, and returns more names of
+    data or raises.
     `doubts` are hazards known beforehand. `started_ns` is in epoch nanoseconds. `texts` are further
     files that the compiler read, in which macros are looked up. `twin_rule` is the compiler's way
     to tell files of one content apart, None if it is unknown.
@@ -62,5 +63,7 @@ class ClosureRequest:
     twin_rule: TwinRule | None = None
     doubts: Hazard = Hazard.NONE
     resolvable: Hazard = Hazard.NONE
-    look_again: Callable[[Hazard], tuple[bytes, ...]] = field(default=lambda _hazards: ())
+    look_again: Callable[[Hazard, tuple[bytes, ...]], tuple[bytes, ...]] = field(
+        default=lambda _hazards, _paths: ()
+    )
     counts: Callable[[bytes], bool] = field(default=lambda _directory: True)

@@ -6,7 +6,7 @@
 | Clang's integrated | from sources with only literal `asm`; else from the preprocessor's output |
 | GNU as with `-flto` | in the same way, because LTO sections would store the `-Wa` option |
 
-If pasted names could form `__DATE__` or `__TIME__`, the preprocessor's output shows if they do.
+If a clock is mentioned, the preprocessor's output shows whether it is read (`inputs.clocks`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from hpcc.cache.base.clock_text import mentions_clock, mentions_timestamp
 from hpcc.cache.base.tools import MAX_ANSWER_BYTES, ask
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
+from hpcc.cache.inputs.clocks import CLOCKS, refuse_clocks
 from hpcc.cache.inputs.discovery import parse_dependencies
 from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.invocation.invocation import Language
@@ -101,8 +101,11 @@ def look_again(
     is_cancelled: Callable[[], bool],
     *,
     has_listing: bool,
+    paths: tuple[bytes, ...] = (),
 ) -> tuple[bytes, ...]:
     """Run the preprocessor; return the names in assembler directives of its output.
+
+    `paths` are the files that the compile read.
 
     Raises:
         UncacheableError: the output contains a clock or an unreadable directive, or the run failed.
@@ -110,15 +113,15 @@ def look_again(
     is_assembler = prepared.invocation.language is Language.ASSEMBLER
     if has_listing or not prepared.family.obeys_directives(prepared.invocation):
         doubts &= ~_ASSEMBLY
-    if not doubts & (_ASSEMBLY | Hazard.PASTED_CLOCK):
+    if prepared.dates_are_pinned:
+        doubts &= ~Hazard.DATE_OR_TIME
+    if not doubts & (_ASSEMBLY | CLOCKS):
         return ()
     started_ns = time.time_ns()
     text = _expand(prepared, is_cancelled, is_assembler=is_assembler)
-    if Hazard.PASTED_CLOCK in doubts:
-        if mentions_timestamp(text):
-            raise UncacheableError(UncacheableReason.TIMESTAMP)
-        if not prepared.dates_are_pinned and mentions_clock(text, started_ns, time.time_ns()):
-            raise UncacheableError(UncacheableReason.DATE_TIME)
+    if doubts & CLOCKS:
+        is_pinned = prepared.dates_are_pinned
+        refuse_clocks(text, paths, started_ns=started_ns, is_pinned=is_pinned)
     if not doubts & _ASSEMBLY:
         return ()
     found = read_assembler(text) if is_assembler else read_statements(text)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -17,9 +18,11 @@ from typing import Final
 from hpcc import __version__
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
+from hpcc.cache.inputs.clocks import CLOCKS
 from hpcc.cache.inputs.closure import find_closure, unchanged_since
 from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
 from hpcc.cache.inputs.discovery import ask_dependencies
+from hpcc.cache.inputs.embedded_files import look_again
 from hpcc.cache.key.environment import MEANT_FOR_HERE
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.completion import Completions
@@ -56,6 +59,7 @@ _REFUSED_ENV: Final = (
     b"GCC_EXEC_PREFIX",
     b"COMPILER_PATH",
 )
+_CLOCK_REASONS: Final = frozenset({UncacheableReason.DATE_TIME, UncacheableReason.TIMESTAMP})
 # `may_keep` checks for changes after the compile, before the result is stored.
 _NEVER_FRESH: Final = 1 << 62
 
@@ -205,13 +209,48 @@ class Planner:
     ) -> tuple[RemoteFiles, str]:
         """Return the files to send, and why the compiler was asked ("" if it was not)."""
         try:
-            return self._closures.scan(prepared, guest, extra), ""
+            return self._scanned(prepared, guest, is_cancelled, extra), ""
         except UnscannableError as error:
             if error.is_final:
                 raise NotPortableError(error.reason) from error
             closure = self._asked(prepared, guest, is_cancelled, extra)
             inputs = remote_inputs(self._memo, dict(closure.files).items(), guest)
             return RemoteFiles(closure, inputs), error.reason
+
+    def _scanned(
+        self,
+        prepared: Prepared,
+        guest: GuestMap,
+        is_cancelled: Callable[[], bool],
+        extra: tuple[bytes, ...],
+    ) -> RemoteFiles:
+        """Find the files by text; the host's preprocessor settles whether they read a clock.
+
+        Raises:
+            UnscannableError: the text does not determine them.
+            UncacheableError: a clock is read.
+        """
+        try:
+            return self._closures.scan(prepared, guest, extra)
+        except UnscannableError as error:
+            if (
+                error.reason not in _CLOCK_REASONS
+                or not prepared.family.resolvable(prepared.identity.major) & CLOCKS
+            ):
+                raise
+        started_ns = time.time_ns()
+        files = self._closures.scan(prepared, guest, extra, settled=CLOCKS)
+        paths = tuple(path for path, _ in files.closure.files)
+        self._refuse_clocks(prepared, paths, is_cancelled)
+        if not unchanged_since(paths, started_ns):
+            raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
+        return files
+
+    @staticmethod
+    def _refuse_clocks(
+        prepared: Prepared, paths: tuple[bytes, ...], is_cancelled: Callable[[], bool]
+    ) -> tuple[bytes, ...]:
+        return look_again(prepared, CLOCKS, (), is_cancelled, has_listing=True, paths=paths)
 
     def _asked(
         self,
@@ -256,7 +295,11 @@ class Planner:
                 texts=named,
                 twin_rule=prepared.family.twin_rule,
                 # A guest has only the files that it was sent, so it can read no other.
-                resolvable=Hazard.OPAQUE_ASSEMBLY,
+                resolvable=Hazard.OPAQUE_ASSEMBLY
+                | (prepared.family.resolvable(prepared.identity.major) & CLOCKS),
+                look_again=lambda doubts, paths: (
+                    self._refuse_clocks(prepared, paths, is_cancelled) if doubts & CLOCKS else ()
+                ),
                 counts=lambda d: is_under(posixpath.normpath(d), guest.root),
             ),
         )

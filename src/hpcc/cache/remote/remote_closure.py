@@ -99,9 +99,15 @@ class RemoteClosures:
         self._parts: BoundedMemo[Hashable, _Part] = BoundedMemo(_MAX_PARTS)
 
     def scan(
-        self, prepared: Prepared, guest: GuestMap, extra: tuple[bytes, ...] = ()
+        self,
+        prepared: Prepared,
+        guest: GuestMap,
+        extra: tuple[bytes, ...] = (),
+        settled: Hazard = Hazard.NONE,
     ) -> RemoteFiles:
         """Find the closure; `extra` are further files that an earlier try showed to be needed.
+
+        Hazards in `settled` do not matter, because the caller looks closer.
 
         Raises:
             UnscannableError: the closure cannot be found from the text.
@@ -110,7 +116,7 @@ class RemoteClosures:
         """
         search = search_of(prepared, guest)
         source = plain_directory(prepared.source, os.path.islink)
-        tolerated = _TOLERATED
+        tolerated = _TOLERATED | settled
         if b"SOURCE_DATE_EPOCH" in prepared.request.env:
             tolerated |= Hazard.DATE_OR_TIME
         tree = self._tree(prepared, guest, tolerated)

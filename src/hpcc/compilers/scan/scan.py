@@ -57,7 +57,12 @@ HAZARD_REASONS: Final = {
 
 
 RESOLVABLE: Final = (
-    Hazard.ASSEMBLER_FILE | Hazard.OPAQUE_ASSEMBLY | Hazard.PASTED_CLOCK | Hazard.EMBED
+    Hazard.ASSEMBLER_FILE
+    | Hazard.OPAQUE_ASSEMBLY
+    | Hazard.DATE_OR_TIME
+    | Hazard.TIMESTAMP
+    | Hazard.PASTED_CLOCK
+    | Hazard.EMBED
 )
 """Hazards that a closer look may dispel: which files are read, or that no clock is."""
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcc.cache.base.clock_text import mentions_timestamp
+from hpcc.cache.base.clock_text import is_timestamp_of, timestamps_in
 from hpcc.cache.host.driver_files import lists_its_files
 from hpcc.compilers.clang.config_files import config_names, named_target
 from hpcc.compilers.gnu.driver_files import specs_names
@@ -201,8 +201,13 @@ def test_embedded_files_are_named() -> None:
 
 
 def test_a_timestamp_is_known_by_its_form() -> None:
-    assert mentions_timestamp(b'"' + time.asctime(time.gmtime(1e9)).encode() + b'"')
-    assert not mentions_timestamp(b"Sun Sep 9 2001 01:46:40")
+    stamp = time.asctime(time.gmtime(1e9)).encode()
+    assert timestamps_in(b'"' + stamp + b'"') == {stamp}
+    assert not timestamps_in(b"Sun Sep 9 2001 01:46:40")
+    assert is_timestamp_of(stamp, 10**18)
+    assert is_timestamp_of(stamp, 10**18 + 14 * 3600 * 10**9)  # another time zone
+    assert not is_timestamp_of(stamp, 10**18 + 8 * 86_400 * 10**9)
+    assert not is_timestamp_of(b"Thu Feb 30 24:00:04 2006", 10**18)
 
 
 _ABOUT = b"Reading specs\nTarget: x86_64-linux-gnu\ngcc version 12.4.0\n"
