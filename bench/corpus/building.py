@@ -56,7 +56,8 @@ def build(
     home.mkdir(exist_ok=True)
     env = {
         "PATH": f"{recorders}:{_PATH}", "HOME": str(home), "LC_ALL": "C.UTF-8",
-        "CORPUS_RECORD": str(records), "FORCE_UNSAFE_CONFIGURE": "1",
+        # Named, because Meson would put an installed ccache or sccache in front by itself.
+        "CC": "cc", "CXX": "c++", "CORPUS_RECORD": str(records), "FORCE_UNSAFE_CONFIGURE": "1",
     }  # fmt: skip
     log = root.parent / "build.log"
     steps = [(["sh", "-ec", line], root / "src" / package.subdir) for line in package.before]
