@@ -1,11 +1,12 @@
 """The counts of `hpcc stats`, by stable names, kept over restarts of the daemon.
 
 Names: `hit.local`, `hit.shared` (local hits that another checkout made), `hit.content` (local
-hits that a compile with another output or directory made), `hit.remote`, `hit.engine`,
-`miss.local`, `miss.remote.executed`, `miss.remote.cached`, `miss.failed`, `miss.engine.executed`,
-`miss.engine.cached`, `bypass.<reason>`, `uncacheable.<reason>`, `private.<reason>` (stored only
-for this checkout), `fallback.<reason>`, `dedup.waited`, `store.<what>`, `launcher.<reason>`
-(compiled without the daemon),
+hits that a compile with another output or directory made), `hit.remote`, `hit.comments` (content
+hits after an edit of comments), `hit.engine`, `miss.local`, `miss.remote.executed`,
+`miss.remote.cached`, `miss.failed`, `miss.engine.executed`, `miss.engine.cached`,
+`bypass.<reason>`, `uncacheable.<reason>`, `private.<reason>` (stored only for this checkout),
+`fallback.<reason>`, `dedup.waited`, `store.<what>`, `launcher.<reason>` (compiled without the
+daemon),
 `bytes.stored`, `bytes.served`; `since` is the time at which counting began, in epoch seconds.
 """
 

@@ -16,10 +16,10 @@ import os
 import stat
 import struct
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from hpcc.cache.base.fields import decode_fields, encode_fields
-from hpcc.cache.base.files import FileMemo, Signature, signature_of
+from hpcc.cache.base.files import Listing, Signature, signature_of
 from hpcc.cache.base.twins import Twins, decode_twins, encode_twins
 from hpcc.core import IntegrityError
 
@@ -33,6 +33,22 @@ _DIGEST_BYTES: Final = 32
 # Of a body: paths, digests, present names, twins, sets of names; its absences follow.
 _FIXED_FIELDS: Final = 5
 _PAIR: Final = struct.Struct(">II")
+
+
+class FileFacts(Protocol):
+    """What a state of the file system is compared with: a `FileMemo`, or a view of one."""
+
+    def digest(self, path: bytes) -> bytes | None:
+        """Return the digest that stands for a file; None if it is missing or changing."""
+        ...
+
+    def listing(self, path: bytes) -> Listing | None:
+        """Return the names in a directory; None if it is not one."""
+        ...
+
+    def is_quiet(self, signature: Signature) -> bool:
+        """Tell whether a stat taken now can prove content later."""
+        ...
 
 
 class Absence:
@@ -51,7 +67,7 @@ class Absence:
         self.directory, self.files, self.directories = directory, files, directories
         self.signature: Signature | None = None
 
-    def holds(self, memo: FileMemo) -> bool:
+    def holds(self, memo: FileFacts) -> bool:
         """Tell whether the names are still absent; costs one stat if the directory is unchanged."""
         try:
             status = os.stat(self.directory)
@@ -117,7 +133,7 @@ class InputSet(NamedTuple):
     part: Part | None = None
     twins: tuple[Twins, ...] = ()
 
-    def holds(self, memo: FileMemo, first: dict[bytes, bytes | None] | None = None) -> bool:
+    def holds(self, memo: FileFacts, first: dict[bytes, bytes | None] | None = None) -> bool:
         """Tell whether the file system is in this state now.
 
         `first` collects digests of sources during one look-up, so that each is hashed once.

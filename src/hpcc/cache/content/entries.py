@@ -13,10 +13,10 @@ from hpcc.cache.base.manifest import InputSet, decode_manifest, encode_manifest
 from hpcc.cache.content.places import Places
 from hpcc.core import IntegrityError
 
-_FORMAT: Final = b"content-entries-1"
-MAX_ENTRIES: Final = 8
+_FORMAT: Final = b"content-entries-2"
+MAX_ENTRIES: Final = 16
 _MAX_NAMES: Final = 10_000
-_FIELDS: Final = 6
+_FIELDS: Final = 7
 
 
 class Names(enum.Enum):
@@ -31,6 +31,7 @@ class ContentEntry(NamedTuple):
 
     `made_at` are the maker's places. `fixed` are the letters of the places that the result depends
     on: `c` for the working directory, `r` for the root. `names` are the files whose names show.
+    `is_comment_free`: the digests are those of `content.comments`.
     """
 
     inputs: InputSet
@@ -38,6 +39,7 @@ class ContentEntry(NamedTuple):
     fixed: bytes
     targets: tuple[bytes, ...]
     names: tuple[bytes, ...] | Names
+    is_comment_free: bool = False
 
     def suits(self, places: Places) -> bool:
         """Tell whether the result may be used at these places, as far as they are fixed."""
@@ -46,10 +48,15 @@ class ContentEntry(NamedTuple):
         )
 
 
-def add_entry(entries: tuple[ContentEntry, ...], new: ContentEntry) -> tuple[ContentEntry, ...]:
-    """Return the entries with `new` first, without the oldest beyond `MAX_ENTRIES`."""
-    others = (e for e in entries if e.inputs.result_key != new.inputs.result_key)
-    return (new, *others)[:MAX_ENTRIES]
+def add_entries(
+    entries: tuple[ContentEntry, ...], new: tuple[ContentEntry, ...]
+) -> tuple[ContentEntry, ...]:
+    """Return the entries with the new ones first, without the oldest beyond `MAX_ENTRIES`.
+
+    All new entries are for one result; older entries for it are dropped.
+    """
+    others = (e for e in entries if e.inputs.result_key != new[0].inputs.result_key)
+    return (*new, *others)[:MAX_ENTRIES]
 
 
 def encode_entries(entries: tuple[ContentEntry, ...]) -> bytes:
@@ -78,6 +85,7 @@ def _encode(entry: ContentEntry) -> bytes:
             entry.fixed,
             encode_fields(entry.targets),
             encode_fields(known),
+            b"x" if entry.is_comment_free else b"",
             encode_manifest((entry.inputs,)),
         ]
     )
@@ -87,10 +95,12 @@ def _decode(data: bytes) -> ContentEntry:
     fields = decode_fields(data)
     if len(fields) != _FIELDS:
         raise IntegrityError("not a content entry", reason="bad-record")
-    cwd, root, fixed, targets, known, body = fields
+    cwd, root, fixed, targets, known, form, body = fields
     sets = decode_manifest(body)
     kind, *names = decode_fields(known) or [b""]
     if len(sets) != 1 or not cwd or not set(fixed) <= set(b"cr") or len(names) > _MAX_NAMES:
+        raise IntegrityError("not a content entry", reason="bad-record")
+    if form not in {b"", b"x"}:
         raise IntegrityError("not a content entry", reason="bad-record")
     if kind == b"=":
         found: tuple[bytes, ...] | Names = tuple(names)
@@ -98,4 +108,6 @@ def _decode(data: bytes) -> ContentEntry:
         found = Names(kind)
     else:
         raise IntegrityError("not a content entry", reason="bad-record")
-    return ContentEntry(sets[0], Places(cwd, root), fixed, tuple(decode_fields(targets)), found)
+    return ContentEntry(
+        sets[0], Places(cwd, root), fixed, tuple(decode_fields(targets)), found, form == b"x"
+    )

@@ -58,7 +58,9 @@ def content_key(memo: FileMemo, prepared: Prepared, search: Iterable[bytes]) -> 
     `search` are all include directories of the compile, in order.
     """
     invocation, request = prepared.invocation, prepared.request
-    if prepared.looked_for or prepared.is_recorded or any(n in request.env for n in SEARCH_ENV):
+    if prepared.looked_for or prepared.is_recorded or prepared.identity.has_hidden_flags:
+        return None
+    if any(name in request.env for name in SEARCH_ENV):
         return None
     form = prepared.family.content_form(invocation, prepared.identity.major)
     if form is None:

@@ -66,7 +66,8 @@ class Identity:
     `lists_assembler_files`: its `as` understands `--MD` and lists the files of `.incbin` and
     `.include` there. `target` and `config_directories` are Clang's: the name that its configuration
     files start with, and their directories. `relative_names` are the names of specs files in
-    relative parts of LIBRARY_PATH.
+    relative parts of LIBRARY_PATH. `has_hidden_flags`: a configuration or specs file may add flags
+    to every command.
     """
 
     digest: bytes
@@ -76,6 +77,7 @@ class Identity:
     target: bytes = b""
     config_directories: tuple[bytes, ...] = ()
     relative_names: tuple[bytes, ...] = ()
+    has_hidden_flags: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +295,7 @@ class _CompilerProbe:
             self._target,
             family.config_directories(about),
             tuple(name for name in driver_files if not name.startswith(b"/")),
+            any(map(os.path.lexists, driver_files)),
         )
         return _Known(identity, files, tuple(self._absent), listings)
 

@@ -29,10 +29,11 @@ from typing import Final, NamedTuple
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.manifest import InputSet
+from hpcc.cache.content.comments import CommentFree, comment_free_files
 from hpcc.cache.content.entries import (
     ContentEntry,
     Names,
-    add_entry,
+    add_entries,
     decode_entries,
     encode_entries,
 )
@@ -43,6 +44,7 @@ from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.results.results import Found, Result, Results
 from hpcc.cache.results.share_check import SourceCheck
+from hpcc.compilers.scan.comments import MAX_GCC_LOCATIONS, LexMode
 from hpcc.compilers.scan.scan import Hazard
 from hpcc.core import IntegrityError
 from hpcc.store.private import PrivateStore
@@ -89,12 +91,28 @@ class Contents:
     def find(self, prepared: Prepared, key: ContentKey) -> ContentFound | None:
         """Return a result that the compiler would make here now, with this compile's names."""
         entries = self._read(key.key)
-        first: dict[bytes, bytes | None] = {}
+        plain = tuple(e for e in entries if not e.is_comment_free)
+        found = self._first(prepared, key, plain, None)
+        mode = _lex_mode(prepared) if found is None and len(plain) < len(entries) else None
+        if mode is None:
+            return found
+        found = self._first(prepared, key, (e for e in entries if e.is_comment_free), mode)
+        if found is not None:
+            self._counters.add("hit.comments")
+        return found
+
+    def _first(
+        self,
+        prepared: Prepared,
+        key: ContentKey,
+        entries: Iterable[ContentEntry],
+        mode: LexMode | None,
+    ) -> ContentFound | None:
         for entry in entries:
             if not entry.suits(key.places):
                 continue
-            view = key.places.spelled(entry.inputs)
-            if not view.holds(self._memo, first) or _overwrites(prepared, view.files):
+            view = self._view(key, entry, mode)
+            if view is None or _overwrites(prepared, view.files):
                 continue
             if key.has_other_names(path for path, _ in view.files):
                 continue
@@ -113,6 +131,16 @@ class Contents:
                 self._store.touch(key.key)
                 return ContentFound(Found(view, named), key.key)
         return None
+
+    def _view(self, key: ContentKey, entry: ContentEntry, mode: LexMode | None) -> InputSet | None:
+        """Return an entry's inputs with this compile's paths; None if they do not hold now."""
+        view = key.places.spelled(entry.inputs)
+        if mode is None:
+            return view if view.holds(self._memo) else None
+        facts = CommentFree(self._memo, key.places, mode)
+        if not view.holds(facts) or facts.locations > MAX_GCC_LOCATIONS:
+            return None
+        return facts.with_plain_digests(view)
 
     def keep(
         self,
@@ -138,7 +166,13 @@ class Contents:
         state = InputSet(closure.files, closure.present, closure.absences, stored)
         inputs = places.marked(state)
         entry = ContentEntry(inputs, places, fixed, key.form.targets, Names.UNKNOWN)
-        self._write(key.key, lambda entries: add_entry(entries, entry))
+        new: tuple[ContentEntry, ...] = (entry,)
+        mode = _lex_mode(prepared)
+        files = mode and comment_free_files(self._memo, places, mode, closure)
+        if files:
+            marked = places.marked(state._replace(files=files))
+            new = (entry, entry._replace(inputs=marked, is_comment_free=True))
+        self._write(key.key, lambda entries: add_entries(entries, new))
 
     def _fixed(self, closure: Closure, places: Places, result: Result) -> bytes:
         """Return the letters of the places that outputs or sources name."""
@@ -166,7 +200,9 @@ class Contents:
 
         def replaced(entries: tuple[ContentEntry, ...]) -> tuple[ContentEntry, ...]:
             same = entry.inputs.result_key
-            return tuple(known if e.inputs.result_key == same else e for e in entries)
+            return tuple(
+                e._replace(names=names) if e.inputs.result_key == same else e for e in entries
+            )
 
         self._write(key.key, replaced)
         return known
@@ -186,6 +222,13 @@ class Contents:
         self, key: bytes, change: Callable[[tuple[ContentEntry, ...]], tuple[ContentEntry, ...]]
     ) -> None:
         self._store.put(key, encode_entries(change(self._read(key))))
+
+
+def _lex_mode(prepared: Prepared) -> LexMode | None:
+    identity = prepared.identity
+    return prepared.family.lex_mode(
+        prepared.invocation, identity.major, has_hidden_flags=identity.has_hidden_flags
+    )
 
 
 def _overwrites(prepared: Prepared, files: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -205,6 +205,7 @@ def stats_lines(
     lines += _rows([(text, counts.get(name, 0)) for name, text in _HITS])
     lines += _rows([("of these made in another checkout", counts.get("hit.shared", 0))])
     lines += _rows([("of these for another output or directory", counts.get("hit.content", 0))])
+    lines += _rows([("of these after an edit of comments only", counts.get("hit.comments", 0))])
     lines.append(f"{'misses':<12}{misses}")
     lines += _rows([(text, counts.get(name, 0)) for name, text in _MISSES])
     lines += _section(counts, "missed.", "reasons of misses", _MISSED)

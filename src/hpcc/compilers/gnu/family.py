@@ -9,6 +9,7 @@ from typing import Final
 from hpcc.compilers.gnu.driver_files import specs_names
 from hpcc.compilers.gnu.headers import strip_headers, without_outputs
 from hpcc.compilers.gnu.invocation import read_invocation
+from hpcc.compilers.invocation.comment_flags import lex_mode
 from hpcc.compilers.invocation.content import (
     ContentForm,
     content_form,
@@ -25,6 +26,7 @@ from hpcc.compilers.invocation.share import why_private
 from hpcc.compilers.invocation.share_text import mark_depfile, render_depfile_for
 from hpcc.compilers.invocation.side import Written, files_written
 from hpcc.compilers.invocation.versions import check_versions
+from hpcc.compilers.scan.comments import LexMode
 from hpcc.compilers.scan.includes import Includes
 from hpcc.compilers.scan.questions import Definitions
 from hpcc.compilers.scan.scan import RESOLVABLE, Hazard
@@ -254,6 +256,16 @@ class GnuFamily:
 
     def content_form(self, invocation: Invocation, major: int) -> ContentForm | None:
         return content_form(invocation, is_clang=self.is_clang_like, major=major)
+
+    def lex_mode(
+        self, invocation: Invocation, major: int, *, has_hidden_flags: bool
+    ) -> LexMode | None:
+        return lex_mode(
+            invocation,
+            is_clang=self.is_clang_like,
+            major=major,
+            has_hidden_flags=has_hidden_flags,
+        )
 
     def respelled_depfile(
         self,

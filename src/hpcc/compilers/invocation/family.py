@@ -25,6 +25,7 @@ from hpcc.compilers.invocation.dependencies import Headers, Recording, Way
 from hpcc.compilers.invocation.guest import GuestCommand, GuestMap
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.invocation.side import Written
+from hpcc.compilers.scan.comments import LexMode
 from hpcc.compilers.scan.includes import Includes
 from hpcc.compilers.scan.questions import Definitions
 from hpcc.compilers.scan.scan import Hazard
@@ -274,6 +275,12 @@ class Travel(Protocol):
 
     def content_form(self, invocation: Invocation, major: int) -> ContentForm | None:
         """Return what a content key holds; None if a flag is not proved for it."""
+        ...
+
+    def lex_mode(
+        self, invocation: Invocation, major: int, *, has_hidden_flags: bool
+    ) -> LexMode | None:
+        """Return how to leave comments out of this compile's files; None: they may be seen."""
         ...
 
     def respelled_depfile(

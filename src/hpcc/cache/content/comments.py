@@ -1,0 +1,125 @@
+"""Digests of project files without the text of comments that no compiler can see.
+
+They stand for the files in a second kind of content entry, so that an edit of a comment in a widely
+used header rebuilds nothing. `hpcc.compilers.scan.comments` says what such a comment is, and
+`hpcc.compilers.invocation.comment_flags` which command lines cannot see it. Files outside of the
+places (system headers) keep their plain digests: they rarely change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+from hpcc.cache.base.files import FileMemo, Listing, Signature
+from hpcc.cache.base.manifest import InputSet
+from hpcc.cache.content.places import Places
+from hpcc.cache.inputs.closure_types import Closure
+from hpcc.compilers.scan.comments import MAX_GCC_LOCATIONS, LexMode, comment_free, gcc_locations
+from hpcc.compilers.scan.scan import Hazard
+
+# A file that is read as data, or whose time or text counts in another way.
+_RAW: Final = (
+    Hazard.ASSEMBLER_FILE
+    | Hazard.OPAQUE_ASSEMBLY
+    | Hazard.EMBED
+    | Hazard.OPAQUE_EMBED
+    | Hazard.FILE_TIME
+    | Hazard.TIMESTAMP
+)
+_TAG: Final = b"comment-free-1"
+_UNKNOWN: Final = b"raw"
+
+
+class _Form(NamedTuple):
+    digest: bytes
+    locations: int
+
+
+class CommentFree:
+    """What `InputSet.holds` asks of a `FileMemo`, with these digests. For one look-up.
+
+    `plain` collects the plain digest of each file that was asked for.
+    """
+
+    def __init__(self, memo: FileMemo, places: Places, mode: LexMode) -> None:
+        self._memo, self._places, self._mode = memo, places, mode
+        self.plain: dict[bytes, bytes] = {}
+        self.locations = 0
+
+    def digest(self, path: bytes) -> bytes | None:
+        """Return the digest of a file: without comments in one of the places, else the plain one.
+
+        None if it is missing or changing.
+        """
+        plain = self._memo.digest(path)
+        if plain is None:
+            return None
+        self.plain[path] = plain
+        if self._places.mark(path) == path:
+            return plain
+        form = self._memo.derived(path, plain, (_TAG, self._mode), self._form)
+        if form is None:
+            return None
+        self.locations += form.locations
+        return plain if form.digest == _UNKNOWN else form.digest
+
+    def listing(self, path: bytes) -> Listing | None:
+        """See `FileMemo.listing`."""
+        return self._memo.listing(path)
+
+    def is_quiet(self, signature: Signature) -> bool:
+        """See `FileMemo.is_quiet`."""
+        return self._memo.is_quiet(signature)
+
+    def with_plain_digests(self, inputs: InputSet) -> InputSet:
+        """Return a set that holds, with the files' plain digests in place of these."""
+        return inputs._replace(
+            files=tuple((path, self.plain.get(path, digest)) for path, digest in inputs.files)
+        )
+
+    def _form(self, data: bytes) -> _Form:
+        text = comment_free(data, self._mode)
+        locations = gcc_locations(data)
+        if text is None:
+            return _Form(_UNKNOWN, locations)
+        return _Form(hashlib.sha256(_TAG + text).digest(), locations)
+
+
+def comment_free_files(
+    memo: FileMemo, places: Places, mode: LexMode, closure: Closure
+) -> tuple[tuple[bytes, bytes], ...] | None:
+    """Return a closure's files with these digests; None if they may not stand for the files.
+
+    Two files that differ only in comments could become twins with `#pragma once` by an edit, and a
+    compiler then skips one of them.
+    """
+    if closure.hazards & _RAW:
+        return None
+    view = CommentFree(memo, places, mode)
+    files: list[tuple[bytes, bytes]] = []
+    for path, plain in closure.files:
+        digest = view.digest(path)
+        if digest is None or view.plain[path] != plain:
+            return None
+        files.append((path, digest))
+    if view.locations > MAX_GCC_LOCATIONS:
+        return None
+    existing = ((path, view.digest(path) or b"") for path in closure.existing)
+    if _may_become_twins(memo, (*files, *existing), view.plain):
+        return None
+    return tuple(files)
+
+
+def _may_become_twins(
+    memo: FileMemo, files: Iterable[tuple[bytes, bytes]], plain: Mapping[bytes, bytes]
+) -> bool:
+    first: dict[bytes, bytes] = {}
+    for path, digest in files:
+        other = first.setdefault(digest, path)
+        if other == path:
+            continue
+        if any(memo.may_be_read_once(p, plain.get(p, b"")) is not False for p in (path, other)):
+            return True
+    return False
