@@ -189,7 +189,7 @@ def _twins(cc: str) -> Iterator[Scenario]:
         steps=(
             step(command, "miss", write("one/x.h", once), link("../one/x.h", "two/x.h"), both),
             step(command, "hit"),
-            step(command, "nohit", delete("two/x.h"), write("two/x.h", "int other;\n")),
+            step(command, "nohit", delete("two/x.h"), write("two/x.h", "int beside;\n")),
             step(command, "hit"),
             step(command, "any", delete("two/x.h"), link("../one/x.h", "two/x.h")),
         ),
