@@ -17,6 +17,7 @@ from hpcc.config.settings import Settings
 from hpcc_testkit.cache.compiles import FakeLauncher, run_bare
 
 _LONG_AGO = 3600
+_OUTPUTS = {".o", ".d", ".su", ".s"}
 
 
 def age(root: Path) -> None:
@@ -49,6 +50,7 @@ class Project:
         """Compile through the cache and bare; both must leave the same. Return how hpcc answered."""
         directory = self.root / cwd
         directory.mkdir(parents=True, exist_ok=True)
+        self._clear()
         before = self._state()
         launcher = FakeLauncher(handler=self.cache, cwd=directory, env=dict(self.env))
         words = self.spell(argv)
@@ -65,6 +67,12 @@ class Project:
         assert (cached.exit_code, cached.stdout, cached.stderr) == (code, out, err)
         assert named == wanted, f"{sorted(named)} against {sorted(wanted)}"
         return "hit" if cached.answer == "done" else "miss"
+
+    def _clear(self) -> None:
+        """Remove all outputs, so that none of an earlier compile is compared."""
+        for path in self.root.rglob("*"):
+            if path.suffix in _OUTPUTS and path.is_file():
+                path.unlink()
 
     def _maps(self, directory: Path) -> list[str]:
         """The flags of a project with a marker as a user would write them."""

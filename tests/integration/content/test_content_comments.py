@@ -119,3 +119,17 @@ def test_an_edited_comment_hits_in_a_moved_project(
     moved = move(project, "q")
     _edited(moved, "inc/h.h", "// three", "// four, in this clone")
     assert moved.compile([cc, "-O2", *WORDS]) == "hit"
+
+
+def test_columns_that_gcc_drops_are_not_moved(make: Callable[..., Project]) -> None:
+    """GCC before 15 gives up columns when a compile has used many locations."""
+    comment = "x" * 5
+    header = "#define CAT(a, b) CAT_(a, b)\n#define CAT_(a, b) a##b\n" + "".join(
+        f"int CAT(v{i}_, N); // {comment}\n" for i in range(6000)
+    )
+    uses = "".join(f'#undef N\n#define N {n}\n#include "x.def"\n' for n in range(3))
+    project = make("p", {"src/a.c": uses, "inc/x.def": header})
+    words = ["gcc", *WORDS]
+    assert project.compile(words) == "miss"
+    _edited(project, "inc/x.def", f"// {comment}\n", f"// {comment * 60}\n")
+    assert project.compile(words) == "miss"

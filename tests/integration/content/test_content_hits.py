@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -206,3 +207,75 @@ def test_results_with_a_marker_hit_for_another_output_with_debug_information(
     moved = move(project, "q/r")
     assert moved.compile([*words, "-o", "a.o"]) == "hit"
     assert moved.compile([*words, "-o", "b.o"]) == "hit"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ["-I{root}/./inc", "{root}/src/header_shows.c"],
+        ["-I{root}//inc", "{root}/src/header_shows.c"],
+        ["-I{root}/inc", "{root}//src/header_shows.c"],
+        ["-I{root}/inc", "{root}/src/./header_shows.c"],
+        ["-I/{root}/inc", "/{root}/src/header_shows.c"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("debug", ["-g", "-O2"])
+def test_another_spelling_of_an_absolute_name_is_another_key(
+    debug: str, other: list[str], cc: str, make: Callable[..., Project]
+) -> None:
+    """`__FILE__` and debug information hold names as they are spelled."""
+    project = make("p", FILES)
+    for words in (["-I{root}/inc", "{root}/src/header_shows.c"], other):
+        assert project.compile([cc, debug, "-c", *words, "-o", "a.o"]) == "miss"
+
+
+def test_a_name_with_two_slashes_does_not_move(
+    cc: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    project = make("p", FILES)
+    words = [cc, "-O2", "-I{root}/inc", "-c", "/{root}/src/shows.c", "-o", "a.o"]
+    assert project.compile(words) == "miss"
+    assert move(project, "longer/q").compile(words) == "miss"
+
+
+def test_a_line_directive_that_names_the_file_itself_does_not_move(
+    cc: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    source = "#line 5 __FILE__\nconst int n = sizeof(__FILE__);\n"
+    project = make("p", {"src/line.c": source})
+    words = [cc, "-O2", "-c", "{root}/src/line.c", "-o", "a.o"]
+    assert project.compile(words) == "miss"
+    assert move(project, "longer/q").compile(words) == "miss"
+
+
+def test_twins_move_with_their_relation(
+    cc: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    """GCC compares seconds, Clang inodes: a copy keeps the seconds and has other inodes."""
+    header = "#pragma once\nstatic int twin; /* important */\n"
+    source = (
+        '#include "one.h"\n#ifdef BOTH\n#include "two.h"\n#endif\nint *f(void) { return &twin; }\n'
+    )
+    project = make("p", {"src/t.c": source, "inc/one.h": header, "inc/two.h": header})
+    words = [cc, "-O2", "-I{root}/inc", "-DBOTH", "-c", "{root}/src/t.c", "-o", "a.o"]
+    if cc != "gcc":
+        (project.root / "inc/two.h").unlink()
+        os.link(project.root / "inc/one.h", project.root / "inc/two.h")
+    assert project.compile(words) == "miss"
+    moved = move(project, "q")
+    assert moved.compile(words) == ("hit" if cc == "gcc" else "miss")
+    words.remove("-DBOTH")
+    assert project.compile(words) == "miss"
+    assert move(project, "r").compile(words) == ("hit" if cc == "gcc" else "miss")
+
+
+def test_a_header_that_speaks_of_importance_is_not_read_once(
+    cc: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    text = "/* It is important to say this once. */\n"
+    files = {"src/a.c": '#include "one.h"\n#include "two.h"\nint f(void) { return 1; }\n'}
+    project = make("p", {**files, "inc/one.h": text, "inc/two.h": text})
+    words = [cc, "-O2", "-I{root}/inc", "-c", "{root}/src/a.c", "-o", "a.o"]
+    assert project.compile(words) == "miss"
+    assert move(project, "q").compile(words) in {"hit", "hit" if cc == "gcc" else "miss"}

@@ -9,6 +9,7 @@ places (system headers) keep their plain digests: they rarely change.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
@@ -28,6 +29,13 @@ _RAW: Final = (
     | Hazard.FILE_TIME
     | Hazard.TIMESTAMP
 )
+_GUARD: Final = re.compile(
+    rb"^[ \t]*#[ \t]*pragma[ \t]+once\b|"
+    rb"\A(?:\s|//[^\n]*\n|/\*[\s\S]*?\*/)*+#[ \t]*ifndef[ \t]+(\w+)\s+#[ \t]*define[ \t]+\1\b",
+    re.MULTILINE,
+)
+_MOST_INCLUSIONS: Final = 64
+_LOCATIONS: Final = b"locations"
 _TAG: Final = b"comment-free-1"
 _UNKNOWN: Final = b"raw"
 
@@ -58,6 +66,7 @@ class CommentFree:
             return None
         self.plain[path] = plain
         if self._places.mark(path) == path:
+            self.locations += self._memo.derived(path, plain, _LOCATIONS, _locations) or 0
             return plain
         form = self._memo.derived(path, plain, (_TAG, self._mode), self._form)
         if form is None:
@@ -81,10 +90,18 @@ class CommentFree:
 
     def _form(self, data: bytes) -> _Form:
         text = comment_free(data, self._mode)
-        locations = gcc_locations(data)
+        locations = _locations(data)
         if text is None:
             return _Form(_UNKNOWN, locations)
         return _Form(hashlib.sha256(_TAG + text).digest(), locations)
+
+
+def _locations(data: bytes) -> int:
+    """Return an upper bound of the locations that GCC uses for all inclusions of a file.
+
+    Nothing here counts the inclusions of a file without a guard, so it has a large share.
+    """
+    return gcc_locations(data) * (1 if _GUARD.search(data) else _MOST_INCLUSIONS)
 
 
 def comment_free_files(
@@ -95,7 +112,7 @@ def comment_free_files(
     Two files that differ only in comments could become twins with `#pragma once` by an edit, and a
     compiler then skips one of them.
     """
-    if closure.hazards & _RAW:
+    if closure.hazards & _RAW or closure.twins:
         return None
     view = CommentFree(memo, places, mode)
     files: list[tuple[bytes, bytes]] = []

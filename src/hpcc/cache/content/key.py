@@ -79,10 +79,10 @@ def content_key(memo: FileMemo, prepared: Prepared, search: Iterable[bytes]) -> 
     named: set[bytes] = set()
     for piece in form.pieces:
         if isinstance(piece, NamedPath):
-            relative = b"" if piece.name.startswith(b"/") else piece.name
             marked = places.mark(absolute(request.cwd, piece.name))
-            pieces += (b"\1", relative, marked)
-            if not relative:
+            # As spelled, too: `//` and `/./` show in the names of all files below.
+            pieces += (b"\1", places.mark(piece.name), marked)
+            if piece.name.startswith(b"/"):
                 named.add(marked[: len(CWD_MARK)])
         else:
             pieces.append(piece)

@@ -57,6 +57,7 @@ class Places(NamedTuple):
                 Absence(self.mark(a.directory), a.files, a.directories) for a in inputs.absences
             ),
             result_key=inputs.result_key,
+            twins=tuple(twins.renamed(self.mark) for twins in inputs.twins),
         )
 
     def spelled(self, inputs: InputSet) -> InputSet:
@@ -68,6 +69,7 @@ class Places(NamedTuple):
                 Absence(self.spell(a.directory), a.files, a.directories) for a in inputs.absences
             ),
             result_key=inputs.result_key,
+            twins=tuple(twins.renamed(self.spell) for twins in inputs.twins),
         )
 
 

@@ -114,7 +114,8 @@ class Contents:
             view = self._view(key, entry, mode)
             if view is None or _overwrites(prepared, view.files):
                 continue
-            if key.has_other_names(path for path, _ in view.files):
+            names = tuple(path for path, _ in view.files)
+            if key.has_other_names(names) or _leave_through_links(names):
                 continue
             result = self._results.result(entry.inputs.result_key)
             if result is None:
@@ -159,11 +160,13 @@ class Contents:
         if result.stderr or result.stdout or len(result.side) != len(prepared.side_paths):
             return
         names = (*(path for path, _ in closure.files), *closure.existing)
-        if self._sources.has_twins(closure) or key.has_other_names(names):
+        if key.has_other_names(names) or _leave_through_links(names):
             return
         places = key.places
         fixed = b"cr" if is_private else self._fixed(closure, places, result)
-        state = InputSet(closure.files, closure.present, closure.absences, stored)
+        state = InputSet(
+            closure.files, closure.present, closure.absences, stored, twins=closure.twins
+        )
         inputs = places.marked(state)
         entry = ContentEntry(inputs, places, fixed, key.form.targets, Names.UNKNOWN)
         new: tuple[ContentEntry, ...] = (entry,)
@@ -222,6 +225,11 @@ class Contents:
         self, key: bytes, change: Callable[[tuple[ContentEntry, ...]], tuple[ContentEntry, ...]]
     ) -> None:
         self._store.put(key, encode_entries(change(self._read(key))))
+
+
+def _leave_through_links(paths: Iterable[bytes]) -> bool:
+    """Tell whether a `..` in one of the paths leaves a link, so that two names are not one file."""
+    return any(b"/../" in p and os.path.realpath(p) != os.path.normpath(p) for p in paths)
 
 
 def _lex_mode(prepared: Prepared) -> LexMode | None:

@@ -37,7 +37,7 @@ from hpcc.cache.base.files import MAX_SOURCE_BYTES, FileMemo
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.key.share import Share
 from hpcc.cache.results.results import Result
-from hpcc.compilers.scan.scan import Hazard
+from hpcc.compilers.scan.scan import Hazard, may_be_read_once
 from hpcc.core.memo import BoundedMemo
 from hpcc.core.reasons.private import PrivateReason
 
@@ -104,8 +104,10 @@ class SourceCheck:
         first: dict[bytes | None, bytes] = {}
         names = [*closure.files, *((path, self._memo.digest(path)) for path in closure.existing)]
         twins = [path for path, digest in names if first.setdefault(digest, path) != path]
+        if twins and Hazard.READ_ONCE in closure.hazards:
+            return True  # a file may be read once without a word of it in its own text
         contents = map(_read, twins)
-        return any(data is None or b"once" in data or b"import" in data for data in contents)
+        return any(data is None or may_be_read_once(data) for data in contents)
 
     def _look(self, path: bytes, digest: bytes, root: bytes) -> _Finding | None:
         scanned = self._memo.scan(path)

@@ -259,6 +259,8 @@ def visible_names(text: bytes, source: bytes, *, is_clang: bool) -> tuple[bytes,
         if NAME_TOKEN in text[at : match.start()]:
             found[name] = None
         name, at = _ESCAPE.sub(_unescape, match[1]), match.end()
+        if NAME_TOKEN in name or BASE_TOKEN in name:
+            return None  # `#line 5 __FILE__`: the text gave the name
     if NAME_TOKEN in text[at:]:
         found[name] = None
     return tuple(found)
