@@ -1,0 +1,126 @@
+"""Which command lines have a content key, whose names show, and how depfiles are written anew."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcc.compilers.gnu.family import GNU
+from hpcc.compilers.invocation.content import (
+    BASE_TOKEN,
+    NAME_TOKEN,
+    content_form,
+    respelled_depfile,
+    visible_names,
+)
+from hpcc.compilers.spec.table import Bypass
+
+
+def _form(*words: str, is_clang: bool = False, major: int = 14) -> object:
+    read = GNU.read(b"gcc", [w.encode() for w in words])
+    assert not isinstance(read, Bypass), read
+    return content_form(read, is_clang=is_clang, major=major)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "-O2 -Wall -Wextra -fPIC -std=gnu11 -DNDEBUG -Iinc -isystem /opt/x -include c.h",
+        "-g -O0 -MD -MF a.d -MT a.o -MP",
+        "-Wp,-D_FORTIFY_SOURCE=2 -fno-strict-aliasing -mcmodel=kernel -nostdinc",
+        "-fstack-usage -march=x86-64-v2 -fvisibility=hidden -pthread",
+    ],
+)
+def test_proved_flags_have_a_form(flags: str) -> None:
+    assert _form(*flags.split(), "-c", "a.c", "-o", "a.o") is not None
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "-flto",
+        "--coverage",
+        "-gsplit-dwarf",
+        "-frecord-gcc-switches",
+        "-fprofile-generate",
+        "-fsanitize=undefined",
+        "-ffile-prefix-map=/a=/b",
+        "-frandom-seed=1",
+        "-save-temps",
+        "-specs=x",
+        "-fsome-flag-of-tomorrow",
+        "--sysroot=/opt/root",
+    ],
+)
+def test_other_flags_have_none(flag: str) -> None:
+    assert _form(flag, "-c", "a.c", "-o", "a.o") is None
+
+
+def test_a_compiler_that_was_not_asked_has_none() -> None:
+    assert _form("-c", "a.c", "-o", "a.o", major=15) is None
+    assert _form("-c", "a.c", "-o", "a.o", is_clang=True, major=16) is None
+
+
+def test_clang_writes_names_into_openmp_regions() -> None:
+    assert _form("-fopenmp", "-c", "a.c", "-o", "a.o") is not None
+    assert _form("-fopenmp", "-c", "a.c", "-o", "a.o", is_clang=True, major=19) is None
+
+
+@pytest.mark.parametrize("target", ["a b.o", "$(x).o", "./a.o", "a#b.o", "a:b.o"])
+def test_a_target_that_make_reads_in_another_way_has_none(target: str) -> None:
+    assert _form("-MD", "-MT", target, "-c", "a.c", "-o", "a.o") is None
+
+
+TEXT = (
+    b'# 1 "/p/a.c"\nint a;\n# 1 "/p/a.h" 1\nconst char *h = "' + NAME_TOKEN + b'";\n'
+    b'# 2 "/p/a.c" 2\nint b;\n# 1 "/p/with \\"quote\\".h" 1\n"' + NAME_TOKEN + b'"\n'
+)
+
+
+def test_the_files_whose_names_show_are_found_by_line_markers() -> None:
+    found = visible_names(TEXT, b"/p/a.c", is_clang=False)
+    assert found == (b"/p/a.h", b'/p/with "quote".h')
+    assert visible_names(b'"' + BASE_TOKEN + b'"', b"a.c", is_clang=False) == (b"a.c",)
+    assert visible_names(b"int x;", b"a.c", is_clang=True) == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"f(__builtin_FILE());",
+        b"std::source_location x;",
+        b'# 5 "' + NAME_TOKEN + b'"\nint n = sizeof("' + NAME_TOKEN + b'");\n',
+    ],
+)
+def test_text_that_hides_its_names_shows_any(text: bytes) -> None:
+    assert visible_names(text, b"a.c", is_clang=False) is None
+
+
+def test_clangs_pretty_function_shows_any() -> None:
+    assert visible_names(b"__PRETTY_FUNCTION__", b"a.c", is_clang=True) is None
+    assert visible_names(b"__PRETTY_FUNCTION__", b"a.c", is_clang=False) == ()
+
+
+def _renamed(name: bytes) -> bytes:
+    return b"/longer/place" + name[2:] if name.startswith(b"/p/") else name
+
+
+def test_a_depfile_gets_new_targets_and_names() -> None:
+    data = b"a.o: /p/a.c /usr/include/stdio.h ../near.h\n/usr/include/stdio.h:\n"
+    found = respelled_depfile(data, (b"a.o",), (b"x/b.o",), _renamed, is_clang=False)
+    assert found == (
+        b"x/b.o: /longer/place/a.c /usr/include/stdio.h ../near.h\n/usr/include/stdio.h:\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"other.o: /p/a.c\n",  # another target than the flags say
+        b"a.o:  /p/a.c\n",  # a layout that is not understood
+        b"a.o: /p/a.c",
+        b"a.o: /p/a.c\nb.o: c.h\n",
+        b"",
+    ],
+)
+def test_a_depfile_that_is_not_understood_is_left(data: bytes) -> None:
+    assert respelled_depfile(data, (b"a.o",), (b"b.o",), _renamed, is_clang=False) is None
