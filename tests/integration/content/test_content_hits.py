@@ -279,3 +279,23 @@ def test_a_header_that_speaks_of_importance_is_not_read_once(
     words = [cc, "-O2", "-I{root}/inc", "-c", "{root}/src/a.c", "-o", "a.o"]
     assert project.compile(words) == "miss"
     assert move(project, "q").compile(words) in {"hit", "hit" if cc == "gcc" else "miss"}
+
+
+def test_an_assert_in_a_default_argument_shows_the_file_of_the_call(
+    make: Callable[..., Project],
+) -> None:
+    header = "#include <cassert>\nbool g();\ninline int f(int n = (assert(g()), 3)) { return n; }\n"
+    project = make("p", {"inc/d.h": header})
+    for directory in ("b1", "b2"):
+        project.write(f"{directory}/made.cc", '#include "d.h"\nint h() { return f(); }\n')
+        words = ["g++", "-I{root}/inc", "-c", f"{{root}}/{directory}/made.cc", "-o", "a.o"]
+        assert project.compile(words, directory) == "miss"
+
+
+def test_an_assert_in_cxx_hits_in_a_new_build_directory(make: Callable[..., Project]) -> None:
+    source = "#include <cassert>\nint f(int x) { assert(x > 2); return x; }\n"
+    project = make("p", {"src/s.cc": source})
+    words = ["g++", "-c", "{root}/src/s.cc", "-I{root}/build/generated", "-o", "a.o"]
+    assert project.compile(words) == "miss"
+    words[3] = "-I{root}/build2/generated"
+    assert project.compile(words, "build2") == "hit"

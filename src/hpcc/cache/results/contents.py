@@ -94,6 +94,8 @@ class Contents:
         plain = tuple(e for e in entries if not e.is_comment_free)
         found = self._first(prepared, key, plain, None)
         mode = _lex_mode(prepared) if found is None and len(plain) < len(entries) else None
+        if mode is not None:
+            entries = self._read(key.key)  # with the names that were asked for
         if mode is None:
             return found
         found = self._first(prepared, key, (e for e in entries if e.is_comment_free), mode)

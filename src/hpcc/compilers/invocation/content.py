@@ -93,6 +93,12 @@ _TARGET: Final = re.compile(rb"[^\s$#\\:]+")
 _OPAQUE: Final = re.compile(
     rb"__builtin_(?:FILE|FILE_NAME|source_location|FUNCSIG)|source_location"
 )
+# glibc's assert in C++, as a statement: it shows the file in which it stands. In a default argument
+# it would show the file of the call, and there it does not follow one of these marks.
+_ASSERT: Final = re.compile(
+    rb'([;{}](?:\s|# [0-9]+ "[^"\n]*"[^\n]*)*+\(static_cast <bool> \([^;{}]{0,4000}?)'
+    rb"__builtin_FILE \(\)(?=, __builtin_LINE \(\), __extension__ __PRETTY_FUNCTION__\)\))"
+)
 _PRETTY: Final = re.compile(rb"__(?:PRETTY_FUNCTION|FUNCSIG)__")
 _MARKER: Final = re.compile(rb'^# [0-9]+ "((?:[^"\\\n]|\\.)*)"', re.MULTILINE)
 _ESCAPE: Final = re.compile(rb"\\([0-7]{3}|.)")
@@ -247,7 +253,10 @@ def visible_names(text: bytes, source: bytes, *, is_clang: bool) -> tuple[bytes,
 
     None: any file's name, because something else than `__FILE__` shows it.
     """
-    if _OPAQUE.search(text) or (is_clang and _PRETTY.search(text)):
+    if is_clang and _PRETTY.search(text):
+        return None
+    text = _ASSERT.sub(rb"\1" + NAME_TOKEN, text)
+    if _OPAQUE.search(text):
         return None
     found: dict[bytes, None] = {}
     if BASE_TOKEN in text:

@@ -95,6 +95,31 @@ def test_text_that_hides_its_names_shows_any(text: bytes) -> None:
     assert visible_names(text, b"a.c", is_clang=False) is None
 
 
+ASSERT = (
+    b'(static_cast <bool> (x) ? void (0) : __assert_fail ("x"\n# 1 "/p/a.h" 3 4\n'
+    b", __builtin_FILE (), __builtin_LINE (), __extension__ __PRETTY_FUNCTION__))"
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        (b'{ f();\n# 1 "/p/a.h" 3 4\n', (b"/p/a.h",)),
+        (b"if (y) {", (b"/p/a.h",)),
+        (b"int f(int n = (", None),  # a default argument shows the file of the call
+        (b"int f(int n = ((void)", None),
+        (b"return y ? 1 : ", None),
+    ],
+)
+def test_glibcs_assert_shows_the_file_in_which_it_stands(
+    before: bytes, expected: tuple[bytes, ...] | None
+) -> None:
+    text = b'# 1 "/p/a.cc"\nint a;\n# 1 "/p/a.h" 1\n' + before + ASSERT + b";"
+    text += b'\n# 2 "/p/a.cc" 2\n'
+    assert visible_names(text, b"/p/a.cc", is_clang=False) == expected
+    assert visible_names(text, b"/p/a.cc", is_clang=True) is None
+
+
 def test_clangs_pretty_function_shows_any() -> None:
     assert visible_names(b"__PRETTY_FUNCTION__", b"a.c", is_clang=True) is None
     assert visible_names(b"__PRETTY_FUNCTION__", b"a.c", is_clang=False) == ()
