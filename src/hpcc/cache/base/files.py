@@ -119,7 +119,7 @@ class FileMemo:
     """
 
     def __init__(self, now_ns: Callable[[], int]) -> None:
-        self._now_ns = now_ns
+        self.now_ns = now_ns
         self._digests: BoundedMemo[bytes, tuple[Signature, bytes]] = BoundedMemo(_MAX_REMEMBERED)
         # A bound method of a builtin is called as fast as a plain dict's `get`.
         self._digest_known = self._digests.get
@@ -250,9 +250,14 @@ class FileMemo:
             return None
         return signature if self.is_quiet(signature) else None
 
-    def is_quiet(self, signature: Signature) -> bool:
-        """Tell whether a stat taken now can prove content later."""
-        return self._now_ns() - max(signature[3], signature[4]) > RACY_WINDOW_NS
+    def is_quiet(self, signature: Signature, at_ns: int | None = None) -> bool:
+        """Tell whether a stat can prove later what was read under it.
+
+        `at_ns` is `now_ns` from before the read, None for the present. With a time from after the
+        read, a process that was stopped in between would believe a file that changed meanwhile.
+        """
+        at_ns = self.now_ns() if at_ns is None else at_ns
+        return at_ns - max(signature[3], signature[4]) > RACY_WINDOW_NS
 
     def _hash(self, path: bytes, chunks: list[bytes] | None = None) -> bytes | None:
         """Read and hash a file; append the bytes to `chunks`. None if it changed meanwhile."""
@@ -261,7 +266,7 @@ class FileMemo:
         except OSError:
             return None
         try:
-            before = os.fstat(fd)
+            before, at_ns = os.fstat(fd), self.now_ns()
             if not stat.S_ISREG(before.st_mode):
                 return None
             hasher = hashlib.sha256()
@@ -280,7 +285,7 @@ class FileMemo:
         digest = hasher.digest()
         if chunks is not None and before.st_size <= MAX_TEXT_BYTES:
             self._keep_text(digest, b"".join(chunks))
-        if self.is_quiet(signature):
+        if self.is_quiet(signature, at_ns):
             self._digests[path] = (signature, digest)
         return digest
 

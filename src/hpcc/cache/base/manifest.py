@@ -76,6 +76,7 @@ class Absence:
         signature = signature_of(status)
         if signature == self.signature:
             return True
+        at_ns = memo.now_ns()
         if len(self.files) + len(self.directories) <= _FEW_NAMES:
             holds = not any(map(self._is_file, self.files)) and not any(
                 map(self._is_directory, self.directories)
@@ -87,7 +88,7 @@ class Absence:
                 and all(map(listing.is_directory, self.files & listing.names))
                 and not any(map(listing.is_directory, self.directories & listing.names))
             )
-        self.signature = signature if holds and memo.is_quiet(signature) else None
+        self.signature = signature if holds and memo.is_quiet(signature, at_ns) else None
         return holds
 
     def _is_file(self, name: bytes) -> bool:

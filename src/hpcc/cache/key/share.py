@@ -162,12 +162,13 @@ class Sharing:
         signature = (*signature_of(status), status.st_mode, status.st_uid)
         known = self._markers.get(root)
         if known is None or known[0] != signature:
+            is_quiet = self._memo.is_quiet(signature_of(status))
             try:
                 found: Marker | MarkerError = read_marker(root)
             except MarkerError as error:
                 found = error
             known = (signature, found)
-            if self._memo.is_quiet(signature_of(status)):
+            if is_quiet:
                 self._markers[root] = known
         if isinstance(known[1], MarkerError):
             raise known[1]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import time
 from pathlib import Path
@@ -178,6 +179,42 @@ def test_a_digest_is_remembered_only_for_a_quiet_file(tmp_path: Path) -> None:
     assert raw in memo._digests
     path.write_bytes(b"two")
     assert memo.digest(raw) != first
+
+
+def test_a_process_that_is_stopped_after_a_read_does_not_make_a_young_file_quiet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second write in the tick of the first would keep the stat that was remembered."""
+    path = tmp_path / "f"
+    path.write_bytes(b"one")
+    now = [path.stat().st_ctime_ns + 10**6]
+    memo, read = FileMemo(lambda: now[0]), os.read
+
+    def slow_read(fd: int, size: int) -> bytes:
+        data = read(fd, size)
+        now[0] += 10**10
+        return data
+
+    monkeypatch.setattr(os, "read", slow_read)
+    assert memo.digest(os.fsencode(path)) == hashlib.sha256(b"one").digest()
+    assert os.fsencode(path) not in memo._digests
+
+
+def test_a_process_that_is_stopped_after_a_look_up_does_not_make_a_young_directory_quiet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [tmp_path.stat().st_ctime_ns + 10**6]
+    memo, exists = FileMemo(lambda: now[0]), os.path.lexists
+
+    def slow_exists(path: bytes) -> bool:
+        found = exists(path)
+        now[0] += 10**10
+        return found
+
+    monkeypatch.setattr(os.path, "lexists", slow_exists)
+    absence = Absence(os.fsencode(tmp_path), frozenset({b"x.h"}), frozenset())
+    assert absence.holds(memo)
+    assert absence.signature is None
 
 
 @pytest.mark.parametrize("what", ["missing", "directory", "fifo"])
