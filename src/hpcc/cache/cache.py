@@ -22,6 +22,7 @@ from hpcc.cache.base.api import (
 )
 from hpcc.cache.base.counters import COUNTERS_NAME, Counters
 from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.stamps import StampClock, kernel_clock
 from hpcc.cache.fallbacks import take_fallbacks
 from hpcc.cache.farm import FarmCache
 from hpcc.cache.farm_results import FarmResults
@@ -162,14 +163,17 @@ def open_cache(
     remote: RemoteClient | None,
     *,
     store_ops: FileOps | None = None,
+    clock: StampClock | None = None,
 ) -> Cache:
-    """Build the handler with its store, memory and counters; tests inject faults by `store_ops`.
+    """Build the handler with its store, memory and counters.
+
+    Tests inject faults by `store_ops`, and file systems and times by `clock`.
 
     Raises:
         OSError: the run directory cannot be created.
     """
     counters = Counters(os.path.join(paths.cache, COUNTERS_NAME), now=time.time)
-    memo = FileMemo(time.time_ns)
+    memo, clock = FileMemo(time.time_ns), clock or kernel_clock()
     store = PrivateStore(
         os.path.join(paths.cache, STORE_NAME),
         max_size_bytes=settings.cache.max_size_bytes,
@@ -208,6 +212,7 @@ def open_cache(
         store,
         run_directory=os.fspath(paths.run),
         max_output_bytes=settings.cache.max_entry_bytes,
+        clock=clock,
     )
     farm = None
     if remote is not None and settings.remote.is_enabled:
@@ -216,7 +221,7 @@ def open_cache(
         )
         client = FarmClient(
             HostParity(time.time, time.monotonic),
-            Planner(memo, local.search_path, closures, Outgoing(home)),
+            Planner(memo, local.search_path, closures, Outgoing(home), clock),
             FarmResults(results, hits, records, counters),
         )
         farm = FarmCache(remote, client, counters, settings.remote, time.monotonic)

@@ -65,7 +65,7 @@ class FarmResults:
             raise NotPortableError(FallbackReason.OPENMP_TARGET)
         if not self._hits.put_new(job.prepared, result):
             raise OutputNotOursError("an output file is one hpcc does not replace")
-        if plan.may_keep(compiled.started_ns):
+        if plan.may_keep():
             self._results.keep(job.key, plan.closure, result)
         else:
             self._counters.add(f"uncacheable.{UncacheableReason.MODIFIED_DURING_COMPILE}")

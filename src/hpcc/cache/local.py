@@ -34,6 +34,7 @@ from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.outputs import read_output
 from hpcc.cache.base.path_stability import check_places, note_places
+from hpcc.cache.base.stamps import StampClock
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
 from hpcc.cache.content.key import ContentKey
 from hpcc.cache.host.identity import Compilers
@@ -58,10 +59,12 @@ from hpcc.cache.results.hits import Hits
 from hpcc.cache.results.inflight import Flight, Inflight
 from hpcc.cache.results.pending import (
     Pending,
+    check_known,
     checked_report,
     names_listed,
     read_side_outputs,
     signature_or_none,
+    start_of,
 )
 from hpcc.cache.results.records import HIT, Records
 from hpcc.cache.results.results import Found, Result, Results
@@ -93,13 +96,14 @@ class LocalCache:
         *,
         run_directory: str,
         max_output_bytes: int,
+        clock: StampClock,
     ) -> None:
         self._results, self._memo, self._compilers = results, memo, compilers
         self._counters, self._records, self._hits = counters, records, hits
         self._sharing, self._shared = sharing, SharedResults(results, memo)
         self._sources = SourceCheck(memo)
         self._contents = Contents(store, results, memo, counters, self._sources)
-        self._max_output_bytes = max_output_bytes
+        self._max_output_bytes, self._clock = max_output_bytes, clock
         self._inflight = Inflight(wait_seconds=DEDUP_SECONDS)
         self._scratch = ScratchPaths(os.fsencode(os.path.join(run_directory, _DEPS_DIRECTORY)))
 
@@ -214,17 +218,18 @@ class LocalCache:
             self._counters.add(f"private.{prepared.marker_status.reason}")
         fallback = self._records.fallback()
         side = tuple(map(signature_or_none, prepared.side_paths))
+        directories = directories_before(self._memo, prepared)
         pending = Pending(
             prepared,
             way,
-            time.time_ns(),
+            start_of(prepared, directories, self._shared, self._memo, self._clock),
             private,
             listing if lists else None,
             flight,
             missed,
             fallback,
             side,
-            note_places(prepared.cwd, directories_before(self._memo, prepared)),
+            note_places(prepared.cwd, directories),
             prepared.key,
             prepared.marker_status.reason,
             content,
@@ -254,7 +259,7 @@ class LocalCache:
         if report.stdout and stderr and not prepared.family.separates_streams(prepared.invocation):
             # A caller that sends both to one file needs their order, which is not recorded.
             raise UncacheableError(UncacheableReason.BOTH_STREAMS)
-        started = pending.started_ns
+        started = pending.started
         depfile = read_depfile(prepared, started)
         files = files_read(pending, depfile, headers, self.search_path)
         pending.files = tuple(absolute(prepared.cwd, name) for name in files)
@@ -296,7 +301,7 @@ class LocalCache:
         if pending.way is Way.OWN_TEXT:
             watched = watched_names(prepared, self._config_names(prepared))
             listed = None if pending.listing is None else partial(names_listed, pending)
-            closure = own_closure(self._memo, prepared, watched, listed, pending.started_ns)
+            closure = own_closure(self._memo, prepared, watched, listed, pending.started)
             return self._checked(pending, closure, ())
         search = (*self.search_path(prepared), *embed_directories(prepared))
         family, invocation = prepared.family, prepared.invocation
@@ -310,7 +315,7 @@ class LocalCache:
                 files=(prepared.invocation.source, *files),
                 search=search,
                 forced=prepared.invocation.forced_includes,
-                started_ns=pending.started_ns,
+                started_ns=pending.started,
                 allow_date=prepared.dates_are_pinned,
                 arguments=prepared.invocation.arguments,
                 macros=prepared.invocation.macros,
@@ -328,20 +333,20 @@ class LocalCache:
 
     def _checked(self, pending: Pending, closure: Closure, search: tuple[bytes, ...]) -> Closure:
         """Return a closure with the files of flags, once no way to a file changed."""
-        prepared = pending.prepared
+        prepared, started, memo = pending.prepared, pending.started, self._memo
         directories = (a.directory for a in closure.absences)
         paths = (*(path for path, _ in closure.files), *closure.existing, *directories)
         depfile = prepared.depfile
         check_places(
             paths,
             pending.places,
-            pending.started_ns,
+            started,
             plain=closure.plain,
             outputs=(*((depfile,) if depfile else ()), prepared.output, *prepared.side_paths),
         )
-        return with_files_of_flags(
-            closure, prepared, search, memo=self._memo, started_ns=pending.started_ns
-        )
+        closure = with_files_of_flags(closure, prepared, search, memo=memo, started_ns=started)
+        check_known(pending, closure.files, memo)
+        return closure
 
     def _config_names(self, prepared: Prepared) -> tuple[bytes, ...]:
         try:
@@ -360,7 +365,7 @@ class LocalCache:
         prepared = pending.prepared
         files = (prepared.source, *pending.files)
         arguments = prepared.invocation.arguments
-        found = find_culprit(self._memo, error.reason, files, arguments, pending.started_ns)
+        found = find_culprit(self._memo, error.reason, files, arguments, pending.started)
         return "" if found is None else str(found)
 
     def _record(self, pending: Pending, outcome: str, reason: str, culprit: str = "") -> None:
@@ -369,7 +374,7 @@ class LocalCache:
             outcome,
             key=pending.key,
             private=pending.private,
-            started_ns=pending.started_ns,
+            started_ns=pending.started,
             reason=reason,
             culprit=culprit,
             fallback=pending.fallback,

@@ -15,6 +15,7 @@ from hpcc_testkit.trust import (
     scripts,
     search,
     world,
+    young,
 )
 from hpcc_testkit.trust.steps import Scenario
 
@@ -29,5 +30,6 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     *places.scenarios(),
     *scripts.scenarios(),
     *world.scenarios(),
+    *young.scenarios(),
 )
 assert len({s.name for s in SCENARIOS}) == len(SCENARIOS), "two scenarios of one name"

@@ -248,7 +248,12 @@ def test_a_list_of_headers_is_never_an_earlier_compiles(
     )
     cache.finish(request, run, RunReport(code, 0, out, err, is_truncated=False))
     counters = cache.counters()
-    assert (counters["uncacheable.depfile"], counters["store.entries"]) == (1, 3)
+    # Where stamps are exact, the file is known to be from before this compile.
+    refused = (
+        counters.get("uncacheable.depfile", 0),
+        counters.get("uncacheable.depfile-unreadable", 0),
+    )
+    assert (sum(refused), counters["store.entries"]) == (1, 3)
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,12 @@ class FileFacts(Protocol):
         """Return the names in a directory; None if it is not one."""
         ...
 
-    def is_quiet(self, signature: Signature) -> bool:
-        """Tell whether a stat taken now can prove content later."""
+    def is_quiet(self, signature: Signature, at_ns: int | None = None) -> bool:
+        """See `FileMemo.is_quiet`."""
+        ...
+
+    def now_ns(self) -> int:
+        """Return the wall time in nanoseconds since the epoch."""
         ...
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Final
+from collections.abc import Iterable
 
+from hpcc.cache.base.stamps import CompileStart, is_in_window
 from hpcc.core.reasons.uncacheable import UncacheableReason
-
-# File systems stamp with a clock that lags by up to a tick (10 ms at HZ=100).
-_TICK_NS: Final = 50_000_000
-_SECOND_NS: Final = 1_000_000_000
 
 
 class UncacheableError(Exception):
@@ -29,8 +26,26 @@ def absolute(cwd: bytes, path: bytes) -> bytes:
 
 
 def is_fresh(status: os.stat_result, started_ns: int) -> bool:
-    """Tell whether a file may have changed since `started_ns` (epoch nanoseconds)."""
-    newest = max(status.st_mtime_ns, status.st_ctime_ns)
-    # Both stamps in whole seconds: the file system stores no finer ones.
-    is_coarse = status.st_mtime_ns % _SECOND_NS == 0 and status.st_ctime_ns % _SECOND_NS == 0
-    return newest >= started_ns - (2 * _SECOND_NS if is_coarse else _TICK_NS)
+    """Tell whether a file may have changed since a `CompileStart`, or that many epoch nanoseconds.
+
+    For a number it is unknown which clock stamped the file, so a window before counts, too.
+    """
+    if isinstance(started_ns, CompileStart):
+        return started_ns.may_have_changed(status)
+    return is_in_window(status, started_ns)
+
+
+def check_start(started_ns: int, files: Iterable[tuple[bytes, bytes]]) -> None:
+    """Check what the stamps of files cannot show; call it after the last stat.
+
+    `files` are the inputs with their present digests.
+
+    Raises:
+        UncacheableError: the clock was set during the compile, or a file had another content.
+    """
+    if not isinstance(started_ns, CompileStart):
+        return
+    if started_ns.clock_was_set():
+        raise UncacheableError(UncacheableReason.CLOCK_SET)
+    if not started_ns.agrees(files):
+        raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)

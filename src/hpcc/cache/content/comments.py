@@ -78,9 +78,13 @@ class CommentFree:
         """See `FileMemo.listing`."""
         return self._memo.listing(path)
 
-    def is_quiet(self, signature: Signature) -> bool:
+    def is_quiet(self, signature: Signature, at_ns: int | None = None) -> bool:
         """See `FileMemo.is_quiet`."""
-        return self._memo.is_quiet(signature)
+        return self._memo.is_quiet(signature, at_ns)
+
+    def now_ns(self) -> int:
+        """See `FileMemo.now_ns`."""
+        return self._memo.now_ns()
 
     def with_plain_digests(self, inputs: InputSet) -> InputSet:
         """Return a set that holds, with the files' plain digests in place of these."""

@@ -32,11 +32,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 from hpcc.cache.base.api import CompileRequest
 from hpcc.cache.base.fields import encode_fields
-from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.files import FileMemo, Signature, signature_of
 from hpcc.cache.base.outputs import is_special
 from hpcc.cache.base.path_stability import leads_to_a_process
 from hpcc.cache.base.uncacheable import absolute
@@ -62,6 +62,14 @@ KEY_FORMAT: Final = b"local-6"
 _MAX_REMEMBERED: Final = 4096
 
 
+class ResponseFile(NamedTuple):
+    """A response file as its arguments were read: absolute path, stat and SHA-256."""
+
+    path: bytes
+    signature: Signature
+    digest: bytes
+
+
 @dataclass(frozen=True)  # no slots: paths are joined once
 class Prepared:
     """A compile that may be cached. `colour` are the flags to add for a terminal.
@@ -70,7 +78,8 @@ class Prepared:
     what "native" means, the environment, the colours. `written` names the outputs besides object
     and depfile. `replay_ok`: a hit may be remembered by the bytes of its request, since the answer
     depends only on the request, the compiler's files, the markers and the inputs. `looked_for` are
-    files that flags name. `is_recorded`: the object will contain the command line.
+    files that flags name. `is_recorded`: the object will contain the command line. `responses` are
+    the files that some of the arguments came from.
     """
 
     request: CompileRequest
@@ -85,6 +94,7 @@ class Prepared:
     looked_for: tuple[bytes, ...] = ()
     is_recorded: bool = False
     rest: tuple[bytes, ...] = ()
+    responses: tuple[ResponseFile, ...] = ()
 
     @property
     def share(self) -> Share | None:
@@ -152,7 +162,8 @@ class Classifier:
         is_script = executed is not None
         request = executed or request
         family = family_of(request.compiler, request.argv[1:])
-        invocation = self._invocation(request, family)
+        responses: list[ResponseFile] = []
+        invocation = self._invocation(request, family, responses)
         if isinstance(invocation, Bypass):
             return invocation
         words = (request.compiler, *invocation.arguments)
@@ -192,15 +203,17 @@ class Classifier:
         is_plain = is_plain and not is_script  # a script is read for each request, too
         prepared = Prepared(
             request, invocation, family, identity, colour, key, written, marker_status, is_plain,
-            looked_for, is_recorded, rest,
+            looked_for, is_recorded, rest, tuple(responses),
         )  # fmt: skip
         return _check_side_paths(prepared) or prepared
 
-    def _invocation(self, request: CompileRequest, family: CompilerFamily) -> Invocation | Bypass:
+    def _invocation(
+        self, request: CompileRequest, family: CompilerFamily, responses: list[ResponseFile]
+    ) -> Invocation | Bypass:
         arguments = request.argv[1:]
         if not family.has_local_cache:
             return Bypass(BypassReason.OTHER_COMPILER)
-        read_file = _response_reader(request.cwd)
+        read_file = _response_reader(request.cwd, responses)
         expanded = family.expand(request.compiler, arguments, request.env, read_file)
         if isinstance(expanded, Bypass):
             return expanded
@@ -240,19 +253,23 @@ def _check_side_paths(prepared: Prepared) -> Bypass | None:
     return Bypass(BypassReason.SPECIAL_OUTPUT) if any(map(is_special, side)) else None
 
 
-def _response_reader(cwd: bytes) -> Callable[[bytes], bytes | None]:
+def _response_reader(cwd: bytes, found: list[ResponseFile]) -> Callable[[bytes], bytes | None]:
     def read(name: bytes) -> bytes | None:
-        if leads_to_a_process(absolute(cwd, name)):
+        path = absolute(cwd, name)
+        if leads_to_a_process(path):
             return None
         try:
-            fd = os.open(absolute(cwd, name), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except (OSError, ValueError):
             return None
         with open(fd, "rb") as file:
             try:
-                return file.read(MAX_RESPONSE_BYTES + 1)
+                status = os.fstat(fd)
+                content = file.read(MAX_RESPONSE_BYTES + 1)
             except OSError:
                 return None
+        found.append(ResponseFile(path, signature_of(status), hashlib.sha256(content).digest()))
+        return content
 
     return read
 

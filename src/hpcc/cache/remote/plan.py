@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from hpcc import __version__
 from hpcc.cache.base.files import FileMemo
-from hpcc.cache.base.uncacheable import UncacheableError, absolute
+from hpcc.cache.base.stamps import CompileStart, StampClock, take_start
+from hpcc.cache.base.uncacheable import UncacheableError, absolute, check_start
 from hpcc.cache.inputs.clocks import CLOCKS
 from hpcc.cache.inputs.closure import find_closure, unchanged_since
 from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
@@ -69,28 +69,35 @@ class RemotePlan:
     """A compile for a guest, and the local state that it was made from.
 
     `asked`: why the compiler was asked for the closure; "" if the sources' text was enough.
+    `started` is from before it was asked, None if it was not.
     """
 
     request: RemoteRequest
     closure: Closure
     root: bytes
     asked: str = ""
+    started: CompileStart | None = None
 
     @property
     def counter(self) -> str:
         """See `client.FarmPlan.counter`."""
         return f"closure.asked.{self.asked}" if self.asked else "closure.scanned"
 
-    def may_keep(self, started_ns: int) -> bool:
+    def may_keep(self) -> bool:
         """Tell whether a result of this plan certainly belongs to the closure's state.
 
         A guest reads only the inputs, by digest, and a closure found by text was found in exactly
         those bytes, so later changes to the files do not matter. A compiler that was asked with
         `-M` may have read the files before or after a change.
         """
-        if not self.asked:
+        if self.started is None:
             return True
-        return unchanged_since([path for path, _ in self.closure.files], started_ns)
+        files = self.closure.files
+        try:
+            check_start(self.started, files)
+        except UncacheableError:
+            return False
+        return unchanged_since([path for path, _ in files], self.started)
 
 
 class Planner:
@@ -102,7 +109,9 @@ class Planner:
         search_path: Callable[[Prepared], tuple[bytes, ...]],
         closures: RemoteClosures,
         outgoing: Outgoing,
+        clock: StampClock,
     ) -> None:
+        self._clock = clock
         self._memo, self._search_path, self._closures = memo, search_path, closures
         self._outgoing = outgoing
         self._trial, self._completions = FlagTrial(), Completions()
@@ -142,7 +151,7 @@ class Planner:
             argv, injected = self._argv(prepared, replace(guest, shown=RELATIVE), image)
         outputs = self._outputs(prepared, guest)
         extra = self._completions.of(job.key)
-        files, asked = self._files(prepared, guest, is_cancelled, extra)
+        files, asked, started = self._files(prepared, guest, is_cancelled, extra)
         if len(files.inputs) > MAX_INPUTS:
             raise NotPortableError(FallbackReason.TOO_MANY_FILES)
         self._check_outgoing(prepared, root, files.closure)
@@ -159,7 +168,7 @@ class Planner:
             injected=as_text(injected),
             client_version=__version__,
         )
-        return RemotePlan(request, files.closure, root.path, asked)
+        return RemotePlan(request, files.closure, root.path, asked, started)
 
     def _check_outgoing(self, prepared: Prepared, root: FarmRoot, closure: Closure) -> None:
         """Refuse a compile that needs a file which must stay here.
@@ -206,16 +215,23 @@ class Planner:
         guest: GuestMap,
         is_cancelled: Callable[[], bool],
         extra: tuple[bytes, ...],
-    ) -> tuple[RemoteFiles, str]:
-        """Return the files to send, and why the compiler was asked ("" if it was not)."""
+    ) -> tuple[RemoteFiles, str, CompileStart | None]:
+        """Return the files to send, and why and when the compiler was asked ("" if it was not)."""
         try:
-            return self._scanned(prepared, guest, is_cancelled, extra), ""
+            return self._scanned(prepared, guest, is_cancelled, extra), "", None
         except UnscannableError as error:
             if error.is_final:
                 raise NotPortableError(error.reason) from error
+            started = self._start(prepared, guest)
             closure = self._asked(prepared, guest, is_cancelled, extra)
             inputs = remote_inputs(self._memo, dict(closure.files).items(), guest)
-            return RemoteFiles(closure, inputs), error.reason
+            return RemoteFiles(closure, inputs), error.reason, started
+
+    def _start(self, prepared: Prepared, guest: GuestMap) -> CompileStart:
+        cwd, source = prepared.cwd, prepared.source
+        named = (source.rpartition(b"/")[0] or b"/", *prepared.invocation.include_dirs)
+        directories = (guest.root, cwd, *(absolute(cwd, d) for d in named))
+        return take_start(self._clock, directories, (source,), self._memo.digest)
 
     def _scanned(
         self,
@@ -238,11 +254,12 @@ class Planner:
                 or not prepared.family.resolvable(prepared.identity.major) & CLOCKS
             ):
                 raise
-        started_ns = time.time_ns()
+        started = self._start(prepared, guest)
         files = self._closures.scan(prepared, guest, extra, settled=CLOCKS)
         paths = tuple(path for path, _ in files.closure.files)
         self._refuse_clocks(prepared, paths, is_cancelled)
-        if not unchanged_since(paths, started_ns):
+        check_start(started, files.closure.files)
+        if not unchanged_since(paths, started):
             raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
         return files
 

@@ -44,7 +44,7 @@ def files_read(
             assert pending.private_depfile is not None
             data = read_output(
                 pending.private_depfile,
-                started_ns=pending.started_ns,
+                started_ns=pending.started,
                 limit=MAX_DEPFILE_BYTES,
             )
             if data is None:

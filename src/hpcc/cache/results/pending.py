@@ -7,15 +7,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hpcc.cache.base.api import RunReport
-from hpcc.cache.base.files import Signature, signature_of
+from hpcc.cache.base.files import FileMemo, Signature, signature_of
 from hpcc.cache.base.outputs import read_output
 from hpcc.cache.base.path_stability import Place
-from hpcc.cache.base.uncacheable import UncacheableError
+from hpcc.cache.base.stamps import CompileStart, StampClock, take_start
+from hpcc.cache.base.uncacheable import UncacheableError, absolute, check_start
 from hpcc.cache.content.key import ContentKey
 from hpcc.cache.inputs.embedded_files import read_listing
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.results.inflight import Flight
 from hpcc.cache.results.scratch import DiskSpace, without_complaints
+from hpcc.cache.results.share_results import SharedResults
 from hpcc.compilers.invocation.dependencies import Way
 from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
 from hpcc.core.reasons.uncacheable import UncacheableReason
@@ -26,12 +28,13 @@ class Pending:
     """The token of a `Run`: what `finish` needs, and what it finds out.
 
     `key` is the key under which the result is stored, `content` the content key; `private` says
-    why other checkouts do not get it. Times are in nanoseconds since the epoch.
+    why other checkouts do not get it. `started` is from before the answer, and so from before the
+    compiler could start.
     """
 
     prepared: Prepared
     way: Way
-    started_ns: int
+    started: CompileStart
     private_depfile: bytes | None
     listing: bytes | None
     flight: Flight | None
@@ -45,6 +48,22 @@ class Pending:
     room: DiskSpace = DiskSpace.ENOUGH
     is_compiled: bool = False  # the compiler ended with status 0
     files: tuple[bytes, ...] = ()  # absolute paths of what it read, once they are known
+
+
+def start_of(
+    prepared: Prepared,
+    directories: tuple[bytes, ...],
+    shared: SharedResults,
+    memo: FileMemo,
+    clock: StampClock,
+) -> CompileStart:
+    """Return the present moment for a compile that reads from `directories`.
+
+    `shared` names the files that it probably reads.
+    """
+    cwd, known = prepared.cwd, shared.latest_files(prepared.share, prepared.key)
+    places = (cwd, *(absolute(cwd, directory or b"/") for directory in directories))
+    return take_start(clock, places, (prepared.source, *known), memo.digest)
 
 
 def signature_or_none(path: bytes) -> Signature | None:
@@ -63,6 +82,19 @@ def checked_report(pending: Pending, report: RunReport) -> tuple[RunReport, byte
     return report._replace(stderr=stderr), stderr
 
 
+def check_known(pending: Pending, files: tuple[tuple[bytes, bytes], ...], memo: FileMemo) -> None:
+    """Check what is known from before the compile, after the last stat; `files` are the inputs.
+
+    Raises:
+        UncacheableError: see `check_start`; or a response file changed since its arguments, which
+            are in the key, were read.
+    """
+    check_start(pending.started, files)
+    for path, signature, digest in pending.prepared.responses:
+        if signature_or_none(path) != signature or memo.digest(path) != digest:
+            raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
+
+
 def names_listed(pending: Pending, named: Iterable[bytes] = ()) -> tuple[bytes, ...]:
     """Return the names of the files that the assembler opened; empty if it got no listing flag.
 
@@ -73,7 +105,7 @@ def names_listed(pending: Pending, named: Iterable[bytes] = ()) -> tuple[bytes, 
     """
     if pending.listing is None:
         return ()
-    data = read_output(pending.listing, started_ns=pending.started_ns, limit=MAX_DEPFILE_BYTES)
+    data = read_output(pending.listing, started_ns=pending.started, limit=MAX_DEPFILE_BYTES)
     # On a full disk GNU as only warns, and writes the first blocks.
     if data is None or not data.endswith(b"\n") or data.endswith(b"\\\n"):
         raise UncacheableError(UncacheableReason.DEPFILE_UNREADABLE)
@@ -88,7 +120,7 @@ def read_side_outputs(pending: Pending, limit: int) -> tuple[bytes, ...]:
     """
     found = []
     for path, before in zip(pending.prepared.side_paths, pending.side_before, strict=True):
-        data = read_output(path, started_ns=pending.started_ns, limit=limit)
+        data = read_output(path, started_ns=pending.started, limit=limit)
         # A compile does not always write a file that its flags announce.
         if data is None or signature_or_none(path) == before:
             raise UncacheableError(UncacheableReason.SIDE_OUTPUT_MISSING)

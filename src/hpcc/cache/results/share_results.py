@@ -43,6 +43,17 @@ class SharedResults:
             return Found(view, result._replace(depfile=depfile, stderr=stderr))
         return None
 
+    def latest_files(self, share: Share | None, key: bytes) -> tuple[bytes, ...]:
+        """Return the files of the newest hit or result by their paths here, () if not in memory.
+
+        `key` is the key of the compile in this clone, for which there may be a private result.
+        """
+        inputs = None if share is None else self._results.latest(share.key)
+        if share is not None and inputs is not None:
+            return tuple(share.checkout.spell(path) for path, _ in inputs.files)
+        inputs = self._results.latest(key)
+        return () if inputs is None else tuple(path for path, _ in inputs.files)
+
     def keep(self, share: Share, closure: Closure, result: Result) -> bytes | None:
         """Store a result that `why_not_shared` accepted; return its key, None if that fails."""
         checkout = share.checkout

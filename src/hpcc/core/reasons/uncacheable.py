@@ -20,6 +20,9 @@ class UncacheableReason(Reason, prefix="uncacheable"):
         "both-streams", "messages on stdout and on stderr", "Fix what writes to stdout.",
         "Their order would be lost where both lead to one file. clang-cl's list of headers "
         "(`/showIncludes`) does not count.")
+    CLOCK_SET = (
+        "clock-set", "the machine's clock was set while the compiler ran", _AGAIN,
+        "The times of files then do not tell which of them changed.")
     CONFIG_FILE = (
         "config-file", "a configuration or specs file that hpcc does not accept",
         "Put the flags on the command line.",
