@@ -8,7 +8,6 @@ from typing import Final
 
 from hpcc_testkit.trust.steps import Edit, Scenario, run_tool, step, write
 
-_USE: Final = write("main.c", "#include <v.h>\nint value = V;\n")
 _COMMAND: Final = "%ROOT%/tools/{cc} -Iinc -c main.c -o main.o"
 # A compiler that changes the header in place after it has read it, if a file asks for that.
 _FLIPPING: Final = """
@@ -33,6 +32,11 @@ int main(int n, char **v) {{
 """
 
 
+def _use(scenario: str, cc: str) -> Edit:
+    """Write a text of its own for each scenario: equal ones hit each other by content."""
+    return write("main.c", f"#include <v.h>\nint young_{scenario}_{cc} = V;\n")
+
+
 def _value(number: int) -> Edit:
     return write("inc/v.h", f"#define V {number}\n")
 
@@ -52,7 +56,7 @@ def scenarios() -> Iterator[Scenario]:
         yield Scenario(
             name=f"young-header-changes-in-the-same-tick-{cc}",
             steps=(
-                step(plain, "miss", _USE, _value(1)),
+                step(plain, "miss", _use("tick", cc), _value(1)),
                 step(plain, "nohit", _value(2), settles=False),
                 step(plain, "nohit", _value(3), settles=False),
                 step(plain, "nohit", _value(4), _value(5), settles=False),
@@ -68,7 +72,7 @@ def scenarios() -> Iterator[Scenario]:
         yield Scenario(
             name=f"young-header-changes-while-it-is-compiled-{cc}",
             steps=(
-                step(asks, "miss", _USE, _value(1), _compiler(cc)),
+                step(asks, "miss", _use("flip", cc), _value(1), _compiler(cc)),
                 step(asks, "nohit", _value(3), flip, settles=False),
                 # The header is a 2 now, and the object of the step before was made from a 3.
                 step(asks, "nohit", settles=False),
