@@ -89,7 +89,7 @@ void optional() { VA(1, /*d*/ 2) VA(3) } //§L
 """
 _END: Final = """\
 #endif /* the end */
-/* the end */
+int last;
 """
 _SLOT: Final = re.compile(r"§([LBM])")
 _WORDS: Final = (

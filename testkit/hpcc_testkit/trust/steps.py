@@ -379,8 +379,8 @@ class Runner:
 
     def see(self, scenario: Scenario, one: Step, root: Path, *, prefix: tuple[bytes, ...]) -> Seen:
         """Run one step's command behind `prefix` and return what was seen."""
-        # A variable that is in each key keeps the results of scenarios apart: their texts are alike,
-        # and a content key would find those of another scenario. No catalogue has such a name.
+        # A variable in each key keeps the results of scenarios apart: their texts are alike, and a
+        # content key would find those of another scenario. No catalogue has such a name.
         own = {"LANGUAGE": scenario.name}
         env = {**self._base, **own, "HPCC_DIR": self.env["HPCC_DIR"]}
         env |= {k: v.replace("%ROOT%", str(root)) for k, v in one.env.items()}

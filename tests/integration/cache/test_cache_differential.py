@@ -517,8 +517,8 @@ def test_dependency_variables_are_a_bypass(launcher: FakeLauncher) -> None:
     assert launcher.compile(*_GCC).reason == "dependencies-output"
 
 
-def test_a_wrapper_script_as_compiler_is_a_bypass(launcher: FakeLauncher, project: Any) -> None:
-    script = project.write("bin/gcc", '#!/bin/sh\nexec /usr/bin/gcc "$@"\n')
+def test_a_script_of_no_proved_form_is_a_bypass(launcher: FakeLauncher, project: Any) -> None:
+    script = project.write("bin/gcc", '#!/bin/sh\ndate >/dev/null\nexec /usr/bin/gcc "$@"\n')
     script.chmod(0o755)
     launcher.env["PATH"] = f"{script.parent}:/usr/bin:/bin"
     ended = launcher.compile(*_GCC)

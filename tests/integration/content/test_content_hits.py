@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from .conftest import Project
+from .conftest import Project, age
 
 FILES = {
     "src/a.c": '#include <assert.h>\n#include <stdio.h>\n#include "a.h"\n#include "../src/near.h"\n'
@@ -299,3 +299,82 @@ def test_an_assert_in_cxx_hits_in_a_new_build_directory(make: Callable[..., Proj
     assert project.compile(words) == "miss"
     words[3] = "-I{root}/build2/generated"
     assert project.compile(words, "build2") == "hit"
+
+
+def test_a_build_directory_that_is_reached_from_the_root_stays(
+    cc: str, make: Callable[..., Project]
+) -> None:
+    """With -I of the root the compiler reads build/gen.h in each build directory."""
+    project = make("p", {"src/g.c": '#include "build/gen.h"\nint f(void) { return G; }\n'})
+    for directory in ("build", "b2"):
+        project.write(f"{directory}/gen.h", "#define G 1\n")
+    age(project.root)
+    words = [cc, "-O2", "-I{root}", "-c", "{root}/src/g.c", "-o", "a.o"]
+    assert project.compile(words, "build") == "miss"
+    project.write("build/gen.h", "#define G 22\n")
+    age(project.root)
+    assert project.compile(words, "b2") == "miss"
+
+
+def test_names_that_a_macro_puts_together_stay(
+    cc: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    source = (
+        "#define S_(x) #x\n#define S(x) S_(x)\n#include S(BASE/x.h)\nint f(void) { return X; }\n"
+    )
+    project = make("p", {"src/m.c": source, "x.h": "#define X 1\n"})
+    words = [cc, f"-DBASE={project.root}", "-O2", "-c", "{root}/src/m.c", "-o", "a.o"]
+    assert project.compile(words) == "miss"
+    moved = move(project, "q")
+    project.write("x.h", "#define X 2\n")
+    age(project.root)
+    assert moved.compile(words) == "miss"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (["-Wp,-MD,x.d"], ["-Wp,-MD,y.d"]),
+        (["-MD", "-MT", "t.o", "-MQ", "u.o"], ["-MD", "-MQ", "u.o", "-MT", "t.o"]),
+        (["-MD", "-MF", "x.d"], ["-MD", "-MF", "x.d", "-MQ", "u.o", "-MT", "t.o"]),
+    ],
+)
+def test_targets_are_the_compilers(
+    cc: str, first: list[str], second: list[str], make: Callable[..., Project]
+) -> None:
+    project = make("p", FILES)
+    assert project.compile([cc, *first, *ABSOLUTE, "-o", "a.o"]) == "miss"
+    project.compile([cc, *second, *ABSOLUTE, "-o", "b.o"])
+
+
+@pytest.mark.parametrize("pragma", ['target("avx2")', 'optimize("fast-math")'])
+def test_a_pragma_that_defines_macros_does_not_move(
+    pragma: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    macro = "__AVX2__" if "avx2" in pragma else "__FAST_MATH__"
+    source = f"#pragma GCC {pragma}\n#ifdef {macro}\nint n = sizeof(__FILE__);\n#endif\n"
+    project = make("p", {"src/n.c": source})
+    words = ["gcc", "-c", "{root}/src/n.c", "-o", "a.o"]
+    assert project.compile(words) == "miss"
+    assert move(project, "longer/q").compile(words) == "miss"
+
+
+def test_a_raw_string_that_looks_like_a_line_marker_does_not_move(
+    make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    source = 'const char *s = R"(\n# 1 "x.h"\n)";\nint n = sizeof(__FILE__);\n'
+    project = make("p", {"src/r.cc": source})
+    words = ["g++", "-c", "{root}/src/r.cc", "-o", "a.o"]
+    assert project.compile(words) == "miss"
+    assert move(project, "longer/q").compile(words) == "miss"
+
+
+def test_a_header_that_a_pragma_makes_visible_is_an_input(make: Callable[..., Project]) -> None:
+    """GCC's -M alone does not know what the pragma defines."""
+    source = '#pragma GCC target("avx2")\n#ifdef __AVX2__\n#include "v.h"\n#endif\nint y = G;\n'
+    project = make("p", {"src/v.c": source, "src/v.h": "#define G 1\n"})
+    words = ["gcc", "-O2", "-g", "-MMD", "-c", "{root}/src/v.c", "-o", "a.o"]
+    assert project.compile(words) == "miss"
+    project.write("src/v.h", "#define G 22\n")
+    age(project.root)
+    assert project.compile(words) == "miss"

@@ -28,6 +28,7 @@ _RAW: Final = (
     | Hazard.OPAQUE_EMBED
     | Hazard.FILE_TIME
     | Hazard.TIMESTAMP
+    | Hazard.READ_ONCE
 )
 _GUARD: Final = re.compile(
     rb"^[ \t]*#[ \t]*pragma[ \t]+once\b|"

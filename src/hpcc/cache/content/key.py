@@ -26,6 +26,8 @@ from hpcc.compilers.invocation.content import ContentForm, NamedPath
 
 KEY_FORMAT: Final = b"content-3"
 _SYSTEM_DIRS: Final = ("-isystem", "-idirafter")
+# Compilers for these write file names into symbols and into debug information.
+_OTHER_NAMES: Final = (b"windows", b"msvc", b"win32", b"uefi")
 _NOT_IN_KEY: Final = frozenset({b"PATH", b"PWD", b"TMPDIR", b"OLDPWD"})
 
 
@@ -34,7 +36,8 @@ class ContentKey(NamedTuple):
 
     `absolute`: the marks of the places in which the command line names a file or a directory by its
     absolute path. Files in another place have a relative name, which is the same everywhere.
-    `system_dirs` are the directories of -isystem and -idirafter in one of the places.
+    `system_dirs` are the directories of -isystem and -idirafter in one of the places, `search` all
+    directories of the search path.
     """
 
     key: bytes
@@ -42,6 +45,7 @@ class ContentKey(NamedTuple):
     form: ContentForm
     absolute: frozenset[bytes]
     system_dirs: tuple[bytes, ...]
+    search: tuple[bytes, ...]
 
     def has_other_names(self, paths: Iterable[bytes]) -> bool:
         """Tell whether a compiler may spell one of these headers by its real name."""
@@ -52,7 +56,7 @@ class ContentKey(NamedTuple):
         return any(b"/../" in p or os.path.realpath(p) != p for p in headers)
 
 
-def content_key(memo: FileMemo, prepared: Prepared, search: Iterable[bytes]) -> ContentKey | None:
+def content_key(memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -> ContentKey | None:
     """Return the key of a compile; None if a flag, a variable or a path forbids one.
 
     `search` are all include directories of the compile, in order.
@@ -61,6 +65,8 @@ def content_key(memo: FileMemo, prepared: Prepared, search: Iterable[bytes]) -> 
     if prepared.looked_for or prepared.is_recorded or prepared.identity.has_hidden_flags:
         return None
     if any(name in request.env for name in SEARCH_ENV):
+        return None
+    if any(word in prepared.identity.target for word in _OTHER_NAMES):
         return None
     form = prepared.family.content_form(invocation, prepared.identity.major)
     if form is None:
@@ -104,7 +110,7 @@ def content_key(memo: FileMemo, prepared: Prepared, search: Iterable[bytes]) -> 
         _pattern(request.cwd, search),
     ]
     key = hashlib.sha256(encode_fields(fields)).digest()
-    return ContentKey(key, places, form, frozenset(named & {CWD_MARK, ROOT_MARK}), own)
+    return ContentKey(key, places, form, frozenset(named & {CWD_MARK, ROOT_MARK}), own, search)
 
 
 def _pinned(

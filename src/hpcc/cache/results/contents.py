@@ -30,6 +30,7 @@ from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.manifest import InputSet
 from hpcc.cache.content.comments import CommentFree, comment_free_files
+from hpcc.cache.content.crossing import letters_reached_from_outside
 from hpcc.cache.content.entries import (
     ContentEntry,
     Names,
@@ -84,7 +85,7 @@ class Contents:
         self._store, self._results, self._memo = store, results, memo
         self._counters, self._sources = counters, sources
 
-    def key(self, prepared: Prepared, search: Iterable[bytes]) -> ContentKey | None:
+    def key(self, prepared: Prepared, search: tuple[bytes, ...]) -> ContentKey | None:
         """See `content_key`."""
         return content_key(self._memo, prepared, search)
 
@@ -165,7 +166,10 @@ class Contents:
         if key.has_other_names(names) or _leave_through_links(names):
             return
         places = key.places
+        if _is_respelled(self._memo, closure, places):
+            return
         fixed = b"cr" if is_private else self._fixed(closure, places, result)
+        fixed += letters_reached_from_outside(self._memo, prepared, key, closure)
         state = InputSet(
             closure.files, closure.present, closure.absences, stored, twins=closure.twins
         )
@@ -227,6 +231,19 @@ class Contents:
         self, key: bytes, change: Callable[[tuple[ContentEntry, ...]], tuple[ContentEntry, ...]]
     ) -> None:
         self._store.put(key, encode_entries(change(self._read(key))))
+
+
+def _is_respelled(memo: FileMemo, closure: Closure, places: Places) -> bool:
+    """Tell whether GCC may spell headers of a project by their real names, as it does the system's.
+
+    `#pragma GCC system_header` makes a header one of the system's. The name on the search path and
+    the real one differ only with `..` or a link on the way.
+    """
+    own = [(path, digest) for path, digest in closure.files if places.mark(path) != path]
+    if not any(b"/../" in path or os.path.realpath(path) != path for path, _ in own):
+        return False
+    found = (memo.derived(p, d, b"system-header", lambda t: b"system_header" in t) for p, d in own)
+    return any(answer is not False for answer in found)
 
 
 def _leave_through_links(paths: Iterable[bytes]) -> bool:

@@ -62,9 +62,11 @@ def files_read(
                 *_omitted(pending, search_path),
             )
         case Way.SECOND_RUN:
-            return ask_dependencies(
+            asked = ask_dependencies(
                 pending.prepared, lambda: False, injected=pending.prepared.injected
             )
+            # A pragma may define macros for the compile that `-M` does not know.
+            return (*asked, *(parse_dependencies(depfile) if depfile else ()))
         case Way.OWN_TEXT:
             return ()
 

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from hpcc.compilers.invocation.depfile import escape_name
 from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language
 from hpcc.compilers.invocation.share import PROVED_CLANG, PROVED_GCC
 from hpcc.compilers.invocation.share_text import laid_out, taken_apart
@@ -81,13 +80,14 @@ _FLAGS: Final = re.compile(
         r"|-fexec-charset=[A-Za-z0-9-]+|-fwide-exec-charset=[A-Za-z0-9-]+|-fmacro-backtrace-limit=[0-9]+"
         r"|-fdiagnostics-[a-z-]+(?:=[a-z]+)?|-flax-vector-conversions=[a-z]+|-fms-compatibility(?:-version=[0-9.]+)?"
         r"|-fpatchable-function-entry=[0-9,]+|-fmin-function-alignment=[0-9]+|-fvect-cost-model=[a-z-]+"
-        r"|-fsimd-cost-model=[a-z-]+|-finline-limit=[0-9]+|-stdlib=[a-z+]+|--target=[a-z0-9_.-]+"
+        r"|-fsimd-cost-model=[a-z-]+|-finline-limit=[0-9]+|-stdlib=[a-z+]+"
         r"|--param=[a-z0-9-]+=[a-z0-9-]+|-fdata-sections|-ffunction-sections|-rtlib=[a-z-]+"
     ).encode()
 )
 # clang writes the source's name into each OpenMP region.
 _ONLY_GCC: Final = frozenset({b"-fopenmp", b"-fopenmp-simd"})
 _WRAPPED: Final = re.compile(rb"-Wp,-[DU][^,/]*(?:,-[DU][^,/]*)*")
+_PLAIN_NAME: Final = re.compile(rb"[^\s$#\\:]+")
 _TARGET: Final = re.compile(rb"[^\s$#\\:]+")
 # Shows file names without a macro: the compiler's own functions, and what stands before them.
 _OPAQUE: Final = re.compile(
@@ -99,6 +99,9 @@ _ASSERT: Final = re.compile(
     rb'([;{}](?:\s|# [0-9]+ "[^"\n]*"[^\n]*)*+\(static_cast <bool> \([^;{}]{0,4000}?)'
     rb"__builtin_FILE \(\)(?=, __builtin_LINE \(\), __extension__ __PRETTY_FUNCTION__\)\))"
 )
+# With these GCC defines macros that its preprocessor alone does not define.
+_PRAGMA: Final = re.compile(rb"GCC\s+(?:target|optimize|push_options|pop_options|reset_options)")
+_RAW_STRING: Final = re.compile(rb'(?<![0-9A-Za-z_])(?:u8|[uUL])?R"([^ ()\\\t\v\f\n"]{0,16})\(')
 _PRETTY: Final = re.compile(rb"__(?:PRETTY_FUNCTION|FUNCSIG)__")
 _MARKER: Final = re.compile(rb'^# [0-9]+ "((?:[^"\\\n]|\\.)*)"', re.MULTILINE)
 _ESCAPE: Final = re.compile(rb"\\([0-7]{3}|.)")
@@ -150,7 +153,7 @@ def content_form(invocation: Invocation, *, is_clang: bool, major: int) -> Conte
         pieces += found
     targets: tuple[bytes, ...] = ()
     if invocation.dep_mode is not DepMode.NONE:
-        found_targets = _targets(invocation)
+        found_targets = _targets(invocation, is_clang=is_clang)
         if found_targets is None:
             return None
         targets = found_targets
@@ -183,17 +186,27 @@ def _is_proved(flag: Flag, *, is_clang: bool) -> bool:
     return not is_clang and first in _ONLY_GCC
 
 
-def _targets(invocation: Invocation) -> tuple[bytes, ...] | None:
+def _targets(invocation: Invocation, *, is_clang: bool) -> tuple[bytes, ...] | None:
     """Return the words before the first colon of the depfile, as the compiler writes them.
 
     None where they are not one plain word each.
     """
     named = [f for f in invocation.flags if f.spec.spelling in {"-MT", "-MQ"}]
-    words = [f.value for f in named] or [invocation.output]
+    if not is_clang and len({f.spec.spelling for f in named}) > 1:
+        return None  # GCC writes all of -MT first
+    words = [f.value for f in named] or [_default_target(invocation, is_clang=is_clang)]
     for word in words:
         if not _TARGET.fullmatch(word) or word.startswith(b"./"):
             return None
     return tuple(words)
+
+
+def _default_target(invocation: Invocation, *, is_clang: bool) -> bytes:
+    if is_clang or not invocation.deps_by_wp:
+        return invocation.output
+    # The preprocessor proper gets no -o.
+    stem, dot, _ = invocation.source.rpartition(b"/")[2].rpartition(b".")
+    return (stem if dot else invocation.source.rpartition(b"/")[2]) + b".o"
 
 
 def respelled_depfile(
@@ -217,24 +230,27 @@ def respelled_depfile(
     written = [*old_targets[:-1], old_targets[-1] + b":"] if old_targets else []
     if not count or first[:count] != written:
         return None
-    new = [[*new_targets[:-1], new_targets[-1] + b":", *map(_renamed(rename), first[count:])]]
+    words = [first[count:]]
     for rule in rules[1:]:  # -MP: a rule without prerequisites for each header
         if len(rule) != 1 or not rule[0].endswith(b":"):
             return None
-        new.append([_renamed(rename)(rule[0][:-1]) + b":"])
-    return laid_out(new, is_clang=is_clang)
+        words.append([rule[0][:-1]])
+    renamed = [[_renamed(word, rename) for word in rule] for rule in words]
+    if any(word is None for rule in renamed for word in rule):
+        return None
+    head, *headers = [[word or b"" for word in rule] for rule in renamed]
+    new = [[*new_targets[:-1], new_targets[-1] + b":", *head]]
+    return laid_out([*new, *([h[0] + b":"] for h in headers)], is_clang=is_clang)
 
 
-def _renamed(rename: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
-    def word(written: bytes) -> bytes:
-        if not written.startswith(b"/"):
-            return written
-        if b"\\" in written or b"$" in written:
-            # Only names that make needs no escapes for are renamed.
-            return written if rename(written) == written else b"\\"
-        return escape_name(rename(written))
-
-    return word
+def _renamed(word: bytes, rename: Callable[[bytes], bytes]) -> bytes | None:
+    """Return the new name of a file; None if compilers differ in how they write one of the two."""
+    if not word.startswith(b"/"):
+        return word
+    new = rename(word)
+    return (
+        new if new == word or (_PLAIN_NAME.fullmatch(word) and _PLAIN_NAME.fullmatch(new)) else None
+    )
 
 
 def names_arguments() -> tuple[bytes, ...]:
@@ -255,6 +271,8 @@ def visible_names(text: bytes, source: bytes, *, is_clang: bool) -> tuple[bytes,
     """
     if is_clang and _PRETTY.search(text):
         return None
+    if (not is_clang and _PRAGMA.search(text)) or _has_lines_in_raw_string(text):
+        return None
     text = _ASSERT.sub(rb"\1" + NAME_TOKEN, text)
     if _OPAQUE.search(text):
         return None
@@ -273,6 +291,17 @@ def visible_names(text: bytes, source: bytes, *, is_clang: bool) -> tuple[bytes,
     if NAME_TOKEN in text[at:]:
         found[name] = None
     return tuple(found)
+
+
+def _has_lines_in_raw_string(text: bytes) -> bool:
+    """Tell whether a raw string has several lines: one of them could look like a line marker."""
+    if b'R"' not in text:
+        return False
+    for match in _RAW_STRING.finditer(text):
+        end = text.find(b")" + match[1] + b'"', match.end())
+        if b"\n" in text[match.end() : end if end >= 0 else len(text)]:
+            return True
+    return False
 
 
 def _unescape(match: re.Match[bytes]) -> bytes:
