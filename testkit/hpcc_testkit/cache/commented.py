@@ -121,10 +121,14 @@ def filled(text: str, chance: random.Random) -> bytes:
 
 def _text(kind: str, chance: random.Random) -> str:
     if kind == "M":
-        return (
-            _words(chance) + "\n  " + (_words(chance).lstrip() or "x") + "\n\t" + _words(chance, 1)
-        )
+        return _words(chance) + "\n  " + _line(chance).lstrip() + "\n\t" + _line(chance)
     return _words(chance)
+
+
+def _line(chance: random.Random) -> str:
+    """Return a line of a comment. One that looks like a directive would keep its text."""
+    text = _words(chance, 1)
+    return " x" + text if text.lstrip().startswith(("#", "%:")) else text
 
 
 def _words(chance: random.Random, least: int = 0) -> str:

@@ -297,6 +297,7 @@ def test_without_the_owners_check_a_stranger_would_be_believed(desk: Desk, tmp_p
     for name in (
         "launcher/wire.h",
         "launcher/win_line.h",
+        "launcher/commands.h",
         "src/hpcc/__init__.py",
         "src/hpcc/wire/launcher.py",
     ):

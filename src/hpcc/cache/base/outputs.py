@@ -10,8 +10,12 @@ from typing import Final, NamedTuple
 from hpcc.cache.base.uncacheable import is_fresh
 
 _CHUNK: Final = 1 << 20
-_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_OLD: Final = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+# Windows has none of these flags. There this module is loaded, and writes no output.
+_NOFOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)
+_CLOEXEC: Final[int] = getattr(os, "O_CLOEXEC", 0)
+_NONBLOCK: Final[int] = getattr(os, "O_NONBLOCK", 0)
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _CLOEXEC
+_OLD: Final = os.O_WRONLY | _NOFOLLOW | _CLOEXEC | _NONBLOCK
 
 
 class OutputFile(NamedTuple):

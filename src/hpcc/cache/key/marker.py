@@ -27,7 +27,7 @@ MAX_NAME: Final = 200
 _MAX_LEVELS: Final = 64
 # Windows has none of these flags and another search: `hpcc.cache.remote.windows_root`.
 _NAMES: Final = ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK")
-_FLAGS: Final = os.O_RDONLY | sum(getattr(os, name, 0) for name in _NAMES)
+READ_FLAGS: Final = os.O_RDONLY | sum(getattr(os, name, 0) for name in _NAMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def read_marker(root: bytes) -> Marker:
     """
     path = posixpath.join(root, MARKER)
     try:
-        fd = os.open(path, _FLAGS)
+        fd = os.open(path, READ_FLAGS)
     except OSError as error:
         raise MarkerError(
             PrivateReason.MARKER_UNREADABLE, f"cannot read it: {error.strerror}"

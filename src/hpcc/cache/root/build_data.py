@@ -15,6 +15,7 @@ import time
 from typing import Final
 
 from hpcc.cache.base.files import RACY_WINDOW_NS
+from hpcc.cache.key.marker import READ_FLAGS
 from hpcc.cache.root.levels import is_trusted
 from hpcc.core.memo import BoundedMemo
 
@@ -24,7 +25,6 @@ NAMES: Final = (CMAKE_CACHE, COMMANDS)
 MAX_BYTES: Final = 32 << 20
 _MAX_COMMANDS: Final = 100_000
 _MAX_REMEMBERED: Final = 256
-_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _HOME: Final = re.compile(rb"^CMAKE_HOME_DIRECTORY:INTERNAL=(/[^\r\n\0]*)\r?$", re.MULTILINE)
 _PLACE: Final = re.compile(rb"^CMAKE_CACHEFILE_DIR:INTERNAL=(/[^\r\n\0]*)\r?$", re.MULTILINE)
 # Sources that a distribution installs, such as those of GoogleTest.
@@ -37,7 +37,7 @@ _known: BoundedMemo[tuple[object, ...], bytes] = BoundedMemo(_MAX_REMEMBERED)
 def named_root(path: bytes) -> bytes:
     """Return the directory that a file of build data names, links resolved; b"" without one."""
     try:
-        fd = os.open(path, _FLAGS)
+        fd = os.open(path, READ_FLAGS)
     except (OSError, ValueError):
         return b""
     try:

@@ -23,13 +23,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from hpcc.cache.key.marker import READ_FLAGS
 from hpcc.cache.root.git_patterns import Pattern, is_ignored, parse_patterns
 from hpcc.core.memo import BoundedMemo
 from hpcc.core.reasons.fallback import FallbackReason
 
 IGNORE_FILE: Final = b".gitignore"
 MAX_BYTES: Final = 256 << 10
-_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _EVERYTHING: Final = parse_patterns(b"*\n")
 _MAX_REMEMBERED: Final = 65_536
 # Files that a build system leaves at the top of a build directory.
@@ -141,7 +141,7 @@ def _stat_of(path: bytes) -> _State | None:
 
 def _read(path: bytes) -> tuple[Pattern, ...]:
     try:
-        fd = os.open(path, _FLAGS)
+        fd = os.open(path, READ_FLAGS)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 return _EVERYTHING

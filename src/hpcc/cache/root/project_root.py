@@ -34,12 +34,11 @@ import stat
 from dataclasses import dataclass, field
 from typing import Final
 
-from hpcc.cache.key.marker import search_marker
+from hpcc.cache.key.marker import READ_FLAGS, search_marker
 from hpcc.cache.root.build_data import NAMES, named_root
 from hpcc.cache.root.levels import is_trusted, levels_above, may_be_root
 
 _MAX_GITFILE: Final = 4096
-_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _GITFILE: Final = re.compile(rb"gitdir: ([^\r\n\0]+)[\r\n]*")
 
 
@@ -159,7 +158,7 @@ def _look(directory: bytes, home: bytes, search: RootSearch) -> ProjectRoot | No
 def _is_submodule(gitfile: bytes) -> bool:
     """Tell whether the `.git` file of a submodule is at this path. Does not go where it leads."""
     try:
-        fd = os.open(gitfile, _FLAGS)
+        fd = os.open(gitfile, READ_FLAGS)
     except OSError:
         return False
     try:

@@ -251,7 +251,12 @@ def words_in(loose: Iterable[tuple[bool, bytes]]) -> frozenset[bytes]:
 
 
 def may_be_predefined(word: bytes) -> bool:
-    """Return whether a compiler may define this word itself: names in its reserved space."""
+    """Return whether a compiler may define this word itself: names in its reserved space.
+
+    glibc's headers replace functions such as `fcntl` by functions whose names end so.
+    """
+    if word.endswith(b"_time64"):
+        return False
     return word.startswith(b"__") or (word[:1] == b"_" and word[1:2].isupper())
 
 
