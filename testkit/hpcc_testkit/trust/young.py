@@ -33,7 +33,7 @@ int main(int n, char **v) {{
 
 
 def _use(scenario: str, cc: str) -> Edit:
-    """Write a text of its own for each scenario: equal ones hit each other by content."""
+    """Write another text for each scenario: equal texts hit each other by content."""
     return write("main.c", f"#include <v.h>\nint young_{scenario}_{cc} = V;\n")
 
 
