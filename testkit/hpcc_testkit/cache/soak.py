@@ -114,7 +114,7 @@ class _Soak:
         for tree, one in zip(self._trees, steps, strict=True):
             has_old, times = chance.random() < 0.5, chance.choice((1, 1, 2, 2, 3))
             is_killed = chance.random() < _KILLED_MEANWHILE
-            scenario = Scenario(name=tree.name, steps=())
+            scenario = Scenario(name="soak", steps=())
             bare = self._see_bare(scenario, one, tree, has_old=has_old)
             # The flags decide whether a compile below a marker is shared.
             other = replace(one, argv=(*one.argv, *tree.maps))

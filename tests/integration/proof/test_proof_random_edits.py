@@ -47,4 +47,5 @@ def test_random_edits_never_give_another_result(
     assert tally.must_hits > 0
     assert counted["hit.local"] > 5
     assert counted["missed.new-command"] > 5
+    assert counted["hit.shared"] > 0
     assert counted["missed.inputs-changed"] > 0
