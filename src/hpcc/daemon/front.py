@@ -32,10 +32,11 @@ Tuples, bytes, blocking calls and threads: this is the hit path (docs/adr/0001-a
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
 
@@ -80,6 +81,8 @@ class Front:
         # Launchers that run a compiler, by number, until their report is here.
         self._running: dict[int, Connection] = {}
         self._finishing = 0
+        # Answers to commands and to other builds, which the launcher or command waits for.
+        self._answering = 0
         self._counts: Counter[str] = Counter()
 
     # ---- life ----
@@ -112,6 +115,12 @@ class Front:
         """Return how many compiles wait for an answer, and how many run at their launcher."""
         with self._lock:
             return self._waits.count(), len(self._running) + self._finishing
+
+    def is_idle(self) -> bool:
+        """Tell whether nobody waits for an answer: `in_flight` is (0, 0), no command is open."""
+        with self._lock:
+            is_answering = self._answering > 0
+        return not is_answering and not any(self.in_flight())
 
     def snapshot(self) -> dict[str, int]:
         """Return the front's counters; the handler counts what reached it."""
@@ -150,7 +159,9 @@ class Front:
         if kind == wire.REQUEST:
             return self._compile(connection, body, is_busy)
         if kind == wire.ADMIN:
-            return self._send_last(connection, wire.frame(wire.ADMIN_REPLY, self._on_admin(body)))
+            with self._an_answer():
+                answer = wire.frame(wire.ADMIN_REPLY, self._on_admin(body))
+                return self._send_last(connection, answer)
         self._count("refused.malformed-frame")
         return False
 
@@ -206,10 +217,22 @@ class Front:
 
     def _refuse_version(self, connection: Connection) -> bool:
         self._count("refused.other-version")
-        is_leaving = self._on_version()
-        return self._send_last(
-            connection, wire.encode_version(self._build_id, is_draining=is_leaving)
-        )
+        with self._an_answer():
+            is_leaving = self._on_version()
+            return self._send_last(
+                connection, wire.encode_version(self._build_id, is_draining=is_leaving)
+            )
+
+    @contextlib.contextmanager
+    def _an_answer(self) -> Iterator[None]:
+        """Count an answer that may end this daemon: it ends after the answer was sent."""
+        with self._lock:
+            self._answering += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._answering -= 1
 
     def _send_last(self, connection: Connection, frame: bytes) -> bool:
         """Send the last answer; returns False: the connection is not parked."""

@@ -119,13 +119,13 @@ class Daemon:
         self._endpoint_lock.leave()
         self._front.close_door()
         deadline = self._clock.monotonic() + self._limits.drain_seconds
-        while any(self._front.in_flight()) and self._clock.monotonic() < deadline:
+        while not self._front.is_idle() and self._clock.monotonic() < deadline:
             if self._hurry.wait(self._limits.poll_seconds):
                 break
         self._front.cancel()
         deadline = self._clock.monotonic() + self._limits.stop_seconds
         pause = threading.Event()
-        while any(self._front.in_flight()) and self._clock.monotonic() < deadline:
+        while not self._front.is_idle() and self._clock.monotonic() < deadline:
             pause.wait(self._limits.poll_seconds)
 
     def _on_version(self) -> bool:

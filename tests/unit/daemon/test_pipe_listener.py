@@ -194,6 +194,22 @@ def test_a_command_is_answered() -> None:
     assert talk.sent == wire.frame(wire.ADMIN_REPLY, b"STATUS")
 
 
+def test_a_daemon_does_not_end_before_its_answer_to_a_command_is_sent() -> None:
+    """`hpcc stop` failed if the daemon was gone before the answer."""
+    seen: list[bool] = []
+
+    class Stopping(Talk):
+        def send(self, data: bytes, wait_ms: int) -> None:
+            seen.append(front.is_idle())
+            super().send(data, wait_ms)
+
+    for data in (wire.frame(wire.ADMIN, b"stop"), request(build_id=b"other")):
+        front = front_of(Handler(lambda _: Exec("scripted")))
+        serve(front, Stopping(data))
+        assert front.is_idle()
+    assert seen == [False, False]
+
+
 def test_with_its_last_thread_a_front_says_that_it_is_busy() -> None:
     threads = AcceptThreads(lambda: True, most=1, idle=1)
     threads._threads = threads._idle = 1
