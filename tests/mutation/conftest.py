@@ -11,6 +11,16 @@ import pytest
 from hpcc_testkit.suite.mutants import Mutants
 
 ROOT = Path(__file__).resolve().parents[2]
+# A test that notices by its own hang guard needs that guard's seconds, and the load of a machine.
+_SECONDS = 300
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each row more time than the test that it runs may take."""
+    for item in items:
+        is_row = Path(__file__).parent in item.path.parents
+        if is_row and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_SECONDS))
 
 
 @pytest.fixture(scope="session")
