@@ -15,7 +15,7 @@ import hashlib
 import os
 import stat
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple, Protocol
 
 from hpcc.cache.base.fields import decode_fields, encode_fields
@@ -70,6 +70,10 @@ class Absence:
     ) -> None:
         self.directory, self.files, self.directories = directory, files, directories
         self.signature: Signature | None = None
+
+    def renamed(self, rename: Callable[[bytes], bytes]) -> Absence:
+        """Return the same names in another directory."""
+        return Absence(rename(self.directory), self.files, self.directories)
 
     def holds(self, memo: FileFacts) -> bool:
         """Tell whether the names are still absent; costs one stat if the directory is unchanged."""
@@ -137,6 +141,16 @@ class InputSet(NamedTuple):
     body: bytes = b""
     part: Part | None = None
     twins: tuple[Twins, ...] = ()
+
+    def renamed(self, rename: Callable[[bytes], bytes]) -> InputSet:
+        """Return the same state of other paths, without an encoded body or part."""
+        return InputSet(
+            files=tuple((rename(path), digest) for path, digest in self.files),
+            present=tuple(map(rename, self.present)),
+            absences=tuple(absence.renamed(rename) for absence in self.absences),
+            result_key=self.result_key,
+            twins=tuple(twins.renamed(rename) for twins in self.twins),
+        )
 
     def holds(self, memo: FileFacts, first: dict[bytes, bytes | None] | None = None) -> bool:
         """Tell whether the file system is in this state now.

@@ -13,7 +13,7 @@ import re
 from typing import Final, NamedTuple
 
 from hpcc.cache.base.files import FileMemo
-from hpcc.cache.base.manifest import Absence, InputSet
+from hpcc.cache.base.manifest import InputSet
 
 # No file name holds NUL, so no other path begins like a mark.
 CWD_MARK: Final = b"\0c"
@@ -50,27 +50,11 @@ class Places(NamedTuple):
 
     def marked(self, inputs: InputSet) -> InputSet:
         """Return a set of inputs with marks."""
-        return InputSet(
-            files=tuple((self.mark(path), digest) for path, digest in inputs.files),
-            present=tuple(map(self.mark, inputs.present)),
-            absences=tuple(
-                Absence(self.mark(a.directory), a.files, a.directories) for a in inputs.absences
-            ),
-            result_key=inputs.result_key,
-            twins=tuple(twins.renamed(self.mark) for twins in inputs.twins),
-        )
+        return inputs.renamed(self.mark)
 
     def spelled(self, inputs: InputSet) -> InputSet:
         """Return a marked set with the paths of these directories."""
-        return InputSet(
-            files=tuple((self.spell(path), digest) for path, digest in inputs.files),
-            present=tuple(map(self.spell, inputs.present)),
-            absences=tuple(
-                Absence(self.spell(a.directory), a.files, a.directories) for a in inputs.absences
-            ),
-            result_key=inputs.result_key,
-            twins=tuple(twins.renamed(self.spell) for twins in inputs.twins),
-        )
+        return inputs.renamed(self.spell)
 
 
 def find_places(memo: FileMemo, cwd: bytes, source: bytes, marker_root: bytes) -> Places | None:

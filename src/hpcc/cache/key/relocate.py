@@ -35,19 +35,11 @@ class Checkout(NamedTuple):
 
     def marked_absences(self, absences: tuple[Absence, ...]) -> tuple[Absence, ...]:
         """Return absences with marked directories."""
-        return tuple(Absence(self.mark(a.directory), a.files, a.directories) for a in absences)
+        return tuple(absence.renamed(self.mark) for absence in absences)
 
     def spelled_set(self, inputs: InputSet) -> InputSet:
         """Return a stored set of inputs with this clone's paths."""
-        return InputSet(
-            files=tuple((self.spell(path), digest) for path, digest in inputs.files),
-            present=tuple(map(self.spell, inputs.present)),
-            absences=tuple(
-                Absence(self.spell(a.directory), a.files, a.directories) for a in inputs.absences
-            ),
-            result_key=inputs.result_key,
-            twins=tuple(twins.renamed(self.spell) for twins in inputs.twins),
-        )
+        return inputs.renamed(self.spell)
 
     def marked_texts(
         self, depfile: bytes | None, stderr: bytes
