@@ -21,7 +21,7 @@ from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.uncacheable import absolute
 from hpcc.cache.content.places import CWD_MARK, ROOT_MARK, Places, find_places
 from hpcc.cache.key.prepare import Prepared
-from hpcc.cache.key.share import SEARCH_ENV
+from hpcc.cache.key.share import SEARCH_ENV, has_other_names
 from hpcc.compilers.invocation.content import ContentForm, NamedPath
 
 KEY_FORMAT: Final = b"content-3"
@@ -49,11 +49,7 @@ class ContentKey(NamedTuple):
 
     def has_other_names(self, paths: Iterable[bytes]) -> bool:
         """Tell whether a compiler may spell one of these headers by its real name."""
-        if not self.system_dirs:
-            return False
-        prefixes = tuple(d + b"/" for d in self.system_dirs)
-        headers = (p for p in paths if p.startswith(prefixes))
-        return any(b"/../" in p or os.path.realpath(p) != p for p in headers)
+        return has_other_names(self.system_dirs, paths)
 
 
 def content_key(memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -> ContentKey | None:

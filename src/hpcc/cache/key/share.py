@@ -87,11 +87,16 @@ class Share:
 
     def has_other_names(self, paths: Iterable[bytes]) -> bool:
         """Tell whether a compiler may spell one of these headers by its real name."""
-        if not self.system_dirs:
-            return False
-        prefixes = tuple(d + b"/" for d in self.system_dirs)
-        headers = (p for p in paths if p.startswith(prefixes))
-        return any(b"/../" in p or os.path.realpath(p) != p for p in headers)
+        return has_other_names(self.system_dirs, paths)
+
+
+def has_other_names(system_dirs: tuple[bytes, ...], paths: Iterable[bytes]) -> bool:
+    """Tell whether a compiler may spell a header of these search directories by its real name."""
+    if not system_dirs:
+        return False
+    prefixes = tuple(d + b"/" for d in system_dirs)
+    headers = (p for p in paths if p.startswith(prefixes))
+    return any(b"/../" in p or os.path.realpath(p) != p for p in headers)
 
 
 @dataclass(frozen=True, slots=True)
