@@ -389,7 +389,7 @@ CASES = {
         f"{MARKERS}::test_a_marker_that_anybody_may_have_put_there_does_not_count",
     ),
     "marker-writable-directory": Case(
-        "cache/key/marker.py",
+        "cache/base/levels.py",
         " or status.st_mode & stat.S_IWOTH:",
         ":",
         f"{MARKERS}::test_a_marker_that_anybody_may_have_put_there_does_not_count",

@@ -1,8 +1,8 @@
 """Finds the project root: the nearest directory upward with a trustworthy `.hpcc` marker.
 
 The marker arrives with a clone and is hostile input. It may hold a name, directories to leave out
-and a format version, and nothing else. Another user may own a directory above: the search ends at
-a file-system boundary, at the home directory and before a world-writable directory.
+and a format version, and nothing else. Another user may own a directory above, so the search has
+an end (`cache.base.levels`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from hpcc.cache.base.levels import levels_above
 from hpcc.core.reasons.private import PrivateReason
 
 MARKER: Final = b".hpcc"
@@ -24,7 +25,6 @@ MAX_EXCLUDED: Final = 256
 # A parser's work for a dotted key grows with the square of its parts: 8,000 take it seconds.
 MAX_MARKER_DOTS: Final = 4 * MAX_EXCLUDED
 MAX_NAME: Final = 200
-_MAX_LEVELS: Final = 64
 # Windows has none of these flags and another search: `hpcc.cache.remote.windows_root`.
 _NAMES: Final = ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK")
 READ_FLAGS: Final = os.O_RDONLY | sum(getattr(os, name, 0) for name in _NAMES)
@@ -84,25 +84,16 @@ def search_marker(
     seen: list[bytes] = []
     refusal = ""
     try:
-        device = os.stat(cwd).st_dev
-        directory = cwd
-        for _ in range(_MAX_LEVELS):
-            status = os.stat(directory)
-            if status.st_dev != device or status.st_mode & stat.S_IWOTH:
-                break
+        for directory in levels_above(cwd, home):
             seen.append(directory)
             try:
                 here = os.lstat((b"" if directory == b"/" else directory) + b"/" + MARKER)
             except OSError:
-                here = None
-            if here is not None:
-                distrust = _why_distrusted(here)
-                if not distrust:
-                    return MarkerSearch(read(directory, here), "", tuple(seen))
-                refusal = refusal or distrust
-            if directory in {home, b"/"}:
-                break
-            directory = directory.rpartition(b"/")[0] or b"/"
+                continue
+            distrust = _why_distrusted(here)
+            if not distrust:
+                return MarkerSearch(read(directory, here), "", tuple(seen))
+            refusal = refusal or distrust
     except MarkerError as error:
         return MarkerSearch(None, error.reason, tuple(seen))
     except OSError:

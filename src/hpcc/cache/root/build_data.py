@@ -15,8 +15,8 @@ import time
 from typing import Final
 
 from hpcc.cache.base.files import RACY_WINDOW_NS
+from hpcc.cache.base.levels import is_trusted
 from hpcc.cache.key.marker import READ_FLAGS
-from hpcc.cache.root.levels import is_trusted
 from hpcc.core.memo import BoundedMemo
 
 CMAKE_CACHE: Final = b"CMakeCache.txt"

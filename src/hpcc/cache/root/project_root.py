@@ -34,10 +34,21 @@ import stat
 from dataclasses import dataclass, field
 from typing import Final
 
+from hpcc.cache.base.levels import is_trusted, levels_above
 from hpcc.cache.key.marker import READ_FLAGS, search_marker
 from hpcc.cache.root.build_data import NAMES, named_root
-from hpcc.cache.root.levels import is_trusted, levels_above, may_be_root
 
+# Directories of the system, and those that hold the directories of many projects or users.
+_SYSTEM: Final = frozenset(
+    b"/ /bin /boot /dev /etc /home /lib /lib32 /lib64 /media /mnt /opt /proc /root /run /sbin /srv"
+    b" /sys /tmp /usr /usr/bin /usr/include /usr/lib /usr/libexec /usr/local /usr/local/bin"
+    b" /usr/local/include /usr/local/lib /usr/local/share /usr/local/src /usr/sbin /usr/share"
+    b" /usr/src /var /var/cache /var/lib /var/opt /var/tmp".split()
+)
+_BELOW: Final = tuple(
+    b"/boot/ /dev/ /etc/ /lib/ /lib64/ /proc/ /sys/ /usr/include/ /usr/lib/ /usr/local/include/"
+    b" /usr/share/".split()
+)
 _MAX_GITFILE: Final = 4096
 _GITFILE: Final = re.compile(rb"gitdir: ([^\r\n\0]+)[\r\n]*")
 
@@ -104,7 +115,7 @@ def search_unmarked(source: bytes, cwd: bytes, home: bytes) -> RootSearch:
         at = os.path.realpath(posixpath.dirname(source))
     except (OSError, ValueError):
         return search
-    ways_up = (levels_above(at, home), levels_above(cwd, home))
+    ways_up = (tuple(levels_above(at, home)), tuple(levels_above(cwd, home)))
     known: dict[bytes, ProjectRoot | None] = {}
     of_source, of_cwd = (_controlled(levels, home, search, known) for levels in ways_up)
     if of_source is not None or of_cwd is not None:
@@ -199,4 +210,17 @@ def _is_own(directory: bytes) -> bool:
     try:
         return os.stat(directory).st_uid == os.geteuid()
     except OSError:
+        return False
+
+
+def may_be_root(directory: bytes, home: bytes) -> bool:
+    """Tell whether a directory may be a root that no marker names.
+
+    The home directory, a directory of the system and the root of a mount may not.
+    """
+    if directory == home or directory in _SYSTEM or directory.startswith(_BELOW):
+        return False
+    try:
+        return not os.path.ismount(directory)
+    except (OSError, ValueError):
         return False

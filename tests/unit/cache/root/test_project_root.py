@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.cache.root import levels
 from hpcc.cache.root.build_data import MAX_BYTES, commands_root
-from hpcc.cache.root.project_root import RootWay, find_project_root, search_unmarked
+from hpcc.cache.root.project_root import RootWay, find_project_root, may_be_root, search_unmarked
 
 NOBODY = 65534
 
@@ -174,7 +173,7 @@ def test_an_entry_of_another_user_or_for_everybody_is_refused(
     if attack == "mode":
         path.chmod(0o777)
     else:
-        monkeypatch.setattr(levels.os, "geteuid", lambda: NOBODY)
+        monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
         if os.geteuid() == NOBODY and path.stat().st_uid == 0:
             os.chown(path, 12345, -1)
     assert world.found() is None
@@ -191,7 +190,7 @@ def test_the_root_of_a_mount_and_a_boundary_are_no_root(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (world.project / ".git").mkdir()
-    monkeypatch.setattr(levels.os.path, "ismount", lambda path: path == os.fsencode(world.project))
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == os.fsencode(world.project))
     assert world.found() is None
     monkeypatch.undo()
     true_stat = os.stat
@@ -203,7 +202,7 @@ def test_the_root_of_a_mount_and_a_boundary_are_no_root(
             return os.stat_result((*found[:2], found.st_dev + 1, *found[3:]))
         return found
 
-    monkeypatch.setattr(levels.os, "stat", other_device)
+    monkeypatch.setattr(os, "stat", other_device)
     assert world.found() is None
 
 
@@ -211,7 +210,7 @@ def test_the_root_of_a_mount_and_a_boundary_are_no_root(
     "path", [b"/", b"/usr", b"/usr/src", b"/etc", b"/etc/x", b"/home", b"/tmp", b"/proc/1"]
 )
 def test_directories_of_the_system_are_no_root(path: bytes) -> None:
-    assert not levels.may_be_root(path, b"/home/me")
+    assert not may_be_root(path, b"/home/me")
 
 
 def test_a_moved_or_copied_cmake_cache_is_ignored(world: World) -> None:
