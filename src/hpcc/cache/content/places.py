@@ -2,27 +2,28 @@
 
 A path below one of them is stored as a mark and the rest. Another compile spells the mark with its
 own directory. Any choice of directories is right, because the spelled paths are checked again
-before a hit: a bad choice only costs hits.
+before a hit: a bad choice only costs hits. So the search for the root trusts every directory, keeps
+names as they are spelled and accepts a build directory outside the root. `cache.root.project_root`
+may do none of this, because its root decides which files are sent.
 """
 
 from __future__ import annotations
 
 import os
 import posixpath
-import re
 from typing import Final, NamedTuple
 
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.manifest import InputSet
+from hpcc.cache.root.build_data import CMAKE_CACHE, named_home
+from hpcc.cache.root.project_root import CONTROLS, RootWay
 
 # No file name holds NUL, so no other path begins like a mark.
 CWD_MARK: Final = b"\0c"
 ROOT_MARK: Final = b"\0r"
-_ROOT_NAMES: Final = (b".hpcc", b".git", b".hg", b".jj")
+_ROOT_NAMES: Final = tuple(way.value.encode() for way in (RootWay.MARKER, *CONTROLS))
 _MAX_LEVELS: Final = 32
 _MAX_CACHE_BYTES: Final = 1 << 20
-_CMAKE_CACHE: Final = b"CMakeCache.txt"
-_CMAKE_HOME: Final = re.compile(rb"^CMAKE_HOME_DIRECTORY:INTERNAL=(/[^\n\r]+)", re.MULTILINE)
 _LEAST_DEPTH: Final = 2
 
 
@@ -86,25 +87,20 @@ def _version_control(directory: bytes) -> bytes:
 def _cmake_home(memo: FileMemo, cwd: bytes, source_directory: bytes) -> bytes:
     directory = cwd
     for _ in range(_MAX_LEVELS):
-        path = directory + b"/" + _CMAKE_CACHE
+        path = directory + b"/" + CMAKE_CACHE
         try:
             is_usable = os.stat(path).st_size <= _MAX_CACHE_BYTES
         except OSError:
             is_usable = False
         if is_usable:
             digest = memo.digest(path)
-            found = digest and memo.derived(path, digest, "cmake-home", _read_home)
+            found = digest and memo.derived(path, digest, "cmake-home", named_home)
             is_above = found and (source_directory + b"/").startswith(found + b"/")
             return found if found and is_above else b""
         directory = posixpath.dirname(directory)
         if directory in {b"", b"/"}:
             break
     return b""
-
-
-def _read_home(data: bytes) -> bytes:
-    match = _CMAKE_HOME.search(data)
-    return posixpath.normpath(match[1]) if match is not None else b""
 
 
 def _above(cwd: bytes, source_directory: bytes) -> bytes:

@@ -76,10 +76,14 @@ def _read(path: bytes, data: bytes) -> bytes:
 
 def cmake_home(data: bytes, directory: bytes) -> bytes:
     """Return the source directory that CMake's cache names; b"" for one of another directory."""
-    home, place = _HOME.search(data), _PLACE.search(data)
-    if home is None or place is None or os.path.realpath(place[1]) != directory:
-        return b""
-    return posixpath.normpath(home[1])
+    place = _PLACE.search(data)
+    return named_home(data) if place and os.path.realpath(place[1]) == directory else b""
+
+
+def named_home(data: bytes) -> bytes:
+    """Return the source directory that a CMake cache names, whichever directory it was made for."""
+    home = _HOME.search(data)
+    return b"" if home is None else posixpath.normpath(home[1])
 
 
 def commands_root(data: bytes, directory: bytes) -> bytes:

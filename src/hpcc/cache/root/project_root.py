@@ -64,7 +64,7 @@ class RootWay(enum.StrEnum):
     COMMANDS = "compile_commands.json"
 
 
-_CONTROLS: Final = (RootWay.GIT, RootWay.MERCURIAL, RootWay.JUJUTSU)
+CONTROLS: Final = (RootWay.GIT, RootWay.MERCURIAL, RootWay.JUJUTSU)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def _controlled(
 def _look(directory: bytes, home: bytes, search: RootSearch) -> ProjectRoot | None:
     """Return the root that an entry of this directory shows, and note what that depends on."""
     search.places[directory] = None
-    for way in _CONTROLS:
+    for way in CONTROLS:
         entry = posixpath.join(directory, way.encode())
         try:
             status = os.lstat(entry)
