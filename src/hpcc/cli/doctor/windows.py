@@ -19,7 +19,7 @@ _UNPROVED = "not yet run on Windows: `hpcc selftest windows` shows what holds on
 
 @dataclass(frozen=True, slots=True)
 class DoctorFinding:
-    """One line without its name, with the fields of `hpcc.cli.doctor.doctor.DoctorCheck`."""
+    """One line without its name, with the fields of `hpcc.cli.doctor.check.DoctorCheck`."""
 
     state: Literal["ok", "degraded", "missing"]
     detail: str

@@ -8,7 +8,7 @@ import pytest
 
 from hpcc.cli.cache.checkout import gdb_lines, lldb_line
 from hpcc.cli.cache.stats import stats_lines
-from hpcc.cli.doctor.doctor import _sharing
+from hpcc.cli.doctor.local import LOCAL_CHECKS
 from hpcc.cli.main import main
 from hpcc.config.paths import Paths
 from hpcc.core.reasons.private import PrivateReason
@@ -53,11 +53,11 @@ async def test_doctor_says_why_a_marker_does_not_count(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     paths = Paths.from_env({"HPCC_DIR": str(tmp_path / "h")})
-    assert (await _sharing(paths)).state == "ok"
+    assert (await LOCAL_CHECKS["sharing"](paths)).state == "ok"
     (tmp_path / ".hpcc").write_text('name = "my project"\n')
-    assert "(my project)" in (await _sharing(paths)).detail
+    assert "(my project)" in (await LOCAL_CHECKS["sharing"](paths)).detail
     (tmp_path / ".hpcc").chmod(0o666)
-    check = await _sharing(paths)
+    check = await LOCAL_CHECKS["sharing"](paths)
     assert (check.state, check.is_local) == ("degraded", False)
     assert PrivateReason.MARKER_WRITABLE.text in check.detail
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hpcc.cli.doctor.doctor import _BACKEND_CHECKS
+from hpcc.cli.doctor.guests import BACKEND_CHECKS
 from hpcc.cli.farm.supervise import _minimum
 from hpcc.config.backends import BACKENDS
 from hpcc.config.settings import parse_settings
@@ -99,7 +99,7 @@ def test_only_a_backend_that_auto_tries_first_has_an_offer() -> None:
 
 def test_doctor_has_a_check_for_each_name_of_the_table() -> None:
     assert check_names() == ("qemu", "kvm", "firecracker", "containers", "windows")
-    assert set(check_names()) == set(_BACKEND_CHECKS)
+    assert set(check_names()) == set(BACKEND_CHECKS)
 
 
 def test_an_audit_rows_label_leads_back_to_its_backend() -> None:
