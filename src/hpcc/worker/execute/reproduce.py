@@ -34,8 +34,8 @@ from hpcc.reapi.action import ActionSpec, parse_action
 from hpcc.reapi.command import CommandSpec, parse_command
 from hpcc.reapi.tree import TreeWalk
 from hpcc.worker.base.config import WorkerConfig
+from hpcc.worker.execute.exec_request import exec_request
 from hpcc.worker.execute.output_collector import GuestOutputCollector
-from hpcc.worker.execute.runner import exec_request
 from hpcc.worker.pool.pool import ImageProvider
 from hpcc.worker.stores.retained import RetainedReader
 

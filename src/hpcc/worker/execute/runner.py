@@ -24,8 +24,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import uuid
-from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
@@ -33,7 +31,6 @@ from typing import Final
 from hpcc.core import (
     CallerError,
     Digest,
-    ExecLimits,
     ExecRequest,
     HpccError,
     InfrastructureError,
@@ -48,12 +45,12 @@ from hpcc.reapi.action import ActionSpec
 from hpcc.reapi.command import CommandSpec
 from hpcc.reapi.result import ResultRecord, encode_result
 from hpcc.reapi.signed import ResultScope
-from hpcc.reapi.tree import TreeWalk
 from hpcc.rpc.base.errors import DeadlineError, MissingBlobsError
 from hpcc.rpc.base.method import current_caller
-from hpcc.rpc.reapi.server import Client
+from hpcc.rpc.reapi.session import Client
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.base.rows import Caller, ExecutionResult, Lineage, audit_row
+from hpcc.worker.execute.exec_request import ExecInputs, exec_request, input_files
 from hpcc.worker.execute.output_collector import GuestOutputCollector, keep_outputs
 from hpcc.worker.pool.pool import GuestPool, Lease
 from hpcc.worker.stores.entries import lineage_digest, pack_entry
@@ -66,8 +63,6 @@ _TRANSFER_SECONDS: Final = 120.0
 NO_EXIT_CODE: Final = -1
 # A cancelled execution has a caller that waits for its end.
 _ABANDONED_ROW_SECONDS: Final = 5.0
-# What the guest's own system needs; the compiler gets the rest.
-_GUEST_OVERHEAD_MIB: Final = 160
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,47 +87,6 @@ class Work:
     client: Client
     client_version: str
     queued_at: float
-
-
-class _Inputs:
-    """`BlobSource` of an execution: gives only blobs of its input tree, from the tenant's store."""
-
-    def __init__(self, store: BlobStore, files: Iterable[InputFile]) -> None:
-        self._store = store
-        self._allowed = {f.digest for f in files}
-        self.missing: list[Digest] = []
-
-    async def read(self, digest: Digest) -> bytes:
-        if digest not in self._allowed:
-            raise NotFoundError("not an input of this action", reason="foreign-input")
-        try:
-            return (await self._store.get(digest)).data
-        except NotFoundError:
-            self.missing.append(digest)
-            raise
-
-
-def exec_request(
-    action: ActionSpec,
-    command: CommandSpec,
-    files: tuple[InputFile, ...],
-    *,
-    memory_mib: int,
-    max_wall_seconds: float,
-) -> ExecRequest:
-    """Build the request for a guest of `memory_mib`; the shorter of both time limits applies."""
-    memory = max(memory_mib - _GUEST_OVERHEAD_MIB, 64) << 20
-    wall = min(action.timeout_seconds, max_wall_seconds)
-    return ExecRequest(
-        exec_id=uuid.uuid4().hex,
-        argv=command.argv,
-        env=command.env,
-        cwd=command.cwd,
-        inputs=files,
-        outputs=command.root_outputs(),
-        output_directories=command.root_directories(),
-        limits=ExecLimits(wall_seconds=wall, memory_bytes=memory),
-    )
 
 
 class Runner:
@@ -170,7 +124,7 @@ class Runner:
                 reason="quarantined",
             )
         store = await self._storage.blobs(work.domain.tenant)
-        files = await _input_files(store, work.action.input_root)
+        files = await input_files(store, work.action.input_root)
         await self._retain(work, store, files)
         async with self._pool.lease(work.domain) as lease:
             _check_label(work.domain, lease)
@@ -282,7 +236,7 @@ class Runner:
     ) -> GuestOutputCollector:
         request = self._request(work, files)
         collector = GuestOutputCollector(request)
-        inputs = _Inputs(store, files)
+        inputs = ExecInputs(store, files)
         try:
             async with (
                 asyncio.timeout(request.limits.wall_seconds + _TRANSFER_SECONDS),
@@ -391,29 +345,6 @@ def _check_label(domain: TrustDomain, lease: Lease) -> None:
     """
     if lease.guest.identity.isolation is not domain.isolation:
         raise InfrastructureError("the guest has another isolation", reason="isolation")
-
-
-async def _input_files(store: BlobStore, root: Digest) -> tuple[InputFile, ...]:
-    """Read the tree and check that every file in it is in the store.
-
-    Raises:
-        MissingBlobsError: directories or files are absent.
-        ReapiError: the tree breaks a rule.
-    """
-    walk = TreeWalk(root)
-    while wanted := walk.wanted:
-        missing: list[Digest] = []
-        for digest in wanted:
-            try:
-                walk.feed(digest, (await store.get(digest)).data)
-            except NotFoundError:
-                missing.append(digest)
-        if missing:
-            raise MissingBlobsError(tuple(missing))
-    absent = await store.find_missing({f.digest for f in walk.files})
-    if absent:
-        raise MissingBlobsError(tuple(sorted(absent)))
-    return walk.files
 
 
 def _digest_of(value: object) -> str:

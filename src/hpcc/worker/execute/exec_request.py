@@ -1,0 +1,81 @@
+"""What a guest gets for one execution: the request, and blobs of its input tree only."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from typing import Final
+
+from hpcc.core import Digest, ExecLimits, ExecRequest, InputFile, NotFoundError
+from hpcc.ports import BlobStore
+from hpcc.reapi.action import ActionSpec
+from hpcc.reapi.command import CommandSpec
+from hpcc.reapi.tree import TreeWalk
+from hpcc.rpc.base.errors import MissingBlobsError
+
+# What the guest's own system needs; the compiler gets the rest.
+_GUEST_OVERHEAD_MIB: Final = 160
+
+
+async def input_files(store: BlobStore, root: Digest) -> tuple[InputFile, ...]:
+    """Read the tree and check that every file in it is in the store.
+
+    Raises:
+        MissingBlobsError: directories or files are absent.
+        ReapiError: the tree breaks a rule.
+    """
+    walk = TreeWalk(root)
+    while wanted := walk.wanted:
+        missing: list[Digest] = []
+        for digest in wanted:
+            try:
+                walk.feed(digest, (await store.get(digest)).data)
+            except NotFoundError:
+                missing.append(digest)
+        if missing:
+            raise MissingBlobsError(tuple(missing))
+    absent = await store.find_missing({f.digest for f in walk.files})
+    if absent:
+        raise MissingBlobsError(tuple(sorted(absent)))
+    return walk.files
+
+
+class ExecInputs:
+    """`BlobSource` of an execution: gives only blobs of its input tree, from the tenant's store."""
+
+    def __init__(self, store: BlobStore, files: Iterable[InputFile]) -> None:
+        self._store = store
+        self._allowed = {f.digest for f in files}
+        self.missing: list[Digest] = []
+
+    async def read(self, digest: Digest) -> bytes:
+        if digest not in self._allowed:
+            raise NotFoundError("not an input of this action", reason="foreign-input")
+        try:
+            return (await self._store.get(digest)).data
+        except NotFoundError:
+            self.missing.append(digest)
+            raise
+
+
+def exec_request(
+    action: ActionSpec,
+    command: CommandSpec,
+    files: tuple[InputFile, ...],
+    *,
+    memory_mib: int,
+    max_wall_seconds: float,
+) -> ExecRequest:
+    """Build the request for a guest of `memory_mib`; the shorter of both time limits applies."""
+    memory = max(memory_mib - _GUEST_OVERHEAD_MIB, 64) << 20
+    wall = min(action.timeout_seconds, max_wall_seconds)
+    return ExecRequest(
+        exec_id=uuid.uuid4().hex,
+        argv=command.argv,
+        env=command.env,
+        cwd=command.cwd,
+        inputs=files,
+        outputs=command.root_outputs(),
+        output_directories=command.root_directories(),
+        limits=ExecLimits(wall_seconds=wall, memory_bytes=memory),
+    )
