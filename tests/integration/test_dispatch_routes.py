@@ -115,7 +115,8 @@ async def test_a_token_that_was_copied_from_a_daemon_is_of_no_use(tmp_path: Path
     from hpcc.core import Digest
     from hpcc.identity.proof import ProofKey
     from hpcc.rpc.base.errors import UnauthenticatedError
-    from hpcc.rpc.reapi.client import ReapiClient, ReapiClientConfig
+    from hpcc.rpc.reapi.client import ReapiClient
+    from hpcc.rpc.reapi.service_calls import ReapiClientConfig
 
     clock = SystemClock()
     async with (

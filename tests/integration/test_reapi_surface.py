@@ -29,7 +29,8 @@ from hpcc.rpc.base.blob_room import MAX_TENANT_BYTES, BlobRoom
 from hpcc.rpc.base.channel import open_channel
 from hpcc.rpc.base.errors import BusyError, MissingBlobsError
 from hpcc.rpc.base.method import INJECTED_METADATA, TOOL_METADATA
-from hpcc.rpc.reapi.client import ReapiClient, ReapiClientConfig
+from hpcc.rpc.reapi.client import ReapiClient
+from hpcc.rpc.reapi.service_calls import ReapiClientConfig
 from hpcc_testkit.farm.actions import forged_token, made_action, run_script
 from hpcc_testkit.farm.in_process import IMAGE, TENANT, FarmUnderTest, farm_under_test
 

@@ -75,7 +75,8 @@ from hpcc.rpc.base.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from hpcc.rpc.reapi.client import ReapiClient, ReapiClientConfig
+from hpcc.rpc.reapi.client import ReapiClient
+from hpcc.rpc.reapi.service_calls import ReapiClientConfig
 
 _log: Final = logging.getLogger(__name__)
 # Another route may help: the worker or its guest is gone, or the token has expired.

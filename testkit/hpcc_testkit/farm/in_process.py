@@ -21,7 +21,8 @@ from hpcc.identity.key_ring import KeyRing, Sealer
 from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import AuditLog, Clock, SystemClock
 from hpcc.rpc.base.channel import open_channel
-from hpcc.rpc.reapi.client import ReapiClient, ReapiClientConfig
+from hpcc.rpc.reapi.client import ReapiClient
+from hpcc.rpc.reapi.service_calls import ReapiClientConfig
 from hpcc.rpc.scheduler.api import Route, RouteAsk
 from hpcc.rpc.scheduler.client import SchedulerClient
 from hpcc.scheduler.base.config import SchedulerConfig

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from hpcc.core import Digest, TenantId
 from hpcc.ports import AuditRow
 from hpcc.reapi.result import ResultRecord
-from hpcc.rpc.reapi.server import Client
+from hpcc.rpc.reapi.session import Client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

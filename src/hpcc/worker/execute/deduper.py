@@ -16,7 +16,7 @@ from functools import partial
 from typing import Final
 
 from hpcc.core import Digest, HpccError, InfrastructureError, NotFoundError
-from hpcc.rpc.reapi.server import Running
+from hpcc.rpc.reapi.session import Running
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.base.rows import ExecutionResult
 

@@ -36,7 +36,7 @@ from hpcc.reapi.signed import ResultScope, ResultTerms
 from hpcc.reapi.tree import TreeWalk
 from hpcc.rpc.base.errors import BusyError, MissingBlobsError
 from hpcc.rpc.base.method import current_caller
-from hpcc.rpc.reapi.server import Client, Finished, Running
+from hpcc.rpc.reapi.session import Client, Finished, Running
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.base.rows import Caller, ExecutionResult, Lineage, audit_row
 from hpcc.worker.execute.deduper import ExecutionDeduper, ExecutionKey, ExecutionOutcome

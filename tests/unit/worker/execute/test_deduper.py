@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from hpcc.core import Digest, GuestReuse, HpccError, ImageDigest, Isolation, NotFoundError, TenantId
-from hpcc.rpc.reapi.server import Running
+from hpcc.rpc.reapi.session import Running
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.base.rows import ExecutionResult
 from hpcc.worker.execute.deduper import ExecutionDeduper, ExecutionKey, ExecutionOutcome

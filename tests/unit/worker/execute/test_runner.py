@@ -26,7 +26,7 @@ from hpcc.ports import AuditRow, GuestIdentity, GuestLostError, SecurityEvent
 from hpcc.reapi.action import ActionSpec
 from hpcc.reapi.command import CommandSpec
 from hpcc.reapi.tree import build_tree
-from hpcc.rpc.reapi.server import Client
+from hpcc.rpc.reapi.session import Client
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.execute import runner
 from hpcc.worker.execute.runner import Runner, RunnerConfig, Work

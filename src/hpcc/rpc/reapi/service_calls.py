@@ -1,0 +1,109 @@
+"""One caller's calls to one REAPI service: names, metadata, time limits and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
+
+from hpcc.core import CallerError, TenantId
+from hpcc.rpc.base.channel import MAX_BATCH_BYTES
+from hpcc.rpc.base.errors import error_of_call
+from hpcc.rpc.base.method import (
+    AUTHORIZATION_METADATA,
+    INJECTED_METADATA,
+    PROOF_METADATA,
+    TOOL_METADATA,
+    bearer,
+)
+
+REAPI: Final = "/build.bazel.remote.execution.v2"
+# Every service accepts this in one message: gRPC's default limit is 4 MiB, including names.
+_FOREIGN_BATCH_BYTES: Final = 3 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReapiClientConfig:
+    """Who calls and how long each call may take. `execute_seconds` bounds a whole compile.
+
+    `instance` is set for a foreign REAPI service. It replaces the tenant's name in requests, and
+    the service gets only REAPI's own metadata, and the token if there is one.
+    """
+
+    tenant: TenantId
+    instance: str | None = None
+    tool_version: str
+    build_id: str = ""
+    injected: tuple[str, ...] = ()
+    call_seconds: float = 30.0
+    transfer_seconds: float = 120.0
+    execute_seconds: float = 600.0
+
+
+def check_token(token: str) -> None:
+    """Check that a text can be sent as a bearer token; the empty text passes.
+
+    Raises:
+        CallerError: it is not one word of printable ASCII.
+    """
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise CallerError("the token is not one word", reason="config")
+
+
+class ServiceCalls:
+    """Calls with one token over a channel that the caller owns."""
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        token: str,
+        config: ReapiClientConfig,
+        prove: Callable[[str], str] | None,
+    ) -> None:
+        """`prove` returns the proof of possession for a method path; None for unbound tokens."""
+        self.channel, self.config, self._prove = channel, config, prove
+        tool = pb.RequestMetadata(
+            tool_details=pb.ToolDetails(tool_name="hpcc", tool_version=config.tool_version),
+            tool_invocation_id=config.build_id,
+        )
+        self._is_ours = is_ours = config.instance is None
+        self._metadata: tuple[tuple[str, str | bytes], ...] = (
+            *(bearer(token) if token or is_ours else ()),
+            (TOOL_METADATA, tool.SerializeToString()),
+            *([(INJECTED_METADATA, "\0".join(config.injected).encode())] if is_ours else ()),
+        )
+        self.instance = config.tenant.value if config.instance is None else config.instance
+        self.max_batch_bytes = MAX_BATCH_BYTES if is_ours else _FOREIGN_BATCH_BYTES
+
+    def use_token(self, token: str) -> None:
+        """Send another token from the next call on. It must pass `check_token`."""
+        rest = tuple(item for item in self._metadata if item[0] != AUTHORIZATION_METADATA)
+        self._metadata = (*(bearer(token) if token or self._is_ours else ()), *rest)
+
+    def metadata(self, path: str) -> tuple[tuple[str, str | bytes], ...]:
+        """Return the metadata of a call to a method path."""
+        if self._prove is None:
+            return self._metadata
+        return (*self._metadata, (PROOF_METADATA, self._prove(path)))
+
+    async def unary(self, method: str, request: Any, response: Any) -> Any:  # noqa: ANN401 - generated messages, named by each caller
+        """Make one call; without a `response` type the answer's bytes are returned.
+
+        Raises:
+            HpccError: the service refused, failed or did not answer in time.
+        """
+        path = f"{REAPI}.{method}"
+        call = self.channel.unary_unary(
+            path,
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=(bytes if response is None else response.FromString),
+        )
+        try:
+            return await call(
+                request, metadata=self.metadata(path), timeout=self.config.call_seconds
+            )
+        except grpc.aio.AioRpcError as error:
+            raise error_of_call(error) from error
