@@ -21,6 +21,7 @@ from hpcc.store.breaker import (
     GuardedBlobStore,
     GuardedObjects,
 )
+from hpcc.store.bucket.object_blobs import ObjectActionCache, ObjectBlobStore
 from hpcc.store.degrading import DegradingActionCache, DegradingBlobStore
 from hpcc.store.disk_actions import DiskActionCache, DiskActionCacheConfig
 from hpcc.store.disk_blobs import DiskBlobStore, DiskBlobStoreConfig
@@ -28,7 +29,6 @@ from hpcc.store.held import Held, HeldObjects
 from hpcc.store.known import KnownBlobStore
 from hpcc.store.memory import MemoryActionCache, MemoryBlobStore
 from hpcc.store.metered import MeteredObjects
-from hpcc.store.object_blobs import ObjectActionCache, ObjectBlobStore
 from hpcc.store.objects import MemoryObjects, Objects, PrefixObjects
 from hpcc.store.tiered import ReadCachingActionCache, ReadCachingBlobStore
 from hpcc.store.write_behind import Publisher, PublishingActionCache, WriteBehindBlobStore

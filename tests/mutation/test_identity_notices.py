@@ -14,9 +14,9 @@ TOKEN = "tests/unit/identity/test_idp_token.py::"
 LOGIN = "tests/unit/identity/test_login.py::"
 TABLE = "tests/unit/scheduler/tenants/test_table.py::"
 LIES = "tests/integration/identity/test_lying_provider.py::"
-VERIFY, KEYS = "identity/oidc_verify.py", "identity/oidc_keys.py"
-HTTP, PROVIDER = "identity/oidc_http.py", "identity/oidc_provider.py"
-FILE, DOOR = "identity/login_file.py", "scheduler/tenants/authenticator.py"
+VERIFY, KEYS = "identity/oidc/verify.py", "identity/oidc/keys.py"
+HTTP, PROVIDER = "identity/oidc/http.py", "identity/oidc/provider.py"
+FILE, DOOR = "identity/login/file.py", "scheduler/tenants/authenticator.py"
 TENANTS, SESSIONS = "scheduler/tenants/table.py", "scheduler/tenants/sessions.py"
 
 

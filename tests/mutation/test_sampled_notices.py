@@ -149,7 +149,7 @@ CASES = {
         "tests/unit/daemon/test_transport.py::test_what_is_no_single_frame_is_refused",
     ),
     "peeked-claims": Case(
-        "identity/oidc_verify.py",
+        "identity/oidc/verify.py",
         "    except (binascii.Error, ValueError) as error:\n"
         '        raise IdpTokenError("not a signed JWT", reason="idp-token-malformed") from error',
         "    except (binascii.Error, ValueError):\n        return {}",

@@ -8,7 +8,7 @@ from hpcc_testkit.suite.mutants import Case, Mutants
 
 PARTS = "tests/unit/store/test_shared_parts.py::"
 CONTROL = "tests/contract/test_control_store.py::"
-OBJECTS, BLOBS = "store/objects.py", "store/object_blobs.py"
+OBJECTS, BLOBS = "store/objects.py", "store/bucket/object_blobs.py"
 BEHIND, KNOWN = "store/write_behind.py", "store/known.py"
 POSTGRES, CHECKS = "control/postgres.py", "control/checks.py"
 CASES = {

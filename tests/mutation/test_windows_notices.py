@@ -73,7 +73,7 @@ CASES = {
         "tests/unit/runtime/windows/test_hvsocket.py::test_missing_rights_are_not_tried_again",
     ),
     "applied": Case(
-        "runtime/windows/containerd_layers.py",
+        "runtime/windows/layers/containerd_layers.py",
         "if applied != layer.diff_id:",
         "if False:",
         "tests/integration/windows/test_containerd_layers.py"

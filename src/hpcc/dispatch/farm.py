@@ -29,7 +29,7 @@ from hpcc.core import (
 from hpcc.core.memo import BoundedMemo, LruMemo
 from hpcc.dispatch.parity import toolchain_of
 from hpcc.dispatch.routes import RouteBook
-from hpcc.identity.login_source import LoginSource
+from hpcc.identity.login.source import LoginSource
 from hpcc.identity.proof import ProofKey
 from hpcc.identity.result_keys import ResultKeys
 from hpcc.identity.tls import PinnedPeer

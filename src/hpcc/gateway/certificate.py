@@ -12,7 +12,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from hpcc.core import CallerError, HpccError
-from hpcc.identity.login_file import read_own_file
+from hpcc.identity.login.file import read_own_file
 from hpcc.rpc.base.channel import ServerTls
 
 _log: Final = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from hpcc.core import HpccError, TenantId
 from hpcc.core.memo import LruMemo
-from hpcc.identity.oidc_verify import peek_claims
+from hpcc.identity.oidc.verify import peek_claims
 from hpcc.ports import Clock
 from hpcc.rpc.scheduler.api import SessionGrant
 from hpcc.rpc.scheduler.client import SchedulerClient

@@ -14,7 +14,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from hpcc.identity.oidc_verify import IdentityPolicy
+from hpcc.identity.oidc.verify import IdentityPolicy
 
 ISSUER: Final = "https://login.acme.example"
 AUDIENCE: Final = "hpcc"

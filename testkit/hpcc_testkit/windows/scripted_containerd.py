@@ -41,7 +41,7 @@ from hpcc._proto.containerd import (
 )
 from hpcc.core import ImageDigest
 from hpcc.runtime.containerd.client import Connect, unix_connector
-from hpcc.runtime.windows.containerd_layers import chain_id
+from hpcc.runtime.windows.layers.containerd_layers import chain_id
 
 _SIGKILL: Final = 137
 

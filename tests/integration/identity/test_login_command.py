@@ -18,7 +18,7 @@ from hpcc.config.paths import Paths
 from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import RemoteFailure, RemoteInput, RemoteOutcome, RemoteRequest, RemoteResult
 from hpcc.dispatch.remote import start_remote
-from hpcc.identity.login_file import load_login_or_none, save_login
+from hpcc.identity.login.file import load_login_or_none, save_login
 from hpcc_testkit.farm.in_process import IMAGE, FarmUnderTest, farm_under_test
 from hpcc_testkit.services.identity_provider import (
     CI_CLIENT,

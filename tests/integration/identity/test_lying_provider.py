@@ -14,8 +14,8 @@ import pytest
 
 from hpcc.core import HpccError, IntegrityError, TenantId
 from hpcc.identity.keys import load_or_create_tls
-from hpcc.identity.oidc_http import ProviderError, ProviderHttp
-from hpcc.identity.oidc_keys import KeyCache, KeyCacheLimits
+from hpcc.identity.oidc.http import ProviderError, ProviderHttp
+from hpcc.identity.oidc.keys import KeyCache, KeyCacheLimits
 from hpcc.ports import SystemClock
 from hpcc.rpc.base.errors import UnauthenticatedError, UnavailableError
 from hpcc.scheduler.tenants.authenticator import TableAuthenticator

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import CallerError, HpccError, Isolation, TenantId
-from hpcc.identity.login_file import FarmProfile, Login, load_login_or_none, profile_text
-from hpcc.identity.login_source import LoginSource, store_login
-from hpcc.identity.oidc_grants import DeviceCode, Grants, RefusedError, Tokens
-from hpcc.identity.oidc_http import ProviderHttp
-from hpcc.identity.oidc_provider import discover
+from hpcc.identity.login.file import FarmProfile, Login, load_login_or_none, profile_text
+from hpcc.identity.login.grants import DeviceCode, Grants, RefusedError, Tokens
+from hpcc.identity.login.source import LoginSource, store_login
+from hpcc.identity.oidc.http import ProviderHttp
+from hpcc.identity.oidc.provider import discover
 from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import SystemClock
 from hpcc.rpc.base.channel import open_channel

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hpcc.store.s3 import S3Config, S3Objects
+from hpcc.store.bucket.s3 import S3Config, S3Objects
 from hpcc_testkit.services.s3_servers import (
     BUCKET,
     S3Server,

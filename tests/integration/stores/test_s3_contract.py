@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from hpcc.core import Blob, CallerError, Digest, InfrastructureError, NotFoundError
+from hpcc.store.bucket.object_blobs import ObjectActionCache, ObjectBlobStore
+from hpcc.store.bucket.s3 import S3Config, S3Objects
 from hpcc.store.held import Held, HeldObjects
-from hpcc.store.object_blobs import ObjectActionCache, ObjectBlobStore
 from hpcc.store.objects import Objects, PrefixObjects
-from hpcc.store.s3 import S3Config, S3Objects
 from hpcc.store.zstd import ZstdObjects
 from hpcc_testkit.cache.store_contract import BIG, BLOB, ActionCacheContract, BlobStoreContract
 from hpcc_testkit.services.s3_servers import BUCKET, S3Server, radosgw, seaweedfs

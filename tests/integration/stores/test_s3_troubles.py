@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from hpcc.core import Blob, InfrastructureError, IntegrityError, NotFoundError
-from hpcc.store.object_blobs import ObjectBlobStore
+from hpcc.store.bucket.object_blobs import ObjectBlobStore
+from hpcc.store.bucket.s3 import S3Config, S3Objects
 from hpcc.store.objects import PrefixObjects
-from hpcc.store.s3 import S3Config, S3Objects
 from hpcc.store.zstd import ZstdObjects
 from hpcc_testkit.services.s3_servers import S3Server, radosgw, radosgw_missing_or_none
 from hpcc_testkit.services.tcp_proxy import tcp_proxy

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.runtime.windows.layer import AGENT_STUB_SOURCE
+from hpcc.runtime.windows.layers.layer import AGENT_STUB_SOURCE
 from hpcc_testkit.windows.wine import Wine, cross_build
 
 

@@ -14,8 +14,8 @@ import pytest_asyncio
 
 from hpcc.core import ImageDigest, ImageRef, IntegrityError, NotFoundError
 from hpcc.runtime.containerd.client import Containerd, ContainerdError, unix_connector
-from hpcc.runtime.windows.containerd_images import ImageBook
-from hpcc.runtime.windows.images import HostBuild
+from hpcc.runtime.windows.layers.containerd_images import ImageBook
+from hpcc.runtime.windows.layers.images import HostBuild
 from hpcc_testkit.guests.containerd_daemon import ContainerdDaemon, containerd_daemon
 from hpcc_testkit.guests.images import SmallImage, make_image, tar_bytes
 

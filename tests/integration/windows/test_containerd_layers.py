@@ -14,8 +14,8 @@ import pytest_asyncio
 from hpcc.core import CallerError, IntegrityError
 from hpcc.ports import SystemClock
 from hpcc.runtime.containerd.client import Containerd, ContainerdError, unix_connector
-from hpcc.runtime.windows.containerd_layers import LayerStore, chain_id
-from hpcc.runtime.windows.layer import WindowsLayer, build_windows_layer
+from hpcc.runtime.windows.layers.containerd_layers import LayerStore, chain_id
+from hpcc.runtime.windows.layers.layer import WindowsLayer, build_windows_layer
 from hpcc.runtime.windows.selftest import SelfTestSettings
 from hpcc.runtime.windows.selftest import run_checks as run_windows_checks
 from hpcc_testkit.guests.containerd_daemon import ContainerdDaemon, containerd_daemon

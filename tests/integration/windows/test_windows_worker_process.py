@@ -14,7 +14,7 @@ from hpcc.config.private_file import write_private_file
 from hpcc.identity.keys import load_or_create_tls
 from hpcc.identity.worker_ca import WorkerCa, new_worker_key, read_request
 from hpcc.ports import SystemClock
-from hpcc.runtime.windows.layer import build_windows_layer
+from hpcc.runtime.windows.layers.layer import build_windows_layer
 from hpcc.worker.base.identity import IDENTITY_NAME
 from hpcc_testkit.cache.launcher import ROOT
 from hpcc_testkit.windows.agent import drive_c, windows_packages, windows_python

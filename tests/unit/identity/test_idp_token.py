@@ -12,8 +12,8 @@ import jwt
 import pytest
 
 from hpcc.core import IntegrityError
-from hpcc.identity.oidc_keys import MAX_KEYS, ProviderKey, parse_keys
-from hpcc.identity.oidc_verify import IdpTokenError, peek_claims, read_header, verify_idp_token
+from hpcc.identity.oidc.keys import MAX_KEYS, ProviderKey, parse_keys
+from hpcc.identity.oidc.verify import IdpTokenError, peek_claims, read_header, verify_idp_token
 from hpcc_testkit.services.idp_tokens import NOW, FixedClock, MintKey, claims, mint, policy
 
 EC = MintKey.make("ec-1")

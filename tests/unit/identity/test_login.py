@@ -15,7 +15,7 @@ import pytest
 
 from hpcc.core import CallerError, HpccError, IntegrityError
 from hpcc.identity.keys import load_or_create_tls
-from hpcc.identity.login_file import (
+from hpcc.identity.login.file import (
     FarmProfile,
     Login,
     load_login_or_none,
@@ -23,21 +23,21 @@ from hpcc.identity.login_file import (
     profile_text,
     save_login,
 )
-from hpcc.identity.login_source import (
+from hpcc.identity.login.grants import Grants, RefusedError
+from hpcc.identity.login.source import (
     LoginSource,
     _locked,
     read_token_file,
     remove_renewed,
     store_login,
 )
-from hpcc.identity.oidc_grants import Grants, RefusedError
-from hpcc.identity.oidc_http import (
+from hpcc.identity.oidc.http import (
     ProviderError,
     ProviderHttp,
     ProviderResponse,
     check_provider_url,
 )
-from hpcc.identity.oidc_provider import Provider, parse_provider
+from hpcc.identity.oidc.provider import Provider, parse_provider
 from hpcc.ports import SystemClock
 from hpcc_testkit.services.idp_tokens import ISSUER, NOW, FixedClock, MintKey, claims, mint
 

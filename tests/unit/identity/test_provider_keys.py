@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-from hpcc.identity.oidc_http import ProviderError
-from hpcc.identity.oidc_keys import KeyCache, KeyCacheLimits
+from hpcc.identity.oidc.http import ProviderError
+from hpcc.identity.oidc.keys import KeyCache, KeyCacheLimits
 
 
 class Clock:

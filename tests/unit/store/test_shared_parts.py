@@ -20,11 +20,11 @@ from hpcc.core import (
     NotFoundError,
 )
 from hpcc.store.breaker import Breaker, BreakerConfig, GuardedObjects
+from hpcc.store.bucket.object_blobs import ObjectActionCache, ObjectBlobsConfig, ObjectBlobStore
 from hpcc.store.degrading import DegradingActionCache, DegradingBlobStore
 from hpcc.store.held import Held, HeldObjects
 from hpcc.store.known import KnownBlobStore
 from hpcc.store.memory import MemoryActionCache, MemoryBlobStore
-from hpcc.store.object_blobs import ObjectActionCache, ObjectBlobsConfig, ObjectBlobStore
 from hpcc.store.objects import MemoryObjects, Objects, PrefixObjects
 from hpcc.store.tiered import ReadCachingBlobStore
 from hpcc.store.write_behind import (

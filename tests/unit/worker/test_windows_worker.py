@@ -21,7 +21,7 @@ from hpcc.runtime.registry.windows_pick import (
     pick_windows_runtime,
 )
 from hpcc.runtime.windows.hyperv import HyperVRuntime
-from hpcc.runtime.windows.layer import build_windows_layer, read_windows_layer
+from hpcc.runtime.windows.layers.layer import build_windows_layer, read_windows_layer
 from hpcc.runtime.windows.spec import VM_OVERHEAD_MIB
 from hpcc.worker.base.config import WorkerConfig
 from hpcc.worker.pool.guests import overhead_mib, windows_choice

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from hpcc.cache.results.records import FILE_NAME, MAX_FILE_BYTES, OLD_NAME, RECORDS_NAME
 
-# One batch may exceed the limit of a file.
 # The year 9999.
 _MAX_SECONDS: Final = 253_402_000_000
+# One batch may exceed the limit of a file.
 _MAX_READ_BYTES: Final = 4 * MAX_FILE_BYTES
 _NOT_OF_HITS: Final = frozenset({"reason", "fallback", "ms", "culprit"})
 _LINE_ITEMS: Final = {"f": 5, "c": 4, "h": 3}

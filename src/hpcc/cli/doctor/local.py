@@ -181,7 +181,7 @@ async def _sharing(_: Paths) -> DoctorCheck:
 
 async def _login(paths: Paths) -> DoctorCheck:
     """Check only the stored login; `hpcc whoami --check` asks the scheduler."""
-    from hpcc.identity.login_file import load_login_or_none
+    from hpcc.identity.login.file import load_login_or_none
     from hpcc.ports import SystemClock
 
     login = load_login_or_none(paths.login_file)

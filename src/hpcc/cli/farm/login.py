@@ -16,8 +16,8 @@ from hpcc.config.private_file import write_private_file
 from hpcc.core import CallerError, HpccError, InfrastructureError
 
 if TYPE_CHECKING:
-    from hpcc.identity.login_file import FarmProfile, Login
-    from hpcc.identity.oidc_grants import DeviceCode
+    from hpcc.identity.login.file import FarmProfile, Login
+    from hpcc.identity.login.grants import DeviceCode
     from hpcc.rpc.scheduler.api import SessionGrant
 
 _MINUTE: Final = 60
@@ -64,7 +64,7 @@ def _login(args: argparse.Namespace) -> int:
     The tokens are kept in login.json of the state directory, mode 0600, and renewed before they
     end. hpcc never sees a password: you type it only into the provider's page.
     """
-    from hpcc.identity.login_file import load_login_or_none, load_profile
+    from hpcc.identity.login.file import load_login_or_none, load_profile
 
     paths = Paths.from_env(os.environ)
     paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def _login(args: argparse.Namespace) -> int:
 
 
 async def _login_to(paths: Paths, profile: FarmProfile, args: argparse.Namespace) -> None:
-    from hpcc.identity.login_source import read_token_file, store_login
+    from hpcc.identity.login.source import read_token_file, store_login
     from hpcc.ports import SystemClock
 
     clock = SystemClock()
@@ -118,12 +118,12 @@ async def _login_to(paths: Paths, profile: FarmProfile, args: argparse.Namespace
 
 
 async def _obtain(profile: FarmProfile, args: argparse.Namespace) -> Login:
-    from hpcc.identity.login_file import Login, profile_text
-    from hpcc.identity.login_source import read_client_secret, read_token_file
-    from hpcc.identity.oidc_grants import Grants
-    from hpcc.identity.oidc_http import ProviderHttp
-    from hpcc.identity.oidc_provider import discover
-    from hpcc.identity.oidc_verify import peek_claims
+    from hpcc.identity.login.file import Login, profile_text
+    from hpcc.identity.login.grants import Grants
+    from hpcc.identity.login.source import read_client_secret, read_token_file
+    from hpcc.identity.oidc.http import ProviderHttp
+    from hpcc.identity.oidc.provider import discover
+    from hpcc.identity.oidc.verify import peek_claims
     from hpcc.ports import SystemClock
 
     clock, text = SystemClock(), profile_text(profile)
@@ -219,8 +219,8 @@ async def _ask_scheduler(profile: FarmProfile, token: str, login: Login) -> Sess
 
 def _logout(_args: argparse.Namespace) -> int:
     """End the login: revoke it at the provider, if reachable, and delete the local files."""
-    from hpcc.identity.login_file import load_login_or_none
-    from hpcc.identity.login_source import remove_renewed
+    from hpcc.identity.login.file import load_login_or_none
+    from hpcc.identity.login.source import remove_renewed
     from hpcc.ports import SystemClock
 
     paths = Paths.from_env(os.environ)
@@ -245,9 +245,9 @@ def _logout(_args: argparse.Namespace) -> int:
 
 
 async def _revoke(login: Login) -> bool:
-    from hpcc.identity.oidc_grants import Grants
-    from hpcc.identity.oidc_http import ProviderHttp
-    from hpcc.identity.oidc_provider import discover
+    from hpcc.identity.login.grants import Grants
+    from hpcc.identity.oidc.http import ProviderHttp
+    from hpcc.identity.oidc.provider import discover
     from hpcc.ports import SystemClock
 
     http, profile = ProviderHttp(proxy=login.proxy, ca_file=login.ca_file), login.farm
@@ -260,8 +260,8 @@ async def _revoke(login: Login) -> bool:
 
 def _whoami(args: argparse.Namespace) -> int:
     """Print who is logged in; exit with 1 when nobody is, or the login has ended."""
-    from hpcc.identity.login_file import load_login_or_none
-    from hpcc.identity.login_source import LoginSource
+    from hpcc.identity.login.file import load_login_or_none
+    from hpcc.identity.login.source import LoginSource
     from hpcc.ports import SystemClock
 
     paths, clock = Paths.from_env(os.environ), SystemClock()

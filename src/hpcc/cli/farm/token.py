@@ -74,7 +74,7 @@ async def _current(farm: Farm) -> str:
     """Return the credential for the farm: the login's token, or the secret of `hpcc up`."""
     if not farm.login:
         return farm.secret
-    from hpcc.identity.login_source import LoginSource
+    from hpcc.identity.login.source import LoginSource
     from hpcc.ports import SystemClock
 
     return await LoginSource(Path(farm.login), SystemClock()).token()

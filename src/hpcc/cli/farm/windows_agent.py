@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Pack hpcc-agent.exe, CPython and the agent's program into a layer, without timestamps."""
     # Late: no other command needs it.
     from hpcc.runtime.windows.agent import build_agent_layer
-    from hpcc.runtime.windows.layer import AGENT_STUB_SOURCE
+    from hpcc.runtime.windows.layers.layer import AGENT_STUB_SOURCE
 
     stub = args.stub or AGENT_STUB_SOURCE.with_name("hpcc-agent.exe")
     layer = build_agent_layer(_read(stub), _read(args.python), args.sha256.lower())

@@ -25,7 +25,7 @@ from hpcc.runtime.windows.host import (
     find_shim,
     host_build,
 )
-from hpcc.runtime.windows.layer import read_windows_layer
+from hpcc.runtime.windows.layers.layer import read_windows_layer
 from hpcc.runtime.windows.runtime import WindowsRuntime
 
 AGENT_LAYER: Final = "windows-agent.tar"

@@ -15,7 +15,7 @@ from typing import Final
 
 from hpcc.core import CallerError
 from hpcc.runtime.assets.agent_files import PACKAGES, own_files, package_files
-from hpcc.runtime.windows.layer import WindowsLayer, build_windows_layer, read_python_zip
+from hpcc.runtime.windows.layers.layer import WindowsLayer, build_windows_layer, read_python_zip
 
 AGENT_STUB_NAME: Final = "hpcc-agent.exe"
 AGENT_ZIP_NAME: Final = "app.pyz"

@@ -19,7 +19,7 @@ from hpcc.runtime.windows.hcs import ComputeService, load_computecore
 from hpcc.runtime.windows.host import WindowsBackend, WindowsHost, WindowsRuntimeConfig, host_build
 from hpcc.runtime.windows.hvsocket import dial
 from hpcc.runtime.windows.hyperv import Dial, HyperVRuntime
-from hpcc.runtime.windows.layer import read_windows_layer
+from hpcc.runtime.windows.layers.layer import read_windows_layer
 from hpcc.runtime.windows.pipes import load_pipe_calls, windows_streams
 from hpcc.runtime.windows.process import WindowsProcessRuntime
 from hpcc.runtime.windows.runtime import WindowsRuntime

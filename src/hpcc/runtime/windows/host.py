@@ -20,10 +20,10 @@ from hpcc.core import ImageDigest, ImageRef, InfrastructureError, NotFoundError
 from hpcc.ports import Clock
 from hpcc.runtime.containerd.client import Connect, Containerd, ContainerdError
 from hpcc.runtime.host.threads import in_thread
-from hpcc.runtime.windows.containerd_images import ImageBook
-from hpcc.runtime.windows.containerd_layers import LayerStore, chain_id
-from hpcc.runtime.windows.images import HostBuild
-from hpcc.runtime.windows.layer import WindowsLayer
+from hpcc.runtime.windows.layers.containerd_images import ImageBook
+from hpcc.runtime.windows.layers.containerd_layers import LayerStore, chain_id
+from hpcc.runtime.windows.layers.images import HostBuild
+from hpcc.runtime.windows.layers.layer import WindowsLayer
 from hpcc.runtime.windows.spec import SHIM_OWNER, check_containerd, check_shim
 
 _WORKER: Final = "hpcc.worker"

@@ -25,8 +25,8 @@ from hpcc.runtime.containerd.client import (
 )
 from hpcc.runtime.containerd.container_vm import ContainerVm, whole
 from hpcc.runtime.vm.vm import VmGuest, booted
-from hpcc.runtime.windows.containerd_layers import LayerStore
 from hpcc.runtime.windows.host import WindowsHost, WindowsTools
+from hpcc.runtime.windows.layers.containerd_layers import LayerStore
 from hpcc.runtime.windows.spec import RUNHCS_OPTIONS, RUNTIME, WindowsPlan
 
 NO_SNAPSHOTS: Final = "containerd's Windows containers have no snapshots: every guest is booted"

@@ -23,11 +23,11 @@ from hpcc.core import HpccError, ImageDigest
 from hpcc.ports import Clock
 from hpcc.runtime.containerd.client import Containerd, ContainerdError, pipe_connector
 from hpcc.runtime.host.threads import in_thread
-from hpcc.runtime.windows.containerd_layers import LayerStore
 from hpcc.runtime.windows.guest_checks import GuestChecks
 from hpcc.runtime.windows.hcs import ComputeService, load_computecore
 from hpcc.runtime.windows.hvsocket import hyperv_socket
-from hpcc.runtime.windows.layer import build_windows_layer
+from hpcc.runtime.windows.layers.containerd_layers import LayerStore
+from hpcc.runtime.windows.layers.layer import build_windows_layer
 from hpcc.runtime.windows.selftest_run import make_source, new_directory, read_file, run_program
 from hpcc.runtime.windows.spec import check_containerd
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from hpcc.core import GuestReuse, HpccError, ImageDigest, Isolation, TenantId
-from hpcc.identity.oidc_http import ProviderHttp
-from hpcc.identity.oidc_keys import KeyCache, KeyCacheLimits
-from hpcc.identity.oidc_verify import IdentityPolicy, IdpTokenError, read_header, verify_idp_token
+from hpcc.identity.oidc.http import ProviderHttp
+from hpcc.identity.oidc.keys import KeyCache, KeyCacheLimits
+from hpcc.identity.oidc.verify import IdentityPolicy, IdpTokenError, read_header, verify_idp_token
 from hpcc.ports import Clock
 from hpcc.rpc.base.errors import UnauthenticatedError, UnavailableError
 from hpcc.scheduler.base.config import SchedulerConfig

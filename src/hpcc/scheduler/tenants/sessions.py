@@ -14,7 +14,7 @@ from typing import Final
 
 from hpcc.core import CallerError, PolicyError, TenantId
 from hpcc.core.memo import BoundedMemo
-from hpcc.identity.oidc_verify import IdentityPolicy
+from hpcc.identity.oidc.verify import IdentityPolicy
 from hpcc.identity.session_token import (
     SessionClaims,
     SessionTokenError,

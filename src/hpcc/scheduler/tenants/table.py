@@ -22,9 +22,9 @@ from hpcc.core import (
     Parity,
     TenantId,
 )
-from hpcc.identity.oidc_http import check_provider_url
-from hpcc.identity.oidc_keys import ALGORITHMS
-from hpcc.identity.oidc_verify import DEFAULT_ALGORITHMS, IdentityPolicy
+from hpcc.identity.oidc.http import check_provider_url
+from hpcc.identity.oidc.keys import ALGORITHMS
+from hpcc.identity.oidc.verify import DEFAULT_ALGORITHMS, IdentityPolicy
 from hpcc.identity.token import RouteQuotas
 
 MAX_TABLE_BYTES: Final = 1 << 20

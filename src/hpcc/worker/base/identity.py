@@ -15,7 +15,7 @@ from cryptography import x509
 
 from hpcc.config.private_file import write_private_file
 from hpcc.core import CallerError, HpccError
-from hpcc.identity.login_file import read_own_file
+from hpcc.identity.login.file import read_own_file
 from hpcc.identity.tls import PinnedPeer
 from hpcc.identity.worker_ca import (
     new_worker_key,

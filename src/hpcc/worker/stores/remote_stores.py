@@ -21,11 +21,11 @@ from hpcc.rpc.reapi.foreign_service import (
     service_client,
 )
 from hpcc.store.breaker import Breaker, GuardedActionCache, GuardedBlobStore, GuardedObjects
+from hpcc.store.bucket.object_blobs import ObjectActionCache, ObjectBlobsConfig, ObjectBlobStore
+from hpcc.store.bucket.s3 import S3Config, S3Objects
 from hpcc.store.held import Held, HeldObjects
 from hpcc.store.metered import MeteredObjects
-from hpcc.store.object_blobs import ObjectActionCache, ObjectBlobsConfig, ObjectBlobStore
 from hpcc.store.objects import Objects, PrefixObjects
-from hpcc.store.s3 import S3Config, S3Objects
 from hpcc.store.zstd import ZstdObjects
 from hpcc.worker.base.stores_config import SharedStore
 

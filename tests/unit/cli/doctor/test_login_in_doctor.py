@@ -10,7 +10,7 @@ import pytest
 from hpcc.cli.main import main
 from hpcc.config.paths import Paths
 from hpcc.identity.keys import load_or_create_tls
-from hpcc.identity.login_file import FarmProfile, Login, profile_text, save_login
+from hpcc.identity.login.file import FarmProfile, Login, profile_text, save_login
 from hpcc_testkit.services.idp_tokens import ISSUER, FixedClock
 
 ALWAYS = 4e9

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcc.core import IntegrityError, NotFoundError
-from hpcc.runtime.windows.images import (
+from hpcc.runtime.windows.layers.images import (
     MAX_DOCUMENT_BYTES,
     HostBuild,
     config_of_manifest,

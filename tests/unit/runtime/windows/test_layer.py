@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import CallerError
-from hpcc.runtime.windows.layer import (
+from hpcc.runtime.windows.layers.layer import (
     DIRECTORY_SDDL,
     FILE_SDDL,
     build_windows_layer,

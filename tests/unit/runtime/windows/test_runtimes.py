@@ -33,7 +33,7 @@ from hpcc.runtime.windows.guest_checks import GuestCheckError, GuestChecks
 from hpcc.runtime.windows.hcs import ComputeSystem, HcsError
 from hpcc.runtime.windows.host import WindowsHost, WindowsRuntimeConfig
 from hpcc.runtime.windows.hyperv import HyperVRuntime
-from hpcc.runtime.windows.layer import build_windows_layer
+from hpcc.runtime.windows.layers.layer import build_windows_layer
 from hpcc.runtime.windows.process import WindowsProcessRuntime, pipe_names
 from hpcc.runtime.windows.runtime import WindowsRuntime
 from hpcc.runtime.windows.spec import container_vmid, service_guid

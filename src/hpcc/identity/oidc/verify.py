@@ -41,7 +41,7 @@ from typing import Final, Literal
 import jwt
 
 from hpcc.core import PolicyError
-from hpcc.identity.oidc_keys import ALGORITHMS, MAX_KID_CHARS, ProviderKey
+from hpcc.identity.oidc.keys import ALGORITHMS, MAX_KID_CHARS, ProviderKey
 from hpcc.identity.token import MAX_PRINCIPAL_CHARS
 from hpcc.ports import Clock
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.core import CallerError, IntegrityError
-from hpcc.identity.oidc_http import ProviderHttp, check_provider_url
+from hpcc.identity.oidc.http import ProviderHttp, check_provider_url
 
 MAX_DISCOVERY_BYTES: Final = 128 << 10
 _WELL_KNOWN: Final = "/.well-known/openid-configuration"

@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hpcc.core import CallerError, HpccError, IntegrityError
-from hpcc.identity.login_file import FarmProfile
-from hpcc.identity.oidc_http import (
+from hpcc.identity.login.file import FarmProfile
+from hpcc.identity.oidc.http import (
     ProviderError,
     ProviderHttp,
     ProviderResponse,
     check_provider_url,
 )
-from hpcc.identity.oidc_provider import Provider
-from hpcc.identity.oidc_verify import MAX_IDP_TOKEN_CHARS, IdpTokenError, peek_claims
+from hpcc.identity.oidc.provider import Provider
+from hpcc.identity.oidc.verify import MAX_IDP_TOKEN_CHARS, IdpTokenError, peek_claims
 from hpcc.ports import Clock
 
 MAX_ANSWER_BYTES: Final = 64 << 10

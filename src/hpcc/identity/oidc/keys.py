@@ -11,8 +11,8 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from hpcc.core import HpccError, IntegrityError
-from hpcc.identity.oidc_http import ProviderError, ProviderHttp
-from hpcc.identity.oidc_provider import discover
+from hpcc.identity.oidc.http import ProviderError, ProviderHttp
+from hpcc.identity.oidc.provider import discover
 from hpcc.ports import Clock
 
 MAX_JWKS_BYTES: Final = 256 << 10

@@ -18,7 +18,7 @@ from hpcc.config.service_file import parse_service_file
 from hpcc.config.toml import read_toml
 from hpcc.core import CallerError, ImageRef, TenantId
 from hpcc.files import NONBLOCK, access_of, open_file, privacy_remedy
-from hpcc.identity.oidc_http import check_provider_url
+from hpcc.identity.oidc.http import check_provider_url
 from hpcc.identity.tls import PinnedPeer
 
 MAX_LOGIN_FILE_BYTES: Final = 256 << 10

@@ -13,16 +13,16 @@ from typing import Final
 
 from hpcc.core import CallerError, HpccError, InfrastructureError
 from hpcc.files import lock_now, open_file
-from hpcc.identity.login_file import (
+from hpcc.identity.login.file import (
     Login,
     load_login_or_none,
     read_own_file,
     save_login,
 )
-from hpcc.identity.oidc_grants import Grants, RefusedError, Tokens
-from hpcc.identity.oidc_http import ProviderHttp
-from hpcc.identity.oidc_provider import discover
-from hpcc.identity.oidc_verify import MAX_IDP_TOKEN_CHARS, IdpTokenError, peek_claims
+from hpcc.identity.login.grants import Grants, RefusedError, Tokens
+from hpcc.identity.oidc.http import ProviderHttp
+from hpcc.identity.oidc.provider import discover
+from hpcc.identity.oidc.verify import MAX_IDP_TOKEN_CHARS, IdpTokenError, peek_claims
 from hpcc.ports import Clock
 
 _log: Final = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from hpcc._proto.containerd.images_grpc import ImagesStub
 from hpcc._proto.containerd.transfer_grpc import TransferStub
 from hpcc.core import ImageDigest, ImageRef, IntegrityError, NotFoundError
 from hpcc.runtime.containerd.client import Containerd, foreign
-from hpcc.runtime.windows.images import (
+from hpcc.runtime.windows.layers.images import (
     MAX_DOCUMENT_BYTES,
     HostBuild,
     config_of_manifest,

@@ -29,7 +29,7 @@ from hpcc._proto.containerd.leases_grpc import LeasesStub
 from hpcc._proto.containerd.snapshots_grpc import SnapshotsStub
 from hpcc.core import CallerError, IntegrityError
 from hpcc.runtime.containerd.client import Containerd, ContainerdError, RootMount, foreign
-from hpcc.runtime.windows.layer import WindowsLayer
+from hpcc.runtime.windows.layers.layer import WindowsLayer
 
 _CALL_SECONDS: Final = 30.0
 # Windows writes the layer's files and registry hives during the import.
