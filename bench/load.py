@@ -259,7 +259,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
     if args.hpcc_dir and args.processes != "0":
-        parser.error("--processes is for a daemon of its own")
+        parser.error("--processes is for a daemon that this command starts")
     return args
 
 

@@ -1,4 +1,4 @@
-/* Starts one command many times, a fixed number at once, with as little cost of its own as there
+/* Starts one command many times, a fixed number at once, adding as little cost as there
  * can be: beside a hit of a fraction of a millisecond a shell or Python would be half the figure.
  *
  *   spawn COUNT AT_ONCE PROGRAM ARG...

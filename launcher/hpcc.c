@@ -361,7 +361,7 @@ static bool is_our_directory(const char *path) {
     return !lstat(path, &st) && S_ISDIR(st.st_mode) && st.st_uid == own_uid() && !(st.st_mode & 022);
 }
 
-/* Opens closed standard streams, so that no socket or pipe of ours gets their number. exec closes them. */
+/* Opens closed standard streams, so that no socket or pipe of this program gets their number. exec closes them. */
 static bool has_standard_streams(void) {
     for (int fd = 0; fd < 3; fd++)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR | O_CLOEXEC) != fd) return false;
@@ -809,7 +809,7 @@ static void catch_signals(struct signals *before) {
 }
 
 /* Pumps both streams until the child has ended and its output was read. It does not wait for a
- * grandchild that keeps a pipe open. SIGCHLD arrives only inside ppoll, so that none is missed. */
+ * grandchild that keeps a pipe open. SIGCHLD arrives only inside ppoll, so that each is noticed. */
 static int attend(struct stream *streams, const sigset_t *mask) {
     int status = 0;
     sigset_t closed_mask = *mask, open_mask = *mask;

@@ -107,7 +107,7 @@ static int describe(char kind, struct stat *st) {
     return 0;
 }
 
-/* Any other letter is one more file of ours; the plan names the source. */
+/* Any other letter is one more file of the fuzzer; the plan names the source. */
 static bool is_writable(char kind) {
     struct stat st;
     return !strchr("bcdehp", kind) && !describe(kind, &st) && (st.st_dev != source[0] || st.st_ino != source[1]);

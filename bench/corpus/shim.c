@@ -1,6 +1,6 @@
 /* Stands before a compiler (recording) or in the place of one of its programs (counting).
  *
- * Built with -DREAL_DIRECTORY="…", it runs the program of its own base name in that directory, with the
+ * Built with -DREAL_DIRECTORY="…", it runs the program with the same base name in that directory, with the
  * same arguments and environment.
  *   CORPUS_RECORD=DIR  writes working directory, arguments and environment to a new file in DIR
  *   CORPUS_COUNT=FILE  appends "NAME compile" or "NAME other" to FILE; other: only preprocesses, asks

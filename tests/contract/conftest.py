@@ -12,7 +12,7 @@ from hpcc.cache.base.outputs import OutputFile
 from hpcc.cache.replay import native
 from hpcc.cache.replay.engine import Check, Engine, Plan
 from hpcc.cache.replay.plan_bytes import encode_plan
-from hpcc.cache.replay.python_engine import Twin
+from hpcc.cache.replay.python_engine import PythonEngine
 
 NO_SOURCE = (0, 0)
 
@@ -20,7 +20,7 @@ NO_SOURCE = (0, 0)
 @pytest.fixture(params=["native", "native-grouped", "python"])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
     if request.param == "python":
-        return Twin()
+        return PythonEngine()
     if request.param == "native-grouped":
         # Every directory is opened, as where many names are in it.
         grouped = functools.partial(encode_plan, min_group=1)

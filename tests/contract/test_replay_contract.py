@@ -1,4 +1,4 @@
-"""The C library and its Python twin check the same things before a replay."""
+"""The C library and the Python engine check the same things before a replay."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The C library and its Python twin agree on which names a directory must not contain.
+"""The C library and the Python engine agree on which names a directory must not contain.
 
-The C library reads the directory; the twin looks up each name.
+The C library reads the directory; the Python engine looks up each name.
 """
 
 from __future__ import annotations

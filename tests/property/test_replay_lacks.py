@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hpcc.cache.replay.engine import Check, CheckKind, Outcome, Plan
 from hpcc.cache.replay.native import load_native
 from hpcc.cache.replay.plan_bytes import _hash
-from hpcc.cache.replay.python_engine import Twin
+from hpcc.cache.replay.python_engine import PythonEngine
 from hpcc_testkit.suite.examples import examples
 
 # Few letters, so that names are alike, or the same but for case; ends are where words end.
@@ -23,7 +23,7 @@ NAMES = st.one_of(
     st.text(st.characters(min_codepoint=1, max_codepoint=127, exclude_characters="/"), min_size=1),
 ).filter(lambda name: name not in {".", ".."} and len(name) < 256)
 ENTRIES = st.one_of(NAMES, st.sampled_from(["ü.h", "\u017f.h", "\u212a"]))
-ENGINES = (load_native(), Twin())
+ENGINES = (load_native(), PythonEngine())
 
 
 @settings(max_examples=examples(300))

@@ -18,7 +18,7 @@ from hpcc.cache.base.outputs import OutputFile
 from hpcc.cache.replay.engine import Check, CheckKind, Engine, Outcome, Plan
 from hpcc.cache.replay.native import Native, load_native
 from hpcc.cache.replay.plan_bytes import encode_plan
-from hpcc.cache.replay.python_engine import Twin
+from hpcc.cache.replay.python_engine import PythonEngine
 from hpcc_testkit.suite.examples import examples
 
 
@@ -33,7 +33,7 @@ def grouping() -> Engine:
     return Grouping(load_native().library)
 
 
-ENGINES: tuple[Callable[[], Engine], ...] = (load_native, grouping, Twin)
+ENGINES: tuple[Callable[[], Engine], ...] = (load_native, grouping, PythonEngine)
 DIRECTORIES = ("", "d/", "d/e/", "gone/")
 NAMES = ("a", "b", "c")
 PATHS = st.builds("{}{}".format, st.sampled_from(DIRECTORIES), st.sampled_from(NAMES))

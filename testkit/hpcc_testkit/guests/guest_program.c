@@ -48,7 +48,7 @@ int main(int argc, char **argv) {
         for (long n = atol(x) * 1048576; n > 0; n -= 1048576) { char *p = malloc(1048576); if (!p) return 4; memset(p, 1, 1048576); }
         return 0;
     }
-    if (is(c, "hold")) { /* half of it in a child that has a session of its own */
+    if (is(c, "hold")) { /* half of it in a child in another session */
         int p[2]; char b; if (pipe(p)) return 5;
         int child = !fork();
         if (child) setsid();

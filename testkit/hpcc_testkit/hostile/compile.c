@@ -1,4 +1,4 @@
-/* A hostile compile: leaves in /src what is no output, or too much of it. It is sent as an input. */
+/* A hostile compile: leaves files in /src that are not outputs, or too many of them. It is sent as an input. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>

@@ -1,7 +1,7 @@
 /* Makes calls of Windows' libraries for a test on Linux: hpcc_testkit.windows.bridge is the other end.
  *
  *   bridge.exe PORT     connects to that port of loopback; each byte on the first connection asks for one
- *                       more, which a thread of its own serves, so that what a call leaves in its thread
+ *                       more, which a separate thread serves, so that what a call leaves in its thread
  *                       (an impersonation, the last error) is there for the next.
  *
  * On a connection: one byte says what is wanted. All numbers are little-endian.

@@ -1,6 +1,6 @@
-/* The least that is a service: it makes the file of its first argument, runs, and stops when it is told.
+/* The smallest service: it makes the file of its first argument, runs, and stops on request.
  *
- * Where Wine's service manager cannot start this, it can start no service, and a test of ours proves nothing. */
+ * Where Wine's service manager cannot start this, it can start no service, and a test of hpcc proves nothing. */
 #include <stdio.h>
 #include <windows.h>
 

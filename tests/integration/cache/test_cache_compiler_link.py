@@ -8,7 +8,7 @@ from pathlib import Path
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.host.identity import Compilers
 from hpcc.cache.replay.engine import Outcome
-from hpcc.cache.replay.python_engine import Twin
+from hpcc.cache.replay.python_engine import PythonEngine
 from hpcc.compilers.clang.family import CLANG
 from hpcc.compilers.gnu.family import GNU
 from hpcc.compilers.spec.table import Bypass
@@ -20,7 +20,7 @@ def test_a_link_that_leads_to_another_compiler_is_another_compiler(tmp_path: Pat
     assert clang is not None, "apt-get install clang"
     link = tmp_path / "cc"
     link.symlink_to(gcc)
-    compilers = Compilers(FileMemo(time.time_ns), Twin())
+    compilers = Compilers(FileMemo(time.time_ns), PythonEngine())
     env = {b"PATH": os.environb[b"PATH"]}
     before = compilers.identify(bytes(link), env, lambda: False)
     link.unlink()
@@ -37,14 +37,14 @@ def test_a_compiler_named_by_its_real_path_counts_with_its_libraries() -> None:
     clang = shutil.which("clang")
     assert clang is not None, "apt-get install clang"
     real = os.path.realpath(clang).encode()
-    compilers = Compilers(FileMemo(time.time_ns), Twin())
+    compilers = Compilers(FileMemo(time.time_ns), PythonEngine())
     env = {b"PATH": os.environb[b"PATH"]}
     assert not isinstance(compilers.identify(real, env, lambda: False), Bypass)
     (known,) = compilers._known.values()
     assert any(b"libLLVM" in path or b"libclang" in path for path, _ in known.files)
 
 
-class _Counting(Twin):
+class _Counting(PythonEngine):
     def __init__(self) -> None:
         self.outcomes: list[int] = []
 

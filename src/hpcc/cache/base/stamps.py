@@ -76,7 +76,7 @@ class StampClock(Protocol):
         ...
 
     def stamp_ns(self) -> int:
-        """Return a ctime that no later change on a local file system falls short of."""
+        """Return a time that is at most the ctime of every later change on a local file system."""
         ...
 
     def distance(self) -> Distance:
@@ -140,7 +140,7 @@ class CompileStart(int):
             return is_in_window(status, self)
         if changed_ns < self._stamp_ns:
             return False
-        # A stamp that is still to come, because the clock was set back before the compile: every
+        # A stamp in the future, because the clock was set back before the compile: every
         # change since has an earlier one, so an equal stat means an equal file.
         known = self._known.stats.get((status.st_dev, status.st_ino))
         return known != _stat(status) or changed_ns <= self._clock.stamp_ns()
@@ -259,7 +259,7 @@ class KernelClock:
         return time.time_ns()
 
     def stamp_ns(self) -> int:
-        """Return a ctime that no later change on a local file system falls short of.
+        """Return a time that is at most the ctime of every later change on a local file system.
 
         Two rounds: if the first gave the last fine stamp of another file, the second gives a later
         one, because the first was looked at.

@@ -21,7 +21,7 @@ from hpcc.core.reasons.uncacheable import UncacheableReason
 
 _REGION: Final = b"__omp_offloading_"
 _PLACE: Final = re.compile(re.escape(_REGION) + rb"([0-9a-f]+_[0-9a-f]+)_")
-# Of a static variable for targets; it holds the inode only.
+# The name of a static variable for targets holds only the inode.
 _REFERENCE: Final = b"_decl_tgt_ref_ptr"
 
 

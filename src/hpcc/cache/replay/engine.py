@@ -1,7 +1,8 @@
 """Defines the replay engine, the hit path's two blocking calls, and the plan that it carries out.
 
-`Native` (native/replay.c) runs both calls without the GIL. `Twin` does the same in Python where no
-library could be built. tests/contract/test_replay_contract.py holds both to the same answers.
+`Native` (native/replay.c) runs both calls without the GIL. `PythonEngine` does the same in Python
+where no library could be built. tests/contract/test_replay_contract.py holds both to the same
+answers.
 """
 
 from __future__ import annotations
@@ -133,15 +134,15 @@ def is_listed_name(name: bytes) -> bool:
 
 
 def open_engine() -> Engine:
-    """Return the native engine, or its Python twin without a library or with HPCC_NATIVE=0."""
+    """Return the native engine, or the Python one without a library or with HPCC_NATIVE=0."""
     from hpcc.cache.replay.native import load_native  # late: ctypes is for the daemon only
-    from hpcc.cache.replay.python_engine import Twin
+    from hpcc.cache.replay.python_engine import PythonEngine
 
     problem = why_not_native()
     if problem is None:
         return load_native()
     _log.warning("hits are slower, the native library is not used: %s", problem)
-    return Twin()
+    return PythonEngine()
 
 
 def why_not_native() -> str | None:

@@ -22,7 +22,7 @@ from hpcc.cache.replay.engine import (
 )
 
 
-class Twin:
+class PythonEngine:
     """The `Engine` in Python."""
 
     name = "python"

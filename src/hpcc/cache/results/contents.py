@@ -1,4 +1,4 @@
-"""Looks up and stores results by content: the second level behind the exact key.
+"""Looks up and stores results by content: the second look-up, behind the exact key.
 
 Problem: the exact key names outputs and directories, so a new build directory, a second target or a
 moved project starts at zero, although the compiler would write the same object.

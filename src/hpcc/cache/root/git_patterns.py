@@ -1,7 +1,7 @@
 """Patterns of `.gitignore` files, as gitignore(5) defines them. Pure.
 
-A pattern file may come with a clone, so the match must not take more than linear time per name:
-there are no regular expressions here, which a pattern such as `*a*a*a*a*b` slows down.
+A pattern file may come with a clone, so a match must take linear time per name. A pattern such as
+`*a*a*a*a*b` makes regular expressions slow, so there are none here.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 This is an allow-list. tests/integration/grammar/test_comment_objects.py asks the compilers below
 with pairs of files. A command line that is not on it uses the bytes of each file.
 
-What the caller must see to: only results with exit status 0 and without a message; the bytes of
+The caller must ensure: only results with exit status 0 and without a message; the bytes of
 data files (`#embed`, `.incbin`, profiles), of files that GCC may take for twins (`#pragma once`,
 `#import`) and of `#pragma GCC dependency`; and `MAX_GCC_LOCATIONS` in the sum of a compile.
 """

@@ -142,7 +142,7 @@ GRANT INSERT ({", ".join(COLUMNS)})
   ON hpcc_audit.record TO hpcc_audit_writer;
 GRANT SELECT ON hpcc_audit.record TO hpcc_audit_reader, hpcc_audit_auditor;
 
--- A reader is told of its own tenants alone, not of who reads which others.
+-- A reader sees its own tenants, and not who reads which others.
 ALTER TABLE hpcc_audit.reader ENABLE ROW LEVEL SECURITY;
 DROP POLICY IF EXISTS own ON hpcc_audit.reader;
 CREATE POLICY own ON hpcc_audit.reader FOR SELECT TO hpcc_audit_reader USING (role = current_user);
