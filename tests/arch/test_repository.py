@@ -77,8 +77,8 @@ def test_no_file_has_grown_past_one_purpose() -> None:
 
 def test_every_silenced_check_has_its_reason_beside_it() -> None:
     bare = []
-    for file in tracked("src/hpcc/*.py"):
-        if "_proto" in file.parts:
+    for file in tracked("src/hpcc/*.py", "testkit/*.py", "tests/*.py"):
+        if "_proto" in file.parts or file == Path(__file__):
             continue
         for number, line in enumerate(file.read_text().splitlines(), 1):
             match = re.search(r"#\s*(?:noqa|type: ignore)[^#]*", line)

@@ -58,7 +58,7 @@ def request_of(directory: Path, script: str, name: str = "a.c", **more: object) 
         "client_version": "hpcc-test",
         **more,
     }
-    return RemoteRequest(**values)  # type: ignore[arg-type]
+    return RemoteRequest(**values)
 
 
 async def appears(path: Path) -> None:

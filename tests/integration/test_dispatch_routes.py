@@ -71,9 +71,9 @@ async def test_an_input_that_changes_under_the_compile_is_never_sent_as_the_old(
 
         def change_first(path: str, digest: object) -> object:
             source.write_text("int y;\n")
-            return read(path, digest)  # type: ignore[arg-type]
+            return read(path, digest)
 
-        dispatcher._read = change_first  # type: ignore[method-assign, assignment]
+        dispatcher._read = change_first
         result = await dispatcher.compile(connection, request)
         assert isinstance(result, RemoteFailure)
         assert result.reason == "input-changed"

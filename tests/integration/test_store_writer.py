@@ -88,7 +88,7 @@ async def refusal(farm: FarmUnderTest, principal: str = "ann") -> str:
 async def changed(farm: FarmUnderTest, **fields: object) -> str:
     """Change fields of the stored result, return why it is refused, and store a good one again."""
     await build(farm)
-    await StoreWriter(farm).change(lambda r: replace(r, **fields))  # type: ignore[arg-type]
+    await StoreWriter(farm).change(lambda r: replace(r, **fields))
     reason = await refusal(farm)
     assert not await build(farm)
     assert await build(farm)

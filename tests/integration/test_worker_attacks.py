@@ -84,7 +84,7 @@ async def test_no_token_is_refused_by_every_service(farm: FarmUnderTest) -> None
         ]
         for call in calls:
             with pytest.raises(UnauthenticatedError):
-                await call()  # type: ignore[misc]
+                await call()
 
 
 async def test_another_tenants_instance_name_is_refused_and_recorded(farm: FarmUnderTest) -> None:
@@ -174,8 +174,8 @@ async def raw(farm: FarmUnderTest, method: str, request: object, response: objec
     ) as channel:
         call = channel.unary_unary(
             method,
-            request_serializer=type(request).SerializeToString,  # type: ignore[attr-defined]
-            response_deserializer=response.FromString,  # type: ignore[attr-defined]
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=response.FromString,
         )
         return await call(request, metadata=(("authorization", f"Bearer {route.token}"),))
 

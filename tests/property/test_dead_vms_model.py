@@ -241,19 +241,19 @@ class DeadVms(RuleBasedStateMachine):
         async def build() -> None:
             channel: Any = object()
             self.connection = FarmConnection(farm, channel, Clock(self.loop), "t")
-            self.connection._client = SimulatedScheduler(network)  # type: ignore[assignment]
+            self.connection._client = SimulatedScheduler(network)
             routed = self.connection._routed
 
             def note(route: Route) -> RoutedWorker:
                 self.dialling[asyncio.current_task()] = route.generation
                 return routed(route)
 
-            self.connection._routed = note  # type: ignore[method-assign]
-            self.connection._channel = lambda route: route.worker_id  # type: ignore[method-assign, assignment, return-value]
+            self.connection._routed = note
+            self.connection._channel = lambda route: route.worker_id
             self.dispatcher = Dispatcher(
                 Clock(self.loop), timeout_seconds=1e9, version="t", build_id="b"
             )
-            self.dispatcher._on_worker = self.on_worker  # type: ignore[method-assign, assignment]
+            self.dispatcher._on_worker = self.on_worker
 
         self.loop.run_until_complete(build())
 

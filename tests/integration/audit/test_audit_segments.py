@@ -55,7 +55,7 @@ async def test_a_start_reads_the_open_segment_only(
 
     def spy(self: Path, *args: object, **kwargs: object) -> object:
         opens.append(self)
-        return real(self, *args, **kwargs)  # type: ignore[call-overload]
+        return real(self, *args, **kwargs)
 
     monkeypatch.setattr(Path, "open", spy)
     async with opened(tmp_path, limits=SMALL) as log:

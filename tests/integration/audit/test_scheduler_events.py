@@ -242,7 +242,7 @@ async def test_an_anchor_with_a_wrong_signature_is_refused_and_an_event(
         def forged() -> object:
             return dataclasses.replace(honest(), count=7)
 
-        log.signed_anchor = forged  # type: ignore[method-assign,assignment]
+        log.signed_anchor = forged
         async with farm.serving(log):
             await until(lambda: "audit-anchor-refused" in [e.name for e in events(farm)])
 

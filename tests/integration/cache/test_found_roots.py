@@ -295,7 +295,7 @@ def test_a_guest_cannot_ask_for_an_ignored_file(
         assert isinstance(outcome, RemoteResult)
         return replace(outcome, exit_code=1, stderr=told, outputs=())
 
-    remote.compile = lie  # type: ignore[method-assign]
+    remote.compile = lie
     assert launcher.compile(*ARGV).answer == "run"
     assert len(remote.requests) == 1
     assert not any("secret" in item.path for item in remote.requests[0].inputs)
@@ -407,7 +407,7 @@ def test_a_header_that_the_image_lacks_is_named_with_file_and_line(
         assert isinstance(outcome, RemoteResult)
         return replace(outcome, exit_code=1, stderr=told, outputs=())
 
-    remote.compile = lacks  # type: ignore[method-assign]
+    remote.compile = lacks
     assert launcher.compile(*ARGV).answer == "run"
     cache.close()
     (record,) = read_records(os.fspath(paths.cache))

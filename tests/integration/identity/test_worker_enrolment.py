@@ -65,7 +65,7 @@ class World:
 
     async def operator[T](self, act: Callable[[Enrolment], object]) -> T:  # type: ignore[type-var]  # what `act` awaits
         async with open_enrolment(self.farm.scheduler_config, self.clock) as enrolment:
-            return await act(enrolment)  # type: ignore[misc, no-any-return]
+            return await act(enrolment)
 
     async def token(self, name: str = "", valid: float = 600.0) -> str:
         return await self.operator(lambda e: e.new_token(name, valid))
@@ -95,7 +95,7 @@ class World:
 
     @asynccontextmanager
     async def registry(self, client: ClientTls | None) -> AsyncGenerator[RegistryClient]:
-        async with self.workers_port(client) as channel:  # type: ignore[attr-defined]
+        async with self.workers_port(client) as channel:
             yield RegistryClient(channel)
 
 
@@ -120,7 +120,7 @@ async def one_beat(registry: RegistryClient, name: str) -> None:
 
 async def reason_of(call: object) -> str:
     with pytest.raises(HpccError) as refused:
-        await call  # type: ignore[misc]
+        await call
     return refused.value.reason
 
 
@@ -272,7 +272,7 @@ async def test_a_worker_cannot_act_for_another(
 async def test_the_registry_answers_nobody_without_a_certificate(world: World) -> None:
     async with world.registry(None) as registry:
         assert await reason_of(one_beat(registry, "w1")) == "unavailable"
-    async with world.daemons_port() as channel:  # type: ignore[attr-defined]
+    async with world.daemons_port() as channel:
         with pytest.raises(CallerError):
             await one_beat(RegistryClient(channel), "w1")
 
@@ -335,7 +335,7 @@ async def still_routed(world: World) -> bool:
 async def test_a_certificate_is_renewed_for_its_own_key_alone(world: World) -> None:
     tls = await world.enrol(await world.token(), "w7")
     _, other = new_worker_key()
-    async with world.workers_port(tls) as channel:  # type: ignore[attr-defined]
+    async with world.workers_port(tls) as channel:
         renewal = ask_to_renew(channel, request=other, worker_id="w7")
         assert await reason_of(renewal) == "csr-key"
 
@@ -362,7 +362,7 @@ async def test_a_worker_renews_in_time_and_goes_on_over_the_new_certificate(worl
         used = asyncio.Event()
 
         def use(new: object) -> None:
-            registry.use(new)  # type: ignore[arg-type]
+            registry.use(new)
             used.set()
 
         task = asyncio.ensure_future(channels.keep(schedulers, use))

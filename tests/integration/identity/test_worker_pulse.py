@@ -44,12 +44,12 @@ class World:
             f"127.0.0.1:{port}",
             certificate_pem=peer.certificate_pem,
             name=peer.name,
-            client=client,  # type: ignore[arg-type]
+            client=client,
         )
 
     async def changes(self) -> AsyncGenerator[RouteChange]:
         """Watch routes as a daemon does; return the changes."""
-        async with self._channel(self.farm.scheduler.port) as channel:  # type: ignore[attr-defined]
+        async with self._channel(self.farm.scheduler.port) as channel:
             client = SchedulerClient(channel)
             grant = await client.authenticate(
                 secret=self.farm.tenant_secret, tenant=TENANT, principal="ann", client_version="t"
@@ -70,7 +70,7 @@ def beat(name: str = "w1", generation: int = 1) -> Beat:
 
 
 async def test_a_stream_cannot_beat_for_another_worker(world: World) -> None:
-    async with world.registry_channel() as channel:  # type: ignore[attr-defined]
+    async with world.registry_channel() as channel:
         for first in ((), ("w1",)):
             pulse = RegistryClient(channel).pulse()
             for name in first:
@@ -83,7 +83,7 @@ async def test_a_stream_cannot_beat_for_another_worker(world: World) -> None:
 
 
 async def test_a_worker_that_is_revoked_loses_its_open_stream(world: World) -> None:
-    async with world.registry_channel() as channel:  # type: ignore[attr-defined]
+    async with world.registry_channel() as channel:
         pulse = RegistryClient(channel).pulse()
         await pulse.beat(beat())
         async with open_enrolment(world.farm.scheduler_config, SystemClock()) as enrolment:
@@ -136,7 +136,7 @@ async def test_a_worker_whose_connection_breaks_comes_back_in_the_life_it_was_in
     world: World,
 ) -> None:
     before = await world.farm.route()
-    async with world.registry_channel() as channel:  # type: ignore[attr-defined]
+    async with world.registry_channel() as channel:
         # Its own stream is ended in favour of this one, and this one ends.
         pulse = RegistryClient(channel).pulse()
         await pulse.beat(beat())

@@ -105,7 +105,7 @@ def test_a_compile_that_fails_in_the_guest_is_decided_here_if_that_is_allowed(
     tmp_path: Path, drive: Drive, fallback: Fallback
 ) -> None:
     client = refusing(drive, tmp_path, fallback)
-    client.remote.compile = lambda *_: answer_of(2, b"C:\\src\\x.c(1): no")  # type: ignore[method-assign]
+    client.remote.compile = lambda *_: answer_of(2, b"C:\\src\\x.c(1): no")
     root = "Z:" + str(tmp_path / "p").replace("/", "\\")
     failed = Done(2, f"{root}\\x.c(1): no".encode(), b"")
     assert client.begin() == (Exec("exit-code") if fallback == "warn" else failed)
@@ -115,10 +115,10 @@ def test_a_compile_that_fails_in_the_guest_is_decided_here_if_that_is_allowed(
 
 def test_a_result_that_cannot_be_placed_costs_no_build(tmp_path: Path, drive: Drive) -> None:
     client = refusing(drive, tmp_path)
-    client.remote.compile = lambda *_: answer_of()  # type: ignore[method-assign]
+    client.remote.compile = lambda *_: answer_of()
     assert client.begin() == Exec("bad-result")
-    client.remote.compile = lambda *_: answer_of(X=b"object")  # type: ignore[method-assign]
-    drive.write = refuse  # type: ignore[method-assign]
+    client.remote.compile = lambda *_: answer_of(X=b"object")
+    drive.write = refuse
     client.now[0] += 1
     # The answers about the compiler are remembered, so only the object is written.
     assert client.begin() == Exec("output-not-ours")

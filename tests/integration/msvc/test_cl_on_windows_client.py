@@ -219,7 +219,7 @@ def test_clang_in_cl_mode_is_clang_cl(tmp_path: Path, drive: Drive) -> None:
 
 def test_a_machine_that_cannot_be_asked_costs_no_build(tmp_path: Path, drive: Drive) -> None:
     root = checkout(tmp_path / "p")
-    drive.write = refuse  # type: ignore[method-assign]
+    drive.write = refuse
     assert planned(drive, root, *ARGV)[0] == Exec("dependencies-failed")
 
 

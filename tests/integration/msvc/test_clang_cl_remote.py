@@ -131,7 +131,7 @@ def test_what_only_this_machine_has_stays_here(far: ClBench) -> None:
 
 def session(*names: str, family: str = "clang-cl", version: str = "19.1.7") -> FarmSession:
     compiler = Toolchain(
-        names=names, family=family, version=version, target="x86_64-pc-windows-msvc"  # type: ignore[arg-type]
+        names=names, family=family, version=version, target="x86_64-pc-windows-msvc"
     )  # fmt: skip
     return FarmSession(
         scheduler=FARM.scheduler, tenant=FARM.tenant, image=FARM.image, expires_at=2.0**33,
@@ -159,9 +159,9 @@ def test_lines_of_headers_that_this_machine_lacks_are_left_out(
     plain = remote.compile
 
     def compile_(request: object, is_cancelled: object) -> object:
-        found = plain(request, is_cancelled)  # type: ignore[arg-type]
+        found = plain(request, is_cancelled)
         more = b"Note: including file:  /usr/lib/of-the-image/h.h\n"
-        return dataclasses.replace(found, stdout=found.stdout + more)  # type: ignore[arg-type, union-attr]
+        return dataclasses.replace(found, stdout=found.stdout + more)
 
     monkeypatch.setattr(remote, "compile", compile_)
     twice(far, *FLAGS, "/showIncludes", "x.c")

@@ -177,7 +177,7 @@ async def test_a_build_goes_on_while_the_database_is_away_and_all_is_well_afterw
             finally:
                 farm.cluster.start()
             for client in (a, b):
-                fresh = await until(lambda client=client: login(client, farm))  # type: ignore[misc]
+                fresh = await until(lambda client=client: login(client, farm))
                 assert (await route(client, fresh)).worker_id == "w1"
             await build.more()
         assert build.failures == Counter()
@@ -376,7 +376,7 @@ async def test_a_watch_is_told_to_read_again_after_each_interruption(
                 f" WHERE datname = '{config.database}' AND pid <> pg_backend_pid()",
             )
             assert await anext(watch) == REREAD
-            await until(lambda n=number: _told(other, n))  # type: ignore[misc]
+            await until(lambda n=number: _told(other, n))
             assert await anext(watch) == News("round", str(number), other.origin)
 
 

@@ -147,7 +147,7 @@ def place(
 @pytest.fixture(autouse=True)
 def windows_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     """Return the lock's Windows path, because it is opened under Wine, where Z: is the root."""
-    take = WindowsLock.take.__func__  # type: ignore[attr-defined]
+    take = WindowsLock.take.__func__
 
     def taken(cls: type[WindowsLock], library: Bridge, path: str) -> WindowsLock:
         return take(cls, library, "Z:" + path.replace("/", "\\"))

@@ -112,7 +112,7 @@ def request(
     return ExecRequest(
         exec_id="t", argv=argv, env=env, cwd=cwd, outputs=outputs, output_directories=directories,
         inputs=tuple(InputFile(p, Digest.of(d)) for p, d in inputs),
-        limits=ExecLimits(**values),  # type: ignore[arg-type]
+        limits=ExecLimits(**values),
     )  # fmt: skip
 
 

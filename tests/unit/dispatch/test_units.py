@@ -161,7 +161,7 @@ def prepared(tmp_path: Path, **changes: object) -> PreparedAction:
         **changes,
     }
     return prepare_action(
-        RemoteRequest(**values),  # type: ignore[arg-type]
+        RemoteRequest(**values),
         IMAGE,
         lambda path: Digest.of(path.rsplit("/", 1)[1].encode()),
         "1",

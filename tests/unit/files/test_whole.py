@@ -48,7 +48,7 @@ def test_an_error_at_any_step_leaves_a_whole_file_and_nothing_aside(
 def test_an_error_of_the_block_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt), whole_file(path, sync=Sync.NONE) as file:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), whole_file(path, sync=Sync.NONE) as file:  # noqa: PT012 - the interrupt comes in the block
         file.write(b"new")
         raise KeyboardInterrupt
     assert path.read_bytes() == b"old"

@@ -198,7 +198,7 @@ def test_a_guest_of_one_compile_may_serve_every_colleague() -> None:
 def test_a_true_result_that_the_tenant_does_not_accept_is_refused(
     terms: dict[str, object], reason: str
 ) -> None:
-    assert refusal(terms=replace(TERMS, **terms)) == reason  # type: ignore[arg-type]
+    assert refusal(terms=replace(TERMS, **terms)) == reason
 
 
 def test_a_true_result_of_weaker_isolation_is_refused() -> None:

@@ -180,5 +180,5 @@ def test_quotas_that_are_no_numbers_are_refused() -> None:
     limited = replace(CLAIMS, quotas=RouteQuotas(concurrent_execs=4, cache_bytes=1 << 40))
     assert verifier().verify(sign(limited)).quotas == limited.quotas
     for name, value in (("concurrent_execs", -1), ("upload_bytes", True), ("cache_bytes", 1.5)):
-        wrong = replace(CLAIMS, quotas=replace(RouteQuotas(), **{name: value}))  # type: ignore[arg-type]
+        wrong = replace(CLAIMS, quotas=replace(RouteQuotas(), **{name: value}))
         assert refused(sign(wrong)) == "token-malformed"

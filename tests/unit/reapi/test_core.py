@@ -42,7 +42,7 @@ def command(**changes: object) -> CommandSpec:
         "image": IMAGE,
         **changes,
     }
-    return CommandSpec(**values)  # type: ignore[arg-type]
+    return CommandSpec(**values)
 
 
 def action_of(spec: CommandSpec, files: list[InputFile]) -> ActionSpec:
@@ -241,7 +241,7 @@ def raw_command(**changes: object) -> bytes:
         ),
         **changes,
     }
-    return pb.Command(**values).SerializeToString()  # type: ignore[arg-type]
+    return pb.Command(**values).SerializeToString()
 
 
 VARIABLE = pb.Command.EnvironmentVariable

@@ -171,7 +171,7 @@ async def test_with_the_control_store_away_known_keys_stay_good_and_new_ones_wai
     table: ResultKeyTable, clock: At, signer: ResultSigner
 ) -> None:
     await table.note(registered("w1", signer))
-    table._store = Away()  # type: ignore[assignment]
+    table._store = Away()
     clock.at += REREAD_SECONDS
     assert await table.listed((signer.key_id,))
     assert await table.note(registered("w1", signer)) == signer.key_id

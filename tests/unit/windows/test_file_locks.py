@@ -156,7 +156,7 @@ def listed(*entries: tuple[int, int], count: int | None = None) -> frozenset[str
             told.append(arguments[0])
         return CallResult(0, 0) if function in {"GetSecurityInfo", "lstrlenW"} else CallResult(1, 0)
 
-    calls.load, calls.call = load, call  # type: ignore[method-assign]
+    calls.load, calls.call = load, call
     found = allowed_on_file(calls, 7)
     assert all(address > at for address in told)
     return found if found is None else frozenset(str(address - at) for address in told)

@@ -44,7 +44,7 @@ def job(tmp_path: Path, program: str, **limits: float) -> WindowsJob:
     values = {"wall_seconds": 60.0, "memory_bytes": 1 << 30, **limits}
     return WindowsJob(
         stub=[sys.executable, str(stub)], program=sys.executable, variables=dict(os.environ),
-        request=request("x", "-c", program, limits=ExecLimits(**values)),  # type: ignore[arg-type]
+        request=request("x", "-c", program, limits=ExecLimits(**values)),
         cwd=str(tmp_path), report=str(tmp_path / "report"),
     )  # fmt: skip
 
@@ -198,10 +198,10 @@ def test_the_hosts_connection_is_taken_and_the_containers_own_are_not() -> None:
     listener = Listener(
         loopback, loopback.lower().strip("{}"), "a42e7cda-d03f-480c-9cc2-a4de20abb878"
     )
-    assert take_host(listener) is listener  # type: ignore[arg-type,comparison-overlap]
+    assert take_host(listener) is listener
     assert listener.closed == 3
     with pytest.raises(ConnectionError):
-        take_host(Listener(*[loopback] * 16))  # type: ignore[arg-type]
+        take_host(Listener(*[loopback] * 16))
 
 
 def test_a_guest_without_a_token_takes_the_hosts_first() -> None:

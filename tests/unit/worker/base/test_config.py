@@ -21,7 +21,7 @@ def config(**changes: object) -> WorkerConfig:
         "image_digests": (),
         **changes,
     }
-    return WorkerConfig(**values)  # type: ignore[arg-type]
+    return WorkerConfig(**values)
 
 
 @pytest.mark.parametrize("reuse", ["exec", "principal", "tenant"])
