@@ -279,6 +279,19 @@ def test_a_file_that_git_ignores_or_that_is_hidden_is_never_sent(
     _stays(launcher.compile(*ARGV), remote, reason, f"{tree}/{name}", paths, cache)
 
 
+def _lack(remote: FakeRemote, line: bytes, header: bytes) -> None:
+    """Let each compile on the farm end with the message that a header is missing."""
+    compile_there = remote.compile
+    told = line + b": fatal error: " + header + b": No such file or directory\n"
+
+    def compile_without(request: RemoteRequest, is_cancelled: Callable[[], bool]) -> RemoteOutcome:
+        outcome = compile_there(request, is_cancelled)
+        assert isinstance(outcome, RemoteResult)
+        return replace(outcome, exit_code=1, stderr=told, outputs=())
+
+    remote.compile = compile_without
+
+
 def test_a_guest_cannot_ask_for_an_ignored_file(
     launcher: FakeLauncher, tree: Path, remote: FakeRemote
 ) -> None:
@@ -287,15 +300,7 @@ def test_a_guest_cannot_ask_for_an_ignored_file(
     (tree / ".gitignore").write_text("secret.h\n")
     (tree / "include/secret.h").write_text("#define SECRET 1\n")
     _age(tree)
-    compile_there = remote.compile
-    told = b"/src/src/one.c:1:10: fatal error: secret.h: No such file or directory\n"
-
-    def lie(request: RemoteRequest, is_cancelled: Callable[[], bool]) -> RemoteOutcome:
-        outcome = compile_there(request, is_cancelled)
-        assert isinstance(outcome, RemoteResult)
-        return replace(outcome, exit_code=1, stderr=told, outputs=())
-
-    remote.compile = lie
+    _lack(remote, b"/src/src/one.c:1:10", b"secret.h")
     assert launcher.compile(*ARGV).answer == "run"
     assert len(remote.requests) == 1
     assert not any("secret" in item.path for item in remote.requests[0].inputs)
@@ -399,15 +404,7 @@ def test_a_header_that_the_image_lacks_is_named_with_file_and_line(
 ) -> None:
     (tree / ".git").mkdir()
     _age(tree)
-    compile_there = remote.compile
-    told = b"/src/src/one.c:12:10: fatal error: zlib.h: No such file or directory\n"
-
-    def lacks(request: RemoteRequest, is_cancelled: Callable[[], bool]) -> RemoteOutcome:
-        outcome = compile_there(request, is_cancelled)
-        assert isinstance(outcome, RemoteResult)
-        return replace(outcome, exit_code=1, stderr=told, outputs=())
-
-    remote.compile = lacks
+    _lack(remote, b"/src/src/one.c:12:10", b"zlib.h")
     assert launcher.compile(*ARGV).answer == "run"
     cache.close()
     (record,) = read_records(os.fspath(paths.cache))
