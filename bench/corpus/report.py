@@ -53,7 +53,7 @@ def load_result(path: Path, settings: Mapping[str, object]) -> PackageResult | N
 
 
 def shortfalls(results: Iterable[PackageResult], corpus: Corpus) -> list[str]:
-    """Return what makes the run bad: differing outputs, and rows below ccache without a rule."""
+    """Return what makes the run bad: differing outputs, and rows below ccache without an excuse."""
     found = []
     for result in results:
         for row in result.rows:
@@ -88,7 +88,7 @@ def _rows(results: Sequence[PackageResult], corpus: Corpus) -> str:
             reasons = Counter(row.reasons).most_common(_SHOWN)
             words = [f"{name} {value}" for name, value in reasons]
             if excuse is not None:
-                words.append(f"[rule {excuse.rule}: {excuse.why}]")
+                words.append(f"[excused: {excuse.why}]")
             lines.append(
                 f"{result.name:<20}{row.scenario:<22}{row.commands:>9}{row.hits.get(HPCC, 0):>7}"
                 f"{row.hits.get(CCACHE, 0):>8}  {', '.join(words)}".rstrip()

@@ -3,8 +3,8 @@
 Each package of packages.toml is built once, and its recorded compiles are run again in seven
 scenarios. The table shows hits (compiles without a real compiler run) of hpcc and ccache, hpcc's
 reasons, and outputs that differ from the bare compiler's. The command ends with 0 if no output of
-hpcc differs and hpcc hits at least as often as ccache in each row, unless the row names a rule that
-forbids the hit. Needs root, or user namespaces and what the packages need.
+hpcc differs and hpcc hits at least as often as ccache in each row, unless the list has an excuse
+for the row. Needs root, or user namespaces and what the packages need.
 
   run.py                                        the whole list; hours
   run.py --packages zlib1g,lua5.4 --limit 1     some packages

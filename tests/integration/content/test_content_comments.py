@@ -54,7 +54,6 @@ def test_an_edited_comment_hits(
 def test_debug_information_of_clang_holds_a_hash_of_each_file(
     debug: str, expected: str, make: Callable[..., Project]
 ) -> None:
-    """Rule 22."""
     project = make("p", FILES)
     assert project.compile([debug, "-g", *WORDS]) == "miss"
     _edited(project, "inc/h.h", "// three", "// four")
@@ -81,7 +80,6 @@ def test_what_the_compiler_sees_misses(
 
 
 def test_a_comment_that_allows_a_fall_through_counts(make: Callable[..., Project]) -> None:
-    """Rule 24."""
     text = "int f(int x)\n{\n    switch (x) {\n    case 1: x++; // fall through\n    case 2: x++;\n    }\n    return x;\n}\n"
     project = make("p", {"src/a.c": text, "inc/h.h": ""})
     words = ["gcc", "-Wextra", "-Werror", *WORDS]
@@ -93,7 +91,7 @@ def test_a_comment_that_allows_a_fall_through_counts(make: Callable[..., Project
 def test_a_comment_that_makes_two_headers_twins_counts(
     cc: str, make: Callable[..., Project]
 ) -> None:
-    """Rule 28: with equal bytes and times GCC reads only one of them."""
+    """With equal bytes and times GCC reads only one of them."""
     one, two = "#pragma once\nstatic int x; // a\n", "#pragma once\nstatic int x; // b\n"
     source = '#include "one.h"\n#include "two.h"\nint *f(void) { return &x; }\n'
     project = make("p", {"src/a.c": source, "inc/one.h": one, "inc/two.h": two})
@@ -103,7 +101,7 @@ def test_a_comment_that_makes_two_headers_twins_counts(
 
 
 def test_a_comment_before_a_token_keeps_its_width(cc: str, make: Callable[..., Project]) -> None:
-    """Rule 23: columns are in the object without debug information, too."""
+    """Columns are in the object without debug information, too."""
     text = "const char *g(void);\nint f(void) { /* a */ return __builtin_LINE() + (g() != 0); }\n"
     project = make("p", {"src/a.c": text, "inc/h.h": ""})
     assert project.compile([cc, *WORDS]) == "miss"

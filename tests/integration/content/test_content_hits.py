@@ -190,7 +190,7 @@ def test_an_earlier_header_in_the_new_place_is_a_miss(
 def test_messages_are_not_moved(
     cc: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
 ) -> None:
-    """Rule 15: a warning names files and columns."""
+    """A warning names files and columns."""
     project = make("p", {"src/a.c": "int f(void) { int unused; return 1; }\n"})
     words = [cc, "-Wall", "-c", "{root}/src/a.c", "-o", "a.o"]
     assert project.compile(words) == "miss"
