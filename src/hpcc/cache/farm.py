@@ -196,7 +196,7 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
             if outcome.exit_code == 0:
                 return self._succeeded(job, plan, outcome, started_ns, target.farm.image)
             if is_last or not self._planner.learn(job, plan, outcome):
-                return self._failed(job, outcome)
+                return self._failed(job, plan, outcome)
             self._counters.add("closure.completed")
             is_last = True
 
@@ -209,9 +209,9 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
             return  # the cause is the present state of the sources, not the command
         self._refusals[key] = (reason, detail, self._monotonic() + REFUSAL_SECONDS)
 
-    def _failed(self, job: J, outcome: RemoteResult) -> Done | Exec:
+    def _failed(self, job: J, plan: P, outcome: RemoteResult) -> Done | Exec:
         """Compile locally if allowed, because an injected flag or the image may be at fault."""
-        failed = self._results.failed(job, outcome)
+        failed = self._results.failed(job, plan, outcome)
         if self._policy(self._remote.session()).fallback != "never":
             return self._stay(FallbackReason.EXIT_CODE, _lacking(failed.stderr))
         self._counters.add("miss.failed")

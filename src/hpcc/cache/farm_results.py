@@ -19,7 +19,12 @@ from hpcc.cache.remote.side_outputs import client_side
 from hpcc.cache.results.hits import Hits
 from hpcc.cache.results.records import Records
 from hpcc.cache.results.results import Result, Results
-from hpcc.compilers.invocation.guest import GUEST_ROOT, NotPortableError, guest_text
+from hpcc.compilers.invocation.guest import (
+    BUILD_NAME,
+    GUEST_ROOT,
+    GuestMap,
+    NotPortableError,
+)
 from hpcc.config.farm import Farm
 from hpcc.core import CallerError, RemoteResult
 from hpcc.core.reasons.fallback import FallbackReason
@@ -59,7 +64,8 @@ class FarmResults:
             result = _client_result(job.prepared, plan, outcome, self._depfiles)
         except (KeyError, CallerError) as error:
             raise BadResultError from error
-        if job.root.is_found and (name := _guest_name(result, plan)):
+        may_name = job.root.is_found or plan.guest.is_wide or plan.guest.build
+        if may_name and (name := _guest_name(result, plan)):
             raise NotPortableError(FallbackReason.NAMES_IN_OUTPUT, name)
         if names_a_place(result.object_data):
             raise NotPortableError(FallbackReason.OPENMP_TARGET)
@@ -79,13 +85,11 @@ class FarmResults:
         )
         return Done(0, result.stdout, result.stderr)
 
-    def failed(self, job: RemoteJob, outcome: RemoteResult) -> Done:
+    def failed(self, job: RemoteJob, plan: RemotePlan, outcome: RemoteResult) -> Done:
         """See `client.ClientResults.failed`."""
-        return Done(
-            outcome.exit_code,
-            guest_text(outcome.stdout, job.root.path),
-            guest_text(outcome.stderr, job.root.path),
-        )
+        del job
+        text = plan.guest.text
+        return Done(outcome.exit_code, text(outcome.stdout), text(outcome.stderr))
 
     def fell_back(self, reason: str) -> None:
         """See `client.ClientResults.fell_back`."""
@@ -99,14 +103,14 @@ def _client_result(
     names = plan.request.outputs
     depfile: bytes | None = None
     if prepared.invocation.depfile is not None:
-        depfile = depfiles.of(outputs[names[1]], plan.root, prepared.cwd)
+        depfile = depfiles.of(outputs[names[1]], plan.guest)
     further = names[len(names) - len(prepared.written.side) :]
     return Result(
         outputs[names[0]],
         depfile,
-        _client_stdout(prepared, outcome.stdout, plan.root),
-        guest_text(outcome.stderr, plan.root),
-        tuple(client_side(name, outputs[name], plan.root) for name in further),
+        _client_stdout(prepared, outcome.stdout, plan.guest),
+        plan.guest.text(outcome.stderr),
+        tuple(client_side(name, outputs[name], plan.guest) for name in further),
     )
 
 
@@ -115,18 +119,20 @@ def _guest_name(result: Result, plan: RemotePlan) -> str:
     tops = {item.path.partition("/")[0].encode() for item in plan.request.inputs}
     tops.add(plan.request.cwd.partition("/")[0].encode())
     for data in (result.object_data, *result.side):
+        if plan.guest.build and BUILD_NAME in data:
+            return BUILD_NAME.decode()
         for match in _GUEST_NAME.finditer(data):
             if match[1] in tops:
                 return match[0].decode("utf-8", "replace")
     return ""
 
 
-def _client_stdout(prepared: Prepared, text: bytes, root: bytes) -> bytes:
+def _client_stdout(prepared: Prepared, text: bytes, guest: GuestMap) -> bytes:
     """Return a guest's stdout with the paths that a local compile would print."""
-    own = root.rstrip(b"/") + b"/"
+    own = guest.root.rstrip(b"/") + b"/"
 
     def is_here(name: bytes) -> bool:
         is_own = not name.startswith(b"/") or name.startswith(own)
         return is_own or os.path.exists(absolute(prepared.cwd, name))
 
-    return prepared.family.client_stdout(prepared.invocation, guest_text(text, root), is_here)
+    return prepared.family.client_stdout(prepared.invocation, guest.text(text), is_here)

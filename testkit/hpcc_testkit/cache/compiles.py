@@ -30,6 +30,7 @@ from hpcc.core import (
 )
 
 _GUEST_PATH: Final = re.compile(r"^((?:-[A-Za-z:-]+=?)?)/src(?=[/=]|$)")
+_NAMING: Final = (".d", ".su", ".i", ".ii")  # outputs that name the directory of the compile
 _PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -191,7 +192,8 @@ class FakeRemote:
         for path in request.outputs:
             if (root / path).exists():
                 data = (root / path).read_bytes()
-                data = data.replace(inside, guest) if path.endswith((".d", ".su")) else data
+                if path.endswith(_NAMING):
+                    data = data.replace(inside, guest)
                 outputs.append(RemoteOutput(path, data, is_executable=False))
         return RemoteResult(
             exit_code=code if self.exit_code is None else self.exit_code,

@@ -49,8 +49,11 @@ TRAVEL = {
 -S -g -O1
 -fstack-usage -O2
 -g -gsplit-dwarf -O1
+-save-temps -O2
+-save-temps=obj -g
+-save-temps=cwd -O1 -fstack-usage
 """,
-    "src/b.cc": "\n-O2\n-g\n",
+    "src/b.cc": "\n-O2\n-g\n-save-temps\n",
     "src/c.S": "\n-O2\n",
 }
 # With these the object would name the guest's directory. They stay, if names are as in the second.
@@ -103,9 +106,10 @@ def _argv(compiler: str, source: str, flags: str, tree: Path, how: str) -> list[
 
 def _taken(directory: Path) -> tuple[dict[str, bytes], tuple[bytes, ...]]:
     """Return all outputs, with what the depfile lists in its place, and remove the files."""
-    data = {path.name: path.read_bytes() for path in directory.glob("sub.*")}
+    written = [path for stem in ("sub", "a", "b", "c") for path in directory.glob(f"{stem}.*")]
+    data = {path.name: path.read_bytes() for path in written}
     listed = prerequisites(parse_depfile(data.pop("sub.d")))
-    for path in directory.glob("sub.*"):
+    for path in written:
         path.unlink()
     return data, listed
 
@@ -136,6 +140,8 @@ def test_an_object_is_the_one_of_a_compile_here(
     cache = make_cache(remote)
     launcher = FakeLauncher(handler=cache, cwd=tree / "build")
     for flags in TRAVEL[source].strip().splitlines():
+        if "-save-temps" in flags and "clang" in compiler and how == "absolute":
+            continue  # see below
         argv = _argv(compiler, source, flags, tree, how)
         code, _, warnings = run_bare(argv, cwd=launcher.cwd)
         assert code == 0
@@ -163,12 +169,35 @@ def test_flags_that_would_show_the_guest_stay_here_and_are_named(
     assert cache.counters()["fallback.names-in-output"] == 1
 
 
+def test_bitcode_with_absolute_names_stays_here(
+    tree: Path, make_cache: Callable[..., Cache], remote: FakeRemote
+) -> None:
+    cache = make_cache(remote)
+    launcher = FakeLauncher(handler=cache, cwd=tree / "build")
+    argv = _argv("clang-19", "src/a.c", "-save-temps", tree, "absolute")
+    assert launcher.compile(*argv).answer == "run"
+    assert (remote.requests, cache.counters()["fallback.side-output"]) == ([], 1)
+
+
+def test_preprocessed_text_keeps_what_the_source_says(
+    tree: Path, make_cache: Callable[..., Cache], remote: FakeRemote
+) -> None:
+    text = 'const char *s = "/src/a.c"; /* /src/b */\n#define X "# 1 \\"/src/a.c\\""\nconst char *x = X;\n'
+    (tree / "src/a.c").write_text(text)
+    launcher = FakeLauncher(handler=make_cache(remote), cwd=tree / "build")
+    argv = _argv("gcc", "src/a.c", "-save-temps", tree, "absolute")
+    assert run_bare(argv, cwd=launcher.cwd)[0] == 0
+    wanted = _taken(launcher.cwd)
+    assert launcher.compile(*argv).answer == "done"
+    assert _taken(launcher.cwd) == wanted
+    assert b'"/src/a.c"' in wanted[0]["sub.i"]
+
+
 @pytest.mark.parametrize(
     ("flags", "detail"),
     [
         ("--coverage", "--coverage names its counters"),
         ("-fprofile-generate", "-fprofile-generate names its counters"),
-        ("-save-temps", "sub.i"),
     ],
 )
 @pytest.mark.parametrize("marker", [".hpcc", ".git"])

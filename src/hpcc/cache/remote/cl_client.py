@@ -78,8 +78,9 @@ class ClResults:
             raise OutputNotOursError("an output cannot be written") from error
         return _done(0, outcome, job.root)
 
-    def failed(self, job: ClJob, outcome: RemoteResult) -> Done:
+    def failed(self, job: ClJob, plan: ClPlan, outcome: RemoteResult) -> Done:
         """See `client.ClientResults.failed`."""
+        del plan
         return _done(outcome.exit_code, outcome, job.root)
 
     def fell_back(self, reason: str) -> None:

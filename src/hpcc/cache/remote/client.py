@@ -139,7 +139,7 @@ class ClientResults[J, P](Protocol):
         """
         ...
 
-    def failed(self, job: J, outcome: RemoteResult) -> Done:
+    def failed(self, job: J, plan: P, outcome: RemoteResult) -> Done:
         """Return a failed compile's exit code and messages, with the paths of this machine."""
         ...
 

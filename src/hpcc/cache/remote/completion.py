@@ -83,7 +83,7 @@ def _candidates(missing: MissingInclude, prepared: Prepared, guest: GuestMap) ->
 
 def _home(at: bytes, prepared: Prepared, guest: GuestMap) -> Iterable[bytes]:
     if at.startswith(GUEST_ROOT + b"/"):
-        at = guest.root + at[len(GUEST_ROOT) :]
+        at = guest.text(at)
     directory = posixpath.normpath(absolute(prepared.cwd, at)).rpartition(b"/")[0]
     return (directory,) if is_under(directory, guest.root) else ()
 

@@ -9,7 +9,7 @@ import os
 from typing import Final
 
 from hpcc.cache.base.uncacheable import absolute
-from hpcc.compilers.invocation.guest import client_depfile
+from hpcc.compilers.invocation.guest import GuestMap, client_depfile
 from hpcc.core.memo import BoundedMemo
 
 _MAX_KNOWN: Final = 1_000
@@ -22,15 +22,16 @@ class Depfiles:
     """Translated files by their input. Thread-safe: a race only translates twice."""
 
     def __init__(self) -> None:
-        self._known: BoundedMemo[tuple[bytes, bytes, bytes], _Known] = BoundedMemo(_MAX_KNOWN)
+        self._known: BoundedMemo[tuple[bytes, ...], _Known] = BoundedMemo(_MAX_KNOWN)
 
-    def of(self, data: bytes, root: bytes, cwd: bytes) -> bytes:
+    def of(self, data: bytes, guest: GuestMap) -> bytes:
         """Return a guest's dependency file as `client_depfile` translates it now.
 
         Raises:
             CallerError: the bytes are not a dependency file.
         """
-        key = (data, root, cwd)
+        root, cwd = guest.root, guest.cwd
+        key = (data, root, cwd, guest.build)
         known = self._known.get(key)
         if known is not None and all(os.path.exists(p) is is_there for p, is_there in known[1]):
             return known[0]
@@ -43,7 +44,10 @@ class Depfiles:
 
         below = root + b"/"
         text = client_depfile(
-            data, root, exists, keeps=lambda n: not n.startswith(b"/") or n.startswith(below)
+            data,
+            guest.text,
+            exists,
+            keeps=lambda n: not n.startswith(b"/") or n.startswith(below),
         )
         if len(data) <= _MAX_ONE_BYTES:
             self._known[key] = (text, tuple(asked.items()))

@@ -8,12 +8,15 @@ image's compiler would write on this machine.
 from __future__ import annotations
 
 import os
+import posixpath
 from dataclasses import dataclass
 
+from hpcc.cache.content.entries import Names
 from hpcc.cache.content.names import ask_names
 from hpcc.cache.content.places import Places
 from hpcc.cache.key.marker import Marker
 from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.remote.guest_paths import installed_files
 from hpcc.cache.root.project_root import RootSearch, search_unmarked
 from hpcc.compilers.invocation.guest import RELATIVE, NotPortableError
 from hpcc.compilers.invocation.invocation import Dialect
@@ -53,7 +56,10 @@ def farm_root(prepared: Prepared, home: bytes) -> FarmRoot:
         return FarmRoot(found.marker.root, RELATIVE, found.marker, None)
     if found.refusal:
         return FarmRoot(prepared.cwd, RELATIVE, None, None)
-    search = search_unmarked(prepared.source, prepared.cwd, home)
+    source = prepared.source
+    if installed_files()(source):
+        source = posixpath.join(prepared.cwd, b"source")  # the project builds what is installed
+    search = search_unmarked(source, prepared.cwd, home)
     if search.root is None:
         return FarmRoot(prepared.cwd, RELATIVE, None, search)
     root = search.root.path
@@ -62,15 +68,16 @@ def farm_root(prepared: Prepared, home: bytes) -> FarmRoot:
     return FarmRoot(root, _spelled(prepared, root), None, search)
 
 
-def shows_no_name(prepared: Prepared, root: FarmRoot) -> bool:
-    """Tell whether an object certainly names no file, so that its root's name does not matter.
+def shown_names(prepared: Prepared, places: Places) -> tuple[bytes, ...] | None:
+    """Return all names of files that an object may show, with marks for the places.
 
-    Asks the preprocessor. The action is then the same in every checkout.
+    Asks the preprocessor. None if that is unknown, or if the object shows the working directory.
     """
     form = prepared.family.content_form(prepared.invocation, prepared.identity.major)
     if form is None or form.names_directory:
-        return False
-    return ask_names(prepared, Places(prepared.cwd, root.path)) == ()
+        return None
+    names = ask_names(prepared, places)
+    return None if isinstance(names, Names) else names
 
 
 def check_spelling(prepared: Prepared, root: FarmRoot) -> None:

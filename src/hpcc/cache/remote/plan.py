@@ -7,7 +7,6 @@ that reads any other file stays on this machine.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import posixpath
 from collections.abc import Callable, Sequence
@@ -26,9 +25,17 @@ from hpcc.cache.inputs.embedded_files import look_again
 from hpcc.cache.key.environment import MEANT_FOR_HERE
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.completion import Completions
-from hpcc.cache.remote.farm_root import FarmRoot, check_spelling, shows_no_name
+from hpcc.cache.remote.farm_root import FarmRoot, check_spelling
 from hpcc.cache.remote.flag_trial import FlagTrial
-from hpcc.cache.remote.guest_paths import guest_path, is_under
+from hpcc.cache.remote.guest_paths import SYSTEM, guest_path, is_under
+from hpcc.cache.remote.guest_places import (
+    guest_map,
+    rename_conflicts,
+    renamed_build,
+    with_installed,
+    with_passed,
+    without_names,
+)
 from hpcc.cache.remote.job import RemoteJob, remote_job
 from hpcc.cache.remote.remote_closure import (
     RemoteClosures,
@@ -38,15 +45,14 @@ from hpcc.cache.remote.remote_closure import (
 )
 from hpcc.cache.remote.side_outputs import check_side_outputs
 from hpcc.cache.root.ignored import Outgoing
-from hpcc.compilers.invocation.guest import RELATIVE, GuestMap, NotPortableError, as_text
-from hpcc.compilers.scan.include_closure import UnscannableError, plain_directory
+from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, as_text
+from hpcc.compilers.scan.include_closure import UnscannableError
 from hpcc.compilers.scan.scan import Hazard
 from hpcc.config.farm import Farm
 from hpcc.core import MAX_INPUTS, RemoteRequest, RemoteResult, Toolchain
 from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
-_SYSTEM: Final = (b"/usr/include", b"/usr/local/include", b"/usr/lib", b"/usr/share", b"/lib")
 _GUEST_ENV: Final = {b"LC_ALL": b"C.UTF-8", b"PATH": b"/usr/local/bin:/usr/bin:/bin"}
 _ALLOWED_ENV: Final = (b"SOURCE_DATE_EPOCH",)
 # These change which files are found or what is printed, and mean nothing in the guest.
@@ -68,13 +74,13 @@ _NEVER_FRESH: Final = 1 << 62
 class RemotePlan:
     """A compile for a guest, and the local state that it was made from.
 
-    `asked`: why the compiler was asked for the closure; "" if the sources' text was enough.
-    `started` is from before it was asked, None if it was not.
+    `guest` translates the guest's paths. `asked`: why the compiler was asked for the closure; "" if
+    the sources' text was enough. `started` is from before it was asked, None if it was not.
     """
 
     request: RemoteRequest
     closure: Closure
-    root: bytes
+    guest: GuestMap
     asked: str = ""
     started: CompileStart | None = None
 
@@ -123,7 +129,7 @@ class Planner:
     def learn(self, job: RemoteJob, plan: RemotePlan, outcome: RemoteResult) -> bool:
         """Add files that the guest lacked; return True if another plan may succeed."""
         prepared, root = job.prepared, job.root
-        guest = _guest_map(prepared, root)
+        guest = plan.guest
         sent = frozenset(path for path, _ in plan.closure.files)
 
         def may_send(path: bytes) -> bool:
@@ -140,21 +146,43 @@ class Planner:
         """See `client.FarmPlanner.plan`. Files that `learn` added are sent as well."""
         prepared, root = job.prepared, job.root
         path = root.path
-        if path == b"/" or any(is_under(path, s) or is_under(s, path) for s in _SYSTEM):
+        if path == b"/" or any(is_under(path, s) or is_under(s, path) for s in SYSTEM):
             raise NotPortableError(FallbackReason.SYSTEM_ROOT)
         check_side_outputs(prepared)
         check_spelling(prepared, root)
-        guest = _guest_map(prepared, root)
-        env = _environment(prepared, guest)
-        argv, injected = self._argv(prepared, guest, image)
-        if root.is_found and shows_no_name(prepared, root):
-            argv, injected = self._argv(prepared, replace(guest, shown=RELATIVE), image)
-        outputs = self._outputs(prepared, guest)
+        guest = guest_map(prepared, root)
+        try:
+            return self._plan(job, guest, image, is_cancelled)
+        except NotPortableError as error:
+            if error.reason != FallbackReason.OUTSIDE_ROOT:
+                raise
+            wide = with_installed(guest)
+            named = (prepared.invocation.source, *prepared.invocation.include_dirs)
+            if not any(d.startswith(b"/") and wide.is_installed(d) for d in named):
+                raise
+        return self._plan(job, wide, image, is_cancelled)
+
+    def _plan(
+        self,
+        job: RemoteJob,
+        guest: GuestMap,
+        image: Sequence[Toolchain] | None,
+        is_cancelled: Callable[[], bool],
+    ) -> RemotePlan:
+        prepared, root = job.prepared, job.root
+        self._argv(prepared, guest, image)  # refuses before the work that follows
         extra = self._completions.of(job.key)
+        if root.is_found or renamed_build(prepared, root):
+            guest = without_names(prepared, root, guest)
         files, asked, started = self._files(prepared, guest, is_cancelled, extra)
+        if guest.build and rename_conflicts(guest.build, files.components):
+            guest = replace(guest, build=b"")
+            files, asked, started = self._files(prepared, guest, is_cancelled, extra)
         if len(files.inputs) > MAX_INPUTS:
             raise NotPortableError(FallbackReason.TOO_MANY_FILES)
         self._check_outgoing(prepared, root, files.closure)
+        argv, injected = self._argv(prepared, guest, image)
+        env = _environment(prepared, guest)
         request = RemoteRequest(
             argv=argv,
             env=tuple(
@@ -162,13 +190,13 @@ class Planner:
             ),
             cwd=as_text([guest.relative(prepared.cwd)])[0],
             inputs=files.inputs,
-            directories=_with_passed(files.directories, prepared, guest),
+            directories=with_passed(files.directories, prepared, guest),
             shared=files.shared,
-            outputs=outputs,
+            outputs=self._outputs(prepared, guest),
             injected=as_text(injected),
             client_version=__version__,
         )
-        return RemotePlan(request, files.closure, root.path, asked, started)
+        return RemotePlan(request, files.closure, guest, asked, started)
 
     def _check_outgoing(self, prepared: Prepared, root: FarmRoot, closure: Closure) -> None:
         """Refuse a compile that needs a file which must stay here.
@@ -178,7 +206,8 @@ class Planner:
         """
         if not root.is_found:
             return
-        paths = (posixpath.normpath(path) for path, _ in closure.files)
+        normal = (posixpath.normpath(path) for path, _ in closure.files)
+        paths = (path for path in normal if is_under(path, root.path))
         withheld = self._outgoing.first_withheld(paths, prepared.cwd, root.path)
         if withheld is not None:
             raise NotPortableError(withheld.reason, os.fsdecode(withheld.path))
@@ -331,30 +360,6 @@ class Planner:
                 raise UncacheableError(UncacheableReason.INPUT_VANISHED)
             more.append((path, digest))
         return Closure((*found.files, *more), found.present, found.absences, twins=found.twins)
-
-
-def _guest_map(prepared: Prepared, root: FarmRoot) -> GuestMap:
-    """Return the path translation of one compile."""
-
-    def is_system(path: bytes) -> bool:
-        return not is_under(path, root.path) and any(is_under(path, s) for s in _SYSTEM)
-
-    return GuestMap(root.path, prepared.cwd, is_system, root.shown)
-
-
-def _with_passed(
-    directories: tuple[str, ...], prepared: Prepared, guest: GuestMap
-) -> tuple[str, ...]:
-    """Add the directories that a `..` in the arguments leads through: they must exist there."""
-    invocation = prepared.invocation
-    passed: set[bytes] = set()
-    for name in (invocation.source, *invocation.include_dirs, *invocation.forced_includes):
-        if b".." in name:
-            with contextlib.suppress(UnscannableError):  # a `..` behind a link is refused elsewhere
-                plain_directory(absolute(prepared.cwd, name), os.path.islink, passed)
-    inside = (d for d in passed if is_under(d, guest.root) and d != guest.root)
-    more = {guest_path(guest.relative(d)) for d in inside if os.path.isdir(d)}
-    return tuple(sorted(more.union(directories))) if more else directories
 
 
 def _environment(prepared: Prepared, guest: GuestMap) -> dict[bytes, bytes]:

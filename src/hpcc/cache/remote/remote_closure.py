@@ -57,12 +57,16 @@ _TOLERATED: Final = Hazard.OPAQUE_ASSEMBLY
 
 @dataclass(frozen=True, slots=True)
 class RemoteFiles:
-    """The files to send. `directories` (relative to the root) must exist even if they are empty."""
+    """The files to send. `directories` (below `/src`) must exist even if they are empty.
+
+    `components` are the directories in the names of includes; None if they are not known.
+    """
 
     closure: Closure
     inputs: tuple[RemoteInput, ...]
     directories: tuple[str, ...] = ()
     shared: SharedInputs | None = None
+    components: frozenset[bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,7 @@ class _Part:
     inputs: tuple[RemoteInput, ...]
     directories: tuple[str, ...]
     is_bound: bool
+    components: frozenset[bytes]
     checks: object = None
     encoded: bytes = b""
     encoded_name: bytes = b""
@@ -126,6 +131,7 @@ class RemoteClosures:
         key = (
             search.root, search.cwd, search.chain, search.forced, search.macros, tree.system_dirs,
             tolerated, source.rpartition(b"/")[0], extra, includes, tree.makes_others_once,
+            guest.base, guest.build,
         )  # fmt: skip
         bound = (key, tree.digests[source])
         part = self._known(key, source) or self._known(bound, source)
@@ -141,7 +147,7 @@ class RemoteClosures:
             text = self._memo.text(tree.digests[source])
             shared = SharedInputs(part.encoded, own, part.encoded_name, text)
         closure = Closure(files, (), part.state.absences, part=part.state, twins=part.twins)
-        return RemoteFiles(closure, inputs, part.directories, shared)
+        return RemoteFiles(closure, inputs, part.directories, shared, part.components)
 
     def _tree(self, prepared: Prepared, guest: GuestMap, tolerated: Hazard) -> DiskTree:
         dirs = (absolute(prepared.cwd, d) for d in self._search_path(prepared))
@@ -200,7 +206,7 @@ class RemoteClosures:
         absences = _absences(found, tree)
         inputs = remote_inputs(self._memo, files, guest)
         encoded = self._encoded(files, inputs)
-        passed = (d for d in found.passed if d != guest.root and is_under(d, guest.root))
+        passed = (d for d in found.passed if d != guest.root and guest.is_sent(d))
         return _Part(
             make_part(files, absences),
             frozenset(path for path, _ in files),
@@ -208,6 +214,7 @@ class RemoteClosures:
             inputs,
             tuple(sorted(guest_path(guest.relative(d)) for d in passed)),
             found.is_bound,
+            found.components,
             self._checks(files, absences),
             encoded,
             hashlib.sha256(encoded).digest(),
@@ -285,6 +292,7 @@ def search_of(prepared: Prepared, guest: GuestMap) -> Search:
         forced=invocation.forced_includes,
         macros=invocation.macros,
         is_system=guest.is_system,
+        is_installed=lambda path: guest.is_wide and guest.is_installed(path),
     )
 
 
@@ -322,9 +330,10 @@ def remote_inputs(
         real = homes[home] + b"/" + base
         if os.path.islink(path):
             real = os.path.realpath(path)
-        if not is_under(real, real_root):
-            raise NotPortableError(FallbackReason.SYMLINK_OUTSIDE_ROOT)
         place = guest_path(guest.relative(path))
+        # What is installed has no links on its way.
+        if not is_under(real, real_root) and real != path:
+            raise NotPortableError(FallbackReason.SYMLINK_OUTSIDE_ROOT)
         inputs[place] = RemoteInput(place, as_text([real])[0], False, digest.hex())
     return tuple(inputs[place] for place in sorted(inputs))
 

@@ -33,7 +33,7 @@ MAX_BYTES: Final = 256 << 10
 _EVERYTHING: Final = parse_patterns(b"*\n")
 _MAX_REMEMBERED: Final = 65_536
 # Files that a build system leaves at the top of a build directory.
-_BUILD_FILES: Final = (b"CMakeCache.txt", b"build.ninja", b"config.status")
+BUILD_FILES: Final = (b"CMakeCache.txt", b"build.ninja", b"config.status")
 
 _State = tuple[object, ...]
 _Rules = tuple[tuple[int, tuple[Pattern, ...]], ...]
@@ -51,7 +51,7 @@ def build_directory(cwd: bytes, root: bytes) -> bytes:
     """Return the nearest directory above `cwd` with a build system's files, else `cwd`."""
     directory = cwd
     while True:
-        if any(os.path.lexists(posixpath.join(directory, name)) for name in _BUILD_FILES):
+        if any(os.path.lexists(posixpath.join(directory, name)) for name in BUILD_FILES):
             return directory
         if directory == root or not directory.startswith(root + b"/"):
             return cwd

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from hpcc.compilers.invocation.depfile import DepRule, parse_depfile, render_depfile
@@ -21,8 +21,18 @@ RELATIVE: Final = b"."
 NO_CLOCK: Final = b"-Werror=date-time"
 """A clock in the object is an early, clear failure."""
 
+WIDE_ROOT: Final = GUEST_ROOT + b"/hpcc-project"
+"""Where the project's root is in a guest that also gets directories from outside of the root."""
+
+INSTALLED: Final = GUEST_ROOT + b"/hpcc-installed"
+"""Where such a guest has `/` of this machine. No prefix map matches both this and `WIDE_ROOT`."""
+
+BUILD_NAME: Final = b"hpcc-build-directory"
+"""What a guest calls a build directory whose name the object does not show."""
+
 # Does not match inside another path, such as /usr/src/.
 _IN_TEXT: Final = re.compile(rb"(?<![\w./+~-])" + re.escape(GUEST_ROOT) + rb"/")
+_IN_WIDE_TEXT: Final = re.compile(_IN_TEXT.pattern + rb"hpcc-(project|installed)/")
 _PATH_EFFECTS: Final = frozenset({Effect.OUTPUT, Effect.FORCED_INCLUDE})
 
 
@@ -49,27 +59,57 @@ class GuestMap:
     """Translates this machine's paths. `root` and `cwd` are absolute, normal and real.
 
     `shown` is what an object calls the root: `RELATIVE`, or the path that the compiler of this
-    machine would write.
+    machine would write. `base` is the root's path in the guest. With `WIDE_ROOT` files for which
+    `is_installed` holds are sent, too. `build` is a directory below the root, or b"": the guest
+    calls it `BUILD_NAME`, beside the same neighbours.
     """
 
     root: bytes
     cwd: bytes
     is_system: Callable[[bytes], bool]
     shown: bytes = RELATIVE
+    base: bytes = GUEST_ROOT
+    is_installed: Callable[[bytes], bool] = field(default=lambda _path: False, compare=False)
+    build: bytes = b""
 
     def relative(self, path: bytes) -> bytes:
-        """Return a path relative to the root; "" for the root itself.
+        """Return the path in the guest, relative to `/src`; "" for `/src` itself.
 
         Raises:
-            NotPortableError: it is outside of the root.
+            NotPortableError: it is outside of the root, and not sent.
         """
         full = posixpath.normpath(posixpath.join(self.cwd, path))
-        if full == self.root:
-            return b""
         prefix = self.root.rstrip(b"/") + b"/"
-        if not full.startswith(prefix):
+        if full != self.root and not full.startswith(prefix):
+            if self.is_wide and self.is_installed(full):
+                return INSTALLED[len(GUEST_ROOT) + 1 :] + full
             raise NotPortableError(FallbackReason.OUTSIDE_ROOT, full.decode("utf-8", "replace"))
-        return full[len(prefix) :]
+        if self.build and (full == self.build or full.startswith(self.build + b"/")):
+            parent = self.build.rpartition(b"/")[0]
+            full = parent + b"/" + BUILD_NAME + full[len(self.build) :]
+        inside = full[len(prefix) :]
+        top = self.base[len(GUEST_ROOT) + 1 :]
+        return top + b"/" + inside if top and inside else top or inside
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the guest also gets files from outside of the root."""
+        return self.base == WIDE_ROOT
+
+    def is_sent(self, path: bytes) -> bool:
+        """Tell whether a normal path of this machine is one that the guest may have from it."""
+        is_inside = path == self.root or path.startswith(self.root.rstrip(b"/") + b"/")
+        return is_inside or (self.is_wide and self.is_installed(path))
+
+    def text(self, text: bytes) -> bytes:
+        """Return a guest's text with this machine's paths."""
+        if self.is_wide:
+            own = self.root.rstrip(b"/") + b"/"
+            text = _IN_WIDE_TEXT.sub(lambda m: own if m[1] == b"project" else b"/", text)
+        else:
+            text = guest_text(text, self.root)
+        name = self.build.rpartition(b"/")[2]
+        return text.replace(BUILD_NAME, name) if name else text
 
     def spell(self, path: bytes) -> bytes:
         """Return the guest's spelling of a file of the project; relative names stay unchanged.
@@ -83,18 +123,22 @@ class GuestMap:
         inside = self.relative(path)
         if not path.startswith(b"/"):
             return path
-        if self.shown != RELATIVE:
+        if inside.startswith(INSTALLED[len(GUEST_ROOT) + 1 :] + b"/"):
+            if posixpath.normpath(path) != path:
+                raise NotPortableError(FallbackReason.NAMES_IN_OUTPUT, as_text([path])[0])
+            return INSTALLED + path
+        is_renamed = bool(self.build) and BUILD_NAME in inside
+        if self.shown != RELATIVE and not is_renamed:
             tail = path[len(self.root) :]
             if not path.startswith(self.root) or not _stays_below(tail):
                 raise NotPortableError(FallbackReason.NAMES_IN_OUTPUT, as_text([path])[0])
-            return GUEST_ROOT + tail
+            return self.base + tail
         return GUEST_ROOT + b"/" + inside if inside else GUEST_ROOT
 
     def has_directory(self, path: bytes) -> bool:
-        """Tell whether a directory is below the root, or one of system headers in the image."""
+        """Tell whether a directory is sent, or one of system headers in the image."""
         full = posixpath.normpath(posixpath.join(self.cwd, path))
-        inside = full == self.root or full.startswith(self.root.rstrip(b"/") + b"/")
-        return inside or (path.startswith(b"/") and self.is_system(full))
+        return self.is_sent(full) or (path.startswith(b"/") and self.is_system(full))
 
     def spell_directory(self, path: bytes) -> bytes:
         """Like `spell`, but a directory of system headers is in the image and stays unchanged."""
@@ -168,12 +212,12 @@ def _respell(flag: Flag, value: bytes) -> tuple[bytes, ...]:
     return (flag.spec.spelling.encode() + value,)
 
 
-def prefix_map(argument: bytes, root: bytes) -> bytes:
-    """Return a prefix-map flag that maps from the root or below it, changed to map from `/src`."""
+def prefix_map(argument: bytes, root: bytes, base: bytes = GUEST_ROOT) -> bytes:
+    """Return a prefix-map flag that maps from the root or below it, changed to map from `base`."""
     name, _, value = argument.partition(b"=")
     old, equals, new = value.rpartition(b"=")
     if old == root or old.startswith(root + b"/"):
-        old = GUEST_ROOT + old[len(root) :]
+        old = base + old[len(root) :]
     return name + b"=" + old + equals + new
 
 
@@ -182,8 +226,8 @@ def guest_prefix_map(argument: bytes, guest: GuestMap) -> bytes:
     name, _, value = argument.partition(b"=")
     old, equals, new = value.rpartition(b"=")
     if guest.shown != RELATIVE and equals and old != guest.root and guest.root.startswith(old):
-        return name + b"=" + GUEST_ROOT + b"=" + new + guest.root[len(old) :]
-    return prefix_map(argument, guest.root)
+        return name + b"=" + guest.base + b"=" + new + guest.root[len(old) :]
+    return prefix_map(argument, guest.root, guest.base)
 
 
 def guest_text(text: bytes, root: bytes) -> bytes:
@@ -192,12 +236,16 @@ def guest_text(text: bytes, root: bytes) -> bytes:
 
 
 def client_depfile(
-    data: bytes, root: bytes, exists: Callable[[bytes], bool], keeps: Callable[[bytes], bool]
+    data: bytes,
+    spelled: Callable[[bytes], bytes],
+    exists: Callable[[bytes], bool],
+    keeps: Callable[[bytes], bool],
 ) -> bytes:
     """Return a guest's depfile in the spelling of the client's own compile.
 
-    Headers of the image that this machine lacks are left out: make would fail on them. `keeps`
-    returns which names belong to the project and always stay.
+    `spelled` returns this machine's spelling of a guest's name. Headers of the image that this
+    machine lacks are left out: make would fail on them. `keeps` returns which names belong to the
+    project and always stay.
 
     Raises:
         CallerError: the bytes are not a depfile.
@@ -206,8 +254,8 @@ def client_depfile(
     rendered = []
     is_changed = False
     for rule in rules:
-        targets = tuple(_client_name(t, root) for t in rule.targets)
-        names = tuple(_client_name(p, root) for p in rule.prerequisites)
+        targets = tuple(map(spelled, rule.targets))
+        names = tuple(map(spelled, rule.prerequisites))
         kept = tuple(n for n in names if keeps(n) or exists(n))
         if not kept and not names and not all(keeps(t) or exists(t) for t in targets):
             is_changed = True  # the empty rule that -MP writes for a header that was left out
@@ -219,12 +267,6 @@ def client_depfile(
         raise CallerError("the guest's dependency file is empty", reason="depfile")
     # Unchanged bytes keep the compiler's own line breaks.
     return render_depfile(rendered) if is_changed else data
-
-
-def _client_name(name: bytes, root: bytes) -> bytes:
-    if name.startswith(GUEST_ROOT + b"/"):
-        return root.rstrip(b"/") + name[len(GUEST_ROOT) :]
-    return name
 
 
 def as_text(arguments: Sequence[bytes]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import re
 from typing import Final
 
 from hpcc.compilers.invocation.guest import (
-    GUEST_ROOT,
+    INSTALLED,
     NO_CLOCK,
     RELATIVE,
     GuestMap,
@@ -59,10 +59,17 @@ def name_flags(
     Raises:
         NotPortableError: no flag makes the object call the root `guest.shown`.
     """
-    if guest.shown == RELATIVE:
-        return (), (b"-ffile-prefix-map=" + GUEST_ROOT + b"=" + RELATIVE, NO_CLOCK)
-    _check(invocation, guest, is_clang=is_clang, major=major)
     own = [m for m in map(_OWN_MAP.fullmatch, invocation.arguments) if m is not None]
+    if guest.is_wide or guest.shown != RELATIVE:
+        _check(invocation, guest, is_clang=is_clang, major=major)
+    outside: tuple[bytes, ...] = ()
+    if guest.is_wide:
+        if own:
+            # The user's map may be meant for the directories outside, too.
+            raise NotPortableError(FallbackReason.NAMES_IN_OUTPUT, _text(own[0][0]))
+        outside = (b"-ffile-prefix-map=" + INSTALLED + b"=",)
+    if guest.shown == RELATIVE:
+        return (), (b"-ffile-prefix-map=" + guest.base + b"=" + RELATIVE, *outside, NO_CLOCK)
     covered: set[bytes] = set()
     for match in own:
         old = match[2].rpartition(b"=")[0]
@@ -73,14 +80,14 @@ def name_flags(
         elif is_clang and old.startswith(guest.root):
             # Versions differ in which of two maps wins.
             raise NotPortableError(FallbackReason.NAMES_IN_OUTPUT, _text(match[0]))
-    to = GUEST_ROOT + b"=" + guest.shown
+    to = guest.base + b"=" + guest.shown
     if not covered:
         maps: tuple[bytes, ...] = (b"-ffile-prefix-map=" + to,)
     else:
         missing = sorted({b"macro", b"debug"} - covered)
         maps = tuple(b"-f" + kind + b"-prefix-map=" + to for kind in missing)
     # The user's own maps come later and win, as they do here.
-    return (maps, (NO_CLOCK,)) if own else ((), (*maps, NO_CLOCK))
+    return (maps, (NO_CLOCK,)) if own else ((), (*maps, *outside, NO_CLOCK))
 
 
 def _check(invocation: Invocation, guest: GuestMap, *, is_clang: bool, major: int) -> None:
@@ -90,7 +97,7 @@ def _check(invocation: Invocation, guest: GuestMap, *, is_clang: bool, major: in
         NotPortableError: there is such a flag.
     """
     arguments = invocation.arguments
-    is_spelled = _names_root(invocation)
+    is_spelled = names_root(invocation)
     is_debug = any(map(_DEBUG.fullmatch, arguments))
     for argument in arguments:
         is_shown = _SPELLED.fullmatch(argument) or (
@@ -107,7 +114,7 @@ def _check(invocation: Invocation, guest: GuestMap, *, is_clang: bool, major: in
         raise NotPortableError(FallbackReason.NAMES_IN_OUTPUT, "the root's name has a `=`")
 
 
-def _names_root(invocation: Invocation) -> bool:
+def names_root(invocation: Invocation) -> bool:
     """Tell whether the compiler gets a path of the project that is not relative."""
     names = [p.name for p in invocation.parts if isinstance(p, Operand)]
     effects = {Effect.INCLUDE_DIR, Effect.FORCED_INCLUDE}

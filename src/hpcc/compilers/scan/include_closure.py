@@ -33,10 +33,10 @@ from hpcc.core.reasons.closure import ClosureReason
 MAX_REACHED: Final = 50_000
 MAX_LOOKED_FOR: Final = 400_000
 
-# A name that leads out of the root through `..` leads to `/` in a guest, where an image has these.
+# In a guest a name that leads out of the root through `..` leads to `/` or `/src`.
 _OF_AN_IMAGE: Final = frozenset(
     b"bin boot dev etc home lib lib32 lib64 media mnt opt proc root run sbin srv src sys tmp usr"
-    b" var".split()
+    b" var hpcc-project hpcc-installed".split()
 )
 
 Groups = Mapping[bytes, frozenset[bytes]]
@@ -59,8 +59,8 @@ class Search:
     """The part of a command that determines where names are looked up.
 
     `chain` are the path's directories except for those of the image, normal and absolute. A file in
-    one that is not under `root` makes the closure unknown. `macros` are the values of
-    `-D`. `is_system` returns whether a path belongs to the image's own headers.
+    one that is neither under `root` nor `is_installed` makes the closure unknown. `macros` are the
+    values of `-D`. `is_system` returns whether a path belongs to the image's own headers.
     """
 
     root: bytes
@@ -69,6 +69,7 @@ class Search:
     forced: tuple[bytes, ...]
     macros: tuple[bytes, ...]
     is_system: Callable[[bytes], bool]
+    is_installed: Callable[[bytes], bool] = lambda _path: False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,8 @@ class IncludeClosure:
 
     `absent` are names by directory that must stay absent. `precompiled` are names that must not
     become directories either. `passed` are directories that a `..` traverses, so they must exist.
-    `is_bound`: the set depends on text beyond the files' own directives (macros).
+    `is_bound`: the set depends on text beyond the files' own directives (macros). `components` are
+    the directories in the names that were looked for.
     """
 
     files: tuple[bytes, ...]
@@ -85,6 +87,7 @@ class IncludeClosure:
     absent_directories: Mapping[bytes, frozenset[bytes]]
     passed: frozenset[bytes]
     is_bound: bool
+    components: frozenset[bytes] = frozenset()
 
 
 def include_closure(starts: Iterable[bytes], search: Search, tree: SourceTree) -> IncludeClosure:
@@ -105,6 +108,7 @@ def include_closure(starts: Iterable[bytes], search: Search, tree: SourceTree) -
         {d: frozenset(n) for d, n in walk.absent_directories.items()},
         frozenset(path for path in walk.passed if tree.names(path) is not None),
         walk.is_bound,
+        walk.components,
     )
 
 
@@ -175,6 +179,11 @@ class _Walk:
         """See `IncludeClosure`."""
         asked = self._questions.in_macros or self._system_questions.in_macros
         return bool(self._computed or self._system_computed) or asked
+
+    @property
+    def components(self) -> frozenset[bytes]:
+        """See `IncludeClosure`."""
+        return frozenset(part for name in self._names for part in name.split(b"/")[:-1])
 
     def step(self) -> bool:
         """Do one wave; return False when nothing is left to do."""
@@ -256,10 +265,10 @@ class _Walk:
         there = [base for base in bases & here if self._tree.is_file(prefix + base)]
         if not here.isdisjoint(precompiled := {base + b".gch" for base in bases}):
             raise UnscannableError(ClosureReason.PCH)
-        if not prefix.startswith(self._prefix):
+        if not (prefix.startswith(self._prefix) or self._search.is_installed(directory)):
             for base in there:
-                is_asked = (below + b"/" + base if below else base) in self._asked
-                raise UnscannableError(ClosureReason.OUTSIDE_ROOT, is_final=is_asked)
+                name = below + b"/" + base if below else base
+                raise UnscannableError(ClosureReason.OUTSIDE_ROOT, is_final=name in self._asked)
             self.absent.setdefault(directory, set()).update(bases, precompiled)
             self.absent_directories.setdefault(directory, set()).update(precompiled)
             return
@@ -289,9 +298,8 @@ class _Walk:
             names = self._tree.names(parent or b"/")
             if names is not None:
                 if base in names and self._tree.is_file(path):
-                    raise UnscannableError(
-                        ClosureReason.ODD_DIRECTORY
-                    )  # a header map, or a link that appears later
+                    # A header map, or a link that appears later.
+                    raise UnscannableError(ClosureReason.ODD_DIRECTORY)
                 self.absent.setdefault(parent, set()).add(base)
                 self.absent_directories.setdefault(parent, set()).add(base)
                 return
@@ -353,8 +361,7 @@ class _Walk:
         A macro that no text defines cannot give a name. Its directive is in a branch that is never
         compiled, or it is an error in the guest too.
         """
-        done: frozenset[bytes] = frozenset()
-        wanted = frozenset(self._computed | self._system_computed)
+        done, wanted = frozenset[bytes](), frozenset(self._computed | self._system_computed)
         for _ in range(MAX_CHAIN):
             if not wanted:
                 return

@@ -159,10 +159,12 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
         "none seen", "refused where a `.gch` lies beside a header", "key it as an input"
     )),
     (FallbackReason.SIDE_OUTPUT, Debt(
-        "12 of 167 commands on the farm", "compiled here", "bring each of the files back"
+        "12 of 167 commands on the farm before most of these files came back",
+        "compiled here", "give the guest the project's own path: coverage and profiles",
     )),
     (FallbackReason.OUTSIDE_ROOT, Debt(
-        "4 of 167 commands on the farm", "compiled here", "send files of other directories"
+        "4 of 167 commands on the farm before installed files were sent", "compiled here",
+        "send files of the user's other directories",
     )),
 )  # fmt: skip
 

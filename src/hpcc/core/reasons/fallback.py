@@ -94,7 +94,11 @@ class FallbackReason(Reason, prefix="fallback"):
         "Clang makes names of OpenMP target regions of them. Those of a guest may occur twice.")
     OUTPUT_NOT_OURS = (
         "output-not-ours", "an output file is one that hpcc does not replace", "Remove the file.")
-    OUTSIDE_ROOT = "outside-root", "a file outside the project is named or read", _INSIDE
+    OUTSIDE_ROOT = (
+        "outside-root", "a file outside the project is named or read",
+        "Move the files into the project, or install them for everybody below `/usr` or `/opt`.",
+        "`hpcc explain` names the file or directory. Installed files are sent: those that root "
+        "owns, everybody may read and only root may write.")
     PARITY = (
         "parity", "the compiler here is not the image's",
         "Install the image's compiler here, or set `parity = \"warn\"` if the farm permits it.",
@@ -114,7 +118,10 @@ class FallbackReason(Reason, prefix="fallback"):
     RECORD_SWITCHES = (
         "record-switches", "the object would hold the flags that hpcc adds for a guest",
         "Leave `-frecord-gcc-switches` out.")
-    SIDE_OUTPUT = "side-output", "the compile writes other files than an object", _LOCAL
+    SIDE_OUTPUT = (
+        "side-output", "the compile writes a file that would name the guest", _LOCAL,
+        "Coverage and profiles: the object names the file of its counters. Clang's `-save-temps`: "
+        "the bitcode holds absolute names. `hpcc explain` names the flag or file.")
     SYMLINK_AND_DOTS = "symlink-and-dots", "a link before a `..`", "Name the file without `..`."
     SYMLINK_OUTSIDE_ROOT = "symlink-outside-root", "a link leads out of the project", _INSIDE
     SYSROOT = "sysroot", "a flag names a sysroot or a compiler's directory", _SYSROOT

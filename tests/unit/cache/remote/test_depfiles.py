@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.cache.remote.depfiles import Depfiles
+from hpcc.compilers.invocation.guest import GuestMap
 from hpcc.core import CallerError
 
 
@@ -18,7 +19,7 @@ def test_a_remembered_file_follows_the_headers_that_come_and_go(tmp_path: Path) 
     depfiles = Depfiles()
     for is_there in (False, False, True, True, False):
         header.touch() if is_there else header.unlink(missing_ok=True)
-        text = depfiles.of(data, root, root)
+        text = depfiles.of(data, GuestMap(root, root, lambda _path: False))
         assert text.replace(b" \\\n", b"") == own + (
             b" " + os.fsencode(header) + b"\n" if is_there else b"\n"
         )
@@ -28,4 +29,4 @@ def test_what_is_no_dependency_file_stays_refused(tmp_path: Path) -> None:
     depfiles = Depfiles()
     for _ in range(2):
         with pytest.raises(CallerError):
-            depfiles.of(b"no rule\n", os.fsencode(tmp_path), b"/")
+            depfiles.of(b"no rule\n", GuestMap(os.fsencode(tmp_path), b"/", lambda _path: False))

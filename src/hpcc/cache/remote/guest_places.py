@@ -1,0 +1,114 @@
+"""What a guest calls the directories of one compile: the root, the build, what is installed.
+
+Problem: a guest has only `/src`. Two things about it can differ from this machine without a
+difference in the object.
+
+- A search directory outside of the root, such as `/usr/src/googletest`, belongs to the machine and
+  not to the project. Its files are sent if they are installed (`guest_paths.installed_files`). The
+  project is then at `/src/hpcc-project`, and `/` of this machine at `/src/hpcc-installed`. One
+  prefix map for each of them gives objects the names of a compile here.
+- The build directory's name. If the object shows no name of a file in it and no source asks for a
+  header through a directory of that name, the guest calls it `BUILD_NAME`. Two build directories
+  beside each other then have one action.
+
+What must never happen: a renamed directory changes which header is found. `rename_conflicts` checks
+that no name of an include leads through it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+import re
+from dataclasses import replace
+from typing import Final
+
+from hpcc.cache.base.uncacheable import absolute
+from hpcc.cache.content.places import CWD_MARK, Places
+from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.remote.farm_root import FarmRoot, shown_names
+from hpcc.cache.remote.guest_paths import SYSTEM, guest_path, installed_files, is_under
+from hpcc.cache.root.ignored import BUILD_FILES, build_directory
+from hpcc.compilers.invocation.guest import BUILD_NAME, RELATIVE, WIDE_ROOT, GuestMap
+from hpcc.compilers.scan.include_closure import UnscannableError, plain_directory
+
+# With one of these a directory is a source directory, whatever else is in it.
+_SOURCE_FILES: Final = (
+    b"CMakeLists.txt", b"meson.build", b"configure", b"configure.ac", b"Makefile.am", b".git",
+)  # fmt: skip
+_END: Final = rb"(?![\w.+-])"
+
+
+def guest_map(prepared: Prepared, root: FarmRoot) -> GuestMap:
+    """Return the path translation of one compile."""
+
+    def is_system(path: bytes) -> bool:
+        return not is_under(path, root.path) and any(is_under(path, s) for s in SYSTEM)
+
+    return GuestMap(root.path, prepared.cwd, is_system, root.shown)
+
+
+def with_installed(guest: GuestMap) -> GuestMap:
+    """Return a translation with which installed files outside of the root are sent, too."""
+    return replace(guest, base=WIDE_ROOT, is_installed=installed_files())
+
+
+def renamed_build(prepared: Prepared, root: FarmRoot) -> bytes:
+    """Return the build directory whose name a guest need not know; b"" if there is none.
+
+    It holds files of a build system and no sources of one, and no argument names it but as the
+    start of an absolute path.
+    """
+    directory = build_directory(prepared.cwd, root.path)
+    if directory == root.path or not is_under(directory, root.path):
+        return b""
+    if not any(os.path.lexists(posixpath.join(directory, name)) for name in BUILD_FILES):
+        return b""  # the search found none, and it ended at the working directory
+    if any(os.path.lexists(posixpath.join(directory, name)) for name in _SOURCE_FILES):
+        return b""
+    name = directory.rpartition(b"/")[2]
+    whole = re.compile(re.escape(directory) + _END)
+    word = re.compile(rb"(?<![\w.+-])" + re.escape(name) + _END)
+    for argument in prepared.invocation.arguments:
+        if word.search(whole.sub(b"", argument)) or BUILD_NAME in argument:
+            return b""
+    return directory
+
+
+def without_names(prepared: Prepared, root: FarmRoot, guest: GuestMap) -> GuestMap:
+    """Return a translation without the names that the object certainly does not show.
+
+    Then an action depends neither on where the project is nor on the build directory's name.
+    """
+    build = renamed_build(prepared, root)
+    names = shown_names(prepared, Places(build or prepared.cwd, root.path))
+    if names is None:
+        return guest
+    if not names:
+        guest = replace(guest, shown=RELATIVE)
+    if any(name.startswith(CWD_MARK) for name in names):
+        return guest
+    return replace(guest, build=build)
+
+
+def rename_conflicts(build: bytes, components: frozenset[bytes] | None) -> bool:
+    """Tell whether a source may ask for headers through a directory of the old or the new name."""
+    if components is None:
+        return True
+    return build.rpartition(b"/")[2] in components or BUILD_NAME in components
+
+
+def with_passed(
+    directories: tuple[str, ...], prepared: Prepared, guest: GuestMap
+) -> tuple[str, ...]:
+    """Add the directories that a `..` in the arguments leads through: they must exist there."""
+    invocation = prepared.invocation
+    passed: set[bytes] = set()
+    for name in (invocation.source, *invocation.include_dirs, *invocation.forced_includes):
+        if b".." in name:
+            with contextlib.suppress(UnscannableError):  # a `..` behind a link is refused elsewhere
+                plain_directory(absolute(prepared.cwd, name), os.path.islink, passed)
+    inside = (d for d in passed if is_under(d, guest.root) and d != guest.root)
+    more = {guest_path(guest.relative(d)) for d in inside if os.path.isdir(d)}
+    return tuple(sorted(more.union(directories))) if more else directories
