@@ -49,6 +49,34 @@ def test_another_output_hits_with_debug_information(
     assert project.compile([*words, "-o", "b.o"]) == "hit"
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "-fsanitize=undefined",
+        "-fsanitize=address -fno-sanitize-recover=all -g",
+        "-fsanitize=thread -fsanitize-coverage=trace-pc",
+        "-ffile-prefix-map={root}=/usr/src/p",
+        "-g -fdebug-prefix-map={root}/build=. -fmacro-prefix-map={root}/=",
+        "-g -gz=zlib",
+        "-Wa,--noexecstack -Wa,--fatal-warnings",
+    ],
+)
+def test_another_output_hits_where_the_object_holds_names_of_files(
+    cc: str,
+    flags: str,
+    make: Callable[..., Project],
+    move: Callable[[Project, str], Project],
+) -> None:
+    """No name of an output is in the object. In another place there are other names."""
+    project = make("p", FILES)
+    words = [cc, *flags.split(), "-O2", "-I{root}/inc", "-c", "{root}/src/shows.c", "-o"]
+    assert project.compile([*words, "a.o"]) == "miss"
+    assert project.compile([*words, "b.o"]) == "hit"
+    assert move(project, "q").compile([*words, "b.o"]) == "miss"
+    project.write("inc/deep/b.h", "#define B 7\n")
+    assert project.compile([*words, "c.o"]) == "miss"
+
+
 @pytest.mark.parametrize("words", [ABSOLUTE, RELATIVE], ids=["absolute", "relative"])
 @pytest.mark.parametrize("root_name", [".git", ".hpcc", ""])
 def test_a_new_build_directory_hits(
@@ -119,6 +147,14 @@ def test_depfiles_have_the_names_of_the_asking_compile(
     moved.compile([*words, "-o", "x.o"], "b")
     if "-Wp,-MD,y.d" not in deps:
         assert moved.compile([*words, "-o", "y.o"], "c") == "hit"
+
+
+def test_flags_of_a_kernel_hit_for_another_output(make: Callable[..., Project]) -> None:
+    project = make("p", FILES)
+    words = ["gcc", "-Wa,-mtune=generic32", "-fno-stack-check", "-fconserve-stack"]
+    words += ["--param", "max-inline-insns-single=70", *ABSOLUTE]
+    assert project.compile([*words, "-o", "a.o"]) == "miss"
+    assert project.compile([*words, "-o", "b.o"]) == "hit"
 
 
 def test_a_stack_usage_file_gets_its_new_name(make: Callable[..., Project]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import sys
 from collections.abc import Callable, Hashable
 from typing import Final, NamedTuple, cast
 
@@ -27,6 +28,8 @@ _MAX_TEXTS: Final = 64
 MAX_TEXT_BYTES: Final = 64 << 10
 # For one directory; each question holds several names.
 _MAX_QUESTIONS: Final = 2_000
+# Linux gives the null device these numbers everywhere. No other system is asked.
+_NULL_DEVICE: Final = os.makedev(1, 3) if sys.platform == "linux" else -1
 
 Signature = tuple[int, int, int, int, int]
 """Device, inode, size, mtime and ctime in nanoseconds."""
@@ -40,6 +43,16 @@ def signature_of(status: os.stat_result) -> Signature:
         status.st_size,
         status.st_mtime_ns,
         status.st_ctime_ns,
+    )
+
+
+def has_content(status: os.stat_result) -> bool:
+    """Tell whether a stat is that of a regular file, or of the null device, which is always empty.
+
+    The device's numbers decide, because it can have any name.
+    """
+    return stat.S_ISREG(status.st_mode) or (
+        stat.S_ISCHR(status.st_mode) and status.st_rdev == _NULL_DEVICE
     )
 
 
@@ -131,7 +144,7 @@ class FileMemo:
         self.preambles = PreambleCache()
 
     def digest(self, path: bytes) -> bytes | None:
-        """Return the SHA-256 of a regular file (32 bytes); None if it is missing or changing."""
+        """Return the SHA-256 of a file (32 bytes); None if it is missing, special or changing."""
         try:
             status = os.stat(path)
         except (OSError, ValueError):
@@ -267,7 +280,7 @@ class FileMemo:
             return None
         try:
             before, at_ns = os.fstat(fd), self.now_ns()
-            if not stat.S_ISREG(before.st_mode):
+            if not has_content(before):
                 return None
             hasher = hashlib.sha256()
             # Use a buffer of the file's size: a larger one is mapped and unmapped for each read.

@@ -25,11 +25,10 @@ naming it: both are inputs, and so is their relation (`inputs.twins`).
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable
 from typing import Final
 
-from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.files import FileMemo, has_content
 from hpcc.cache.base.uncacheable import UncacheableError, absolute, is_fresh
 from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
 from hpcc.cache.inputs.lookup import Lookup
@@ -126,7 +125,7 @@ def _check_quiet(path: bytes, request: ClosureRequest) -> None:
         status = os.stat(path)
     except OSError as error:
         raise UncacheableError(UncacheableReason.INPUT_VANISHED) from error
-    if not stat.S_ISREG(status.st_mode):
+    if not has_content(status):
         raise UncacheableError(UncacheableReason.SPECIAL_INPUT)
     if is_fresh(status, request.started_ns):
         raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.files import FileMemo, has_content
 from hpcc.cache.base.manifest import Absence
 from hpcc.cache.base.uncacheable import UncacheableError, absolute, is_fresh
 from hpcc.cache.host.toolset import files_of_tools
@@ -79,7 +79,7 @@ def _digest(memo: FileMemo, path: bytes, started_ns: int) -> bytes | None:
         return None
     if stat.S_ISDIR(status.st_mode):
         return None
-    if not stat.S_ISREG(status.st_mode):
+    if not has_content(status):
         raise UncacheableError(UncacheableReason.SPECIAL_INPUT)
     digest = memo.digest(path)
     # The stat is from after the read: if it is old, the file is unchanged since the compile began.

@@ -33,9 +33,22 @@ _NO_DEBUG: Final = frozenset({b"-g0"})
 _DEBUG: Final = re.compile(
     rb"-g(?:gdb)?[0-3]?|-gdwarf|-gdwarf-[2345]|-g(?:no-)?(?:column-info|variable-location-views|inline-line-tables)|-gz=none"
 )
+# The object holds names of files or of the directory, and no name of an output.
+_NAMING: Final = re.compile(
+    rb"-gz(?:=zlib(?:-gnu)?|=zstd)?|-f(?:file|macro|debug)-prefix-map=.*|-fcanon-prefix-map"
+    rb"|-f(?:no-)?sanitize=[a-z0-9,-]+|-f(?:no-)?sanitize-(?:recover|trap)(?:=[a-z0-9,-]+)?"
+    rb"|-fsanitize-undefined-trap-on-error|-fsanitize-address-use-after-scope"
+    rb"|-fsanitize-coverage=[a-z0-9,-]+",
+    re.DOTALL,
+)
+# What as gets and what changes only instructions and messages.
+_ASSEMBLER: Final = re.compile(
+    rb"-Wa(?:,(?:-m[a-z0-9=._+-]+|--(?:no)?execstack|--fatal-warnings|--no-warn|-W|--(?:32|x32|64)))+"
+)
+_PARAMETER: Final = re.compile(rb"[a-z0-9-]+=[a-z0-9-]+")
 _SWITCHES: Final = (
     "aggressive-loop-optimizations|align-(?:functions|jumps|labels|loops)|allow-store-data-races"
-    "|associative-math|asynchronous-unwind-tables|branch-count-reg|builtin|builtin-[a-z0-9_]+|common|concepts|conserve-space"
+    "|associative-math|asynchronous-unwind-tables|branch-count-reg|builtin|builtin-[a-z0-9_]+|common|concepts|conserve-(?:space|stack)"
     "|crossjumping|cse-follow-jumps|cx-limited-range|data-sections|dce|delete-dead-exceptions"
     "|delete-null-pointer-checks|devirtualize|devirtualize-speculatively|dse|dollars-in-identifiers|early-inlining"
     "|elide-constructors|elide-type|enforce-eh-specs|exceptions|expensive-optimizations"
@@ -52,7 +65,7 @@ _SWITCHES: Final = (
     "|reorder-functions|rounding-math|rtti|schedule-insns2?|sched-[a-z-]+|section-anchors|semantic-interposition|short-enums"
     "|short-wchar|shrink-wrap|signaling-nans|signed-bitfields|signed-char|signed-zeros"
     "|single-precision-constant|sized-deallocation|aligned-new|split-loops|split-stack|split-wide-types"
-    "|ssa-phiopt|stack-clash-protection|stack-protector(?:-all|-strong|-explicit)?|stdarg-opt"
+    "|ssa-phiopt|stack-check|stack-clash-protection|stack-protector(?:-all|-strong|-explicit)?|stdarg-opt"
     "|store-merging|strict-aliasing|strict-enums|strict-overflow|strict-volatile-bitfields"
     "|threadsafe-statics|tracer|trapping-math|trapv|tree-[a-z-]+|unit-at-a-time|unroll-all-loops"
     "|unroll-loops|unsafe-math-optimizations|unsigned-bitfields|unsigned-char|unswitch-loops|unwind-tables"
@@ -118,9 +131,9 @@ class NamedPath:
 class ContentForm:
     """What a content key holds of a command line, in order.
 
-    `pieces` are plain texts and paths. `names_directory`: the object holds the working directory
-    and the names of all files (debug information). `targets` are the words of the depfile's first
-    rule before its colon, () without a depfile.
+    `pieces` are plain texts and paths. `names_directory`: the object may hold the working directory
+    and the names of all files (debug information, sanitizers, prefix maps). `targets` are the words
+    of the depfile's first rule before its colon, () without a depfile.
     """
 
     pieces: tuple[bytes | NamedPath, ...]
@@ -149,7 +162,7 @@ def content_form(invocation: Invocation, *, is_clang: bool, major: int) -> Conte
         if found is None:
             return None
         is_debug = part.spec.spelling == "-g" and part.raw[0] not in _NO_DEBUG
-        names_directory = names_directory or is_debug
+        names_directory |= is_debug or _NAMING.fullmatch(part.raw[0]) is not None
         pieces += found
     targets: tuple[bytes, ...] = ()
     if invocation.dep_mode is not DepMode.NONE:
@@ -168,6 +181,10 @@ def _pieces(flag: Flag, *, is_clang: bool) -> tuple[bytes | NamedPath, ...] | No
         if flag.value.startswith((b"=", b"$")) or not flag.value:
             return None  # stands for the sysroot
         return (spelling.encode(), NamedPath(flag.value))
+    if spelling == "-Wa,":
+        return flag.raw if _ASSEMBLER.fullmatch(flag.raw[0]) else None
+    if spelling == "--param":
+        return flag.raw if _PARAMETER.fullmatch(flag.value) else None
     if effect is Effect.LIST and spelling == "-Wp,":
         if wp_depfile(flag.value) is not None:
             return ()
@@ -181,7 +198,7 @@ def _is_proved(flag: Flag, *, is_clang: bool) -> bool:
         return True
     if len(flag.raw) != 1 or effect not in {Effect.CODEGEN, Effect.SEARCH, Effect.PREPROCESS}:
         return False
-    if _FLAGS.fullmatch(first) or _DEBUG.fullmatch(first):
+    if any(known.fullmatch(first) for known in (_FLAGS, _DEBUG, _NAMING)):
         return True
     return not is_clang and first in _ONLY_GCC
 

@@ -12,13 +12,18 @@ from hpcc.compilers.invocation.content import (
     respelled_depfile,
     visible_names,
 )
+from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.spec.table import Bypass
 
 
-def _form(*words: str, is_clang: bool = False, major: int = 14) -> object:
+def _read(*words: str) -> Invocation:
     read = GNU.read(b"gcc", [w.encode() for w in words])
     assert not isinstance(read, Bypass), read
-    return content_form(read, is_clang=is_clang, major=major)
+    return read
+
+
+def _form(*words: str, is_clang: bool = False, major: int = 14) -> object:
+    return content_form(_read(*words), is_clang=is_clang, major=major)
 
 
 @pytest.mark.parametrize(
@@ -42,8 +47,9 @@ def test_proved_flags_have_a_form(flags: str) -> None:
         "-gsplit-dwarf",
         "-frecord-gcc-switches",
         "-fprofile-generate",
-        "-fsanitize=undefined",
-        "-ffile-prefix-map=/a=/b",
+        "-fsanitize-ignorelist=x",
+        "-fprofile-prefix-map=/a=/b",
+        "-Wa,-g",
         "-frandom-seed=1",
         "-save-temps",
         "-specs=x",
@@ -53,6 +59,28 @@ def test_proved_flags_have_a_form(flags: str) -> None:
 )
 def test_other_flags_have_none(flag: str) -> None:
     assert _form(flag, "-c", "a.c", "-o", "a.o") is None
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "-fsanitize=address,undefined",
+        "-ffile-prefix-map=/a=/b",
+        "-gz",
+        "-fsanitize-coverage=trace-pc",
+    ],
+)
+def test_flags_that_write_file_names_keep_the_directory(flag: str) -> None:
+    form = content_form(_read(flag, "-c", "a.c", "-o", "a.o"), is_clang=False, major=14)
+    assert form is not None
+    assert form.names_directory
+
+
+@pytest.mark.parametrize("flag", ["-Wa,--noexecstack,-mtune=generic32", "--param=x=1", "-O2"])
+def test_flags_that_write_no_name_leave_the_directory_out(flag: str) -> None:
+    form = content_form(_read(flag, "-c", "a.c", "-o", "a.o"), is_clang=False, major=14)
+    assert form is not None
+    assert not form.names_directory
 
 
 def test_a_compiler_that_was_not_asked_has_none() -> None:
