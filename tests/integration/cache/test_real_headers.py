@@ -20,6 +20,9 @@ _SOURCES = {
     "gtest": "#include <gtest/gtest.h>\nTEST(A, B) { EXPECT_EQ(1, 1); }\n",
     # __has_include(BOOST_SLIST_HEADER)
     "boost": "#include <boost/config.hpp>\nint x = BOOST_VERSION_OK;\n",
+    # boost/algorithm is a directory, and the C++ library has a file of this name
+    "boost.algorithm": "#include <boost/algorithm/string/trim.hpp>\n"
+    "void f(std::string &s) { boost::trim(s); }\n",
     # #define XXH_HAS_INCLUDE __has_include
     "xxhash": "#define XXH_INLINE_ALL\n#include <xxhash.h>\nint f() { return (int)XXH32(0, 0, 0); }\n",
     # #pragma once, _Pragma, and an alias of {fmt}
@@ -98,3 +101,30 @@ def test_a_unit_for_windows_hits(source: str, launcher: FakeLauncher, cache: Cac
     _write_old(launcher.cwd / "unit.c", source + "int x;\n")
     argv = ("x86_64-w64-mingw32-gcc", "-c", "unit.c", "-o", "build/unit.o")
     _compile_twice(argv, launcher, cache)
+
+
+def test_a_header_where_a_name_needs_a_directory_hits(launcher: FakeLauncher, cache: Cache) -> None:
+    """Until a directory is there, which the compiler would search."""
+    for name, value in (("first/lib", "0"), ("second/lib/a.h", "1")):
+        _write_old(launcher.cwd / name, f"#define A {value}\n")
+    _write_old(launcher.cwd / "unit.c", "#include <lib/a.h>\nint x = A;\n")
+    argv = ("gcc", "-Ifirst", "-Isecond", "-c", "unit.c", "-o", "build/unit.o")
+    _compile_twice(argv, launcher, cache)
+    (launcher.cwd / "first/lib").unlink()
+    _write_old(launcher.cwd / "first/lib/a.h", "#define A 2\n")
+    _compile_twice(argv, launcher, cache)
+
+
+def test_a_link_where_a_name_needs_a_directory_is_refused(
+    launcher: FakeLauncher, cache: Cache
+) -> None:
+    """Its target can become a directory, and no watched directory changes."""
+    _write_old(launcher.cwd / "elsewhere/lib", "")
+    _write_old(launcher.cwd / "second/lib/a.h", "#define A 1\n")
+    _write_old(launcher.cwd / "unit.c", "#include <lib/a.h>\nint x = A;\n")
+    (launcher.cwd / "first").mkdir()
+    (launcher.cwd / "first/lib").symlink_to("../elsewhere/lib")
+    time.sleep(0.08)
+    argv = ("gcc", "-Ifirst", "-Isecond", "-c", "unit.c", "-o", "unit.o")
+    assert launcher.compile(*argv).exit_code == 0
+    assert cache.counters()["uncacheable.odd-directory"] == 1

@@ -165,7 +165,7 @@ class Lookup:
     ) -> None:
         missing = self._missing_below(start, names)
         if missing is None:
-            self._missing_directory(start)
+            self._missing_directory(start, is_searched=True)
             names = {below: names[below] for below in names if below.startswith(b"/")}
             missing = frozenset()
         for below, bases in names.items():
@@ -184,7 +184,7 @@ class Lookup:
                 raise UncacheableError(UncacheableReason.TOO_MANY_NAMES)
             listing = self._listing(directory)
             if listing is None:
-                self._missing_directory(directory)
+                self._missing_directory(directory, is_searched=False)
             else:
                 self._look_in(directory, listing, bases, below, questions)
 
@@ -274,14 +274,24 @@ class Lookup:
             found = self._listings[directory] = self._memo.listing(directory)
             return found
 
-    def _missing_directory(self, path: bytes) -> None:
+    def _missing_directory(self, path: bytes, *, is_searched: bool) -> None:
+        """Record the first component of a path that is not a directory.
+
+        `is_searched`: the path is on the search path, where a file can be a header map.
+        """
         while path:
             parent, _, base = path.rpartition(b"/")
             listing = self._listing(parent or b"/")
             if listing is not None:
                 if base in listing.names and not listing.is_directory(base):
-                    # A dangling link, which may get a target later, or a header map.
-                    raise UncacheableError(UncacheableReason.ODD_DIRECTORY)
+                    # The target of a link may become a directory without a change to this one.
+                    if is_searched or os.path.islink(path):
+                        raise UncacheableError(UncacheableReason.ODD_DIRECTORY)
+                    # Such as `algorithm/string.hpp` where `algorithm` is a header: nothing is
+                    # found below a file until a directory is there.
+                    name = frozenset({base})
+                    self._absent_directories.setdefault(parent or b"/", {})[name] = None
+                    return
                 self._note_missing(parent or b"/", base)
                 return
             path = parent

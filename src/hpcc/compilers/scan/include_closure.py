@@ -235,7 +235,7 @@ class _Walk:
     def _look(self, start: bytes, groups: Groups) -> None:
         here = self._tree.names(start)
         if here is None:
-            self._missing(start)
+            self._missing(start, is_searched=True)
             return
         lacking = {
             first for below in groups if below and (first := below.partition(b"/")[0]) not in here
@@ -251,7 +251,7 @@ class _Walk:
                 self._check_way_out(start, directory, below)
                 found = self._tree.names(directory)
                 if found is None:
-                    self._missing(directory)
+                    self._missing(directory, is_searched=False)
                 else:
                     self._look_in(directory, found, bases, below)
 
@@ -291,16 +291,16 @@ class _Walk:
         if is_out and not _OF_AN_IMAGE.isdisjoint(below.split(b"/")):
             raise UnscannableError(ClosureReason.OUTSIDE_ROOT)
 
-    def _missing(self, path: bytes) -> None:
-        """Record the first missing component of a directory's path."""
+    def _missing(self, path: bytes, *, is_searched: bool) -> None:
+        """Record the first component that is not a directory; a searched file is a header map."""
         while path.strip(b"/"):
             parent, _, base = path.rpartition(b"/")
             names = self._tree.names(parent or b"/")
             if names is not None:
-                if base in names and self._tree.is_file(path):
-                    # A header map, or a link that appears later.
+                is_file = base in names and self._tree.is_file(path)
+                if is_file and (is_searched or self._tree.is_link(path)):  # links change elsewhere
                     raise UnscannableError(ClosureReason.ODD_DIRECTORY)
-                self.absent.setdefault(parent, set()).add(base)
+                self.absent.setdefault(parent, set()).update(() if is_file else (base,))
                 self.absent_directories.setdefault(parent, set()).add(base)
                 return
             path = parent

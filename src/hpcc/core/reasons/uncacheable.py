@@ -61,7 +61,7 @@ class UncacheableReason(Reason, prefix="uncacheable"):
         "Name the file `.c` or `.cc`.",
         "`#include`, `#if` and the like, or a directive over several lines.")
     ODD_DIRECTORY = (
-        "odd-directory", "a file or link where a directory of headers belongs",
+        "odd-directory", "a file on the search path, or a link where a name needs a directory",
         "Put a directory there, or remove it from the search path.")
     ODD_INPUT = (
         "odd-input", "a flag led to something that is not an ordinary file",
