@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+# Debian's MinGW has a driver for each model of threads: x86_64-w64-mingw32-g++-posix.
 _COMPILER_NAME: Final = re.compile(
-    rb"(?:[A-Za-z0-9_.]+-)*(gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(?:-[0-9][0-9.]*)?"
+    rb"(?:[A-Za-z0-9_.]+-)*(gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(?:-[0-9][0-9.]*)?(?:-posix|-win32)?"
 )
 _CL_NAME: Final = re.compile(
     rb"(?:.*[\\/])?(?:(clang-cl|icx-cl)(?:-[0-9][0-9.]*)?|(cl))(?:\.exe)?", re.IGNORECASE

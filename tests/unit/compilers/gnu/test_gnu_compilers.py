@@ -29,6 +29,8 @@ from hpcc.core import CallerError
         (b"x86_64-linux-gnu-gcc-12.2", False),
         (b"cc", False),
         (b"c++", True),
+        (b"x86_64-w64-mingw32-g++-posix", True),
+        (b"/usr/bin/i686-w64-mingw32-gcc-14-win32", False),
         (b"clang-14", False),
         (b"clang++", True),
         (b"gcc-ar", None),
