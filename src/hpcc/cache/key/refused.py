@@ -1,8 +1,8 @@
 """Names the word of a command line, or the variable, because of which a compile was a bypass.
 
 Only `hpcc explain` and `hpcc stats` ask. The parser that refused the command reads it again with
-one word after the other replaced by a harmless flag. Where it then has another answer, the word is
-to blame; a word without which it refuses nothing is preferred.
+one word after the other replaced by a harmless flag, wherever the word stands. Where it then has
+another answer, the word is to blame; a word without which it refuses nothing is preferred.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def refused_word(
     if len(arguments) > _MAX_WORDS or _reason(compiler, arguments) != reason:
         return b""
     other = b""
-    for at, word in enumerate(arguments):
-        found = _reason(compiler, (*arguments[:at], _HARMLESS, *arguments[at + 1 :]))
+    for word in dict.fromkeys(arguments):
+        found = _reason(compiler, tuple(_HARMLESS if w == word else w for w in arguments))
         if not found:
             return word
         if found != reason and word not in _MODES:

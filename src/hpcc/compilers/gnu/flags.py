@@ -132,6 +132,7 @@ _PREPROCESS: Final = [
         "-ansi",
         "-undef",
         "-trigraphs",
+        "-P",
         "-pthread",
         is_stable=True,
     ),

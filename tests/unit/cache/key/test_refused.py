@@ -12,6 +12,7 @@ from hpcc.cache.key.refused import refused_word
     [
         ("gcc -c a.c -o a.o -fplugin=x", "plugin", "-fplugin=x"),
         ("gcc -O2 --zz -c a.c", "unknown-flag", "--zz"),
+        ("gcc -O2 --zz -c a.c --zz", "unknown-flag", "--zz"),
         ("gcc -c a.mi -o a.o", "no-preprocessing", "a.mi"),
         ("gcc -c h.h -o h.gch -fplugin=y", "plugin", "-fplugin=y"),
         ("clang -c a.c -Xclang -load", "pass-through", "-Xclang"),
