@@ -58,6 +58,10 @@ _MODES: Final = [
         "-ftarget-help",
         "--target-help",
     ),
+    # Every configure script asks these; GCC and Clang fail.
+    *refuse(
+        ALONE, BypassReason.INFORMATION, "Autoconf's AC_PROG_CC", "-V", "-version", "-qversion"
+    ),
     *refuse(
         JOINED, BypassReason.INFORMATION, _DEVELOPER, "-print-", "--print-", "--help", "-fhelp="
     ),
