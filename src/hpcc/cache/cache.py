@@ -74,6 +74,7 @@ class Cache:
         self._classifier, self._local, self._farm = classifier, local, farm
         self._counters, self._records, self._store = counters, records, store
         self._replays, self._run_directory = replays, run_directory
+        self._epoch = store.epoch()
 
     @property
     def replays(self) -> Replays:
@@ -111,6 +112,10 @@ class Cache:
         """See `CacheHandler.counters`."""
         self._records.flush()  # a caller that reads the counts may read the records next
         self._count_fallbacks()
+        epoch = self._store.epoch()
+        if epoch != self._epoch:  # `hpcc clean` ran, and no compile came since
+            self._epoch = epoch
+            self._store.rescan()
         return {
             **self._counters.snapshot(),
             "store.size_bytes": self._store.size_bytes,

@@ -120,6 +120,7 @@ def test_a_cleaned_store_is_noticed(launcher: FakeLauncher, cache: Cache, paths:
     )
     other.trim(0)
     other.bump_epoch()
+    assert cache.counters()["store.entries"] == 0
     assert launcher.compile(*_ARGV).answer == "run"
     assert cache.counters()["store.entries"] == 3
 
