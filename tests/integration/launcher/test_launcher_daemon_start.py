@@ -127,6 +127,7 @@ def test_a_path_too_long_for_a_socket_works_under_a_hashed_name(bench: Bench) ->
 def test_status_stop_and_start_say_what_they_found(bench: Bench) -> None:
     none = bench.run("status")
     assert (none.returncode, none.stdout[:22]) == (3, b"no daemon is running; ")
+    assert none.stdout.splitlines()[1].startswith(b"root      ")
     assert bench.run("stop").stdout == b"no daemon was running\n"
     assert bench.run("start").stdout == b"the daemon is started\n"
     assert bench.run("start").stdout == b"the daemon is already running\n"

@@ -88,6 +88,8 @@ def _status(args: argparse.Namespace) -> int:
     except NotFoundError:
         load_settings(paths.config_file)  # an error in it explains why no daemon runs
         print("no daemon is running; the next compile or `hpcc start` starts one")
+        if not args.json and sys.platform != "win32":
+            print(f"{'root':<9} {root_line()}")
         return _EXIT_NOT_RUNNING
     if args.json:
         print(json.dumps(answer, indent=1, sort_keys=True))
