@@ -24,6 +24,8 @@ test="$test bazel-bootstrap bazel-rules-java bazel-rules-proto libnetty-tcnative
 test="$test postgresql"
 # Libraries whose headers leave doubts, for tests that compile them.
 test="$test libgtest-dev libboost-dev libxxhash-dev libspdlog-dev nlohmann-json3-dev"
+# A kernel, and what its build needs.
+test="$test linux-source flex bison bc"
 # systemd-analyze checks the units in deploy/.
 test="$test systemd openssl"
 # Cross-builds Windows programs and runs them under Wine.
