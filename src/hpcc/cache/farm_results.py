@@ -64,7 +64,7 @@ class FarmResults:
             result = _client_result(job.prepared, plan, outcome, self._depfiles)
         except (KeyError, CallerError) as error:
             raise BadResultError from error
-        may_name = job.root.is_found or plan.guest.is_wide or plan.guest.build
+        may_name = job.root.is_found or plan.guest.base != GUEST_ROOT or plan.guest.build
         if may_name and (name := _guest_name(result, plan)):
             raise NotPortableError(FallbackReason.NAMES_IN_OUTPUT, name)
         if names_a_place(result.object_data):
@@ -106,7 +106,7 @@ def _client_result(
         depfile = depfiles.of(outputs[names[1]], plan.guest)
     further = names[len(names) - len(prepared.written.side) :]
     return Result(
-        outputs[names[0]],
+        plan.guest.output(outputs[names[0]]),
         depfile,
         _client_stdout(prepared, outcome.stdout, plan.guest),
         plan.guest.text(outcome.stderr),

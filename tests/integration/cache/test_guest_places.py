@@ -275,6 +275,32 @@ def test_a_name_that_matters_is_not_changed(
     assert kept in {request.cwd for request in remote.requests}
 
 
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_a_forced_header_with_a_whole_path_is_found_without_the_compiler(
+    compiler: str, top: Path, cache: Cache, remote: FakeRemote
+) -> None:
+    """Meson's `-include <build>/config.h`."""
+    source, header = top / "proj/src/plain.c", top / "proj/debug/gen.h"
+    source.write_text("int two(void) { return GEN; }\n")
+    _age(top)
+    argv = [compiler, "-O2", "-include", "BUILD/gen.h", "-MD", "-c", str(source), "-o", "out.o"]
+    assert _both(cache, remote, top, argv)
+    launcher = FakeLauncher(handler=cache, cwd=top / "proj/debug", env=ENV)
+    own = [word.replace("BUILD", str(top / "proj/debug")) for word in argv]
+    header.write_text("#define GEN 70\n")
+    time.sleep(0.08)
+    assert _compare(launcher, own).answer == "done"
+    header.unlink()
+    assert launcher.compile(*own).exit_code == 1
+    header.write_text("#define GEN 3\n")
+    time.sleep(0.08)
+    assert _compare(launcher, own).answer == "done"
+    (top / "proj/debug/gen.h.pch").write_text("not a precompiled header")
+    time.sleep(0.08)
+    assert launcher.compile(*own).answer != "done" or compiler == "gcc"
+    assert not any(name.startswith("closure.asked") for name in cache.counters())
+
+
 def test_a_source_directory_with_a_build_systems_files_keeps_its_name(
     top: Path, cache: Cache, remote: FakeRemote
 ) -> None:

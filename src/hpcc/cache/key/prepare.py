@@ -107,6 +107,11 @@ class Prepared:
         return () if self.share is None else self.share.injected
 
     @property
+    def native(self) -> bytes:
+        """A digest of what flags such as `-march=native` mean here; b"" without such a flag."""
+        return self.rest[0] if self.rest else b""
+
+    @property
     def cwd(self) -> bytes:
         return self.request.cwd
 

@@ -65,7 +65,7 @@ def farm_root(prepared: Prepared, home: bytes) -> FarmRoot:
     root = search.root.path
     if prepared.invocation.dialect is Dialect.MSVC:
         return FarmRoot(root, RELATIVE, None, search)  # its flags hide every path already
-    return FarmRoot(root, _spelled(prepared, root), None, search)
+    return FarmRoot(root, spelled_root(prepared, root), None, search)
 
 
 def shown_names(prepared: Prepared, places: Places) -> tuple[bytes, ...] | None:
@@ -92,7 +92,7 @@ def check_spelling(prepared: Prepared, root: FarmRoot) -> None:
         raise NotPortableError(FallbackReason.DIRECTORY_SPELLING, detail)
 
 
-def _spelled(prepared: Prepared, root: bytes) -> bytes:
+def spelled_root(prepared: Prepared, root: bytes) -> bytes:
     """Return the root as this build spells it: compilers write $PWD if it is the directory."""
     pwd, cwd = prepared.request.env.get(b"PWD", b""), prepared.cwd
     if pwd == cwd or not pwd.startswith(b"/"):

@@ -16,7 +16,7 @@ from hpcc.cache.remote.farm_root import FarmRoot, farm_root
 from hpcc.config.farm import Farm
 from hpcc.core import ImageRef
 
-KEY_FORMAT: Final = b"remote-4"
+KEY_FORMAT: Final = b"remote-5"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ def remote_key(prepared: Prepared, farm: Farm, root: FarmRoot) -> bytes:
                 farm.tenant.encode(),
                 root.path,
                 root.shown,
+                prepared.native,
                 request.cwd,
                 request.env.get(b"SOURCE_DATE_EPOCH", b"-"),
                 posixpath.basename(request.argv[0]),

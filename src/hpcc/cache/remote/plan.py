@@ -37,6 +37,7 @@ from hpcc.cache.remote.guest_places import (
     without_names,
 )
 from hpcc.cache.remote.job import RemoteJob, remote_job
+from hpcc.cache.remote.native_meaning import NativeMeanings
 from hpcc.cache.remote.remote_closure import (
     RemoteClosures,
     RemoteFiles,
@@ -46,6 +47,7 @@ from hpcc.cache.remote.remote_closure import (
 from hpcc.cache.remote.side_outputs import check_side_outputs
 from hpcc.cache.root.ignored import Outgoing
 from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, as_text
+from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.scan.include_closure import UnscannableError
 from hpcc.compilers.scan.scan import Hazard
 from hpcc.config.farm import Farm
@@ -121,6 +123,7 @@ class Planner:
         self._memo, self._search_path, self._closures = memo, search_path, closures
         self._outgoing = outgoing
         self._trial, self._completions = FlagTrial(), Completions()
+        self._native = NativeMeanings()
 
     def job(self, compile_: Prepared, farm: Farm) -> RemoteJob:
         """See `client.FarmPlanner.job`."""
@@ -148,13 +151,12 @@ class Planner:
         path = root.path
         if path == b"/" or any(is_under(path, s) or is_under(s, path) for s in SYSTEM):
             raise NotPortableError(FallbackReason.SYSTEM_ROOT)
-        check_side_outputs(prepared)
         check_spelling(prepared, root)
-        guest = guest_map(prepared, root)
+        guest = check_side_outputs(prepared, root, guest_map(prepared, root))
         try:
             return self._plan(job, guest, image, is_cancelled)
         except NotPortableError as error:
-            if error.reason != FallbackReason.OUTSIDE_ROOT:
+            if error.reason != FallbackReason.OUTSIDE_ROOT or guest.has_same_length:
                 raise
             wide = with_installed(guest)
             named = (prepared.invocation.source, *prepared.invocation.include_dirs)
@@ -225,11 +227,29 @@ class Planner:
         def accepts(flags: tuple[bytes, ...]) -> bool:
             return not is_same or self._trial.accepts(prepared, flags)
 
-        arguments, injected = family.guest_command(
-            prepared.invocation, guest, version or host, accepts
-        )
         program = posixpath.basename(program)
-        return as_text([program, *arguments]), injected
+        native: tuple[bytes, ...] = ()
+        invocation = prepared.invocation
+        if invocation.is_native:
+            invocation, native = self._spelled_out(prepared, os.fsdecode(program), image)
+        arguments, injected = family.guest_command(invocation, guest, version or host, accepts)
+        return as_text([program, *native, *arguments]), (*native, *injected)
+
+    def _spelled_out(
+        self, prepared: Prepared, program: str, image: Sequence[Toolchain] | None
+    ) -> tuple[Invocation, tuple[bytes, ...]]:
+        """Return the compile without flags such as `-march=native`, and what they mean here.
+
+        Raises:
+            NotPortableError: the image's compiler may understand them otherwise.
+        """
+        meaning = self._native.of(prepared)
+        if meaning is None:
+            raise NotPortableError(FallbackReason.NATIVE, "the compiler does not spell it out")
+        if not meaning.is_of(program, image):
+            detail = f"the image has no {program} {meaning.version}, which spells it out here"
+            raise NotPortableError(FallbackReason.NATIVE, detail)
+        return meaning.invocation, meaning.words
 
     def _outputs(self, prepared: Prepared, guest: GuestMap) -> tuple[str, ...]:
         names = [prepared.invocation.output]

@@ -41,7 +41,7 @@ _LINKER_INPUT: Final = frozenset({b".o", b".a", b".so", b".lo", b".obj"})
 _HEADERS: Final = frozenset({b".h", b".hh", b".H", b".hp", b".hxx", b".hpp", b".HPP", b".h++"})
 
 # On AArch64 extensions may follow: -mcpu=native+crypto.
-_NATIVE: Final = re.compile(rb"-m(?:arch|cpu|tune)=native.*", re.DOTALL)
+NATIVE: Final = re.compile(rb"-m(?:arch|cpu|tune)=native.*", re.DOTALL)
 
 
 def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | Bypass:
@@ -108,7 +108,7 @@ def _preprocessed(
 
 
 def _is_native(parts: Sequence[Flag | Operand]) -> bool:
-    return any(isinstance(p, Flag) and _NATIVE.fullmatch(p.raw[0]) for p in parts)
+    return any(isinstance(p, Flag) and NATIVE.fullmatch(p.raw[0]) for p in parts)
 
 
 def _output(parts: Sequence[Flag | Operand], source: bytes) -> bytes | Bypass:

@@ -27,6 +27,13 @@ WIDE_ROOT: Final = GUEST_ROOT + b"/hpcc-project"
 INSTALLED: Final = GUEST_ROOT + b"/hpcc-installed"
 """Where such a guest has `/` of this machine. No prefix map matches both this and `WIDE_ROOT`."""
 
+SAME_LENGTH: Final = GUEST_ROOT + b"/" + b"q7zk2xw9jv" * 25
+"""Its start, as long as the root's path here, is where the project is if objects name it anyway.
+
+An object in which the one is replaced by the other is what a compile here writes, as long as the
+compiler only copies the name.
+"""
+
 BUILD_NAME: Final = b"hpcc-build-directory"
 """What a guest calls a build directory whose name the object does not show."""
 
@@ -96,6 +103,15 @@ class GuestMap:
         """Whether the guest also gets files from outside of the root."""
         return self.base == WIDE_ROOT
 
+    @property
+    def has_same_length(self) -> bool:
+        """Whether the root's path in the guest can be replaced in an object; see `SAME_LENGTH`."""
+        return self.base not in {GUEST_ROOT, WIDE_ROOT}
+
+    def output(self, data: bytes) -> bytes:
+        """Return an output with this machine's root in place of a guest's of the same length."""
+        return data.replace(self.base, self.root) if self.has_same_length else data
+
     def is_sent(self, path: bytes) -> bool:
         """Tell whether a normal path of this machine is one that the guest may have from it."""
         is_inside = path == self.root or path.startswith(self.root.rstrip(b"/") + b"/")
@@ -103,7 +119,9 @@ class GuestMap:
 
     def text(self, text: bytes) -> bytes:
         """Return a guest's text with this machine's paths."""
-        if self.is_wide:
+        if self.has_same_length:
+            text = text.replace(self.base, self.root)
+        elif self.is_wide:
             own = self.root.rstrip(b"/") + b"/"
             text = _IN_WIDE_TEXT.sub(lambda m: own if m[1] == b"project" else b"/", text)
         else:

@@ -25,6 +25,8 @@ from hpcc.compilers.invocation.invocation import Invocation, Language
 from hpcc.compilers.spec.table import Effect, Operand
 from hpcc.core.reasons.fallback import FallbackReason
 
+# The object names the file of its counters, which no map changes and the compiler only copies.
+COUNTERS: Final = re.compile(rb"--?coverage|-ftest-coverage|-fprofile-arcs|-fprofile-generate")
 _OWN_MAP: Final = re.compile(rb"-f(file|macro|debug|profile|coverage)-prefix-map=(.*)", re.DOTALL)
 _COVERED: Final = {b"file": {b"macro", b"debug"}, b"macro": {b"macro"}, b"debug": {b"debug"}}
 # They write the working directory or hash it, also if all names in the arguments are relative.
@@ -103,6 +105,8 @@ def _check(invocation: Invocation, guest: GuestMap, *, is_clang: bool, major: in
         is_shown = _SPELLED.fullmatch(argument) or (
             is_clang and is_debug and _SPELLED_BY_CLANG.fullmatch(argument)
         )
+        if guest.has_same_length and COUNTERS.fullmatch(argument):
+            continue
         if _ALWAYS.fullmatch(argument) or (is_spelled and is_shown):
             raise NotPortableError(FallbackReason.NAMES_IN_OUTPUT, _text(argument))
     if is_clang and is_debug and invocation.language is Language.ASSEMBLER:

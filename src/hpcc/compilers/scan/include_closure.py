@@ -169,10 +169,14 @@ class _Walk:
             self._unread.append(path)
 
     def look_for_forced(self) -> None:
-        """Look for `-include` files, and Clang's `.pch` beside them, in cwd and on the path."""
-        for name in self._search.forced:
-            self._want(name, self._search.cwd)
-            self._want(name + b".pch", self._search.cwd)
+        """Look for `-include` files and Clang's `.pch` beside them: at their path, or as others."""
+        for name in (n for forced in self._search.forced for n in (forced, forced + b".pch")):
+            if name.startswith(b"/") and not self._search.is_system(posixpath.normpath(name)):
+                home, _, base = name.rpartition(b"/")
+                place = plain_directory(home, self._tree.is_link, self.passed)
+                self._look(place, {b"": frozenset((base,))})
+            else:
+                self._want(name, self._search.cwd)
 
     @property
     def is_bound(self) -> bool:
@@ -196,8 +200,7 @@ class _Walk:
         return bool(self._unread) or self._ask_further()
 
     def _read(self, path: bytes) -> None:
-        found = self._tree.includes(path)
-        if found.is_opaque:
+        if (found := self._tree.includes(path)).is_opaque:
             raise UnscannableError(ClosureReason.COMPUTED_INCLUDE)
         home = path.rpartition(b"/")[0] or b"/"
         for name in found.quoted:
@@ -222,8 +225,7 @@ class _Walk:
             self._new_names.add(name)
 
     def _look_for_new(self) -> None:
-        new, self._new_names = self._new_names, set()
-        own, self._own = self._own, {}
+        (new, self._new_names), (own, self._own) = (self._new_names, set()), (self._own, {})
         if new:
             groups = _grouped(new)
             for directory in self._search.chain:
@@ -233,8 +235,7 @@ class _Walk:
                 self._look(directory, _grouped(names))
 
     def _look(self, start: bytes, groups: Groups) -> None:
-        here = self._tree.names(start)
-        if here is None:
+        if (here := self._tree.names(start)) is None:
             self._missing(start, is_searched=True)
             return
         lacking = {
@@ -295,8 +296,7 @@ class _Walk:
         """Record the first component that is not a directory; a searched file is a header map."""
         while path.strip(b"/"):
             parent, _, base = path.rpartition(b"/")
-            names = self._tree.names(parent or b"/")
-            if names is not None:
+            if (names := self._tree.names(parent or b"/")) is not None:
                 is_file = base in names and self._tree.is_file(path)
                 if is_file and (is_searched or self._tree.is_link(path)):  # links change elsewhere
                     raise UnscannableError(ClosureReason.ODD_DIRECTORY)

@@ -160,7 +160,7 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
     )),
     (FallbackReason.SIDE_OUTPUT, Debt(
         "12 of 167 commands on the farm before most of these files came back",
-        "compiled here", "give the guest the project's own path: coverage and profiles",
+        "compiled here", "GCC's hashes of absolute names, which CMake's builds have",
     )),
     (FallbackReason.OUTSIDE_ROOT, Debt(
         "4 of 167 commands on the farm before installed files were sent", "compiled here",

@@ -13,7 +13,6 @@ _INSIDE: Final = "Move the files into the project."
 _LITERAL: Final = "Write the file's name literally."
 _CLOCK: Final = "Remove the macro."
 _SYSROOT: Final = "Put the sysroot into the image."
-_NAME_CPU: Final = "Name the processor in `-march=`."
 
 
 class FallbackReason(Reason, prefix="fallback"):
@@ -79,7 +78,11 @@ class FallbackReason(Reason, prefix="fallback"):
         "names-in-output", "the output would hold a path of the guest, and no flag changes that",
         "Put a `.hpcc` at the project's root: paths in the output are then relative.",
         "`hpcc explain` names the flag.")
-    NATIVE = "native", "the flags mean this machine's processor", _NAME_CPU
+    NATIVE = (
+        "native", "the flags mean this machine's processor",
+        "Use an image with this machine's compiler, or name the processor in `-march=`.",
+        "If both versions are equal, the flags are spelled out and the compile travels. With GCC "
+        "and `-g` it stays here, because the object lists the flags in another order.")
     NO_FARM = "no-farm", "there is no farm any more", "`hpcc status` shows the farm."
     NO_PREPROCESSING = (
         "no-preprocessing", "a source that is preprocessed already, or plain assembler", _LOCAL,
@@ -119,9 +122,10 @@ class FallbackReason(Reason, prefix="fallback"):
         "record-switches", "the object would hold the flags that hpcc adds for a guest",
         "Leave `-frecord-gcc-switches` out.")
     SIDE_OUTPUT = (
-        "side-output", "the compile writes a file that would name the guest", _LOCAL,
-        "Coverage and profiles: the object names the file of its counters. Clang's `-save-temps`: "
-        "the bitcode holds absolute names. `hpcc explain` names the flag or file.")
+        "side-output", "the compile writes a file that would name the guest",
+        "Name sources and search directories relatively, or nothing: such compiles run here.",
+        "Coverage and profiles: GCC hashes absolute names for the counters. Clang's "
+        "`-save-temps`: the bitcode holds them. `hpcc explain` names the flag or file.")
     SYMLINK_AND_DOTS = "symlink-and-dots", "a link before a `..`", "Name the file without `..`."
     SYMLINK_OUTSIDE_ROOT = "symlink-outside-root", "a link leads out of the project", _INSIDE
     SYSROOT = "sysroot", "a flag names a sysroot or a compiler's directory", _SYSROOT

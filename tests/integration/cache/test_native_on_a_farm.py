@@ -1,0 +1,127 @@
+"""`-march=native` travels spelled out, if the image has this machine's compiler."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hpcc.cache.cache import Cache
+from hpcc.cache.host.native_flags import NativeFlags
+from hpcc.cache.results.records_read import read_records
+from hpcc.config.farm_session import FarmSession
+from hpcc.config.paths import Paths
+from hpcc.core import ClientPolicy, Toolchain
+from hpcc_testkit.cache.compiles import FARM, FakeLauncher, FakeRemote, run_bare
+
+SOURCE = """
+float dot(const float *a, const float *b, int n) {
+    float sum = 0;
+    for (int i = 0; i < n; i++) sum += a[i] * b[i];
+    return sum;
+}
+int bits(unsigned x) { return __builtin_popcount(x); }
+#ifdef __AVX2__
+int wide = 256;
+#endif
+"""
+COMPILERS = ("gcc-12", "gcc-13", "gcc-14", "clang-14", "clang-17", "clang-19")
+
+
+def _session(compiler: str, version: str = "") -> FarmSession:
+    shown = subprocess.run([compiler, "-v"], capture_output=True, check=True).stderr.decode()
+    found = re.search(r"version ([0-9.]+)", shown)
+    assert found is not None
+    toolchain = Toolchain(
+        names=(compiler,),
+        family="clang" if "clang" in compiler else "gcc",
+        version=version or found[1],
+        target="x86_64-linux-gnu",
+    )
+    return FarmSession(
+        scheduler=FARM.scheduler,
+        tenant=FARM.tenant,
+        image=FARM.image,
+        expires_at=time.time() + 3600,
+        policy=ClientPolicy(fallback="warn", parity="ignore"),
+        compilers=(toolchain,),
+    )
+
+
+@pytest.fixture
+def remote() -> FakeRemote:
+    return FakeRemote()
+
+
+@pytest.fixture
+def launcher(make_cache: Callable[..., Cache], remote: FakeRemote, tmp_path: Path) -> FakeLauncher:
+    root = tmp_path / "proj"
+    (root / ".git").mkdir(parents=True)
+    (root / "a.c").write_text(SOURCE)
+    old = time.time() - 3600
+    os.utime(root / "a.c", (old, old))
+    return FakeLauncher(handler=make_cache(remote), cwd=root)
+
+
+def _compiled(launcher: FakeLauncher, argv: list[str]) -> tuple[str, bytes]:
+    ended = launcher.compile(*argv)
+    assert ended.exit_code == 0, ended.stderr
+    data = (launcher.cwd / "a.o").read_bytes()
+    (launcher.cwd / "a.o").unlink()
+    return ended.answer, data
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_an_object_is_the_one_of_the_flags_here(
+    compiler: str, launcher: FakeLauncher, remote: FakeRemote
+) -> None:
+    remote.said = _session(compiler)
+    tried = ["-O3 -march=native", "-mtune=native -O2", "-O2 -march=native -mno-avx2 -ffast-math"]
+    tried += ["-O3 -g -march=native"]
+    travelled = []
+    for flags in tried:
+        argv = [compiler, *flags.split(), "-c", "a.c", "-o", "a.o"]
+        assert run_bare(argv, cwd=launcher.cwd)[0] == 0
+        bare = (launcher.cwd / "a.o").read_bytes()
+        answer, data = _compiled(launcher, argv)
+        assert data == bare, flags
+        if answer == "done":
+            travelled.append(flags)
+            assert _compiled(launcher, argv) == ("done", bare)
+    for request in remote.requests:
+        assert not any("=native" in word for word in request.argv)
+        assert any(word.startswith(("-march=", "-mtune=")) for word in request.argv)
+    assert tried[0] in travelled
+    assert (tried[3] in travelled) is compiler.startswith("clang")  # GCC records the flags' order
+    assert len(remote.requests) == len(travelled)
+
+
+@pytest.mark.parametrize("image", ["none", "other-version", "other-name"])
+def test_without_this_compiler_in_the_image_it_stays_here(
+    image: str, launcher: FakeLauncher, remote: FakeRemote, paths: Paths
+) -> None:
+    if image != "none":
+        compiler, version = ("gcc", "99.1.0") if image == "other-version" else ("gcc-12", "")
+        remote.said = _session(compiler, version)
+    assert _compiled(launcher, ["gcc", "-march=native", "-c", "a.c", "-o", "a.o"])[0] == "run"
+    assert remote.requests == []
+    launcher.handler.close()  # type: ignore[attr-defined]  # a cache
+    (record,) = read_records(os.fspath(paths.cache))
+    assert re.fullmatch(r"native: the image has no gcc [0-9.]+, which .*", record.fallback)
+
+
+def test_another_processor_has_another_key(
+    launcher: FakeLauncher, remote: FakeRemote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote.said = _session("gcc-14")
+    argv = ["gcc-14", "-O2", "-march=native", "-c", "a.c", "-o", "a.o"]
+    assert [_compiled(launcher, argv)[0] for _ in range(2)] == ["done", "done"]
+    assert len(remote.requests) == 1
+    monkeypatch.setattr(NativeFlags, "resolve", lambda *_: b"what another processor can do")
+    assert _compiled(launcher, argv)[0] == "done"
+    assert len(remote.requests) == 2
