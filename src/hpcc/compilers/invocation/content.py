@@ -29,13 +29,18 @@ BASE_TOKEN: Final = b"hpcc-name-of-the-source-7d1f"
 
 _PLAIN_EFFECTS: Final = frozenset({Effect.MODE, Effect.LANGUAGE, Effect.COLOUR, Effect.LINK})
 _PATH_EFFECTS: Final = frozenset({Effect.INCLUDE_DIR, Effect.FORCED_INCLUDE})
+# An assembler source that is preprocessed shows names as C does: by `__FILE__`, and with -g.
+_LANGUAGES: Final = frozenset({Language.C, Language.CXX, Language.ASSEMBLER})
 _NO_DEBUG: Final = frozenset({b"-g0"})
 _DEBUG: Final = re.compile(
-    rb"-g(?:gdb)?[0-3]?|-gdwarf|-gdwarf-[2345]|-g(?:no-)?(?:column-info|variable-location-views|inline-line-tables)|-gz=none"
+    rb"-g(?:gdb)?[0-3]?|-gdwarf|-gdwarf-[2345]|-gdwarf(?:32|64)|-gline-(?:tables|directives)-only|-gmlt|-gz=none"
+    rb"|-g(?:no-)?(?:column-info|variable-location-views|inline-line-tables|strict-dwarf|record-gcc-switches"
+    rb"|statement-frontiers|as-loc-support|as-locview-support|describe-dies|simple-template-names)"
 )
 # The object holds names of files or of the directory, and no name of an output.
 _NAMING: Final = re.compile(
     rb"-gz(?:=zlib(?:-gnu)?|=zstd)?|-f(?:file|macro|debug)-prefix-map=.*|-fcanon-prefix-map"
+    rb"|-f(?:file|debug|coverage)-compilation-dir=.*"
     rb"|-f(?:no-)?sanitize=[a-z0-9,-]+|-f(?:no-)?sanitize-(?:recover|trap)(?:=[a-z0-9,-]+)?"
     rb"|-fsanitize-undefined-trap-on-error|-fsanitize-address-use-after-scope"
     rb"|-fsanitize-coverage=[a-z0-9,-]+",
@@ -43,7 +48,7 @@ _NAMING: Final = re.compile(
 )
 # What as gets and what changes only instructions and messages.
 _ASSEMBLER: Final = re.compile(
-    rb"-Wa(?:,(?:-m[a-z0-9=._+-]+|--(?:no)?execstack|--fatal-warnings|--no-warn|-W|--(?:32|x32|64)))+"
+    rb"-Wa(?:,(?:-m[A-Za-z0-9=._+-]+|--(?:no)?execstack|--fatal-warnings|--no-warn|-W|--(?:32|x32|64)))+"
 )
 _PARAMETER: Final = re.compile(rb"[a-z0-9-]+=[a-z0-9-]+")
 _SWITCHES: Final = (
@@ -76,14 +81,32 @@ _SWITCHES: Final = (
     "|direct-access-external-data|discard-value-names|experimental-library|convergent-functions"
     "|addrsig|emulated-tls|escaping-block-tail-calls|force-emit-vtables|gnu-inline-asm|ident"
     "|pic|PIC|pie|PIE"
+    # Checked with GCC and Clang by tests/integration/content/test_content_flags.py:
+    "|access-control|asm|auto-inc-dec|bit-tests|blocks|caller-saves|check-new|code-hoisting|combine-stack-adjustments"
+    "|compare-elim|complete-member-pointers|cprop-registers|cx-fortran-rules|debug-types-section|defer-pop|dwarf2-cfi-asm"
+    "|eliminate-unused-debug-(?:symbols|types)|ext-numeric-literals|extern-tls-init|finite-loops|fold-simple-inlines"
+    "|fp-int-builtin-inexact|gcse-(?:after-reload|las|lm|sm)|graphite-identity|guess-branch-probability"
+    "|harden-compares|harden-conditional-branches|hoist-adjacent-loads|implement-inlines|implicit-inline-templates"
+    "|implicit-templates|inhibit-size-directive|inline-atomics|instrument-functions|isolate-erroneous-paths-(?:attribute|dereference)"
+    "|keep-gc-roots-live|limit-debug-info|live-range-shrinkage|lra-remat|merge-debug-strings|new-inheriting-ctors"
+    "|nonnull-objects|nothrow-opt|pcc-struct-return|pretty-templates|reorder-blocks-and-partition|rerun-cse-after-loop"
+    "|sel-sched-pipelining|selective-scheduling2?|shrink-wrap-separate|split-paths|ssa-backprop|stack-limit|standalone-debug"
+    "|strict-vtable-pointers|strong-eval-order|thread-jumps|toplevel-reorder|trampolines|unconstrained-commons"
+    "|unique-section-names|var-tracking(?:-assignments|-uninit)?|variable-expansion-in-unroller|version-loops-for-strides"
+    "|whole-program"
+)
+# What these turn off would write names, or would write something else than an object.
+_OFF: Final = (
+    "analyzer|autolink|branch-probabilities|lto|profile-(?:arcs|generate|use)"
+    "|test-coverage|verbose-asm"
 )
 _FLAGS: Final = re.compile(
     (
-        r"-O[0123sgz]?|-Ofast|-g0"
+        r"-O[0-9sgz]?|-Ofast|-g0|-pg?"
         r"|-W(?![alp],)[A-Za-z0-9+=_,-]*|-w|-pedantic|-pedantic-errors"
         r"|--?std=[a-z0-9+:]+|-ansi|-undef|-pipe|-pthread|-Qunused-arguments|-trigraphs"
         r"|-nostdinc|-nostdinc\+\+|-m(?:no-)?[a-z0-9._-]+(?:=[A-Za-z0-9._,+-]+)?"
-        rf"|-f(?:no-)?(?:{_SWITCHES})"
+        rf"|-f(?:no-)?(?:{_SWITCHES})|-fno-(?:{_OFF})"
         r"|-fvisibility=[a-z]+|-fcf-protection(?:=[a-z]+)?|-ftemplate-depth[=-][0-9]+"
         r"|-fconstexpr-(?:depth|steps|ops-limit|loop-limit)=[0-9]+|-fbracket-depth=[0-9]+"
         r"|-f(?:excess-precision|fp-contract|ffp-contract|fp-model)=[a-z0-9]+|-ffp-contract=[a-z]+"
@@ -95,12 +118,16 @@ _FLAGS: Final = re.compile(
         r"|-fpatchable-function-entry=[0-9,]+|-fmin-function-alignment=[0-9]+|-fvect-cost-model=[a-z-]+"
         r"|-fsimd-cost-model=[a-z-]+|-finline-limit=[0-9]+|-stdlib=[a-z+]+"
         r"|--param=[a-z0-9-]+=[a-z0-9-]+|-fdata-sections|-ffunction-sections|-rtlib=[a-z-]+"
+        r"|-f(?:abi-compat-version|constexpr-cache-depth|template-backtrace-limit|track-macro-expansion)=[0-9]+"
+        r"|-f(?:ira-region|ira-algorithm|stack-limit-register|zero-init-padding-bits)=[A-Za-z0-9]+"
+        r"|-frandom-seed=.+|-fuse-ld=[a-z]+|-f(?:no-)?use-linker-plugin"
     ).encode()
 )
 # clang writes the source's name into each OpenMP region.
 _ONLY_GCC: Final = frozenset({b"-fopenmp", b"-fopenmp-simd"})
 _WRAPPED: Final = re.compile(rb"-Wp,-[DU][^,/]*(?:,-[DU][^,/]*)*")
 _PLAIN_NAME: Final = re.compile(rb"[^\s$#\\:]+")
+_HERE: Final = re.compile(rb"\A(?:\./+)+")  # GCC leaves it out of targets
 _TARGET: Final = re.compile(rb"[^\s$#\\:]+")
 # Shows file names without a macro: the compiler's own functions, and what stands before them.
 _OPAQUE: Final = re.compile(
@@ -145,7 +172,7 @@ def content_form(invocation: Invocation, *, is_clang: bool, major: int) -> Conte
     """Return what a content key holds, or None if a flag is not proved for it."""
     if major not in (PROVED_CLANG if is_clang else PROVED_GCC):
         return None
-    if invocation.language not in {Language.C, Language.CXX}:
+    if invocation.language not in _LANGUAGES:
         return None
     pieces: list[bytes | NamedPath] = [
         invocation.language.value,
@@ -212,10 +239,9 @@ def _targets(invocation: Invocation, *, is_clang: bool) -> tuple[bytes, ...] | N
     if not is_clang and len({f.spec.spelling for f in named}) > 1:
         return None  # GCC writes all of -MT first
     words = [f.value for f in named] or [_default_target(invocation, is_clang=is_clang)]
-    for word in words:
-        if not _TARGET.fullmatch(word) or word.startswith(b"./"):
-            return None
-    return tuple(words)
+    if not is_clang:
+        words = [_HERE.sub(b"", word) for word in words]
+    return tuple(words) if all(map(_TARGET.fullmatch, words)) else None
 
 
 def _default_target(invocation: Invocation, *, is_clang: bool) -> bytes:

@@ -50,7 +50,6 @@ def test_proved_flags_have_a_form(flags: str) -> None:
         "-fsanitize-ignorelist=x",
         "-fprofile-prefix-map=/a=/b",
         "-Wa,-g",
-        "-frandom-seed=1",
         "-save-temps",
         "-specs=x",
         "-fsome-flag-of-tomorrow",
@@ -93,9 +92,18 @@ def test_clang_writes_names_into_openmp_regions() -> None:
     assert _form("-fopenmp", "-c", "a.c", "-o", "a.o", is_clang=True, major=19) is None
 
 
-@pytest.mark.parametrize("target", ["a b.o", "$(x).o", "./a.o", "a#b.o", "a:b.o"])
+@pytest.mark.parametrize("target", ["a b.o", "$(x).o", "./", "a#b.o", "a:b.o"])
 def test_a_target_that_make_reads_in_another_way_has_none(target: str) -> None:
     assert _form("-MD", "-MT", target, "-c", "a.c", "-o", "a.o") is None
+
+
+@pytest.mark.parametrize("target", ["./a.o", ".//a.o", "././a.o", "a.o"])
+def test_gcc_leaves_the_directory_out_of_targets_and_clang_keeps_it(target: str) -> None:
+    words = ("-MD", "-MT", target, "-c", "a.c", "-o", "b.o")
+    for is_clang, major, expected in ((False, 14, b"a.o"), (True, 19, target.encode())):
+        form = content_form(_read(*words), is_clang=is_clang, major=major)
+        assert form is not None
+        assert form.targets == (expected,)
 
 
 TEXT = (

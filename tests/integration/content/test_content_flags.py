@@ -1,0 +1,165 @@
+"""Flags that leave no name of an output in the object: another output hits, and so does a move.
+
+Each group of flags is compiled through the cache and bare in two places; the objects must agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from .conftest import Project
+
+FILES = {
+    "src/a.c": '#include "a.h"\nstatic int table[64]; int shared; static volatile int seen;\n'
+    "static int helper(int n) { int s = 0; for (int i = 0; i < n; i++) s += table[i & 63] * i;"
+    " return s; }\n"
+    "int work(struct s *p, int n) { char b[64]; switch (n) { case 1: return helper(n);"
+    " case 2: return p->a; case 3: return 7; case 4: seen++; return 9; default: break; }"
+    " use(b); return (int)(p->d * n) + shared; }\n"
+    "void scale(double *x, int n) { for (int i = 0; i < n; i++) x[i] = x[i] * 2 + 1; }\n",
+    "inc/a.h": "void use(char *);\nstruct s { int a : 3; unsigned b : 5; double d; };\n",
+    "src/a.cc": '#include "b.h"\nB::~B() {}\nint B::f() { return x; }\n'
+    "int D::f() { static int n = once(); return B::f() + n; }\n"
+    "namespace { struct A { int g() { return 4; } }; }\n"
+    "template <class T> T twice(T t) { return t + t; }\n"
+    "int all(B *b) { try { return b->f() + A().g() + twice(3) + (dynamic_cast<D *>(b) ? 1 : 0); }"
+    " catch (int e) { return e; } }\n",
+    "inc/b.h": "int once();\nstruct B { virtual ~B(); virtual int f(); int x; };\n"
+    "struct D : B { int f(); };\n",
+    "src/a.S": '#include "n.h"\n.text\n.globl foo\nfoo: mov $N, %eax\n ret\n'
+    '.section .note.GNU-stack,"",@progbits\n',
+    "inc/n.h": "#define N 4\n",
+    "src/shows.S": '#include "n.h"\n.data\n.ascii __FILE__\n.section .note.GNU-stack,"",@progbits\n',
+}
+# Groups for (compiler, source): one text has flags that may stand together.
+PLAIN = {
+    ("gcc", "a.c"): [
+        "-fno-guess-branch-probability -fno-var-tracking-assignments -fno-toplevel-reorder"
+        " -fno-reorder-blocks-and-partition -fno-defer-pop -fno-thread-jumps -frerun-cse-after-loop"
+        " -fno-combine-stack-adjustments -fno-caller-saves -fno-cprop-registers -fno-code-hoisting",
+        "-fgcse-las -fgcse-lm -fgcse-sm -fisolate-erroneous-paths-attribute -fkeep-gc-roots-live"
+        " -flive-range-shrinkage -fno-lra-remat -fno-hoist-adjacent-loads -fno-shrink-wrap-separate"
+        " -fno-split-paths -fno-ssa-backprop -fno-finite-loops -fno-compare-elim -fno-bit-tests",
+        "-fvariable-expansion-in-unroller -fversion-loops-for-strides -fselective-scheduling2"
+        " -fsel-sched-pipelining -fno-asm -finstrument-functions -fno-stack-limit"
+        " -fno-dwarf2-cfi-asm -fcx-fortran-rules -fno-fp-int-builtin-inexact -fpcc-struct-return"
+        " -funconstrained-commons -fno-inline-atomics -fno-trampolines -fno-auto-inc-dec",
+        "-fno-lto -fno-profile-arcs -fno-test-coverage -fno-branch-probabilities -fno-verbose-asm"
+        " -frandom-seed=a -fira-region=all -ftrack-macro-expansion=0 -O4 -fno-use-linker-plugin",
+        "-pg -fwhole-program -fno-inhibit-size-directive -fno-graphite-identity -fuse-ld=gold",
+    ],
+    ("gcc", "a.cc"): [
+        "-fno-access-control -fno-implicit-templates -fno-implicit-inline-templates -fcheck-new"
+        " -fno-ext-numeric-literals -fextern-tls-init -fno-implement-inlines -fnew-inheriting-ctors"
+        " -fnothrow-opt -fno-pretty-templates -fstrong-eval-order -ftemplate-backtrace-limit=0"
+        " -fabi-compat-version=8",
+    ],
+    ("clang-19", "a.c"): ["-fblocks -fno-lto -fno-profile-generate -fno-autolink -pg"],
+    ("clang-19", "a.cc"): [
+        "-fcomplete-member-pointers -fstrict-vtable-pointers -fno-unique-section-names"
+        " -fno-access-control -finstrument-functions",
+    ],
+    ("gcc", "a.S"): ["-Wa,--noexecstack", "-DX=1 -mno-red-zone"],
+    ("clang-19", "a.S"): ["-DX=1"],
+}
+DEBUG = {
+    ("gcc", "a.c"): [
+        "-g -fdebug-types-section -fno-eliminate-unused-debug-symbols -fno-merge-debug-strings"
+        " -fno-eliminate-unused-debug-types -gstrict-dwarf -gno-record-gcc-switches"
+        " -gno-statement-frontiers -gdwarf64 -gno-as-loc-support -fvar-tracking",
+    ],
+    ("clang-19", "a.cc"): [
+        "-gline-tables-only",
+        "-gmlt",
+        "-g -fstandalone-debug -gstrict-dwarf -gsimple-template-names",
+        "-g -ffile-compilation-dir=.",
+    ],
+    ("gcc", "a.S"): ["-g", "-ggdb"],
+    ("clang-19", "a.S"): ["-g"],
+}
+
+
+def rows(table: dict[tuple[str, str], list[str]]) -> list[object]:
+    return [
+        pytest.param(driver(cc, source), source, flags.split(), id=f"{cc} {source} {flags[:40]}")
+        for (cc, source), groups in table.items()
+        for flags in groups
+    ]
+
+
+def driver(cc: str, source: str) -> str:
+    is_cxx = source.endswith(".cc")
+    return cc.replace("gcc", "g++").replace("clang", "clang++") if is_cxx else cc
+
+
+def command(cc: str, source: str, flags: list[str], output: str) -> list[str]:
+    return [cc, "-O2", *flags, "-I{root}/inc", "-c", f"{{root}}/src/{source}", "-o", output]
+
+
+@pytest.mark.parametrize(("cc", "source", "flags"), rows(PLAIN))
+def test_another_output_and_another_place_hit(
+    cc: str,
+    source: str,
+    flags: list[str],
+    make: Callable[..., Project],
+    move: Callable[[Project, str], Project],
+) -> None:
+    project = make("p", FILES)
+    assert project.compile(command(cc, source, flags, "a.o")) == "miss"
+    assert project.compile(command(cc, source, flags, "b.pic.o")) == "hit"
+    moved = move(project, "elsewhere/deeper/q")
+    assert moved.compile(command(cc, source, flags, "b.o"), "other") == "hit"
+
+
+@pytest.mark.parametrize(("cc", "source", "flags"), rows(DEBUG))
+def test_debug_information_hits_for_another_output_only(
+    cc: str,
+    source: str,
+    flags: list[str],
+    make: Callable[..., Project],
+    move: Callable[[Project, str], Project],
+) -> None:
+    project = make("p", FILES)
+    assert project.compile(command(cc, source, flags, "a.o")) == "miss"
+    assert project.compile(command(cc, source, flags, "b.pic.o")) == "hit"
+    assert move(project, "q").compile(command(cc, source, flags, "a.o")) == "miss"
+
+
+@pytest.mark.parametrize("cc", ["gcc", "clang-19"])
+def test_assembler_that_shows_its_name_hits_only_in_its_place(
+    cc: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    project = make("p", FILES)
+    assert project.compile(command(cc, "shows.S", [], "a.o")) == "miss"
+    assert project.compile(command(cc, "shows.S", [], "b.o")) == "hit"
+    assert move(project, "q").compile(command(cc, "shows.S", [], "a.o")) == "miss"
+
+
+@pytest.mark.parametrize("cc", ["gcc", "clang-19"])
+def test_assembler_with_another_header_or_embedded_file_misses(
+    cc: str, make: Callable[..., Project]
+) -> None:
+    project = make("p", FILES)
+    data = '#include "n.h"\n.data\n.incbin "d.bin"\n.section .note.GNU-stack,"",@progbits\n'
+    project.write("src/data.S", data)
+    project.write("build/d.bin", "one")
+    words = [cc, "-I../inc", "-c", "../src/data.S", "-o"]
+    assert project.compile([*words, "a.o"]) == "miss"
+    project.write("build/d.bin", "two")
+    assert project.compile([*words, "b.o"]) == "miss"
+    project.write("inc/n.h", "#define N 5\n#if 0\n#endif\n")
+    assert project.compile([*words, "c.o"]) == "miss"
+
+
+@pytest.mark.parametrize("cc", ["gcc", "clang-19"])
+@pytest.mark.parametrize("target", ["./b.o", ".//b.o", "././o/b.o"])
+def test_a_target_that_begins_with_the_directory_hits(
+    cc: str, target: str, make: Callable[..., Project]
+) -> None:
+    """GCC writes b.o for ./b.o, Clang does not."""
+    project = make("p", FILES)
+    words = command(cc, "a.c", ["-MD", "-MF", "x.d"], "a.o")
+    assert project.compile([*words, "-MT", "a.o"]) == "miss"
+    assert project.compile([*words, "-MT", target]) == "hit"
