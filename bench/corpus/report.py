@@ -14,7 +14,10 @@ from corpus.replaying import Row
 from corpus.tools import CCACHE, HPCC
 
 FORMAT: Final = 1
+COLD: Final = "cold"
 _SHOWN: Final = 6
+_REFUSALS: Final = ("bypass.", "uncacheable.")
+_LEAST_PER_REFUSAL: Final = 100
 
 
 @dataclass
@@ -67,15 +70,45 @@ def shortfalls(results: Iterable[PackageResult], corpus: Corpus) -> list[str]:
     return found
 
 
-def rendered(results: Sequence[PackageResult], corpus: Corpus) -> str:
-    """Return the tables for people: rows, totals, reasons, differing objects, shortfalls."""
+def totals_below(results: Sequence[PackageResult]) -> list[str]:
+    """Return what is bad about all rows together, of a run of the whole list and each scenario."""
+    found = []
+    rows = [row for result in results for row in result.rows]
+    hpcc, ccache = (sum(row.hits.get(tool, 0) for row in rows) for tool in (HPCC, CCACHE))
+    if hpcc <= ccache:
+        found.append(f"in total {hpcc} hits, ccache {ccache}")
+    refused, commands = refusals(results)
+    if refused * _LEAST_PER_REFUSAL >= commands:
+        found.append(f"{refused} of {commands} commands are refused, 1 % or more")
+    return found
+
+
+def refusals(results: Iterable[PackageResult]) -> tuple[int, int]:
+    """Return how many commands of the first build hpcc refused, of how many."""
+    first = [row for result in results for row in result.rows if row.scenario == COLD]
+    refused = sum(
+        value for row in first for name, value in row.reasons.items() if name.startswith(_REFUSALS)
+    )
+    return refused, sum(row.commands for row in first)
+
+
+def rendered(
+    results: Sequence[PackageResult], corpus: Corpus, *, is_whole: bool = False
+) -> tuple[str, bool]:
+    """Return the tables for people, and whether the run is good.
+
+    Tables: rows, totals, reasons, differing objects, refusals, shortfalls. `is_whole`: the run was
+    one of the whole list and each scenario, so that the totals count, too.
+    """
     parts = [_rows(results, corpus), _totals(results), _reasons(results), _differing(results)]
     unmeasured = [f"  {r.name}: {r.trouble}" for r in results if r.trouble]
     if unmeasured:
         parts.append("\n".join(["not measured, or not to the end:", *unmeasured]))
-    short = shortfalls(results, corpus)
+    refused, commands = refusals(results)
+    parts.append(f"{refused} of {commands} commands refused in the first build")
+    short = [*shortfalls(results, corpus), *(totals_below(results) if is_whole else ())]
     parts.append("\n".join([f"{len(short)} shortfalls", *(f"  {line}" for line in short)]))
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(part for part in parts if part), bool(results) and not short
 
 
 def _rows(results: Sequence[PackageResult], corpus: Corpus) -> str:
@@ -93,7 +126,7 @@ def _rows(results: Sequence[PackageResult], corpus: Corpus) -> str:
                 f"{result.name:<20}{row.scenario:<22}{row.commands:>9}{row.hits.get(HPCC, 0):>7}"
                 f"{row.hits.get(CCACHE, 0):>8}  {', '.join(words)}".rstrip()
             )
-            is_refused = any(name.startswith(("bypass.", "uncacheable.")) for name in row.reasons)
+            is_refused = any(name.startswith(_REFUSALS) for name in row.reasons)
             lines += [f"{'':22}{place}" for place in row.places if place and is_refused]
     return "\n".join(lines)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from corpus.recording import Command, headers_of
+from corpus.recording import Command, headers_of, rebased
 
 NAMES: Final = (
     "same-directory",
@@ -75,6 +75,7 @@ def _clone(tree: Tree) -> Place:
     new = tree.root.parent / "clone"
     # A checkout gives files new times.
     shutil.copytree(tree.root, new, symlinks=True, copy_function=_copy_anew)
+    configure_anew(new, tree.root)
     moved = [command.moved(str(tree.root), str(new)) for command in tree.commands]
     return Place(moved, lambda: shutil.rmtree(new))
 
@@ -88,12 +89,22 @@ def _copy_anew(source: str, target: str) -> str:
 def _moved(tree: Tree) -> Place:
     new = tree.root.parent / "elsewhere"
     tree.root.rename(new)
+    configure_anew(new, tree.root)
     moved = [command.moved(str(tree.root), str(new)) for command in tree.commands]
     return Place(moved, lambda: _move_back(new, tree.root))
 
 
 def _move_back(new: Path, old: Path) -> None:
     new.rename(old)
+    configure_anew(old, new)
+
+
+def configure_anew(root: Path, old: Path) -> None:
+    """Write the tree's new path into CMake's cache, as CMake does when it configures there."""
+    path = root / "build/CMakeCache.txt"
+    if path.is_file():
+        text = path.read_text(errors="surrogateescape")
+        path.write_text(rebased(text, str(old), str(root)), errors="surrogateescape")
 
 
 def _second_target(tree: Tree) -> Place:

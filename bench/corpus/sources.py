@@ -67,13 +67,16 @@ class Apt:
         self._get("update")
         self._is_updated = True
 
-    def _get(self, *args: str, cwd: Path | None = None) -> None:
+    def _options(self) -> list[str]:
         options = [
             "Dir::Etc::sourcelist=/dev/null", f"Dir::Etc::sourceparts={self._parts}",
             f"Dir::State::lists={self._state / 'lists'}", f"Dir::Cache={self._state / 'cache'}",
             "APT::Sandbox::User=",
         ]  # fmt: skip
-        _run(["apt-get", "-qq", *(f"-o{option}" for option in options), *args], cwd)
+        return [f"-o{option}" for option in options]
+
+    def _get(self, *args: str, cwd: Path | None = None) -> None:
+        _run(["apt-get", "-qq", *self._options(), *args], cwd)
 
     def unpack(self, package: Package, directory: Path) -> None:
         """Unpack the package's source into a directory that does not exist.
@@ -88,12 +91,8 @@ class Apt:
         home = self._state / "sources" / package.name
         home.mkdir(parents=True, exist_ok=True)
         directory.parent.mkdir(parents=True, exist_ok=True)
-        fetch = ["source", "--download-only"]
         if not list(home.glob("*.dsc")) and not list(home.glob("*.orig.tar.*")):
-            try:
-                self._get(*fetch, package.name, cwd=home)
-            except SourceError:
-                self._get(*fetch, "--tar-only", package.name, cwd=home)
+            self.fetch(package.name, home)
         if found := sorted(home.glob("*.dsc")):
             command = ["dpkg-source", "--no-check", "-q", "-x", str(found[-1]), str(directory)]
             try:
@@ -107,6 +106,29 @@ class Apt:
             raise SourceError(f"apt-get source {package.name}: nothing came")
         directory.mkdir()
         _run(["tar", "-xf", str(archives[0]), "--strip-components=1"], directory)
+
+    def fetch(self, name: str, home: Path) -> None:
+        """Fetch the newest version that the mirror has; it may lag behind its own index.
+
+        Raises:
+            SourceError: the mirror has none.
+        """
+        for source in (name, *(f"{name}={version}" for version in self._versions(name))):
+            for words in (["--download-only"], ["--download-only", "--tar-only"]):
+                try:
+                    self._get("source", *words, source, cwd=home)
+                except SourceError as error:
+                    last = error
+                else:
+                    return
+        raise last
+
+    def _versions(self, name: str) -> list[str]:
+        """Return the versions of a source package in all suites, the order of apt."""
+        command = ["apt-cache", *self._options(), "showsrc", "--only-source", name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        found = re.findall(r"(?m)^Version: (\S+)$", done.stdout)
+        return list(dict.fromkeys(found))
 
 
 def install(names: Iterable[str]) -> None:

@@ -13,7 +13,8 @@ from typing import Final
 BARE: Final = "bare"
 CCACHE: Final = "ccache"
 HPCC: Final = "hpcc"
-_SECONDS: Final = 60
+_SECONDS: Final = 120
+_STARTS: Final = 3
 _REASONS: Final = ("bypass.", "uncacheable.", "missed.", "front.", "launcher.", "private.")
 _IGNORED: Final = frozenset({"front.requests", "front.replayed"})
 
@@ -33,6 +34,9 @@ class Tool:
         del output
         return ""
 
+    def start(self) -> None:
+        """Start what the tool would otherwise start at its first compile."""
+
     def stop(self) -> None:
         """End what the tool started."""
 
@@ -43,12 +47,14 @@ class Hpcc(Tool):
     def __init__(self, launcher: Path, directory: Path) -> None:
         super().__init__(HPCC, (str(launcher),), {"HPCC_DIR": str(directory)})
 
-    def _ask(self, *args: str) -> str:
-        done = subprocess.run(
+    def _run(self, *args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [*self.prefix, *args], env={**os.environ, **self.env}, capture_output=True, text=True,
             timeout=_SECONDS, check=False,
         )  # fmt: skip
-        return done.stdout
+
+    def _ask(self, *args: str) -> str:
+        return self._run(*args).stdout
 
     def reasons(self) -> dict[str, int]:
         try:
@@ -67,6 +73,12 @@ class Hpcc(Tool):
         words = [line.partition(head)[2].strip() for head in heads for line in lines
                  if line.startswith(head)]  # fmt: skip
         return "; ".join(words)
+
+    def start(self) -> None:
+        # On a busy machine the first compiles would not wait for the daemon.
+        for _ in range(_STARTS):
+            if self._run("start").returncode == 0:
+                return
 
     def stop(self) -> None:
         self._ask("stop", "--now")

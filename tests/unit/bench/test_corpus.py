@@ -14,7 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "bench"))
 
 from corpus import listing, shims
-from corpus.building import first_error
+from corpus.building import build, first_error
 from corpus.recording import (
     Command,
     command_of,
@@ -25,9 +25,18 @@ from corpus.recording import (
     sample,
 )
 from corpus.replaying import Replayer, Row, Seen, compare_all, differences, measure, since
-from corpus.report import PackageResult, load_result, rendered, save, shortfalls
+from corpus.report import (
+    COLD,
+    PackageResult,
+    load_result,
+    refusals,
+    rendered,
+    save,
+    shortfalls,
+    totals_below,
+)
 from corpus.scenarios import NAMES, Place, Tree, edited_comment, prepare
-from corpus.sources import source_entries
+from corpus.sources import Apt, SourceError, source_entries
 from corpus.tools import BARE, CCACHE, HPCC, Tool
 
 LIST = """
@@ -292,7 +301,8 @@ def test_a_row_below_ccache_or_with_a_difference_is_a_shortfall() -> None:
 def test_the_report_shows_hits_reasons_and_differences(tmp_path: Path) -> None:
     found = results(4, 5, "a.c: a.o")
     found.append(PackageResult("b", "make", "c", trouble="no source"))
-    text = rendered(found, listing.parse(LIST))
+    text, is_good = rendered(found, listing.parse(LIST))
+    assert not is_good
     assert "uncacheable.has-include 1" in text
     assert "/t/gtest-port.h:284: #define HAS" in text
     assert "hpcc: a-package, same-directory: a.c: a.o" in text
@@ -302,6 +312,79 @@ def test_the_report_shows_hits_reasons_and_differences(tmp_path: Path) -> None:
     assert load_result(tmp_path / "x/r.json", {"commands": 5}) == found[0]
     assert load_result(tmp_path / "x/r.json", {"commands": 6}) is None
     assert load_result(tmp_path / "none.json", {}) is None
+
+
+def test_a_run_of_the_whole_list_must_be_above_ccache_with_few_refusals() -> None:
+    corpus = listing.parse(LIST)
+    found = results(5, 4)
+    cold = Row(COLD, 400, reasons={"uncacheable.date-time": 3, "missed.new-command": 397})
+    found[0].rows.append(cold)
+    assert refusals(found) == (3, 400)
+    assert totals_below(found) == []
+    assert rendered(found, corpus, is_whole=True)[1]
+    cold.reasons["bypass.plugin"] = 1
+    assert totals_below(found) == ["4 of 400 commands are refused, 1 % or more"]
+    assert rendered(found, corpus)[1]
+    assert not rendered(found, corpus, is_whole=True)[1]
+    del cold.reasons["bypass.plugin"]
+    found[0].rows[0].hits = {HPCC: 4, CCACHE: 4}
+    assert totals_below(found) == ["in total 4 hits, ccache 4"]
+    assert not rendered([], corpus)[1]
+
+
+def test_a_build_ends_when_it_has_compiled_enough(tmp_path: Path) -> None:
+    """The build below compiles without end."""
+    root = tmp_path / "tree"
+    (root / "src").mkdir(parents=True)
+    (root / "src/Makefile").write_text(
+        "all:\n\t@n=0; while :; do n=$$((n+1)); echo 'int x;' > a$$n.c; cc -c a$$n.c || exit 1; done\n"
+    )
+    package = listing.Package(name="endless", system="make", language="c")
+    recorders = shims.recorders(tmp_path / "recorders")
+    found = build(package, root, recorders, tmp_path / "records", seconds=300, enough=3)
+    assert len(found) >= 3
+    assert found == read_commands(tmp_path / "records", root)
+
+
+def test_all_files_of_an_archive_get_one_time_so_that_nothing_is_made_anew(tmp_path: Path) -> None:
+    """The distribution's patch made Makefile.am newer than Makefile.in."""
+    root = tmp_path / "tree"
+    (root / "src").mkdir(parents=True)
+    (root / "src/Makefile.am").write_text("")
+    (root / "src/Makefile.in").write_text(
+        "all: ../src/Makefile.in\n\tcc -c ../src/a.c\n../src/Makefile.in: ../src/Makefile.am\n\tfalse\n"
+    )
+    (root / "src/a.c").write_text("int a;\n")
+    (root / "src/configure").write_text("#!/bin/sh\ncp -p ../src/Makefile.in Makefile\n")
+    (root / "src/configure").chmod(0o755)
+    os.utime(root / "src/Makefile.in", (1, 1))
+    package = listing.Package(name="patched", system="autotools", language="c")
+    recorders = shims.recorders(tmp_path / "recorders")
+    found = build(package, root, recorders, tmp_path / "records", seconds=300)
+    assert [c.source for c in found] == ["../src/a.c"]
+
+
+@pytest.mark.parametrize("has_old", [True, False])
+def test_an_older_version_is_fetched_where_the_mirror_lacks_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_old: bool
+) -> None:
+    asked: list[str] = []
+
+    def get(self: Apt, *args: str, cwd: Path | None = None) -> None:
+        del self, cwd
+        asked.append(args[-1])
+        if not has_old or args[-1] != "zstd=1":
+            raise SourceError("404")
+
+    monkeypatch.setattr(Apt, "_get", get)
+    monkeypatch.setattr(Apt, "_versions", lambda *_: ["2", "1"])
+    apt = Apt(tmp_path)
+    if has_old:
+        apt.fetch("zstd", tmp_path)
+        assert asked == ["zstd", "zstd", "zstd=2", "zstd=2", "zstd=1"]
+    else:
+        with pytest.raises(SourceError):
+            apt.fetch("zstd", tmp_path)
 
 
 @pytest.fixture
@@ -323,7 +406,10 @@ def test_each_scenario_compiles_in_its_place_and_leaves_the_tree_as_it_was(
     bare = Tool(BARE, (), {})
     replayer = Replayer(tree.root.parent / "scratch", deadline=float("inf"))
     replayer.run(bare, tree.commands)
-    before = {path: path.read_bytes() for path in tree.root.rglob("src/*")}
+    home = "CMAKE_HOME_DIRECTORY:INTERNAL={}/src\n"
+    (tree.build / "CMakeCache.txt").write_text(home.format(tree.root))
+    files = [*tree.root.rglob("src/*"), tree.build / "CMakeCache.txt"]
+    before = {path: path.read_bytes() for path in files}
     place = prepare(name, tree)
     assert isinstance(place, Place)
     row = measure(replayer, [bare], name, place.commands)
@@ -333,10 +419,13 @@ def test_each_scenario_compiles_in_its_place_and_leaves_the_tree_as_it_was(
     assert (name in {"same-directory", "comment-edited", "branch-and-back"}) == (
         only.object == str(tree.root / "build/a.o")
     )
+    if name in {"second-clone", "moved-tree"}:
+        build = Path(only.cwd)
+        assert (build / "CMakeCache.txt").read_text() == home.format(build.parent)
     if name == "comment-edited":
         assert "edited" in (tree.root / "src/a.h").read_text()
     if place.between is not None:
         assert "corpus_branch" in (tree.root / "src/a.h").read_text()
         place.between()
     place.undo()
-    assert {path: path.read_bytes() for path in tree.root.rglob("src/*")} == before
+    assert {path: path.read_bytes() for path in files} == before
