@@ -59,9 +59,8 @@ _COUNTED_SECONDS: Final = 3.0
 _POLL_SECONDS: Final = 0.02
 _REMEMBERED: Final = 500
 # On a busy machine a daemon is too slow now and then, and the launcher runs the compiler itself.
-# One in so many compiles may end so, and a few more.
-_ALONE_ONE_IN: Final = 50
-_ALONE_AT_LEAST: Final = 10
+# So many compiles in a row may end so; after each a daemon is started.
+_MOST_ALONE: Final = 5
 # Gauges, not counters.
 _GAUGES: Final = frozenset({"since", "store.entries", "store.size_bytes"})
 
@@ -108,6 +107,7 @@ class _Soak:
                 ProjectTree("project", root, self._chance, self._pool, sources=sources)
             )
         self._bare: dict[Hashable, Seen] = {}
+        self._alone = 0  # compiles in a row that no daemon answered
         self.tally = Tally()
 
     def run_round(self) -> None:
@@ -166,10 +166,12 @@ class _Soak:
         has_other_key = "private.fails-with-maps" in counted
         if is_any(counted, "launcher.") and not any(is_any(counted, kind) for kind in _ANSWERS):
             self.tally.alone += 1
-            most = max(_ALONE_AT_LEAST, self.tally.operations // _ALONE_ONE_IN)
-            if self.tally.alone > most:
-                self._check(one, [f"no daemon answered {self.tally.alone} compiles: {counted}"])
+            self._alone += 1
+            if self._alone > _MOST_ALONE:
+                self._check(one, [f"no daemon answered {self._alone} compiles: {counted}"])
+            self._mischief.revive()
             return seen, counted
+        self._alone = 0
         if must_hit and not is_any(counted, "hit.") and not has_other_key:
             self._check(one, [f"a state that is stored was no hit: {counted}"])
         return seen, counted

@@ -105,6 +105,13 @@ class Mischief:
         assert isinstance(answer, dict)
         return answer
 
+    def revive(self) -> None:
+        """Start a daemon, also while launchers leave one alone that was too slow."""
+        (self._paths.run / "backoff").unlink(missing_ok=True)
+        subprocess.run(
+            [self._launcher, "start"], env=dict(self._env), capture_output=True, check=False
+        )
+
     def stop(self) -> None:
         """End the daemon, if there is one."""
         with contextlib.suppress(HpccError):
