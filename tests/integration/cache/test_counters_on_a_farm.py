@@ -106,8 +106,8 @@ def launcher(cache: Cache, tmp_path: Path) -> FakeLauncher:
 
 def _argv(compiler: str, flags: str, base: str) -> list[str]:
     source = "b.cc" if "++" in compiler else "a.c"
-    paths = [f"-I{base}/inc", "-MD", "-c", f"{base}/src/{source}", "-o", "obj/x.o"]
-    return [compiler, *flags.split(), *paths]
+    paths = [f"-I{base}/inc", "-MD", "-c", f"{base}/src/{source}"]
+    return [compiler, *flags.split(), *paths, *([] if "-o" in flags else ["-o", "obj/x.o"])]
 
 
 def _taken(directory: Path) -> dict[str, bytes]:
@@ -177,7 +177,10 @@ def test_the_counters_of_a_run_fit_the_notes(launcher: FakeLauncher, remote: Mou
     ("compiler", "flags", "how", "detail"),
     [
         ("gcc", "--coverage", "absolute", "--coverage with absolute names"),
+        ("gcc", "--coverage -o ROOT/build/obj/x.o", "relative", "--coverage with absolute names"),
         ("gcc", "--coverage -flto", "relative", "--coverage with flags"),
+        ("gcc", "--coverage -g -gz", "relative", "--coverage with flags"),
+        ("gcc", "--coverage -ffile-prefix-map=ROOT=.", "relative", "--coverage with flags"),
         ("gcc", "--coverage -fsanitize=address", "relative", "--coverage with flags"),
         ("clang-19", "-fprofile-generate", "relative", "-fprofile-generate with flags"),
         ("gcc", "-fprofile-generate=prof", "relative", "-fprofile-generate=prof names"),
@@ -188,6 +191,7 @@ def test_what_the_compiler_does_more_with_names_stays_here(
     launcher: FakeLauncher, remote: MountedRemote, cache: Cache, paths: Paths,
 ) -> None:  # fmt: skip
     base = ".." if how == "relative" else str(launcher.cwd.parent)
+    flags = flags.replace("ROOT", str(launcher.cwd.parent))
     ended = launcher.compile(*_argv(compiler, flags, base))
     assert (ended.answer, ended.exit_code, remote.requests) == ("run", 0, [])
     cache.close()

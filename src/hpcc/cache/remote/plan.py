@@ -22,7 +22,6 @@ from hpcc.cache.inputs.closure import find_closure, unchanged_since
 from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
 from hpcc.cache.inputs.discovery import ask_dependencies
 from hpcc.cache.inputs.embedded_files import look_again
-from hpcc.cache.key.environment import MEANT_FOR_HERE
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.completion import Completions
 from hpcc.cache.remote.farm_root import FarmRoot, check_spelling
@@ -36,7 +35,7 @@ from hpcc.cache.remote.guest_places import (
     with_passed,
     without_names,
 )
-from hpcc.cache.remote.job import RemoteJob, remote_job
+from hpcc.cache.remote.job import RemoteJob, guest_environment, remote_job
 from hpcc.cache.remote.native_meaning import NativeMeanings
 from hpcc.cache.remote.remote_closure import (
     RemoteClosures,
@@ -52,21 +51,10 @@ from hpcc.compilers.scan.include_closure import UnscannableError
 from hpcc.compilers.scan.scan import Hazard
 from hpcc.config.farm import Farm
 from hpcc.core import MAX_INPUTS, RemoteRequest, RemoteResult, Toolchain
+from hpcc.core.reasons.closure import ClosureReason
 from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
-_GUEST_ENV: Final = {b"LC_ALL": b"C.UTF-8", b"PATH": b"/usr/local/bin:/usr/bin:/bin"}
-_ALLOWED_ENV: Final = (b"SOURCE_DATE_EPOCH",)
-# These change which files are found or what is printed, and mean nothing in the guest.
-_REFUSED_ENV: Final = (
-    b"CPATH",
-    b"C_INCLUDE_PATH",
-    b"CPLUS_INCLUDE_PATH",
-    b"OBJC_INCLUDE_PATH",
-    b"OBJCPLUS_INCLUDE_PATH",
-    b"GCC_EXEC_PREFIX",
-    b"COMPILER_PATH",
-)
 _CLOCK_REASONS: Final = frozenset({UncacheableReason.DATE_TIME, UncacheableReason.TIMESTAMP})
 # `may_keep` checks for changes after the compile, before the result is stored.
 _NEVER_FRESH: Final = 1 << 62
@@ -153,16 +141,27 @@ class Planner:
             raise NotPortableError(FallbackReason.SYSTEM_ROOT)
         check_spelling(prepared, root)
         guest = check_side_outputs(prepared, root, guest_map(prepared, root))
+        if self._needs_installed(job, guest, image):
+            guest = with_installed(guest)
+        return self._plan(job, guest, image, is_cancelled)
+
+    def _needs_installed(
+        self, job: RemoteJob, guest: GuestMap, image: Sequence[Toolchain] | None
+    ) -> bool:
+        """Tell whether the compile names installed files outside of the root, and needs some."""
+        prepared = job.prepared
+        named = (prepared.invocation.source, *prepared.invocation.include_dirs)
+        is_installed = with_installed(guest).is_installed
+        if guest.has_same_length or not any(d[:1] == b"/" and is_installed(d) for d in named):
+            return False
         try:
-            return self._plan(job, guest, image, is_cancelled)
+            self._argv(prepared, guest, image)
+            self._closures.scan(prepared, guest, self._completions.of(job.key))
         except NotPortableError as error:
-            if error.reason != FallbackReason.OUTSIDE_ROOT or guest.has_same_length:
-                raise
-            wide = with_installed(guest)
-            named = (prepared.invocation.source, *prepared.invocation.include_dirs)
-            if not any(d.startswith(b"/") and wide.is_installed(d) for d in named):
-                raise
-        return self._plan(job, wide, image, is_cancelled)
+            return error.reason == FallbackReason.OUTSIDE_ROOT
+        except UnscannableError as error:
+            return error.reason == ClosureReason.OUTSIDE_ROOT
+        return False
 
     def _plan(
         self,
@@ -184,7 +183,7 @@ class Planner:
             raise NotPortableError(FallbackReason.TOO_MANY_FILES)
         self._check_outgoing(prepared, root, files.closure)
         argv, injected = self._argv(prepared, guest, image)
-        env = _environment(prepared, guest)
+        env = guest_environment(prepared, guest)
         request = RemoteRequest(
             argv=argv,
             env=tuple(
@@ -380,16 +379,3 @@ class Planner:
                 raise UncacheableError(UncacheableReason.INPUT_VANISHED)
             more.append((path, digest))
         return Closure((*found.files, *more), found.present, found.absences, twins=found.twins)
-
-
-def _environment(prepared: Prepared, guest: GuestMap) -> dict[bytes, bytes]:
-    """Return the guest's environment.
-
-    Raises:
-        NotPortableError: a variable has a meaning only on this machine.
-    """
-    env = prepared.request.env
-    if not MEANT_FOR_HERE.isdisjoint(env) or any(name in env for name in _REFUSED_ENV):
-        raise NotPortableError(FallbackReason.ENVIRONMENT)
-    own = {n: env[n] for n in _ALLOWED_ENV if n in env}
-    return {**_GUEST_ENV, **own, **prepared.family.guest_environment(env, guest)}

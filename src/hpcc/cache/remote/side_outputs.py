@@ -8,8 +8,9 @@ names, too, so these must be relative.
 
 The counters of coverage and profiles belong to a path that the object names, which no map changes.
 So the guest's root gets a path of the same length, and the client replaces it in object and notes.
-GCC also hashes the names of sources for them, so that these must be relative. All other flags must
-be on the list of content keys: with them the compiler only copies names.
+GCC also hashes the names of sources and of the output for them, so that these must be relative.
+All other flags must be on the list of content keys, but for those of `_NOT_TRIED`: with them the
+compiler only copies names.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ _MARKER: Final = re.compile(rb'^# [0-9]+ "[^"\n]*"', re.MULTILINE)
 _BITCODE: Final = b".bc"
 _NOTES: Final = b".gcno"
 _SHORTEST: Final = len(GUEST_ROOT) + 5
+# Compressed names cannot be replaced, and more than a copy of a name is not tried.
+_NOT_TRIED: Final = re.compile(rb"-gz(?!=none).*|-f.*(?:sanitize|prefix-map).*")
 _UNLIKE: Final = re.compile(rb"-fprofile-generate.+|-fcoverage-mapping")
 
 
@@ -77,13 +80,14 @@ def _cannot_be_replaced(prepared: Prepared, root: FarmRoot) -> str:
     if spelled_root(prepared, root.path) != root.path:
         return "a directory that the shell spells through a link"
     is_gcc = family.name == "gnu"
-    if is_gcc and names_root(invocation):
-        return "absolute names of sources or directories, which GCC hashes: name them relatively"
+    if is_gcc and (names_root(invocation) or invocation.output.startswith(b"/")):
+        return "absolute names of files or directories, which GCC hashes: name them relatively"
     plain = (b"--coverage", b"-coverage", b"-ftest-coverage", b"-fprofile-arcs")
     own = (*plain, b"-fprofile-generate") if is_gcc else plain
     parts = tuple(p for p in invocation.parts if isinstance(p, Operand) or p.raw[0] not in own)
     others = replace(invocation, parts=parts)
-    if family.content_form(others, prepared.identity.major) is None:
+    is_tried = not any(map(_NOT_TRIED.fullmatch, invocation.arguments))
+    if not is_tried or family.content_form(others, prepared.identity.major) is None:
         return "flags whose effect on names is not proved"
     return ""
 

@@ -101,7 +101,7 @@ class FallbackReason(Reason, prefix="fallback"):
         "outside-root", "a file outside the project is named or read",
         "Move the files into the project, or install them for everybody below `/usr` or `/opt`.",
         "`hpcc explain` names the file or directory. Installed files are sent: those that root "
-        "owns, everybody may read and only root may write.")
+        "owns, everybody may read and only root may write. Name them without links.")
     PARITY = (
         "parity", "the compiler here is not the image's",
         "Install the image's compiler here, or set `parity = \"warn\"` if the farm permits it.",
