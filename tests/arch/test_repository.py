@@ -144,3 +144,7 @@ def test_the_identity_provider_of_the_tests_is_locked_to_one_version() -> None:
     locked = json.loads((directory / "package-lock.json").read_text())["packages"]
     assert {n: locked[f"node_modules/{n}"]["version"] for n in wanted} == wanted
     assert all("integrity" in p for name, p in locked.items() if name)
+
+
+def test_nothing_that_a_compiler_wrote_is_in_the_tree() -> None:
+    assert tracked("*.o", "*.d", "*.gch") == []

@@ -81,11 +81,15 @@ def audit_closures(directory: Path) -> Iterator[ClosureAudit]:
 
 def read_by_compiler(root: Path, cwd: Path, argv: Sequence[str]) -> set[str]:
     """Return the files under `root` that the compiler's `-M` names, relative to `root`."""
-    outputs = {"-c", "-MD", "-MMD", "-MP"}
-    plain = [a for a in argv if a not in outputs]
+    # With `-o` the list would go to that file, and stdout would be empty.
+    outputs = {"-c", "-MD", "-MMD", "-MP", "-o"}
+    pairs = zip(("", *argv), argv, strict=False)
+    plain = [word for before, word in pairs if before != "-o" and word not in outputs]
     code, out, err = run_bare([*plain, "-M"], cwd=cwd, env={"LC_ALL": "C"})
     assert code == 0, err.decode(errors="replace")
-    return set(_inside(root, cwd, prerequisites(parse_depfile(out))))
+    named = set(_inside(root, cwd, prerequisites(parse_depfile(out))))
+    assert named, f"{' '.join(argv)}: the compiler named no file of the project"
+    return named
 
 
 def _inside(root: Path, cwd: Path, names: Iterable[bytes]) -> Iterable[str]:
