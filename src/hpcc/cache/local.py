@@ -49,7 +49,7 @@ from hpcc.cache.inputs.embedded_files import (
 from hpcc.cache.inputs.flag_inputs import with_files_of_flags
 from hpcc.cache.inputs.named_directories import directories_before
 from hpcc.cache.inputs.own_text import own_closure
-from hpcc.cache.inputs.twins import with_places
+from hpcc.cache.inputs.twins import paths_passed, with_directories, with_places
 from hpcc.cache.inputs.where import find_culprit
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.key.share import Sharing
@@ -303,9 +303,9 @@ class LocalCache:
             listed = None if pending.listing is None else partial(names_listed, pending)
             closure = own_closure(self._memo, prepared, watched, listed, pending.started)
             return self._checked(pending, closure, ())
-        search = (*self.search_path(prepared), *embed_directories(prepared))
         family, invocation = prepared.family, prepared.invocation
-        search = (*search, *family.quoted_homes((invocation.source, *files)))
+        homes = family.quoted_homes((invocation.source, *files))
+        search = (*self.search_path(prepared), *embed_directories(prepared), *homes)
         has_listing = pending.listing is not None
         closure = find_closure(
             self._memo,
@@ -334,11 +334,10 @@ class LocalCache:
     def _checked(self, pending: Pending, closure: Closure, search: tuple[bytes, ...]) -> Closure:
         """Return a closure with the files of flags, once no way to a file changed."""
         prepared, started, memo = pending.prepared, pending.started, self._memo
-        directories = (a.directory for a in closure.absences)
-        paths = (*(path for path, _ in closure.files), *closure.existing, *directories)
+        closure = with_directories(closure, (absolute(prepared.cwd, d) for d in search))
         depfile = prepared.depfile
         check_places(
-            paths,
+            paths_passed(closure),
             pending.places,
             started,
             plain=closure.plain,

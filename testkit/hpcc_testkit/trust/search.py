@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from hpcc_testkit.trust.steps import (
@@ -52,6 +53,14 @@ def _appears(
     if undo is not None:
         steps.append(step(command, "any", undo))
     return Scenario(name=f"{name}-{cc}", steps=tuple(steps))
+
+
+def _both(first: Edit, second: Edit) -> Edit:
+    def edit(root: Path) -> None:
+        first(root)
+        second(root)
+
+    return edit
 
 
 def _earlier(cc: str) -> Iterator[Scenario]:
@@ -184,6 +193,51 @@ def _earlier(cc: str) -> Iterator[Scenario]:
         (mkdir("first"), _A1, write("src/main.c", "#inc\\\nlude <a\\\n.h>\nint v = A;\n")),
         write("first/a.h", _A2), delete("first/a.h"),
     )  # fmt: skip
+
+
+def _directories(cc: str) -> Iterator[Scenario]:
+    """Yield what changes in the search directories themselves, and not in a header."""
+    # The counter shows how many of the files were read.
+    again = "#if __COUNTER__ >= 0\n#include_next <a.h>\n#endif\n"
+    same = (
+        write("one/a.h", again),
+        write("two/a.h", again),
+        write("three/a.h", ""),
+        write("src/main.c", "#include <a.h>\nint value = __COUNTER__;\n"),
+    )
+    for kind, flags in (
+        ("plain", "-Ione -Itwo -Ithree"),
+        ("system", "-Ione -isystem two -idirafter three"),
+    ):
+        for name, target in (("an-earlier-one", "one"), ("a-later-one", "three")):
+            yield _appears(
+                f"search-directory-becomes-a-link-to-{name}-{kind}",
+                cc,
+                flags,
+                (*same, copy("two", "aside")),
+                _both(delete("two"), link(target, "two")),
+                _both(delete("two"), move("aside", "two")),
+            )
+    plain = write("src/main.c", "int value;\n")
+    for name, flags in (
+        ("", "-Iinc"),
+        ("-with-a-warning", "-Wmissing-include-dirs -Iinc"),
+        ("-of-quotes", "-Wmissing-include-dirs -iquote inc"),
+        ("-after", "-idirafter inc"),
+    ):
+        command = _c(cc, flags)
+        yield Scenario(
+            name=f"search-directory-becomes-a-file-without-an-include{name}-{cc}",
+            steps=(
+                step(command, "miss", plain, mkdir("inc")),
+                step(command, "hit"),
+                step(command, "nohit", delete("inc"), write("inc", "")),
+                step(command),
+                step(command, "nohit", delete("inc")),
+                step(command),
+                step(command, "any", mkdir("inc")),
+            ),
+        )
 
 
 def _questions(cc: str) -> Iterator[Scenario]:
@@ -326,4 +380,5 @@ def scenarios() -> Iterator[Scenario]:
     for cc in COMPILERS:
         yield from _earlier(cc)
         yield from _content(cc)
+        yield from _directories(cc)
         yield from _questions(cc)

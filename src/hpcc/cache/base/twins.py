@@ -3,11 +3,16 @@
 With `#pragma once` the compiler reads the second of them only if it takes them for two. So beside
 their content their relation is an input: it is noted when a result is stored and compared at each
 look-up. A touched file, a new hard link or a fresh clone can change it.
+
+Search directories have such a relation, too. Compilers search a directory once, under its first
+name, so a link in place of a directory changes what `#include_next` finds. GCC warns about a file
+in place of a directory.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
@@ -16,12 +21,18 @@ from hpcc.compilers.scan.twins import TwinRule
 from hpcc.core import IntegrityError
 
 _SECOND_NS: Final = 1_000_000_000
+_NAMED_GROUPS: Final = frozenset({TwinRule.PLACE, TwinRule.DIRECTORY})
+_IS_DIRECTORY: Final = b"directory"
+_IS_MISSING: Final = b"missing"
+_IS_FILE: Final = b"file"
+_IS_CLOSED: Final = b"closed"  # a header below it cannot be opened, which is an error
 
 
 class Twins(NamedTuple):
     """Paths of one content. Those in one of `groups` are one file under `rule`, others are not.
 
     Under `TwinRule.PLACE` each group is a path alone, behind the text of its device and inode.
+    Under `TwinRule.DIRECTORY` each group begins with a text: what is in the directory's place.
     """
 
     rule: TwinRule
@@ -29,7 +40,7 @@ class Twins(NamedTuple):
 
     @property
     def paths(self) -> tuple[bytes, ...]:
-        start = 1 if self.rule is TwinRule.PLACE else 0
+        start = 1 if self.rule in _NAMED_GROUPS else 0
         return tuple(path for group in self.groups for path in group[start:])
 
     def renamed(self, rename: Callable[[bytes], bytes]) -> Twins:
@@ -37,6 +48,9 @@ class Twins(NamedTuple):
         if self.rule is TwinRule.PLACE:
             places = ((place, rename(path)) for place, path in self.groups)
             return Twins(self.rule, tuple(sorted(places, key=lambda group: group[1])))
+        if self.rule is TwinRule.DIRECTORY:
+            named = ((*group[:1], *sorted(map(rename, group[1:]))) for group in self.groups)
+            return Twins(self.rule, tuple(sorted(named)))
         groups = (tuple(sorted(map(rename, group))) for group in self.groups)
         return Twins(self.rule, tuple(sorted(groups)))
 
@@ -56,10 +70,60 @@ def look_at_twins(rule: TwinRule, paths: Iterable[bytes]) -> Twins:
     """
     if rule is TwinRule.PLACE:
         return Twins(rule, tuple((_place(os.stat(path)), path) for path in sorted(paths)))
+    if rule is TwinRule.DIRECTORY:
+        return _look_at_directories(paths)
     groups: dict[tuple[int, ...], list[bytes]] = {}
     for path in sorted(paths):
         groups.setdefault(_identity(rule, os.stat(path)), []).append(path)
     return Twins(rule, tuple(sorted(map(tuple, groups.values()))))
+
+
+def are_files_related(twins: Iterable[Twins]) -> bool:
+    """Tell whether one of these relations is between files, not between search directories."""
+    return any(t.rule is not TwinRule.DIRECTORY for t in twins)
+
+
+def existing_directories(twins: Iterable[Twins]) -> tuple[bytes, ...]:
+    """Return the search directories of these relations that are directories."""
+    return _directories(twins, lambda kind: kind == _IS_DIRECTORY)
+
+
+def missing_directories(twins: Iterable[Twins]) -> tuple[bytes, ...]:
+    """Return the search directories of these relations that do not exist."""
+    return _directories(twins, lambda kind: kind == _IS_MISSING)
+
+
+def odd_directories(twins: Iterable[Twins]) -> tuple[bytes, ...]:
+    """Return the other ones: files, closed directories and loops of links."""
+    return _directories(twins, lambda kind: kind not in {_IS_DIRECTORY, _IS_MISSING})
+
+
+def _directories(twins: Iterable[Twins], is_wanted: Callable[[bytes], bool]) -> tuple[bytes, ...]:
+    groups = (group for t in twins if t.rule is TwinRule.DIRECTORY for group in t.groups if group)
+    return tuple(path for group in groups if is_wanted(group[0]) for path in group[1:])
+
+
+def _look_at_directories(paths: Iterable[bytes]) -> Twins:
+    groups: dict[tuple[bytes, int, int], list[bytes]] = {}
+    for path in sorted(paths):
+        place = _place_of_directory(path)
+        groups.setdefault(place, [place[0]]).append(path)
+    return Twins(TwinRule.DIRECTORY, tuple(sorted(map(tuple, groups.values()))))
+
+
+def _place_of_directory(path: bytes) -> tuple[bytes, int, int]:
+    """Return what is at a directory's path, with its device and inode if it is a directory."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return _IS_MISSING, 0, 0
+    except OSError as error:
+        return b"errno %d" % (error.errno or 0), 0, 0
+    if not stat.S_ISDIR(status.st_mode):
+        return _IS_FILE, 0, 0
+    if not os.access(path, os.X_OK):
+        return _IS_CLOSED, 0, 0
+    return _IS_DIRECTORY, status.st_dev, status.st_ino
 
 
 def _place(status: os.stat_result) -> bytes:

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from hpcc.cache.base.files import FileMemo, Listing, Signature
 from hpcc.cache.base.manifest import InputSet
+from hpcc.cache.base.twins import are_files_related
 from hpcc.cache.content.places import Places
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.compilers.scan.comments import MAX_GCC_LOCATIONS, LexMode, comment_free, gcc_locations
@@ -117,7 +118,7 @@ def comment_free_files(
     Two files that differ only in comments could become twins with `#pragma once` by an edit, and a
     compiler then skips one of them.
     """
-    if closure.hazards & _RAW or closure.twins:
+    if closure.hazards & _RAW or are_files_related(closure.twins):
         return None
     view = CommentFree(memo, places, mode)
     files: list[tuple[bytes, bytes]] = []

@@ -24,7 +24,7 @@ from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.key.share import SEARCH_ENV, has_other_names
 from hpcc.compilers.invocation.content import ContentForm, NamedPath
 
-KEY_FORMAT: Final = b"content-3"
+KEY_FORMAT: Final = b"content-4"
 _SYSTEM_DIRS: Final = ("-isystem", "-idirafter")
 # Compilers for these write file names into symbols and into debug information.
 _OTHER_NAMES: Final = (b"windows", b"msvc", b"win32", b"uefi")

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from hpcc.cache.base.files import FileMemo
-from hpcc.cache.base.twins import Twins, look_at_twins
+from hpcc.cache.base.twins import Twins, existing_directories, look_at_twins
 from hpcc.cache.base.uncacheable import UncacheableError
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.compilers.scan.twins import TwinRule
@@ -84,6 +84,23 @@ def _are_one(paths: Iterable[bytes]) -> bool:
     """Tell whether these are names of one file that no link can lead elsewhere."""
     real = {os.path.realpath(path) for path in paths}
     return len(real) == 1 and all(os.path.normpath(path) in real for path in paths)
+
+
+def with_directories(closure: Closure, directories: Iterable[bytes]) -> Closure:
+    """Make it an input which of these absolute search directories are one, or are missing."""
+    paths = dict.fromkeys(d.rstrip(b"/") or b"/" for d in directories)
+    relation = look_at_twins(TwinRule.DIRECTORY, paths)
+    return replace(closure, twins=(*closure.twins, relation)) if paths else closure
+
+
+def paths_passed(closure: Closure) -> tuple[bytes, ...]:
+    """Return the absolute paths whose ways must be the same as before the compile."""
+    return (
+        *(path for path, _ in closure.files),
+        *closure.existing,
+        *(absence.directory for absence in closure.absences),
+        *existing_directories(closure.twins),
+    )
 
 
 def names_a_place(data: bytes) -> bool:

@@ -58,7 +58,7 @@ from hpcc.core.reasons.bypass import BypassReason
 
 # Part of every local key. Raise it when the meaning of a key or an entry changes: older results
 # become misses.
-KEY_FORMAT: Final = b"local-6"
+KEY_FORMAT: Final = b"local-7"
 _MAX_REMEMBERED: Final = 4096
 
 
@@ -178,7 +178,9 @@ class Classifier:
         for name in (invocation.output, invocation.depfile):
             if name is not None and is_special(absolute(request.cwd, name)):
                 return Bypass(BypassReason.SPECIAL_OUTPUT)
-        identity = self._compilers.identify(request.compiler, request.env, is_cancelled)
+        identity = self._compilers.identify(
+            request.compiler, request.env, is_cancelled, request.cwd
+        )
         if isinstance(identity, Bypass):
             return identity
         family = family.settled(identity.family)

@@ -17,6 +17,12 @@ from typing import Final, NamedTuple
 
 from hpcc.cache.base.files import FileMemo, Signature
 from hpcc.cache.base.manifest import Absence, InputSet
+from hpcc.cache.base.twins import (
+    Twins,
+    existing_directories,
+    missing_directories,
+    odd_directories,
+)
 from hpcc.cache.replay.engine import (
     MAX_ANSWER_BYTES,
     Check,
@@ -209,11 +215,25 @@ class Pins:
         }
         if sum(map(len, names.values())) > MAX_ABSENT_NAMES:
             raise NotPinnedError
+        self._search(inputs.twins)
         for directory, absences in lacking.items():
             signatures = {absence.signature for absence in absences}
             self._lacks(
                 directory, names[directory], signatures.pop() if len(signatures) == 1 else None
             )
+
+    def _search(self, twins: Iterable[Twins]) -> None:
+        """Pin which search directories are one; that files are related follows from their stats.
+
+        Raises:
+            NotPinnedError: something else is in a directory's place.
+        """
+        if odd_directories(twins):
+            raise NotPinnedError
+        for directory in existing_directories(twins):
+            if (None, directory) not in self._checks:  # else its stat is pinned
+                self.place(_plain(directory))
+        self.absent_each(missing_directories(twins))
 
     def _lacks(self, directory: bytes, names: Set[bytes], signature: Signature | None) -> None:
         """Pin names that must be absent, and the identity of their directory."""

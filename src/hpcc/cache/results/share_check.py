@@ -34,6 +34,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from hpcc.cache.base.files import MAX_SOURCE_BYTES, FileMemo
+from hpcc.cache.base.twins import are_files_related
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.key.share import Share
 from hpcc.cache.results.results import Result
@@ -99,7 +100,7 @@ class SourceCheck:
         Compilers decide by inode or time stamp whether two names are one file. Another clone has
         other inodes and times, so its compiler may read a file that is not among the inputs.
         """
-        if closure.twins:
+        if are_files_related(closure.twins):
             return True
         first: dict[bytes | None, bytes] = {}
         names = [*closure.files, *((path, self._memo.digest(path)) for path in closure.existing)]

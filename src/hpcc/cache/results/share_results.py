@@ -65,6 +65,7 @@ class SharedResults:
             tuple((checkout.mark(path), digest) for path, digest in closure.files),
             tuple(map(checkout.mark, closure.present)),
             checkout.marked_absences(closure.absences),
+            twins=tuple(twins.renamed(checkout.mark) for twins in closure.twins),
         )
         depfile, stderr = texts
         marked = result._replace(depfile=depfile, stderr=stderr, origin=checkout.origin)

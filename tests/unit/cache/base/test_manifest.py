@@ -23,7 +23,15 @@ from hpcc.cache.base.manifest import (
     make_part,
     make_set,
 )
-from hpcc.cache.base.twins import Twins, decode_twins
+from hpcc.cache.base.twins import (
+    Twins,
+    decode_twins,
+    encode_twins,
+    existing_directories,
+    look_at_twins,
+    missing_directories,
+    odd_directories,
+)
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
 from hpcc.cache.farm import BREAKER_FAILURES, BREAKER_SECONDS, FarmBreaker
 from hpcc.cache.host.identity import _search_lines
@@ -393,3 +401,37 @@ def test_bytes_that_are_no_relation_are_refused_or_empty(data: bytes) -> None:
         assert decode_twins(data) == ()
     except IntegrityError:
         return
+
+
+def test_search_directories_are_related_by_what_they_are(tmp_path: Path) -> None:
+    one, two, gone = (os.fsencode(tmp_path / name) for name in ("one", "two", "gone"))
+    os.mkdir(one)
+    os.mkdir(two)
+    relation = look_at_twins(TwinRule.DIRECTORY, (one, two, gone))
+    assert relation.groups == ((b"directory", one), (b"directory", two), (b"missing", gone))
+    assert relation.holds()
+    assert existing_directories((relation,)) == (one, two)
+    assert missing_directories((relation,)) == (gone,)
+    assert decode_twins(encode_twins((relation,))) == (relation,)
+    moved = relation.renamed(lambda path: path.replace(b"one", b"zzz"))
+    assert moved.renamed(lambda path: path.replace(b"zzz", b"one")) == relation
+
+    os.rmdir(two)
+    os.symlink(one, two)
+    as_one = look_at_twins(TwinRule.DIRECTORY, (one, two, gone))
+    assert as_one.groups == ((b"directory", one, two), (b"missing", gone))
+    assert not relation.holds()
+
+    os.unlink(two)
+    Path(os.fsdecode(two)).touch()
+    assert odd_directories((look_at_twins(TwinRule.DIRECTORY, (one, two)),)) == (two,)
+    assert odd_directories((look_at_twins(TwinRule.DIRECTORY, (two + b"/below",)),))
+    assert not relation.holds()
+
+
+def test_a_search_directory_that_appears_breaks_its_relation(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path / "later")
+    relation = look_at_twins(TwinRule.DIRECTORY, (path,))
+    assert relation.holds()
+    os.mkdir(path)
+    assert not relation.holds()
