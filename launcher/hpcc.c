@@ -46,7 +46,9 @@ extern char **environ;
 #ifndef START_MS
 #define START_MS 10000 /* for a daemon that is being started */
 #endif
+#ifndef FIRST_FRAME_MS
 #define FIRST_FRAME_MS 2000   /* no first frame: the daemon hangs */
+#endif
 #define START_FAILED_MS 30000 /* do not try a daemon that cannot start for this long */
 #define HUNG_MS 10000         /* nor one that hangs for this long */
 #define MAX_DEPTH 8           /* hpcc under hpcc under …: a wrapper script may add one or two */
@@ -62,7 +64,11 @@ static const char *const ENV_NAMES[] = {
     "CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH", "OBJCPLUS_INCLUDE_PATH",
     "COMPILER_PATH", "LIBRARY_PATH", "DEPENDENCIES_OUTPUT", "SUNPRO_DEPENDENCIES",
     "SOURCE_DATE_EPOCH", "LANG", "LANGUAGE", "PATH", "PWD", "TMPDIR", "TERM", "NO_COLOR", "COLUMNS",
-    "COLORTERM", "TERM_URLS", "LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH", "LOCPATH", "SDKROOT",
+    "COLORTERM", "TERM_URLS", "LOCPATH", "SDKROOT", "OUTPUT_CHARSET",
+    /* The dynamic loader (glibc, elf/rtld.c) and iconv. No prefix "LD_": LD_RUN_PATH is the linker's. */
+    "LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH", "LD_DEBUG", "LD_DEBUG_OUTPUT", "LD_PROFILE",
+    "LD_PROFILE_OUTPUT", "LD_SHOW_AUXV", "LD_TRACE_LOADED_OBJECTS", "LD_TRACE_PRELINKING",
+    "LD_HWCAP_MASK", "LD_DYNAMIC_WEAK", "LD_LIBRARY_VERSION", "GLIBC_TUNABLES", "GCONV_PATH",
     "GCC_", "CCC_", "CLANG_", "LC_", "HPCC_",
     /* No prefix "CC_": Linux' Kbuild exports CC_FLAGS_FPU and others, which no compiler reads. */
     "CC_PRINT_", "CC_LOG_", "LLVM_OVERRIDE_PRODUCER", "RC_DEBUG_", "AS_SECURE_LOG_FILE",
@@ -473,12 +479,14 @@ static void make_directories(const char *path) {
         }
 }
 
-/* A build's PYTHONPATH or PYTHONHOME is not meant for us. */
-static void drop_python_variables(void) {
+/* A build's PYTHONPATH or PYTHONHOME is not meant for us, nor is a library of LD_PRELOAD. With
+ * LD_LIBRARY_PATH, Python itself may be found. */
+static void drop_foreign_variables(void) {
     for (char **e = environ; *e;) {
         char name[256];
         size_t length = strcspn(*e, "=");
-        if (strncmp(*e, "PYTHON", 6) || length >= sizeof name) {
+        bool is_loader = !strncmp(*e, "LD_", 3) && strncmp(*e, "LD_LIBRARY_PATH=", 16);
+        if ((strncmp(*e, "PYTHON", 6) && !is_loader) || length >= sizeof name) {
             e++;
             continue;
         }
@@ -493,7 +501,7 @@ static _Noreturn void exec_start(const char *cli) {
     for (int fd = 0; fd < 3; fd++)
         if (null >= 0 && dup2(null, fd) < 0) _exit(EXIT_CANNOT_RUN);
     if (chdir("/")) _exit(EXIT_CANNOT_RUN);
-    drop_python_variables();
+    drop_foreign_variables();
     char *argv[] = {"hpcc-cli", "start", "--quiet", NULL};
     execv(cli, argv);
     _exit(EXIT_CANNOT_RUN);

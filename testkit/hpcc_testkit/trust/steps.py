@@ -32,7 +32,8 @@ from hpcc_testkit.cache.launcher import counters, launcher_environment, stop_dae
 
 # Longer than the daemon's racy window; after it the daemon trusts a file's stat.
 QUIET_SECONDS: Final = 2.1
-_COUNTED_SECONDS: Final = 1.0
+_COUNTED_SECONDS: Final = 20.0
+_POLL_SECONDS: Final = 0.02
 _TIMEOUT_SECONDS: Final = 100
 
 Edit = Callable[[Path], None]
@@ -366,7 +367,7 @@ class Runner:
         deadline = time.monotonic() + _COUNTED_SECONDS
         # A replay is counted after its answer is sent.
         while after == before and time.monotonic() < deadline:
-            threading.Event().wait(_COUNTED_SECONDS / 50)
+            threading.Event().wait(_POLL_SECONDS)
             after = self.counters()
         return seen, {n: v - before.get(n, 0) for n, v in after.items() if v > before.get(n, 0)}
 

@@ -17,6 +17,12 @@ from hpcc.cache.base.fields import encode_fields
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.tools import ask
 from hpcc.cache.host.driver_files import lists_its_files
+from hpcc.cache.host.loader import (
+    DIRECTING_FILES,
+    IDENTITY_ENV,
+    libraries_of,
+    loader_environment,
+)
 from hpcc.cache.replay.engine import Engine, Outcome, Plan
 from hpcc.cache.replay.replay import NotPinnedError, Pins
 from hpcc.compilers.clang.config_files import config_names
@@ -43,14 +49,13 @@ _IDENTITY_ENV: Final = (
     b"PATH",
     b"COMPILER_PATH",
     b"GCC_EXEC_PREFIX",
-    b"LD_LIBRARY_PATH",
     b"LIBRARY_PATH",  # GCC reads specs there
     b"CLANG_NO_DEFAULT_CONFIG",
     *ROOT_ENV,
+    *IDENTITY_ENV,
 )
 _SPECS: Final = re.compile(rb"^(?:Reading specs from|Configuration file:) (/.*)$", re.MULTILINE)
 _CANDIDATE: Final = re.compile(rb"^Found candidate GCC installation: (/.*)$", re.MULTILINE)
-_LIBRARY: Final = re.compile(rb"(?:=> |^\s+)(/\S+) \(0x", re.MULTILINE)
 _IGNORED: Final = re.compile(
     rb'^ignoring (?:nonexistent|duplicate) directory "(.*)"$', re.MULTILINE
 )
@@ -103,12 +108,17 @@ class Compilers:
         self._search: BoundedMemo[tuple[object, ...], _Search] = BoundedMemo(_MAX_REMEMBERED)
 
     def identify(
-        self, compiler: bytes, env: Mapping[bytes, bytes], is_cancelled: Callable[[], bool]
+        self,
+        compiler: bytes,
+        env: Mapping[bytes, bytes],
+        is_cancelled: Callable[[], bool],
+        cwd: bytes = b"/",
     ) -> Identity | Bypass:
         """Return the identity, from memory while all its files are unchanged.
 
         Runs the compiler otherwise. `compiler` is an absolute path.
         """
+        env = loader_environment(env, cwd)
         key = (compiler, *(env.get(name) for name in _IDENTITY_ENV))
         known = self._known.get(key)
         if known is not None and self._still_holds(key, known):
@@ -123,13 +133,19 @@ class Compilers:
         return found.identity
 
     def pin(
-        self, identity: Identity, compiler: bytes, env: Mapping[bytes, bytes], pins: Pins
+        self,
+        identity: Identity,
+        compiler: bytes,
+        env: Mapping[bytes, bytes],
+        pins: Pins,
+        cwd: bytes = b"/",
     ) -> None:
         """Pin every file, name and listing that this identity was made from.
 
         Raises:
             NotPinnedError: a stat cannot prove some of them, or the compiler is another one now.
         """
+        env = loader_environment(env, cwd)
         known = self._known.get((compiler, *(env.get(name) for name in _IDENTITY_ENV)))
         if known is None or known.identity != identity:
             raise NotPinnedError
@@ -250,6 +266,7 @@ class _CompilerProbe:
         self._env = {**without_cl_variables(env), b"LC_ALL": b"C"}
         self._files: dict[bytes, bytes] = {}
         self._absent: dict[bytes, None] = {}
+        self._tried: dict[bytes, None] = {}
         self._own_directories: tuple[bytes, ...] = ()
         self._target = b""
 
@@ -297,7 +314,13 @@ class _CompilerProbe:
             tuple(name for name in driver_files if not name.startswith(b"/")),
             any(map(os.path.lexists, driver_files)),
         )
-        return _Known(identity, files, tuple(self._absent), listings)
+        # Not in the digest: they show only when to ask again.
+        for path in DIRECTING_FILES:
+            if (digest := self._memo.digest(path)) is None:
+                self._tried[path] = None
+            else:
+                files = (*files, (path, digest))
+        return _Known(identity, files, (*self._absent, *self._tried), listings)
 
     def _add_driver_files(self, names: Iterable[bytes]) -> bool:
         """Add existing files to the identity; return False if one of them names further files."""
@@ -358,9 +381,10 @@ class _CompilerProbe:
         if path in self._files:
             return
         self._add(path)
-        env = {**self._env, b"LD_TRACE_LOADED_OBJECTS": b"1"}
-        for match in _LIBRARY.finditer(ask([path, b"--version"], env=env, cwd=b"/").stdout):
-            self._add(match[1])
+        libraries = libraries_of(path, self._env, b"--version")
+        for library in libraries.loaded:
+            self._add(library)
+        self._tried.update(dict.fromkeys(libraries.tried))
 
 
 def _refuse(compiler: bytes, real: bytes) -> Bypass | None:

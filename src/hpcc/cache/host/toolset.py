@@ -14,6 +14,7 @@ from typing import Final
 
 from hpcc.cache.base.tools import ask
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
+from hpcc.cache.host.loader import libraries_of, loader_environment
 from hpcc.compilers.gnu.specs import BESIDE_GCC, is_tame
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
@@ -34,7 +35,6 @@ _LISTS: Final = re.compile(rb"^(programs|libraries): =(.*)$", re.MULTILINE)
 _TARGET: Final = re.compile(rb"^Target: (\S+)$", re.MULTILINE)
 _INSTALLED: Final = re.compile(rb"^InstalledDir: (/.*)$", re.MULTILINE)
 _READ: Final = re.compile(rb"^Reading specs from (.+)$", re.MULTILINE)
-_LIBRARY: Final = re.compile(rb"(?:=> |^\s+)(/\S+) \(0x", re.MULTILINE)
 _HEADERS: Final = (b"include", b"include-fixed")
 _ELF: Final = b"\x7fELF"
 _MAX_SPECS_BYTES: Final = 1 << 20
@@ -54,6 +54,7 @@ def files_of_tools(
     Raises:
         UncacheableError: one of them may have effects that are not known here.
     """
+    env = loader_environment(env, cwd)
     arguments = invocation.tool_arguments
     own: tuple[bytes, ...] = ()
     if family.reads_sanitizer_lists(invocation):
@@ -190,7 +191,9 @@ def _specs(
 
 
 def _libraries(path: bytes, env: Mapping[bytes, bytes]) -> Iterator[bytes]:
-    """Yield the shared libraries of a program; nothing if the program does not exist.
+    """Yield the shared libraries of a program, and the paths where they might appear.
+
+    Nothing if the program does not exist.
 
     Raises:
         UncacheableError: it is a script, which may read and run any file.
@@ -203,6 +206,6 @@ def _libraries(path: bytes, env: Mapping[bytes, bytes]) -> Iterator[bytes]:
         return
     except OSError as error:
         raise UncacheableError(UncacheableReason.PROGRAM_PREFIX) from error
-    answer = ask([path], env={**env, b"LD_TRACE_LOADED_OBJECTS": b"1"}, cwd=b"/")
-    for match in _LIBRARY.finditer(answer.stdout):
-        yield match[1]
+    libraries = libraries_of(path, env)
+    yield from libraries.loaded
+    yield from libraries.tried

@@ -10,7 +10,8 @@ which no compiler reads.
 
 - Refused: variables that edit the command line, make the compiler write a file, or add places where
   it looks for files that nothing else here tracks.
-- In the identity and in the key: variables that change which programs and files a driver finds.
+- In the identity and in the key: variables that change which programs and files a driver finds,
+  and which libraries the dynamic loader picks (`hpcc.cache.host.loader` refuses others of it).
 - In the key: everything else, for example `COLLECT_AS_OPTIONS` (GCC writes it into LTO objects),
   `LLVM_OVERRIDE_PRODUCER` (bitcode holds it) and `RC_DEBUG_PREFIX_MAP` (Clang for Darwin).
 """
@@ -22,6 +23,7 @@ from typing import Final
 
 from hpcc.cache.base.fields import encode_fields
 from hpcc.cache.base.path_stability import names_a_process
+from hpcc.cache.host.loader import refusal_of_loader
 from hpcc.compilers.spec.table import Bypass
 from hpcc.core.reasons.bypass import BypassReason
 
@@ -63,7 +65,7 @@ MEANT_FOR_HERE: Final = frozenset(
         b"RC_DEBUG_PREFIX_MAP", b"SDKROOT", b"MACOSX_DEPLOYMENT_TARGET",
         b"IPHONEOS_DEPLOYMENT_TARGET", b"TVOS_DEPLOYMENT_TARGET", b"WATCHOS_DEPLOYMENT_TARGET",
         b"DRIVERKIT_DEPLOYMENT_TARGET", b"XROS_DEPLOYMENT_TARGET",
-        b"LD_AUDIT", b"LD_PRELOAD",
+        b"LD_PRELOAD", b"LD_DYNAMIC_WEAK", b"LD_LIBRARY_VERSION",
     }
 )  # fmt: skip
 
@@ -80,6 +82,9 @@ def refusal_of(env: Mapping[bytes, bytes], arguments: tuple[bytes, ...]) -> Bypa
     # A relative part finds other programs in another directory, and new ones that appear there.
     if not all(part.startswith(b"/") for part in env.get(b"PATH", b"/").split(b":")):
         return Bypass(BypassReason.RELATIVE_PATH)
+    refusal = refusal_of_loader(env)
+    if refusal is not None:
+        return refusal
     return Bypass(BypassReason.PROCESS_PATH) if names_a_process(arguments, env) else None
 
 

@@ -103,9 +103,8 @@ class Hits:
             pins.place(prepared.cwd)
             self._results.pin_epoch(pins)
             self._pin_farm(pins, outcome)
-            self._compilers.pin(
-                prepared.identity, prepared.request.compiler, prepared.request.env, pins
-            )
+            request = prepared.request
+            self._compilers.pin(prepared.identity, request.compiler, request.env, pins, request.cwd)
             pins.inputs(inputs, {output.path.rpartition(b"/")[0] for output in plan.outputs})
             _pin_markers(pins, prepared)
             if root is not None:

@@ -92,6 +92,10 @@ class BypassReason(Reason, prefix="bypass"):
         "link", "no compile of one source to an object (-c)",
         "Compile with `-c`. Links are not cached.")
     LINKER_INPUT = "linker-input", "given objects or libraries", "Compile with `-c` and link later."
+    LOADER = (
+        "loader", "a variable of the dynamic loader runs foreign code or writes messages", _UNSET,
+        "`LD_AUDIT`, `LD_DEBUG`, `LD_PROFILE`, `GCONV_PATH`, and `LD_PRELOAD` unless it names a "
+        "library that changes no output, such as fakeroot's.")
     MANAGED_CODE = (
         "managed-code", "`/clr` or `/ZW` (cl): assemblies, not only objects", "Nothing to do.")
     MEASURES_TIME = (

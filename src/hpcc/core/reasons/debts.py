@@ -131,6 +131,10 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
         "none seen: Kbuild's variables are not refused",
         "refused by exact name", "nothing: such a variable edits the command line",
     )),
+    (BypassReason.LOADER, Debt(
+        "none seen", "refused by exact name; libraries that change no output are cached",
+        "nothing: the library is any code; further harmless ones by name",
+    )),
     (BypassReason.WRAPPER_SCRIPT, Debt(
         "none seen: `c99-gcc` and `musl-gcc` are cached",
         "a plain `exec` is replaced by its command", "further forms of scripts",

@@ -1,0 +1,112 @@
+"""The dynamic loader's part of a compile: which libraries it gives to a compiler's programs.
+
+Problem: the loader reads variables, `/etc/ld.so.cache`, `/etc/ld.so.preload` and the directories on
+its way. Each can put another library into a compiler that is unchanged itself, and a library can do
+anything: an auditing one rewrites the object, and `LD_DEBUG` writes into the messages.
+
+Rule, as decided in docs/adr/0049-the-dynamic-loader.md:
+
+- libraries are in the compiler's identity by content, as the loader itself lists them;
+- every path that it tried and did not find must stay absent, and the files that direct it must stay
+  as they are; else it is asked again;
+- variables that choose libraries or change how the loader binds are in the key with their value;
+- a variable that makes it run foreign code or write messages is refused. `LD_PRELOAD` of a library
+  that is known not to change what a program writes, such as fakeroot's, is not foreign.
+
+What must never happen: a hit although another library would have run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+from hpcc.cache.base.tools import ask
+from hpcc.cache.base.uncacheable import absolute
+from hpcc.compilers.spec.table import Bypass
+from hpcc.core.reasons.bypass import BypassReason
+
+IDENTITY_ENV: Final = (b"LD_LIBRARY_PATH", b"LD_PRELOAD", b"LD_HWCAP_MASK", b"GLIBC_TUNABLES")
+"""Variables that change which libraries the loader picks."""
+
+DIRECTING_FILES: Final = (b"/etc/ld.so.preload", b"/etc/ld.so.cache")
+"""Files that direct the loader. Their content is not an input: the libraries are."""
+
+# Code that hpcc cannot judge, in the compiler or in iconv. An empty value means nothing to glibc.
+_FOREIGN_CODE: Final = frozenset({b"LD_AUDIT", b"GCONV_PATH"})
+# The loader writes messages or files, or lists libraries in place of running the program. Some
+# count without a value (glibc, elf/rtld.c).
+_TALKATIVE: Final = frozenset(
+    {
+        b"LD_DEBUG", b"LD_DEBUG_OUTPUT", b"LD_PROFILE", b"LD_PROFILE_OUTPUT", b"LD_SHOW_AUXV",
+        b"LD_TRACE_LOADED_OBJECTS", b"LD_TRACE_PRELINKING",
+    }
+)  # fmt: skip
+# They change files' owners, allocate memory, buffer streams, check accesses, or draw windows.
+_HARMLESS: Final = re.compile(
+    rb"(?:/(?:usr|lib|lib64|nix/store|gnu/store)/(?:[^/]+/)*)?"
+    rb"lib(?:fakeroot(?:-0|-sysv|-tcp)?|eatmydata|jemalloc|tcmalloc(?:_minimal)?|mimalloc|sandbox"
+    rb"|stdbuf|gtk3-nocsd|nss_wrapper|uid_wrapper|stdc\+\+|gcc_s)\.so(?:\.[0-9]+)*"
+)
+_SEPARATOR: Final = re.compile(rb"([:;])")
+_LOADED: Final = re.compile(rb"(?:=> |^\s+)(/\S+) \(0x", re.MULTILINE)
+_TRIED: Final = re.compile(rb"^ +\d+:\t +trying file=(/[^\n]+)$", re.MULTILINE)
+
+
+class Libraries(NamedTuple):
+    """What the loader does for one program: the files that it loads, and those it tried before.
+
+    Of a directory that does not exist the loader tries only one name, and `tried` holds the
+    directory itself.
+    """
+
+    loaded: tuple[bytes, ...]
+    tried: tuple[bytes, ...]
+
+
+def refusal_of_loader(env: Mapping[bytes, bytes]) -> Bypass | None:
+    """Return why a compile with these variables is not for the cache; None if it is."""
+    for name in env:
+        if name in _TALKATIVE or (name in _FOREIGN_CODE and env[name]):
+            return Bypass(BypassReason.LOADER)
+    names = re.split(rb"[ :]+", env.get(b"LD_PRELOAD", b""))
+    if all(not name or (_HARMLESS.fullmatch(name) and b".." not in name) for name in names):
+        return None
+    return Bypass(BypassReason.LOADER)
+
+
+def loader_environment(env: Mapping[bytes, bytes], cwd: bytes) -> Mapping[bytes, bytes]:
+    """Return the variables with absolute directories in LD_LIBRARY_PATH.
+
+    An empty part stands for the working directory, so `/a:$LD_LIBRARY_PATH` often names it.
+    """
+    value = env.get(b"LD_LIBRARY_PATH", b"")
+    if not value or all(part[:1] in {b"/", b"$"} for part in _SEPARATOR.split(value)[::2]):
+        return env
+    parts = _SEPARATOR.split(value)
+    parts[::2] = [p if p[:1] == b"$" else absolute(cwd, p) for p in parts[::2]]
+    return {**env, b"LD_LIBRARY_PATH": b"".join(parts)}
+
+
+def libraries_of(program: bytes, env: Mapping[bytes, bytes], *arguments: bytes) -> Libraries:
+    """Ask the loader what it does for a program; `arguments` count only for a static program.
+
+    Raises:
+        OSError: the program could not be started.
+    """
+    asking = {**env, b"LD_TRACE_LOADED_OBJECTS": b"1", b"LD_DEBUG": b"libs"}
+    answer = ask([program, *arguments], env=asking, cwd=b"/")
+    loaded = tuple(dict.fromkeys(_LOADED.findall(answer.stdout)))
+    tried = dict.fromkeys(_missing(_TRIED.findall(answer.stderr)))
+    return Libraries(loaded, tuple(tried))
+
+
+def _missing(paths: list[bytes]) -> Iterator[bytes]:
+    for path in paths:
+        directory = path.rpartition(b"/")[0]
+        if not os.path.isdir(directory):
+            yield directory
+        elif not os.path.lexists(path):
+            yield path
