@@ -261,7 +261,7 @@ class LocalCache:
             raise UncacheableError(UncacheableReason.BOTH_STREAMS)
         started = pending.started
         depfile = read_depfile(prepared, started)
-        files = files_read(pending, depfile, headers, self.search_path)
+        files = files_read(pending, depfile, headers, self.search_path, self._memo)
         pending.files = tuple(absolute(prepared.cwd, name) for name in files)
         data = read_output(prepared.output, started_ns=started, limit=self._max_output_bytes)
         if data is None:
@@ -324,8 +324,8 @@ class LocalCache:
                 twin_rule=family.twin_rule,
                 doubts=family.doubts(invocation),
                 resolvable=family.resolvable(prepared.identity.major),
-                look_again=lambda doubts, paths: look_again(
-                    prepared, doubts, search, lambda: False, has_listing=has_listing, paths=paths
+                look_again=partial(
+                    look_again, self._memo, prepared, search, lambda: False, has_listing=has_listing
                 ),
             ),
         )

@@ -108,7 +108,29 @@ def _compiler(cc: str) -> Iterator[Scenario]:
     )  # fmt: skip
 
 
+def _build_information() -> Iterator[Scenario]:
+    """Yield objects that hold the command line which made them (CodeView's LF_BUILDINFO)."""
+    still = "-mno-incremental-linker-compatible"  # else the object holds the time
+    for cc in ("clang-14", "clang-19"):
+        for name, flags in (
+            ("msvc", f"-g --target=x86_64-pc-windows-msvc {still}"),
+            ("mingw", "-g -gcodeview --target=x86_64-w64-mingw32"),
+        ):
+            for dependencies in ("", "-MD", "-MMD"):
+                command = f"{cc} {flags} {dependencies} -Iinc -c main.c -o main.o"
+                yield Scenario(
+                    name=f"command-line-in-codeview-{name}{dependencies}-{cc}",
+                    steps=(
+                        step(command, "miss", write("inc/v.h", "int v;\n"),
+                             write("main.c", '#include "v.h"\nint f(void) { return v; }\n')),
+                        step(command, "hit"),
+                        step(command, "nohit", write("inc/v.h", "long v;\n")),
+                    ),
+                )  # fmt: skip
+
+
 def scenarios() -> Iterator[Scenario]:
     """Yield every scenario of this family."""
     for cc in ("gcc", "clang"):
         yield from _compiler(cc)
+    yield from _build_information()

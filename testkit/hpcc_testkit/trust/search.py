@@ -55,6 +55,30 @@ def _appears(
     return Scenario(name=f"{name}-{cc}", steps=tuple(steps))
 
 
+def _including_files(cc: str, flags: str) -> Iterator[Scenario]:
+    """Yield headers that appear beside files which include the file with the line."""
+    texts = (
+        write("src/main.c", '#include "sub/one.h"\nint value = A;\n'),
+        write("src/sub/one.h", '#include "deep/two.h"\n'),
+        write("src/sub/deep/two.h", '#include "a.h"\n'),
+        _A1,
+    )
+    still = "-mno-incremental-linker-compatible " if "msvc" in flags else ""  # no time in it
+    command = f"{cc} {flags} {still}-Iinc -c src/main.c -o main.o"
+    for place in ("src", "src/sub", "src/sub/deep"):
+        header = f"{place}/a.h"
+        yield Scenario(
+            name=f"header-beside-an-including-file{flags}-{place.replace('/', '-')}-{cc}",
+            steps=(
+                step(command, "miss", *texts),
+                step(command, "hit"),
+                step(command, "nohit" if "=" in flags or "compat" in flags else "any",
+                     write(header, _A2)),
+                step(command, "any", delete(header)),
+            ),
+        )  # fmt: skip
+
+
 def _both(first: Edit, second: Edit) -> Edit:
     def edit(root: Path) -> None:
         first(root)
@@ -377,6 +401,9 @@ def _content(cc: str) -> Iterator[Scenario]:
 
 def scenarios() -> Iterator[Scenario]:
     """Yield every scenario of this family."""
+    for cc in ("clang-14", "clang-19"):
+        for flags in ("-fms-compatibility", "-fms-extensions", "--target=x86_64-pc-windows-msvc"):
+            yield from _including_files(cc, flags)
     for cc in COMPILERS:
         yield from _earlier(cc)
         yield from _content(cc)

@@ -118,3 +118,64 @@ def test_clang_shows_the_bytes_of_a_file_in_dwarf_5(tmp_path: Path) -> None:
         for word in (b"one", b"two")
     )
     assert one != two
+
+
+# `@` stands for the text of a comment. Lines and columns of what follows show in the objects.
+_IN_C = """#include <assert.h>
+#define CHECK(x) ((x) ? 0 : __LINE__)
+struct S { int v; } s = { /*@
+@*/
+ CHECK(0) };
+int f(int n) { struct S p = { //@
+  CHECK(n) }; /*@*/
+  assert(n /*@
+ @*/
+ ); return p.v; }
+"""
+_IN_CXX = """#include <assert.h>
+#define CHECK(x) ((x) ? 0 : __LINE__)
+extern bool ok;
+struct S { int v; };
+struct T {
+  int first = []() { /*@*/
+    return CHECK(0); /*@
+    @ */
+  }();
+  S s{ //@
+      CHECK(0)}; //@
+  int f(S p = { //@
+                /*@
+    @*/
+      CHECK(0)}) { return p.v; }
+  int g = ([](int n) { //@
+     assert(n); return n; })( //@
+     1);
+  int h(S p = {(assert(ok), /*@
+@*/
+  1)}, int q = [](int k){ assert(k); //@
+   return k; }(1)) { return p.v + q; }
+};
+int main() { T t; return t.f() + t.g + t.h(); }
+"""
+
+
+@pytest.mark.parametrize("flags", ["-O0", "-O2", "-O1 -g", "-O1 -fsanitize=undefined"])
+@pytest.mark.parametrize("language", ["c", "c++"])
+@pytest.mark.parametrize("compiler", ["gcc-14", "clang-19", "gcc-12", "clang-14"])
+def test_asserts_and_lines_in_initialisers_stay_where_they_are(
+    compiler: str, language: str, flags: str, tmp_path: Path
+) -> None:
+    words = [*flags.split(), "-w"]
+    if compiler.startswith("clang") and "-g" in words:
+        words.append("-gdwarf-4")
+    mode = _mode(compiler, language, words)
+    text = _IN_C if language == "c" else _IN_CXX
+    sources = [text.replace("@", word).encode() for word in (" x", " a longer text of words")]
+    forms = {comment_free(source, mode) for source in sources}
+    assert len(forms) == 1
+    assert None not in forms
+    objects = {_compile(compiler, language, words, source, tmp_path) for source in sources}
+    assert len(objects) == 1
+    assert objects.pop().startswith(b"0 \x7fELF")
+    moved = text.replace("/*@*/", "/*@\n*/").replace("@", " x").encode()
+    assert comment_free(moved, mode) not in forms

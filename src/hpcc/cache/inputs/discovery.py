@@ -35,14 +35,19 @@ def ask_dependencies(
     is_cancelled: Callable[[], bool],
     seconds: float = _SECOND_RUN_SECONDS,
     injected: tuple[bytes, ...] = (),
+    *,
+    is_parsing: bool = False,
 ) -> tuple[bytes, ...]:
     """Ask the compiler for the whole closure with `-M`.
+
+    `is_parsing`: let it parse the unit, so that it obeys each pragma.
 
     Raises:
         UncacheableError: the compiler did not start, failed or exceeded the time.
     """
     family, invocation = prepared.family, prepared.invocation
-    argv = family.dependency_command(prepared.request.compiler, invocation, injected)
+    command = family.parsing_command if is_parsing else family.dependency_command
+    argv = command(prepared.request.compiler, invocation, injected)
     try:
         answer = ask(
             argv,

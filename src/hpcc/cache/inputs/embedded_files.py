@@ -17,10 +17,12 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.tools import MAX_ANSWER_BYTES, ask
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
 from hpcc.cache.inputs.clocks import CLOCKS, refuse_clocks
 from hpcc.cache.inputs.discovery import parse_dependencies
+from hpcc.cache.inputs.pragmas import is_preprocessor_blind
 from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.invocation.invocation import Language
 from hpcc.compilers.scan.assembler import Directives, read_assembler, read_statements
@@ -95,20 +97,22 @@ def embed_directories(prepared: Prepared) -> tuple[bytes, ...]:
 
 
 def look_again(
+    memo: FileMemo,
     prepared: Prepared,
-    doubts: Hazard,
     directories: tuple[bytes, ...],
     is_cancelled: Callable[[], bool],
+    doubts: Hazard,
+    paths: tuple[bytes, ...],
     *,
     has_listing: bool,
-    paths: tuple[bytes, ...] = (),
 ) -> tuple[bytes, ...]:
     """Run the preprocessor; return the names in assembler directives of its output.
 
     `paths` are the files that the compile read.
 
     Raises:
-        UncacheableError: the output contains a clock or an unreadable directive, or the run failed.
+        UncacheableError: the output contains a clock or an unreadable directive, the run failed, or
+            a pragma hides a part of the unit from the preprocessor.
     """
     is_assembler = prepared.invocation.language is Language.ASSEMBLER
     if has_listing or not prepared.family.obeys_directives(prepared.invocation):
@@ -117,6 +121,11 @@ def look_again(
         doubts &= ~Hazard.DATE_OR_TIME
     if not doubts & (_ASSEMBLY | CLOCKS):
         return ()
+    if is_preprocessor_blind(memo, prepared, paths):
+        is_clock = bool(doubts & CLOCKS)
+        raise UncacheableError(
+            UncacheableReason.DATE_TIME if is_clock else UncacheableReason.INCBIN
+        )
     started_ns = time.time_ns()
     text = _expand(prepared, is_cancelled, is_assembler=is_assembler)
     if doubts & CLOCKS:

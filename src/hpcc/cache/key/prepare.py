@@ -183,7 +183,8 @@ class Classifier:
         )
         if isinstance(identity, Bypass):
             return identity
-        family = family.settled(identity.family)
+        hidden = (b"-fms-compatibility",) if identity.has_hidden_flags else ()
+        family = family.settled(identity.family).variant((identity.target, *hidden, *words))
         files = _files_of_flags(request, invocation, family, identity.major)
         if isinstance(files, Bypass):
             return files

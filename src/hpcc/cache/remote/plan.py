@@ -311,11 +311,10 @@ class Planner:
             raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
         return files
 
-    @staticmethod
     def _refuse_clocks(
-        prepared: Prepared, paths: tuple[bytes, ...], is_cancelled: Callable[[], bool]
+        self, prepared: Prepared, paths: tuple[bytes, ...], is_cancelled: Callable[[], bool]
     ) -> tuple[bytes, ...]:
-        return look_again(prepared, CLOCKS, (), is_cancelled, has_listing=True, paths=paths)
+        return look_again(self._memo, prepared, (), is_cancelled, CLOCKS, paths, has_listing=True)
 
     def _asked(
         self,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.outputs import read_output
 from hpcc.cache.base.uncacheable import UncacheableError
 from hpcc.cache.inputs.discovery import ask_dependencies, parse_dependencies
+from hpcc.cache.inputs.pragmas import is_preprocessor_blind
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.results.pending import Pending
 from hpcc.compilers.invocation.dependencies import Headers, Way
@@ -32,7 +34,11 @@ def read_depfile(prepared: Prepared, started_ns: int) -> bytes | None:
 
 
 def files_read(
-    pending: Pending, depfile: bytes | None, headers: Headers | None, search_path: SearchPath
+    pending: Pending,
+    depfile: bytes | None,
+    headers: Headers | None,
+    search_path: SearchPath,
+    memo: FileMemo,
 ) -> tuple[bytes, ...]:
     """Return the files that the compile read, as the compiler spells them.
 
@@ -62,10 +68,12 @@ def files_read(
                 *_omitted(pending, search_path),
             )
         case Way.SECOND_RUN:
-            asked = ask_dependencies(
-                pending.prepared, lambda: False, injected=pending.prepared.injected
-            )
-            # A pragma may define macros for the compile that `-M` does not know.
+            prepared = pending.prepared
+            asked = ask_dependencies(prepared, lambda: False, injected=prepared.injected)
+            if is_preprocessor_blind(memo, prepared, asked):
+                asked += ask_dependencies(
+                    prepared, lambda: False, injected=prepared.injected, is_parsing=True
+                )
             return (*asked, *(parse_dependencies(depfile) if depfile else ()))
         case Way.OWN_TEXT:
             return ()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from hpcc.compilers.clang.config_files import config_directories, config_names, named_target
 from hpcc.compilers.gnu.family import GnuFamily
 from hpcc.compilers.invocation.dependencies import Recording
+from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.scan.scan import RESOLVABLE, Hazard
 from hpcc.compilers.scan.twins import TwinRule
@@ -18,6 +20,8 @@ _INTEGRATED: Final = re.compile(
     rb"(?:x86_64|amd64|i[3-6]86|arm|thumb|aarch64|riscv|powerpc|ppc|mips|s390x|wasm|bpf|loongarch)"
 )
 # Verified with Clang 19 and 22. How other compilers list embedded files is not verified.
+# A superset of what makes Clang look up names as cl does, or write CodeView.
+_LIKE_MICROSOFT: Final = re.compile(rb"ms-compat|codeview|msvc|windows|win32|uefi", re.IGNORECASE)
 _PROVED_EMBED: Final = range(19, 23)
 
 
@@ -32,8 +36,12 @@ class ClangFamily(GnuFamily):
     wraps_messages: bool = True
     prints_links: bool = False
     expands_preprocessed: bool = True
+    has_blind_preprocessor: bool = False
     programs: tuple[bytes, ...] = (b"as", b"objcopy")
     search_variables: tuple[bytes, ...] = (*INCLUDE_ENV, *sorted(MSVC_ENV))
+
+    def variant(self, words: Sequence[bytes]) -> CompilerFamily:
+        return CLANG_LIKE_CL if any(map(_LIKE_MICROSOFT.search, words)) else self
 
     def driver_files(self, answers: DriverAnswers) -> dict[bytes, None]:
         default = TARGET.search(answers.about)
@@ -76,4 +84,21 @@ class ClangFamily(GnuFamily):
         return RESOLVABLE if major in _PROVED_EMBED else super().resolvable(major)
 
 
+class ClangLikeCl(ClangFamily):
+    """clang with `-fms-compatibility`, or for Windows, where that is the default."""
+
+    def quoted_homes(self, names: Sequence[bytes]) -> tuple[bytes, ...]:
+        """Return the directories of these files: quoted names are looked up in each of them.
+
+        Clang searches the directories of all files that include one another (HeaderSearch.cpp).
+        """
+        return tuple(dict.fromkeys(n.rpartition(b"/")[0] or b"." for n in names))
+
+    def recording(self, invocation: Invocation) -> Recording:
+        """CodeView holds the command line (LF_BUILDINFO), and with it flags that hpcc adds."""
+        is_debug = any(f.spec.spelling.startswith("-g") for f in invocation.flags)
+        return Recording.ALWAYS if is_debug else Recording.NEVER
+
+
 CLANG: Final = ClangFamily()
+CLANG_LIKE_CL: Final = ClangLikeCl()

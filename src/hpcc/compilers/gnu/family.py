@@ -61,11 +61,16 @@ class GnuFamily:
     wraps_messages: bool = False
     prints_links: bool = True
     expands_preprocessed: bool = False
+    has_blind_preprocessor: bool = True
     programs: tuple[bytes, ...] = (b"cc1", b"cc1plus", b"as", b"collect2", b"objcopy")
     search_variables: tuple[bytes, ...] = (*INCLUDE_ENV, *ROOT_ENV)
 
     def settled(self, asked: CompilerFamily) -> CompilerFamily:
         return asked
+
+    def variant(self, words: Sequence[bytes]) -> CompilerFamily:
+        del words
+        return self
 
     # ---- command line and environment ----
 
@@ -193,6 +198,12 @@ class GnuFamily:
         self, compiler: bytes, invocation: Invocation, injected: Sequence[bytes]
     ) -> list[bytes]:
         return [compiler, *without_outputs(invocation), *injected, b"-M"]
+
+    def parsing_command(
+        self, compiler: bytes, invocation: Invocation, injected: Sequence[bytes]
+    ) -> list[bytes]:
+        to_stdout = (b"-fsyntax-only", b"-MD", b"-MF", b"/dev/stdout")
+        return [compiler, *without_outputs(invocation), *injected, *to_stdout]
 
     def expansion_command(
         self, compiler: bytes, invocation: Invocation, *, keeps_lines: bool

@@ -123,6 +123,10 @@ class Identification(Protocol):
         """Return the family of a compile whose driver answered that it belongs to `asked`."""
         ...
 
+    def variant(self, words: Sequence[bytes]) -> CompilerFamily:
+        """Return the family as it behaves for this target and with these arguments."""
+        ...
+
     def driver_files(self, answers: DriverAnswers) -> dict[bytes, None]:
         """Return the files beside the driver that it reads if they exist, in order."""
         ...
@@ -191,6 +195,11 @@ class Files(Protocol):
         """Return how the files that a local compile reads become known."""
         ...
 
+    @property
+    def has_blind_preprocessor(self) -> bool:
+        """True if pragmas define macros in a compile that `-E` and `-M` do not know."""
+        ...
+
     def dependency_flags(self, way: Way, path: bytes) -> list[bytes]:
         """Return the extra flags of a compile for this way; `path` is a private file."""
         ...
@@ -199,6 +208,12 @@ class Files(Protocol):
         self, compiler: bytes, invocation: Invocation, injected: Sequence[bytes]
     ) -> list[bytes]:
         """Return a command that prints the whole closure to stdout as a depfile."""
+        ...
+
+    def parsing_command(
+        self, compiler: bytes, invocation: Invocation, injected: Sequence[bytes]
+    ) -> list[bytes]:
+        """Return a slower command for the same that obeys the pragmas of the source, too."""
         ...
 
     def expansion_command(

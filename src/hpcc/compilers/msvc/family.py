@@ -76,6 +76,10 @@ class MsvcFamily(ClangFamily):
         del asked
         return self
 
+    def variant(self, words: Sequence[bytes]) -> CompilerFamily:
+        del words
+        return self
+
     # ---- command line and environment ----
 
     def expand(

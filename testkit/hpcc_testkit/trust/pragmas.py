@@ -1,0 +1,67 @@
+"""Scenarios of pragmas that define macros in GCC's compiles and not in its preprocessor's runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from hpcc_testkit.trust.steps import Scenario, copy, step, write
+
+_GCC: Final = ("gcc-12", "gcc-14", "g++")
+_FORMS: Final = {
+    "optimize": ('#pragma GCC optimize("O3")\n', "__OPTIMIZE__"),
+    "optimize-by-a-number": ("#pragma GCC optimize 3\n", "__OPTIMIZE__"),
+    "target": ('#pragma GCC target("avx2")\n', "__AVX2__"),
+    "operator": ('_Pragma("GCC target(\\"avx2\\")")\n', "__AVX2__"),
+    "over-two-files": ('#include "do.h"\nDO(GCC optimize("O3"))\n', "__OPTIMIZE__"),
+    "split": ('#pragma GCC opt\\\nimize/* why */("O3")\n', "__OPTIMIZE__"),
+}
+_DO: Final = write("do.h", "#define DO(x) _Pragma(#x)\n")
+
+
+def _nothing(data: bytes) -> bytes:
+    """Return b"" for an object, which holds a clock."""
+    return b"" if data.startswith(b"\x7fELF") else data
+
+
+def _hidden(cc: str, name: str, pragma: str, macro: str) -> Iterator[Scenario]:
+    header = f"{pragma}#ifdef {macro}\n#include <v.h>\n#else\n#define V 0\n#endif\nint value = V;\n"
+    # g++ 12 reads a whole file before it obeys a pragma, and takes the other branch, too.
+    edited = "any" if cc == "g++" else "nohit"
+    for flags in ("-g -MMD", "-MMD", "-g -MD", ""):
+        command = f"{cc} {flags} -I. -isystem sys -c main.c -o main.o"
+        yield Scenario(
+            name=f"header-behind-a-pragma-{name}{flags.replace(' ', '')}-{cc}",
+            steps=(
+                step(command, "miss", _DO, write("main.c", header),
+                     write("sys/v.h", "#define V 1\n")),
+                step(command, "hit"),
+                step(command, edited, write("sys/v.h", "#define V 2\n")),
+            ),
+        )  # fmt: skip
+    clock = f"{pragma}#ifdef {macro}\nextern const char c[];\nconst char c[] = {{__TIME__[7]}};\n"
+    command = f"{cc} -I. -c main.c -o main.o"
+    yield Scenario(
+        name=f"clock-behind-a-pragma-{name}-{cc}",
+        steps=(
+            step(command, "nohit", _DO, write("main.c", clock + "#endif\n")),
+            step(command, "nohit"),
+        ),
+        mask=_nothing,
+    )
+    size = f"{pragma}#ifdef {macro}\nint value = sizeof(__FILE__);\n#endif\n"
+    yield Scenario(
+        name=f"name-behind-a-pragma-{name}-{cc}",
+        steps=(
+            step(f"{cc} -I.. -c %ROOT%/one/main.c -o main.o", "miss", _DO,
+                 write("one/main.c", size), copy("one", "another"), cwd="one"),
+            step(f"{cc} -I.. -c %ROOT%/another/main.c -o main.o", "any", cwd="another"),
+        ),
+    )  # fmt: skip
+
+
+def scenarios() -> Iterator[Scenario]:
+    """Yield every scenario of this family."""
+    for cc in _GCC:
+        for name, (pragma, macro) in _FORMS.items():
+            yield from _hidden(cc, name, pragma, macro)
