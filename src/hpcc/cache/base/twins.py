@@ -17,11 +17,13 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from hpcc.cache.base.fields import decode_fields, encode_fields
+from hpcc.cache.base.trees import look_at_tree
 from hpcc.compilers.scan.twins import TwinRule
 from hpcc.core import IntegrityError
 
 _SECOND_NS: Final = 1_000_000_000
-_NAMED_GROUPS: Final = frozenset({TwinRule.PLACE, TwinRule.DIRECTORY})
+_NAMED_GROUPS: Final = frozenset({TwinRule.PLACE, TwinRule.TREE, TwinRule.DIRECTORY})
+_OF_DIRECTORIES: Final = frozenset({TwinRule.TREE, TwinRule.DIRECTORY})
 _IS_DIRECTORY: Final = b"directory"
 _IS_MISSING: Final = b"missing"
 _IS_FILE: Final = b"file"
@@ -31,8 +33,9 @@ _IS_CLOSED: Final = b"closed"  # a header below it cannot be opened, which is an
 class Twins(NamedTuple):
     """Paths of one content. Those in one of `groups` are one file under `rule`, others are not.
 
-    Under `TwinRule.PLACE` each group is a path alone, behind the text of its device and inode.
-    Under `TwinRule.DIRECTORY` each group begins with a text: what is in the directory's place.
+    Under `TwinRule.PLACE` each group is a path alone, behind the text of its device and inode,
+    under `TwinRule.TREE` behind a digest. Under `TwinRule.DIRECTORY` each group begins with a text:
+    what is in the directory's place.
     """
 
     rule: TwinRule
@@ -45,7 +48,7 @@ class Twins(NamedTuple):
 
     def renamed(self, rename: Callable[[bytes], bytes]) -> Twins:
         """Return the same relation of other paths."""
-        if self.rule is TwinRule.PLACE:
+        if self.rule in {TwinRule.PLACE, TwinRule.TREE}:
             places = ((place, rename(path)) for place, path in self.groups)
             return Twins(self.rule, tuple(sorted(places, key=lambda group: group[1])))
         if self.rule is TwinRule.DIRECTORY:
@@ -72,6 +75,8 @@ def look_at_twins(rule: TwinRule, paths: Iterable[bytes]) -> Twins:
         return Twins(rule, tuple((_place(os.stat(path)), path) for path in sorted(paths)))
     if rule is TwinRule.DIRECTORY:
         return _look_at_directories(paths)
+    if rule is TwinRule.TREE:
+        return Twins(rule, tuple((look_at_tree(path).digest, path) for path in sorted(paths)))
     groups: dict[tuple[int, ...], list[bytes]] = {}
     for path in sorted(paths):
         groups.setdefault(_identity(rule, os.stat(path)), []).append(path)
@@ -80,7 +85,12 @@ def look_at_twins(rule: TwinRule, paths: Iterable[bytes]) -> Twins:
 
 def are_files_related(twins: Iterable[Twins]) -> bool:
     """Tell whether one of these relations is between files, not between search directories."""
-    return any(t.rule is not TwinRule.DIRECTORY for t in twins)
+    return any(t.rule not in _OF_DIRECTORIES for t in twins)
+
+
+def trees_of(twins: Iterable[Twins]) -> tuple[bytes, ...]:
+    """Return the directories below which Clang looks for installations."""
+    return tuple(path for t in twins if t.rule is TwinRule.TREE for path in t.paths)
 
 
 def existing_directories(twins: Iterable[Twins]) -> tuple[bytes, ...]:

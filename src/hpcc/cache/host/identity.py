@@ -16,6 +16,9 @@ from typing import Final, NamedTuple
 from hpcc.cache.base.fields import encode_fields
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.tools import ask
+from hpcc.cache.base.trees import look_at_tree
+from hpcc.cache.base.uncacheable import absolute
+from hpcc.cache.host.driver_answers import refusal_of_driver, search_lines
 from hpcc.cache.host.driver_files import lists_its_files
 from hpcc.cache.host.loader import (
     DIRECTING_FILES,
@@ -31,18 +34,15 @@ from hpcc.compilers.gnu.driver_files import program_directories
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.spec.drivers import (
-    OTHER_CACHES,
     ROOT_ENV,
     TARGET,
     DriverAnswers,
-    is_other_driver,
     without_cl_variables,
 )
 from hpcc.compilers.spec.table import Bypass
 from hpcc.core.memo import BoundedMemo
 from hpcc.core.reasons.bypass import BypassReason
 
-_ELF: Final = b"\x7fELF"
 _MAX_DRIVER_FILE_BYTES: Final = 1 << 20
 # What changes the programs a driver finds.
 _IDENTITY_ENV: Final = (
@@ -56,9 +56,7 @@ _IDENTITY_ENV: Final = (
 )
 _SPECS: Final = re.compile(rb"^(?:Reading specs from|Configuration file:) (/.*)$", re.MULTILINE)
 _CANDIDATE: Final = re.compile(rb"^Found candidate GCC installation: (/.*)$", re.MULTILINE)
-_IGNORED: Final = re.compile(
-    rb'^ignoring (?:nonexistent|duplicate) directory "(.*)"$', re.MULTILINE
-)
+_INSTALLED: Final = re.compile(rb"^InstalledDir: (/.*)$", re.MULTILINE)
 _MAX_REMEMBERED: Final = 1024
 _NOBODY: Final = -1  # no connection to answer on
 
@@ -91,6 +89,7 @@ class _Known:
     files: tuple[tuple[bytes, bytes], ...]
     absent: tuple[bytes, ...]
     listings: tuple[tuple[bytes, frozenset[bytes]], ...]
+    trees: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class _Search(NamedTuple):
@@ -200,7 +199,9 @@ class Compilers:
         arguments = invocation.search_arguments
         language = invocation.language.value
         paths = tuple(env.get(name) for name in family.search_variables)
-        key = (identity.digest, compiler, language, arguments, paths, cwd)
+        roots = (absolute(cwd, root) for root in family.installation_roots(invocation))
+        trees = tuple(look_at_tree(root).digest for root in roots)
+        key = (identity.digest, compiler, language, arguments, paths, cwd, trees)
         known = self._search.get(key)
         if known is not None:
             return known
@@ -210,7 +211,7 @@ class Compilers:
         if answer.exit_code != 0:
             # Some flags need another: -mcmodel=kernel is an error where code is PIC by default.
             answer = ask([compiler, *invocation.code_arguments, *question], env=asking, cwd=cwd)
-        found = _search_lines(answer.stderr)
+        found = search_lines(answer.stderr)
         # -nostdinc leaves an empty list; without it, an empty list is an answer hpcc cannot read.
         if answer.exit_code != 0 or not (found or b"-nostdinc" in arguments):
             raise OSError("the compiler did not tell its search path")
@@ -233,6 +234,8 @@ class Compilers:
             return False
         if any(_directories(self._memo, path) != names for path, names in known.listings):
             return False
+        if any(look_at_tree(path).digest != tree for path, tree in known.trees):
+            return False
         pins = Pins(self._memo)
         with contextlib.suppress(NotPinnedError, ValueError):
             _pin(known, pins)
@@ -250,6 +253,7 @@ def _pin(known: _Known, pins: Pins) -> None:
     pins.files(known.files)
     pins.absent(known.absent)
     pins.listings(known.listings)
+    pins.trees(path for path, _ in known.trees)
 
 
 class _CompilerProbe:
@@ -272,7 +276,7 @@ class _CompilerProbe:
 
     def probe_compiler(self) -> _Known | Bypass:
         real = os.path.realpath(self._compiler)
-        refusal = _refuse(self._compiler, real)
+        refusal = refusal_of_driver(self._compiler, real)
         if refusal is not None:
             return refusal
         try:
@@ -303,7 +307,9 @@ class _CompilerProbe:
         if listings is None or b"" in self._files.values():
             return Bypass(BypassReason.COMPILER_UNREADABLE)
         files = tuple(sorted(self._files.items()))
+        trees = self._trees(about) if family.finds_installations else ()
         parts = [about, *(part for file in files for part in file), *self._absent]
+        parts += [part for tree in trees for part in tree]
         identity = Identity(
             hashlib.sha256(encode_fields(parts)).digest(),
             family,
@@ -320,7 +326,7 @@ class _CompilerProbe:
                 self._tried[path] = None
             else:
                 files = (*files, (path, digest))
-        return _Known(identity, files, (*self._absent, *self._tried), listings)
+        return _Known(identity, files, (*self._absent, *self._tried), listings, trees)
 
     def _add_driver_files(self, names: Iterable[bytes]) -> bool:
         """Add existing files to the identity; return False if one of them names further files."""
@@ -336,6 +342,12 @@ class _CompilerProbe:
                 if b"@" in text or b"%include" in text or len(text) == _MAX_DRIVER_FILE_BYTES:
                     return False
         return True
+
+    def _trees(self, about: bytes) -> tuple[tuple[bytes, bytes], ...]:
+        """Return where Clang looks for installations without a flag for it, with digests."""
+        places = [os.path.dirname(os.path.realpath(self._compiler)), *_INSTALLED.findall(about)]
+        roots = dict.fromkeys((b"/", *(os.path.dirname(place) for place in places)))
+        return tuple((root, look_at_tree(root).digest) for root in roots)
 
     def _candidates(self, about: bytes) -> tuple[tuple[bytes, frozenset[bytes]], ...] | None:
         """Return the directories in which Clang found GCC installations, with their listings."""
@@ -387,33 +399,6 @@ class _CompilerProbe:
         self._tried.update(dict.fromkeys(libraries.tried))
 
 
-def _refuse(compiler: bytes, real: bytes) -> Bypass | None:
-    names = {compiler.rpartition(b"/")[2], real.rpartition(b"/")[2]}
-    if names & OTHER_CACHES:
-        return Bypass(BypassReason.WRAPPER)
-    try:
-        with open(real, "rb") as file:
-            if file.read(len(_ELF)) != _ELF:
-                return Bypass(BypassReason.WRAPPER_SCRIPT)
-    except OSError:
-        return Bypass(BypassReason.COMPILER_UNREADABLE)
-    # Bypass a name that means C with a driver for C++, and names like `cc-wrapper-1`.
-    return Bypass(BypassReason.UNKNOWN_COMPILER) if is_other_driver(compiler, real) else None
-
-
 def _directories(memo: FileMemo, path: bytes) -> frozenset[bytes] | None:
     listing = memo.listing(path)
     return None if listing is None else listing.directories
-
-
-def _search_lines(text: bytes) -> tuple[bytes, ...]:
-    found = [m[1] for m in _IGNORED.finditer(text)]
-    is_inside = False
-    for line in text.splitlines():
-        if line.startswith(b"#include ") and line.endswith(b"search starts here:"):
-            is_inside = True
-        elif line.startswith(b"End of search list"):
-            break
-        elif is_inside and line.startswith(b" "):
-            found.append(line[1:].removesuffix(b" (framework directory)"))
-    return tuple(dict.fromkeys(d for d in found if d))

@@ -12,6 +12,7 @@ from hpcc.cache.base.manifest import Absence
 from hpcc.cache.base.uncacheable import UncacheableError, absolute, is_fresh
 from hpcc.cache.host.toolset import files_of_tools
 from hpcc.cache.inputs.closure_types import Closure
+from hpcc.cache.inputs.twins import with_trees
 from hpcc.cache.key.prepare import Prepared
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
@@ -41,6 +42,8 @@ def with_files_of_flags(
         search=search,
     )
     names = (*prepared.looked_for, *tools)
+    roots = prepared.family.installation_roots(prepared.invocation)
+    closure = with_trees(closure, (absolute(request.cwd, root) for root in roots))
     return with_names(closure, names, memo=memo, cwd=request.cwd, started_ns=started_ns)
 
 

@@ -93,6 +93,12 @@ def with_directories(closure: Closure, directories: Iterable[bytes]) -> Closure:
     return replace(closure, twins=(*closure.twins, relation)) if paths else closure
 
 
+def with_trees(closure: Closure, roots: Iterable[bytes]) -> Closure:
+    """Make it an input what Clang finds below these absolute directories."""
+    relation = look_at_twins(TwinRule.TREE, {root.rstrip(b"/") for root in roots})
+    return replace(closure, twins=(*closure.twins, relation)) if relation.groups else closure
+
+
 def paths_passed(closure: Closure) -> tuple[bytes, ...]:
     """Return the absolute paths whose ways must be the same as before the compile."""
     return (

@@ -17,11 +17,13 @@ from typing import Final, NamedTuple
 
 from hpcc.cache.base.files import FileMemo, Signature
 from hpcc.cache.base.manifest import Absence, InputSet
+from hpcc.cache.base.trees import look_at_tree
 from hpcc.cache.base.twins import (
     Twins,
     existing_directories,
     missing_directories,
     odd_directories,
+    trees_of,
 )
 from hpcc.cache.replay.engine import (
     MAX_ANSWER_BYTES,
@@ -234,6 +236,21 @@ class Pins:
             if (None, directory) not in self._checks:  # else its stat is pinned
                 self.place(_plain(directory))
         self.absent_each(missing_directories(twins))
+        self.trees(trees_of(twins))
+
+    def trees(self, roots: Iterable[bytes]) -> None:
+        """Pin what Clang finds below these directories.
+
+        Raises:
+            NotPinnedError: a directory was changed too recently for its stat to prove it.
+        """
+        for tree in map(look_at_tree, roots):
+            for directory in tree.existing:
+                signature = self._memo.quiet_signature(directory)
+                if signature is None:
+                    raise NotPinnedError
+                self._add(Check(CheckKind.STATE, directory, signature))
+            self.absent_each(tree.missing)
 
     def _lacks(self, directory: bytes, names: Set[bytes], signature: Signature | None) -> None:
         """Pin names that must be absent, and the identity of their directory."""

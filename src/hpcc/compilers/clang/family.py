@@ -20,6 +20,7 @@ _INTEGRATED: Final = re.compile(
     rb"(?:x86_64|amd64|i[3-6]86|arm|thumb|aarch64|riscv|powerpc|ppc|mips|s390x|wasm|bpf|loongarch)"
 )
 # Verified with Clang 19 and 22. How other compilers list embedded files is not verified.
+_ROOTS: Final = ("--sysroot=", "--sysroot", "-isysroot", "--gcc-toolchain=")
 # A superset of what makes Clang look up names as cl does, or write CodeView.
 _LIKE_MICROSOFT: Final = re.compile(rb"ms-compat|codeview|msvc|windows|win32|uefi", re.IGNORECASE)
 _PROVED_EMBED: Final = range(19, 23)
@@ -37,6 +38,7 @@ class ClangFamily(GnuFamily):
     prints_links: bool = False
     expands_preprocessed: bool = True
     has_blind_preprocessor: bool = False
+    finds_installations: bool = True
     programs: tuple[bytes, ...] = (b"as", b"objcopy")
     search_variables: tuple[bytes, ...] = (*INCLUDE_ENV, *sorted(MSVC_ENV))
 
@@ -72,6 +74,9 @@ class ClangFamily(GnuFamily):
     def lists_headers(self, invocation: Invocation) -> bool:
         del invocation
         return False  # its `-H` changes the user's depfile
+
+    def installation_roots(self, invocation: Invocation) -> tuple[bytes, ...]:
+        return tuple(filter(None, invocation.values(*_ROOTS)))
 
     def runs_gnu_as(self, invocation: Invocation) -> bool:
         return b"-fno-integrated-as" in invocation.arguments

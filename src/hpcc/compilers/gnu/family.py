@@ -62,6 +62,7 @@ class GnuFamily:
     prints_links: bool = True
     expands_preprocessed: bool = False
     has_blind_preprocessor: bool = True
+    finds_installations: bool = False
     programs: tuple[bytes, ...] = (b"cc1", b"cc1plus", b"as", b"collect2", b"objcopy")
     search_variables: tuple[bytes, ...] = (*INCLUDE_ENV, *ROOT_ENV)
 
@@ -130,6 +131,10 @@ class GnuFamily:
             b"/dev/null",
         ]
         return [*invocation.search_arguments, *question]
+
+    def installation_roots(self, invocation: Invocation) -> tuple[bytes, ...]:
+        del invocation
+        return ()  # its search path names directories that do not exist, too
 
     def native_question(self, invocation: Invocation) -> list[bytes] | None:
         question = [b"-###", b"-S", b"-o", b"/dev/null", b"-x", invocation.language.asked]

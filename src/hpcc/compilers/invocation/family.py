@@ -139,6 +139,15 @@ class Identification(Protocol):
         """Return the arguments that make it print its search path for this compile."""
         ...
 
+    @property
+    def finds_installations(self) -> bool:
+        """True if its search path depends on which installations of GCC it finds."""
+        ...
+
+    def installation_roots(self, invocation: Invocation) -> tuple[bytes, ...]:
+        """Return the directories of flags below which it looks for installations of GCC."""
+        ...
+
     def native_question(self, invocation: Invocation) -> list[bytes] | None:
         """Return the arguments that make it print what "native" means; None: it cannot."""
         ...

@@ -15,4 +15,5 @@ class TwinRule(enum.Enum):
     SECOND = b"s"  # the time of the last change in whole seconds
     INODE = b"i"  # device and inode
     PLACE = b"p"  # of a single file: its device and inode, because the object holds them
+    TREE = b"t"  # of a directory: what Clang finds below it (`hpcc.cache.base.trees`)
     DIRECTORY = b"d"  # of search directories: which are one, and what is in place of others

@@ -34,7 +34,7 @@ from hpcc.cache.base.twins import (
 )
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
 from hpcc.cache.farm import BREAKER_FAILURES, BREAKER_SECONDS, FarmBreaker
-from hpcc.cache.host.identity import _search_lines
+from hpcc.cache.host.driver_answers import search_lines
 from hpcc.cache.inputs.closure import find_closure
 from hpcc.cache.inputs.closure_types import ClosureRequest
 from hpcc.compilers.invocation.share import ROOT_MARK
@@ -348,7 +348,7 @@ def test_search_lists_hold_directories_that_do_not_exist() -> None:
         b'ignoring nonexistent directory "/none"\n#include "..." search starts here:\n q\n'
         b"#include <...> search starts here:\n /a\n /b b\nEnd of search list.\n /no\n"
     )
-    assert _search_lines(text) == (b"/none", b"q", b"/a", b"/b b")
+    assert search_lines(text) == (b"/none", b"q", b"/a", b"/b b")
 
 
 def test_counts_outlive_the_process_and_damage(tmp_path: Path) -> None:
