@@ -75,7 +75,6 @@ from hpcc.compilers.invocation.dependencies import Headers, Way
 from hpcc.core.reasons.uncacheable import UncacheableReason
 from hpcc.store.private import PrivateStore
 
-_DEPS_DIRECTORY: Final = "deps"
 # Longer than nearly every compile; a request that waited this long compiles, too.
 DEDUP_SECONDS: Final = 300.0
 
@@ -105,7 +104,7 @@ class LocalCache:
         self._contents = Contents(store, results, memo, counters, self._sources)
         self._max_output_bytes, self._clock = max_output_bytes, clock
         self._inflight = Inflight(wait_seconds=DEDUP_SECONDS)
-        self._scratch = ScratchPaths(os.fsencode(os.path.join(run_directory, _DEPS_DIRECTORY)))
+        self._scratch = ScratchPaths(os.fsencode(os.path.join(run_directory, "deps")))
 
     def begin(self, prepared: Prepared, is_cancelled: Callable[[], bool]) -> Done | Run:
         """Return a stored answer, or how to run the compiler.
@@ -266,6 +265,7 @@ class LocalCache:
         data = read_output(prepared.output, started_ns=started, limit=self._max_output_bytes)
         if data is None:
             raise UncacheableError(UncacheableReason.OUTPUT_UNREADABLE)
+        pending.messages = report.stdout + stderr
         closure = with_places(self._closure(pending, files), data)
         if not prepared.dates_are_pinned and mentions_clock(data, started, time.time_ns()):
             raise UncacheableError(UncacheableReason.DATE_TIME)
@@ -335,15 +335,16 @@ class LocalCache:
         """Return a closure with the files of flags, once no way to a file changed."""
         prepared, started, memo = pending.prepared, pending.started, self._memo
         closure = with_directories(closure, (absolute(prepared.cwd, d) for d in search))
-        depfile = prepared.depfile
         check_places(
             paths_passed(closure),
             pending.places,
             started,
             plain=closure.plain,
-            outputs=(*((depfile,) if depfile else ()), prepared.output, *prepared.side_paths),
+            outputs=filter(None, (prepared.depfile, prepared.output, *prepared.side_paths)),
         )
-        closure = with_files_of_flags(closure, prepared, search, memo=memo, started_ns=started)
+        closure = with_files_of_flags(
+            closure, prepared, search, memo=memo, started_ns=started, messages=pending.messages
+        )
         check_known(pending, closure.files, memo)
         return closure
 

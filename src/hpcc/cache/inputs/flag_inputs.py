@@ -12,6 +12,7 @@ from hpcc.cache.base.manifest import Absence
 from hpcc.cache.base.uncacheable import UncacheableError, absolute, is_fresh
 from hpcc.cache.host.toolset import files_of_tools
 from hpcc.cache.inputs.closure_types import Closure
+from hpcc.cache.inputs.messages import names_in_messages
 from hpcc.cache.inputs.twins import with_trees
 from hpcc.cache.key.prepare import Prepared
 from hpcc.core.reasons.uncacheable import UncacheableReason
@@ -26,8 +27,11 @@ def with_files_of_flags(
     *,
     memo: FileMemo,
     started_ns: int,
+    messages: bytes = b"",
 ) -> Closure:
-    """Add the files that the flags make the compiler look for; `search` is the include path.
+    """Add the files that flags and messages make the compiler look for.
+
+    `search` is the include path, `messages` all that the compiler printed.
 
     Raises:
         UncacheableError: one of them changed during the compile, is special or is behind a link.
@@ -41,7 +45,8 @@ def with_files_of_flags(
         request.cwd,
         search=search,
     )
-    names = (*prepared.looked_for, *tools)
+    shown = names_in_messages(memo, prepared, closure, messages)
+    names = (*prepared.looked_for, *tools, *shown)
     roots = prepared.family.installation_roots(prepared.invocation)
     closure = with_trees(closure, (absolute(request.cwd, root) for root in roots))
     return with_names(closure, names, memo=memo, cwd=request.cwd, started_ns=started_ns)
@@ -58,13 +63,17 @@ def with_names(
     if not names:
         return closure
     files = dict(closure.files)
-    absences: list[Absence] = []
+    missing: dict[bytes, tuple[set[bytes], set[bytes]]] = {}
     for path in dict.fromkeys(absolute(cwd, name) for name in names):
         digest = _digest(memo, path, started_ns)
         if digest is not None:
             files[path] = digest
         else:
-            absences.append(_absence(path))
+            absence = _absence(path)
+            lacking, directories = missing.setdefault(absence.directory, (set(), set()))
+            lacking |= absence.files
+            directories |= absence.directories
+    absences = [Absence(d, frozenset(f), frozenset(s)) for d, (f, s) in missing.items()]
     return replace(
         closure,
         files=tuple(files.items()),

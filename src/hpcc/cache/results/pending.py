@@ -47,6 +47,7 @@ class Pending:
     content: ContentKey | None = None
     room: DiskSpace = DiskSpace.ENOUGH
     is_compiled: bool = False  # the compiler ended with status 0
+    messages: bytes = b""  # what the compiler printed, without the lines that hpcc asked for
     files: tuple[bytes, ...] = ()  # absolute paths of what it read, once they are known
 
 

@@ -38,6 +38,7 @@ class ClangFamily(GnuFamily):
     prints_links: bool = False
     expands_preprocessed: bool = True
     has_blind_preprocessor: bool = False
+    quotes_named_files: bool = False
     finds_installations: bool = True
     programs: tuple[bytes, ...] = (b"as", b"objcopy")
     search_variables: tuple[bytes, ...] = (*INCLUDE_ENV, *sorted(MSVC_ENV))

@@ -62,6 +62,7 @@ class GnuFamily:
     prints_links: bool = True
     expands_preprocessed: bool = False
     has_blind_preprocessor: bool = True
+    quotes_named_files: bool = True
     finds_installations: bool = False
     programs: tuple[bytes, ...] = (b"cc1", b"cc1plus", b"as", b"collect2", b"objcopy")
     search_variables: tuple[bytes, ...] = (*INCLUDE_ENV, *ROOT_ENV)

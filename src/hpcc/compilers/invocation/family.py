@@ -205,6 +205,11 @@ class Files(Protocol):
         ...
 
     @property
+    def quotes_named_files(self) -> bool:
+        """True if a message quotes the file that a `#line` directive names."""
+        ...
+
+    @property
     def has_blind_preprocessor(self) -> bool:
         """True if pragmas define macros in a compile that `-E` and `-M` do not know."""
         ...
