@@ -26,7 +26,7 @@ _TARGET: Final = re.compile(rb"[a-z0-9_]+(?:-[a-z0-9_.]+){1,4}")
 _MAX_DIRECTORIES: Final = 5_000
 
 
-class Tree(NamedTuple):
+class InstallationTree(NamedTuple):
     """A digest of the names that count below a root, and the directories that were looked at."""
 
     digest: bytes
@@ -34,7 +34,7 @@ class Tree(NamedTuple):
     missing: tuple[bytes, ...]
 
 
-def look_at_tree(root: bytes) -> Tree:
+def look_at_tree(root: bytes) -> InstallationTree:
     """Return what Clang may find below this absolute directory."""
     walk = _Walk()
     root = root.rstrip(b"/")
@@ -46,7 +46,9 @@ def look_at_tree(root: bytes) -> Tree:
                 walk.installations(library + installation, _OF_GCC)
         walk.headers(base)
     text = encode_fields(part for path, names in walk.found for part in (path, *names, b""))
-    return Tree(hashlib.sha256(text).digest(), tuple(walk.existing), tuple(walk.missing))
+    return InstallationTree(
+        hashlib.sha256(text).digest(), tuple(walk.existing), tuple(walk.missing)
+    )
 
 
 class _Walk:

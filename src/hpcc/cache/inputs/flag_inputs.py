@@ -46,9 +46,10 @@ def with_files_of_flags(
         search=search,
     )
     shown = names_in_messages(memo, prepared, closure, messages)
-    names = (*prepared.looked_for, *tools, *shown)
+    names = (*prepared.looked_for, *tools)
     roots = prepared.family.installation_roots(prepared.invocation)
     closure = with_trees(closure, (absolute(request.cwd, root) for root in roots))
+    names = (*names, *shown)
     return with_names(closure, names, memo=memo, cwd=request.cwd, started_ns=started_ns)
 
 
