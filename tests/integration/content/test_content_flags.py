@@ -31,6 +31,8 @@ FILES = {
     "src/a.S": '#include "n.h"\n.text\n.globl foo\nfoo: mov $N, %eax\n ret\n'
     '.section .note.GNU-stack,"",@progbits\n',
     "inc/n.h": "#define N 4\n",
+    "src/lines.S": '.file 1 "lines.c"\n.text\n.globl foo\nfoo: .loc 1 7\n ret\n'
+    '.section .note.GNU-stack,"",@progbits\n',
     "src/shows.S": '#include "n.h"\n.data\n.ascii __FILE__\n.section .note.GNU-stack,"",@progbits\n',
 }
 # Groups for (compiler, source): one text has flags that may stand together.
@@ -135,6 +137,21 @@ def test_assembler_that_shows_its_name_hits_only_in_its_place(
     assert project.compile(command(cc, "shows.S", [], "a.o")) == "miss"
     assert project.compile(command(cc, "shows.S", [], "b.o")) == "hit"
     assert move(project, "q").compile(command(cc, "shows.S", [], "a.o")) == "miss"
+
+
+@pytest.mark.parametrize("cc", ["gcc", "gcc-14", "clang-19"])
+def test_assembler_that_makes_debug_information_itself_hits_only_in_its_place(
+    cc: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    """Directives make as write the working directory, also without -g."""
+    project = make("p", FILES)
+    words = [cc, "-c", "../src/lines.S", "-o"]
+    assert project.compile([*words, "a.o"]) == "miss"
+    assert project.compile([*words, "b.o"]) == "hit"
+    first = project.root / "build/b.o"
+    assert str(project.root).encode() in first.read_bytes()
+    assert project.compile([*words, "a.o"], "other") == "miss"
+    assert move(project, "q").compile([*words, "a.o"]) == "miss"
 
 
 @pytest.mark.parametrize("cc", ["gcc", "clang-19"])
