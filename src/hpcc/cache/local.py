@@ -291,9 +291,9 @@ class LocalCache:
         if pending.key == prepared.key:
             stored = self._results.keep(pending.key, closure, result)
         content = pending.content
-        if stored is not None and content is not None and content == self._content_key(prepared):
-            is_private = pending.private != ""
-            self._contents.keep(prepared, content, closure, result, stored, is_private=is_private)
+        if stored is not None and content is not None:
+            made, path = (closure, result, stored), self.search_path
+            self._contents.keep(prepared, content, *made, path, is_private=pending.private != "")
         return stored is not None
 
     def _closure(self, pending: Pending, files: tuple[bytes, ...]) -> Closure:

@@ -16,6 +16,7 @@ import os
 import stat
 import struct
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
 from hpcc.cache.base.fields import decode_fields, encode_fields
@@ -303,25 +304,31 @@ def _encode_body(
     Many directories lack the same names, or all but a few. So each set of names is stored once, as
     the difference to the largest set where that is shorter.
     """
-    sets = dict.fromkeys(names for a in absences for names in (a.files, a.directories))
-    base = max(sets, key=len, default=frozenset[bytes]())
+    sets = dict.fromkeys([names for a in absences for names in (a.files, a.directories)])
     numbers = {names: number for number, names in enumerate(sets)}
+    return encode_fields(
+        [
+            # Not joined by NUL: in a shared set the mark of a root contains one.
+            encode_fields([path for path, _ in files]),
+            b"".join([digest for _, digest in files]),
+            encode_fields(present),
+            encode_twins(twins),
+            _encode_sets(tuple(sets)),
+            *(_PAIR.pack(numbers[a.files], numbers[a.directories]) + a.directory for a in absences),
+        ]
+    )
+
+
+# A result has the same names under its key and under its content key: the second finds them here.
+@lru_cache(maxsize=16)
+def _encode_sets(sets: tuple[frozenset[bytes], ...]) -> bytes:
+    base = max(sets, key=len, default=frozenset[bytes]())
     encoded = [_join(base)]
     for names in sets:
         less, more = base - names, names - base
         is_near = len(less) + len(more) < len(names)
         encoded.append(encode_fields([_join(less), _join(more)] if is_near else [_join(names)]))
-    return encode_fields(
-        [
-            # Not joined by NUL: in a shared set the mark of a root contains one.
-            encode_fields(path for path, _ in files),
-            b"".join(digest for _, digest in files),
-            encode_fields(present),
-            encode_twins(twins),
-            encode_fields(encoded),
-            *(_PAIR.pack(numbers[a.files], numbers[a.directories]) + a.directory for a in absences),
-        ]
-    )
+    return encode_fields(encoded)
 
 
 def _decode_sets(data: bytes) -> list[frozenset[bytes]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import astuple
 from typing import Final, NamedTuple
 
 from hpcc.cache.base.files import FileMemo, Listing, Signature
@@ -55,6 +56,8 @@ class CommentFree:
 
     def __init__(self, memo: FileMemo, places: Places, mode: LexMode) -> None:
         self._memo, self._places, self._mode = memo, places, mode
+        # The hash of a plain tuple is cheap, and it is needed for each file.
+        self._question = (_TAG, *astuple(mode))
         self.plain: dict[bytes, bytes] = {}
         self.locations = 0
 
@@ -64,13 +67,15 @@ class CommentFree:
         None if it is missing or changing.
         """
         plain = self._memo.digest(path)
-        if plain is None:
-            return None
+        return None if plain is None else self.digest_of(path, plain)
+
+    def digest_of(self, path: bytes, plain: bytes) -> bytes | None:
+        """Return what `digest` does for a file whose plain digest is known, without a stat."""
         self.plain[path] = plain
         if self._places.mark(path) == path:
             self.locations += self._memo.derived(path, plain, _LOCATIONS, _locations) or 0
             return plain
-        form = self._memo.derived(path, plain, (_TAG, self._mode), self._form)
+        form = self._memo.derived(path, plain, self._question, self._form)
         if form is None:
             return None
         self.locations += form.locations
@@ -123,8 +128,8 @@ def comment_free_files(
     view = CommentFree(memo, places, mode)
     files: list[tuple[bytes, bytes]] = []
     for path, plain in closure.files:
-        digest = view.digest(path)
-        if digest is None or view.plain[path] != plain:
+        digest = view.digest_of(path, plain)
+        if digest is None:
             return None
         files.append((path, digest))
     if view.locations > MAX_GCC_LOCATIONS:

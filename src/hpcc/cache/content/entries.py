@@ -1,6 +1,8 @@
 """Entries under a content key: which inputs lead to which result, and where the result was made.
 
-An entry does not hold outputs. It names a result that is stored under the maker's own key.
+An entry does not hold outputs. It names a result that is stored under the maker's own key. A result
+mostly has two entries, with plain digests and with those of `content.comments`. They differ in
+nothing else, so one record holds both.
 """
 
 from __future__ import annotations
@@ -13,10 +15,13 @@ from hpcc.cache.base.manifest import InputSet, decode_manifest, encode_manifest
 from hpcc.cache.content.places import Places
 from hpcc.core import IntegrityError
 
-_FORMAT: Final = b"content-entries-2"
+_FORMAT: Final = b"content-entries-3"
 MAX_ENTRIES: Final = 16
 _MAX_NAMES: Final = 10_000
 _FIELDS: Final = 7
+_DIGEST_BYTES: Final = 32
+# In place of digests: the entry is one with those of `content.comments`, without a plain one.
+_ONLY_FREE: Final = b"x"
 
 
 class Names(enum.Enum):
@@ -61,7 +66,14 @@ def add_entries(
 
 def encode_entries(entries: tuple[ContentEntry, ...]) -> bytes:
     """Encode entries in their order."""
-    return encode_fields([_FORMAT, *map(_encode, entries)])
+    records: list[bytes] = []
+    position = 0
+    while position < len(entries):
+        entry, *after = entries[position : position + 2]
+        is_pair = bool(after) and _are_pair(entry, after[0])
+        records.append(_encode(entry, after[0] if is_pair else None))
+        position += 2 if is_pair else 1
+    return encode_fields([_FORMAT, *records])
 
 
 def decode_entries(data: bytes) -> tuple[ContentEntry, ...]:
@@ -73,25 +85,45 @@ def decode_entries(data: bytes) -> tuple[ContentEntry, ...]:
     fields = decode_fields(data)
     if not fields or fields[0] != _FORMAT or len(fields) > MAX_ENTRIES + 1:
         raise IntegrityError("not content entries of this version", reason="bad-record")
-    return tuple(map(_decode, fields[1:]))
+    entries = tuple(entry for field in fields[1:] for entry in _decode(field))
+    if len(entries) > MAX_ENTRIES:
+        raise IntegrityError("too many content entries", reason="bad-record")
+    return entries
 
 
-def _encode(entry: ContentEntry) -> bytes:
+def _are_pair(plain: ContentEntry, free: ContentEntry) -> bool:
+    """Tell whether the entries are those of one result, and differ in their digests only."""
+    one, other = plain.inputs, free.inputs
+    return (
+        not plain.is_comment_free
+        and free == plain._replace(inputs=other, is_comment_free=True)
+        # Of one object: equal names are not compared, and are then encoded twice.
+        and other.absences is one.absences
+        and other == one._replace(files=other.files)
+        and bool(one.files)
+        and [path for path, _ in one.files] == [path for path, _ in other.files]
+    )
+
+
+def _encode(entry: ContentEntry, free: ContentEntry | None) -> bytes:
     names = entry.names
     known = [names.value] if isinstance(names, Names) else [b"=", *names]
+    form = _ONLY_FREE if entry.is_comment_free else b""
+    if free is not None:
+        form = b"".join([digest for _, digest in free.inputs.files])
     return encode_fields(
         [
             *entry.made_at,
             entry.fixed,
             encode_fields(entry.targets),
             encode_fields(known),
-            b"x" if entry.is_comment_free else b"",
+            form,
             encode_manifest((entry.inputs,)),
         ]
     )
 
 
-def _decode(data: bytes) -> ContentEntry:
+def _decode(data: bytes) -> tuple[ContentEntry, ...]:
     fields = decode_fields(data)
     if len(fields) != _FIELDS:
         raise IntegrityError("not a content entry", reason="bad-record")
@@ -100,14 +132,21 @@ def _decode(data: bytes) -> ContentEntry:
     kind, *names = decode_fields(known) or [b""]
     if len(sets) != 1 or not cwd or not set(fixed) <= set(b"cr") or len(names) > _MAX_NAMES:
         raise IntegrityError("not a content entry", reason="bad-record")
-    if form not in {b"", b"x"}:
-        raise IntegrityError("not a content entry", reason="bad-record")
     if kind == b"=":
         found: tuple[bytes, ...] | Names = tuple(names)
     elif not names and kind in {Names.ANY.value, Names.UNKNOWN.value}:
         found = Names(kind)
     else:
         raise IntegrityError("not a content entry", reason="bad-record")
-    return ContentEntry(
-        sets[0], Places(cwd, root), fixed, tuple(decode_fields(targets)), found, form == b"x"
-    )
+    inputs, words = sets[0], tuple(decode_fields(targets))
+    is_free = form == _ONLY_FREE
+    entry = ContentEntry(inputs, Places(cwd, root), fixed, words, found, is_free)
+    if is_free or not form:
+        return (entry,)
+    if len(form) != _DIGEST_BYTES * len(inputs.files):
+        raise IntegrityError("not a content entry", reason="bad-record")
+    starts = range(0, len(form), _DIGEST_BYTES)
+    digests = (form[start : start + _DIGEST_BYTES] for start in starts)
+    files = zip((path for path, _ in inputs.files), digests, strict=True)
+    free = entry._replace(inputs=inputs._replace(files=tuple(files)), is_comment_free=True)
+    return entry, free

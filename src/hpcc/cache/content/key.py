@@ -24,7 +24,7 @@ from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.key.share import SEARCH_ENV, has_other_names
 from hpcc.compilers.invocation.content import ContentForm, NamedPath
 
-KEY_FORMAT: Final = b"content-4"
+KEY_FORMAT: Final = b"content-5"
 _SYSTEM_DIRS: Final = ("-isystem", "-idirafter")
 # Compilers for these write file names into symbols and into debug information.
 _OTHER_NAMES: Final = (b"windows", b"msvc", b"win32", b"uefi")
@@ -37,7 +37,7 @@ class ContentKey(NamedTuple):
     `absolute`: the marks of the places in which the command line names a file or a directory by its
     absolute path. Files in another place have a relative name, which is the same everywhere.
     `system_dirs` are the directories of -isystem and -idirafter in one of the places, `search` all
-    directories of the search path.
+    directories of the search path, and `pattern` says which of them are one.
     """
 
     key: bytes
@@ -46,6 +46,20 @@ class ContentKey(NamedTuple):
     absolute: frozenset[bytes]
     system_dirs: tuple[bytes, ...]
     search: tuple[bytes, ...]
+    pattern: bytes
+
+    def is_that_of(self, memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -> bool:
+        """Tell whether `content_key` would return this key for the same compile again.
+
+        Only what the file system decides is looked at.
+        """
+        places = _places_of(memo, prepared)
+        return (
+            search == self.search
+            and places == self.places
+            and not any(map(_may_be_respelled, self.system_dirs))
+            and _pattern(prepared.cwd, search) == self.pattern
+        )
 
     def has_other_names(self, paths: Iterable[bytes]) -> bool:
         """Tell whether a compiler may spell one of these headers by its real name."""
@@ -68,8 +82,7 @@ def content_key(memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -
     if form is None:
         return None
     share = prepared.share
-    root = b"" if share is None else share.checkout.root
-    places = find_places(memo, request.cwd, prepared.source, root)
+    places = _places_of(memo, prepared)
     if places is None:
         return None
     system_dirs = (absolute(request.cwd, d) for d in invocation.values(*_SYSTEM_DIRS))
@@ -91,6 +104,7 @@ def content_key(memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -
             texts.append(piece)
     env = (v for n, v in request.env.items() if n not in _NOT_IN_KEY and n[:5] != b"HPCC_")
     pinned = _pinned(prepared, places, form, (*texts, *env))
+    pattern = _pattern(request.cwd, search)
     fields = [
         KEY_FORMAT,
         prepared.family.name.encode(),
@@ -103,10 +117,17 @@ def content_key(memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -
         b"",
         *pinned,
         b"",
-        _pattern(request.cwd, search),
+        pattern,
     ]
     key = hashlib.sha256(encode_fields(fields)).digest()
-    return ContentKey(key, places, form, frozenset(named & {CWD_MARK, ROOT_MARK}), own, search)
+    marks = frozenset(named & {CWD_MARK, ROOT_MARK})
+    return ContentKey(key, places, form, marks, own, search, pattern)
+
+
+def _places_of(memo: FileMemo, prepared: Prepared) -> Places | None:
+    share = prepared.share
+    root = b"" if share is None else share.checkout.root
+    return find_places(memo, prepared.cwd, prepared.source, root)
 
 
 def _pinned(

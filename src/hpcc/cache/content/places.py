@@ -35,10 +35,13 @@ class Places(NamedTuple):
 
     def mark(self, path: bytes) -> bytes:
         """Replace the longer of the two directories at the start of an absolute path."""
-        pairs = [(self.cwd, CWD_MARK), (self.root, ROOT_MARK)]
-        for directory, mark in sorted(pairs, key=lambda pair: -len(pair[0])):
-            if directory and (path == directory or path.startswith(directory + b"/")):
-                return mark + path[len(directory) :]
+        pairs = ((self.cwd, CWD_MARK), (self.root, ROOT_MARK))
+        # Called for each input of each compile that is stored.
+        for directory, mark in pairs if len(self.cwd) >= len(self.root) else pairs[::-1]:
+            if directory and path.startswith(directory):
+                rest = path[len(directory) :]
+                if not rest or rest.startswith(b"/"):
+                    return mark + rest
         return path
 
     def spell(self, path: bytes) -> bytes:

@@ -29,6 +29,7 @@ from typing import Final, NamedTuple
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.manifest import InputSet
+from hpcc.cache.base.uncacheable import UncacheableError
 from hpcc.cache.content.comments import CommentFree, comment_free_files
 from hpcc.cache.content.crossing import letters_reached_from_outside
 from hpcc.cache.content.entries import (
@@ -59,8 +60,8 @@ _NAMING: Final = (
     | Hazard.OPAQUE_EMBED
     | Hazard.OPAQUE_QUESTION
 )
-
-
+# Names that do not name an entry of the directory before them.
+_NO_NAMES: Final = frozenset({b"", b".", b".."})
 Change = Callable[[tuple[ContentEntry, ...]], tuple[ContentEntry, ...]]
 
 
@@ -153,34 +154,43 @@ class Contents:
         closure: Closure,
         result: Result,
         stored: bytes,
+        search_path: Callable[[Prepared], tuple[bytes, ...]],
         *,
         is_private: bool,
     ) -> None:
         """Add an entry for a result that was just stored under the result key `stored`.
 
-        `is_private`: a marker asked for sharing, and the result names this checkout.
+        `key` is from before the compile. `is_private`: a marker asked for sharing, and the result
+        names this checkout.
         """
+        try:
+            if not key.is_that_of(self._memo, prepared, search_path(prepared)):
+                return
+        except UncacheableError:
+            return  # the search path is unknown now
         if result.stderr or result.stdout or len(result.side) != len(prepared.side_paths):
             return
         names = (*(path for path, _ in closure.files), *closure.existing)
         if key.has_other_names(names) or _leave_through_links(names):
             return
         places = key.places
-        if _is_respelled(self._memo, closure, places):
-            return
-        fixed = b"cr" if is_private else self._fixed(closure, places, result)
-        fixed += letters_reached_from_outside(self._memo, prepared, key, closure)
         state = InputSet(
             closure.files, closure.present, closure.absences, stored, twins=closure.twins
         )
         inputs = places.marked(state)
+        if _is_respelled(self._memo, closure, inputs):
+            return
+        fixed = b"cr" if is_private else self._fixed(closure, places, result)
+        fixed += letters_reached_from_outside(self._memo, prepared, key, closure)
         entry = ContentEntry(inputs, places, fixed, key.form.targets, Names.UNKNOWN)
         new: tuple[ContentEntry, ...] = (entry,)
         mode = _lex_mode(prepared)
         files = mode and comment_free_files(self._memo, places, mode, closure)
         if files:
-            marked = places.marked(state._replace(files=files))
-            new = (entry, entry._replace(inputs=marked, is_comment_free=True))
+            named = zip(inputs.files, files, strict=True)
+            marked = tuple((name, digest) for (name, _), (_, digest) in named)
+            free = inputs._replace(files=marked)
+            new = (entry, entry._replace(inputs=free, is_comment_free=True))
         self._write(key.key, lambda entries: add_entries(entries, new))
 
     def _fixed(self, closure: Closure, places: Places, result: Result) -> bytes:
@@ -233,22 +243,49 @@ class Contents:
         self._store.put(key, encode_entries(change(self._read(key))))
 
 
-def _is_respelled(memo: FileMemo, closure: Closure, places: Places) -> bool:
+def _is_respelled(memo: FileMemo, closure: Closure, marked: InputSet) -> bool:
     """Tell whether GCC may spell headers of a project by their real names, as it does the system's.
 
-    `#pragma GCC system_header` makes a header one of the system's. The name on the search path and
-    the real one differ only with `..` or a link on the way.
+    `marked` are the inputs of the closure with marks. `#pragma GCC system_header` makes a header
+    one of the system's. The name on the search path and the real one differ only with `..` or a
+    link on the way.
     """
-    own = [(path, digest) for path, digest in closure.files if places.mark(path) != path]
-    if not any(b"/../" in path or os.path.realpath(path) != path for path, _ in own):
+    pairs = zip(closure.files, marked.files, strict=True)
+    own = [file for file, (name, _) in pairs if file[0] != name]
+    if not any(b"/../" in path for path, _ in own) and _are_real(path for path, _ in own):
         return False
     found = (memo.derived(p, d, b"system-header", lambda t: b"system_header" in t) for p, d in own)
     return any(answer is not False for answer in found)
 
 
+def _are_real(paths: Iterable[bytes]) -> bool:
+    """Tell whether `os.path.realpath` leaves all of these absolute paths as they are."""
+    homes: dict[bytes, bool] = {}
+    for path in paths:
+        home, _, base = path.rpartition(b"/")
+        if home not in homes:  # a directory has many files
+            homes[home] = os.path.realpath(home or b"/") == (home or b"/")
+        if not homes[home] or base in _NO_NAMES or os.path.islink(path):
+            return False
+    return True
+
+
 def _leave_through_links(paths: Iterable[bytes]) -> bool:
     """Tell whether a `..` in one of the paths leaves a link, so that two names are not one file."""
-    return any(b"/../" in p and os.path.realpath(p) != os.path.normpath(p) for p in paths)
+    homes: dict[bytes, bool] = {}
+    for path in paths:
+        if b"/../" not in path:
+            continue
+        home, _, base = path.rpartition(b"/")
+        if base in _NO_NAMES or os.path.islink(path):
+            if os.path.realpath(path) != os.path.normpath(path):
+                return True
+            continue
+        if home not in homes:
+            homes[home] = os.path.realpath(home) == os.path.normpath(home)
+        if not homes[home]:
+            return True
+    return False
 
 
 def _lex_mode(prepared: Prepared) -> LexMode | None:

@@ -89,7 +89,8 @@ class SourceCheck:
                 if known is None:
                     return PrivateReason.INPUT_CHANGED
                 self._known[root, digest] = known
-            found |= known
+            if known is not _Finding.NOTHING:  # rare, and combining flags costs a microsecond
+                found |= known
         if _Finding.ROOT in found:
             return PrivateReason.ROOT_IN_SOURCE
         return PrivateReason.COMPUTED_INCLUDE if _PIECES in found else ""

@@ -48,6 +48,76 @@ def test_an_entry_comes_back_as_it_was(entry: ContentEntry) -> None:
     assert found.inputs.result_key == entry.inputs.result_key
 
 
+def _pair(number: int = 0, **changes: object) -> tuple[ContentEntry, ContentEntry]:
+    plain = _entry(number, **changes)
+    digests = (bytes(31) + b"1", bytes(31) + b"2")
+    files = tuple((path, d) for (path, _), d in zip(plain.inputs.files, digests, strict=True))
+    inputs = plain.inputs._replace(files=files)
+    return plain, plain._replace(inputs=inputs, is_comment_free=True)
+
+
+def test_both_entries_of_a_result_are_one_record() -> None:
+    plain, free = _pair()
+    data = encode_entries((plain, free, _entry(1)))
+    assert len(decode_fields(data)) == 1 + 2  # the format, and two results
+    found = decode_entries(data)
+    assert [e.is_comment_free for e in found] == [False, True, False]
+    assert [e.inputs.files for e in found[:2]] == [plain.inputs.files, free.inputs.files]
+    assert found[1]._replace(inputs=free.inputs) == free
+    assert encode_entries(found) == data
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"names": Names.ANY},
+        {"fixed": b"r"},
+        {"made_at": Places(b"/q", b"")},
+        {"targets": ()},
+    ],
+)
+def test_entries_that_differ_in_more_are_two_records(changes: dict[str, object]) -> None:
+    plain, free = _pair()
+    entries = (plain, free._replace(**changes))
+    data = encode_entries(entries)
+    assert len(decode_fields(data)) == 1 + 2
+    assert [e._replace(inputs=plain.inputs) for e in decode_entries(data)] == [
+        e._replace(inputs=plain.inputs) for e in entries
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": ((ROOT_MARK + b"/a.c", bytes(32)), (b"/usr/include/y.h", bytes(32)))},
+        {"present": ()},
+        {"result_key": bytes([7]) * 32},
+    ],
+)
+def test_entries_of_other_inputs_are_two_records(change: dict[str, object]) -> None:
+    plain, free = _pair()
+    free = free._replace(inputs=free.inputs._replace(**change))
+    data = encode_entries((plain, free))
+    assert len(decode_fields(data)) == 1 + 2
+    assert decode_entries(data)[1].inputs.files == free.inputs.files
+
+
+def test_digests_of_a_record_must_be_those_of_its_files() -> None:
+    fmt, body = decode_fields(encode_entries(_pair()))
+    fields = decode_fields(body)
+    assert len(fields[5]) == 64
+    for damaged in (fields[5][:-1], fields[5][:32], fields[5] * 2):
+        with pytest.raises(IntegrityError):
+            decode_entries(encode_fields([fmt, encode_fields([*fields[:5], damaged, fields[6]])]))
+
+
+def test_pairs_count_as_two_entries() -> None:
+    fmt, body = decode_fields(encode_entries(_pair()))
+    assert len(decode_entries(encode_fields([fmt, *[body] * (MAX_ENTRIES // 2)]))) == MAX_ENTRIES
+    with pytest.raises(IntegrityError):
+        decode_entries(encode_fields([fmt, *[body] * (MAX_ENTRIES // 2 + 1)]))
+
+
 def test_the_newest_entries_stay() -> None:
     entries: tuple[ContentEntry, ...] = ()
     for number in range(MAX_ENTRIES + 5):
@@ -84,7 +154,7 @@ def test_too_many_entries_are_refused() -> None:
     with pytest.raises(IntegrityError):
         decode_entries(encode_fields([fmt, *[body] * (MAX_ENTRIES + 1)]))
     with pytest.raises(IntegrityError):
-        decode_entries(encode_fields([b"content-entries-1", body]))
+        decode_entries(encode_fields([b"content-entries-2", body]))
 
 
 @pytest.mark.parametrize(
