@@ -184,8 +184,20 @@ class FileMemo:
     def examine(self, path: bytes) -> Examined | None:
         """Return digest and scan of a source file; None if it is missing, changing or too large."""
         try:
+            status = os.lstat(path)
+            known = self._digest_known(path)
+            # Spelled out as in `digest`. The stat of a link is never that of its file.
+            if known is not None and known[0] == (
+                status.st_dev,
+                status.st_ino,
+                status.st_size,
+                status.st_mtime_ns,
+                status.st_ctime_ns,
+            ):
+                scan = self._scans.get(known[1])
+                if scan is not None:
+                    return Examined(known[1], scan, status, is_plain=True)
             status, is_plain = _look(path)
-            known = self._digests.get(path)
             if known is not None and known[0] == signature_of(status):
                 scan = self._scans.get(known[1])
                 if scan is not None:

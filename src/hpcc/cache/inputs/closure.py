@@ -108,7 +108,8 @@ def _examine(
     # The stat is from after the read: if it is old, the file is unchanged since the compile began.
     if is_fresh(status, request.started_ns):
         raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
-    _refuse_hazards(scan, request)
+    if scan.hazards is not Hazard.NONE:
+        _refuse_hazards(scan, request)
     return digest, scan
 
 

@@ -6,6 +6,11 @@ All names of a group are looked up with one listing of a directory.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Final
+
+# As many tuples of names; most files of a project are in many closures.
+_MAX_REMEMBERED: Final = 20_000
 
 
 def names_of(paths: Iterable[bytes], directories: Iterable[bytes]) -> dict[bytes, frozenset[bytes]]:
@@ -53,3 +58,19 @@ def by_directory(names: Iterable[bytes]) -> dict[bytes, frozenset[bytes]]:
             below = b"/"
         grouped.setdefault(below, set()).add(base)
     return {below: frozenset(bases) for below, bases in grouped.items()}
+
+
+def add_names(groups: dict[bytes, set[bytes]], names: tuple[bytes, ...]) -> None:
+    """Add the include names of one file to `groups`, as `by_directory` groups them."""
+    for below, bases in _groups_of(names):
+        groups.setdefault(below, set()).update(bases)
+
+
+def frozen(groups: Mapping[bytes, set[bytes]]) -> dict[bytes, frozenset[bytes]]:
+    """Return the groups for a look-up."""
+    return {below: frozenset(bases) for below, bases in groups.items()}
+
+
+@lru_cache(maxsize=_MAX_REMEMBERED)
+def _groups_of(names: tuple[bytes, ...]) -> tuple[tuple[bytes, frozenset[bytes]], ...]:
+    return tuple(by_directory(names).items())

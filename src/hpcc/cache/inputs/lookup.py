@@ -11,7 +11,15 @@ from hpcc.cache.base.files import FileMemo, Listing
 from hpcc.cache.base.manifest import Absence
 from hpcc.cache.base.uncacheable import UncacheableError, absolute, is_fresh
 from hpcc.cache.inputs.closure_types import ClosureRequest
-from hpcc.cache.inputs.include_names import by_directory, joined, merged, names_of, parent_of
+from hpcc.cache.inputs.include_names import (
+    add_names,
+    by_directory,
+    frozen,
+    joined,
+    merged,
+    names_of,
+    parent_of,
+)
 from hpcc.compilers.scan.scan import Hazard, Scan
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
@@ -44,23 +52,20 @@ class Lookup:
         self._closure = frozenset(scans)
         cwd, forced, data = self._request.cwd, self._request.forced, self._request.data
         chain = dict.fromkeys(absolute(cwd, d.rstrip(b"/") or b"/") for d in self._request.search)
-        names: set[bytes] = {*forced, *data}
-        questions: set[bytes] = set()
         # Clang looks for foo.h.pch beside a foo.h given with -include.
-        precompiled = {name + b".pch" for name in forced}
-        own: dict[bytes, set[bytes]] = {cwd: {*names, *precompiled}}
+        named = (*forced, *data, *(name + b".pch" for name in forced))
+        names: dict[bytes, set[bytes]] = {}
+        own: dict[bytes, dict[bytes, set[bytes]]] = {cwd: {}}
+        for groups in (names, own[cwd]):
+            add_names(groups, named)
         for path, scan in scans.items():
-            names.update(scan.quoted, scan.angled)
-            quoted = set(scan.quoted)
-            for is_quoted, name in (*scan.asked.names, *asked):
-                questions.add(name)
-                if is_quoted:
-                    quoted.add(name)
-            if quoted:
-                own.setdefault(parent_of(path), set()).update(quoted)
-        names |= precompiled
+            add_names(names, scan.quoted)
+            add_names(names, scan.angled)
+            if scan.quoted:
+                add_names(own.setdefault(parent_of(path), {}), scan.quoted)
+        questions = self._add_questions(scans, asked, names, own)
         source = absolute(cwd, self._request.source)
-        everywhere = by_directory(names | questions)
+        everywhere = frozen(names)
         bases = frozenset[bytes]().union(*everywhere.values())
         # Nearly always only GCC's stdc-predef.h.
         unnamed = [p for p in scans if p.rpartition(b"/")[2] not in bases and p != source]
@@ -69,15 +74,37 @@ class Lookup:
             derived = names_of(unnamed, (*chain, *homes))
             everywhere = merged(everywhere, derived)
             for home in homes:
-                own.setdefault(home, set())
+                own.setdefault(home, {})
         else:
             derived = {}
         for directory in chain:
             self._look(directory, everywhere, questions)
         for directory, quoted in own.items():
-            self._look(directory, merged(by_directory(quoted), derived), questions)
+            self._look(directory, merged(frozen(quoted), derived), questions)
         self._note_data(dict.fromkeys((cwd, *chain)), data)
         self._add_unexplained(scans, tuple(chain), everywhere, frozenset(unnamed))
+
+    def _add_questions(
+        self,
+        scans: Mapping[bytes, Scan],
+        asked: Collection[tuple[bool, bytes]],
+        names: dict[bytes, set[bytes]],
+        own: dict[bytes, dict[bytes, set[bytes]]],
+    ) -> set[bytes]:
+        """Add the names of `__has_include` to those for all directories and for those of files."""
+        every = tuple(name for _, name in asked)
+        beside = tuple(name for is_quoted, name in asked if is_quoted)
+        questions = set(every)
+        add_names(names, every)
+        for home in set(map(parent_of, scans)) if beside else ():
+            add_names(own.setdefault(home, {}), beside)
+        for path, scan in scans.items():
+            for is_quoted, name in scan.asked.names:
+                questions.add(name)
+                add_names(names, (name,))
+                if is_quoted:
+                    add_names(own.setdefault(parent_of(path), {}), (name,))
+        return questions
 
     def _add_unexplained(
         self,
