@@ -38,11 +38,21 @@ class Spawner:
         run(command, clean_env(), scratch)
 
     def __call__(
-        self, tool: Tool, args: Sequence[str], cwd: Path, count: int, *, at_once: int = 1
+        self,
+        tool: Tool,
+        args: Sequence[str],
+        cwd: Path,
+        count: int,
+        *,
+        at_once: int = 1,
+        directory: str = ".",
     ) -> Cost:
-        """Return the cost of `count` starts, `at_once` at a time; spawn.c describes `args`."""
+        """Return the cost of `count` starts, `at_once` at a time.
+
+        spawn.c describes `args` and `directory`, which is relative to `cwd`.
+        """
         compiler = [*tool.prefix, "gcc"] if tool.prefix else [_gcc()]
-        argv = [str(self._program), str(count), str(at_once), *compiler, *args]
+        argv = [str(self._program), str(count), str(at_once), directory, *compiler, *args]
         before = tool.server_seconds()
         wall, cpu = (int(word) / 1e9 for word in run(argv, tool.env, cwd).split())
         server = tool.server_seconds() - before

@@ -51,6 +51,7 @@ GOALS: Final = (
     Goal(r"hit-300(-dirs)?", "cpu", 0.25, 0.12),
     Goal(r"hit-1000(-dirs)?", "cpu", 0.35, 0.10),
     Goal(r"hit-\d+(-dirs)?", "wall", 0.35, 0.20),
+    Goal(r"content-\d+", "cpu", 0.60),
     Goal(r"warm-.+", "cpu", 0.30, 0.20),
     Goal(r"warm-.+", "wall", 0.45),
     Goal(r"ext4-.+", "cpu", 0.25, 0.15),

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from _builds import Builder, cold_rows, fill, warm_row
+from _content import content_rows
 from _hits import cold_row, hit_rows
 from _measure import BenchError, SkipRow, settle
 from _places import ext4, file_system
@@ -19,7 +20,7 @@ from _settings import BARE, FRESH, OURS, Settings
 from _tools import callers_env, running
 from _trees import age
 
-PARTS = ("hit", "cold", "warm", "ext4", "up", "guest")
+PARTS = ("hit", "content", "cold", "warm", "ext4", "up", "guest")
 
 
 class Suite:
@@ -34,6 +35,10 @@ class Suite:
         if "hit" in parts:
             with self._may_skip("hits"):
                 for row in hit_rows(self._settings, self._directory("hits")):
+                    self._add(row)
+        if "content" in parts:
+            with self._may_skip("hits by content"):
+                for row in content_rows(self._settings, self._directory("content")):
                     self._add(row)
         if "cold" in parts:
             with self._may_skip("cold C file"):

@@ -1,9 +1,9 @@
 /* Starts one command many times, a fixed number at once, adding as little cost as there
  * can be: beside a hit of a fraction of a millisecond a shell or Python would be half the figure.
  *
- *   spawn COUNT AT_ONCE PROGRAM ARG...
+ *   spawn COUNT AT_ONCE DIRECTORY PROGRAM ARG...
  *
- * {n} in an argument becomes the number of the start, {slot} the place it runs in (0 to AT_ONCE-1).
+ * Each start works in DIRECTORY. {n} in it or in an argument becomes the number of the start, {slot} the place it runs in (0 to AT_ONCE-1).
  * Prints nanoseconds: wall time, then the CPU of the commands alone. Their output is thrown away.
  * Ends with 1 at the first command that fails. */
 #define _GNU_SOURCE
@@ -21,7 +21,7 @@ enum { MAX_AT_ONCE = 64, MAX_ARGS = 256, MAX_ARG_BYTES = 4096 };
 
 extern char **environ;
 static char filled[MAX_ARGS][MAX_ARG_BYTES];
-static posix_spawn_file_actions_t to_null;
+static char filled_directory[MAX_ARG_BYTES];
 
 static void die(const char *what) {
     fprintf(stderr, "spawn: %s\n", what);
@@ -45,9 +45,17 @@ static void fill(char *to, const char *from, long n, int slot) {
     *to = '\0';
 }
 
-static pid_t start(char **args, int count, long n, int slot) {
+static pid_t start(const char *directory, char **args, int count, long n, int slot) {
     char *argv[MAX_ARGS + 1];
+    posix_spawn_file_actions_t actions;
     pid_t pid;
+    fill(filled_directory, directory, n, slot);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
+    posix_spawn_file_actions_adddup2(&actions, 1, 2);
+    if (strcmp(filled_directory, "."))
+        posix_spawn_file_actions_addchdir_np(&actions, filled_directory);
     for (int i = 0; i < count; i++) {
         argv[i] = args[i];
         if (i && strchr(args[i], '{')) {
@@ -56,7 +64,8 @@ static pid_t start(char **args, int count, long n, int slot) {
         }
     }
     argv[count] = NULL;
-    if (posix_spawn(&pid, argv[0], &to_null, NULL, argv, environ)) die("cannot start the program");
+    if (posix_spawn(&pid, argv[0], &actions, NULL, argv, environ)) die("cannot start the program");
+    posix_spawn_file_actions_destroy(&actions);
     return pid;
 }
 
@@ -77,20 +86,16 @@ static int wait_for_slot(pid_t *running, int at_once) {
 static long long nanoseconds(struct timespec t) { return t.tv_sec * 1000000000LL + t.tv_nsec; }
 
 int main(int argc, char **argv) {
-    if (argc < 4 || argc - 3 > MAX_ARGS) die("usage: spawn COUNT AT_ONCE PROGRAM ARG...");
+    if (argc < 5 || argc - 4 > MAX_ARGS) die("usage: spawn COUNT AT_ONCE DIRECTORY PROGRAM ARG...");
     long count = atol(argv[1]);
     int at_once = atoi(argv[2]);
     if (at_once < 1 || at_once > MAX_AT_ONCE) die("AT_ONCE");
     pid_t running[MAX_AT_ONCE] = {0};
-    posix_spawn_file_actions_init(&to_null);
-    posix_spawn_file_actions_addopen(&to_null, 0, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_addopen(&to_null, 1, "/dev/null", O_WRONLY, 0);
-    posix_spawn_file_actions_adddup2(&to_null, 1, 2);
     struct timespec before, after;
     clock_gettime(CLOCK_MONOTONIC, &before);
     for (long n = 0; n < count; n++) {
         int slot = n < at_once ? (int)n : wait_for_slot(running, at_once);
-        running[slot] = start(argv + 3, argc - 3, n, slot);
+        running[slot] = start(argv[3], argv + 4, argc - 4, n, slot);
     }
     for (long n = 0; n < count && n < at_once; n++) wait_for_slot(running, at_once);
     clock_gettime(CLOCK_MONOTONIC, &after);

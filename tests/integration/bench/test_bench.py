@@ -67,6 +67,7 @@ def test_a_quick_run_takes_every_row_and_finds_the_objects_identical(
 
     rows = {row["key"]: row for row in report["rows"]}
     expected = {"hit-10", "hit-300", "hit-10-dirs", "rate-10", "cold-headers"}
+    expected |= {"content-10", "content-300"}
     skipped = {entry["what"]: entry["why"] for entry in report["skipped"]}
     if "Lua" in skipped:
         assert "cannot be fetched" in skipped["Lua"]
