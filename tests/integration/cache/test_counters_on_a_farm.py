@@ -5,8 +5,10 @@ The guest is a mount namespace whose `/src` is the tree, because the length of t
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,11 +81,22 @@ class MountedRemote(FakeRemote):
 
 @pytest.fixture
 def remote() -> Iterator[MountedRemote]:
-    is_new = not os.path.lexists("/src")
-    os.makedirs("/src", exist_ok=True)
-    yield MountedRemote()
-    if is_new:
-        os.rmdir("/src")
+    # Tests of several workers share the directory to mount on; the last one removes it.
+    with open(Path(tempfile.gettempdir()) / "hpcc-tests-src.lock", "a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        if not os.path.lexists("/src"):
+            os.makedirs("/src", exist_ok=True)
+            lock.write("made here")
+            lock.flush()
+        yield MountedRemote()
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        lock.seek(0)
+        if lock.read():
+            os.rmdir("/src")
+            lock.truncate(0)
 
 
 @pytest.fixture
