@@ -79,9 +79,9 @@ def content_key(memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -
     if any(word in prepared.identity.target for word in _OTHER_NAMES):
         return None
     form = prepared.family.content_form(invocation, prepared.identity.major)
-    if form is None:
-        return None
     share = prepared.share
+    if form is None or (form.is_tied and share is not None):
+        return None
     places = _places_of(memo, prepared)
     if places is None:
         return None

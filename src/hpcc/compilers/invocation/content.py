@@ -51,7 +51,7 @@ _ASSEMBLER: Final = re.compile(
     rb"-Wa(?:,(?:-m[A-Za-z0-9=._+-]+|--(?:no)?execstack|--fatal-warnings|--no-warn|-W|--(?:32|x32|64)))+"
 )
 _PARAMETER: Final = re.compile(rb"[a-z0-9-]+=[a-z0-9-]+")
-_SWITCHES: Final = (
+SWITCHES: Final = (
     "aggressive-loop-optimizations|align-(?:functions|jumps|labels|loops)|allow-store-data-races"
     "|associative-math|asynchronous-unwind-tables|branch-count-reg|builtin|builtin-[a-z0-9_]+|common|concepts|conserve-(?:space|stack)"
     "|crossjumping|cse-follow-jumps|cx-limited-range|data-sections|dce|delete-dead-exceptions"
@@ -106,7 +106,7 @@ _FLAGS: Final = re.compile(
         r"|-W(?![alp],)[A-Za-z0-9+=_,-]*|-w|-pedantic|-pedantic-errors"
         r"|--?std=[a-z0-9+:]+|-ansi|-undef|-pipe|-pthread|-Qunused-arguments|-trigraphs"
         r"|-nostdinc|-nostdinc\+\+|-m(?:no-)?[a-z0-9._-]+(?:=[A-Za-z0-9._,+-]+)?"
-        rf"|-f(?:no-)?(?:{_SWITCHES})|-fno-(?:{_OFF})"
+        rf"|-f(?:no-)?(?:{SWITCHES})|-fno-(?:{_OFF})"
         r"|-fvisibility=[a-z]+|-fcf-protection(?:=[a-z]+)?|-ftemplate-depth[=-][0-9]+"
         r"|-fconstexpr-(?:depth|steps|ops-limit|loop-limit)=[0-9]+|-fbracket-depth=[0-9]+"
         r"|-f(?:excess-precision|fp-contract|ffp-contract|fp-model)=[a-z0-9]+|-ffp-contract=[a-z]+"
@@ -159,12 +159,14 @@ class ContentForm:
     """What a content key holds of a command line, in order.
 
     `pieces` are plain texts and paths. `names_directory`: the object may hold the working directory
-    and the names of all files (debug information, sanitizers, prefix maps). `targets` are the words
-    of the depfile's first rule before its colon, () without a depfile.
+    and the names of all files (debug information, sanitizers, prefix maps). `is_tied`: it holds them
+    in a way of which nothing is known but that it is the same in the same places. `targets` are the
+    words of the depfile's first rule before its colon, () without a depfile.
     """
 
     pieces: tuple[bytes | NamedPath, ...]
     names_directory: bool
+    is_tied: bool
     targets: tuple[bytes, ...]
 
 
@@ -180,7 +182,7 @@ def content_form(invocation: Invocation, *, is_clang: bool, major: int) -> Conte
         b"-MP" if any(f.spec.spelling == "-MP" for f in invocation.flags) else b"",
         b"-Wp" if invocation.deps_by_wp else b"",
     ]
-    names_directory = False
+    names_directory = is_tied = False
     for part in invocation.parts:
         if isinstance(part, Operand):
             pieces += (b"\0source", NamedPath(part.name))
@@ -189,7 +191,9 @@ def content_form(invocation: Invocation, *, is_clang: bool, major: int) -> Conte
         if found is None:
             return None
         is_debug = part.spec.spelling == "-g" and part.raw[0] not in _NO_DEBUG
-        names_directory |= is_debug or _NAMING.fullmatch(part.raw[0]) is not None
+        is_naming = _NAMING.fullmatch(part.raw[0]) is not None
+        names_directory |= is_debug or is_naming
+        is_tied |= is_naming and part.raw[0].startswith(b"-f")
         pieces += found
     targets: tuple[bytes, ...] = ()
     if invocation.dep_mode is not DepMode.NONE:
@@ -197,7 +201,7 @@ def content_form(invocation: Invocation, *, is_clang: bool, major: int) -> Conte
         if found_targets is None:
             return None
         targets = found_targets
-    return ContentForm(tuple(pieces), names_directory, targets)
+    return ContentForm(tuple(pieces), names_directory, is_tied, targets)
 
 
 def _pieces(flag: Flag, *, is_clang: bool) -> tuple[bytes | NamedPath, ...] | None:
@@ -275,15 +279,16 @@ def respelled_depfile(
         return None
     words = [first[count:]]
     for rule in rules[1:]:  # -MP: a rule without prerequisites for each header
-        if len(rule) != 1 or not rule[0].endswith(b":"):
+        # Clang before version 15 writes an empty line before each.
+        if rule and (len(rule) != 1 or not rule[0].endswith(b":")):
             return None
-        words.append([rule[0][:-1]])
+        words.append([name[:-1] for name in rule])
     renamed = [[_renamed(word, rename) for word in rule] for rule in words]
     if any(word is None for rule in renamed for word in rule):
         return None
     head, *headers = [[word or b"" for word in rule] for rule in renamed]
     new = [[*new_targets[:-1], new_targets[-1] + b":", *head]]
-    return laid_out([*new, *([h[0] + b":"] for h in headers)], is_clang=is_clang)
+    return laid_out([*new, *([name + b":" for name in rule] for rule in headers)], is_clang=is_clang)
 
 
 def _renamed(word: bytes, rename: Callable[[bytes], bytes]) -> bytes | None:

@@ -173,6 +173,12 @@ def test_a_depfile_gets_new_targets_and_names() -> None:
     )
 
 
+def test_clang_14_writes_an_empty_line_before_each_rule_of_a_header() -> None:
+    data = b"a.o: /p/a.c /p/h.h\n\n/p/h.h:\n"
+    found = respelled_depfile(data, (b"a.o",), (b"b.o",), _renamed, is_clang=True)
+    assert found == b"b.o: /longer/place/a.c /longer/place/h.h\n\n/longer/place/h.h:\n"
+
+
 @pytest.mark.parametrize(
     "data",
     [
