@@ -91,13 +91,16 @@ _END: Final = """\
 #endif /* the end */
 int last;
 """
+_MOST: Final = 0.75
+_AT_END: Final = re.compile(r"(?<=[;{}()0-9]) ?(?://§L|/\*§B\*/)(?=\n)")
 _SLOT: Final = re.compile(r"§([LBM])")
 _WORDS: Final = (
     "a", "text", "of", "prose", "it's", '"', "'", "''", '"quoted"', "#", "#endif", "#if 0",
     "#define B", "(", ")", ";", "{", "}", "/", "//", "*", "**", ">", "<b>", "?", "%:", 'R"(',
     ')"', "'c'", "1'0", "\t", "  ", "-", "=", "!", "case 2:", "NOSONAR", "TODO:",
     "clang-format off", "__LINE__", "_Pragma", "__FILE__", "nothing", "expected-error", "$",
-    "&", ":", "||", "unused", "NOTREACHED", "$Id$", "[", "]", ".", "0", "#include <a>",
+    "&", ":", "||", "unused", "NOTREACHED", "$Id$", "[", "]", ".", "0", "#include <a>", "@param",
+    "\\param", "\\", "\\0", "else", "break", "lint", "é", "ß", "日本", "😀", "??!", "%s\\n",
 )  # fmt: skip
 
 
@@ -115,8 +118,47 @@ def template(language: str, standard: str) -> str:
 
 
 def filled(text: str, chance: random.Random) -> bytes:
-    """Return the template with a text in each slot; a block keeps its lines and their blanks."""
+    """Return the template with a text in each slot; a block keeps its lines and their blanks.
+
+    Some comments at the end of a line of code are left out.
+    """
+    text = _AT_END.sub(lambda match: match[0] if chance.random() < _MOST else "", text)
     return _SLOT.sub(lambda slot: _text(slot[1], chance), text).encode()
+
+
+def in_other_lines(text: str, chance: random.Random) -> bytes:
+    """Return the template with comments and empty lines between its lines of code, too."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        if chance.random() > _MOST and (not lines or not lines[-1].endswith("\\")):
+            indentation = line[: len(line) - len(line.lstrip())]
+            lines += chance.choice(
+                [[""], [indentation + "/*§B*/"], [indentation + " /*§B", indentation + "x§B*/"]]
+            )
+        lines.append(line)
+    return filled("\n".join(lines), chance)
+
+
+def indented(chance: random.Random) -> bytes:
+    """Return a file whose comments may decide whether GCC calls an indentation misleading."""
+    blanks = ("", "  ", "    ", "      ", "\t", " \t")
+    body, after = chance.choice(blanks), chance.choice(blanks)
+    middle = [
+        chance.choice(blanks) + chance.choice(["// a", "/* b */", "/* c\n" + body + "d */", ""])
+        for _ in range(chance.randint(0, 3))
+    ]
+    if chance.random() > _MOST:
+        middle.insert(0, chance.choice(blanks) + "#if 1\n  // e\n#endif")
+    guard = chance.choice(["if (a)", "while (a--)", "for (;;)", "if (a) ; else"])
+    lines = [
+        "void g(void);",
+        "void f(int a) {",
+        "  " + guard,
+        f"{body}g();",
+        *middle,
+        f"{after}g();",
+    ]
+    return "\n".join([*lines, "}", ""]).encode()
 
 
 def _text(kind: str, chance: random.Random) -> str:
@@ -128,12 +170,13 @@ def _text(kind: str, chance: random.Random) -> str:
 def _line(chance: random.Random) -> str:
     """Return a line of a comment. One that looks like a directive would keep its text."""
     text = _words(chance, 1)
-    return " x" + text if text.lstrip().startswith(("#", "%:")) else text
+    return " x" + text if text.lstrip().startswith(("#", "%")) else text
 
 
 def _words(chance: random.Random, least: int = 0) -> str:
     words = [chance.choice(_WORDS) for _ in range(chance.randint(least, 7))]
     text = chance.choice(["", " "]).join(words).replace("/*", "/ *").replace("*/", "* /")
-    text = text.replace("?", "? ")  # a trigraph leaves a file without a form
-    text = text.strip(" \t*/!<") or "x"
+    # A trigraph or a backslash at the end of a line leaves a file without a form.
+    text = re.sub(r"\?(?!\?!)", "? ", text)
+    text = text.strip(" \t*/!<\\") or "x"
     return " " + text + chance.choice(["", " ", "  "])

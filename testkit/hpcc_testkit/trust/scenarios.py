@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from hpcc_testkit.trust import (
+    comments,
     data,
     doubts,
     driver,
@@ -25,6 +26,7 @@ from hpcc_testkit.trust.steps import Scenario
 
 SCENARIOS: Final[tuple[Scenario, ...]] = (
     *search.scenarios(),
+    *comments.scenarios(),
     *doubts.scenarios(),
     *inputs.scenarios(),
     *installations.scenarios(),

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from hpcc.compilers.gnu.invocation import read_invocation
 from hpcc.compilers.invocation.comment_flags import lex_mode
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.scan.comments import LexMode, comment_free
-from hpcc_testkit.cache.commented import filled, template
+from hpcc_testkit.cache.commented import filled, in_other_lines, indented, template
 from hpcc_testkit.suite.examples import examples
 from hpcc_testkit.suite.sampling import seed_of
 
@@ -82,16 +84,18 @@ def test_files_with_one_form_give_one_object(compiler: str, name: str, tmp_path:
     for language, standard in chance.sample(modes, min(len(modes), examples(3))):
         dwarf = ["-gdwarf-4"] if compiler.startswith("clang") and "-g" in _FLAGS[name] else []
         flags = [*_FLAGS[name].split(), *dwarf, f"-std={standard}"]
-        mode = _mode(compiler, language, flags)
+        mode = replace(_mode(compiler, language, flags), keeps_lines=True)
         text = template(language, standard)
         first = filled(text, chance)
         form = comment_free(first, mode)
         assert form is not None
-        assert form != first
+        assert form.text != first
         expected = _compile(compiler, language, flags, first, tmp_path)
         assert expected.startswith(b"0 \x7fELF"), expected[:400]
-        for source in (form, *(filled(text, chance) for _ in range(examples(1)))):
-            assert comment_free(source, mode) == form
+        for source in (form.text, *(filled(text, chance) for _ in range(examples(1)))):
+            again = comment_free(source, mode)
+            assert again is not None
+            assert again.text == form.text
             assert _compile(compiler, language, flags, source, tmp_path) == expected, (
                 first,
                 source,
@@ -104,12 +108,88 @@ def test_what_stays_in_a_form_can_be_seen(tmp_path: Path) -> None:
     mode = _mode("gcc-14", "c", flags)
     source = b"void g(void);\nvoid f(int a) {\n  if (a)\n    g();\n%s\n    g();\n}\n"
     results = []
-    for comment in (b"    // one", b"// one"):
-        form = comment_free(source % comment, mode)
-        assert form == (source % comment).replace(b" one", b"")
+    for comment, left in ((b"    // one", b""), (b"// one", b"/**/")):
+        form = comment_free(source % comment, replace(mode, keeps_lines=True))
+        assert form is not None
+        assert form.text == source % left
         results.append(_compile("gcc-14", "c", flags, source % comment, tmp_path))
     assert results[0].startswith(b"1 ")
     assert results[1].startswith(b"0 \x7fELF")
+
+
+@pytest.mark.parametrize("compiler", _COMPILERS)
+def test_files_with_one_form_are_warned_of_alike(compiler: str, tmp_path: Path) -> None:
+    """Comments between a body and the next statement decide whether GCC warns."""
+    chance = random.Random(f"{seed_of(os.environ)}-{compiler}-indented")
+    flags = ["-Wall", "-Werror", "-Wno-comment"]
+    mode = _mode(compiler, "c", flags)
+    seen: dict[bytes, tuple[bytes, bytes]] = {}
+    for _ in range(examples(40)):
+        source = indented(chance)
+        form = comment_free(source, mode)
+        assert form is not None
+        result = _compile(compiler, "c", flags, source, tmp_path)
+        result = result[:2] + result[result.find(b"\x7fELF") :]
+        first = seen.setdefault(form.text, (source, result))
+        assert first[1] == result, (first[0], source)
+
+
+@pytest.mark.parametrize("compiler", _COMPILERS)
+def test_without_debug_information_lines_may_move(compiler: str, tmp_path: Path) -> None:
+    chance = random.Random(f"{seed_of(os.environ)}-{compiler}-lines")
+    for language, standard in chance.sample(_MODES, examples(2)):
+        if language == "c++" and compiler == "gcc-13" and not shutil.which("g++-13"):
+            continue
+        flags = ["-O2", "-Wall", "-Wextra", f"-std={standard}"]
+        mode = _mode(compiler, language, flags)
+        assert not mode.keeps_lines
+        text = re.sub(
+            r"__LINE__|__builtin_LINE\(\)|at\.line\(\)|at\.column\(\)",
+            "7",
+            template(language, standard),
+        )
+        first = filled(text, chance)
+        form = comment_free(first, mode)
+        assert form is not None
+        expected = _compile(compiler, language, flags, first, tmp_path)
+        assert expected.startswith(b"0 \x7fELF"), expected[:400]
+        for source in (form.text, *(in_other_lines(text, chance) for _ in range(examples(1)))):
+            again = comment_free(source, mode)
+            assert again is not None
+            assert again.text == form.text, (first, source)
+            assert _compile(compiler, language, flags, source, tmp_path) == expected, source
+
+
+@pytest.mark.parametrize("compiler", _COMPILERS)
+def test_bytes_in_comments_that_a_warning_reads_are_in_the_form(
+    compiler: str, tmp_path: Path
+) -> None:
+    """Pairs with one form get the same messages, whatever the bytes in their comments are."""
+    flags = [
+        "-Wall",
+        "-Wextra",
+        "-Wcomment",
+        "-Wbidi-chars=any" if "gcc" in compiler else "-Wcomment",
+    ]
+    if compiler not in {"gcc-12", "clang-14"}:
+        flags.append("-Winvalid-utf8")
+    mode = _mode(compiler, "c", flags)
+    texts = (
+        b"one", b"\xc3\xa9", b"\xe9", b"\xe9*", b"\xc3", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\xaf",
+        b"\xe2\x80\xae", b"\xe2\x80\x8f", b"\xe2\x81\xa6", b"\xe2\x80\x93", b"\xef\xbf\xbf", b"\xe2\x80",
+        b"\xff\xfe", b"\\u202e", b"a /* b", b"??/ a", b"a\\ b", b"\xc2\x85", b"\xe2\x80\xa8",
+    )  # fmt: skip
+    seen: dict[bytes, bytes] = {}
+    for text in texts:
+        for source in (
+            b"int a; // %s\nint b;\n",
+            b"int a; /* %s*/\nint b;\n",
+            b"/*\n%s\n*/\nint a, b;\n",
+        ):
+            form = comment_free(source % text, mode)
+            if form is not None:
+                result = _compile(compiler, "c", flags, source % text, tmp_path)
+                assert seen.setdefault(form.text, result) == result, text
 
 
 def test_clang_shows_the_bytes_of_a_file_in_dwarf_5(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ places (system headers) keep their plain digests: they rarely change.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from typing import Final, NamedTuple
 
 from hpcc.cache.base.files import FileMemo, Listing, Signature
@@ -38,28 +39,43 @@ _GUARD: Final = re.compile(
     re.MULTILINE,
 )
 _MOST_INCLUSIONS: Final = 64
-_LOCATIONS: Final = b"locations"
-_TAG: Final = b"comment-free-1"
+_FACTS: Final = b"facts-for-comments"
+# A pragma with one of these makes a compiler warn of comments that it does not see otherwise.
+_WARNS: Final = re.compile(rb"c90-c99-compat|-Wdocumentation|-Weverything|fallthrough=1")
+_TAG: Final = b"comment-free-2"
 _UNKNOWN: Final = b"raw"
 
 
-class _Form(NamedTuple):
-    digest: bytes
+class _Facts(NamedTuple):
+    """`locations`: see `_locations`. `may_warn`: the text may turn on a warning of comments."""
+
     locations: int
+    may_warn: bool
 
 
 class CommentFree:
     """What `InputSet.holds` asks of a `FileMemo`, with these digests. For one look-up.
 
-    `plain` collects the plain digest of each file that was asked for.
+    `source` is the name of the compile's source. `plain` collects the plain digest of each file
+    that was asked for.
     """
 
-    def __init__(self, memo: FileMemo, places: Places, mode: LexMode) -> None:
+    def __init__(self, memo: FileMemo, places: Places, mode: LexMode, source: bytes) -> None:
         self._memo, self._places, self._mode = memo, places, mode
+        # A file of the source's base name may be the source by another name.
+        self._base = source.rpartition(b"/")[2]
+        self._header_mode = replace(mode, keeps_end=False)
         # The hash of a plain tuple is cheap, and it is needed for each file.
         self._question = (_TAG, *astuple(mode))
+        self._header_question = (_TAG, *astuple(self._header_mode))
         self.plain: dict[bytes, bytes] = {}
-        self.locations = 0
+        self._locations = 0
+        self._may_warn = False
+
+    @property
+    def is_usable(self) -> bool:
+        """Tell whether the digests may stand for the files that were asked for."""
+        return self._locations <= MAX_GCC_LOCATIONS and not self._may_warn
 
     def digest(self, path: bytes) -> bytes | None:
         """Return the digest of a file: without comments in one of the places, else the plain one.
@@ -72,14 +88,19 @@ class CommentFree:
     def digest_of(self, path: bytes, plain: bytes) -> bytes | None:
         """Return what `digest` does for a file whose plain digest is known, without a stat."""
         self.plain[path] = plain
-        if self._places.mark(path) == path:
-            self.locations += self._memo.derived(path, plain, _LOCATIONS, _locations) or 0
-            return plain
-        form = self._memo.derived(path, plain, self._question, self._form)
-        if form is None:
+        facts = self._memo.derived(path, plain, _FACTS, _facts)
+        if facts is None:
             return None
-        self.locations += form.locations
-        return plain if form.digest == _UNKNOWN else form.digest
+        self._locations += facts.locations
+        self._may_warn |= facts.may_warn
+        if self._places.mark(path) == path:
+            return plain
+        if path.rpartition(b"/")[2] == self._base:
+            form = self._memo.derived(path, plain, self._question, _Former(self._mode))
+        else:
+            former = _Former(self._header_mode)
+            form = self._memo.derived(path, plain, self._header_question, former)
+        return plain if form == _UNKNOWN else form
 
     def listing(self, path: bytes) -> Listing | None:
         """See `FileMemo.listing`."""
@@ -99,12 +120,24 @@ class CommentFree:
             files=tuple((path, self.plain.get(path, digest)) for path, digest in inputs.files)
         )
 
-    def _form(self, data: bytes) -> _Form:
-        text = comment_free(data, self._mode)
-        locations = _locations(data)
-        if text is None:
-            return _Form(_UNKNOWN, locations)
-        return _Form(hashlib.sha256(_TAG + text).digest(), locations)
+
+class _Former:
+    """Makes the digest of a text in one mode."""
+
+    def __init__(self, mode: LexMode) -> None:
+        self._mode = mode
+
+    def __call__(self, data: bytes) -> bytes:
+        form = comment_free(data, self._mode)
+        if form is None:
+            return _UNKNOWN
+        is_shown = form.has_line_comments and self._mode.shows_line_comments
+        tag = _TAG + (b"//" if is_shown else b"  ")
+        return hashlib.sha256(tag + form.text).digest()
+
+
+def _facts(data: bytes) -> _Facts:
+    return _Facts(_locations(data), _WARNS.search(data) is not None)
 
 
 def _locations(data: bytes) -> int:
@@ -116,7 +149,7 @@ def _locations(data: bytes) -> int:
 
 
 def comment_free_files(
-    memo: FileMemo, places: Places, mode: LexMode, closure: Closure
+    memo: FileMemo, places: Places, mode: LexMode, source: bytes, closure: Closure
 ) -> tuple[tuple[bytes, bytes], ...] | None:
     """Return a closure's files with these digests; None if they may not stand for the files.
 
@@ -125,14 +158,14 @@ def comment_free_files(
     """
     if closure.hazards & _RAW or are_files_related(closure.twins):
         return None
-    view = CommentFree(memo, places, mode)
+    view = CommentFree(memo, places, mode, source)
     files: list[tuple[bytes, bytes]] = []
     for path, plain in closure.files:
         digest = view.digest_of(path, plain)
         if digest is None:
             return None
         files.append((path, digest))
-    if view.locations > MAX_GCC_LOCATIONS:
+    if not view.is_usable:
         return None
     existing = ((path, view.digest(path) or b"") for path in closure.existing)
     if _may_become_twins(memo, (*files, *existing), view.plain):
@@ -146,7 +179,8 @@ def _may_become_twins(
     first: dict[bytes, bytes] = {}
     for path, digest in files:
         other = first.setdefault(digest, path)
-        if other == path:
+        # With and without `..` it is one file; `Contents` sees to it that no link is left that way.
+        if os.path.normpath(other) == os.path.normpath(path):
             continue
         if any(memo.may_be_read_once(p, plain.get(p, b"")) is not False for p in (path, other)):
             return True

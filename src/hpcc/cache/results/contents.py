@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from hpcc.cache.base.counters import Counters
@@ -46,7 +47,7 @@ from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.results.results import Found, Result, Results
 from hpcc.cache.results.share_check import SourceCheck
-from hpcc.compilers.scan.comments import MAX_GCC_LOCATIONS, LexMode
+from hpcc.compilers.scan.comments import LexMode
 from hpcc.compilers.scan.scan import Hazard
 from hpcc.core import IntegrityError
 from hpcc.store.private import PrivateStore
@@ -115,10 +116,10 @@ class Contents:
         for entry in entries:
             if not entry.suits(key.places):
                 continue
-            view = self._view(key, entry, mode)
+            view = self._view(prepared, key, entry, mode)
             if view is None or _overwrites(prepared, view.files):
                 continue
-            names = tuple(path for path, _ in view.files)
+            names = (*(path for path, _ in view.files), *view.present)
             if key.has_other_names(names) or _leave_through_links(names):
                 continue
             result = self._results.result(entry.inputs.result_key)
@@ -137,13 +138,15 @@ class Contents:
                 return ContentFound(Found(view, named), key.key)
         return None
 
-    def _view(self, key: ContentKey, entry: ContentEntry, mode: LexMode | None) -> InputSet | None:
+    def _view(
+        self, prepared: Prepared, key: ContentKey, entry: ContentEntry, mode: LexMode | None
+    ) -> InputSet | None:
         """Return an entry's inputs with this compile's paths; None if they do not hold now."""
         view = key.places.spelled(entry.inputs)
         if mode is None:
             return view if view.holds(self._memo) else None
-        facts = CommentFree(self._memo, key.places, mode)
-        if not view.holds(facts) or facts.locations > MAX_GCC_LOCATIONS:
+        facts = CommentFree(self._memo, key.places, mode, prepared.source)
+        if not view.holds(facts) or not facts.is_usable:
             return None
         return facts.with_plain_digests(view)
 
@@ -185,7 +188,7 @@ class Contents:
         entry = ContentEntry(inputs, places, fixed, key.form.targets, Names.UNKNOWN)
         new: tuple[ContentEntry, ...] = (entry,)
         mode = _lex_mode(prepared)
-        files = mode and comment_free_files(self._memo, places, mode, closure)
+        files = mode and comment_free_files(self._memo, places, mode, prepared.source, closure)
         if files:
             named = zip(inputs.files, files, strict=True)
             marked = tuple((name, digest) for (name, _), (_, digest) in named)
@@ -290,9 +293,10 @@ def _leave_through_links(paths: Iterable[bytes]) -> bool:
 
 def _lex_mode(prepared: Prepared) -> LexMode | None:
     identity = prepared.identity
-    return prepared.family.lex_mode(
+    mode = prepared.family.lex_mode(
         prepared.invocation, identity.major, has_hidden_flags=identity.has_hidden_flags
     )
+    return None if mode is None else replace(mode, keeps_lines=True)
 
 
 def _overwrites(prepared: Prepared, files: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -3,16 +3,19 @@
 This is an allow-list. tests/integration/grammar/test_comment_objects.py asks the compilers below
 with pairs of files. A command line that is not on it uses the bytes of each file.
 
-The caller must ensure: only results with exit status 0 and without a message; the bytes of
-data files (`#embed`, `.incbin`, profiles), of files that GCC may take for twins (`#pragma once`,
-`#import`) and of `#pragma GCC dependency`; and `MAX_GCC_LOCATIONS` in the sum of a compile.
+The caller must ensure: only results with exit status 0 and without a message; no pragma that makes
+a compiler warn of comments, such as Clang's of documentation; the bytes of data files (`#embed`,
+`.incbin`, profiles), of files that GCC may take for twins (`#pragma once`, `#import`) and of
+`#pragma GCC dependency`; and `MAX_GCC_LOCATIONS` in the sum of a compile.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Final
 
+from hpcc.compilers.invocation.content import SWITCHES
 from hpcc.compilers.invocation.invocation import Dialect, Invocation, Language
 from hpcc.compilers.scan.comments import LexMode
 from hpcc.compilers.spec.table import Effect, Flag
@@ -23,7 +26,8 @@ PROVED_CLANG: Final = frozenset({14, 17, 19, 22})
 _C: Final = re.compile(
     rb"(?P<c90>c89|c90|iso9899:(?:1990|199409))"
     rb"|(?P<c23>(?:c|gnu)(?:2x|23))"
-    rb"|(?:c|gnu)(?:9x|99|1x|11|17|18)|iso9899:(?:1999|199x|2011|2017|2018)|gnu(?:89|90)"
+    rb"|(?:c|gnu)(?:9x|99|1x|11|17|18)|iso9899:(?:1999|199x|2011|2017|2018)"
+    rb"|(?P<gnu90>gnu(?:89|90))"
 )
 _CXX: Final = re.compile(
     rb"(?:c|gnu)\+\+(?:98|03|0x|11|(?P<separators>1y|14|1z|17|2a|20|2b|23|2c|26))"
@@ -78,6 +82,12 @@ _INVISIBLE: Final = re.compile(
     rb"|-f(?:no-)?sanitize(?:-recover|-trap)?=" + _CHECKS + rb"(?:," + _CHECKS + rb")*",
     re.DOTALL,
 )
+# Of the switches that a content key may hold these change how a text is read, or by what.
+_READS: Final = re.compile(
+    rb"-f(?:no-)?(?:dollars-in-identifiers|extended-identifiers|ms-extensions|operator-names"
+    rb"|integrated-as)"
+)
+_SWITCH: Final = re.compile(rb"-f(?:no-)?(?:" + SWITCHES.encode() + rb")")
 _GCC_DEBUG: Final = re.compile(
     rb"-g|-g(?:gdb)?[0-3]?|-gdwarf|-gdwarf-[2-5]|-gno-record-gcc-switches"
 )
@@ -107,7 +117,15 @@ def lex_mode(
     flags = invocation.flags
     if not all(_is_invisible(flag, is_clang=is_clang) for flag in flags):
         return None
-    return None if is_clang and _has_hash(flags) else _mode(invocation, is_clang=is_clang)
+    if is_clang and _has_hash(flags):
+        return None
+    mode = _mode(invocation)
+    if mode is None:
+        return None
+    has_places = _has_places(flags)
+    # Of the end of a file no object of C holds the place.
+    keeps_end = has_places and invocation.language is not Language.C
+    return replace(mode, keeps_end=keeps_end, keeps_lines=has_places)
 
 
 def _is_invisible(flag: Flag, *, is_clang: bool) -> bool:
@@ -117,6 +135,8 @@ def _is_invisible(flag: Flag, *, is_clang: bool) -> bool:
         return False
     debug = _CLANG_DEBUG if is_clang else _GCC_DEBUG
     argument = flag.raw[0]
+    if _SWITCH.fullmatch(argument):
+        return _READS.fullmatch(argument) is None
     return _INVISIBLE.fullmatch(argument) is not None or debug.fullmatch(argument) is not None
 
 
@@ -126,15 +146,24 @@ def _has_hash(flags: tuple[Flag, ...]) -> bool:
     return bool(debug) and b"-gdwarf-4" not in debug
 
 
-def _mode(invocation: Invocation, *, is_clang: bool) -> LexMode | None:
+def _has_places(flags: tuple[Flag, ...]) -> bool:
+    """Return whether the object holds lines: debug information, or checks that name them."""
+    debug = (f.raw[0] for f in flags if f.spec.spelling == "-g")
+    return any(d != b"-g0" for d in debug) or any(b"sanitize" in f.raw[0] for f in flags)
+
+
+def _mode(invocation: Invocation) -> LexMode | None:
     standards = [s for f in invocation.flags if (s := _standard(f)) is not None]
     standard = standards[-1] if standards else None
     is_c = invocation.language is Language.C
     if not is_c and invocation.language is not Language.CXX:
         return None
+    is_compared = any(b"c90-c99-compat" in f.raw[0] for f in invocation.flags)
     if standard is None:  # since GCC 5 and Clang 14: C17 and at least C++14
         return LexMode(
-            has_line_comments=True, has_digit_separators=not is_c, has_doc_comments=is_clang
+            has_line_comments=True,
+            has_digit_separators=not is_c,
+            shows_line_comments=is_compared,
         )
     if standard == b"ansi":
         standard = b"c90" if is_c else b"c++98"
@@ -145,7 +174,7 @@ def _mode(invocation: Invocation, *, is_clang: bool) -> LexMode | None:
     return LexMode(
         has_line_comments=not found.get("c90"),
         has_digit_separators=bool(found.get("c23") or found.get("separators")),
-        has_doc_comments=is_clang,
+        shows_line_comments=is_compared or bool(found.get("gnu90")),
     )
 
 

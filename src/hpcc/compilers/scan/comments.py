@@ -1,10 +1,12 @@
 """C and C++ files without the text of comments that no compiler can see.
 
-The result is again a source file: the same tokens at the same lines and columns. A comment stays
-where it is and keeps its kind, because GCC warns about a `//` in C90 and takes any comment as a
-fall-through mark at one level. It loses its text if nothing follows on its line. Inside a long
-comment each line keeps its blanks and whether text follows them: GCC compares the indentation of
-lines for -Wmisleading-indentation.
+The result is again a source file: the same tokens at the same lines and columns. A comment at the
+end of a line of code disappears. One that stands alone on its lines disappears if it is indented at
+least like the code that follows, else only its text does: GCC compares the indentation of lines for
+-Wmisleading-indentation. A comment with code behind it on its line stays as it is.
+
+Without `keeps_lines` the empty lines that are left disappear, too. Then the result has the same
+tokens in the same columns, but not in the same lines.
 
 A file gets no such form (None) where the extent of a comment could depend on anything but the
 file's text and the mode. Known cases are a splice or trigraph inside a token, raw strings with
@@ -20,7 +22,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
+
+from hpcc.compilers.scan.header_names import has_odd_header_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +33,27 @@ class LexMode:
 
     False is always the careful value of the first two: such text then gives no form.
     `has_doc_comments`: the compiler can warn about comments that look like documentation.
+    `shows_line_comments`: it can warn about the first comment in a file that begins with slashes.
+    `keeps_end`: the object may hold the place of the file's end. `keeps_lines`: the object may hold
+    the numbers of lines.
     """
 
     has_line_comments: bool
     has_digit_separators: bool
-    has_doc_comments: bool
+    has_doc_comments: bool = False
+    shows_line_comments: bool = True
+    keeps_end: bool = True
+    keeps_lines: bool = True
+
+
+class Form(NamedTuple):
+    """A file without comments. `has_line_comments`: one of them began with two slashes.
+
+    GCC warns in C90 of the first such comment in a file.
+    """
+
+    text: bytes
+    has_line_comments: bool
 
 
 MAX_BYTES: Final = 16 << 20
@@ -42,12 +62,15 @@ MAX_LINE_BYTES: Final = 1000
 MAX_GCC_LOCATIONS: Final = 0x0F000000
 """The sum of `gcc_locations` up to which GCC before version 15 keeps all columns of a compile."""
 
-_TEXT: Final = bytes(range(0x20, 0x7F)) + b"\t\n\f\v"
+_ASCII: Final = bytes(range(0x20, 0x7F)) + b"\t\n\f\v"
+_MORE: Final = bytes(range(0x80, 0x100)) + b"\r"
 _TRIGRAPH: Final = re.compile(rb"\?\?[=/'()!<>-]")
+# Bytes of a name in any encoding count as letters, where that is the careful answer.
 _WORD: Final = rb"[0-9A-Za-z_]"
 _NOT_WORD: Final = rb"[^0-9A-Za-z_]"
 # A number goes on behind these: "1.'x" and "1e+'x" are numbers with a digit separator.
-_NOT_IN_NUMBER: Final = rb"[^0-9A-Za-z_.$'+-]"
+_IN_NUMBER: Final = rb"0-9A-Za-z_.$+\x80-\xff-"
+_NOT_IN_NUMBER: Final = rb"[^'" + _IN_NUMBER + rb"]"
 _STRING: Final = rb'[^"\\\n]*(?:\\[^\n][^"\\\n]*)*"'
 _ESCAPE: Final = rb"\\(?:[abefnrtv'\"?\\]|[0-7]{1,3}|[xuU][0-9A-Fa-f]{1,8})"
 _CHARACTER: Final = rb"(?:[^'\\\n]|" + _ESCAPE + rb"|[0-9A-Za-z_]{2,8})'"
@@ -59,7 +82,7 @@ _TOKEN: Final = re.compile(
     rb'\([^"\\\n]*\)(?P=mark)"(?P<raw>)'
     rb"|(?<=" + _WORD + rb'R")' + _STRING + rb"(?P<maybe_raw>)"
     # Characters, with or without a prefix: one, or several that cannot be prose.
-    rb"|(?<=')(?:(?<![0-9A-Za-z_.$+-]')|(?<=" + _NOT_IN_NUMBER + rb"[uUL]')"
+    rb"|(?<=')(?:(?<![" + _IN_NUMBER + rb"]')|(?<=" + _NOT_IN_NUMBER + rb"[uUL]')"
     rb"|(?<="
     + _NOT_IN_NUMBER
     + rb"u8'))"
@@ -73,57 +96,63 @@ _TOKEN: Final = re.compile(
     rb"|(?<!/)(?P<bad>))"
 )
 _RAW_PREFIX: Final = re.compile(_NOT_WORD + rb"(?:u8|[uUL])R\Z")
-_NUMBER: Final = re.compile(rb"[^0-9A-Za-z_.$']\.?[0-9][0-9A-Za-z_.]*(?:'[0-9A-Za-z_.]+)*\Z")
-_EXPONENT: Final = re.compile(rb"(?:[^0-9A-Za-z_.$']\.?[0-9]|\A)[0-9A-Za-z_.'+-]*[eEpP][+-]\Z")
+_NUMBER: Final = re.compile(
+    rb"[^0-9A-Za-z_.$'\x80-\xff]\.?[0-9][0-9A-Za-z_.]*(?:'[0-9A-Za-z_.]+)*\Z"
+)
+_EXPONENT: Final = re.compile(
+    rb"(?:[^0-9A-Za-z_.$'\x80-\xff]\.?[0-9]|\A)[0-9A-Za-z_.'+\x80-\xff-]*[eEpP][+-]\Z"
+)
 _MAX_NUMBER: Final = 80
 
-# Directives whose text may be read as a header's name, in which quotes and slashes mean less. A
-# splice before "#" leaves it first on its line; other spliced lines belong to the line before.
-_SPACE: Final = rb"(?:[ \t\f\v]|\\\n)*+"
-_DIRECTIVE: Final = (
-    rb"\n(?<!\\\n)"
-    + _SPACE
-    + rb"(?:\#|%:)"
-    + _SPACE
-    + rb"(?!(?:define|undef|error|warning|line|ident)\b)"
+# Backslashes that join lines, also within the end of a comment.
+_SPLICE: Final = re.compile(rb"\\[ \t\f\v]*\n")
+_SPLICED_END: Final = re.compile(rb"\*(?:\\[ \t\f\v]*\n)+/")
+# Comments that a warning reads: for a case that falls through, for another comment inside, for a
+# direction of text that is not closed (LRM, RLM, U+202A to U+202E, U+2066 to U+2069).
+_KEPT: Final = re.compile(
+    rb"fall|/\*|[\f\v]|\xe2(?:\x80[\x8e\x8f\xaa-\xae]|\x81[\xa6-\xa9])", re.IGNORECASE
 )
-_REST: Final = rb"(?:[^\n\\]|\\\n)*+"
-_ANGLED: Final = re.compile(_DIRECTIVE + rb"(?:[^\n\\<]|\\\n)*+<(" + _REST + rb")")
-_ODD_IN_NAME: Final = re.compile(rb"//|/\*|[\"']")
-_HEADER_NAMES: Final = tuple(
-    (word, re.compile(pattern))
-    for word, pattern in (
-        (b"\\", _DIRECTIVE + _REST + rb"\\"),
-        (b"*/", rb"\*/" + _SPACE + rb"(?:\#|%:)"),
-        (b"import", rb"\n[ \t\f\v]*(?:export[ \t\f\v]+)?import\b[^;\n]*[<\"]"),
-    )
-)
-# Comments with a meaning to a compiler, or to a warning: they keep their text.
-_KEPT: Final = (b"@", b"fall", b"lint", b"else", b"break", b"/*", b"\f", b"\v")
 _DOC_MARKS: Final = b"/*!<"
-# A line that begins like a directive keeps its text.
-_TEXT_OF_LINE: Final = re.compile(rb"(\n[ \t]*)[^ \t\n#%][^\n]*")
-# The last line of a file keeps its comment: its length is the place of the file's end.
-_NOTHING_MORE: Final = re.compile(rb"[ \t]*\n[\s\S]")
+# A line that begins like a directive counts as one for -Wmisleading-indentation.
+_LIKE_DIRECTIVE: Final = re.compile(rb"\n[ \t]*[#%]")
+_TEXT_OF_LINE: Final = re.compile(rb"(\n[ \t]*)[^ \t\n][^\n]*")
+# No token follows on the line.
+_NOTHING_MORE: Final = re.compile(rb"(?:[ \t]*/\*(?:[^*\n]|\*(?!/))*\*/)*[ \t]*(?://[^\n]*)?(?=\n)")
+_LAST_LINE: Final = re.compile(rb"[ \t]*\n?\Z")
+# Bytes that no accepted file holds: a comment that is left out, a line break in one that is kept.
+_GONE: Final = b"\1"
+_BREAK: Final = b"\2"
+# Also blanks without a comment, behind code or in an empty line.
+_BEHIND_CODE: Final = re.compile(rb"(?<=[^ \t\n\f\v\x01])[ \t\x01]+(?=\n)|(?<=\n)[ \t]+(?=\n)")
+_ALONE: Final = re.compile(rb"([ \t]*)\x01[ \t\x01]*")
 
 
-def comment_free(data: bytes, mode: LexMode) -> bytes | None:
-    """Return the file with the text of invisible comments left out. Linear in its size.
+def comment_free(data: bytes, mode: LexMode) -> Form | None:
+    """Return the file with invisible comments left out. Linear in its size.
 
     None: the file's own bytes must be used. Equal results of two files in one mode: both give the
     same object, if one of them compiles without a message and the command's flags allow it.
     """
-    if len(data) > MAX_BYTES or data.translate(None, _TEXT):
+    rest = data.translate(None, _ASCII)
+    if len(data) > MAX_BYTES or rest.translate(None, _MORE):
         return None
-    if b"/" not in data:
-        return data
-    if (b"??" in data and _TRIGRAPH.search(data)) or _widest(data) > MAX_LINE_BYTES:
+    breaks = b"\n"
+    if b"\r" in rest:
+        breaks = b"\r\n"
+        if not data.count(b"\r") == data.count(breaks) == data.count(b"\n"):
+            return None  # compilers differ in where a line ends
+        data = data.replace(breaks, b"\n")
+    if _widest(data) > MAX_LINE_BYTES:
         return None
     text = b"\n" + data
-    if _has_odd_header_name(text):
+    if has_odd_header_name(text):
         return None
-    pieces = _pieces(text, mode)
-    return None if pieces is None else b"".join(pieces)[1:]
+    walk = _Walk(text, mode, is_odd=bool(rest) or (b"??" in data and bool(_TRIGRAPH.search(data))))
+    if not walk.has_form():
+        return None
+    keeps_lines = mode.keeps_lines or walk.has_doc_comments
+    found = _without_lines(b"".join(walk.pieces), mode, keeps_lines=keeps_lines)
+    return Form(found[1:].replace(b"\n", breaks), walk.has_line_comments)
 
 
 def gcc_locations(data: bytes) -> int:
@@ -141,79 +170,129 @@ def _widest(data: bytes) -> int:
     return max(map(len, data.split(b"\n")))
 
 
-def _has_odd_header_name(text: bytes) -> bool:
-    """Return whether a comment or a quote may begin inside a header's name."""
-    if any(word in text and pattern.search(text) for word, pattern in _HEADER_NAMES):
-        return True
-    for match in _ANGLED.finditer(text):
-        names = (b"<" + match[1]).split(b">")[:-1]
-        for name in names:
-            start = name.find(b"<")
-            if start >= 0 and _ODD_IN_NAME.search(name, start):
-                return True
-    return False
+class _Walk:
+    """One walk through a file's tokens. `data` begins with a line break.
 
+    `is_odd`: the file holds trigraphs, or bytes outside of ASCII. Only comments, strings and
+    characters may have them.
+    """
 
-def _pieces(data: bytes, mode: LexMode) -> list[bytes] | None:
-    """Return the parts of the new text. `data` begins with a line break."""
-    pieces: list[bytes] = []
-    done = position = 0
-    search = _TOKEN.search
-    while match := search(data, position):
-        kind = match.lastgroup
-        position = match.end()
-        if kind == "comment":
-            start = match.start()
-            position = _end(data, position, mode)
-            if position < 0:
-                return None
-            new = _blanked(data, start, position, mode)
-            if new is None:
-                return None
-            if new:
-                pieces += (_before(data[done:start]), new)
+    def __init__(self, data: bytes, mode: LexMode, *, is_odd: bool) -> None:
+        self._data, self._mode, self._is_odd = data, mode, is_odd
+        self.pieces: list[bytes] = []
+        self.has_line_comments = self.has_doc_comments = False
+
+    def has_form(self) -> bool:
+        """Fill `pieces` with the parts of the new text, with marks; False if there is none."""
+        data, done, position = self._data, 0, 0
+        while match := _TOKEN.search(data, position):
+            start, kind = match.start(), match.lastgroup
+            if self._is_odd and _is_unclear(data[position:start]):
+                return False
+            position = match.end()
+            if kind == "comment":
+                position = self._end(position)
+                new = self._blanked(start, position) if position >= 0 else None
+                if new is None:
+                    return False
+                self.pieces += (data[done:start], new)
                 done = position
-        elif kind is not None and not _is_harmless(kind, data, match.start(), mode):
+            elif not self._is_harmless(match):
+                return False
+        self.pieces.append(data[done:])
+        return not (self._is_odd and _is_unclear(data[position:]))
+
+    def _is_harmless(self, match: re.Match[bytes]) -> bool:
+        kind = match.lastgroup
+        if self._is_odd and _TRIGRAPH.search(match[0]):
+            return False
+        return kind is None or _is_harmless(kind, self._data, match.start(), self._mode)
+
+    def _end(self, position: int) -> int:
+        """Return where the comment ends whose first two bytes end at `position`; -1 if unknown."""
+        data = self._data
+        if data.startswith(b"/", position - 1):
+            if not self._mode.has_line_comments:
+                return -1
+            self.has_line_comments = True
+            end = data.find(b"\n", position)
+            return end if end >= 0 else len(data)
+        end = data.find(b"*/", position)
+        return end + 2 if end >= 0 else -1
+
+    def _blanked(self, start: int, end: int) -> bytes | None:
+        """Return what stands for a comment; None if its end is unclear."""
+        data, mode = self._data, self._mode
+        comment = data[start:end]
+        is_line = comment.startswith(b"//")
+        if b"??/" in comment:
             return None
-    pieces.append(data[done:])
-    return pieces
+        kept = comment.replace(b"\n", _BREAK)
+        if b"\\" in comment and _SPLICE.search(comment + b"\n" if is_line else comment):
+            return None if is_line or _SPLICED_END.search(comment) else kept
+        is_doc = mode.has_doc_comments and comment[2:3] in _DOC_MARKS
+        self.has_doc_comments |= is_doc
+        if not _NOTHING_MORE.match(data, end):
+            has_lines = b"\n" in comment
+            return None if has_lines and _is_in_directive(data, start) else kept
+        if is_doc or _KEPT.search(comment, 2) or _LIKE_DIRECTIVE.search(comment):
+            return kept
+        if (mode.keeps_end and _LAST_LINE.match(data, end)) or not _is_text(comment):
+            return kept
+        first_break = comment.find(b"\n")
+        if first_break < 0:
+            return _GONE
+        return _GONE + _TEXT_OF_LINE.sub(rb"\1" + _GONE, comment[first_break:])
 
 
-def _end(data: bytes, position: int, mode: LexMode) -> int:
-    """Return where the comment ends whose first two bytes end at `position`; -1 if unknown."""
-    if data.startswith(b"/", position - 1):
-        if not mode.has_line_comments:
-            return -1
-        end = data.find(b"\n", position)
-        return end if end >= 0 else len(data)
-    end = data.find(b"*/", position)
-    return end + 2 if end >= 0 else -1
+def _is_text(comment: bytes) -> bool:
+    """Return whether a comment is text in UTF-8: compilers can warn of other bytes."""
+    try:
+        comment.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
-def _blanked(data: bytes, start: int, end: int, mode: LexMode) -> bytes | None:
-    """Return a comment without its text; b"" if it must keep it, None if it is not understood."""
-    comment = data[start:end]
-    if b"\\" in comment:
-        return None
-    has_lines = b"\n" in comment
-    if not _NOTHING_MORE.match(data, end):
-        return None if has_lines and _is_in_directive(data, start) else b""
-    if mode.has_doc_comments and comment[2:3] in _DOC_MARKS:
-        return b""
-    body = comment[2:].lower()
-    if any(word in body for word in _KEPT):
-        return b""
-    if comment.startswith(b"//"):
-        return b"//"
-    if not has_lines:
-        return b"/* */"
-    return b"/* " + _TEXT_OF_LINE.sub(rb"\1.", comment[comment.index(b"\n") : -2]) + b"*/"
+def _is_unclear(code: bytes) -> bool:
+    """Return whether code holds a trigraph or its begin, or bytes that not all take for letters."""
+    return not code.isascii() or code.endswith(b"??") or _TRIGRAPH.search(code) is not None
 
 
-def _before(text: bytes) -> bytes:
-    """Return the text before a comment with one blank for several, except at a line's start."""
-    bare = text.rstrip(b" \t")
-    return text if not bare or bare.endswith(b"\n") else bare + b" "
+def _without_lines(text: bytes, mode: LexMode, *, keeps_lines: bool) -> bytes:
+    """Return a text with marks without the comments that are gone, and perhaps their lines."""
+    last = text.rfind(b"\n", 0, -1) + 1 if mode.keeps_end else len(text)
+    text = _BEHIND_CODE.sub(b"", text[:last]) + text[last:]
+    if not mode.keeps_end and text.endswith(b"\n"):
+        bare = text.rstrip(b" \t\n\1")
+        text = bare + b"\n" if not bare.endswith(b"\\") else text
+    if not keeps_lines or _GONE in text:
+        lines = _without_comment_lines(text.split(b"\n"))
+        if not keeps_lines:
+            lines = _without_empty_lines(lines)
+        text = b"\n".join(lines).replace(_GONE, b"/**/")
+    return text.replace(_BREAK, b"\n")
+
+
+def _without_comment_lines(lines: list[bytes]) -> list[bytes]:
+    """Return the lines, empty those that hold a comment and are indented like the next code."""
+    below = b""
+    for number in range(len(lines) - 1, -1, -1):
+        line = lines[number]
+        if alone := _ALONE.fullmatch(line):
+            lines[number] = b"" if alone[1].startswith(below) else alone[1] + _GONE
+        if lines[number].strip(b" \t"):
+            below = line[: len(line) - len(line.lstrip(b" \t"))]
+    return lines
+
+
+def _without_empty_lines(lines: list[bytes]) -> list[bytes]:
+    """Return the lines without empty ones, which may only end a line with a backslash."""
+    left = lines[:1]
+    for line in lines[1:-1]:
+        if line.strip(b" \t") or left[-1].endswith(b"\\"):
+            left.append(line)
+    return [*left, *lines[1:][-1:]]
 
 
 def _is_in_directive(data: bytes, at: int) -> bool:

@@ -96,6 +96,8 @@ _INCLUDE: Final = re.compile(
 )
 _IMPORT: Final = re.compile(_HASH + _BLANKS + rb"import\b")
 _ONCE: Final = re.compile(rb"\bonce\b")
+# Of Microsoft's compiler; its `once` shows a warning once.
+_PRAGMA_WARNING: Final = re.compile(rb"\n[ \t]*#[ \t]*pragma[ \t]+warning\b[^\n]*")
 _PRAGMA_ONCE: Final = re.compile(_HASH + rb"[ \t]*pragma[ \t]+once\b")
 _DEFINED_ONCE: Final = re.compile(_HASH + _BLANKS + rb"define\b[^\n]*\bonce\b")
 _DEFINE: Final = re.compile(_HASH + rb"[ \t]*define[ \t]+(\w+)")
@@ -192,7 +194,10 @@ def may_be_read_once(data: bytes) -> bool:
     word. `Hazard.READ_ONCE` in any file of a compile says that others may be read once as well.
     """
     data = joined(data)
-    return b"once" in data and _ONCE.search(without_comments(data)) is not None
+    if b"once" not in data:
+        return False
+    text = b"\n" + without_comments(data)
+    return _ONCE.search(_PRAGMA_WARNING.sub(b"", text)) is not None
 
 
 def _makes_others_once(data: bytes) -> bool:

@@ -109,5 +109,25 @@ def test_the_standard_decides_how_files_are_read(
         ) == LexMode(
             has_line_comments=has_line_comments,
             has_digit_separators=has_digit_separators,
-            has_doc_comments=is_clang,
+            has_doc_comments=False,
+            shows_line_comments="gnu90" in line,
+            keeps_end=False,
+            keeps_lines=False,
         )
+
+
+@pytest.mark.parametrize(
+    ("line", "keeps_end", "keeps_lines"),
+    [
+        ("-O2 -c a.c", False, False),
+        ("-O2 -g0 -c a.cc", False, False),
+        ("-O2 -g -c a.c", False, True),
+        ("-O2 -g3 -c a.cc", True, True),
+        ("-fsanitize=undefined -c a.c", False, True),
+        ("-fsanitize=address -c a.cc", True, True),
+    ],
+)
+def test_debug_information_holds_lines(line: str, *, keeps_end: bool, keeps_lines: bool) -> None:
+    mode = lex_mode(_invocation(line), is_clang=False, major=14, has_hidden_flags=False)
+    assert mode is not None
+    assert (mode.keeps_end, mode.keeps_lines) == (keeps_end, keeps_lines)

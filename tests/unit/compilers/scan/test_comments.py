@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,9 +12,9 @@ from hpcc.compilers.scan.comments import (
     MAX_GCC_LOCATIONS,
     MAX_LINE_BYTES,
     LexMode,
-    comment_free,
     gcc_locations,
 )
+from hpcc.compilers.scan.comments import comment_free as form_of
 
 C90 = LexMode(has_line_comments=False, has_digit_separators=False, has_doc_comments=False)
 C17 = LexMode(has_line_comments=True, has_digit_separators=False, has_doc_comments=False)
@@ -20,6 +22,13 @@ CXX20 = LexMode(has_line_comments=True, has_digit_separators=True, has_doc_comme
 CLANG = LexMode(has_line_comments=True, has_digit_separators=True, has_doc_comments=True)
 
 _END = b"\nend;\n"
+
+
+def comment_free(data: bytes, mode: LexMode) -> bytes | None:
+    """Return the text of a form."""
+    form = form_of(data, mode)
+    return None if form is None else form.text
+
 
 _EQUAL = [
     (b"f(); // one", b"f(); // two"),
@@ -43,6 +52,23 @@ _EQUAL = [
     (b"a / // one", b"a / // two"),
     (b"x; // a ' quote", b'x; // a " quote'),
     (b"x; // # if 0", b"x; // # endif"),
+    # Whether there is one, its kind, and blanks without one.
+    (b"f(); \t", b"f();"),
+    (b"f();\n  \ng();", b"f();\n\ng();"),
+    (b"f(); // one", b"f();"),
+    (b"f(); /* one */", b"f();"),
+    (b"f(); /* a */ // one", b"f(); /* b */"),
+    (b"// one\nf();", b"\nf();"),
+    (b"  /* one\n   * two */\n  f();", b"\n\n  f();"),
+    (b"  // one\n  // two\nf();", b"\n    /* one */\nf();"),
+    (b"f(); /* one\n * two */", b"f();\n"),
+    # A backslash that joins no lines, other alphabets, trigraphs that mean nothing.
+    (b"f(); // \\param", b"f(); // one"),
+    (b"f(); /* \\ */", b"f(); /* \\n */"),
+    (b"f(); // @param, else, break, lint", b"f(); // one"),
+    (b"f(); // \xc3\xa9 \xe2\x80\x93 \xf0\x9f\x98\x80", b"f(); // one"),
+    (b'x = "\xc3\xa9"; // one', b'x = "\xc3\xa9"; // two'),
+    (b"f(); // what??!", b"f(); // ??'"),
 ]
 
 
@@ -62,29 +88,38 @@ _DIFFERENT = [
     (b"#define A 1 /* one */ + 2", b"#define A 1 /* two */ + 2"),
     (b"x /* one */ \\\n y", b"x /* two */ \\\n y"),
     (b"x /* one */ \f", b"x /* two */ \f"),
-    # Its place, its kind, and whether it is there.
-    (b"f(); // one", b"f();"),
-    (b"f(); // one", b"f(); /* one */"),
-    (b"  // one", b"    // one"),
-    (b"/*\n one */", b"/*\n    one */"),
-    (b"/*\n one */", b"/*\n */"),
-    (b"/*\n\t */", b"/*\n        */"),
+    # A line that is indented less than the code that follows.
+    (b"  // one\n    f();", b"    // one\n    f();"),
+    (b"  // one\n    f();", b"\n    f();"),
+    (b"/*\n one */\n    f();", b"/*\n    one */\n    f();"),
+    (b"\t// one\n        f();", b"        // one\n        f();"),
     (b"/*\n*/", b"/*\n\n*/"),
     # A line that looks like a directive to a tool that reads lines.
     (b"/*\n#if 0\n*/", b"/*\n#if 1\n*/"),
-    # Blanks where no comment is.
-    (b"f(); ", b"f();"),
+    # Blanks before other blanks than these.
+    (b"f(); \f", b"f();\f"),
     # Comments that compilers read.
-    *((b"f(); // " + word, b"f(); // one") for word in (b"FALLTHRU", b"Fall", b"lint", b"ELSE", b"@p")),
-    (b"f(); /* break */", b"f(); /* brake */"),
+    *((b"f(); // " + word, b"f(); // one") for word in (b"FALLTHRU", b"Fall", b"-fallthrough")),
+    (b"f(); /* falls thru */", b"f(); /* it falls through */"),
     (b"f(); // a /* b", b"f(); // a * b"),
     (b"f(); // a\fb", b"f(); // a b"),
-]  # fmt: skip
+    (b"f(); // a\fb", b"f();"),
+    # Text in another direction, and bytes that are not UTF-8.
+    (b"f(); // \xe2\x80\xae a", b"f(); // a"),
+    (b"f(); // \xe2\x81\xa6 a", b"f(); // \xe2\x81\xa7 a"),
+    (b"f(); // \xe9", b"f(); // \xe8"),
+    (b"f(); // \xc3", b"f(); // \xc3\xa9"),
+    # Joined lines within a comment.
+    (b"/* one \\\n two */", b"/* two \\\n one */"),
+    # The ends of lines.
+    (b"f(); // one\r\n\r\nend;\r\n", b"f(); // one\n\nend;\n"),
+]
 
 
 @pytest.mark.parametrize(("one", "two"), _DIFFERENT)
 def test_what_a_compiler_can_see_stays_in_the_result(one: bytes, two: bytes) -> None:
-    first, second = comment_free(one + _END, CXX20), comment_free(two + _END, CXX20)
+    end = b"" if one.endswith(b"\n") else _END
+    first, second = comment_free(one + end, CXX20), comment_free(two + end, CXX20)
     assert first is not None
     assert second is not None
     assert first != second
@@ -99,19 +134,25 @@ def test_the_last_line_keeps_its_comment_since_the_end_of_the_file_has_a_column(
 
 _UNCLEAR = [
     # Bytes that only some compilers read as text, and ends of lines that only some of them see.
-    b"f(); // \xc3\xa9",
-    b'x = "\xe9";',
+    b"int \xc3\xa9; // one",
+    b"#define A \xe9 // one",
+    b"f(); // one\r\n",
     b"\xef\xbb\xbff(); // one",
     b"f(); // one\rg();",
-    b"f(); // one\r\n",
     b"f(); // one\0",
+    b"f(); // one\x01",
     b"f(); // one\x1a",
     # Splices and trigraphs.
     b"f(); // one\\\ng();",
     b"f(); // one\\ \ng();",
-    b"f(); // \\param",
-    b"/* a *\\\n/ f();",
+    b"/* a *\\\n/ f(); */",
+    b"/* a *\\ \t\n/ f(); */",
     b"f(); // one??/\ng();",
+    b"f(); // one??/",
+    b'x = "??/""; // one',
+    b"x ??// one",
+    b"x = 1 ??' 2; // it's",
+    b"x = \xc3\xa9'a'; // one",
     b"??=define A // one",
     b"a ??' b // one",
     b"f() /\\\n/ one",
@@ -168,13 +209,37 @@ def test_a_file_that_could_be_read_in_two_ways_has_no_form(text: bytes) -> None:
 
 def test_two_slashes_are_no_comment_in_c90() -> None:
     assert comment_free(b"x = 4 //**/ 2\n;\n\n", C90) is None
-    assert comment_free(b"x = 4; /* // one */" + _END, C90) == b"x = 4; /* */" + _END
-    assert comment_free(b"x = 4 //**/ 2" + _END, C17) == b"x = 4 //" + _END
+    assert comment_free(b"x = 4; /* // one */" + _END, C90) == b"x = 4;" + _END
+    assert comment_free(b"x = 4 //**/ 2" + _END, C17) == b"x = 4" + _END
+
+
+def test_the_first_two_slashes_of_a_file_can_be_seen() -> None:
+    one, two = form_of(b"f(); // one" + _END, C17), form_of(b"f(); /* one */" + _END, C17)
+    assert one is not None
+    assert two is not None
+    assert one.text == two.text
+    assert one.has_line_comments
+    assert not two.has_line_comments
+
+
+def test_without_lines_comments_take_no_place() -> None:
+    free = replace(CXX20, keeps_end=False, keeps_lines=False)
+    text = b"// one\n\n/* two\n * three */\nf(); // four\n\n\tg();\n/* five */\n"
+    assert comment_free(text, free) == b"f();\n\tg();\n"
+    assert comment_free(text, replace(CXX20, keeps_end=False)) == b"\n\n\n\nf();\n\n\tg();\n"
+    # An empty line ends a macro, and one indented less than the code is seen.
+    kept = b"#define A 1 \\\n\nf();\n  // one\n    g();\n"
+    assert comment_free(kept, free) == kept.replace(b"// one", b"/**/")
+    # Lines within a comment that a warning reads, and between comments that Clang joins.
+    kept = b"/* falls\n\nthrough */\nf();\n"
+    assert comment_free(kept, free) == kept
+    doc = b"/// one\n\n/// two\nf();\n"
+    assert comment_free(doc, replace(free, has_doc_comments=True)) == doc
 
 
 def test_a_quote_in_a_number_is_clear_only_with_digit_separators() -> None:
     text = b"x = 1'000'000 + 0xf'f; // one" + _END
-    assert comment_free(text, CXX20) == text.replace(b" one", b"")
+    assert comment_free(text, CXX20) == text.replace(b" // one", b"")
     assert comment_free(text, C17) is None
     assert comment_free(b"x = a'1; // one" + _END, CXX20) is None
 
@@ -211,7 +276,11 @@ def test_the_result_is_its_own_result_and_has_the_same_lines(text: bytes, mode: 
         assert comment_free(result, mode) == result
         assert result.count(b"\n") == text.count(b"\n")
         for one, two in zip(text.split(b"\n"), result.split(b"\n"), strict=True):
-            assert two == one or b"/" in two or b"." in two
+            assert one.startswith(two.rstrip(b" \t").removesuffix(b"/**/"))
+    shorter = comment_free(text, replace(mode, keeps_end=False, keeps_lines=False))
+    if shorter is not None:
+        again = comment_free(shorter, replace(mode, keeps_end=False, keeps_lines=False))
+        assert again == shorter
 
 
 @given(st.binary(max_size=200), st.sampled_from([C90, CXX20]))
@@ -221,7 +290,7 @@ def test_any_bytes_have_an_answer(data: bytes, mode: LexMode) -> None:
 
 _SLOW = (
     b"#<", b"#\\\n", b"#if <a\\\n", b"<\\\n", b"/*", b'R"(', b"'a", b"<//", b"/**/", b"a'1", b" \\\n",
-    b"/* \n#", b"import ", b" \\\n/*\n*/a", b"/*\n*/ ", b"# ", b"?",
+    b"/* \n#", b" /**/ ", b"/*\n*/", b"\xc3\xa9'", b"??", b"x /**/", b"import ", b" \\\n/*\n*/a", b"/*\n*/ ", b"# ", b"?",
 )  # fmt: skip
 
 

@@ -1,0 +1,247 @@
+"""Scenarios of edited comments: most change nothing that a compiler writes, some do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from hpcc_testkit.trust.steps import Edit, Scenario, hard_link, set_times, step, write
+
+_COMPILERS: Final = ("gcc", "gcc-14", "clang", "clang-19")
+_FLAGS: Final = {
+    "plain": "-O2 -Wall -Wextra",
+    "debug": "-O1 -g -gdwarf-4",
+    "checks": "-fsanitize=undefined",
+}
+_HEADER: Final = "{0}#define TWO 2{1}\nint g(int); {2}\n\nint h(int);\n{3}"
+_SOURCE: Final = '#include "h.h"\nint f(int a) {{ return g(a) + TWO; }} {0}\n\nint last;\n{1}'
+
+
+def _header(*texts: str) -> Edit:
+    return write("h.h", _HEADER.format(*texts))
+
+
+def _source(*texts: str) -> Edit:
+    return write("main.c", _SOURCE.format(*texts))
+
+
+def _unseen(cc: str) -> Iterator[Scenario]:
+    """Yield edits that no compiler sees."""
+    for name, flags in _FLAGS.items():
+        command = f"{cc} {flags} -c main.c -o main.o"
+        yield Scenario(
+            name=f"comment-unseen-{name}-{cc}",
+            steps=(
+                step(command, "miss", _source("", ""), _header("", "", "", "")),
+                step(command, "hit", _source("// one", "")),
+                step(
+                    command,
+                    "hit",
+                    _source("// one \\n and C:\\x", ""),
+                    _header("", " /* two */", "", ""),
+                ),
+                step(command, "hit", _header("", " /* é ß 日本 */", "// @param ??!", "")),
+                # Behind the last token of a header nothing has a line.
+                step(command, "hit", _header("", "", "", "\n/* three\n * four */\n")),
+                step(command, "any", _source("", "\n/* five\n six */\n")),
+                step(command, "nohit", _header("", "", "int i;", "")),
+                step(command, "nohit", _source("", "int j;\n")),
+            ),
+        )
+        long = write("h.h", "/* one\n * \\brief two\n */\nint g(int);\n#define TWO 2\n")
+        other = write("h.h", "/* 1\n\n * \\x é\n */\nint g(int); // x\n#define TWO 2\n")
+        same = write("h.h", "/* 1 é\n * \\x\n */\nint g(int); // x\n#define TWO 2\n")
+        yield Scenario(
+            name=f"comment-of-many-lines-{name}-{cc}",
+            steps=(
+                step(command, "miss", _source("", ""), long),
+                step(command, "any", other),
+                step(command, "hit", same),
+                step(command, "hit", write("h.h", "\n// a\n\nint g(int);\n#define TWO 2\n// b\n")),
+            ),
+        )
+
+
+def _lines(cc: str) -> Iterator[Scenario]:
+    """Yield edits after which tokens are in other lines."""
+    command = f"{cc} -O2 -g -gdwarf-4 -c main.c -o main.o"
+    yield Scenario(
+        name=f"comment-moves-lines-debug-{cc}",
+        steps=(
+            step(command, "miss", _source("", ""), _header("", "", "", "")),
+            step(command, "nohit", _header("/* one\n two */\n", "", "", "")),
+            step(command, "nohit", write("main.c", "\n// three\n" + _SOURCE.format("", ""))),
+        ),
+    )
+    shown = "int line(void) { return __LINE__; }\n"
+    asserted = "#include <assert.h>\nvoid g(int a) { assert(a); }\n"
+    for name, text in {"line": shown, "assert": asserted}.items():
+        command = f"{cc} -O2 -c main.c -o main.o"
+        yield Scenario(
+            name=f"comment-moves-lines-that-show-{name}-{cc}",
+            steps=(
+                step(command, "miss", write("main.c", text)),
+                step(command, "hit", write("main.c", text + "// after\n")),
+                step(command, "nohit", write("main.c", "// one\n" + text)),
+                step(command, "nohit", write("main.c", "// one\n\n/* two */\n" + text)),
+            ),
+        )
+
+
+def _seen(cc: str) -> Iterator[Scenario]:
+    """Yield edits of comments that a compiler reads."""
+    body = (
+        "int f(int a) {{\n  switch (a) {{\n  case 1: a = 2;\n{0}\n  case 2: a++;\n  }}\n"
+        "  return a;\n}}\n"
+    )
+    command = f"{cc} -Wextra -c main.c -o main.o"
+    yield Scenario(
+        name=f"comment-says-fall-through-{cc}",
+        steps=(
+            step(command, "miss", write("main.c", body.format("  /* fall through */"))),
+            step(command, "nohit", write("main.c", body.format("  /* far through */"))),
+            step(command, "nohit", write("main.c", body.format("  // no fall-throuhg"))),
+            step(command, "any", write("main.c", body.format("  // Fall-through."))),
+        ),
+    )
+    command = f"{cc} -Wall -c main.c -o main.o"
+    yield Scenario(
+        name=f"comment-in-a-comment-{cc}",
+        steps=(
+            step(command, "miss", write("main.c", "int v; // one\n\nint w;\n")),
+            step(command, "nohit", write("main.c", "int v; /* one /* two */\n\nint w;\n")),
+            step(command, "nohit", write("main.c", "int v; // one \\\n\nint w;\n")),
+            step(command, "nohit", write("main.c", "int v; // one \\\nint w;\n")),
+            step(command, "hit", write("main.c", "int v; // o\\ne\n\nint w;\n")),
+        ),
+    )
+    yield Scenario(
+        name=f"comment-turns-text-around-{cc}",
+        steps=(
+            step(command, "miss", write("main.c", "int v; // one\n\nint w;\n")),
+            step(command, "nohit", write("main.c", "int v; // \u202e one\n\nint w;\n")),
+            step(command, "hit", write("main.c", "int v; // \u2013 one\n\nint w;\n")),
+            step(command, "nohit", write("main.c", b"int v; // \xe9 one\n\nint w;\n")),
+            step(command, "nohit", write("main.c", b"int v; // \xe8 one\n\nint w;\n")),
+        ),
+    )
+    for name, flags, is_seen in (
+        ("kept", "-E -C", True),
+        ("saved", "-save-temps", True),
+        ("directives", "-fdirectives-only", True),
+        ("documentation", "-Wdocumentation" if "clang" in cc else "-Wimplicit-fallthrough=1", True),
+        ("macros", "-g3 -gdwarf-4", False),
+        ("indentation", "-Wmisleading-indentation", False),
+    ):
+        command = f"{cc} {flags} -c main.c -o main.o"
+        yield Scenario(
+            name=f"comment-and-{name}-{cc}",
+            steps=(
+                step(
+                    command,
+                    "any",
+                    write("main.c", "#define A 1 // one\nint v = A; // one\n\nint w;\n"),
+                ),
+                step(
+                    command,
+                    "nohit" if is_seen else "hit",
+                    write(
+                        "main.c",
+                        "#define A 1 // two\nint v = A; /* 3 */\n\n// four\nint w;\n"
+                        if is_seen
+                        else "#define A 1 // two\nint v = A; // 3\n\nint w;\n",
+                    ),
+                ),
+            ),
+        )
+    indented = "void g(void);\nvoid f(int a) {{\n  if (a)\n    g();\n{0}\n    g();\n}}\n"
+    command = f"{cc} -Wall -c main.c -o main.o"
+    yield Scenario(
+        name=f"comment-between-indented-lines-{cc}",
+        steps=(
+            step(command, "any", write("main.c", indented.format("// one"))),
+            step(command, "any", write("main.c", indented.format("    // one"))),
+            step(command, "any", write("main.c", indented.format("/* two */"))),
+            step(command, "any", write("main.c", indented.format(""))),
+        ),
+    )
+    command = f"{cc} -std=gnu89 -pedantic -c main.c -o main.o"
+    yield Scenario(
+        name=f"comment-of-two-slashes-in-c90-{cc}",
+        steps=(
+            step(command, "miss", write("main.c", "int v; /* one */\n\nint w;\n")),
+            step(command, "hit", write("main.c", "int v;\n\nint w;\n")),
+            step(command, "nohit", write("main.c", "int v; // one\n\nint w;\n")),
+        ),
+    )
+
+
+def _twins(cc: str) -> Iterator[Scenario]:
+    """Yield headers with two names, or of one content."""
+    pragma = "#if defined(_MSC_VER)\n#pragma warning(once : 4606)\n#endif\n"
+    use = write(
+        "src/main.c", '#include "../h.h"\n#include "sub/../../h.h"\n#include "x.h"\nint v = V;\n'
+    )
+    guard = "#ifndef H\n#define H\n" + pragma + "#define V 1 // {0}\n#endif\n\n"
+    command = f"{cc} -I. -c src/main.c -o main.o"
+    files = (use, write("src/x.h", '#include "../h.h"\n'), write("src/sub/y.h", ""))
+    for name, text in {"guard": guard, "once": "#pragma once\n#define V 1 // {0}\n\n"}.items():
+        yield Scenario(
+            name=f"comment-in-a-header-of-two-names-{name}-{cc}",
+            steps=(
+                step(command, "miss", *files, write("h.h", text.format("one"))),
+                step(command, "hit", write("h.h", text.format("two"))),
+                step(command, "nohit", write("h.h", text.format("two").replace("V 1", "V 2"))),
+            ),
+        )
+    once = "#pragma once\nint v{0};\n"
+    both = write("main.c", '#include "a/h.h"\n#include "b/h.h"\nint w;\n')
+    command = f"{cc} -c main.c -o main.o"
+    yield Scenario(
+        name=f"comment-makes-twins-{cc}",
+        steps=(
+            step(
+                command,
+                "any",
+                both,
+                write("a/h.h", once.format(" /* a */")),
+                write("b/h.h", once.format(" /* b */")),
+                set_times("a/h.h", 10**9),
+                set_times("b/h.h", 10**9),
+            ),
+            step(
+                command, "nohit", write("b/h.h", once.format(" /* a */")), set_times("b/h.h", 10**9)
+            ),
+            step(
+                command, "nohit", write("a/h.h", once.format(" /* c */")), set_times("a/h.h", 10**9)
+            ),
+            step(
+                command, "any", lambda root: (root / "b/h.h").unlink(), hard_link("a/h.h", "b/h.h")
+            ),
+        ),
+    )
+
+
+def _documented(cc: str) -> Iterator[Scenario]:
+    """Yield the depfile with rules for headers, which two releases of Clang lay out otherwise."""
+    for flags in ("-MD -MP", "-MMD -MP -MF main.d", "-MD"):
+        command = f"{cc} {flags} -c main.c -o main.o"
+        yield Scenario(
+            name=f"comment-and-a-depfile{flags.replace(' ', '')}-{cc}",
+            steps=(
+                step(command, "miss", _source("", ""), _header("", "", "", "")),
+                step(command, "hit", _source("// one", "")),
+                step(command.replace("main.o", "other.o"), "hit"),
+                step(command.replace("main.o", "other.o"), "nohit", _source("int i;", "")),
+            ),
+        )
+
+
+def scenarios() -> Iterator[Scenario]:
+    """Yield every scenario of this family."""
+    for cc in _COMPILERS:
+        yield from _unseen(cc)
+        yield from _lines(cc)
+        yield from _seen(cc)
+        yield from _twins(cc)
+        yield from _documented(cc)
