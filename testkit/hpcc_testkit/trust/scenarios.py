@@ -19,6 +19,7 @@ from hpcc_testkit.trust import (
     pragmas,
     scripts,
     search,
+    warned,
     world,
     young,
 )
@@ -27,6 +28,7 @@ from hpcc_testkit.trust.steps import Scenario
 SCENARIOS: Final[tuple[Scenario, ...]] = (
     *search.scenarios(),
     *comments.scenarios(),
+    *warned.scenarios(),
     *doubts.scenarios(),
     *inputs.scenarios(),
     *installations.scenarios(),

@@ -223,15 +223,26 @@ def test_an_earlier_header_in_the_new_place_is_a_miss(
     assert moved.compile(words) == "miss"
 
 
-def test_messages_are_not_moved(
+def test_messages_get_the_names_of_another_place(
     cc: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
 ) -> None:
-    """A warning names files and columns."""
     project = make("p", {"src/a.c": "int f(void) { int unused; return 1; }\n"})
     words = [cc, "-Wall", "-c", "{root}/src/a.c", "-o", "a.o"]
     assert project.compile(words) == "miss"
     assert project.compile(words) == "hit"
-    assert move(project, "q").compile(words) == "miss"
+    assert move(project, "longer/q").compile(words) == "hit"
+
+
+def test_messages_that_quote_the_name_of_a_place_are_not_moved(
+    cc: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    project = make("p", {})
+    quoted = f"int f(void) {{ int unused; return 1; }} // {project.root}/x\n"
+    project.write("src/a.c", quoted)
+    words = [cc, "-Wall", "-c", "{root}/src/a.c", "-o", "a.o"]
+    assert project.compile(words) == "miss"
+    assert project.compile(words) == "hit"
+    assert move(project, "longer/q").compile(words) == "miss"
 
 
 def test_results_with_a_marker_hit_for_another_output_with_debug_information(

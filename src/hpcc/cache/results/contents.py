@@ -10,14 +10,14 @@ give the same object, unless it shows a name of a file in a place that differs. 
 2. spells each entry's inputs with the asking compile's own places, and compares all files and all
    absent names there, as for an exact key;
 3. asks the preprocessor, once for each entry, whose names the object may show (`content.names`);
-4. writes the depfile with the asking compile's names and targets.
+4. writes depfile and messages with the asking compile's names, and the depfile with its targets.
 
 Example: `cc -I/p/inc -c /p/src/a.c -o a.o` in /p/b1, then the same in /p/b2: one key, with /p as
 the root. With `assert` in a.c the object shows /p/src/a.c, which is the same. In a moved copy of /p
 it is not, and the compiler runs.
 
 What must never happen: a hit where the compiler would have written another byte, warned or failed.
-Only results without any message are used. In doubt there is no entry.
+In doubt there is no entry.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from hpcc.cache.content.entries import (
     encode_entries,
 )
 from hpcc.cache.content.key import ContentKey, content_key
+from hpcc.cache.content.messages import moved_messages, name_an_output
 from hpcc.cache.content.names import ask_names, may_move, moved_marks
 from hpcc.cache.content.places import Places
 from hpcc.cache.inputs.closure_types import Closure
@@ -132,7 +133,7 @@ class Contents:
             # The preprocessor took time: the inputs must still be those of the entry.
             if known is not entry and not view.holds(self._memo):
                 continue
-            named = _with_depfile(prepared, key, entry, result)
+            named = _with_texts(prepared, key, entry, result)
             if named is not None:
                 self._store.touch(key.key)
                 return ContentFound(Found(view, named), key.key)
@@ -171,7 +172,9 @@ class Contents:
                 return
         except UncacheableError:
             return  # the search path is unknown now
-        if result.stderr or result.stdout or len(result.side) != len(prepared.side_paths):
+        if result.stdout or len(result.side) != len(prepared.side_paths):
+            return
+        if name_an_output(prepared, result.stderr):
             return
         names = (*(path for path, _ in closure.files), *closure.existing)
         if key.has_other_names(names) or _leave_through_links(names):
@@ -187,7 +190,8 @@ class Contents:
         fixed += letters_reached_from_outside(self._memo, prepared, key, closure)
         entry = ContentEntry(inputs, places, fixed, key.form.targets, Names.UNKNOWN)
         new: tuple[ContentEntry, ...] = (entry,)
-        mode = _lex_mode(prepared)
+        # A message may quote a comment.
+        mode = None if result.stderr else _lex_mode(prepared)
         files = mode and comment_free_files(self._memo, places, mode, prepared.source, closure)
         if files:
             named = zip(inputs.files, files, strict=True)
@@ -205,7 +209,7 @@ class Contents:
                 continue
             if any(place in data for data in (result.object_data, *result.side)):
                 fixed += letter
-            elif may_name and self._sources.why_not_shared(closure.files, place):
+            elif (may_name or result.stderr) and self._sources.why_not_shared(closure.files, place):
                 # A name in the text leads to the same file from everywhere.
                 fixed += letter
         return fixed
@@ -321,21 +325,22 @@ def _overwrites(prepared: Prepared, files: Iterable[tuple[bytes, bytes]]) -> boo
     return False
 
 
-def _with_depfile(
+def _with_texts(
     prepared: Prepared, key: ContentKey, entry: ContentEntry, result: Result
 ) -> Result | None:
-    """Return a stored result with the depfile of the asking compile; None if that is not known."""
-    depfile = result.depfile
+    """Return a stored result with depfile and messages of the asking compile; None if unknown."""
+    depfile, stderr = result.depfile, result.stderr
     if (depfile is None) != (prepared.depfile is None):
         return None
     if len(result.side) != len(prepared.side_paths):
         return None
+    if prepared.share is not None and result.origin:
+        maker = prepared.share.checkout._replace(root=entry.made_at.root or entry.made_at.cwd)
+        depfile, stderr = maker.spelled_texts(depfile, stderr)
+    messages = moved_messages(stderr, entry.made_at, key.places, prepared)
+    if messages is None:
+        return None
     if depfile is not None:
-        share = prepared.share
-        if share is not None and result.origin:
-            maker = share.checkout._replace(root=entry.made_at.root or entry.made_at.cwd)
-            depfile, _ = maker.spelled_texts(depfile, b"")
-            assert depfile is not None
         depfile = prepared.family.respelled_depfile(
             depfile,
             entry.targets,
@@ -344,4 +349,4 @@ def _with_depfile(
         )
         if depfile is None:
             return None
-    return result._replace(depfile=depfile)
+    return result._replace(depfile=depfile, stderr=messages)

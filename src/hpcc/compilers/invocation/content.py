@@ -159,9 +159,9 @@ class ContentForm:
     """What a content key holds of a command line, in order.
 
     `pieces` are plain texts and paths. `names_directory`: the object may hold the working directory
-    and the names of all files (debug information, sanitizers, prefix maps). `is_tied`: it holds them
-    in a way of which nothing is known but that it is the same in the same places. `targets` are the
-    words of the depfile's first rule before its colon, () without a depfile.
+    and the names of all files (debug information, sanitizers, prefix maps). `is_tied`: it holds
+    them in a way of which nothing is known but that it is the same in the same places. `targets`
+    are the words of the depfile's first rule before its colon, () without a depfile.
     """
 
     pieces: tuple[bytes | NamedPath, ...]
@@ -288,7 +288,8 @@ def respelled_depfile(
         return None
     head, *headers = [[word or b"" for word in rule] for rule in renamed]
     new = [[*new_targets[:-1], new_targets[-1] + b":", *head]]
-    return laid_out([*new, *([name + b":" for name in rule] for rule in headers)], is_clang=is_clang)
+    rules = [*new, *([name + b":" for name in rule] for rule in headers)]
+    return laid_out(rules, is_clang=is_clang)
 
 
 def _renamed(word: bytes, rename: Callable[[bytes], bytes]) -> bytes | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES, escape_name, unescape_name
@@ -39,6 +40,24 @@ def mark_text(text: bytes, root: bytes) -> bytes | None:
 def render_text(text: bytes, root: bytes) -> bytes:
     """Return messages with a clone's root in place of the mark of `mark_text`."""
     return text.replace(ROOT_MARK, root)
+
+
+def moved_text(text: bytes, moves: Mapping[bytes, bytes]) -> bytes | None:
+    """Return messages in which directories have other names: `moves` leads from old to new ones.
+
+    None if an old name stands where it may be anything but the start of a path.
+    """
+    ordered = sorted(moves, key=len, reverse=True)
+    pieces: list[bytes] = []
+    done = 0
+    for match in re.finditer(b"|".join(map(re.escape, ordered)), text):
+        start, end = match.span()
+        before = text[max(0, start - _BEFORE_BYTES) : start]
+        if not (_BEFORE.search(before) and _AFTER.match(text, end)):
+            return None
+        pieces += (text[done:start], moves[match[0]])
+        done = end
+    return b"".join([*pieces, text[done:]])
 
 
 def mark_depfile(data: bytes, root: bytes, *, is_clang: bool) -> bytes | None:

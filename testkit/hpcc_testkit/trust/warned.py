@@ -1,0 +1,180 @@
+"""Scenarios of warnings whose compile is asked for again by another directory or output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from hpcc_testkit.trust.steps import Scenario, copy, delete, mkdir, move, step, write
+
+_SOURCE: Final = '#include "{0}"\nint f(void) {{ int unused; return v; }}\n'
+_HEADER: Final = "static int w(void) { return 1; }\n#define v 1\n"
+_FILES: Final = (
+    write("one/src/main.c", _SOURCE.format("h.h")),
+    write("one/inc/h.h", _HEADER),
+    write("one/b1/g.h", "static int g(void) { return 1; }\n"),
+    write("one/b2/g.h", "static int g(void) { return 1; }\n"),
+)
+_EDITED: Final = write("one/inc/h.h", "\n" + _HEADER)
+
+
+def _places(cc: str) -> Iterator[Scenario]:
+    """Yield warnings in another build directory, in a moved and a copied project."""
+    relative = f"{cc} -Wall -I../inc -c ../src/main.c -o main.o"
+    absolute = f"{cc} -Wall -MD -I%ROOT%/one/inc -c %ROOT%/one/src/main.c -o main.o"
+    generated = f"{absolute} -include %ROOT%/one/b1/g.h"
+    for name, command, second in (
+        ("relative", relative, relative),
+        ("absolute", absolute, absolute),
+        ("generated", generated, generated.replace("b1", "b2")),
+        (
+            "in-colour",
+            f"{relative} -fdiagnostics-color=always",
+            f"{relative} -fdiagnostics-color=always",
+        ),
+    ):
+        yield Scenario(
+            name=f"warning-in-a-new-build-directory-{name}-{cc}",
+            steps=(
+                step(command, "miss", *_FILES, cwd="one/b1"),
+                step(second, "hit", cwd="one/b2"),
+                step(second, "hit", cwd="one/b2"),
+                step(second, "nohit", _EDITED, cwd="one/b2"),
+                step(command, "hit", cwd="one/b1"),
+            ),
+        )
+        yield Scenario(
+            name=f"warning-in-a-moved-project-{name}-{cc}",
+            steps=(
+                step(command, "miss", *_FILES, cwd="one/b1"),
+                step(
+                    command.replace("one", "a/longer/name"),
+                    "hit",
+                    mkdir("a/longer"),
+                    move("one", "a/longer/name"),
+                    cwd="a/longer/name/b1",
+                ),
+                step(
+                    command.replace("one", "two"), "hit", copy("a/longer/name", "two"), cwd="two/b1"
+                ),
+                step(
+                    command.replace("one", "two"),
+                    "nohit",
+                    write("two/inc/h.h", "\n" + _HEADER),
+                    cwd="two/b1",
+                ),
+            ),
+        )
+        yield Scenario(
+            name=f"warning-in-a-second-target-{name}-{cc}",
+            steps=(
+                step(command, "miss", *_FILES, cwd="one/b1"),
+                step(command.replace("main.o", "other.o"), "hit", cwd="one/b1"),
+                step(command.replace("main.o", "main.c.o"), "hit", cwd="one/b1"),
+            ),
+        )
+
+
+def _tied(cc: str) -> Iterator[Scenario]:
+    """Yield warnings that show more of a place than the names of files."""
+    command = f"{cc} -Wall -I%ROOT%/one/inc -c %ROOT%/one/src/main.c -o main.o"
+    moved = command.replace("one", "two")
+    # The line of the source names the project, and a message quotes the line.
+    quoted = "#define v 1\nint f(void) { int n; return v; } /* %s/one/x */\n"
+
+    def name_root(root: object) -> None:
+        with open(f"{root}/one/src/main.c", "w", encoding="utf-8") as file:
+            file.write(quoted % root)
+
+    yield Scenario(
+        name=f"warning-quotes-a-path-{cc}",
+        steps=(
+            step(command, "miss", mkdir("one/src", "one/b1", "one/inc"), name_root, cwd="one/b1"),
+            step(moved, "nohit", copy("one", "two"), cwd="two/b1"),
+        ),
+    )
+    shown = "#pragma message(__FILE__)\nint f(void) { return 1; }\n"
+    yield Scenario(
+        name=f"warning-shows-its-file-{cc}",
+        steps=(
+            step(
+                command,
+                "miss",
+                write("one/src/main.c", shown),
+                mkdir("one/b1", "one/inc"),
+                cwd="one/b1",
+            ),
+            step(moved, "nohit", copy("one", "two"), cwd="two/b1"),
+            step(command, "hit", delete("two"), cwd="one/b1"),
+        ),
+    )
+    broken = f"{command} -fmessage-length=40"
+    yield Scenario(
+        name=f"warning-is-broken-at-a-width-{cc}",
+        steps=(
+            step(broken, "miss", *_FILES, cwd="one/b1"),
+            step(
+                broken.replace("one", "a/much/longer/name"),
+                "nohit",
+                mkdir("a/much/longer"),
+                copy("one", "a/much/longer/name"),
+                cwd="a/much/longer/name/b1",
+            ),
+            step(broken, "any", cwd="one/b2"),
+        ),
+    )
+    named = write("one/src/main.c", '#warning "main.o and other.o"\nint v;\n')
+    relative = f"{cc} -Wall -c ../src/main.c -o main.o"
+    yield Scenario(
+        name=f"warning-names-its-output-{cc}",
+        steps=(
+            step(relative, "miss", named, mkdir("one/b1", "one/b2"), cwd="one/b1"),
+            step(relative.replace("main.o", "third.o"), "any", cwd="one/b2"),
+        ),
+    )
+    comment = "int f(void) { int n; return 1; } // {0}\n\nint w;\n"
+    yield Scenario(
+        name=f"warning-quotes-a-comment-{cc}",
+        steps=(
+            step(
+                relative,
+                "miss",
+                write("one/src/main.c", comment.replace("{0}", "a")),
+                mkdir("one/b1"),
+                cwd="one/b1",
+            ),
+            step(
+                relative,
+                "nohit",
+                write("one/src/main.c", comment.replace("{0}", "b")),
+                cwd="one/b1",
+            ),
+        ),
+    )
+    # No warning before, one now: a comment that is added may end one, but brings none.
+    late = (
+        "int g(int);\nint f(int a) {\n  switch (a) {\n  case 1: a = g(a);\n  case 2: a++;\n  }\n"
+        "  return a;\n}\n"
+    )
+    early = late.replace("g(a);\n", "g(a); // fall through\n")
+    fall = f"{cc} -Wextra -Wimplicit-fallthrough -c ../src/main.c -o main.o"
+    yield Scenario(
+        name=f"warning-ends-by-a-comment-{cc}",
+        steps=(
+            step(fall, "miss", write("one/src/main.c", late), mkdir("one/b1"), cwd="one/b1"),
+            step(
+                fall,
+                "nohit",
+                write("one/src/main.c", early),
+                cwd="one/b1",
+            ),
+            step(fall, "any", write("one/src/main.c", late), cwd="one/b1"),
+        ),
+    )
+
+
+def scenarios() -> Iterator[Scenario]:
+    """Yield every scenario of this family."""
+    for cc in ("gcc", "gcc-14", "clang", "clang-19"):
+        yield from _places(cc)
+        yield from _tied(cc)
