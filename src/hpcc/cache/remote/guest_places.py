@@ -81,6 +81,10 @@ def without_names(prepared: Prepared, root: FarmRoot, guest: GuestMap) -> GuestM
 
     Then an action depends neither on where the project is nor on the build directory's name.
     """
+    invocation = prepared.invocation
+    paths = (invocation.source, *invocation.include_dirs, *invocation.forced_includes)
+    if any(path.startswith(b"/") and posixpath.normpath(path) != path for path in paths):
+        return guest  # the depfile shows such a spelling, and a translation makes it plain
     build = renamed_build(prepared, root)
     names = shown_names(prepared, Places(build or prepared.cwd, root.path))
     if names is None:
