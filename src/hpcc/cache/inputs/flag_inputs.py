@@ -64,17 +64,13 @@ def with_names(
     if not names:
         return closure
     files = dict(closure.files)
-    missing: dict[bytes, tuple[set[bytes], set[bytes]]] = {}
+    absences: list[Absence] = []
     for path in dict.fromkeys(absolute(cwd, name) for name in names):
         digest = _digest(memo, path, started_ns)
         if digest is not None:
             files[path] = digest
         else:
-            absence = _absence(path)
-            lacking, directories = missing.setdefault(absence.directory, (set(), set()))
-            lacking |= absence.files
-            directories |= absence.directories
-    absences = [Absence(d, frozenset(f), frozenset(s)) for d, (f, s) in missing.items()]
+            absences.append(_absence(path))
     return replace(
         closure,
         files=tuple(files.items()),
