@@ -411,7 +411,7 @@ def _ask_the_other_way(machine: ManifestMachine) -> None:
         (_edit_the_source, "base.manifest.InputSet.holds", lambda *_: True),
         (_edit_meanwhile, "inputs.closure.is_fresh", lambda *_: False),
         (_add_a_header, "base.manifest.Absence.holds", lambda *_: True),
-        (_add_a_directory, "inputs.lookup.Lookup._missing_directory", lambda *_: None),
+        (_add_a_directory, "inputs.lookup.Lookup._missing_directory", lambda *_, **__: None),
         (_ask_the_other_way, "inputs.lookup.Lookup._exists", lambda *_, **__: True),
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) else value,
