@@ -5,6 +5,7 @@ The copies in memory are bounded. `hpcc clean` is noticed by the store's epoch.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from typing import Final, NamedTuple
 
@@ -12,6 +13,7 @@ from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.fields import decode_fields, encode_fields
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.manifest import (
+    MAX_SETS,
     InputSet,
     add_set,
     decode_manifest,
@@ -27,6 +29,7 @@ from hpcc.store.private import PrivateStore
 _FORMAT: Final = b"result-2"
 # Depfile and messages with a mark where a root was; `origin` comes second.
 _SHARED_FORMAT: Final = b"shared-result-1"
+_OLDER_FORMAT: Final = b"older-sets-1"
 # A few thousand translation units: more than an edit-compile loop touches.
 MAX_MANIFESTS: Final = 4096
 MAX_RESULT_BYTES: Final = 64 << 20
@@ -78,6 +81,20 @@ class Results:
         sets = self.sets(request_key)
         # A recently written source is hashed at each look-up: share one digest between all sets.
         first: dict[bytes, bytes | None] = {}
+        found = self._find_in(request_key, sets, first)
+        if found is not None or len(sets) < MAX_SETS:
+            return found
+        # The manifest is full. A configure script compiles a hundred texts with one command.
+        path = sets[0].files[0][0] if sets[0].files else b""
+        digest = first.get(path)
+        if digest is None:
+            return None
+        older = _older_key(request_key, path, digest)
+        return self._find_in(older, self._sets(older), first)
+
+    def _find_in(
+        self, request_key: bytes, sets: tuple[InputSet, ...], first: dict[bytes, bytes | None]
+    ) -> Found | None:
         for index, inputs in enumerate(sets):
             if not inputs.holds(self._memo, first):
                 continue
@@ -116,7 +133,23 @@ class Results:
         else:
             own = closure.files[: len(closure.files) - len(part.files)]
             inputs = make_set(request_key, own, closure.present, (), part, closure.twins)
-        return self.keep_set(request_key, inputs, result)
+        before = self._sets(request_key) if self._store.has(request_key) else ()
+        stored = self.keep_set(request_key, inputs, result)
+        if stored is not None and len(before) >= MAX_SETS:
+            self._keep_dropped(request_key, before)
+        return stored
+
+    def _keep_dropped(self, request_key: bytes, before: tuple[InputSet, ...]) -> None:
+        """Store sets that the manifest has dropped under the content of their first file."""
+        kept = {inputs.result_key for inputs in self._sets(request_key)}
+        for inputs in before:
+            if inputs.result_key in kept or not inputs.files:
+                continue
+            key = _older_key(request_key, *inputs.files[0])
+            others = self._sets(key) if self._store.has(key) else ()
+            sets = add_set(others, inputs)
+            if self._store.put(key, encode_manifest(sets)):
+                self._remember_sets(key, sets)
 
     def keep_set(self, request_key: bytes, inputs: InputSet, result: Result) -> bytes | None:
         """Store a result under a set of inputs; see `keep`."""
@@ -212,6 +245,12 @@ class Results:
             self._manifests.clear()
             self._results.clear()
         self._store.rescan()
+
+
+def _older_key(request_key: bytes, path: bytes, digest: bytes) -> bytes:
+    """Return the key of sets that a full manifest dropped and that have this first file."""
+    fields = [_OLDER_FORMAT, request_key, path, digest]
+    return hashlib.sha256(encode_fields(fields)).digest()
 
 
 def _encode_result(result: Result) -> bytes:
