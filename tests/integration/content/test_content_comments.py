@@ -123,7 +123,7 @@ def test_columns_that_gcc_drops_are_not_moved(make: Callable[..., Project]) -> N
     """GCC before 15 gives up columns when a compile has used many locations."""
     comment = "x" * 5
     header = "#define CAT(a, b) CAT_(a, b)\n#define CAT_(a, b) a##b\n" + "".join(
-        f"int CAT(v{i}_, N); // {comment}\n" for i in range(6000)
+        f"int CAT(v{i}_, N); // {comment}\n" for i in range(9000)
     )
     uses = "".join(f'#undef N\n#define N {n}\n#include "x.def"\n' for n in range(3))
     project = make("p", {"src/a.c": uses, "inc/x.def": header})
