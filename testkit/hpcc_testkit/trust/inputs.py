@@ -417,6 +417,20 @@ def _variables(cc: str) -> Iterator[Scenario]:
             step(f"{cc} -g -c main.c -o main.o", "any"),
         ),
     )  # fmt: skip
+    for flags in ("-g", "-g -MD"):
+        by_link = {"PWD": "%ROOT%/alias"}
+        named = f"{cc} {flags} -c main.c -o main.o"
+        yield Scenario(
+            name=f"directory-by-PWD-that-leads-elsewhere{flags.replace(' ', '')}-{cc}",
+            steps=(
+                step(named, "miss", where, link(".", "alias"), env=by_link),
+                step(named, "hit", env=by_link),
+                step(named, "nohit", link("nowhere", "alias"), env=by_link),
+                step(named, "hit", link(".", "alias"), env=by_link),
+                step(named, "any", mkdir("sub"), link("sub", "alias"), env=by_link),
+                step(named, "any", link(".", "alias"), env=by_link),
+            ),
+        )
     for name, file in (("other-name", "other.c"), ("other-directory", "sub/main.c")):
         for flags in ("", "-g"):
             yield Scenario(

@@ -20,7 +20,7 @@ from hpcc.cache.base.fields import encode_fields
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.uncacheable import absolute
 from hpcc.cache.content.places import CWD_MARK, ROOT_MARK, Places, find_places
-from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.key.prepare import Prepared, directory_by_variable
 from hpcc.cache.key.share import SEARCH_ENV, has_other_names
 from hpcc.compilers.invocation.content import ContentForm, NamedPath
 
@@ -138,7 +138,7 @@ def _pinned(
     if form.names_directory:
         if share is not None:  # the maps replace the root, and nothing else
             return [b"inside", places.cwd[len(places.root) :] if places.root else b""]
-        return [b"at", *places, prepared.request.env.get(b"PWD", b"")]
+        return [b"at", *places, directory_by_variable(prepared.request)]
     pinned: list[bytes] = []
     for name, place in zip((b"cwd", b"root"), places, strict=True):
         if place and any(place in text for text in texts):

@@ -58,7 +58,7 @@ from hpcc.core.reasons.bypass import BypassReason
 
 # Part of every local key. Raise it when the meaning of a key or an entry changes: older results
 # become misses.
-KEY_FORMAT: Final = b"local-7"
+KEY_FORMAT: Final = b"local-8"
 _MAX_REMEMBERED: Final = 4096
 
 
@@ -282,6 +282,21 @@ def _response_reader(cwd: bytes, found: list[ResponseFile]) -> Callable[[bytes],
     return read
 
 
+def directory_by_variable(request: CompileRequest) -> bytes:
+    """Return $PWD, and whether it names the working directory now; b"" if it is the same text.
+
+    GCC and Clang write it as the compilation directory if it does. A link may lead elsewhere later.
+    """
+    pwd = request.env.get(b"PWD", b"")
+    if pwd in {b"", request.cwd}:
+        return b""
+    try:
+        is_here = pwd.startswith(b"/") and os.path.samefile(pwd, request.cwd)
+    except (OSError, ValueError):
+        is_here = False
+    return pwd + (b"\0here" if is_here else b"")  # no variable holds NUL
+
+
 def _key(
     request: CompileRequest,
     invocation: Invocation,
@@ -291,8 +306,6 @@ def _key(
 ) -> bytes:
     # No argument contains NUL, so a key with injected flags differs from every key without.
     injected = () if share is None else (b"\0", *share.injected)
-    # GCC and Clang use $PWD as the compilation directory if it names the current directory.
-    pwd = request.env.get(b"PWD", b"")
     return hashlib.sha256(
         encode_fields(
             [
@@ -300,7 +313,7 @@ def _key(
                 identity.digest,
                 request.compiler,
                 request.cwd,
-                pwd if pwd != request.cwd else b"",
+                directory_by_variable(request),
                 *rest,
                 b"",
                 *invocation.arguments,

@@ -101,6 +101,7 @@ class Hits:
         pins = Pins(self._memo)
         try:
             pins.place(prepared.cwd)
+            _pin_variable(pins, prepared)
             self._results.pin_epoch(pins)
             self._pin_farm(pins, outcome)
             request = prepared.request
@@ -135,6 +136,17 @@ class Hits:
             raise NotPinnedError
         else:
             pins.absent_each((self._farm_file,))
+
+
+def _pin_variable(pins: Pins, prepared: Prepared) -> None:
+    """Pin where $PWD leads if it is another text than the working directory.
+
+    Raises:
+        NotPinnedError: it leads nowhere.
+    """
+    pwd = prepared.request.env.get(b"PWD", b"")
+    if pwd.startswith(b"/") and pwd != prepared.cwd:
+        pins.place(pwd)
 
 
 def _pin_markers(pins: Pins, prepared: Prepared) -> None:
