@@ -244,7 +244,7 @@ def _assembler() -> Iterator[Scenario]:
             source = write("main.c", '__asm__(".incbin \\"/dev/null\\"\\n");\n')
             yield Scenario(
                 name=f"data-from-a-device-{cc}",
-                steps=(step(command, "nohit", source), step(command, "nohit")),
+                steps=(step(command, "miss", source), step(command, "hit")),
             )
     # `.file` puts the source's name into the assembler's list, although no such file was read.
     command = "gcc -g -c src/main.c -o main.o"

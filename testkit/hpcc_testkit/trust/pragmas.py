@@ -44,7 +44,18 @@ def _hidden(cc: str, name: str, pragma: str, macro: str) -> Iterator[Scenario]:
     yield Scenario(
         name=f"clock-behind-a-pragma-{name}-{cc}",
         steps=(
-            step(command, "nohit", _DO, write("main.c", clock + "#endif\n")),
+            step(command, edited, _DO, write("main.c", clock + "#endif\n")),
+            step(command, edited),
+        ),
+        mask=_nothing,
+    )
+    unused = f"{pragma}#define NEVER __TIME__\n#ifdef {macro}\nint value = 1;\n#endif\n"
+    yield Scenario(
+        name=f"clock-beside-a-pragma-{name}-{cc}",
+        steps=(
+            step(command, "miss", _DO, write("main.c", unused)),
+            step(command, "hit"),
+            step(command, "nohit", write("main.c", unused + "const char *c = NEVER;\n")),
             step(command, "nohit"),
         ),
         mask=_nothing,
@@ -60,8 +71,33 @@ def _hidden(cc: str, name: str, pragma: str, macro: str) -> Iterator[Scenario]:
     )  # fmt: skip
 
 
+def _unseen(cc: str) -> Iterator[Scenario]:
+    """Yield clocks of which GCC does not warn, behind a pragma."""
+    used = "#ifdef __AVX2__\nextern const char c[];\nconst char c[] = {__TIME__[7]};\n#endif\n"
+    pragma = '#pragma GCC target("avx2")\n'
+    quiet = '#pragma GCC diagnostic ignored "-Wdate-time"\n'
+    for name, flags, text in (
+        ("no-warnings", "-w", pragma + used),
+        ("no-warnings-for-the-preprocessor", "-Wp,-w", pragma + used),
+        ("not-this-warning", "-Wno-date-time", pragma + used),
+        ("pragma", "", pragma + quiet + used),
+        ("header-of-the-system", "-isystem sys", pragma + "#include <v.h>\n"),
+    ):
+        command = f"{cc} {flags} -c main.c -o main.o"
+        yield Scenario(
+            name=f"clock-behind-a-pragma-without-a-warning-{name}-{cc}",
+            steps=(
+                step(command, "nohit", write("main.c", text), write("sys/v.h", used)),
+                step(command, "nohit"),
+            ),
+            mask=_nothing,
+        )
+
+
 def scenarios() -> Iterator[Scenario]:
     """Yield every scenario of this family."""
     for cc in _GCC:
         for name, (pragma, macro) in _FORMS.items():
             yield from _hidden(cc, name, pragma, macro)
+    for cc in ("gcc-12", "gcc-14"):
+        yield from _unseen(cc)

@@ -85,7 +85,9 @@ def test_a_quick_run_takes_every_row_and_finds_the_objects_identical(
         assert not [note for note in row["notes"] if note.startswith("hpcc")], row["notes"]
         if not key.startswith("new-daemon"):
             assert row["checked"] > 0, key
-            assert {"hpcc", "ccache", "sccache"} <= row["tools"].keys(), key
+            # sccache's key holds the working directory, so it has no hits by content.
+            peers = {"ccache"} if key.startswith("content-") else {"ccache", "sccache"}
+            assert {"hpcc", *peers} <= row["tools"].keys(), key
 
     # Nothing is left behind: no file, no mount, no loop device, no server.
     assert list(scratch.iterdir()) == []

@@ -99,7 +99,12 @@ async def last_word(pulse: Pulse, registry: RegistryClient) -> str:
                 await pulse.beat(beat())
             except HpccError as error:
                 # A refusal can be lost with the stream that it ends; the next stream gets it again.
-                if error.reason not in {"pulse-replaced", "unknown-worker", "deadline"}:
+                if error.reason not in {
+                    "pulse-replaced",
+                    "unknown-worker",
+                    "deadline",
+                    "infrastructure",
+                }:
                     return error.reason
                 pulse = registry.pulse()
             await asyncio.sleep(0.2)

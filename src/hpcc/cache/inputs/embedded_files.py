@@ -22,7 +22,7 @@ from hpcc.cache.base.tools import MAX_ANSWER_BYTES, ask
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
 from hpcc.cache.inputs.clocks import CLOCKS, refuse_clocks
 from hpcc.cache.inputs.discovery import parse_dependencies
-from hpcc.cache.inputs.pragmas import is_preprocessor_blind
+from hpcc.cache.inputs.pragmas import is_preprocessor_blind, refuse_parsed_clocks
 from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.invocation.invocation import Language
 from hpcc.compilers.scan.assembler import Directives, read_assembler, read_statements
@@ -112,7 +112,7 @@ def look_again(
 
     Raises:
         UncacheableError: the output contains a clock or an unreadable directive, the run failed, or
-            a pragma hides a part of the unit from the preprocessor.
+            a pragma hides assembler from the preprocessor.
     """
     is_assembler = prepared.invocation.language is Language.ASSEMBLER
     if has_listing or not prepared.family.obeys_directives(prepared.invocation):
@@ -122,10 +122,10 @@ def look_again(
     if not doubts & (_ASSEMBLY | CLOCKS):
         return ()
     if is_preprocessor_blind(memo, prepared, paths):
-        is_clock = bool(doubts & CLOCKS)
-        raise UncacheableError(
-            UncacheableReason.DATE_TIME if is_clock else UncacheableReason.INCBIN
-        )
+        if doubts & _ASSEMBLY:
+            raise UncacheableError(UncacheableReason.INCBIN)
+        refuse_parsed_clocks(memo, prepared, paths, is_cancelled)
+        return ()
     started_ns = time.time_ns()
     text = _expand(prepared, is_cancelled, is_assembler=is_assembler)
     if doubts & CLOCKS:

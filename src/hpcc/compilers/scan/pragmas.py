@@ -19,7 +19,7 @@ _WORD: Final = re.compile(rb"\b(?:target|optimize)\b(?:\s|/\*(?:[^*]|\*(?!/))*\*
 _DIRECTIVE: Final = re.compile(rb"(?:#|%:|\?\?=)[^\n]*\bpragma\b")
 _OPERATOR: Final = re.compile(rb"\b_Pragma\b")
 # GCC's own headers of intrinsics restore at their end what they change at their beginning.
-_OWN: Final = re.compile(rb".*/lib/gcc(?:-cross)?/[^/]+/[0-9.]+/include/[^/]*")
+_OWN: Final = re.compile(rb".*/lib/gcc(?:-cross)?/[^/]+/[0-9][0-9.]*(?:-[a-z0-9]+)?/include/[^/]*")
 
 
 class Pragmas(enum.Flag):
