@@ -72,7 +72,7 @@ def _hidden(cc: str, name: str, pragma: str, macro: str) -> Iterator[Scenario]:
 
 
 def _unseen(cc: str) -> Iterator[Scenario]:
-    """Yield clocks of which GCC does not warn, behind a pragma."""
+    """Yield clocks of which no warning tells, behind a pragma."""
     used = "#ifdef __AVX2__\nextern const char c[];\nconst char c[] = {__TIME__[7]};\n#endif\n"
     pragma = '#pragma GCC target("avx2")\n'
     quiet = '#pragma GCC diagnostic ignored "-Wdate-time"\n'
@@ -81,17 +81,36 @@ def _unseen(cc: str) -> Iterator[Scenario]:
         ("no-warnings-for-the-preprocessor", "-Wp,-w", pragma + used),
         ("not-this-warning", "-Wno-date-time", pragma + used),
         ("pragma", "", pragma + quiet + used),
+        ("pragma-with-an-escape", "", pragma + quiet.replace("Wd", "W\\144") + used),
+        ("specs", "-specs=quiet.specs", pragma + used),
         ("header-of-the-system", "-isystem sys", pragma + "#include <v.h>\n"),
     ):
         command = f"{cc} {flags} -c main.c -o main.o"
         yield Scenario(
             name=f"clock-behind-a-pragma-without-a-warning-{name}-{cc}",
             steps=(
-                step(command, "nohit", write("main.c", text), write("sys/v.h", used)),
+                step(command, "nohit", write("main.c", text), write("sys/v.h", used),
+                     write("quiet.specs", "*cc1:\n+ -w\n\n")),
                 step(command, "nohit"),
             ),
             mask=_nothing,
-        )
+        )  # fmt: skip
+
+
+def _beside_no_compiler(cc: str) -> Iterator[Scenario]:
+    """Yield a header in a directory of the project that is named like one of GCC's."""
+    used = "#ifdef __AVX2__\nextern const char c[];\nconst char c[] = {__TIME__[7]};\n#endif\n"
+    home = "lib/gcc/x86_64-linux-gnu/12/include"
+    command = f"{cc} -I{home} -c main.c -o main.o"
+    yield Scenario(
+        name=f"clock-behind-a-pragma-in-a-directory-like-the-compilers-{cc}",
+        steps=(
+            step(command, "nohit", write("main.c", "#include <wide.h>\n" + used),
+                 write(f"{home}/wide.h", '#pragma GCC target("avx2")\n')),
+            step(command, "nohit"),
+        ),
+        mask=_nothing,
+    )  # fmt: skip
 
 
 def scenarios() -> Iterator[Scenario]:
@@ -101,3 +120,4 @@ def scenarios() -> Iterator[Scenario]:
             yield from _hidden(cc, name, pragma, macro)
     for cc in ("gcc-12", "gcc-14"):
         yield from _unseen(cc)
+        yield from _beside_no_compiler(cc)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from hpcc.cache.base.tools import ask
+from hpcc.cache.base.tools import MAX_ANSWER_BYTES, ask
 from hpcc.cache.base.uncacheable import UncacheableError
 from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.invocation.depfile import parse_depfile, prerequisites
@@ -48,16 +48,32 @@ def ask_dependencies(
     family, invocation = prepared.family, prepared.invocation
     command = family.parsing_command if is_parsing else family.dependency_command
     argv = command(prepared.request.compiler, invocation, injected)
+    reason = UncacheableReason.DEPENDENCIES_FAILED
+    return parse_dependencies(answer_about(prepared, argv, is_cancelled, reason, seconds))
+
+
+def answer_about(
+    prepared: Prepared,
+    argv: Sequence[bytes],
+    is_cancelled: Callable[[], bool],
+    reason: UncacheableReason,
+    seconds: float = _SECOND_RUN_SECONDS,
+    variables: Mapping[bytes, bytes] | None = None,
+) -> bytes:
+    """Run a compiler where and as the compile runs; return its whole stdout.
+
+    `variables` are added to the compile's environment.
+
+    Raises:
+        UncacheableError: `reason`, if it did not start, failed, wrote too much or took too long.
+    """
+    env = {**prepared.family.question_environment(prepared.request.env), **(variables or {})}
     try:
         answer = ask(
-            argv,
-            env=family.question_environment(prepared.request.env),
-            cwd=prepared.cwd,
-            is_cancelled=is_cancelled,
-            timeout_seconds=seconds,
+            argv, env=env, cwd=prepared.cwd, is_cancelled=is_cancelled, timeout_seconds=seconds
         )
     except OSError as error:
-        raise UncacheableError(UncacheableReason.DEPENDENCIES_FAILED) from error
-    if answer.exit_code != 0:
-        raise UncacheableError(UncacheableReason.DEPENDENCIES_FAILED)
-    return parse_dependencies(answer.stdout)
+        raise UncacheableError(reason) from error
+    if answer.exit_code != 0 or len(answer.stdout) >= MAX_ANSWER_BYTES:
+        raise UncacheableError(reason)
+    return answer.stdout

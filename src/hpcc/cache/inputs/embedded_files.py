@@ -18,10 +18,9 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from hpcc.cache.base.files import FileMemo
-from hpcc.cache.base.tools import MAX_ANSWER_BYTES, ask
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
 from hpcc.cache.inputs.clocks import CLOCKS, refuse_clocks
-from hpcc.cache.inputs.discovery import parse_dependencies
+from hpcc.cache.inputs.discovery import answer_about, parse_dependencies
 from hpcc.cache.inputs.pragmas import is_preprocessor_blind, refuse_parsed_clocks
 from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.invocation.invocation import Language
@@ -32,7 +31,6 @@ from hpcc.core.reasons.uncacheable import UncacheableReason
 _ASSEMBLY: Final = Hazard.ASSEMBLER_FILE | Hazard.OPAQUE_ASSEMBLY
 _MAX_INCLUDED: Final = 200
 _MAX_INCLUDED_BYTES: Final = 8 << 20
-_EXPANSION_SECONDS: Final = 120.0
 # `-Wa,` splits at commas, and the driver's specs interpret white space and quotes.
 _PLAIN_PATH: Final = re.compile(rb"[\w/.+@:=-]+")
 
@@ -124,7 +122,7 @@ def look_again(
     if is_preprocessor_blind(memo, prepared, paths):
         if doubts & _ASSEMBLY:
             raise UncacheableError(UncacheableReason.INCBIN)
-        refuse_parsed_clocks(memo, prepared, paths, is_cancelled)
+        refuse_parsed_clocks(prepared, doubts, is_cancelled)
         return ()
     started_ns = time.time_ns()
     text = _expand(prepared, is_cancelled, is_assembler=is_assembler)
@@ -141,19 +139,7 @@ def _expand(prepared: Prepared, is_cancelled: Callable[[], bool], *, is_assemble
     # Line markers would separate the strings of one asm; assembler sources need their lines.
     family, compiler = prepared.family, prepared.request.compiler
     argv = family.expansion_command(compiler, prepared.invocation, keeps_lines=is_assembler)
-    try:
-        answer = ask(
-            argv,
-            env=family.question_environment(prepared.request.env),
-            cwd=prepared.cwd,
-            is_cancelled=is_cancelled,
-            timeout_seconds=_EXPANSION_SECONDS,
-        )
-    except OSError as error:
-        raise UncacheableError(UncacheableReason.EXPANSION_FAILED) from error
-    if answer.exit_code != 0 or len(answer.stdout) >= MAX_ANSWER_BYTES:
-        raise UncacheableError(UncacheableReason.EXPANSION_FAILED)
-    return answer.stdout
+    return answer_about(prepared, argv, is_cancelled, UncacheableReason.EXPANSION_FAILED)
 
 
 def follow(found: Directives, directories: tuple[bytes, ...]) -> tuple[bytes, ...]:

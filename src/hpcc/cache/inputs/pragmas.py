@@ -1,35 +1,32 @@
 """Tells whether a compile's own preprocessor can be asked about it (`compilers.scan.pragmas`).
 
-If not, a run that parses the unit tells whether it reads a clock. With -Wdate-time GCC warns of
-each expansion of `__DATE__`, `__TIME__` and `__TIMESTAMP__` (cpp's builtin_macro), with
--Wsystem-headers also in headers of the system. `-w`, or a pragma that names the warning, would hide
-it. Other flags of the command come before ours.
+If not, a run that parses the unit tells whether it reads a clock. GCC reads `SOURCE_DATE_EPOCH`
+when it first expands `__DATE__` or `__TIME__`. Text in place of a number is an error, which no flag
+and no pragma hides (gcc/c-family/c-common.cc, cb_get_source_date_epoch; GCC 7 and later).
 """
 
 from __future__ import annotations
 
+import os
+import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from hpcc.cache.base.files import FileMemo
-from hpcc.cache.base.tools import MAX_ANSWER_BYTES, ask
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
+from hpcc.cache.inputs.discovery import answer_about
 from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.scan.pragmas import Pragmas, define_macros, is_compilers_own, read_pragmas
+from hpcc.compilers.scan.scan import Hazard
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 _DOUBT = Pragmas.WHOLE
-_SECONDS: Final = 60.0
-_WARN: Final = (
-    b"-Wdate-time",
-    b"-Wsystem-headers",
-    b"-Wno-error",
-    b"-Wno-error=date-time",
-    b"-fdiagnostics-show-option",
-)
-_WARNED: Final = (b"might prevent reproducible builds", b"date-time")
-_HIDES: Final = re.compile(rb"(?:^|[,\s])-w(?:$|[,\s])|no-date-time|diagnostics-format")
+_FIRST_WITH_EPOCH: Final = 7
+# A clock of which GCC warns is an error, and nothing else is one.
+_STRICT: Final = (b"-Wsystem-headers", b"-Wno-error", b"-Werror=date-time")
+_QUIET: Final = re.compile(rb"(?:^|[,\s])-w(?:$|[,\s])|specs")
+_NO_NUMBER: Final = {b"SOURCE_DATE_EPOCH": b"hpcc-asks-for-clocks"}
 
 
 def is_preprocessor_blind(memo: FileMemo, prepared: Prepared, paths: Iterable[bytes]) -> bool:
@@ -42,9 +39,12 @@ def is_preprocessor_blind(memo: FileMemo, prepared: Prepared, paths: Iterable[by
 
 def _pieces(memo: FileMemo, prepared: Prepared, paths: Iterable[bytes]) -> Iterator[Pragmas]:
     yield read_pragmas(b"\n".join(prepared.invocation.arguments))
+    # A project may have such a directory, too: only that of this compiler's installation counts.
+    compiler = os.path.realpath(prepared.request.compiler)
+    own = posixpath.dirname(posixpath.dirname(compiler)) + b"/lib/gcc"
     for name in paths:
         path = absolute(prepared.cwd, name)
-        if is_compilers_own(path):
+        if path.startswith(own) and is_compilers_own(path):
             continue
         digest = memo.digest(path)
         found = None if digest is None else memo.derived(path, digest, "pragmas", read_pragmas)
@@ -52,37 +52,23 @@ def _pieces(memo: FileMemo, prepared: Prepared, paths: Iterable[bytes]) -> Itera
 
 
 def refuse_parsed_clocks(
-    memo: FileMemo, prepared: Prepared, paths: Iterable[bytes], is_cancelled: Callable[[], bool]
+    prepared: Prepared, doubts: Hazard, is_cancelled: Callable[[], bool]
 ) -> None:
-    """Let the compiler parse a unit that read the files `paths`, and warn of each clock.
+    """Let the compiler parse a unit, so that each clock in it is an error.
 
     Raises:
-        UncacheableError: it reads a clock, something could hide the warning, or the run failed.
+        UncacheableError: it reads a clock, or may expand `__TIMESTAMP__`, or the run failed.
     """
-    family, invocation = prepared.family, prepared.invocation
-    if any(_HIDES.search(word) for word in invocation.arguments):
+    # The time of a file's change does not come from the variable. A name that is put together is
+    # seldom that one, and GCC warns of it.
+    words = prepared.invocation.arguments
+    is_quiet = prepared.identity.has_hidden_flags or any(map(_QUIET.search, words))
+    if doubts & Hazard.TIMESTAMP or (doubts & Hazard.PASTED_CLOCK and is_quiet):
         raise UncacheableError(UncacheableReason.DATE_TIME)
-    for name in paths:
-        path = absolute(prepared.cwd, name)
-        digest = memo.digest(path)
-        if digest is None or memo.derived(path, digest, "names-date-time", _names_it) is not False:
-            raise UncacheableError(UncacheableReason.DATE_TIME)
-    command = family.parsing_command(prepared.request.compiler, invocation, prepared.injected)
-    try:
-        answer = ask(
-            (*command, *_WARN),
-            env=family.question_environment(prepared.request.env),
-            cwd=prepared.cwd,
-            is_cancelled=is_cancelled,
-            timeout_seconds=_SECONDS,
-        )
-    except OSError as error:
-        raise UncacheableError(UncacheableReason.EXPANSION_FAILED) from error
-    if answer.exit_code != 0 or len(answer.stderr) >= MAX_ANSWER_BYTES:
-        raise UncacheableError(UncacheableReason.EXPANSION_FAILED)
-    if any(word in answer.stderr for word in _WARNED):
+    if prepared.identity.major < _FIRST_WITH_EPOCH:
         raise UncacheableError(UncacheableReason.DATE_TIME)
-
-
-def _names_it(text: bytes) -> bool:
-    return b"Wdate" in text or b"date-time" in text
+    command = prepared.family.parsing_command(
+        prepared.request.compiler, prepared.invocation, prepared.injected
+    )
+    reason = UncacheableReason.DATE_TIME
+    answer_about(prepared, (*command, *_STRICT), is_cancelled, reason, variables=_NO_NUMBER)
