@@ -14,8 +14,8 @@ def _locale(root: Path) -> None:
     shutil.copytree("/usr/lib/locale/C.utf8", root / "locales/xx.UTF-8")
 
 
-def _named(cc: str) -> Iterator[Scenario]:
-    command = f"{cc} -Wall -c main.c -o main.o"
+def _named(cc: str, flags: str = "") -> Iterator[Scenario]:
+    command = f"{cc} -Wall{flags} -c main.c -o main.o"
     body = "int f(void) { int unused; return 0; }\n"
     for name, text in (
         ("line", f'#line 1 "gram.y"\n{body}'),
@@ -23,7 +23,7 @@ def _named(cc: str) -> Iterator[Scenario]:
         ("macro", f'#define NAME "gram.y"\n#line 1 NAME\n{body}'),
     ):
         yield Scenario(
-            name=f"a-source-that-a-directive-names-{name}-{cc}",
+            name=f"a-source-that-a-directive-names-{name}{flags.replace(' ', '')}-{cc}",
             steps=(
                 step(command, "miss", write("main.c", text),
                      write("gram.y", "first text of a grammar\n")),
@@ -61,4 +61,7 @@ def scenarios() -> Iterator[Scenario]:
     """Yield every scenario of this family."""
     for cc in ("gcc", "g++", "clang"):
         yield from _named(cc)
+        yield from _named(
+            cc, " -fdiagnostics-color=always" if cc != "clang" else " -fcolor-diagnostics"
+        )
         yield from _languages(cc)

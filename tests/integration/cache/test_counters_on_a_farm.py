@@ -210,3 +210,15 @@ def test_what_the_compiler_does_more_with_names_stays_here(
     cache.close()
     (record,) = read_records(os.fspath(paths.cache))
     assert record.fallback.startswith(f"side-output: {detail}")
+
+
+def test_a_source_that_holds_the_roots_name_in_a_guest_stays_here(
+    launcher: FakeLauncher, remote: MountedRemote
+) -> None:
+    """The name would become this machine's in the object, also where the source wrote it."""
+    header = launcher.cwd.parent / "inc/h.h"
+    header.write_text(header.read_text() + 'const char shown[] = "/src/q7zk2xw9jv";\n')
+    argv = _argv("gcc", "--coverage", "..")
+    assert launcher.compile(*argv).exit_code == 0
+    assert b"/src/q7zk2xw9jv" in (launcher.cwd / "obj/x.o").read_bytes()
+    assert remote.requests == []

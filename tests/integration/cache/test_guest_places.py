@@ -260,6 +260,8 @@ def test_a_second_build_directory_has_the_same_action(
             "debug/gen.h",
             "#define GEN 3\nstatic const char *at = __FILE__;\nconst char *f(void) { return at; }\n",
         ),
+        # A message would quote this line, and the name in it would be translated.
+        ("release", "src/own.h", "#define OWN 4  // as in hpcc-build-directory\n"),
     ],
 )
 def test_a_name_that_matters_is_not_changed(

@@ -57,13 +57,13 @@ def _is_reached(
     if closure.hazards & _HIDDEN or any(rest in arguments for rest in rests):
         return True
     return any(
-        memo.derived(path, digest, (b"holds", rest), _Holds(rest)) is not False
+        memo.derived(path, digest, (b"holds", rest), Holds(rest)) is not False
         for rest in rests
         for path, digest in closure.files
     )
 
 
-class _Holds:
+class Holds:
     """Tells whether a text holds a part of a name."""
 
     def __init__(self, part: bytes) -> None:

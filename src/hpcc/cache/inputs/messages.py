@@ -17,16 +17,19 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from hpcc.cache.base.files import FileMemo
-from hpcc.cache.base.uncacheable import absolute
+from hpcc.cache.base.uncacheable import UncacheableError, absolute
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.scan.assembler import unescape
+from hpcc.core.reasons.uncacheable import UncacheableReason
 
 _DIRECTIVE: Final = re.compile(
     rb'^[ \t\f\v]*(?:\#|%:|\?\?=)[ \t]*(?:line[ \t]+)?\d+[ \t]+"((?:[^"\\\n]|\\.)*)"', re.MULTILINE
 )
 # `gram.y:12:3: warning: ...`; quoted lines begin with a blank.
 _NAMED: Final = re.compile(rb"^(?:In file included from )?([^\s:<][^:\n]*):\d+", re.MULTILINE)
+# Colours and links, which stand before and behind a name.
+_COLOURS: Final = re.compile(rb"\x1b\[[0-9;]*[mK]|\x1b\]8;;[^\x1b\a\n]*(?:\x1b\\|\a)")
 _MAX_NAMES: Final = 1_000
 _LOCALES: Final = (b"/usr/lib/locale",)
 _CATALOGUES: Final = (b"/usr/share/locale", b"/usr/share/locale-langpack")
@@ -40,14 +43,21 @@ _PARTS: Final = re.compile(
 def names_in_messages(
     memo: FileMemo, prepared: Prepared, closure: Closure, messages: bytes
 ) -> tuple[bytes, ...]:
-    """Return absolute paths that must be as they are; some need not exist."""
+    """Return absolute paths that must be as they are; some need not exist.
+
+    Raises:
+        UncacheableError: the messages may quote too many files.
+    """
     names: dict[bytes, None] = {}
     if prepared.family.quotes_named_files:
         for path, digest in closure.files:
             found = memo.derived(path, digest, "line-names", _names_in_directives)
             names.update(dict.fromkeys(found or ()))
-        names.update(dict.fromkeys(_NAMED.findall(messages)))
+        names.update(dict.fromkeys(_NAMED.findall(_COLOURS.sub(b"", messages))))
+    if messages and len(names) > _MAX_NAMES:
+        raise UncacheableError(UncacheableReason.TOO_MANY_NAMES)
     known = {path for path, _ in closure.files}
+    # Without a message no line was quoted, and which files are watched does not matter.
     paths = (absolute(prepared.cwd, name) for name in list(names)[:_MAX_NAMES])
     own = tuple(path for path in dict.fromkeys(paths) if path not in known)
     return (*own, *_of_language(prepared)) if messages else own

@@ -24,8 +24,11 @@ import re
 from dataclasses import replace
 from typing import Final
 
+from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.uncacheable import absolute
+from hpcc.cache.content.crossing import Holds
 from hpcc.cache.content.places import CWD_MARK, Places
+from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.farm_root import FarmRoot, shown_names
 from hpcc.cache.remote.guest_paths import SYSTEM, guest_path, installed_files, is_under
@@ -101,6 +104,23 @@ def rename_conflicts(build: bytes, components: frozenset[bytes] | None) -> bool:
     if components is None:
         return True
     return build.rpartition(b"/")[2] in components or BUILD_NAME in components
+
+
+def holds_word(
+    memo: FileMemo, prepared: Prepared, root: bytes, closure: Closure, word: bytes
+) -> bool:
+    """Tell whether an argument, or a file of the project that the compile reads, holds a word.
+
+    A guest's outputs are translated wherever they hold a reserved name, also in a source's text.
+    """
+    if any(word in argument for argument in prepared.invocation.arguments):
+        return True
+    holds = Holds(word)
+    return any(
+        memo.derived(path, digest, (b"holds", word), holds) is not False
+        for path, digest in closure.files
+        if is_under(posixpath.normpath(path), root)
+    )
 
 
 def with_passed(

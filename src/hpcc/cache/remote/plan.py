@@ -11,6 +11,7 @@ import os
 import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from hpcc import __version__
@@ -29,6 +30,7 @@ from hpcc.cache.remote.flag_trial import FlagTrial
 from hpcc.cache.remote.guest_paths import SYSTEM, guest_path, is_under
 from hpcc.cache.remote.guest_places import (
     guest_map,
+    holds_word,
     rename_conflicts,
     renamed_build,
     with_installed,
@@ -45,7 +47,13 @@ from hpcc.cache.remote.remote_closure import (
 )
 from hpcc.cache.remote.side_outputs import check_side_outputs
 from hpcc.cache.root.ignored import Outgoing
-from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, as_text
+from hpcc.compilers.invocation.guest import (
+    BUILD_NAME,
+    SAME_LENGTH_WORD,
+    GuestMap,
+    NotPortableError,
+    as_text,
+)
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.scan.include_closure import UnscannableError
 from hpcc.compilers.scan.scan import Hazard
@@ -176,7 +184,10 @@ class Planner:
         if root.is_found or renamed_build(prepared, root):
             guest = without_names(prepared, root, guest)
         files, asked, started = self._files(prepared, guest, is_cancelled, extra)
-        if guest.build and rename_conflicts(guest.build, files.components):
+        holds = partial(holds_word, self._memo, prepared, root.path, files.closure)
+        if guest.has_same_length and holds(SAME_LENGTH_WORD):
+            raise NotPortableError(FallbackReason.SIDE_OUTPUT, "a source holds a name of hpcc's")
+        if guest.build and (rename_conflicts(guest.build, files.components) or holds(BUILD_NAME)):
             guest = replace(guest, build=b"")
             files, asked, started = self._files(prepared, guest, is_cancelled, extra)
         if len(files.inputs) > MAX_INPUTS:

@@ -34,6 +34,9 @@ An object in which the one is replaced by the other is what a compile here write
 compiler only copies the name.
 """
 
+SAME_LENGTH_WORD: Final = b"q7z"
+"""Holds of each such path. A source with it could show the path in an object by itself."""
+
 BUILD_NAME: Final = b"hpcc-build-directory"
 """What a guest calls a build directory whose name the object does not show."""
 

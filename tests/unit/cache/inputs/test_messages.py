@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.cache.inputs.messages import _NAMED, _names_in_directives, _variants
+from hpcc.cache.inputs.messages import _COLOURS, _NAMED, _names_in_directives, _variants
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,11 @@ def test_messages_name_files() -> None:
         b"    1 | int x:3;\n<command-line>:1:2: note: x\ncc1: all warnings\n"
     )
     assert _NAMED.findall(text) == [b"src/a.h", b"gram.y"]
+
+
+def test_colours_and_links_are_no_part_of_a_name() -> None:
+    text = b"\x1b[01m\x1b[Kgram.y:3:17:\x1b[m\x1b[K w\n\x1b]8;;file://h/d/l.y\al.y:1\x1b]8;;\a: x\n"
+    assert _NAMED.findall(_COLOURS.sub(b"", text)) == [b"gram.y", b"l.y"]
 
 
 def test_a_locale_is_looked_for_with_and_without_its_parts() -> None:
