@@ -39,13 +39,13 @@ def with_hostile_agent() -> Iterator[tuple[str, Path]]:
 async def prepared(shared: Path) -> Path:
     """Prepare the assets that all tests share; return the guest's init."""
     await assets.prepare_assets(shared, print)
-    return await assets._build_init(shared, print)
+    return await assets._build_init(shared)
 
 
 def hostile_assets(shared: Path, to: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fill `to` with those assets, and put a hostile agent under the honest one's name."""
     init = asyncio.run(prepared(shared))
-    name = f"agent-{drive.drive_key(init)}.erofs"
+    name = f"agent-{asyncio.run(drive.drive_key(init))}.erofs"
     stage = to / "stage"
     stage.mkdir(parents=True)
     for path in shared.iterdir():

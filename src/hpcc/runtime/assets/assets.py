@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,10 +67,10 @@ async def prepare_assets(directory: Path, progress: Callable[[str], None]) -> Gu
     async with locked(directory):
         await asyncio.to_thread(remove_unfinished, directory)
         kernel = await prepare_kernel(directory, progress)
-        init = await _build_init(directory, progress)
+        init = await _build_init(directory)
         initramfs = await _build_initramfs(directory, kernel, init, "port")
         vsock_initramfs = await _build_initramfs(directory, kernel, init, "vsock")
-        key = await asyncio.to_thread(drive_key, init)
+        key = await drive_key(init)
 
         async def make(target: Path) -> None:
             progress("building the agent drive")
@@ -101,24 +102,25 @@ def find_static_compiler() -> str | None:
     return next((c for c in _COMPILERS if shutil.which(c)), None)
 
 
-async def _build_init(directory: Path, progress: Callable[[str], None]) -> Path:
+async def _build_init(directory: Path) -> Path:
     compiler = find_static_compiler()
     if compiler is None:
         raise ToolError(
             "no C compiler to build the guest's init; try: apt-get install musl-tools",
             reason="tool-missing",
         )
-    version = await run_tool(compiler, "--version")
-    key = key_of([_SOURCE.read_bytes(), compiler, version, *_FLAGS])
+    # Built each time: no key names the C library that a static program contains.
+    with tempfile.TemporaryDirectory() as scratch:
+        built = Path(scratch, "init")
+        await run_tool(
+            compiler, *_FLAGS, "-o", str(built), str(_SOURCE), remedy="apt-get install musl-tools"
+        )  # fmt: skip
+        data = await in_thread(built.read_bytes)
 
     async def make(target: Path) -> None:
-        progress("building the guest's init")
-        await run_tool(
-            compiler, *_FLAGS, "-o", str(target), str(_SOURCE),
-            remedy="apt-get install musl-tools",
-        )  # fmt: skip
+        await in_thread(lambda: target.write_bytes(data))
 
-    return await made_once(directory / f"init-{key}", make)
+    return await made_once(directory / f"init-{key_of([data])}", make)
 
 
 async def _build_initramfs(

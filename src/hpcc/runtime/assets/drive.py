@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import asyncio
+import os
 import re
 import shutil
 import sys
 import sysconfig
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,13 +20,10 @@ from hpcc.runtime.host.threads import in_thread
 from hpcc.runtime.host.tools import ToolError, key_of, run_tool, sha256_of
 
 # Part of the key. Raise it when this file changes what it builds.
-FORMAT: Final = "2"
+FORMAT: Final = "3"
 MOUNT_POINT: Final = "/.hpcc"
 _LOADER: Final = re.compile(r"\s*(/\S*/ld-linux[^\s/]*)")
 _LIBRARY: Final = re.compile(r"=> (/\S+)")
-_DISTRIBUTIONS: Final = (
-    "grpclib", "h2", "hpack", "hyperframe", "multidict", "protobuf", "typing_extensions",
-)  # fmt: skip
 _SKIP: Final = frozenset(
     {
         "test", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "pydoc_data",
@@ -41,17 +39,21 @@ _SKIP_EXTENSION: Final = re.compile(
 )
 
 
-def drive_key(init: Path) -> str:
+async def drive_key(init: Path) -> str:
     """Return a key for everything that the drive's content depends on.
 
+    It reads each file that would be copied: a library of the host that is upgraded, such as
+    OpenSSL's, must reach the guests.
+
     Raises:
-        ToolError: a package of the agent is not installed.
+        ToolError: a tool or a package of the agent is missing, or this interpreter cannot be
+            copied.
     """
-    parts = [FORMAT, sys.version, sha256_of(_interpreter()), sha256_of(init)]
-    for name in _DISTRIBUTIONS:
-        parts += [name, _version(name)]
-    for relative, path in _own_files():
-        parts += [relative, sha256_of(path)]
+    files = await _files(init)
+    parts = [FORMAT, sys.version, await _version("mkfs.erofs"), await _version("strip")]
+    digests = await asyncio.to_thread(lambda: [sha256_of(path) for path in files.values()])
+    for name, digest in zip(files, digests, strict=True):
+        parts += [name, digest]
     return key_of(parts)
 
 
@@ -62,11 +64,11 @@ async def build_drive(target: Path, init: Path) -> None:
         ToolError: a tool is missing, or this interpreter cannot be copied.
     """
     stage = target.parent / "drive"
-    await in_thread(lambda: _copy(stage, init))
-    await _copy_libraries(stage)
+    files = await _files(init)
+    await in_thread(lambda: _copy(files, stage))
     await _compile(stage)
     if shutil.which("strip"):
-        for file in _native_files(stage):
+        for file in (stage / "bin/python3", *_native(stage.rglob("*"))):
             with suppress(ToolError):  # some are already stripped, or not ELF
                 await run_tool("strip", "--strip-unneeded", str(file))
     await run_tool(
@@ -81,80 +83,82 @@ def _interpreter() -> Path:
     return Path(getattr(sys, "_base_executable", sys.executable)).resolve()
 
 
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"
+async def _version(tool: str) -> str:
+    return await run_tool(tool, "--version") if shutil.which(tool) else "absent"
 
 
-def _copy(stage: Path, init: Path) -> None:
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    library = stage / "lib" / version
-    (stage / "bin").mkdir(parents=True)
-    shutil.copy(_interpreter(), stage / "bin/python3")
-    shutil.copy(init, stage / "bin/hpcc-init")
-    (stage / "bin/hpcc-init").chmod(0o755)
-    _copy_stdlib(Path(sysconfig.get_path("stdlib")), library)
-    site = stage / "site"
-    site.mkdir()
+async def _files(init: Path) -> Mapping[str, Path]:
+    """Return the file behind each name on the drive, sorted by name."""
+    files = await asyncio.to_thread(lambda: dict(_program_files(init)))
+    programs = [_interpreter(), *_native(files.values())]
+    files |= await _libraries(programs)
+    return dict(sorted(files.items()))
+
+
+def _program_files(init: Path) -> Iterator[tuple[str, Path]]:
+    yield "bin/python3", _interpreter()
+    yield "bin/hpcc-init", init
+    library = f"lib/python{sys.version_info.major}.{sys.version_info.minor}"
+    for name, path in _stdlib_files():
+        yield f"{library}/{name}", path
     for package in _PACKAGES:
-        _copy_package(package, site)
-    for relative, path in _own_files():
-        (site / relative).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, site / relative)
+        for name, path in package_files(package):
+            yield f"site/{name}", path
+    for name, path in _own_files():
+        yield f"site/{name}", path
 
 
-def _copy_stdlib(source: Path, target: Path) -> None:
-    def skip(_: str, names: list[str]) -> list[str]:
-        return [
-            n for n in names
-            if n in _SKIP or n.startswith("config-3") or n.endswith((".exe", ".pyc", ".a", ".so"))
-        ]  # fmt: skip
-
-    shutil.copytree(source, target, ignore=skip)
-    dynamic = target / "lib-dynload"
-    dynamic.mkdir()
-    for path in sorted(Path(sysconfig.get_config_var("DESTSHARED")).glob("*.so")):
+def _stdlib_files() -> Iterator[tuple[str, Path]]:
+    root = Path(sysconfig.get_path("stdlib"))
+    for directory, directories, names in os.walk(root):
+        directories[:] = [name for name in directories if not _is_left_out(name)]
+        for name in names:
+            if not _is_left_out(name):
+                path = Path(directory, name)
+                yield path.relative_to(root).as_posix(), path
+    for path in Path(sysconfig.get_config_var("DESTSHARED")).glob("*.so"):
         if not _SKIP_EXTENSION.search(path.name):
-            shutil.copy(path, dynamic / path.name)
+            yield f"lib-dynload/{path.name}", path
 
 
-def _copy_package(package: str, site: Path) -> None:
-    for name, path in package_files(package):
-        target = site / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target)
+def _is_left_out(name: str) -> bool:
+    return (
+        name in _SKIP or name.startswith("config-3") or name.endswith((".exe", ".pyc", ".a", ".so"))
+    )
 
 
-def _native_files(stage: Path) -> list[Path]:
-    return [stage / "bin/python3", *sorted(stage.rglob("*.so")), *sorted(stage.rglob("*.so.*"))]
+def _native(paths: Iterable[Path]) -> list[Path]:
+    return sorted(path for path in paths if path.name.endswith(".so") or ".so." in path.name)
 
 
-async def _copy_libraries(stage: Path) -> None:
-    """Copy the shared libraries that any file on the drive needs, and the loader."""
-    library = stage / "lib"
-    todo, seen = _native_files(stage), set[str]()
+async def _libraries(programs: Iterable[Path]) -> Mapping[str, Path]:
+    """Return the shared libraries that any of these files needs, and the loader."""
+    text = await run_tool("ldd", *map(str, programs))
+    files: dict[str, Path] = {}
     loader: Path | None = None
-    while todo:
-        text = await run_tool("ldd", str(todo.pop()))
-        for line in text.splitlines():
-            match = _LIBRARY.search(line) or _LOADER.match(line)
-            if match is None or Path(match[1]).name in seen:
-                continue
-            path = Path(match[1])
-            seen.add(path.name)
-            await in_thread(partial(shutil.copy, path, library / path.name))
-            todo.append(library / path.name)
-            if _LOADER.fullmatch(str(path)):
-                loader = path
+    for line in text.splitlines():
+        match = _LIBRARY.search(line) or _LOADER.match(line)
+        if match is None:
+            continue
+        path = Path(match[1])
+        files.setdefault(f"lib/{path.name}", path)
+        if _LOADER.fullmatch(str(path)):
+            loader = path
     if loader is None:
         raise ToolError(
             "this Python does not use glibc's loader, which the agent drive needs;"
             " run hpcc with the distribution's python3"
         )
     # The guest's init uses this one name on every architecture.
-    await in_thread(partial(shutil.copy, loader, library / "hpcc-ld.so"))
+    return {**files, "lib/hpcc-ld.so": loader}
+
+
+def _copy(files: Mapping[str, Path], stage: Path) -> None:
+    for name, path in files.items():
+        target = stage / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    (stage / "bin/hpcc-init").chmod(0o755)
 
 
 async def _compile(stage: Path) -> None:
