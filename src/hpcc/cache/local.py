@@ -47,7 +47,7 @@ from hpcc.cache.inputs.embedded_files import (
     watched_names,
 )
 from hpcc.cache.inputs.flag_inputs import with_files_of_flags
-from hpcc.cache.inputs.named_directories import directories_before
+from hpcc.cache.inputs.named_directories import NamedDirectories
 from hpcc.cache.inputs.own_text import own_closure
 from hpcc.cache.inputs.twins import paths_passed, with_directories, with_places
 from hpcc.cache.inputs.where import find_culprit
@@ -100,7 +100,7 @@ class LocalCache:
         self._results, self._memo, self._compilers = results, memo, compilers
         self._counters, self._records, self._hits = counters, records, hits
         self._sharing, self._shared = sharing, SharedResults(results, memo)
-        self._sources = SourceCheck(memo)
+        self._sources, self._directories = SourceCheck(memo), NamedDirectories(memo)
         self._contents = Contents(store, results, memo, counters, self._sources)
         self._max_output_bytes, self._clock = max_output_bytes, clock
         self._inflight = Inflight(wait_seconds=DEDUP_SECONDS)
@@ -217,7 +217,7 @@ class LocalCache:
             self._counters.add(f"private.{prepared.marker_status.reason}")
         fallback = self._records.fallback()
         side = tuple(map(signature_or_none, prepared.side_paths))
-        directories = directories_before(self._memo, prepared)
+        directories = self._directories.before(prepared)
         pending = Pending(
             prepared,
             way,
@@ -335,8 +335,10 @@ class LocalCache:
         """Return a closure with the files of flags, once no way to a file changed."""
         prepared, started, memo = pending.prepared, pending.started, self._memo
         closure = with_directories(closure, (absolute(prepared.cwd, d) for d in search))
+        paths = paths_passed(closure)
+        self._directories.learn(prepared, paths)
         check_places(
-            paths_passed(closure),
+            paths,
             pending.places,
             started,
             plain=closure.plain,
@@ -363,10 +365,8 @@ class LocalCache:
 
     def _culprit(self, pending: Pending, error: UncacheableError) -> str:
         prepared = pending.prepared
-        files = (prepared.source, *pending.files)
-        arguments = prepared.invocation.arguments
-        found = find_culprit(self._memo, error.reason, files, arguments, pending.started)
-        return "" if found is None else str(found)
+        files, arguments = (prepared.source, *pending.files), prepared.invocation.arguments
+        return str(find_culprit(self._memo, error, files, arguments, pending.started) or "")
 
     def _record(self, pending: Pending, outcome: str, reason: str, culprit: str = "") -> None:
         self._records.compiled(

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from hpcc.cache.cache import Cache
+from hpcc.cache.results.records_read import read_records
+from hpcc.config.paths import Paths
 from hpcc_testkit.cache.compiles import FakeLauncher, run_bare
 
 _ARGV = ("gcc", "-Ifirst", "-Ilink", "-Itop/inc", "-c", "src/main.c", "-o", "main.o")
@@ -159,6 +161,37 @@ def test_objects_in_a_directory_that_the_source_names_disturb_nothing(
     launcher.after_run = lambda _run: [(tree / d / "y.o").touch() for d in ("src", "src/sub")]
     assert launcher.compile(*argv).answer == "run"
     assert launcher.compile(*argv).answer == "done"
+
+
+def test_objects_in_a_directory_that_only_a_header_names_disturb_nothing(
+    tree: Path, launcher: FakeLauncher, project: Any
+) -> None:
+    project.write("src/sub/e.h", "enum { e };\n")
+    project.write("src/all.h", '#include "sub/e.h"\n')
+    for name in ("first", "second"):
+        project.write(f"src/{name}.c", '#include "all.h"\nint v = e;\n')
+    project.settle()
+    assert launcher.compile("gcc", "-c", "src/first.c", "-o", "first.o").answer == "run"
+    argv = ("gcc", "-c", "src/second.c", "-o", "second.o")
+    launcher.after_run = lambda _run: [(tree / d / "y.o").touch() for d in ("src", "src/sub")]
+    assert launcher.compile(*argv).answer == "run"
+    assert launcher.compile(*argv).answer == "done"
+
+
+def test_a_directory_that_nothing_named_before_is_refused_by_its_name(
+    tree: Path, launcher: FakeLauncher, cache: Cache, paths: Paths, project: Any
+) -> None:
+    project.write("src/sub/e.h", "enum { e };\n")
+    project.write("src/all.h", '#include "sub/e.h"\n')
+    project.write("src/main.c", '#include "all.h"\nint v = e;\n')
+    project.settle()
+    launcher.after_run = lambda _run: [(tree / d / "y.o").touch() for d in ("src", "src/sub")]
+    assert launcher.compile("gcc", "-c", "src/main.c", "-o", "main.o").answer == "run"
+    assert cache.counters().get("uncacheable.modified-during-compile") == 1
+    assert (
+        read_records(os.fspath(paths.cache))[-1].culprit
+        == f"{tree}/src/sub: it changed, or was put there"
+    )
 
 
 def test_a_named_directory_that_was_replaced_and_filled_is_not_kept(

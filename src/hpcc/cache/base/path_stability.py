@@ -150,12 +150,12 @@ class _Walk:
             return  # its target changes only if the directory itself is moved
         status = os.lstat(path)
         if status.st_dev == self._processes:
-            raise UncacheableError(UncacheableReason.PROCESS_PATH)
+            raise UncacheableError(UncacheableReason.PROCESS_PATH, path)
         if stat.S_ISLNK(status.st_mode):
             if links >= _MAX_LINKS:
-                raise UncacheableError(UncacheableReason.INPUT_VANISHED)
+                raise UncacheableError(UncacheableReason.INPUT_VANISHED, path)
             if is_fresh(status, self._started_ns) and self._has_changed(parent):
-                raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
+                raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE, path)
             self.check(absolute(parent or b"/", os.readlink(path)), links + 1)
         elif stat.S_ISDIR(status.st_mode):
             self._check_directory(path, parent, status)
@@ -163,14 +163,14 @@ class _Walk:
     def _check_directory(self, path: bytes, parent: bytes, status: os.stat_result) -> None:
         place = (status.st_dev, status.st_ino)
         if self._before.get(path, place) != place:  # something was mounted there
-            raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
+            raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE, path)
         if not (is_fresh(status, self._started_ns) and self._has_changed(parent)):
             return
         # A new entry sets ctime and mtime to one moment; renaming the directory sets only ctime.
         is_filled = status.st_ctime_ns == status.st_mtime_ns
         known = self._before.get(path) or self._before.get(os.path.realpath(path))
         if not is_filled or known != place:
-            raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
+            raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE, path)
 
     def _has_changed(self, directory: bytes) -> bool:
         known = self._changed.get(directory)

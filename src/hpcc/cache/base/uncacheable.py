@@ -10,11 +10,14 @@ from hpcc.core.reasons.uncacheable import UncacheableReason
 
 
 class UncacheableError(Exception):
-    """The compile succeeded, but its result must not be stored; `reason` is counted."""
+    """The compile succeeded, but its result must not be stored; `reason` is counted.
 
-    def __init__(self, reason: UncacheableReason) -> None:
+    `path` is the absolute path that the reason is about, empty if unknown.
+    """
+
+    def __init__(self, reason: UncacheableReason, path: bytes = b"") -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason, self.path = reason, path
 
 
 def absolute(cwd: bytes, path: bytes) -> bytes:

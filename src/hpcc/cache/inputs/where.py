@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from hpcc.cache.base.files import FileMemo
-from hpcc.cache.base.uncacheable import is_fresh
+from hpcc.cache.base.uncacheable import UncacheableError, is_fresh
 from hpcc.compilers.scan.includes import scan_definitions
 from hpcc.compilers.scan.questions import NOTHING_ASKED, read_uses
 from hpcc.compilers.scan.scan import (
@@ -29,6 +29,9 @@ from hpcc.core.reasons.uncacheable import UncacheableReason
 _MAX_FILES: Final = 5_000
 _MAX_BYTES: Final = 4 << 20
 _MAX_TEXT: Final = 120
+_CHANGES: Final = frozenset(
+    {UncacheableReason.MODIFIED_DURING_COMPILE, UncacheableReason.INPUT_VANISHED}
+)
 _COMMAND_LINE: Final = "the command line"
 
 
@@ -46,7 +49,7 @@ class Culprit(NamedTuple):
 
 def find_culprit(
     memo: FileMemo,
-    reason: UncacheableReason,
+    error: UncacheableError,
     files: Sequence[bytes],
     arguments: Sequence[bytes],
     started_ns: int,
@@ -55,10 +58,13 @@ def find_culprit(
 
     Return None if the reason is about something else, or if the cause is gone.
     """
-    files = files[:_MAX_FILES]
+    files, reason = files[:_MAX_FILES], error.reason
+    if error.path:
+        text = "it changed, or was put there" if reason in _CHANGES else ""
+        return Culprit(os.fsdecode(error.path), 0, text)
     if reason is UncacheableReason.TWIN_HEADERS:
         return _twin(memo, files)
-    if reason in {UncacheableReason.MODIFIED_DURING_COMPILE, UncacheableReason.INPUT_VANISHED}:
+    if reason in _CHANGES:
         return _unsettled(files, started_ns)
     hazards = Hazard.NONE
     for hazard, its_reason in HAZARD_REASONS.items():
