@@ -192,14 +192,14 @@ CASES = {
         f"{REAL}::test_a_name_that_appears_where_every_compile_leaves_something_is_seen[native]",
     ),
     "pins-compiler": Case(
-        "cache/host/identity.py",
-        "    pins.files(known.files)\n",
+        "cache/host/evidence.py",
+        "        pins.files(self.files)\n",
         "",
         f"{REAL}::test_a_driver_that_is_overwritten_is_another[native]",
     ),
     "pins-programs-that-appear": Case(
-        "cache/host/identity.py",
-        "    pins.absent(known.absent)\n",
+        "cache/host/evidence.py",
+        "        pins.absent(self.absent)\n",
         "",
         f"{REAL}::test_an_assembler_that_appears_earlier_on_the_path_is_used[native]",
     ),

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import platform
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from hpcc_testkit.trust.steps import Edit, Scenario, delete, mkdir, run_tool, step, write
+from hpcc_testkit.trust.steps import (
+    Edit,
+    Scenario,
+    copy,
+    delete,
+    link,
+    mkdir,
+    move,
+    run_tool,
+    step,
+    write,
+)
 
 _PLAIN: Final = write("main.c", "int value;\n")
 _SPEAKS: Final = """
@@ -116,9 +128,106 @@ def _directories(cc: str) -> Iterator[Scenario]:
         )
 
 
+def _of_other_class(source: str, path: str) -> Edit:
+    """Write a library with the ELF class of another machine, which the loader skips."""
+
+    def edit(root: Path) -> None:
+        data = bytearray((root / source).read_bytes())
+        data[4] = 3 - data[4]
+        write(path, bytes(data))(root)
+
+    return edit
+
+
+def _skipped(cc: str) -> Iterator[Scenario]:
+    """Yield a library that the loader skips, until it is repaired; a bad one is an error."""
+    command = f"{cc} -c main.c -o main.o"
+    env = {"LD_LIBRARY_PATH": "%ROOT%/lib"}
+    library = "lib/libz.so.1"
+    other = (_library(_SPEAKS, 1), _of_other_class("lib.so", library))
+    for kind, made, repaired in (
+        ("a-dangling-link", (link("../later", library),), write("later", "")),
+        ("a-link-to-be-replaced", (link("none", library),), move("main.c.empty", library)),
+        ("of-another-class", other, write(library, "")),
+        ("below-a-dangling-link", (link("later", "lib"),), write("later/libz.so.1", "")),
+    ):
+        yield Scenario(
+            name=f"a-library-is-{kind}-until-it-is-repaired-{cc}",
+            steps=(
+                step(command, "miss", _PLAIN, write("main.c.empty", ""), *made, env=env),
+                step(command, "hit", env=env),
+                step(command, "hit", env=env),
+                step(command, "nohit", repaired, env=env),
+                step(command, "nohit", env=env),
+            ),
+        )
+
+
+def _named_by_the_loader(cc: str) -> Iterator[Scenario]:
+    """Yield a directory `$LIB`, which is relative; the loader decides on its name."""
+    command = f"{cc} -c main.c -o main.o"
+    env = {"LD_LIBRARY_PATH": "$LIB"}
+    names = ("lib", "lib64", f"lib/{platform.machine()}-linux-gnu")
+    yield Scenario(
+        name=f"a-library-appears-in-a-directory-named-by-the-loader-{cc}",
+        steps=(
+            step(command, "miss", _PLAIN, mkdir(*names), env=env),
+            step(command, "hit", env=env),
+            step(command, "nohit", *(write(f"{n}/libz.so.1", "") for n in names), env=env),
+            step(command, "nohit", env=env),
+        ),
+    )
+
+
+_ASSEMBLER: Final = """
+#include <unistd.h>
+int own(void);
+int main(int count, char **words) {
+  own();
+  return execv("/usr/bin/as", words);
+}
+"""
+_OWN: Final = "int own(void) { return 0; }\n"
+
+
+def _libraries_of_a_program_below_a_prefix() -> Iterator[Scenario]:
+    """Yield an assembler that `-B` adds; the loader skips its library, until it is repaired."""
+    command = "gcc -Btools/ -c main.c -o main.o"
+    env = {"LD_LIBRARY_PATH": "%ROOT%/lib:%ROOT%/good"}
+    library = "lib/libown.so.1"
+    build = "gcc -shared -fPIC -s -Wl,-soname,libown.so.1 own.c -o"
+    made = (
+        _PLAIN,
+        mkdir("lib", "good", "tools"),
+        write("own.c", _OWN),
+        run_tool(*build.split(), "good/libown.so.1"),
+        write("as.c", _ASSEMBLER),
+        run_tool("gcc", "as.c", "good/libown.so.1", "-s", "-o", "tools/as"),
+        write("own.c", _SPEAKS.format(1) + _OWN),
+        run_tool(*build.split(), "speaks"),
+    )
+    for kind, fault, again in (
+        ("of-another-class", _of_other_class("speaks", library), "hit"),
+        ("a-dangling-link", link("none", library), "nohit"),
+    ):
+        yield Scenario(
+            name=f"a-library-of-an-assembler-below-a-prefix-is-{kind}",
+            steps=(
+                step(command, "miss", *made, fault, env=env),
+                step(command, again, env=env),
+                step(command, "nohit", copy("speaks", library + ".new"),
+                     move(library + ".new", library), env=env),
+                step(command, "any", env=env),
+            ),
+        )  # fmt: skip
+
+
 def scenarios() -> Iterator[Scenario]:
     """Yield every scenario of this family."""
     for cc in ("gcc", "clang"):
         yield from _foreign(cc)
         yield from _variables(cc)
         yield from _directories(cc)
+        yield from _skipped(cc)
+        yield from _named_by_the_loader(cc)
+    yield from _libraries_of_a_program_below_a_prefix()

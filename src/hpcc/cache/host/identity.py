@@ -20,11 +20,14 @@ from hpcc.cache.base.trees import look_at_tree
 from hpcc.cache.base.uncacheable import absolute
 from hpcc.cache.host.driver_answers import refusal_of_driver, search_lines
 from hpcc.cache.host.driver_files import lists_its_files
+from hpcc.cache.host.evidence import Evidence, directories_in
 from hpcc.cache.host.loader import (
     DIRECTING_FILES,
     IDENTITY_ENV,
+    Skipped,
     libraries_of,
     loader_environment,
+    look_at_skipped,
 )
 from hpcc.cache.replay.engine import Engine, Outcome, Plan
 from hpcc.cache.replay.replay import NotPinnedError, Pins
@@ -86,10 +89,7 @@ class Identity:
 @dataclass(frozen=True, slots=True)
 class _Known:
     identity: Identity
-    files: tuple[tuple[bytes, bytes], ...]
-    absent: tuple[bytes, ...]
-    listings: tuple[tuple[bytes, frozenset[bytes]], ...]
-    trees: tuple[tuple[bytes, bytes], ...] = ()
+    evidence: Evidence
 
 
 class _Search(NamedTuple):
@@ -148,7 +148,7 @@ class Compilers:
         known = self._known.get((compiler, *(env.get(name) for name in _IDENTITY_ENV)))
         if known is None or known.identity != identity:
             raise NotPinnedError
-        _pin(known, pins)
+        known.evidence.pin(pins)
 
     def search_path(
         self,
@@ -226,34 +226,14 @@ class Compilers:
             if self._engine.replay(checks, _NOBODY) == Outcome.DONE:
                 return True
             self._checks.pop(key, None)
-        digest = self._memo.digest
-        for path, expected in known.files:
-            if digest(path) != expected:
-                return False
-        if any(map(os.path.lexists, known.absent)):
-            return False
-        if any(_directories(self._memo, path) != names for path, names in known.listings):
-            return False
-        if any(look_at_tree(path).digest != tree for path, tree in known.trees):
+        if not known.evidence.holds(self._memo):
             return False
         pins = Pins(self._memo)
         with contextlib.suppress(NotPinnedError, ValueError):
-            _pin(known, pins)
+            known.evidence.pin(pins)
             plan = Plan(checks=pins.checks(), outputs=(), mode=0, source=(0, 0), answer=b"")
             self._checks[key] = self._engine.prepare(plan)
         return True
-
-
-def _pin(known: _Known, pins: Pins) -> None:
-    """Pin all that an identity was made from.
-
-    Raises:
-        NotPinnedError: a stat cannot prove some of it.
-    """
-    pins.files(known.files)
-    pins.absent(known.absent)
-    pins.listings(known.listings)
-    pins.trees(path for path, _ in known.trees)
 
 
 class _CompilerProbe:
@@ -271,6 +251,8 @@ class _CompilerProbe:
         self._files: dict[bytes, bytes] = {}
         self._absent: dict[bytes, None] = {}
         self._tried: dict[bytes, None] = {}
+        self._began_ns = memo.now_ns()
+        self._skipped: dict[bytes, Skipped] = {}
         self._own_directories: tuple[bytes, ...] = ()
         self._target = b""
 
@@ -326,7 +308,9 @@ class _CompilerProbe:
                 self._tried[path] = None
             else:
                 files = (*files, (path, digest))
-        return _Known(identity, files, (*self._absent, *self._tried), listings, trees)
+        absent = (*self._absent, *self._tried)
+        skipped = tuple(self._skipped.values())
+        return _Known(identity, Evidence(files, absent, listings, trees, skipped))
 
     def _add_driver_files(self, names: Iterable[bytes]) -> bool:
         """Add existing files to the identity; return False if one of them names further files."""
@@ -353,7 +337,7 @@ class _CompilerProbe:
         """Return the directories in which Clang found GCC installations, with their listings."""
         listings = []
         for parent in {m[1].rpartition(b"/")[0] for m in _CANDIDATE.finditer(about)}:
-            names = _directories(self._memo, parent)
+            names = directories_in(self._memo, parent)
             if names is None:
                 return None
             listings.append((parent, names))
@@ -397,8 +381,5 @@ class _CompilerProbe:
         for library in libraries.loaded:
             self._add(library)
         self._tried.update(dict.fromkeys(libraries.tried))
-
-
-def _directories(memo: FileMemo, path: bytes) -> frozenset[bytes] | None:
-    listing = memo.listing(path)
-    return None if listing is None else listing.directories
+        for skipped in libraries.skipped:
+            self._skipped[skipped] = look_at_skipped(skipped, self._memo, self._began_ns)

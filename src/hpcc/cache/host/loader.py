@@ -9,6 +9,8 @@ Rule, as decided in docs/adr/0049-the-dynamic-loader.md:
 - libraries are in the compiler's identity by content, as the loader itself lists them;
 - every path that it tried and did not find must stay absent, and the files that direct it must stay
   as they are; else it is asked again;
+- so must a path that is there and was skipped: a dangling link, a file for another machine, a file
+  that must not be read;
 - variables that choose libraries or change how the loader binds are in the key with their value;
 - a variable that makes it run foreign code or write messages is refused. `LD_PRELOAD` of a library
   that is known not to change what a program writes, such as fakeroot's, is not foreign.
@@ -20,9 +22,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from hpcc.cache.base.files import FileMemo, Signature, signature_of
 from hpcc.cache.base.tools import ask
 from hpcc.cache.base.uncacheable import absolute
 from hpcc.compilers.spec.table import Bypass
@@ -51,19 +54,62 @@ _HARMLESS: Final = re.compile(
     rb"|stdbuf|gtk3-nocsd|nss_wrapper|uid_wrapper|stdc\+\+|gcc_s)\.so(?:\.[0-9]+)*"
 )
 _SEPARATOR: Final = re.compile(rb"([:;])")
+# What the other names expand to, such as $LIB and $PLATFORM, is relative (glibc, elf/dl-load.c).
+_ABSOLUTE: Final = re.compile(rb"/|\$(?:ORIGIN(?![0-9A-Za-z_])|\{ORIGIN\})")
 _LOADED: Final = re.compile(rb"(?:=> |^\s+)(/\S+) \(0x", re.MULTILINE)
-_TRIED: Final = re.compile(rb"^ +\d+:\t +trying file=(/[^\n]+)$", re.MULTILINE)
+_TRIED: Final = re.compile(
+    rb"^(?: +\d+:\t +trying file=(/[^\n]+)"
+    # Of a library to preload the loader shows only that it failed.
+    rb"|ERROR: ld\.so: object '(/[^\n]+)' from [^\n]+ cannot be preloaded[^\n]*)$",
+    re.MULTILINE,
+)
 
 
 class Libraries(NamedTuple):
     """What the loader does for one program: the files that it loads, and those it tried before.
 
-    Of a directory that does not exist the loader tries only one name, and `tried` holds the
-    directory itself.
+    `tried` were absent. `skipped` are there, and the loader did not load them. Of a directory that
+    does not exist the loader tries only one name, and these hold the directory itself.
     """
 
     loaded: tuple[bytes, ...]
     tried: tuple[bytes, ...]
+    skipped: tuple[bytes, ...]
+
+
+class Skipped(NamedTuple):
+    """A path that the loader skipped. While both stats stay as they are, it skips the path again.
+
+    `target` is the stat of what the path leads to, None if that fails; `link` that of the name
+    itself. `is_proven`: they were so when the loader was asked, and will show a change.
+    """
+
+    path: bytes
+    target: Signature | None
+    link: Signature | None
+    is_proven: bool
+
+    def holds(self) -> bool:
+        """Tell whether the loader would skip the path now."""
+        return self.is_proven and (self.target, self.link) == _look(self.path)
+
+
+def look_at_skipped(path: bytes, memo: FileMemo, asked_ns: int) -> Skipped:
+    """Take the stats of a skipped path; `asked_ns` is `now_ns` from before the loader was asked."""
+    stats = _look(path)
+    # A message about a library to preload may show $LIB, and not what it stands for.
+    is_proven = b"$" not in path and all(s is None or memo.is_quiet(s, asked_ns) for s in stats)
+    return Skipped(path, *stats, is_proven)
+
+
+def _look(path: bytes) -> tuple[Signature | None, Signature | None]:
+    found: list[Signature | None] = []
+    for look in (os.stat, os.lstat):
+        try:
+            found.append(signature_of(look(path)))
+        except OSError:
+            found.append(None)
+    return found[0], found[1]
 
 
 def refusal_of_loader(env: Mapping[bytes, bytes]) -> Bypass | None:
@@ -82,11 +128,10 @@ def loader_environment(env: Mapping[bytes, bytes], cwd: bytes) -> Mapping[bytes,
 
     An empty part stands for the working directory, so `/a:$LD_LIBRARY_PATH` often names it.
     """
-    value = env.get(b"LD_LIBRARY_PATH", b"")
-    if not value or all(part[:1] in {b"/", b"$"} for part in _SEPARATOR.split(value)[::2]):
+    parts = _SEPARATOR.split(env.get(b"LD_LIBRARY_PATH", b""))
+    if parts == [b""] or all(map(_ABSOLUTE.match, parts[::2])):
         return env
-    parts = _SEPARATOR.split(value)
-    parts[::2] = [p if p[:1] == b"$" else absolute(cwd, p) for p in parts[::2]]
+    parts[::2] = [p if _ABSOLUTE.match(p) else absolute(cwd, p) for p in parts[::2]]
     return {**env, b"LD_LIBRARY_PATH": b"".join(parts)}
 
 
@@ -98,15 +143,17 @@ def libraries_of(program: bytes, env: Mapping[bytes, bytes], *arguments: bytes) 
     """
     asking = {**env, b"LD_TRACE_LOADED_OBJECTS": b"1", b"LD_DEBUG": b"libs"}
     answer = ask([program, *arguments], env=asking, cwd=b"/")
-    loaded = tuple(dict.fromkeys(_LOADED.findall(answer.stdout)))
-    tried = dict.fromkeys(_missing(_TRIED.findall(answer.stderr)))
-    return Libraries(loaded, tuple(tried))
+    loaded = dict.fromkeys(_LOADED.findall(answer.stdout))
+    looked_for = dict.fromkeys(_place(m[1] or m[2]) for m in _TRIED.finditer(answer.stderr))
+    there = {path for path in looked_for if b"$" in path or os.path.lexists(path)}
+    return Libraries(
+        tuple(loaded),
+        tuple(path for path in looked_for if path not in there),
+        tuple(path for path in looked_for if path in there and path not in loaded),
+    )
 
 
-def _missing(paths: list[bytes]) -> Iterator[bytes]:
-    for path in paths:
-        directory = path.rpartition(b"/")[0]
-        if not os.path.isdir(directory):
-            yield directory
-        elif not os.path.lexists(path):
-            yield path
+def _place(path: bytes) -> bytes:
+    """Return the directory of a path if it is not one, else the path."""
+    directory = path.rpartition(b"/")[0] or b"/"
+    return path if b"$" in path or os.path.isdir(directory) else directory

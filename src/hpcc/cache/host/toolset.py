@@ -191,7 +191,7 @@ def _specs(
 
 
 def _libraries(path: bytes, env: Mapping[bytes, bytes]) -> Iterator[bytes]:
-    """Yield the shared libraries of a program, and the paths where they might appear.
+    """Yield the shared libraries of a program, and the paths where others might appear.
 
     Nothing if the program does not exist.
 
@@ -209,3 +209,4 @@ def _libraries(path: bytes, env: Mapping[bytes, bytes]) -> Iterator[bytes]:
     libraries = libraries_of(path, env)
     yield from libraries.loaded
     yield from libraries.tried
+    yield from libraries.skipped

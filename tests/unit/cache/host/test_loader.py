@@ -5,14 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.files import FileMemo, signature_of
 from hpcc.cache.host.identity import Compilers, Identity
-from hpcc.cache.host.loader import libraries_of, loader_environment, refusal_of_loader
-from hpcc.cache.replay.engine import open_engine
+from hpcc.cache.host.loader import (
+    Skipped,
+    libraries_of,
+    loader_environment,
+    look_at_skipped,
+    refusal_of_loader,
+)
+from hpcc.cache.replay.engine import Check, CheckKind, Engine, Outcome, Plan, open_engine
+from hpcc.cache.replay.python_engine import PythonEngine
+from hpcc.cache.replay.replay import NotPinnedError, Pins
 from hpcc.compilers.spec.table import Bypass
 from hpcc.core.reasons.bypass import BypassReason
 
@@ -56,6 +65,12 @@ def test_foreign_code_and_talk_are_refused(name: str, value: str, is_refused: bo
         (":/a", "/cwd/:/a"),
         ("lib;/a", "/cwd/lib;/a"),
         ("$ORIGIN/../lib:x", "$ORIGIN/../lib:/cwd/x"),
+        ("${ORIGIN}/lib:$ORIGIN", "${ORIGIN}/lib:$ORIGIN"),
+        # These expand to relative names, and unknown ones stay as they are.
+        ("$LIB:/a", "/cwd/$LIB:/a"),
+        ("$PLATFORM", "/cwd/$PLATFORM"),
+        ("$ORIGIN;${LIB}/x", "$ORIGIN;/cwd/${LIB}/x"),
+        ("$ORIGINAL", "/cwd/$ORIGINAL"),
     ],
 )
 def test_relative_parts_are_those_of_the_working_directory(value: str, expected: str) -> None:
@@ -86,6 +101,50 @@ def test_the_loader_lists_what_it_loads_and_what_it_tried(tmp_path: Path) -> Non
     assert root + b"/lib/libown.so.1" in found.loaded
     assert {root + b"/none", root + b"/empty/libown.so.1"} <= {*found.tried}
     assert not any(map(os.path.lexists, found.tried))
+    assert found.skipped == ()
+
+
+def test_the_loader_lists_what_it_skipped(tmp_path: Path) -> None:
+    program = os.fsencode(_program(tmp_path))
+    names = ("dangling", "class", "nowhere", "file")
+    for name in names[:2]:
+        (tmp_path / name).mkdir()
+    (tmp_path / "dangling/libown.so.1").symlink_to("none")
+    _write_of_other_class(tmp_path / "lib/libown.so.1", tmp_path / "class/libown.so.1")
+    (tmp_path / "nowhere").symlink_to("none")
+    (tmp_path / "file").write_bytes(b"")
+    path = ":".join(str(tmp_path / name) for name in (*names, "lib"))
+    found = libraries_of(program, {b"LD_LIBRARY_PATH": os.fsencode(path)})
+    assert os.fsencode(tmp_path / "lib/libown.so.1") in found.loaded
+    expected = {"dangling/libown.so.1", "class/libown.so.1", "nowhere", "file"}
+    assert {*found.skipped} == {os.fsencode(tmp_path / name) for name in expected}
+    assert not any(map(os.path.lexists, found.tried))
+
+
+def test_a_library_that_could_not_be_preloaded_is_one_that_was_looked_for(tmp_path: Path) -> None:
+    program = os.fsencode(_program(tmp_path))
+    _write_of_other_class(tmp_path / "lib/libown.so.1", tmp_path / "class.so")
+    root = os.fsencode(tmp_path)
+    (tmp_path / "empty").mkdir()
+    names = (b"none/a.so", b"empty/b.so", b"class.so", b"$LIB/c.so")
+    env = {
+        b"LD_PRELOAD": b" ".join(root + b"/" + name for name in names),
+        b"LD_LIBRARY_PATH": root + b"/lib",
+    }
+    found = libraries_of(program, env)
+    assert {root + b"/none", root + b"/empty/b.so"} <= {*found.tried}
+    # The message does not show what $LIB stands for, so nothing proves that this library still fails.
+    assert {*found.skipped} == {root + b"/class.so", root + b"/$LIB/c.so"}
+    memo = FileMemo(lambda: 1 << 62)
+    proven = {path: look_at_skipped(path, memo, memo.now_ns()).holds() for path in found.skipped}
+    assert proven == {root + b"/class.so": True, root + b"/$LIB/c.so": False}
+
+
+def _write_of_other_class(library: Path, path: Path) -> None:
+    """Copy a library with the ELF class of another machine, so that the loader skips it."""
+    data = bytearray(library.read_bytes())
+    data[4] = 3 - data[4]
+    path.write_bytes(data)
 
 
 def test_a_library_that_appears_or_changes_is_another_compiler(tmp_path: Path) -> None:
@@ -115,6 +174,176 @@ def test_a_library_that_appears_or_changes_is_another_compiler(tmp_path: Path) -
     assert after.digest != before.digest
     shutil.rmtree(tmp_path / "lib")
     assert identity().digest == before.digest
+
+
+def _compiler() -> bytes:
+    return os.fsencode(os.path.realpath(shutil.which("gcc") or "/usr/bin/gcc"))
+
+
+def _libc() -> Path:
+    loaded = libraries_of(_compiler(), {b"PATH": b"/usr/bin:/bin"}).loaded
+    (real,) = (path for path in loaded if b"/libc.so" in path)
+    return Path(os.fsdecode(real))
+
+
+def _dangling(libc: Path, root: Path) -> Callable[[], object]:
+    (root / "lib").mkdir()
+    (root / "lib" / libc.name).symlink_to("../later")
+    return lambda: shutil.copy(libc, root / "later")
+
+
+def _link_that_is_turned(libc: Path, root: Path) -> Callable[[], object]:
+    (root / "lib").mkdir()
+    (root / "lib" / libc.name).symlink_to("none")
+
+    def repair() -> None:
+        (root / "lib" / libc.name).unlink()
+        (root / "lib" / libc.name).symlink_to(libc)
+
+    return repair
+
+
+def _of_other_class(libc: Path, root: Path) -> Callable[[], object]:
+    (root / "lib").mkdir()
+    path = root / "lib" / libc.name
+    _write_of_other_class(libc, path)
+    return lambda: path.write_bytes(libc.read_bytes())
+
+
+def _dangling_directory(libc: Path, root: Path) -> Callable[[], object]:
+    (root / "lib").symlink_to("later")
+
+    def repair() -> None:
+        (root / "later").mkdir()
+        shutil.copy(libc, root / "later" / libc.name)
+
+    return repair
+
+
+def _file_for_a_directory(libc: Path, root: Path) -> Callable[[], object]:
+    (root / "lib").write_bytes(b"")
+
+    def repair() -> None:
+        (root / "lib").unlink()
+        (root / "lib").mkdir()
+        shutil.copy(libc, root / "lib" / libc.name)
+
+    return repair
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        _dangling,
+        _link_that_is_turned,
+        _of_other_class,
+        _dangling_directory,
+        _file_for_a_directory,
+    ],
+)
+@pytest.mark.parametrize("engine", [open_engine(), PythonEngine()], ids=lambda e: e.name)
+def test_a_skipped_library_that_is_repaired_is_another_compiler(
+    fault: Callable[[Path, Path], Callable[[], object]], engine: Engine, tmp_path: Path
+) -> None:
+    compilers = Compilers(FileMemo(lambda: 1 << 62), engine)
+    env = {b"PATH": b"/usr/bin:/bin", b"LD_LIBRARY_PATH": os.fsencode(tmp_path / "lib")}
+    repair = fault(_libc(), tmp_path)
+
+    def identity() -> Identity:
+        found = compilers.identify(_compiler(), env, lambda: False)
+        assert isinstance(found, Identity)
+        return found
+
+    before = identity()
+    assert identity() is before
+    assert identity() is before
+    repair()
+    after = identity()
+    assert after.digest != before.digest
+    assert identity() is after
+
+
+def test_a_skipped_library_is_pinned_by_its_stat(tmp_path: Path) -> None:
+    memo = FileMemo(lambda: 1 << 62)
+    compilers = Compilers(memo, open_engine())
+    env = {b"PATH": b"/usr/bin:/bin", b"LD_LIBRARY_PATH": os.fsencode(tmp_path / "lib")}
+    libc = _libc()
+    _of_other_class(libc, tmp_path)
+    path = tmp_path / "lib" / libc.name
+    found = compilers.identify(_compiler(), env, lambda: False)
+    assert isinstance(found, Identity)
+    pins = Pins(memo)
+    compilers.pin(found, _compiler(), env, pins)
+    stat = signature_of(path.stat())
+    assert Check(CheckKind.STATE, os.fsencode(path), stat) in pins.checks()
+    # A permission can be what kept the loader from it.
+    path.chmod(0o600)
+    again = compilers.identify(_compiler(), env, lambda: False)
+    assert again is not found
+    assert again == found
+    # No check of the engine proves that a link still leads nowhere.
+    path.unlink()
+    path.symlink_to("none")
+    found = compilers.identify(_compiler(), env, lambda: False)
+    assert isinstance(found, Identity)
+    with pytest.raises(NotPinnedError):
+        compilers.pin(found, _compiler(), env, Pins(memo))
+
+
+def test_a_young_skipped_library_makes_the_loader_be_asked_again(tmp_path: Path) -> None:
+    _of_other_class(_libc(), tmp_path)
+    compilers = Compilers(FileMemo(lambda: 0), open_engine())
+    env = {b"PATH": b"/usr/bin:/bin"}
+    # Only the digests of young files are taken again.
+    assert compilers.identify(_compiler(), env, lambda: False) is compilers.identify(
+        _compiler(), env, lambda: False
+    )
+    env[b"LD_LIBRARY_PATH"] = os.fsencode(tmp_path / "lib")
+    assert compilers.identify(_compiler(), env, lambda: False) is not compilers.identify(
+        _compiler(), env, lambda: False
+    )
+
+
+class _Counting(PythonEngine):
+    """An engine that notes each plan that it prepares and each answer to a replay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plans: list[Plan] = []
+        self.answers: list[int] = []
+
+    def prepare(self, plan: Plan) -> Plan:
+        self.plans.append(plan)
+        return super().prepare(plan)
+
+    def replay(self, prepared: object, connection: int) -> int:
+        self.answers.append(super().replay(prepared, connection))
+        return self.answers[-1]
+
+
+@pytest.mark.parametrize("name", ["gcc", "clang"])
+def test_a_compiler_without_variables_of_the_loader_has_no_skipped_library(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = os.fsencode(shutil.which(name) or f"/usr/bin/{name}")
+    engine, looked_at = _Counting(), []
+
+    def look(path: bytes, memo: FileMemo, asked_ns: int) -> Skipped:
+        looked_at.append(path)
+        return look_at_skipped(path, memo, asked_ns)
+
+    monkeypatch.setattr("hpcc.cache.host.identity.look_at_skipped", look)
+    memo = FileMemo(lambda: 1 << 62)
+    compilers = Compilers(memo, engine)
+    env = {b"PATH": b"/usr/bin:/bin"}
+    first = compilers.identify(compiler, env, lambda: False)
+    assert isinstance(first, Identity)
+    for _ in range(4):
+        assert compilers.identify(compiler, env, lambda: False) is first
+    # The second time it was checked name by name, and all later ones by one call of the engine.
+    assert (len(engine.plans), engine.answers) == (1, [Outcome.DONE] * 3)
+    compilers.pin(first, compiler, env, Pins(memo))
+    assert looked_at == []
 
 
 def test_a_relative_library_path_is_another_one_in_each_directory(tmp_path: Path) -> None:
