@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from hpcc.compilers.spec.drivers import OTHER_CACHES, is_other_driver
@@ -13,6 +14,15 @@ _ELF: Final = b"\x7fELF"
 _IGNORED: Final = re.compile(
     rb'^ignoring (?:nonexistent|duplicate) directory "(.*)"$', re.MULTILINE
 )
+# An argument that names no file by a relative path; an operand is an argument. `-specs=NAME` may.
+_SAME_ANYWHERE: Final = re.compile(
+    rb"(?:-B|-isysroot|-iprefix|-iwithprefix|-iwithprefixbefore|--sysroot=|--gcc-toolchain=)?/.*"
+    rb"|-B|-isysroot|-iprefix|--sysroot"
+    rb"|-(?:m(?!mcu=)|-?target=|stdlib=)[^/]*|-nostdinc(?:\+\+)?|-nostdlibinc|-nobuiltininc"
+    rb"|-(?:no-)?canonical-prefixes",
+    re.DOTALL,
+)
+_LIST: Final = re.compile(rb"[:;]")
 
 
 def refusal_of_driver(compiler: bytes, real: bytes) -> Bypass | None:
@@ -28,6 +38,20 @@ def refusal_of_driver(compiler: bytes, real: bytes) -> Bypass | None:
         return Bypass(BypassReason.COMPILER_UNREADABLE)
     # Bypass a name that means C with a driver for C++, and names like `cc-wrapper-1`.
     return Bypass(BypassReason.UNKNOWN_COMPILER) if is_other_driver(compiler, real) else None
+
+
+def may_name_relative(arguments: Iterable[bytes], lists: Iterable[bytes | None]) -> bool:
+    """Tell whether the search path of a driver may depend on its working directory.
+
+    `arguments` choose the search path, and `lists` are variables with lists of directories. In
+    doubt the answer is yes: it costs a start of the compiler for each working directory.
+    """
+    return not (
+        all(map(_SAME_ANYWHERE.fullmatch, arguments))
+        and all(
+            part[:1] == b"/" for text in lists if text is not None for part in _LIST.split(text)
+        )
+    )
 
 
 def search_lines(text: bytes) -> tuple[bytes, ...]:

@@ -18,7 +18,11 @@ from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.tools import ask
 from hpcc.cache.base.trees import look_at_tree
 from hpcc.cache.base.uncacheable import absolute
-from hpcc.cache.host.driver_answers import refusal_of_driver, search_lines
+from hpcc.cache.host.driver_answers import (
+    may_name_relative,
+    refusal_of_driver,
+    search_lines,
+)
 from hpcc.cache.host.driver_files import lists_its_files
 from hpcc.cache.host.evidence import Evidence, directories_in
 from hpcc.cache.host.loader import (
@@ -201,7 +205,8 @@ class Compilers:
         paths = tuple(env.get(name) for name in family.search_variables)
         roots = (absolute(cwd, root) for root in family.installation_roots(invocation))
         trees = tuple(look_at_tree(root).digest for root in roots)
-        key = (identity.digest, compiler, language, arguments, paths, cwd, trees)
+        place = cwd if may_name_relative(arguments, paths) else b""
+        key = (identity.digest, compiler, language, arguments, paths, place, trees)
         known = self._search.get(key)
         if known is not None:
             return known
@@ -216,7 +221,9 @@ class Compilers:
         if answer.exit_code != 0 or not (found or b"-nostdinc" in arguments):
             raise OSError("the compiler did not tell its search path")
         target = TARGET.search(answer.stderr)
-        known = self._search[key] = _Search(found, b"" if target is None else target[1])
+        known = _Search(found, b"" if target is None else target[1])
+        if place or all(directory.startswith(b"/") for directory in found):
+            self._search[key] = known
         return known
 
     def _still_holds(self, key: tuple[bytes | None, ...], known: _Known) -> bool:
