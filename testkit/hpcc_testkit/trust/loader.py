@@ -179,6 +179,21 @@ def _named_by_the_loader(cc: str) -> Iterator[Scenario]:
     )
 
 
+def _unnameable(cc: str) -> Iterator[Scenario]:
+    """Yield an empty part in a directory with a colon, which no absolute name can replace."""
+    command = f"{cc} -c ../main.c -o main.o"
+    env = {"LD_LIBRARY_PATH": "/none:"}
+    yield Scenario(
+        name=f"a-library-appears-in-a-working-directory-with-a-colon-{cc}",
+        steps=(
+            step(command, "nohit", _PLAIN, mkdir("a:b"), env=env, cwd="a:b"),
+            step(command, "nohit", env=env, cwd="a:b"),
+            step(command, "nohit", write("a:b/libz.so.1", ""), env=env, cwd="a:b"),
+            step(command, "nohit", env=env, cwd="a:b"),
+        ),
+    )
+
+
 _ASSEMBLER: Final = """
 #include <unistd.h>
 int own(void);
@@ -230,4 +245,5 @@ def scenarios() -> Iterator[Scenario]:
         yield from _directories(cc)
         yield from _skipped(cc)
         yield from _named_by_the_loader(cc)
+        yield from _unnameable(cc)
     yield from _libraries_of_a_program_below_a_prefix()

@@ -29,6 +29,7 @@ from hpcc.cache.host.loader import (
     DIRECTING_FILES,
     IDENTITY_ENV,
     Skipped,
+    has_unnameable_directory,
     libraries_of,
     loader_environment,
     look_at_skipped,
@@ -121,6 +122,8 @@ class Compilers:
 
         Runs the compiler otherwise. `compiler` is an absolute path.
         """
+        if has_unnameable_directory(env, cwd):
+            return Bypass(BypassReason.LOADER)
         env = loader_environment(env, cwd)
         key = (compiler, *(env.get(name) for name in _IDENTITY_ENV))
         known = self._known.get(key)

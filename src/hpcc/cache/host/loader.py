@@ -12,6 +12,7 @@ Rule, as decided in docs/adr/0049-the-dynamic-loader.md:
 - so must a path that is there and was skipped: a dangling link, a file for another machine, a file
   that must not be read;
 - variables that choose libraries or change how the loader binds are in the key with their value;
+- a relative directory of libraries is refused where no absolute name for it can be given;
 - a variable that makes it run foreign code or write messages is refused. `LD_PRELOAD` of a library
   that is known not to change what a program writes, such as fakeroot's, is not foreign.
 
@@ -54,6 +55,7 @@ _HARMLESS: Final = re.compile(
     rb"|stdbuf|gtk3-nocsd|nss_wrapper|uid_wrapper|stdc\+\+|gcc_s)\.so(?:\.[0-9]+)*"
 )
 _SEPARATOR: Final = re.compile(rb"([:;])")
+_UNNAMEABLE: Final = re.compile(rb"[:;$]")
 # What the other names expand to, such as $LIB and $PLATFORM, is relative (glibc, elf/dl-load.c).
 _ABSOLUTE: Final = re.compile(rb"/|\$(?:ORIGIN(?![0-9A-Za-z_])|\{ORIGIN\})")
 _LOADED: Final = re.compile(rb"(?:=> |^\s+)(/\S+) \(0x", re.MULTILINE)
@@ -129,10 +131,24 @@ def loader_environment(env: Mapping[bytes, bytes], cwd: bytes) -> Mapping[bytes,
     An empty part stands for the working directory, so `/a:$LD_LIBRARY_PATH` often names it.
     """
     parts = _SEPARATOR.split(env.get(b"LD_LIBRARY_PATH", b""))
-    if parts == [b""] or all(map(_ABSOLUTE.match, parts[::2])):
+    if not _has_relative(parts):
         return env
     parts[::2] = [p if _ABSOLUTE.match(p) else absolute(cwd, p) for p in parts[::2]]
     return {**env, b"LD_LIBRARY_PATH": b"".join(parts)}
+
+
+def has_unnameable_directory(env: Mapping[bytes, bytes], cwd: bytes) -> bool:
+    """Tell whether LD_LIBRARY_PATH means a working directory that it cannot hold by its name.
+
+    The loader divides a name at `:` and `;`, and expands `$LIB` in it.
+    """
+    return _UNNAMEABLE.search(cwd) is not None and _has_relative(
+        _SEPARATOR.split(env.get(b"LD_LIBRARY_PATH", b""))
+    )
+
+
+def _has_relative(parts: list[bytes]) -> bool:
+    return parts != [b""] and not all(map(_ABSOLUTE.match, parts[::2]))
 
 
 def libraries_of(program: bytes, env: Mapping[bytes, bytes], *arguments: bytes) -> Libraries:

@@ -93,9 +93,11 @@ class BypassReason(Reason, prefix="bypass"):
         "Compile with `-c`. Links are not cached.")
     LINKER_INPUT = "linker-input", "given objects or libraries", "Compile with `-c` and link later."
     LOADER = (
-        "loader", "a variable of the dynamic loader runs foreign code or writes messages", _UNSET,
+        "loader", "a variable of the dynamic loader runs foreign code, writes messages, or means a "
+        "directory that cannot be named", _UNSET,
         "`LD_AUDIT`, `LD_DEBUG`, `LD_PROFILE`, `GCONV_PATH`, and `LD_PRELOAD` unless it names a "
-        "library that changes no output, such as fakeroot's.")
+        "library that changes no output, such as fakeroot's. Also a relative or empty part of "
+        "`LD_LIBRARY_PATH` in a working directory whose name holds `:`, `;` or `$`.")
     MANAGED_CODE = (
         "managed-code", "`/clr` or `/ZW` (cl): assemblies, not only objects", "Nothing to do.")
     MEASURES_TIME = (

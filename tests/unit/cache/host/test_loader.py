@@ -304,6 +304,30 @@ def test_a_young_skipped_library_makes_the_loader_be_asked_again(tmp_path: Path)
     )
 
 
+@pytest.mark.parametrize(
+    ("value", "cwd", "is_refused"),
+    [
+        ("/none:", "a:b", True),
+        ("lib", "a;b", True),
+        ("$LIB", "a$LIB", True),
+        ("/none:", "plain", False),
+        ("/none", "a:b", False),
+        ("", "a:b", False),
+        (None, "a:b", False),
+    ],
+)
+def test_a_relative_library_path_in_a_directory_that_cannot_be_named_is_refused(
+    value: str | None, cwd: str, is_refused: bool, tmp_path: Path
+) -> None:
+    compilers = Compilers(FileMemo(lambda: 1 << 62), open_engine())
+    env = {b"PATH": b"/usr/bin:/bin"}
+    if value is not None:
+        env[b"LD_LIBRARY_PATH"] = os.fsencode(value)
+    found = compilers.identify(_compiler(), env, lambda: False, os.fsencode(tmp_path / cwd))
+    assert (found == Bypass(BypassReason.LOADER)) is is_refused
+    assert isinstance(found, Identity) is not is_refused
+
+
 class _Counting(PythonEngine):
     """An engine that notes each plan that it prepares and each answer to a replay."""
 
