@@ -31,7 +31,7 @@ class Depfiles:
             CallerError: the bytes are not a dependency file.
         """
         root, cwd = guest.root, guest.cwd
-        key = (data, root, cwd, guest.build)
+        key = (data, root, cwd, guest.base, guest.build)
         known = self._known.get(key)
         if known is not None and all(os.path.exists(p) is is_there for p, is_there in known[1]):
             return known[0]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hpcc.cache.remote.depfiles import Depfiles
-from hpcc.compilers.invocation.guest import GuestMap
+from hpcc.compilers.invocation.guest import WIDE_ROOT, GuestMap
 from hpcc.core import CallerError
 
 
@@ -23,6 +24,15 @@ def test_a_remembered_file_follows_the_headers_that_come_and_go(tmp_path: Path) 
         assert text.replace(b" \\\n", b"") == own + (
             b" " + os.fsencode(header) + b"\n" if is_there else b"\n"
         )
+
+
+def test_one_text_of_guests_that_have_the_project_elsewhere_has_two_meanings() -> None:
+    data = b"a.o: /src/hpcc-project/a.h\n"
+    guest = GuestMap(b"/p", b"/p", lambda _path: False)
+    depfiles = Depfiles()
+    for _ in range(2):
+        assert depfiles.of(data, guest) == b"a.o: /p/hpcc-project/a.h\n"
+        assert depfiles.of(data, replace(guest, base=WIDE_ROOT)) == b"a.o: /p/a.h\n"
 
 
 def test_what_is_no_dependency_file_stays_refused(tmp_path: Path) -> None:
