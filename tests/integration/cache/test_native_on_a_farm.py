@@ -17,6 +17,7 @@ from hpcc.cache.results.records_read import read_records
 from hpcc.config.farm_session import FarmSession
 from hpcc.config.paths import Paths
 from hpcc.core import ClientPolicy, Toolchain
+from hpcc.core.memo import BoundedMemo
 from hpcc_testkit.cache.compiles import FARM, FakeLauncher, FakeRemote, run_bare
 
 SOURCE = """
@@ -82,7 +83,7 @@ def test_an_object_is_the_one_of_the_flags_here(
 ) -> None:
     remote.said = _session(compiler)
     tried = ["-O3 -march=native", "-mtune=native -O2", "-O2 -march=native -mno-avx2 -ffast-math"]
-    tried += ["-O3 -g -march=native"]
+    tried += ["-O3 -g -march=native", "-O3 -march=native -fverbose-asm"]
     travelled = []
     for flags in tried:
         argv = [compiler, *flags.split(), "-c", "a.c", "-o", "a.o"]
@@ -98,6 +99,7 @@ def test_an_object_is_the_one_of_the_flags_here(
         assert any(word.startswith(("-march=", "-mtune=")) for word in request.argv)
     assert tried[0] in travelled
     assert (tried[3] in travelled) is compiler.startswith("clang")  # GCC records the flags' order
+    assert tried[4] in travelled  # assembler text holds them, and the object holds no text
     assert len(remote.requests) == len(travelled)
 
 
@@ -125,3 +127,13 @@ def test_another_processor_has_another_key(
     monkeypatch.setattr(NativeFlags, "resolve", lambda *_: b"what another processor can do")
     assert _compiled(launcher, argv)[0] == "done"
     assert len(remote.requests) == 2
+
+
+def test_a_memo_that_another_thread_empties_costs_only_questions(
+    launcher: FakeLauncher, remote: FakeRemote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote.said = _session("gcc-14")
+    monkeypatch.setattr(BoundedMemo, "__setitem__", lambda *_: None)
+    argv = ["gcc-14", "-O2", "-march=native", "-c", "a.c", "-o", "a.o"]
+    assert [_compiled(launcher, argv)[0] for _ in range(2)] == ["done", "done"]
+    assert len(remote.requests) == 1

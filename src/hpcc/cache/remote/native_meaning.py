@@ -35,7 +35,8 @@ _ASKED: Final = frozenset({Effect.SEARCH, Effect.CODEGEN, Effect.LANGUAGE})
 _OPAQUE: Final = ("-Xclang", "-mllvm", "-Xassembler")
 _VERSION: Final = re.compile(rb"version ([0-9]+(?:\.[0-9]+){1,3})")
 _TEMPORARY: Final = re.compile(rb"/tmp/[\w./-]+")
-# Flags with which GCC writes the other flags into the object, in their order.
+# Flags with which GCC writes the other flags into the object, in their order. `-fverbose-asm`
+# writes them into assembler text, and a compile that shows such text is refused (`files_written`).
 _RECORDS: Final = re.compile(rb"-g(?!0$).*|-flto.*|-frecord-.*|-grecord-.*")
 _CPU: Final = "-target-cpu"
 _FEATURE: Final = "-target-feature"
@@ -71,9 +72,10 @@ class NativeMeanings:
             return None
         raw = tuple(word for f in flags for word in f.raw)
         key = (prepared.identity.digest, prepared.request.compiler, prepared.native, raw)
-        if key not in self._known:
-            self._known[key] = _ask_twice(prepared, flags)
-        found = self._known[key]
+        try:  # another thread may forget all at any moment
+            found = self._known[key]
+        except KeyError:
+            found = self._known[key] = _ask_twice(prepared, flags)
         if found is None:
             return None
         parts = tuple(p for p in invocation.parts if not _is_native(p))
