@@ -85,7 +85,7 @@ SWITCHES: Final = (
     "|access-control|asm|auto-inc-dec|bit-tests|blocks|caller-saves|check-new|code-hoisting|combine-stack-adjustments"
     "|compare-elim|complete-member-pointers|cprop-registers|cx-fortran-rules|debug-types-section|defer-pop|dwarf2-cfi-asm"
     "|eliminate-unused-debug-(?:symbols|types)|ext-numeric-literals|extern-tls-init|finite-loops|fold-simple-inlines"
-    "|fp-int-builtin-inexact|gcse-(?:after-reload|las|lm|sm)|graphite-identity|guess-branch-probability"
+    "|fp-int-builtin-inexact|gcse-(?:las|lm|sm)|graphite-identity|guess-branch-probability"
     "|harden-compares|harden-conditional-branches|hoist-adjacent-loads|implement-inlines|implicit-inline-templates"
     "|implicit-templates|inhibit-size-directive|inline-atomics|instrument-functions|isolate-erroneous-paths-(?:attribute|dereference)"
     "|keep-gc-roots-live|limit-debug-info|live-range-shrinkage|lra-remat|merge-debug-strings|new-inheriting-ctors"
