@@ -342,7 +342,7 @@ class LocalCache:
             pending.places,
             started,
             plain=closure.plain,
-            outputs=filter(None, (prepared.depfile, prepared.output, *prepared.side_paths)),
+            outputs=prepared.outputs,
         )
         closure = with_files_of_flags(
             closure, prepared, search, memo=memo, started_ns=started, messages=pending.messages

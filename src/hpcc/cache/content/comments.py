@@ -179,7 +179,7 @@ def _may_become_twins(
     first: dict[bytes, bytes] = {}
     for path, digest in files:
         other = first.setdefault(digest, path)
-        # With and without `..` it is one file; `Contents` sees to it that no link is left that way.
+        # With and without `..` it is one file: `Contents` refuses a `..` that leaves a link.
         if os.path.normpath(other) == os.path.normpath(path):
             continue
         if any(memo.may_be_read_once(p, plain.get(p, b"")) is not False for p in (path, other)):

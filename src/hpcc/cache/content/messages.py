@@ -27,9 +27,7 @@ def may_have_messages_elsewhere(place: bytes) -> bool:
 
 def name_an_output(prepared: Prepared, messages: bytes) -> bool:
     """Tell whether messages may hold the name of an output, which a content key leaves out."""
-    depfile = prepared.depfile
-    outputs = [prepared.output, *prepared.side_paths, *((depfile,) if depfile else ())]
-    return any(path.rpartition(b"/")[2] in messages for path in outputs)
+    return any(path.rpartition(b"/")[2] in messages for path in prepared.outputs)
 
 
 def moved_messages(

@@ -133,6 +133,11 @@ class Prepared:
         """Absolute paths of the further outputs, in the order in which a result holds them."""
         return tuple(absolute(self.cwd, s.name) for s in self.written.side)
 
+    @cached_property
+    def outputs(self) -> tuple[bytes, ...]:
+        """Absolute paths of all outputs."""
+        return (self.output, *self.side_paths, *((self.depfile,) if self.depfile else ()))
+
     @property
     def dates_are_pinned(self) -> bool:
         """Whether SOURCE_DATE_EPOCH is set and certainly honoured.

@@ -1,4 +1,4 @@
-"""Maps paths of this machine to paths in a guest's input tree; knows what is installed here."""
+"""Maps paths of this machine to paths in a guest's input tree; finds what is installed here."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def installed_files() -> Callable[[bytes], bool]:
         return found
 
     def is_installed(path: bytes) -> bool:
-        if not path.startswith(_INSTALLED_BELOW) or b"/." in path or _is_system(path):
+        if not path.startswith(_INSTALLED_BELOW) or b"/." in path or is_system(path):
             return False
         return is_right(path)
 
@@ -75,5 +75,6 @@ def _is_for_everybody(path: bytes) -> bool:
     return is_group_safe and not status.st_mode & stat.S_IWOTH
 
 
-def _is_system(path: bytes) -> bool:
+def is_system(path: bytes) -> bool:
+    """Tell whether an image has this directory itself, or the one that the path is below."""
     return any(is_under(path, directory) for directory in SYSTEM)

@@ -31,7 +31,7 @@ from hpcc.cache.content.places import CWD_MARK, Places
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.farm_root import FarmRoot, shown_names
-from hpcc.cache.remote.guest_paths import SYSTEM, guest_path, installed_files, is_under
+from hpcc.cache.remote.guest_paths import guest_path, installed_files, is_system, is_under
 from hpcc.cache.root.ignored import BUILD_FILES, build_directory
 from hpcc.compilers.invocation.guest import BUILD_NAME, RELATIVE, WIDE_ROOT, GuestMap
 from hpcc.compilers.scan.include_closure import UnscannableError, plain_directory
@@ -46,10 +46,10 @@ _END: Final = rb"(?![\w.+-])"
 def guest_map(prepared: Prepared, root: FarmRoot) -> GuestMap:
     """Return the path translation of one compile."""
 
-    def is_system(path: bytes) -> bool:
-        return not is_under(path, root.path) and any(is_under(path, s) for s in SYSTEM)
+    def is_in_image(path: bytes) -> bool:
+        return not is_under(path, root.path) and is_system(path)
 
-    return GuestMap(root.path, prepared.cwd, is_system, root.shown)
+    return GuestMap(root.path, prepared.cwd, is_in_image, root.shown)
 
 
 def with_installed(guest: GuestMap) -> GuestMap:

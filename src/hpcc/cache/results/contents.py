@@ -244,9 +244,7 @@ class Contents:
             self._store.remove(key)
             return ()
 
-    def _write(
-        self, key: bytes, change: Callable[[tuple[ContentEntry, ...]], tuple[ContentEntry, ...]]
-    ) -> None:
+    def _write(self, key: bytes, change: Change) -> None:
         self._store.put(key, encode_entries(change(self._read(key))))
 
 
@@ -305,10 +303,8 @@ def _lex_mode(prepared: Prepared) -> LexMode | None:
 
 def _overwrites(prepared: Prepared, files: Iterable[tuple[bytes, bytes]]) -> bool:
     """Tell whether an output is one of the inputs, or two outputs are one file."""
-    depfile = prepared.depfile
-    outputs = [prepared.output, *prepared.side_paths, *((depfile,) if depfile else ())]
     places: set[tuple[int, int] | bytes] = set()
-    for path in outputs:
+    for path in prepared.outputs:
         try:
             status = os.stat(path)
             place: tuple[int, int] | bytes = (status.st_dev, status.st_ino)
@@ -317,7 +313,7 @@ def _overwrites(prepared: Prepared, files: Iterable[tuple[bytes, bytes]]) -> boo
         if place in places:
             return True
         places.add(place)
-    names = {os.path.realpath(path) for path in outputs}
+    names = {os.path.realpath(path) for path in prepared.outputs}
     bases = {name.rpartition(b"/")[2] for name in names}
     for path, _ in files:
         if path.rpartition(b"/")[2] in bases and os.path.realpath(path) in names:
