@@ -25,6 +25,12 @@ def _source(*texts: str) -> Edit:
     return write("main.c", _SOURCE.format(*texts))
 
 
+def _edits(name: str, command: str, *edits: tuple[str, str | bytes]) -> Scenario:
+    """Return a scenario in which main.c gets these texts, each with what the compile must be."""
+    steps = (step(command, expect, write("main.c", text)) for expect, text in edits)
+    return Scenario(name=name, steps=tuple(steps))
+
+
 def _unseen(cc: str) -> Iterator[Scenario]:
     """Yield edits that no compiler sees."""
     for name, flags in _FLAGS.items():
@@ -77,14 +83,13 @@ def _lines(cc: str) -> Iterator[Scenario]:
     asserted = "#include <assert.h>\nvoid g(int a) { assert(a); }\n"
     for name, text in {"line": shown, "assert": asserted}.items():
         command = f"{cc} -O2 -c main.c -o main.o"
-        yield Scenario(
-            name=f"comment-moves-lines-that-show-{name}-{cc}",
-            steps=(
-                step(command, "miss", write("main.c", text)),
-                step(command, "hit", write("main.c", text + "// after\n")),
-                step(command, "nohit", write("main.c", "// one\n" + text)),
-                step(command, "nohit", write("main.c", "// one\n\n/* two */\n" + text)),
-            ),
+        yield _edits(
+            f"comment-moves-lines-that-show-{name}-{cc}",
+            command,
+            ("miss", text),
+            ("hit", text + "// after\n"),
+            ("nohit", "// one\n" + text),
+            ("nohit", "// one\n\n/* two */\n" + text),
         )
 
 
@@ -94,36 +99,32 @@ def _seen(cc: str) -> Iterator[Scenario]:
         "int f(int a) {{\n  switch (a) {{\n  case 1: a = 2;\n{0}\n  case 2: a++;\n  }}\n"
         "  return a;\n}}\n"
     )
-    command = f"{cc} -Wextra -c main.c -o main.o"
-    yield Scenario(
-        name=f"comment-says-fall-through-{cc}",
-        steps=(
-            step(command, "miss", write("main.c", body.format("  /* fall through */"))),
-            step(command, "nohit", write("main.c", body.format("  /* far through */"))),
-            step(command, "nohit", write("main.c", body.format("  // no fall-throuhg"))),
-            step(command, "any", write("main.c", body.format("  // Fall-through."))),
-        ),
+    yield _edits(
+        f"comment-says-fall-through-{cc}",
+        f"{cc} -Wextra -c main.c -o main.o",
+        ("miss", body.format("  /* fall through */")),
+        ("nohit", body.format("  /* far through */")),
+        ("nohit", body.format("  // no fall-throuhg")),
+        ("any", body.format("  // Fall-through.")),
     )
     command = f"{cc} -Wall -c main.c -o main.o"
-    yield Scenario(
-        name=f"comment-in-a-comment-{cc}",
-        steps=(
-            step(command, "miss", write("main.c", "int v; // one\n\nint w;\n")),
-            step(command, "nohit", write("main.c", "int v; /* one /* two */\n\nint w;\n")),
-            step(command, "nohit", write("main.c", "int v; // one \\\n\nint w;\n")),
-            step(command, "nohit", write("main.c", "int v; // one \\\nint w;\n")),
-            step(command, "hit", write("main.c", "int v; // o\\ne\n\nint w;\n")),
-        ),
+    yield _edits(
+        f"comment-in-a-comment-{cc}",
+        command,
+        ("miss", "int v; // one\n\nint w;\n"),
+        ("nohit", "int v; /* one /* two */\n\nint w;\n"),
+        ("nohit", "int v; // one \\\n\nint w;\n"),
+        ("nohit", "int v; // one \\\nint w;\n"),
+        ("hit", "int v; // o\\ne\n\nint w;\n"),
     )
-    yield Scenario(
-        name=f"comment-turns-text-around-{cc}",
-        steps=(
-            step(command, "miss", write("main.c", "int v; // one\n\nint w;\n")),
-            step(command, "nohit", write("main.c", "int v; // \u202e one\n\nint w;\n")),
-            step(command, "hit", write("main.c", "int v; // \u2013 one\n\nint w;\n")),
-            step(command, "nohit", write("main.c", b"int v; // \xe9 one\n\nint w;\n")),
-            step(command, "nohit", write("main.c", b"int v; // \xe8 one\n\nint w;\n")),
-        ),
+    yield _edits(
+        f"comment-turns-text-around-{cc}",
+        command,
+        ("miss", "int v; // one\n\nint w;\n"),
+        ("nohit", "int v; // \u202e one\n\nint w;\n"),
+        ("hit", "int v; // \u2013 one\n\nint w;\n"),
+        ("nohit", b"int v; // \xe9 one\n\nint w;\n"),
+        ("nohit", b"int v; // \xe8 one\n\nint w;\n"),
     )
     for name, flags, is_seen in (
         ("kept", "-E -C", True),
@@ -133,46 +134,28 @@ def _seen(cc: str) -> Iterator[Scenario]:
         ("macros", "-g3 -gdwarf-4", False),
         ("indentation", "-Wmisleading-indentation", False),
     ):
-        command = f"{cc} {flags} -c main.c -o main.o"
-        yield Scenario(
-            name=f"comment-and-{name}-{cc}",
-            steps=(
-                step(
-                    command,
-                    "any",
-                    write("main.c", "#define A 1 // one\nint v = A; // one\n\nint w;\n"),
-                ),
-                step(
-                    command,
-                    "nohit" if is_seen else "hit",
-                    write(
-                        "main.c",
-                        "#define A 1 // two\nint v = A; /* 3 */\n\n// four\nint w;\n"
-                        if is_seen
-                        else "#define A 1 // two\nint v = A; // 3\n\nint w;\n",
-                    ),
-                ),
-            ),
+        after = " /* 3 */\n\n// four\n" if is_seen else " // 3\n\n"
+        yield _edits(
+            f"comment-and-{name}-{cc}",
+            f"{cc} {flags} -c main.c -o main.o",
+            ("any", "#define A 1 // one\nint v = A; // one\n\nint w;\n"),
+            ("nohit" if is_seen else "hit", f"#define A 1 // two\nint v = A;{after}int w;\n"),
         )
     indented = "void g(void);\nvoid f(int a) {{\n  if (a)\n    g();\n{0}\n    g();\n}}\n"
-    command = f"{cc} -Wall -c main.c -o main.o"
-    yield Scenario(
-        name=f"comment-between-indented-lines-{cc}",
-        steps=(
-            step(command, "any", write("main.c", indented.format("// one"))),
-            step(command, "any", write("main.c", indented.format("    // one"))),
-            step(command, "any", write("main.c", indented.format("/* two */"))),
-            step(command, "any", write("main.c", indented.format(""))),
-        ),
+    yield _edits(
+        f"comment-between-indented-lines-{cc}",
+        command,
+        ("any", indented.format("// one")),
+        ("any", indented.format("    // one")),
+        ("any", indented.format("/* two */")),
+        ("any", indented.format("")),
     )
-    command = f"{cc} -std=gnu89 -pedantic -c main.c -o main.o"
-    yield Scenario(
-        name=f"comment-of-two-slashes-in-c90-{cc}",
-        steps=(
-            step(command, "miss", write("main.c", "int v; /* one */\n\nint w;\n")),
-            step(command, "hit", write("main.c", "int v;\n\nint w;\n")),
-            step(command, "nohit", write("main.c", "int v; // one\n\nint w;\n")),
-        ),
+    yield _edits(
+        f"comment-of-two-slashes-in-c90-{cc}",
+        f"{cc} -std=gnu89 -pedantic -c main.c -o main.o",
+        ("miss", "int v; /* one */\n\nint w;\n"),
+        ("hit", "int v;\n\nint w;\n"),
+        ("nohit", "int v; // one\n\nint w;\n"),
     )
 
 

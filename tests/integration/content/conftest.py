@@ -36,6 +36,8 @@ class Project:
     root: Path
     cache: Cache
     env: dict[str, str] = field(default_factory=dict)
+    gets_maps: bool = True
+    """Whether hpcc adds prefix maps to these compiles if there is a marker."""
 
     def write(self, name: str, text: str) -> None:
         path = self.root / name
@@ -55,7 +57,7 @@ class Project:
         launcher = FakeLauncher(handler=self.cache, cwd=directory, env=dict(self.env))
         words = self.spell(argv)
         cached = launcher.compile(*words)
-        if (self.root / ".hpcc").exists():
+        if self.gets_maps and (self.root / ".hpcc").exists():
             words += self._maps(directory)
         left = self._new(before)
         for path in left:
@@ -120,6 +122,6 @@ def move(cache: Cache, tmp_path: Path) -> Callable[[Project, str], Project]:
     def moved(project: Project, place: str) -> Project:
         target = tmp_path / place
         shutil.copytree(project.root, target, symlinks=True)
-        return Project(target, cache, dict(project.env))
+        return Project(target, cache, dict(project.env), project.gets_maps)
 
     return moved

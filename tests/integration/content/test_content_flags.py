@@ -81,6 +81,8 @@ DEBUG = {
     ("gcc", "a.S"): ["-g", "-ggdb"],
     ("clang-19", "a.S"): ["-g"],
 }
+# An assembler source with `__FILE__`.
+SHOWN = {("gcc", "shows.S"): [""], ("clang-19", "shows.S"): [""]}
 
 
 def rows(table: dict[tuple[str, str], list[str]]) -> list[object]:
@@ -115,8 +117,8 @@ def test_another_output_and_another_place_hit(
     assert moved.compile(command(cc, source, flags, "b.o"), "other") == "hit"
 
 
-@pytest.mark.parametrize(("cc", "source", "flags"), rows(DEBUG))
-def test_debug_information_hits_for_another_output_only(
+@pytest.mark.parametrize(("cc", "source", "flags"), [*rows(DEBUG), *rows(SHOWN)])
+def test_an_object_that_holds_names_hits_for_another_output_only(
     cc: str,
     source: str,
     flags: list[str],
@@ -127,16 +129,6 @@ def test_debug_information_hits_for_another_output_only(
     assert project.compile(command(cc, source, flags, "a.o")) == "miss"
     assert project.compile(command(cc, source, flags, "b.pic.o")) == "hit"
     assert move(project, "q").compile(command(cc, source, flags, "a.o")) == "miss"
-
-
-@pytest.mark.parametrize("cc", ["gcc", "clang-19"])
-def test_assembler_that_shows_its_name_hits_only_in_its_place(
-    cc: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
-) -> None:
-    project = make("p", FILES)
-    assert project.compile(command(cc, "shows.S", [], "a.o")) == "miss"
-    assert project.compile(command(cc, "shows.S", [], "b.o")) == "hit"
-    assert move(project, "q").compile(command(cc, "shows.S", [], "a.o")) == "miss"
 
 
 @pytest.mark.parametrize("cc", ["gcc", "gcc-14", "clang-19"])

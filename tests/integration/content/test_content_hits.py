@@ -61,14 +61,17 @@ def test_another_output_hits_with_debug_information(
         "-Wa,--noexecstack -Wa,--fatal-warnings",
     ],
 )
+@pytest.mark.parametrize("root_name", [".git", ".hpcc"])
 def test_another_output_hits_where_the_object_holds_names_of_files(
     cc: str,
     flags: str,
+    root_name: str,
     make: Callable[..., Project],
     move: Callable[[Project, str], Project],
 ) -> None:
     """No name of an output is in the object. In another place there are other names."""
-    project = make("p", FILES)
+    project = make("p", FILES, root_name=root_name)
+    project.gets_maps = False  # such flags are not shared between checkouts
     words = [cc, *flags.split(), "-O2", "-I{root}/inc", "-c", "{root}/src/shows.c", "-o"]
     assert project.compile([*words, "a.o"]) == "miss"
     assert project.compile([*words, "b.o"]) == "hit"
