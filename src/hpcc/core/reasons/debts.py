@@ -162,6 +162,10 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
     (UncacheableReason.PCH, Debt(
         "none seen", "refused where a `.gch` lies beside a header", "key it as an input"
     )),
+    (FallbackReason.NATIVE, Debt(
+        "no hit is lost: compiled here", "spelled out if the image has this compiler",
+        "GCC's order of flags in debug information",
+    )),
     (FallbackReason.SIDE_OUTPUT, Debt(
         "12 of 167 commands on the farm before most of these files came back",
         "compiled here", "GCC's hashes of absolute names, which CMake's builds have",

@@ -77,7 +77,8 @@ class FallbackReason(Reason, prefix="fallback"):
     NAMES_IN_OUTPUT = (
         "names-in-output", "the output would hold a path of the guest, and no flag changes that",
         "Put a `.hpcc` at the project's root: paths in the output are then relative.",
-        "`hpcc explain` names the flag.")
+        "`hpcc explain` names the flag. With installed files outside the project a `.hpcc` does "
+        "not change that.")
     NATIVE = (
         "native", "the flags mean this machine's processor",
         "Use an image with this machine's compiler, or name the processor in `-march=`.",
@@ -99,7 +100,8 @@ class FallbackReason(Reason, prefix="fallback"):
         "output-not-ours", "an output file is one that hpcc does not replace", "Remove the file.")
     OUTSIDE_ROOT = (
         "outside-root", "a file outside the project is named or read",
-        "Move the files into the project, or install them for everybody below `/usr` or `/opt`.",
+        "Move the files into the project, or install them for everybody below `/usr/src` or "
+        "`/opt`.",
         "`hpcc explain` names the file or directory. Installed files are sent: those that root "
         "owns, everybody may read and only root may write. Name them without links.")
     PARITY = (
@@ -123,7 +125,7 @@ class FallbackReason(Reason, prefix="fallback"):
         "Leave `-frecord-gcc-switches` out.")
     SIDE_OUTPUT = (
         "side-output", "the compile writes a file that would name the guest",
-        "Name sources and search directories relatively, or nothing: such compiles run here.",
+        "Name sources, outputs and search directories relatively. Other such compiles run here.",
         "Coverage and profiles: GCC hashes absolute names for the counters. Clang's "
         "`-save-temps`: the bitcode holds them. `hpcc explain` names the flag or file.")
     SYMLINK_AND_DOTS = "symlink-and-dots", "a link before a `..`", "Name the file without `..`."
