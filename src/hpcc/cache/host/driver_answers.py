@@ -1,4 +1,4 @@
-"""Reads a driver's answers: which directories it searches, and whether it is a compiler itself."""
+"""Reads a driver's answers: its files and directories, and whether it is a compiler itself."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hpcc.compilers.spec.table import Bypass
 from hpcc.core.reasons.bypass import BypassReason
 
 _ELF: Final = b"\x7fELF"
+_SPECS: Final = re.compile(rb"^(?:Reading specs from|Configuration file:) (/.*)$", re.MULTILINE)
 _IGNORED: Final = re.compile(
     rb'^ignoring (?:nonexistent|duplicate) directory "(.*)"$', re.MULTILINE
 )
@@ -52,6 +53,11 @@ def may_name_relative(arguments: Iterable[bytes], lists: Iterable[bytes | None])
             part[:1] == b"/" for text in lists if text is not None for part in _LIST.split(text)
         )
     )
+
+
+def specs_files(text: bytes) -> list[bytes]:
+    """Return the specs and configuration files that the output of `-v` names."""
+    return _SPECS.findall(text)
 
 
 def search_lines(text: bytes) -> tuple[bytes, ...]:

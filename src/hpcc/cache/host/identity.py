@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -22,9 +21,11 @@ from hpcc.cache.host.driver_answers import (
     may_name_relative,
     refusal_of_driver,
     search_lines,
+    specs_files,
 )
 from hpcc.cache.host.driver_files import lists_its_files
-from hpcc.cache.host.evidence import Evidence, directories_in
+from hpcc.cache.host.evidence import Evidence
+from hpcc.cache.host.installations import candidates, trees_searched
 from hpcc.cache.host.loader import (
     DIRECTING_FILES,
     IDENTITY_ENV,
@@ -62,9 +63,6 @@ _IDENTITY_ENV: Final = (
     *ROOT_ENV,
     *IDENTITY_ENV,
 )
-_SPECS: Final = re.compile(rb"^(?:Reading specs from|Configuration file:) (/.*)$", re.MULTILINE)
-_CANDIDATE: Final = re.compile(rb"^Found candidate GCC installation: (/.*)$", re.MULTILINE)
-_INSTALLED: Final = re.compile(rb"^InstalledDir: (/.*)$", re.MULTILINE)
 _MAX_REMEMBERED: Final = 1024
 _NOBODY: Final = -1  # no connection to answer on
 
@@ -291,15 +289,14 @@ class _CompilerProbe:
             lists = assembler is not None and lists_its_files(assembler, self._env)
         except OSError:
             return Bypass(BypassReason.COMPILER_UNREADABLE)
-        for match in _SPECS.finditer(about):
-            driver_files[match[1]] = None
+        driver_files.update(dict.fromkeys(specs_files(about)))
         if not self._add_driver_files(driver_files):
             return Bypass(BypassReason.CONFIG_FILE)
-        listings = self._candidates(about)
+        listings = candidates(self._memo, about)
         if listings is None or b"" in self._files.values():
             return Bypass(BypassReason.COMPILER_UNREADABLE)
         files = tuple(sorted(self._files.items()))
-        trees = self._trees(about) if family.finds_installations else ()
+        trees = trees_searched(self._compiler, about) if family.finds_installations else ()
         parts = [about, *(part for file in files for part in file), *self._absent]
         parts += [part for tree in trees for part in tree]
         identity = Identity(
@@ -336,22 +333,6 @@ class _CompilerProbe:
                 if b"@" in text or b"%include" in text or len(text) == _MAX_DRIVER_FILE_BYTES:
                     return False
         return True
-
-    def _trees(self, about: bytes) -> tuple[tuple[bytes, bytes], ...]:
-        """Return where Clang looks for installations without a flag for it, with digests."""
-        places = [os.path.dirname(os.path.realpath(self._compiler)), *_INSTALLED.findall(about)]
-        roots = dict.fromkeys((b"/", *(os.path.dirname(place) for place in places)))
-        return tuple((root, look_at_tree(root).digest) for root in roots)
-
-    def _candidates(self, about: bytes) -> tuple[tuple[bytes, frozenset[bytes]], ...] | None:
-        """Return the directories in which Clang found GCC installations, with their listings."""
-        listings = []
-        for parent in {m[1].rpartition(b"/")[0] for m in _CANDIDATE.finditer(about)}:
-            names = directories_in(self._memo, parent)
-            if names is None:
-                return None
-            listings.append((parent, names))
-        return tuple(listings)
 
     def _add(self, path: bytes) -> None:
         self._files[path] = self._memo.digest(path) or b""
