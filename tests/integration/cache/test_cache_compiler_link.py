@@ -41,7 +41,7 @@ def test_a_compiler_named_by_its_real_path_counts_with_its_libraries() -> None:
     env = {b"PATH": os.environb[b"PATH"]}
     assert not isinstance(compilers.identify(real, env, lambda: False), Bypass)
     (known,) = compilers._known.values()
-    assert any(b"libLLVM" in path or b"libclang" in path for path, _ in known.files)
+    assert any(b"libLLVM" in path or b"libclang" in path for path, _ in known.evidence.files)
 
 
 class _Counting(PythonEngine):
