@@ -3,6 +3,9 @@
 Creating and deleting such a file for each compile costs more than writing it: before ext4 takes an
 inode for a new file, it skips every inode that was deleted in the last minutes. So each deletion
 makes the next files of a build more expensive, including those of the store.
+
+Emptying a file that was just written waits for the disk: ext4 begins to write such a file when it
+is closed (`auto_da_alloc`). So a file rests until some others were used, and is emptied then.
 """
 
 from __future__ import annotations
@@ -12,12 +15,14 @@ import enum
 import itertools
 import os
 import threading
+from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
 # A dependency file is a few kilobytes; one of a thousand headers has 100 KB. `-j100` needs 10 MB.
 _FULL_BYTES: Final = 16 << 20
 _FULL_FILES: Final = 200
+_RESTING: Final = 8
 # Others may use up this much during a compile.
 _LITTLE_BYTES: Final = 512 << 20
 
@@ -54,7 +59,7 @@ class ScratchPaths:
         self._directory = directory
         self._names = itertools.count()
         self._lock = threading.Lock()
-        self._free: list[bytes] = []
+        self._free: deque[bytes] = deque()
         self._lent: set[bytes] = set()
         os.makedirs(directory, mode=0o700, exist_ok=True)
         self._remove_left_overs()
@@ -74,15 +79,17 @@ class ScratchPaths:
     def take(self) -> bytes:
         """Return the path of a file that is empty or absent."""
         with self._lock:
-            if self._free:
-                path = self._free.pop()
-            else:
-                path = b"%s/%d-%d.d" % (self._directory, os.getpid(), next(self._names))
+            rested = self._free.popleft() if len(self._free) > _RESTING else None
+        path = rested if rested is not None and _is_emptied(rested) else self._new()
+        with self._lock:
             self._lent.add(path)
         return path
 
+    def _new(self) -> bytes:
+        return b"%s/%d-%d.d" % (self._directory, os.getpid(), next(self._names))
+
     def give_back(self, path: bytes, *, is_written: bool) -> None:
-        """Take a path back and empty the file for the next compile; idempotent.
+        """Take a path back for a later compile; idempotent.
 
         `is_written`: the writer has ended. Otherwise the file is deleted and its path is not
         reused, because a compiler may still write to it.
@@ -95,11 +102,6 @@ class ScratchPaths:
             with contextlib.suppress(OSError):
                 os.unlink(path)
             return
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                os.truncate(path, 0)
-        except OSError:
-            return
         with self._lock:
             self._free.append(path)
 
@@ -107,7 +109,7 @@ class ScratchPaths:
         """Take back a path that was never passed to a compiler."""
         with self._lock:
             self._lent.remove(path)
-            self._free.append(path)
+            self._free.appendleft(path)
 
     def _remove_left_overs(self) -> None:
         """Delete files of daemons that have ended; a draining daemon still needs its files."""
@@ -116,3 +118,12 @@ class ScratchPaths:
             if not pid.isdigit() or not os.path.exists(b"/proc/" + pid):
                 with contextlib.suppress(OSError):
                     os.unlink(self._directory + b"/" + name)
+
+
+def _is_emptied(path: bytes) -> bool:
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.truncate(path, 0)
+    except OSError:
+        return False
+    return True
