@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -64,6 +65,7 @@ _IDENTITY_ENV: Final = (
     *IDENTITY_ENV,
 )
 _MAX_REMEMBERED: Final = 1024
+_MAX_ASKING: Final = 16  # questions at once, about different compilers
 _NOBODY: Final = -1  # no connection to answer on
 
 
@@ -108,6 +110,7 @@ class Compilers:
         self._known: dict[tuple[bytes | None, ...], _Known] = {}
         self._checks: dict[tuple[bytes | None, ...], object] = {}
         self._search: BoundedMemo[tuple[object, ...], _Search] = BoundedMemo(_MAX_REMEMBERED)
+        self._asking = [threading.Lock() for _ in range(_MAX_ASKING)]
 
     def identify(
         self,
@@ -124,10 +127,18 @@ class Compilers:
             return Bypass(BypassReason.LOADER)
         env = loader_environment(env, cwd)
         key = (compiler, *(env.get(name) for name in _IDENTITY_ENV))
-        known = self._known.get(key)
-        if known is not None and self._still_holds(key, known):
-            return known.identity
-        found = _CompilerProbe(self._memo, compiler, env, is_cancelled).probe_compiler()
+        before = self._known.get(key)
+        if before is not None and self._still_holds(key, before):
+            return before.identity
+        # A build begins with many compiles at once: one of them asks.
+        with self._asking[hash(key) % _MAX_ASKING]:
+            known = self._known.get(key)
+            if known is not None and known is not before and self._still_holds(key, known):
+                return known.identity
+            return self._identify(key, _CompilerProbe(self._memo, compiler, env, is_cancelled))
+
+    def _identify(self, key: tuple[bytes | None, ...], probe: _CompilerProbe) -> Identity | Bypass:
+        found = probe.probe_compiler()
         if isinstance(found, Bypass):
             return found
         if len(self._known) >= _MAX_REMEMBERED:
@@ -211,21 +222,13 @@ class Compilers:
         known = self._search.get(key)
         if known is not None:
             return known
-        question = family.search_question(invocation)
-        asking = {**family.question_environment(env), b"LC_ALL": b"C"}
-        answer = ask([compiler, *question], env=asking, cwd=cwd)
-        if answer.exit_code != 0:
-            # Some flags need another: -mcmodel=kernel is an error where code is PIC by default.
-            answer = ask([compiler, *invocation.code_arguments, *question], env=asking, cwd=cwd)
-        found = search_lines(answer.stderr)
-        # -nostdinc leaves an empty list; without it, an empty list is an answer hpcc cannot read.
-        if answer.exit_code != 0 or not (found or b"-nostdinc" in arguments):
-            raise OSError("the compiler did not tell its search path")
-        target = TARGET.search(answer.stderr)
-        known = _Search(found, b"" if target is None else target[1])
-        if place or all(directory.startswith(b"/") for directory in found):
-            self._search[key] = known
-        return known
+        with self._asking[hash(key) % _MAX_ASKING]:
+            known = self._search.get(key)
+            if known is None:
+                known = _search_of(family, compiler, invocation, env, cwd)
+                if place or all(path.startswith(b"/") for path in known.directories):
+                    self._search[key] = known
+            return known
 
     def _still_holds(self, key: tuple[bytes | None, ...], known: _Known) -> bool:
         """Check every file and name; usually with one call of the engine."""
@@ -242,6 +245,27 @@ class Compilers:
             plan = Plan(checks=pins.checks(), outputs=(), mode=0, source=(0, 0), answer=b"")
             self._checks[key] = self._engine.prepare(plan)
         return True
+
+
+def _search_of(
+    family: CompilerFamily,
+    compiler: bytes,
+    invocation: Invocation,
+    env: Mapping[bytes, bytes],
+    cwd: bytes,
+) -> _Search:
+    question = family.search_question(invocation)
+    asking = {**family.question_environment(env), b"LC_ALL": b"C"}
+    answer = ask([compiler, *question], env=asking, cwd=cwd)
+    if answer.exit_code != 0:
+        # Some flags need another: -mcmodel=kernel is an error where code is PIC by default.
+        answer = ask([compiler, *invocation.code_arguments, *question], env=asking, cwd=cwd)
+    found = search_lines(answer.stderr)
+    # -nostdinc leaves an empty list; without it, an empty list is an answer hpcc cannot read.
+    if answer.exit_code != 0 or not (found or b"-nostdinc" in invocation.search_arguments):
+        raise OSError("the compiler did not tell its search path")
+    target = TARGET.search(answer.stderr)
+    return _Search(found, b"" if target is None else target[1])
 
 
 class _CompilerProbe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from hpcc.cache.base import tools
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.host.driver_answers import may_name_relative
-from hpcc.cache.host.identity import Compilers, Identity
+from hpcc.cache.host.identity import Compilers, Identity, _CompilerProbe
 from hpcc.cache.replay.engine import open_engine
 from hpcc.compilers.gnu.invocation import read_invocation
 from hpcc.compilers.spec.table import Bypass
@@ -99,3 +100,33 @@ def test_a_relative_variable_is_one_question_for_each_directory(asker: _Asker) -
     asker.env[b"CPATH"] = b"/none:"
     asker.paths()
     assert asker.asked == 2
+
+
+def test_many_compiles_at_once_ask_once(asker: _Asker) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: asker.paths(b"-O2"), range(8)))
+    assert len({paths for pair in found for paths in pair}) == 1
+    assert asker.asked == 1
+
+
+def test_many_compiles_at_once_identify_a_compiler_once(
+    asker: _Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probed = 0
+    probe = _CompilerProbe.probe_compiler
+
+    def counted(self: _CompilerProbe) -> object:
+        nonlocal probed
+        probed += 1
+        return probe(self)
+
+    monkeypatch.setattr(_CompilerProbe, "probe_compiler", counted)
+    env = {**asker.env, b"LANG": b"C", b"LD_LIBRARY_PATH": b"/none"}
+    with ThreadPoolExecutor(8) as pool:
+        found = list(
+            pool.map(
+                lambda _: asker.compilers.identify(asker.compiler, env, lambda: False), range(8)
+            )
+        )
+    assert probed == 1
+    assert all(identity is found[0] for identity in found)
