@@ -72,9 +72,9 @@ def _parse(line: bytes) -> Pattern | None:
 
 
 def _without_trailing_blanks(line: bytes) -> bytes:
-    while line.endswith(b" ") and not line.endswith(b"\\ "):
-        line = line[:-1]
-    return line
+    bare = line.rstrip(b" ")
+    # One blank behind a backslash stays.
+    return line[: len(bare) + 1] if bare.endswith(b"\\") else bare
 
 
 def _match_parts(parts: tuple[bytes, ...], path: tuple[bytes, ...]) -> bool:

@@ -136,12 +136,15 @@ _OPAQUE: Final = re.compile(
 # glibc's assert in C++, as a statement: it shows the file in which it stands. In a default argument
 # it would show the file of the call, and there it does not follow one of these marks.
 _ASSERT: Final = re.compile(
-    rb'([;{}](?:\s|# [0-9]+ "[^"\n]*"[^\n]*)*+\(static_cast <bool> \([^;{}]{0,4000}?)'
+    rb'([;{}](?:\s|# [0-9]+ "[^"\n;{}]*"[^\n;{}]*)*+\(static_cast <bool> \([^;{}]{0,4000}?)'
     rb"__builtin_FILE \(\)(?=, __builtin_LINE \(\), __extension__ __PRETTY_FUNCTION__\)\))"
 )
 # With these GCC defines macros that its preprocessor alone does not define.
 _PRAGMA: Final = re.compile(rb"GCC\s+(?:target|optimize|push_options|pop_options|reset_options)")
 _RAW_STRING: Final = re.compile(rb'(?<![0-9A-Za-z_])(?:u8|[uUL])?R"([^ ()\\\t\v\f\n"]{0,16})\(')
+# A mark stands at its place many times only where one text seems to begin many raw strings. Then
+# the search is given up, so that its time grows with the text and no faster.
+_MAX_TIMES_SEARCHED: Final = 8
 _PRETTY: Final = re.compile(rb"__(?:PRETTY_FUNCTION|FUNCSIG)__")
 _MARKER: Final = re.compile(rb'^# [0-9]+ "((?:[^"\\\n]|\\.)*)"', re.MULTILINE)
 _ESCAPE: Final = re.compile(rb"\\([0-7]{3}|.)")
@@ -343,12 +346,23 @@ def visible_names(text: bytes, source: bytes, *, is_clang: bool) -> tuple[bytes,
 
 
 def _has_lines_in_raw_string(text: bytes) -> bool:
-    """Tell whether a raw string has several lines: one of them could look like a line marker."""
+    """Tell whether a raw string has several lines: one of them could look like a line marker.
+
+    Also True where that takes too long to find out.
+    """
     if b'R"' not in text:
         return False
+    line_end = left = 0
     for match in _RAW_STRING.finditer(text):
-        end = text.find(b")" + match[1] + b'"', match.end())
-        if b"\n" in text[match.end() : end if end >= 0 else len(text)]:
+        start = match.end()
+        if line_end < start:
+            line_end = text.find(b"\n", start)
+            if line_end < 0:
+                return False
+            left = _MAX_TIMES_SEARCHED * (line_end - start)
+        end = text.find(b")" + match[1] + b'"', start, line_end)
+        left -= end - start
+        if end < 0 or left < 0:
             return True
     return False
 

@@ -41,10 +41,12 @@ _MADE_BY_MACRO: Final = re.compile(
     rb"|(?:^|[\n;:])[ \t]*\\[\w@]+(?:\\\(\))?[\w.]*\\",  # `\x\y` at the start of a statement
     re.IGNORECASE,
 )
-# An operand or a dialect's alternative in the name of a statement's instruction.
+# An operand or a dialect's alternative in the name of a statement's instruction. An operand counts
+# if a quote follows in the statement.
 _MADE_BY_OPERAND: Final = re.compile(
-    rb'(?:^|[\n;:])[ \t]*(?:\.(?!L)[\w.$]*[%{|}]|[\w.$]*%[^%\s;"][^\n;"]*")'
+    rb"(?:^|[\n;:])(?=[ \t]*(?:\.(?!L)[\w.$]*[%{|}]|[\w.$]*%[^%\s;\"](?P<operand>)))"
 )
+_QUOTE_OR_END: Final = re.compile(rb'[\n;"]')
 
 # A literal first, which is found at memory speed. What precedes it is checked afterwards.
 _KEYWORD: Final = re.compile(rb"asm(?:__)?(?![\w$])")
@@ -59,6 +61,8 @@ _BEFORE_PIECE: Final = re.compile(rb".*[(,]\s*_{0,2}", re.DOTALL)
 _BEFORE_PASTE: Final = re.compile(rb"(?:.*[^\w$])?_{0,2}as?\s*", re.DOTALL)
 # Longer than the longest keyword, and than any realistic run of blanks before `##`.
 _LOOK_BEHIND: Final = 64
+# On the line of a keyword; more is not searched.
+_MAX_BEFORE: Final = 4096
 _BLANKS: Final = rb"(?:\s|/\*(?:[^*]|\*(?!/)){0,400}\*/)*"
 _QUALIFIERS: Final = re.compile(
     rb"(?:" + _BLANKS + rb"(?:(?:__)?(?:volatile|inline|const)(?:__)?|goto)(?![\w$]))*" + _BLANKS
@@ -85,11 +89,17 @@ _SIMPLE: Final = {
 # In preprocessed text strings are skipped, because they may mention asm.
 _TOKEN: Final = re.compile(
     rb'(?:u8|[LuU])?R"(?P<mark>[^ ()\\\s]{0,16})\(.*?\)(?P=mark)"'
-    rb'|"(?:[^"\\\n]|\\.)*"'
-    rb"|'(?:[^'\\\n]|\\.)+'"
-    rb"|(?<![\w$])(?P<asm>__asm__|__asm|_asm|asm)(?![\w$])",
+    rb'|"(?:[^"\\\n]|\\.)*+"'
+    rb"|'(?:[^'\\\n]|\\.)++'"
+    rb"|(?<![\w$])(?P<asm>__asm__|__asm|_asm|asm)(?![\w$])"
+    rb'|R(?="[^ ()\\\s]{0,16}\((?P<raw>))'
+    rb'|"(?=(?:[^"\\\n]|\\.)*+(?P<open>))'
+    rb"|'(?=(?:[^'\\\n]|\\.)*+(?P<single>))",
     re.DOTALL,
 )
+# Literals without an end are read on behind their begin. They are few in text that compiles.
+_MAX_OPEN_TIMES: Final = 8
+_MAX_OPEN_BYTES: Final = 1 << 20
 
 
 def mentions_directive(data: bytes) -> bool:
@@ -164,7 +174,11 @@ def _is_opaque_in_source(data: bytes, match: re.Match[bytes]) -> bool:
         found = OPAQUE if text is None else read_template(text)
         # Literal, but in pieces, which `mentions_directive` would not find.
         return found.is_opaque or (bool(found.names) and not mentions_directive(data))
-    line = data[data.rfind(b"\n", 0, match.start()) + 1 : match.start()]
+    before = match.start()
+    line_start = data.rfind(b"\n", max(0, before - _MAX_BEFORE), before) + 1
+    if not line_start and before > _MAX_BEFORE:
+        return True
+    line = data[line_start:before]
     if _DEFINE.match(line) and _END_OF_NAME.match(data, match.end()):
         return True  # a name for the keyword, whose uses cannot be seen
     if data.startswith((b"/*", b"//", b",", b")"), start):
@@ -177,8 +191,13 @@ def read_statements(text: bytes) -> Directives:
     """Return the directives in every `asm` of preprocessed C or C++."""
     names: dict[bytes, None] = {}
     included: dict[bytes, None] = {}
+    left = _MAX_OPEN_BYTES + _MAX_OPEN_TIMES * len(text)
     for match in _TOKEN.finditer(text):
         if match["asm"] is None:
+            if kind := match.lastgroup:
+                left -= (len(text) if kind == "raw" else match.end(kind)) - match.start()
+            if left < 0:
+                return OPAQUE
             continue
         start = _after_qualifiers(text, match.end())
         template = _template(text, _skip(text, start + 1)) if text.startswith(b"(", start) else None
@@ -192,9 +211,21 @@ def read_statements(text: bytes) -> Directives:
 
 def read_template(text: bytes) -> Directives:
     """Return the directives in the text of one `asm`, with escapes resolved."""
-    if _MADE_BY_OPERAND.search(text):
-        return OPAQUE
-    return read_assembler(text)
+    return OPAQUE if _is_made_by_operand(text) else read_assembler(text)
+
+
+def _is_made_by_operand(text: bytes) -> bool:
+    end = -1
+    for match in _MADE_BY_OPERAND.finditer(text):
+        start = match.end("operand")
+        if start < 0:
+            return True
+        if start > end:
+            found = _QUOTE_OR_END.search(text, start)
+            end = found.start() if found else len(text)
+        if text.startswith(b'"', end):
+            return True
+    return False
 
 
 def _template(text: bytes, start: int) -> bytes | None:

@@ -116,8 +116,8 @@ _DOC_MARKS: Final = b"/*!<"
 # A line that begins like a directive counts as one for -Wmisleading-indentation.
 _LIKE_DIRECTIVE: Final = re.compile(rb"\n[ \t]*[#%]")
 _TEXT_OF_LINE: Final = re.compile(rb"(\n[ \t]*)[^ \t\n][^\n]*")
-# No token follows on the line.
-_NOTHING_MORE: Final = re.compile(rb"(?:[ \t]*/\*(?:[^*\n]|\*(?!/))*\*/)*[ \t]*(?://[^\n]*)?(?=\n)")
+# What may stand on a line without a token.
+_NO_TOKEN: Final = re.compile(rb"(?:[ \t]*+/\*(?:[^*\n]|\*(?!/))*+\*/)*+[ \t]*+(?://[^\n]*+)?+")
 _LAST_LINE: Final = re.compile(rb"[ \t]*\n?\Z")
 # Bytes that no accepted file holds: a comment that is left out, a line break in one that is kept.
 _GONE: Final = b"\1"
@@ -181,6 +181,7 @@ class _Walk:
         self._data, self._mode, self._is_odd = data, mode, is_odd
         self.pieces: list[bytes] = []
         self.has_line_comments = self.has_doc_comments = False
+        self._code_at = 0
 
     def has_form(self) -> bool:
         """Fill `pieces` with the parts of the new text, with marks; False if there is none."""
@@ -232,7 +233,7 @@ class _Walk:
             return None if is_line or _SPLICED_END.search(comment) else kept
         is_doc = mode.has_doc_comments and comment[2:3] in _DOC_MARKS
         self.has_doc_comments |= is_doc
-        if not _NOTHING_MORE.match(data, end):
+        if self._is_before_code(end):
             has_lines = b"\n" in comment
             return None if has_lines and _is_in_directive(data, start) else kept
         if is_doc or _KEPT.search(comment, 2) or _LIKE_DIRECTIVE.search(comment):
@@ -243,6 +244,16 @@ class _Walk:
         if first_break < 0:
             return _GONE
         return _GONE + _TEXT_OF_LINE.sub(rb"\1" + _GONE, comment[first_break:])
+
+    def _is_before_code(self, end: int) -> bool:
+        """Return whether a token follows the comment that ends here, on its line."""
+        if end > self._code_at:  # else an earlier comment of the line found that code
+            match = _NO_TOKEN.match(self._data, end)
+            place = match.end() if match else end
+            if self._data.startswith(b"\n", place):
+                return False
+            self._code_at = place
+        return True
 
 
 def _is_text(comment: bytes) -> bool:

@@ -17,7 +17,7 @@ from typing import Final
 from hpcc.compilers.scan.preambles import PreambleCache
 from hpcc.compilers.scan.questions import NOTHING_ASKED, Definitions, Questions
 from hpcc.compilers.scan.scan import MAX_DIRECTIVES, Hazard, scan_source
-from hpcc.compilers.scan.text import joined, without_comments
+from hpcc.compilers.scan.text import joined, may_hold_comments, without_comments
 
 _BOM: Final = b"\xef\xbb\xbf"
 _BLANK: Final = rb"[ \t\f\v\0\r]*"
@@ -99,7 +99,8 @@ def _read(data: bytes, text: bytes) -> Includes:
     computed: set[bytes] = set()
     is_opaque = _collect(text, quoted, angled, computed)
     if _is_commented(text):
-        is_opaque = _collect(without_comments(text), quoted, angled, computed)
+        code = without_comments(text)
+        is_opaque = _collect(code, quoted, angled, computed) or may_hold_comments(code, text)
     asked = NOTHING_ASKED
     if b"__has_" in text:
         scan = scan_source(data)
@@ -140,7 +141,10 @@ def scan_definitions(data: bytes, names: frozenset[bytes]) -> Definitions:
     # Removing comments costs much more than this search, and short names are in every file.
     if not re.search(rb"define" + _BLANK + rb"(?:/\*|(?:" + words + rb")(?![\w$]))", text):
         return Definitions()
-    text = without_comments(text.removeprefix(_BOM))
+    text = text.removeprefix(_BOM)
+    code = without_comments(text)
+    if may_hold_comments(code, text):
+        return Definitions(is_opaque=True)
     pattern = re.compile(
         _HASH
         + _BLANK
@@ -152,7 +156,7 @@ def scan_definitions(data: bytes, names: frozenset[bytes]) -> Definitions:
         + _BLANK
         + rb"([^\n]*)"
     )
-    return _defined((m[1], None if m[2] else m[3]) for m in pattern.finditer(text))
+    return _defined((m[1], None if m[2] else m[3]) for m in pattern.finditer(code))
 
 
 def argument_definitions(macros: Iterable[bytes], names: frozenset[bytes]) -> Definitions:

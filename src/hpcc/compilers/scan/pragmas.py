@@ -11,12 +11,16 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, cast
 
 from hpcc.compilers.scan.text import joined
 
-_WORD: Final = re.compile(rb"\b(?:target|optimize)\b(?:\s|/\*(?:[^*]|\*(?!/))*\*/)*(?:\(|\\*\"|\d)")
-_DIRECTIVE: Final = re.compile(rb"(?:#|%:|\?\?=)[^\n]*\bpragma\b")
+_WORD: Final = re.compile(rb"\b(?:target|optimize)\b\s*+")
+_OPERAND: Final = re.compile(rb"\(|\\*+\"|\d")
+_BLANKS: Final = re.compile(rb"\s*+")
+# What precedes the word on its line: the sign of a directive, or a comment behind that sign.
+_SIGN: Final = re.compile(rb"#|%:|\?\?=|\*/")
+_PRAGMA: Final = re.compile(rb"\bpragma\b")
 _OPERATOR: Final = re.compile(rb"\b_Pragma\b")
 # GCC's own headers of intrinsics restore at their end what they change at their beginning.
 _OWN: Final = re.compile(rb".*/lib/gcc(?:-cross)?/[^/]+/[0-9][0-9.]*(?:-[a-z0-9]+)?/include/[^/]*")
@@ -39,11 +43,43 @@ def read_pragmas(data: bytes) -> Pragmas:
     data = joined(data)
     if _OPERATOR.search(data):
         found |= Pragmas.OPERATOR
-    if _WORD.search(data):
+    if _has_word(data):
         found |= Pragmas.WORD
-        if _DIRECTIVE.search(data):
+        if any(map(_may_be_directive, data.split(b"\n"))):
             found |= Pragmas.WHOLE
     return found
+
+
+def _has_word(data: bytes) -> bool:
+    """Tell whether a word has an operand, perhaps behind comments. No comment is read twice."""
+    nowhere = len(data)
+    last = {b"/*": -1, b"//": -1}  # the next end of a comment of each kind
+    seen: set[int] = set()
+    for match in _WORD.finditer(data):
+        at = match.end()
+        while not _OPERAND.match(data, at):
+            begin = data[at : at + 2]
+            if begin not in last:
+                break
+            mark = b"*/" if begin == b"/*" else b"\n"
+            if last[begin] < at + 2:
+                found = data.find(mark, at + 2)
+                last[begin] = found if found >= 0 else nowhere
+            end = last[begin] + len(mark)
+            if end > nowhere or end in seen:
+                break
+            seen.add(end)
+            at = cast("re.Match[bytes]", _BLANKS.match(data, end)).end()
+        else:
+            return True
+    return False
+
+
+def _may_be_directive(line: bytes) -> bool:
+    if b"pragma" not in line:
+        return False
+    sign = _SIGN.search(line)
+    return sign is not None and _PRAGMA.search(line, sign.end()) is not None
 
 
 def define_macros(found: Iterable[Pragmas]) -> bool:

@@ -24,16 +24,22 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Final
 
-from hpcc.compilers.scan.text import without_comments
+from hpcc.compilers.scan.text import may_hold_comments, without_comments
 
 _HASH: Final = rb"(?:\#|%:|\?\?=)"
-BLANKS: Final = rb"(?:[ \t\f\v\r]|/\*(?:[^*]|\*(?!/)){0,400}\*/)*"
+BLANKS: Final = rb"(?:[ \t\f\v\r]|/\*(?:[^*]|\*(?!/)){0,400}+\*/)*+"
+# The longest name of a file. Without a limit a line of names without ends is read for each of them.
+_NAME: Final = rb'"([^"\n]{1,4096}+)"|<([^>\n]{1,4096}+)>'
+# What stands before a question on its line, likewise.
+_MAX_BEFORE: Final = 4096
 _OPERAND: Final = (
     rb"(?:"
     + BLANKS
     + rb"(\()"
     + BLANKS
-    + rb'(?:"([^"\n]+)"|<([^>\n]+)>|([A-Za-z_$][\w$]*)'
+    + rb"(?:"
+    + _NAME
+    + rb"|([A-Za-z_$][\w$]*)"
     + BLANKS
     + rb"(?=\)))?)?"
 )
@@ -141,15 +147,18 @@ def _read(
     raw.read(pattern)
     if b"/*" not in text and b"//" not in text:
         return raw.found(is_opaque=raw.is_opaque)
-    code = _Reader(without_comments(text), expands=expands, marks_mentions=marks_mentions)
+    plain = without_comments(text)
+    code = _Reader(plain, expands=expands, marks_mentions=marks_mentions)
     code.read(pattern)
-    return raw.found(is_opaque=False) | code.found(is_opaque=code.is_opaque)
+    is_opaque = raw.is_cut or code.is_opaque or may_hold_comments(plain, text)
+    return raw.found(is_opaque=False) | code.found(is_opaque=is_opaque)
 
 
 class _Reader:
     """Collects the findings of one text. `expands`: the operator's operand is a macro argument.
 
-    `marks_mentions`: the name of the operator is opaque wherever it is not called.
+    `marks_mentions`: the name of the operator is opaque wherever it is not called. `is_cut`: a
+    question stands so far behind the begin of its line that it is not read.
     """
 
     def __init__(self, text: bytes, *, expands: bool, marks_mentions: bool) -> None:
@@ -159,7 +168,7 @@ class _Reader:
         self.macros: set[bytes] = set()
         self.synonyms: set[bytes] = set()
         self.aliases: set[bytes] = set()
-        self.is_opaque = False
+        self.is_opaque = self.is_cut = False
 
     def found(self, *, is_opaque: bool) -> Questions:
         """Return the findings."""
@@ -179,7 +188,11 @@ class _Reader:
 
     def _add(self, match: re.Match[bytes]) -> None:
         text, start = self._text, match.start()
-        before = text[text.rfind(b"\n", 0, start) + 1 : start]
+        line = text.rfind(b"\n", max(0, start - _MAX_BEFORE), start) + 1
+        if not line and start > _MAX_BEFORE:
+            self.is_opaque = self.is_cut = True
+            return
+        before = text[line:start]
         if _MENTION.fullmatch(before):
             return
         definition = _DEFINE.match(before)

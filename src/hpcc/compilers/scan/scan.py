@@ -86,7 +86,7 @@ class Scan:
 
 
 _HASH: Final = rb"(?:\#|%:|\?\?=)"
-_BLANKS: Final = rb"(?:[ \t\f\v]|/\*(?:[^*]|\*(?!/)){0,400}\*/)*"
+_BLANKS: Final = rb"(?:[ \t\f\v]|/\*(?:[^*]|\*(?!/)){0,400}+\*/)*+"
 # Begins with a line break: a single byte to search for, and no work per word of prose. With "'"
 # behind the word it is prose: GCC's limits.h has a comment whose line begins with "#include's".
 _INCLUDE: Final = re.compile(
@@ -99,7 +99,7 @@ _ONCE: Final = re.compile(rb"\bonce\b")
 # Of Microsoft's compiler; its `once` shows a warning once.
 _PRAGMA_WARNING: Final = re.compile(rb"\n[ \t]*#[ \t]*pragma[ \t]+warning\b[^\n]*")
 _PRAGMA_ONCE: Final = re.compile(_HASH + rb"[ \t]*pragma[ \t]+once\b")
-_DEFINED_ONCE: Final = re.compile(_HASH + _BLANKS + rb"define\b[^\n]*\bonce\b")
+_DEFINED: Final = re.compile(_HASH + _BLANKS + rb"define\b[^\n]*+")
 _DEFINE: Final = re.compile(_HASH + rb"[ \t]*define[ \t]+(\w+)")
 _EMBED: Final = re.compile(
     rb"(?:(__has_embed)(?:__)?|"
@@ -109,8 +109,9 @@ _EMBED: Final = re.compile(
     + _BLANKS
     + rb"(\()?"
     + _BLANKS
-    + rb'(?:"([^"\n]+)"|<([^>\n]+)>)?'
+    + rb'(?:"([^"\n]{1,4096}+)"|<([^>\n]{1,4096}+)>)?'
 )
+_MAX_BEFORE: Final = 4096  # on the line of a question; more is not searched
 _FILE_TIME: Final = re.compile(_HASH + rb"[ \t]*pragma[ \t]+(?:GCC|clang)[ \t]+dependency\b")
 
 # When __DATE__, __TIME__ or __TIMESTAMP__ is cut in three, one piece has two neighbouring letters.
@@ -123,7 +124,7 @@ _PIECES: Final = frozenset(
     for end in range(start + 1, len(name) + 1)
     if len(name[start:end].strip(b"_")) > 1 and name[start:end] != name
 )
-_IN_PIECE: Final = rb"[A-Z_]*(?![\w$])"
+_IN_PIECE: Final = rb"[A-Z_]{0,%d}+(?![\w$])" % max(map(len, _PIECES))
 _PIECE_STARTS: Final = tuple(
     re.compile(start + _IN_PIECE)
     for start in (rb"T", rb"DA", rb"IM", rb"ME", rb"AM", rb"ES", rb"MP")
@@ -206,7 +207,7 @@ def _makes_others_once(data: bytes) -> bool:
         return True
     if b"once" not in data or data.count(b"once") == len(_PRAGMA_ONCE.findall(data)):
         return False
-    return _DEFINED_ONCE.search(without_comments(data)) is not None
+    return any(_ONCE.search(match[0]) for match in _DEFINED.finditer(without_comments(data)))
 
 
 def scan_arguments(arguments: tuple[bytes, ...], macros: tuple[bytes, ...] = ()) -> Scan:
@@ -290,7 +291,10 @@ def _has_clock_piece(data: bytes) -> bool:
 
 def _is_opaque(data: bytes, start: int, end: int, *, is_call: bool) -> bool:
     """Return True for an unreadable question, False for a mention (`#ifdef`, `defined`, prose)."""
-    line = data[data.rfind(b"\n", 0, start) + 1 : start]
+    line_start = data.rfind(b"\n", max(0, start - _MAX_BEFORE), start) + 1
+    if not line_start and start > _MAX_BEFORE:
+        return True
+    line = data[line_start:start]
     if _DEFINE.search(line) is not None:
         return True  # more than an alias, so its uses cannot be seen
     if not is_call and data.startswith(b"/*", end):

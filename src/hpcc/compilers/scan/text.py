@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 # An unterminated comment is an error to every compiler. It extends to the end and costs one pass.
+# A quote without an end is read on behind itself.
 _TOKEN: Final = re.compile(
     rb"/\*(?:.*?\*/|.*)|//[^\n]*"
     rb'|(?P<kept>(?:u8|[LuU])?R"(?P<mark>[^ ()\\\s]{0,16})\(.{0,65536}?\)(?P=mark)"'
-    rb'|"(?:[^"\\\n]|\\.)*"'
-    rb"|'(?:[^'\\\n]|\\.){1,8}')",
+    rb'|"(?:[^"\\\n]|\\.)*+"'
+    rb"|'(?:[^'\\\n]|\\.){1,8}')"
+    rb'|"(?=(?:[^"\\\n]|\\.)*+(?P<open>))',
     re.DOTALL,
 )
 # An unterminated raw string makes the search long, so their number is limited.
 _MAX_RAW_STRINGS: Final = 5_000
+# Quotes without an end make it long, too, if each is in the line of the one before. So the bytes
+# behind them are counted: as many as the text has are free, and then some.
+_MAX_OPEN_TIMES: Final = 8
+_MAX_OPEN_BYTES: Final = 1 << 20
 
 # A backslash (or its trigraph) before a line break joins lines, inside a token too; GCC and Clang
 # take blanks between the two.
@@ -32,16 +39,45 @@ def joined(data: bytes) -> bytes:
 
 
 def without_comments(data: bytes) -> bytes:
-    """Return the text with a blank for each comment. Splices must be joined before."""
-    return _TOKEN.sub(lambda match: match["kept"] or b" ", data) if _is_sane(data) else data
+    """Return the text with a blank for each comment. Splices must be joined before.
+
+    If that would take too long, the text comes back as it is. See `may_hold_comments`.
+    """
+    return _replaced(data, lambda kept: kept)
+
+
+def may_hold_comments(code: bytes, text: bytes) -> bool:
+    """Tell whether `code`, from `without_comments(text)`, is the text as it is, with comments."""
+    return code is text and (b"/*" in text or b"//" in text)
 
 
 def without_prose(data: bytes) -> bytes:
     """Return the text with a blank for each comment, string and character."""
-    return (
-        _TOKEN.sub(lambda match: b'""' if match["kept"] else b" ", data) if _is_sane(data) else data
-    )
+    return _replaced(data, lambda _kept: b'""')
 
 
-def _is_sane(data: bytes) -> bool:
-    return data.count(b'R"') <= _MAX_RAW_STRINGS
+def _replaced(data: bytes, literal: Callable[[bytes], bytes]) -> bytes:
+    """Return the text with a blank for each comment; as it is, if that would take too long."""
+    if data.count(b'R"') > _MAX_RAW_STRINGS:
+        return data
+    left = _MAX_OPEN_BYTES + _MAX_OPEN_TIMES * len(data)
+
+    def replace(match: re.Match[bytes]) -> bytes:
+        nonlocal left
+        if kept := match["kept"]:
+            return literal(kept)
+        if match["open"] is None:
+            return b" "
+        left -= match.end("open") - match.start()
+        if left < 0:
+            raise _TooLongError
+        return match[0]
+
+    try:
+        return _TOKEN.sub(replace, data)
+    except _TooLongError:
+        return data
+
+
+class _TooLongError(Exception):
+    """Most of a text's bytes would be read again and again."""
