@@ -213,12 +213,12 @@ class Compilers:
         cwd: bytes,
     ) -> _Search:
         arguments = invocation.search_arguments
-        language = invocation.language.value
         paths = tuple(env.get(name) for name in family.search_variables)
         roots = (absolute(cwd, root) for root in family.installation_roots(invocation))
         trees = tuple(look_at_tree(root).digest for root in roots)
-        place = cwd if may_name_relative(arguments, paths) else b""
-        key = (identity.digest, compiler, language, arguments, paths, place, trees)
+        is_relative = may_name_relative(arguments, (*paths, env.get(b"LIBRARY_PATH")))
+        place = cwd if is_relative else b""
+        key = (identity.digest, compiler, invocation.language, arguments, paths, place, trees)
         known = self._search.get(key)
         if known is not None:
             return known
@@ -305,7 +305,7 @@ class _CompilerProbe:
             self._add_program(real)
             self._add(self._compiler)  # as called: the link may lead to another compiler later
             programs = {name: self._add_named(name) for name in family.programs}
-            paths = self._env.get(b"LIBRARY_PATH", b"")
+            paths = self._env.get(b"LIBRARY_PATH")
             driver_files = family.driver_files(
                 DriverAnswers(about, searched, paths, self._compiler, real)
             )

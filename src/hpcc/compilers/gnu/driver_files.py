@@ -22,7 +22,7 @@ def program_directories(searched: bytes) -> tuple[bytes, ...]:
     return () if match is None else tuple(dict.fromkeys(match[1].split(b":")))
 
 
-def specs_names(about: bytes, searched: bytes, library_path: bytes) -> tuple[bytes, ...]:
+def specs_names(about: bytes, searched: bytes, library_path: bytes | None) -> tuple[bytes, ...]:
     """Return the specs files that a GCC would read, from its `-v` and `-print-search-dirs`."""
     target, install = TARGET.search(about), _INSTALL.search(searched)
     if target is None or install is None:
@@ -36,7 +36,8 @@ def specs_names(about: bytes, searched: bytes, library_path: bytes) -> tuple[byt
         for directory in match[1].split(b":"):
             if directory.endswith((*endings, tools, tools + version)):
                 names[directory + b"specs"] = None
-    for part in library_path.split(b":") if library_path else ():
+    # An empty part stands for the working directory, and so does an empty variable.
+    for part in () if library_path is None else library_path.split(b":"):
         directory = (part or b".").rstrip(b"/") + b"/"
         names[directory + version + b"specs"] = None
         names[directory + b"specs"] = None

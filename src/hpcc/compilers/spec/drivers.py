@@ -56,12 +56,12 @@ class DriverAnswers:
     """One driver's answers, and how it was called.
 
     `about` is the output of `-v`, `searched` that of `-print-search-dirs`. `library_path` is
-    LIBRARY_PATH, b"" if unset. `compiler` is its path as spelled; `real` has links resolved.
+    LIBRARY_PATH, None if unset. `compiler` is its path as spelled; `real` has links resolved.
     """
 
     about: bytes
     searched: bytes
-    library_path: bytes
+    library_path: bytes | None
     compiler: bytes
     real: bytes
 

@@ -96,8 +96,13 @@ def test_a_relative_argument_is_one_question_for_each_directory(asker: _Asker) -
     assert asker.asked == 2
 
 
-def test_a_relative_variable_is_one_question_for_each_directory(asker: _Asker) -> None:
-    asker.env[b"CPATH"] = b"/none:"
+@pytest.mark.parametrize(
+    ("name", "value"), [(b"CPATH", b"/none:"), (b"LIBRARY_PATH", b"."), (b"LIBRARY_PATH", b"")]
+)
+def test_a_relative_variable_is_one_question_for_each_directory(
+    name: bytes, value: bytes, asker: _Asker
+) -> None:
+    asker.env[name] = value
     asker.paths()
     assert asker.asked == 2
 
