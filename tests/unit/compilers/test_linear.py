@@ -55,6 +55,8 @@ _TEXTS: list[tuple[Callable[[bytes], object], bytes, bytes, bytes]] = [
     (read_questions, b"defined", b" ", b"x __has_include"),
     (scan_source, b"", b"T", b"a"),
     (scan_source, b"", b"__has_embed ", b""),
+    (scan_source, b"", b"p.i&", b""),
+    (scan_source, b"", b"(.i&", b""),
     (scan_source, b"", b"__has_embed(<" + _LONG, b""),
     (scan_source, b"", b"#define ", b"\nonce"),
     (scan_includes, b"", b"#include ", b""),

@@ -33,6 +33,11 @@ _DIRECTIVE: Final = re.compile(
 _START: Final = rb"\.i(?:n(?:c(?:bi?|l(?:ud?)?)?)?)?"
 # What may continue a directive: a macro parameter, an operand, an alternative of a dialect.
 _CUT: Final = re.compile(_START + rb"[\\%{|}&]", re.IGNORECASE)
+# What stands before `.i` where C selects a member: a name or a closing bracket. In a template a
+# name may be the letter of an escape, an operand, or an argument that is empty; `\\()` separates.
+_MEMBER: Final = re.compile(
+    rb".*(?:[\s(,;=<>+*|^~!?:{\[.-][A-Za-z_$][\w$]*|\]|(?<!\\\()\))", re.DOTALL
+)
 _MACHINERY: Final = re.compile(rb"\.(?:macro|irpc?|altmacro)(?![\w.$])", re.IGNORECASE)
 _MADE_BY_MACRO: Final = re.compile(
     _START + rb"(?![\w.$])"  # `m .inc, bin`
@@ -106,8 +111,20 @@ def mentions_directive(data: bytes) -> bool:
     """Return whether a text may hold a directive, whole or cut in two; a fast superset."""
     lowered = data.lower() if b".i" in data or b".I" in data else b""
     return (b".inc" in lowered and _DIRECTIVE.search(data) is not None) or (
-        b".i" in lowered and _CUT.search(data) is not None
+        b".i" in lowered and _is_cut(data)
     )
+
+
+def _is_cut(data: bytes) -> bool:
+    matches = list(_CUT.finditer(data))
+    if not matches or _MACHINERY.search(data):
+        return bool(matches)  # an argument of a macro may be empty
+    return not all(_is_member(data, match.start()) for match in matches)
+
+
+def _is_member(data: bytes, dot: int) -> bool:
+    before = data[dot - _LOOK_BEHIND : dot] if dot > _LOOK_BEHIND else b"\n" + data[:dot]
+    return _MEMBER.fullmatch(before) is not None
 
 
 def read_assembler(text: bytes) -> Directives:

@@ -112,10 +112,24 @@ def test_sources_whose_asm_cannot_be_read_as_it_stands(text: bytes) -> None:
         b'f(void) __asm ("memchr") __attribute_pure__;',
         b'__asm__ __volatile__("cpuid" : "=a"(x) : "0"(y));',
         b"int as, m; masm(x); basm__();",
+        b"int f(void) { return (in.i&0x7F)==0 && p->u.i|a[1].i%3 && g().in}",
     ],
 )
 def test_everyday_headers_are_not_opaque(text: bytes) -> None:
     assert scan_source(text).hazards == Hazard.NONE
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        rb'asm(".i%0");', rb'asm("\n.i%0");', rb'asm("\nfoo.i%0");', rb'asm("\012.i%0");',
+        rb'asm("\x0a.i%0");', rb'asm("??/n.i%0");', rb'asm("%0.i%1");', rb'asm("%c0.i%1");',
+        rb'asm("}.i%1");', b'asm(R"(\n.i%0)");', rb'asm("\x\().i\y");', rb'asm("\long.i\y");',
+        b"int a = in.i&1; // .altmacro\n", b'".i&"',
+    ],
+)  # fmt: skip
+def test_what_may_begin_a_directive_is_found(text: bytes) -> None:
+    assert Hazard.ASSEMBLER_FILE in scan_source(text).hazards
 
 
 def test_the_keyword_in_an_argument_is_opaque() -> None:
