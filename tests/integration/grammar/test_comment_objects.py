@@ -5,16 +5,20 @@ The pairs are drawn at random. `HPCC_HYPOTHESIS=soak` draws ten times as many.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import re
 import shutil
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hpcc.cache.base.files import FileMemo
+from hpcc.cache.content.quotes import hold_quotes
 from hpcc.compilers.gnu.invocation import read_invocation
 from hpcc.compilers.invocation.comment_flags import lex_mode
 from hpcc.compilers.invocation.invocation import Invocation
@@ -132,6 +136,26 @@ def test_files_with_one_form_are_warned_of_alike(compiler: str, tmp_path: Path) 
         result = result[:2] + result[result.find(b"\x7fELF") :]
         first = seen.setdefault(form.text, (source, result))
         assert first[1] == result, (first[0], source)
+
+
+@pytest.mark.parametrize("compiler", _COMPILERS)
+def test_messages_of_one_form_differ_in_quoted_lines_only(compiler: str, tmp_path: Path) -> None:
+    chance = random.Random(f"{seed_of(os.environ)}-{compiler}-quoted")
+    flags = ["-Wall", "-Wextra", "-Wno-comment"]
+    mode = _mode(compiler, "c", flags)
+    seen: dict[bytes, bytes] = {}
+    path = os.fsencode(tmp_path / "x.c")
+    for _ in range(examples(40)):
+        source = indented(chance)
+        form = comment_free(source, mode)
+        assert form is not None
+        result = _compile(compiler, "c", flags, source, tmp_path)
+        messages = result[2 : result.find(b"\x7fELF")]
+        first = seen.setdefault(form.text, messages)
+        memo = FileMemo(time.time_ns)
+        files = {path: hashlib.sha256(source).digest()}
+        if hold_quotes(first, os.fsencode(tmp_path), files, memo):
+            assert first == messages, source
 
 
 @pytest.mark.parametrize("compiler", _COMPILERS)

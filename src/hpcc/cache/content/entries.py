@@ -15,7 +15,7 @@ from hpcc.cache.base.manifest import InputSet, decode_manifest, encode_manifest
 from hpcc.cache.content.places import Places
 from hpcc.core import IntegrityError
 
-_FORMAT: Final = b"content-entries-3"
+_FORMAT: Final = b"content-entries-4"
 MAX_ENTRIES: Final = 16
 _MAX_NAMES: Final = 10_000
 _FIELDS: Final = 7

@@ -44,6 +44,7 @@ from hpcc.cache.content.key import ContentKey, content_key
 from hpcc.cache.content.messages import moved_messages, name_an_output
 from hpcc.cache.content.names import ask_names, may_move, moved_marks
 from hpcc.cache.content.places import Places
+from hpcc.cache.content.quotes import hold_quotes
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.results.results import Found, Result, Results
@@ -134,7 +135,11 @@ class Contents:
             if known is not entry and not view.holds(self._memo):
                 continue
             named = _with_texts(prepared, key, entry, result)
-            if named is not None:
+            if named is None:
+                continue
+            if mode is None or hold_quotes(
+                named.stderr, prepared.cwd, dict(view.files), self._memo
+            ):
                 self._store.touch(key.key)
                 return ContentFound(Found(view, named), key.key)
         return None
@@ -190,8 +195,7 @@ class Contents:
         fixed += letters_reached_from_outside(self._memo, prepared, key, closure)
         entry = ContentEntry(inputs, places, fixed, key.form.targets, Names.UNKNOWN)
         new: tuple[ContentEntry, ...] = (entry,)
-        # A message may quote a comment.
-        mode = None if result.stderr else _lex_mode(prepared)
+        mode = _lex_mode(prepared)
         files = mode and comment_free_files(self._memo, places, mode, prepared.source, closure)
         if files:
             named = zip(inputs.files, files, strict=True)

@@ -3,10 +3,10 @@
 This is an allow-list. tests/integration/grammar/test_comment_objects.py asks the compilers below
 with pairs of files. A command line that is not on it uses the bytes of each file.
 
-The caller must ensure: only results with exit status 0 and without a message; no pragma that makes
-a compiler warn of comments, such as Clang's of documentation; the bytes of data files (`#embed`,
-`.incbin`, profiles), of files that GCC may take for twins (`#pragma once`, `#import`) and of
-`#pragma GCC dependency`; and `MAX_GCC_LOCATIONS` in the sum of a compile.
+The caller must ensure: only results with exit status 0, whose messages quote the lines as they are;
+no pragma that makes a compiler warn of comments, such as Clang's of documentation; the bytes of
+data files (`#embed`, `.incbin`, profiles), of files that GCC may take for twins (`#pragma once`,
+`#import`) and of `#pragma GCC dependency`; and `MAX_GCC_LOCATIONS` in the sum of a compile.
 """
 
 from __future__ import annotations

@@ -59,6 +59,7 @@ class Form(NamedTuple):
 MAX_BYTES: Final = 16 << 20
 # GCC gives up columns beyond 4096, also those of the tokens before a comment.
 MAX_LINE_BYTES: Final = 1000
+_MAX_COLUMNS: Final = 4096
 MAX_GCC_LOCATIONS: Final = 0x0F000000
 """The sum of `gcc_locations` up to which GCC before version 15 keeps all columns of a compile."""
 
@@ -131,7 +132,8 @@ def comment_free(data: bytes, mode: LexMode) -> Form | None:
     """Return the file with invisible comments left out. Linear in its size.
 
     None: the file's own bytes must be used. Equal results of two files in one mode: both give the
-    same object, if one of them compiles without a message and the command's flags allow it.
+    same object, if one of them compiles and the command's flags allow it, and the same messages but
+    for lines that these quote.
     """
     rest = data.translate(None, _ASCII)
     if len(data) > MAX_BYTES or rest.translate(None, _MORE):
@@ -160,9 +162,10 @@ def gcc_locations(data: bytes) -> int:
 
     GCC numbers columns up to location 0x60000000. From 0x50000000 it spends this many on a file.
     Above `MAX_GCC_LOCATIONS` for all inclusions of a compile, the length of a comment could decide
-    which lines still have columns in the debug information.
+    which lines still have columns in the debug information. A line that is wider than
+    `_MAX_COLUMNS` gets no columns and one location (line-map.cc).
     """
-    bits = max(7, (_widest(data) + 50).bit_length())
+    bits = max(7, (min(_widest(data), _MAX_COLUMNS) + 50).bit_length())
     return (data.count(b"\n") + 1) << bits
 
 
