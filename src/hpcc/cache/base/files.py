@@ -252,6 +252,10 @@ class FileMemo:
         self._derived[question, digest] = found
         return found
 
+    def derived_before(self, question: Hashable, digest: bytes) -> object | None:
+        """Return what `derived` returned for that question and content; None if unknown."""
+        return self._derived.get((question, digest))
+
     def text(self, digest: bytes) -> bytes | None:
         """Return the content with this digest if it is short and was read recently, else None."""
         return self._texts.get(digest)
