@@ -100,6 +100,7 @@ _ONCE: Final = re.compile(rb"\bonce\b")
 _PRAGMA_WARNING: Final = re.compile(rb"\n[ \t]*#[ \t]*pragma[ \t]+warning\b[^\n]*")
 _PRAGMA_ONCE: Final = re.compile(_HASH + rb"[ \t]*pragma[ \t]+once\b")
 _DEFINED: Final = re.compile(_HASH + _BLANKS + rb"define\b[^\n]*+")
+_MAYBE_DEFINED: Final = re.compile(_HASH + rb"[ \t\f\v]*(?:/\*|define\b[^\n]*+)")
 _DEFINE: Final = re.compile(_HASH + rb"[ \t]*define[ \t]+(\w+)")
 _EMBED: Final = re.compile(
     rb"(?:(__has_embed)(?:__)?|"
@@ -111,6 +112,7 @@ _EMBED: Final = re.compile(
     + _BLANKS
     + rb'(?:"([^"\n]{1,4096}+)"|<([^>\n]{1,4096}+)>)?'
 )
+_EMBED_WORD: Final = re.compile(rb"embed(?:__)?(?![\w$])")
 _MAX_BEFORE: Final = 4096  # on the line of a question; more is not searched
 _FILE_TIME: Final = re.compile(_HASH + rb"[ \t]*pragma[ \t]+(?:GCC|clang)[ \t]+dependency\b")
 
@@ -147,7 +149,7 @@ def scan_source(data: bytes, preambles: PreambleCache | None = None) -> Scan:
         if asked.is_opaque:
             hazards |= Hazard.OPAQUE_QUESTION
     embeds: dict[tuple[bool, bytes], None] = {}
-    if b"embed" in data:
+    if _EMBED_WORD.search(data):
         embeds, more = _embeds(data)
         hazards |= more
     has_nul = lines.has_nul or any(b"\0" in name for _, name in asked.names)
@@ -207,7 +209,16 @@ def _makes_others_once(data: bytes) -> bool:
         return True
     if b"once" not in data or data.count(b"once") == len(_PRAGMA_ONCE.findall(data)):
         return False
+    # "once" is a frequent word of comments, and to leave these out takes long.
+    if not any(_may_be_once(match[0]) for match in _MAYBE_DEFINED.finditer(data)):
+        return False
     return any(_ONCE.search(match[0]) for match in _DEFINED.finditer(without_comments(data)))
+
+
+def _may_be_once(definition: bytes) -> bool:
+    """Tell whether the line of a definition holds the word, or goes on behind a comment."""
+    opened, closed = definition.rfind(b"/*"), definition.rfind(b"*/")
+    return (closed <= opened + 1 and opened >= 0) or _ONCE.search(definition) is not None
 
 
 def scan_arguments(arguments: tuple[bytes, ...], macros: tuple[bytes, ...] = ()) -> Scan:
