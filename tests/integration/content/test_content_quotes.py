@@ -13,7 +13,7 @@ from .conftest import Project, age
 
 FILES = {
     "src/a.c": (
-        '#include "h.h"\n/* top */\nint h(int x, const char *y);\n'
+        '#include <stdio.h>\n#include <stdlib.h>\n#include "h.h"\n/* top */\nint h(int x, const char *y);\n'
         "int f(int x) { int unused = x; return H; } // near\n"
         "int g(void) {\n\tint other;\n\treturn h(1,\n\t/* middle\n\t   of it */\n\t2); }\n// end\n"
     ),

@@ -151,7 +151,9 @@ def _locations(data: bytes) -> int:
     Nothing here counts the inclusions of a file without a guard, so it has a large share.
     """
     is_guarded = _GUARD.match(data) or (b"once" in data and _ONCE.search(data))
-    return gcc_locations(data) * (1 if is_guarded else _MOST_INCLUSIONS)
+    # With NUL it is the data of a locale, which a compiler with messages reads, and not a header.
+    is_once = is_guarded or b"\0" in data
+    return gcc_locations(data) * (1 if is_once else _MOST_INCLUSIONS)
 
 
 def comment_free_files(

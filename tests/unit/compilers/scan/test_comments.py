@@ -255,6 +255,7 @@ def test_clang_may_warn_about_documentation_so_it_keeps_its_text(mark: bytes) ->
 def test_a_long_table_of_lines_has_a_bound_of_locations() -> None:
     assert gcc_locations(b"int a;\n" * 10) == 11 << 7
     assert gcc_locations(b" " * 90 + b"\n") == 2 << 8
+    assert gcc_locations(b" " * 900_000) == 1 << 13
     assert gcc_locations(b"\n" * 2_000_000) > MAX_GCC_LOCATIONS
 
 
