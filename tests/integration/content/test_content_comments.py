@@ -131,3 +131,11 @@ def test_columns_that_gcc_drops_are_not_moved(make: Callable[..., Project]) -> N
     assert project.compile(words) == "miss"
     _edited(project, "inc/x.def", f"// {comment}\n", f"// {comment * 60}\n")
     assert project.compile(words) == "miss"
+
+
+def test_headers_of_intrinsics_do_not_use_up_the_locations(make: Callable[..., Project]) -> None:
+    files = {**FILES, "src/a.c": "#include <immintrin.h>\n" + FILES["src/a.c"]}
+    project = make("p", files)
+    assert project.compile(["gcc", "-O2", "-mavx2", *WORDS]) == "miss"
+    _edited(project, "src/a.c", "// first", "// second")
+    assert project.compile(["gcc", "-O2", "-mavx2", *WORDS]) == "hit"

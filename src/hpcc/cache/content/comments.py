@@ -38,6 +38,11 @@ _GUARD: Final = re.compile(
     rb"(?:\s|//[^\n]*\n|/\*[\s\S]*?\*/)*+#[ \t]*ifndef[ \t]+(\w+)\s+#[ \t]*define[ \t]+\1\b"
 )
 _MOST_INCLUSIONS: Final = 64
+_FEW_INCLUSIONS: Final = 4
+_PART: Final = re.compile(
+    rb"#[ \t]*error[ \t]+\"Never use <[^>\n]+> directly[^\n]*\n[ \t]*#[ \t]*endif[^\n]*\s+"
+    rb"#[ \t]*ifndef[ \t]+(\w+)\s+#[ \t]*define[ \t]+\1\b"
+)
 _FACTS: Final = b"facts-for-comments"
 # A pragma with one of these makes a compiler warn of comments that it does not see otherwise.
 _WARNS: Final = (b"c90-c99-compat", b"-Wdocumentation", b"-Weverything", b"fallthrough=1")
@@ -46,9 +51,13 @@ _UNKNOWN: Final = b"raw"
 
 
 class _Facts(NamedTuple):
-    """`locations`: see `_locations`. `may_warn`: the text may turn on a warning of comments."""
+    """`locations`: of GCC, for one inclusion. `most`: how often the file may be included.
+
+    `may_warn`: the text may turn on a warning of comments.
+    """
 
     locations: int
+    most: int
     may_warn: bool
 
 
@@ -94,8 +103,8 @@ class CommentFree:
             facts = self._memo.derived(path, plain, _FACTS, _facts)
             if facts is None:
                 return None
-        locations, may_warn = cast("_Facts", facts)
-        self._locations += locations
+        locations, most, may_warn = cast("_Facts", facts)
+        self._locations += locations * most
         self._may_warn |= may_warn
         if not path.startswith(self._inside):
             return plain
@@ -142,18 +151,18 @@ class _Former:
 
 def _facts(data: bytes) -> _Facts:
     # One search for each word: together they are an alternation, which is ten times as slow.
-    return _Facts(_locations(data), any(word in data for word in _WARNS))
+    may_warn = any(word in data for word in _WARNS)
+    return _Facts(gcc_locations(data), _most_inclusions(data), may_warn)
 
 
-def _locations(data: bytes) -> int:
-    """Return an upper bound of the locations that GCC uses for all inclusions of a file.
-
-    Nothing here counts the inclusions of a file without a guard, so it has a large share.
-    """
-    is_guarded = _GUARD.match(data) or (b"once" in data and _ONCE.search(data))
-    # With NUL it is the data of a locale, which a compiler with messages reads, and not a header.
-    is_once = is_guarded or b"\0" in data
-    return gcc_locations(data) * (1 if is_once else _MOST_INCLUSIONS)
+def _most_inclusions(data: bytes) -> int:
+    """Return an upper bound of how often a file is included in one compile."""
+    if _GUARD.match(data) or (b"once" in data and _ONCE.search(data)):
+        return 1
+    if b"\0" in data:
+        return 1  # the data of a locale, which a compiler with messages reads, and no header
+    # Compilers' headers of intrinsics ask before their guard whether another one includes them.
+    return _FEW_INCLUSIONS if _PART.search(data) else _MOST_INCLUSIONS
 
 
 def comment_free_files(
