@@ -139,3 +139,27 @@ def test_headers_of_intrinsics_do_not_use_up_the_locations(make: Callable[..., P
     assert project.compile(["gcc", "-O2", "-mavx2", *WORDS]) == "miss"
     _edited(project, "src/a.c", "// first", "// second")
     assert project.compile(["gcc", "-O2", "-mavx2", *WORDS]) == "hit"
+
+
+@pytest.mark.parametrize("text", ['asm(".incbin \\"d.h\\"");\n', 'asm(".include \\"d.h\\"");\n'])
+def test_a_comment_in_a_file_that_is_read_as_data_misses(
+    cc: str, text: str, make: Callable[..., Project]
+) -> None:
+    project = make("p", {**FILES, "src/a.c": text + FILES["src/a.c"], "inc/d.h": "/* one */\n"})
+    assert project.compile([cc, "-O2", *WORDS]) == "miss"
+    _edited(project, "inc/d.h", "one", "two")
+    assert project.compile([cc, "-O2", *WORDS]) == "miss"
+    _edited(project, "src/a.c", "// first", "// second")
+    assert project.compile([cc, "-O2", *WORDS]) == "miss"
+
+
+def test_a_comment_beside_assembly_that_a_macro_makes_hits(
+    cc: str, make: Callable[..., Project]
+) -> None:
+    text = '#define A(x) asm(#x)\nA(nop);\nint j(int x) { asm("" : "+r"(x)); return x; }\n'
+    project = make("p", {**FILES, "src/a.c": text + FILES["src/a.c"]})
+    assert project.compile([cc, "-O2", *WORDS]) == "miss"
+    _edited(project, "inc/h.h", "// three", "// four")
+    assert project.compile([cc, "-O2", *WORDS]) == "hit"
+    _edited(project, "src/a.c", "A(nop)", "A(nop; nop)")
+    assert project.compile([cc, "-O2", *WORDS]) == "miss"

@@ -23,16 +23,8 @@ from hpcc.cache.inputs.closure_types import Closure
 from hpcc.compilers.scan.comments import MAX_GCC_LOCATIONS, LexMode, comment_free, gcc_locations
 from hpcc.compilers.scan.scan import Hazard
 
-# A file that is read as data, or whose time or text counts in another way.
-_RAW: Final = (
-    Hazard.ASSEMBLER_FILE
-    | Hazard.OPAQUE_ASSEMBLY
-    | Hazard.EMBED
-    | Hazard.OPAQUE_EMBED
-    | Hazard.FILE_TIME
-    | Hazard.TIMESTAMP
-    | Hazard.READ_ONCE
-)
+# The time or the text of a file counts in another way.
+_RAW: Final = Hazard.FILE_TIME | Hazard.TIMESTAMP | Hazard.READ_ONCE
 _ONCE: Final = re.compile(rb"^[ \t]*#[ \t]*pragma[ \t]+once\b", re.MULTILINE)
 _GUARD: Final = re.compile(
     rb"(?:\s|//[^\n]*\n|/\*[\s\S]*?\*/)*+#[ \t]*ifndef[ \t]+(\w+)\s+#[ \t]*define[ \t]+\1\b"
@@ -173,7 +165,7 @@ def comment_free_files(
     Two files that differ only in comments could become twins with `#pragma once` by an edit, and a
     compiler then skips one of them.
     """
-    if closure.hazards & _RAW or are_files_related(closure.twins):
+    if closure.hazards & _RAW or closure.reads_data or are_files_related(closure.twins):
         return None
     view = CommentFree(memo, places, mode, source)
     files: list[tuple[bytes, bytes]] = []
