@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -379,6 +380,32 @@ def test_names_that_a_macro_puts_together_stay(
     project.write("x.h", "#define X 2\n")
     age(project.root)
     assert moved.compile(words) == "miss"
+
+
+def test_a_name_whose_last_piece_is_a_macro_of_the_command_line_stays(
+    cc: str, tmp_path: Path, make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    source = (
+        f"#define S_(x) #x\n#define S(x) S_(x)\n#include S({tmp_path}/USER/x.h)\n"
+        "int f(void) { return X; }\n"
+    )
+    project = make("alice", {"src/m.c": source, "x.h": "#define X 1\n"})
+    words = [cc, "-DUSER=alice", "-O2", "-c", "{root}/src/m.c", "-o", "a.o"]
+    assert project.compile(words) == "miss"
+    moved = move(project, "bob")
+    project.write("x.h", "#define X 2\n")
+    age(project.root)
+    assert moved.compile(words) == "miss"
+
+
+def test_an_include_by_a_macro_moves_beside_other_macros(
+    cc: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    source = '#define H "x.h"\n#include H\nint f(void) { return X; }\n'
+    project = make("p", {"src/m.c": source, "src/x.h": "#define X 1\n"})
+    words = [cc, "-DNDEBUG", "-DLEVEL=64", "-DNONE=", "-O2", "-c", "{root}/src/m.c", "-o", "a.o"]
+    assert project.compile(words) == "miss"
+    assert move(project, "q").compile(words) == "hit"
 
 
 @pytest.mark.parametrize(

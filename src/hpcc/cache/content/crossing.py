@@ -7,7 +7,8 @@ looks from /p, wherever the working directory is. Then the place must be the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from hpcc.cache.base.files import FileMemo
@@ -17,6 +18,9 @@ from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.scan.scan import Hazard
 
+_WORD: Final = re.compile(rb"[0-9A-Za-z_$.+\x80-\xff-]+")
+# What a macro without a text stands for, and its opposite: any source can write it.
+_EVERYWHERE: Final = frozenset({b"0", b"1"})
 # Names that no text shows as they are.
 _HIDDEN: Final = Hazard.COMPUTED_INCLUDE | Hazard.OPAQUE_QUESTION | Hazard.OPAQUE_EMBED
 
@@ -26,8 +30,10 @@ def letters_reached_from_outside(
 ) -> bytes:
     """Return the letters of the places that a name from another directory may lead into."""
     arguments = b"\n".join(prepared.invocation.arguments)
-    if closure.hazards & _HIDDEN and b"-D" in arguments:
-        return b"cr"  # a macro may put a name together
+    if closure.hazards & _HIDDEN and any(
+        may_be_part(macro, key.places) for macro in prepared.invocation.macros
+    ):
+        return b"cr"  # the macro may put a name together
     letters = b""
     for letter, place in zip((b"c", b"r"), key.places, strict=True):
         if place and _is_reached(memo, prepared, key, closure, place, arguments):
@@ -61,6 +67,18 @@ def _is_reached(
         for rest in rests
         for path, digest in closure.files
     )
+
+
+def may_be_part(macro: bytes, places: Iterable[bytes]) -> bool:
+    """Tell whether the text of a definition, NAME=TEXT, may be a part of the name of a place.
+
+    The sources may hold the rest: `#define H </home/USER/x.h>` with `-DUSER=me`.
+    """
+    text = macro.partition(b"=")[2]
+    if b"/" in text or b"#" in text:
+        return True
+    words = [word for word in _WORD.findall(text) if word not in _EVERYWHERE]
+    return any(word in place for word in words for place in places)
 
 
 class Holds:
