@@ -39,16 +39,15 @@ def _edit(project: Project, name: str, old: str, new: str) -> None:
     age(project.root)
 
 
-@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
 @pytest.mark.parametrize(("name", "old", "new", "expected"), EDITS)
-@pytest.mark.parametrize("cc", ["gcc", "clang-19"])
+@pytest.mark.parametrize(("cc", "locale"), [("gcc", "C.UTF-8"), ("clang-19", "C")])
 def test_an_edited_comment_hits_unless_it_is_quoted(
     cc: str,
+    locale: str,
     name: str,
     old: str,
     new: str,
     expected: str,
-    locale: str,
     make: Callable[..., Project],
 ) -> None:
     project = make("p", FILES)
@@ -62,18 +61,11 @@ def test_an_edited_comment_hits_unless_it_is_quoted(
 @pytest.mark.parametrize(
     "flag", ["-fno-diagnostics-show-caret", "-fdiagnostics-color=always", "-fno-show-column"]
 )
-@pytest.mark.parametrize(("name", "old", "new", "expected"), EDITS)
+@pytest.mark.parametrize(("name", "old", "new"), [EDITS[0][:3], EDITS[3][:3], EDITS[6][:3]])
 @pytest.mark.parametrize("cc", ["gcc", "clang-19"])
 def test_messages_in_another_form_are_right(
-    cc: str,
-    name: str,
-    old: str,
-    new: str,
-    expected: str,
-    flag: str,
-    make: Callable[..., Project],
+    cc: str, name: str, old: str, new: str, flag: str, make: Callable[..., Project]
 ) -> None:
-    del expected
     project = make("p", FILES)
     assert project.compile([cc, flag, *WORDS]) == "miss"
     _edit(project, name, old, new)
@@ -90,7 +82,7 @@ def test_a_comment_between_quoted_lines_is_right(cc: str, make: Callable[..., Pr
     project.compile([cc, *WORDS])
 
 
-@pytest.mark.parametrize(("name", "old", "new", "expected"), EDITS)
+@pytest.mark.parametrize(("name", "old", "new", "expected"), EDITS[::3])
 def test_a_clang_that_numbers_no_lines_is_right(
     name: str, old: str, new: str, expected: str, make: Callable[..., Project]
 ) -> None:
