@@ -49,7 +49,7 @@ class Counters:
         self._counts = read_counters(path)
         self._counts.setdefault("since", int(now()))
         self._wake = threading.Event()
-        self._is_closed = False
+        self._closed = threading.Event()
         self._on_flush: list[Callable[[], None]] = []
         self._thread = threading.Thread(target=self._run, name="hpcc-counters", daemon=True)
         self._thread.start()
@@ -79,17 +79,15 @@ class Counters:
 
     def close(self) -> None:
         """Write back and stop; idempotent."""
-        self._is_closed = True
+        self._closed.set()
         self._wake.set()
         self._thread.join(FLUSH_SECONDS * 2)
         self._flush()
 
     def _run(self) -> None:
-        pause = threading.Event()
-        while not self._is_closed:
+        while not self._closed.is_set():
             self._wake.wait()
-            if not self._is_closed:
-                pause.wait(FLUSH_SECONDS / 4)
+            self._closed.wait(FLUSH_SECONDS / 4)  # more counts come soon
             self._wake.clear()
             self._flush()
 
