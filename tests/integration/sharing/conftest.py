@@ -12,6 +12,9 @@ from hpcc.cache.cache import Cache, open_cache
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
 from hpcc_testkit.cache.compiles import Compiled, FakeLauncher, run_bare
+from hpcc_testkit.suite.system_digests import shared_digests
+
+__all__ = ["shared_digests"]  # a fixture of each test here
 
 _LONG_AGO = 3600
 
