@@ -70,7 +70,7 @@ test-farm: dev  ## two tenants, three people, two schedulers, two workers, Postg
 	./tools/bootstrap.sh packages base guest test || [ $$? = 77 ]
 	./tools/bootstrap.sh seaweedfs
 	./tools/bootstrap.sh identity-provider
-	$(PY) -m pytest -q tests/e2e/test_farm.py
+	$(PY) -m pytest -q tests/integration/test_several_workers.py tests/e2e/test_farm.py
 
 T ?= wire_launcher
 fuzz: dev  ## one fuzz target for a minute: make fuzz T=wire_launcher

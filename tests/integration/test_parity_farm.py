@@ -21,7 +21,6 @@ from hpcc.core import (
     HostReport,
     ImageDigest,
     ImageRef,
-    Isolation,
     Parity,
     RemoteFailure,
     RemoteInput,
@@ -29,7 +28,6 @@ from hpcc.core import (
     RemoteRequest,
     RemoteResult,
     StdioEvent,
-    TenantId,
     Toolchain,
     encode_toolchains,
 )
@@ -43,9 +41,9 @@ from hpcc.rpc.base.channel import open_channel
 from hpcc.rpc.base.method import bearer
 from hpcc.rpc.scheduler.api import SessionGrant
 from hpcc.rpc.scheduler.client import SchedulerClient
-from hpcc.scheduler.tenants.authenticator import Admitted
-from hpcc.scheduler.tenants.table import ImageRule, TenantPolicy
+from hpcc.scheduler.tenants.table import ImageRule
 from hpcc_testkit.farm.in_process import IMAGE, OTHER_IMAGE, TENANT, FarmUnderTest, farm_under_test
+from hpcc_testkit.farm.policies import PolicyAuthenticator
 from hpcc_testkit.guests.fake_runtime import FakeGuest
 
 pytestmark = pytest.mark.timeout(120)
@@ -56,30 +54,6 @@ HOST = Toolchain(
 )  # fmt: skip
 OLDER = replace(HOST, names=("gcc", "cc"), version="12.4.0", build="Debian 12.4.0-5")
 CLOCK = SystemClock()
-
-
-@dataclass
-class PolicyAuthenticator:
-    """Admits every caller as a member of one tenant, whose policy the test changes."""
-
-    policy: TenantPolicy = field(
-        default_factory=lambda: TenantPolicy(
-            tenant=TENANT, identity=None, images=(), minimum_isolation=Isolation.LOCAL_NONE
-        )
-    )
-
-    async def admit(self, credential: str, tenant: TenantId, principal: str) -> Admitted:
-        del credential, tenant
-        return Admitted(self.policy, principal, None)
-
-    def policy_or_none(self, tenant: TenantId) -> TenantPolicy | None:
-        return self.policy if tenant == TENANT else None
-
-    async def watch(self) -> None:
-        await asyncio.Event().wait()
-
-    def says(self, parity: Parity) -> None:
-        self.policy = replace(self.policy, parity=parity)
 
 
 @dataclass
@@ -253,7 +227,8 @@ async def test_a_changed_policy_is_in_force_at_the_next_session(
         assert file.stat().st_mode & 0o777 == 0o600
         authenticator.policy = replace(authenticator.policy, parity="warn", fallback="never")
         # What its end does, an hour later.
-        connection._session, connection._book = None, RouteBook()
+        connection._login.forget()
+        connection._book = RouteBook()
         assert isinstance(await compile_(connection, tmp_path / "s/a.c", HOST), RemoteResult)
         second = load_farm_session_or_none(file)
         assert second is not None

@@ -97,7 +97,7 @@ CASES = {
         GATE + "test_the_same_moment_is_paid_for_once",
     ),
     "block-timeout": Case(
-        "dispatch/farm.py",
+        "dispatch/calls.py",
         'reason="worker-gone") from error\n            raise\n',
         'reason="worker-gone") from error\n',
         "tests/unit/dispatch/test_channels.py"

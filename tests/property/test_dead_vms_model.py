@@ -12,7 +12,7 @@ import asyncio
 import selectors
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-import hpcc.dispatch.farm as dispatch_farm
+import hpcc.dispatch.calls as dispatch_calls
 from hpcc.config.farm import Farm
 from hpcc.core import (
     Digest,
@@ -33,8 +33,11 @@ from hpcc.core import (
     RemoteRequest,
     TenantId,
 )
+from hpcc.dispatch.calls import DIAL_SECONDS
+from hpcc.dispatch.channels import RoutedWorker
 from hpcc.dispatch.compile import Dispatcher, PreparedAction
-from hpcc.dispatch.farm import DIAL_SECONDS, FarmConnection, RoutedWorker
+from hpcc.dispatch.farm import FarmConnection
+from hpcc.dispatch.routes import Lane
 from hpcc.ports import GuestLostError
 from hpcc.routing.fleet import RouteRequest
 from hpcc.rpc.base.errors import UnavailableError
@@ -48,12 +51,14 @@ from hpcc.rpc.scheduler.api import (
     SessionGrant,
 )
 from hpcc.scheduler.registry import WorkerRegistry
+from hpcc.scheduler.registry_row import Worker
 from hpcc.scheduler.watchers import Watcher, Watchers
 from hpcc_testkit.suite.examples import examples
 
 IMAGE = ImageRef("test/gcc", ImageDigest("sha256:" + "ab" * 32))
 LEASE = 10.0
-NAMES = ("w1", "w2")
+NAMES = ("w1", "w2", "w3")
+CAPACITY = 2
 TENANT = TenantId("acme")
 # Rounds of the loop in which everything that can go on has gone on.
 ROUNDS = 40
@@ -115,11 +120,12 @@ class Network:
         self.registry.register(
             Registration(
                 worker_id=name, endpoint=f"{name}:1", certificate=name.encode(),
-                isolation=Isolation.QEMU_TCG, images=(IMAGE.digest,), capacity=2,
+                isolation=Isolation.QEMU_TCG, images=(IMAGE.digest,), capacity=CAPACITY,
                 result_key=b"k", result_proof=b"p",
             )
         )  # fmt: skip
         self.watchers.tell([gone] if gone else [])
+        self.watchers.ask_again()
 
     def expire(self) -> None:
         self.watchers.tell(self.registry.expire())
@@ -142,27 +148,33 @@ class SimulatedScheduler:
             route_request = RouteRequest(
                 image=IMAGE.digest, rank=Isolation.QEMU_TCG.rank, home=0,
                 last=ask.last_worker, failed_generation=ask.failed_generation,
+                warm=ask.warm_workers,
             )  # fmt: skip
             worker = network.registry.choose(route_request, lambda _: 0)
+            further = network.registry.further(route_request, worker, len(NAMES))
         except NotFoundError as error:
             answer = error
         else:
-            answer = Route(
-                endpoint=worker.registration.endpoint,
-                worker_certificate=worker.registration.certificate,
-                token="t", token_expires_at=network.loop.at + 300.0,
-                generation=worker.generation, isolation=worker.registration.isolation,
-                worker_id=worker.registration.worker_id, principal="ann",
-                guest_reuse=GuestReuse.TENANT, minimum_isolation=Isolation.QEMU_TCG,
-            )  # fmt: skip
+            more = further[: max(ask.wanted - 1, 0) // CAPACITY]
+            answer = replace(self.route_to(worker), more=tuple(map(self.route_to, more)))
         future: asyncio.Future[Route] = network.loop.create_future()
         network.answers.append((future, answer))
         return await future
 
+    def route_to(self, worker: Worker) -> Route:
+        return Route(
+            endpoint=worker.registration.endpoint,
+            worker_certificate=worker.registration.certificate,
+            token="t", token_expires_at=self._network.loop.at + 300.0,
+            generation=worker.generation, isolation=worker.registration.isolation,
+            worker_id=worker.registration.worker_id, principal="ann",
+            guest_reuse=GuestReuse.TENANT, minimum_isolation=Isolation.QEMU_TCG, slots=CAPACITY,
+        )  # fmt: skip
+
     async def watch(self, _session: str, tenant: TenantId) -> AsyncGenerator[RouteChange]:
         network = self._network
         arrived: asyncio.Queue[RouteChange | None] = asyncio.Queue()
-        watcher = Watcher(tenant, "ann", lambda: False)
+        watcher = Watcher(tenant, "ann", lambda: False, takes_several=True)
         network.watchers.add(watcher)
 
         async def send() -> None:
@@ -235,25 +247,28 @@ class DeadVms(RuleBasedStateMachine):
                 pass
             return False
 
-        self.patch.setattr(dispatch_farm, "dial", dial)
-        self.patch.setattr(dispatch_farm, "answers", answers)
+        self.patch.setattr(dispatch_calls, "dial", dial)
+        self.patch.setattr(dispatch_calls, "answers", answers)
 
         async def build() -> None:
             channel: Any = object()
             self.connection = FarmConnection(farm, channel, Clock(self.loop), "t")
-            self.connection._client = SimulatedScheduler(network)
-            routed = self.connection._routed
+            scheduler: Any = SimulatedScheduler(network)
+            self.connection._client = self.connection._login._client = scheduler
+            channels = self.connection._channels
+            routed = channels.worker
 
-            def note(route: Route) -> RoutedWorker:
+            def note(route: Route, lane: Lane | None = None) -> RoutedWorker:
                 self.dialling[asyncio.current_task()] = route.generation
-                return routed(route)
+                return routed(route, lane)
 
-            self.connection._routed = note
-            self.connection._channel = lambda route: route.worker_id
+            channels.worker = note
+            channels._channel = lambda route: route.worker_id
             self.dispatcher = Dispatcher(
                 Clock(self.loop), timeout_seconds=1e9, version="t", build_id="b"
             )
-            self.dispatcher._on_worker = self.on_worker
+            results: Any = self.dispatcher._results
+            results.executed, results.cached = self.on_worker, self.not_cached
 
         self.loop.run_until_complete(build())
 
@@ -274,8 +289,12 @@ class DeadVms(RuleBasedStateMachine):
         finally:
             del self.dials[token]
 
-    async def on_worker(self, _connection: FarmConnection, worker: RoutedWorker, *_: object) -> str:
+    async def not_cached(self, *_: object, **__: object) -> None:
+        return
+
+    async def on_worker(self, connection: FarmConnection, worker: RoutedWorker, *_: object) -> str:
         """Replaces the calls: wait until the worker answers or dies with its guest, or forever."""
+        connection.opened(worker)
         simulated = self.network.workers[str(worker.channel)]
         assert worker.route.generation > self.told_dead.get(simulated.name, 0), "a dead route used"
         if not simulated.is_guest_alive:
@@ -334,6 +353,10 @@ class DeadVms(RuleBasedStateMachine):
         queue.put_nowait(change)
         self.settle()
         if change is not None and change.is_dead:
+            self.note_death(change)
+
+    def note_death(self, change: RouteChange) -> None:
+        if change.worker_id:
             known = self.told_dead.get(change.worker_id, 0)
             self.told_dead[change.worker_id] = max(known, change.generation)
             for generation in self.network.workers[change.worker_id].calls.values():
@@ -462,9 +485,18 @@ class DeadVms(RuleBasedStateMachine):
         """The daemon never uses a route again after it heard that the route is dead."""
         if not hasattr(self, "connection"):
             return
-        route = self.connection._book.current
-        if route is not None:
-            assert route.generation > self.told_dead.get(route.worker_id, 0)
+        for lane in self.connection._book.lanes:
+            assert lane.route.generation > self.told_dead.get(lane.route.worker_id, 0)
+
+    @invariant()
+    def places_are_counted(self) -> None:
+        """Each place belongs to a compile under way, and no worker gets more than it may wait."""
+        if not hasattr(self, "connection"):
+            return
+        running = sum(not c.task.done() for c in self.compiles)
+        assert 0 <= self.connection._book.in_flight <= running
+        for lane in self.connection._book.lanes:
+            assert lane.in_flight >= 0
 
     def teardown(self) -> None:
         if hasattr(self, "connection"):
@@ -488,9 +520,11 @@ class DeadVms(RuleBasedStateMachine):
             if not compile.task.done():
                 waiting = [w for w in self.network.workers.values() if w.calls]
                 assert all(w.is_on and w.is_guest_alive for w in waiting), "waits on a dead VM"
-        for name in NAMES:
-            self.compile_ends(name)
-            self.deliver()
+        for _ in range(MAX_COMPILES):
+            for name in NAMES:
+                self.compile_ends(name)
+                self.deliver()
+        assert self.connection._book.in_flight == 0
         for compile in self.compiles:
             assert compile.task.done(), "a compile hangs"
             assert not compile.task.cancelled()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hpcc.core import ImageDigest
 from hpcc.routing.fleet import Fleet, Member, RouteRequest
+from hpcc.routing.shares import allot, portion
 from hpcc_testkit.suite.examples import examples
 
 IMAGES = tuple(ImageDigest("sha256:" + c * 64) for c in "abc")
@@ -179,3 +180,81 @@ def test_what_came_and_went_leaves_nothing(steps: list[tuple[str, frozenset[Imag
         for image in IMAGES:
             chosen = fleet.choose(RouteRequest(image=image, rank=0, home=1), NOW, lambda _: 0)
             assert (chosen is None) == (not any(image in held for held in model.values()))
+
+
+@given(members(), wishes, st.integers(1, 31), st.randoms(use_true_random=False))
+def test_further_workers_are_good_different_and_not_the_first(
+    listed: list[Member], asked: RouteRequest, most: int, chance: random.Random
+) -> None:
+    fleet = fleet_of(listed)
+    first = fleet.choose(asked, NOW, chance.randrange)
+    if first is None:
+        return
+    found = fleet.further(asked, first, NOW, most)
+    assert len(found) <= most
+    assert len({m.worker_id for m in (first, *found)}) == len(found) + 1
+    for member in found:
+        assert not member.is_stale
+        assert member.lease_until > NOW
+        assert member.rank >= asked.rank
+        assert asked.image in member.images
+        assert member.generation != asked.failed_generation
+    good = [
+        m for m in listed
+        if m.lease_until > NOW and m.rank >= asked.rank and asked.image in m.images
+        and m.generation != asked.failed_generation and not m.is_stale and m is not first
+    ]  # fmt: skip
+    if most >= len(listed):
+        assert len(found) == len(good), "in a small farm none is left out"
+    full = [m.cost >= 1.0 for m in found]
+    assert full == sorted(full), "those with room come first"
+
+
+def test_the_workers_that_have_the_inputs_come_first() -> None:
+    fleet = fleet_of([worker(f"w{n}") for n in range(6)])
+    first = fleet.get("w0")
+    assert first is not None
+    found = fleet.further(request(warm=("w4", "w2", "nobody")), first, NOW, 3)
+    assert [m.worker_id for m in found][:2] == ["w4", "w2"]
+    assert len(found) == 3
+
+
+def test_two_machines_of_one_person_get_the_same_workers_in_the_same_order() -> None:
+    listed = [worker(f"w{n:03}") for n in range(300)]
+    one, other = fleet_of(listed), fleet_of(list(reversed(listed)))
+    for home in (1, 7 << 40, (1 << 64) - 1):
+        first = listed[0]
+        found = [
+            [m.worker_id for m in fleet.further(request(home), first, NOW, 8)]
+            for fleet in (one, other)
+        ]
+        assert found[0] == found[1]
+        assert len(found[0]) == 8
+
+
+def test_a_full_worker_comes_after_those_with_room() -> None:
+    fleet = fleet_of([worker("w0"), worker("w1", running=4), worker("w2")])
+    first = fleet.get("w0")
+    assert first is not None
+    assert [m.worker_id for m in fleet.further(request(), first, NOW, 2)] == ["w2", "w1"]
+
+
+@given(
+    st.lists(st.integers(1, 64), min_size=1, max_size=32), st.integers(0, 500), st.integers(0, 200)
+)
+def test_shares_never_exceed_capacity_or_quota(
+    capacities: list[int], wanted: int, limit: int
+) -> None:
+    slots = allot(capacities, wanted, limit)
+    assert 1 <= len(slots) <= len(capacities)
+    assert all(0 < s <= c for s, c in zip(slots, capacities, strict=False))
+    if limit:
+        assert sum(slots) <= limit
+    assert len(slots) == 1 or sum(slots[:-1]) < wanted, "no route that is not needed"
+
+
+@given(st.integers(0, 1 << 50), st.lists(st.integers(1, 64), min_size=1, max_size=32))
+def test_portions_sum_up_to_the_amount_at_most(amount: int, slots: list[int]) -> None:
+    parts = [portion(amount, s, sum(slots)) for s in slots]
+    assert all(parts) == bool(amount)
+    assert sum(parts) <= max(amount, len(slots))

@@ -82,7 +82,7 @@ class ClientPolicy(_message.Message):
     def __init__(self, fallback: _Optional[str] = ..., parity: _Optional[str] = ...) -> None: ...
 
 class RouteRequest(_message.Message):
-    __slots__ = ("tenant", "image", "minimum_isolation", "failed_generation", "client_key", "preferred_worker", "last_worker")
+    __slots__ = ("tenant", "image", "minimum_isolation", "failed_generation", "client_key", "preferred_worker", "last_worker", "wanted", "warm_workers")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_ISOLATION_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +90,8 @@ class RouteRequest(_message.Message):
     CLIENT_KEY_FIELD_NUMBER: _ClassVar[int]
     PREFERRED_WORKER_FIELD_NUMBER: _ClassVar[int]
     LAST_WORKER_FIELD_NUMBER: _ClassVar[int]
+    WANTED_FIELD_NUMBER: _ClassVar[int]
+    WARM_WORKERS_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     image: str
     minimum_isolation: str
@@ -97,10 +99,12 @@ class RouteRequest(_message.Message):
     client_key: bytes
     preferred_worker: str
     last_worker: str
-    def __init__(self, tenant: _Optional[str] = ..., image: _Optional[str] = ..., minimum_isolation: _Optional[str] = ..., failed_generation: _Optional[int] = ..., client_key: _Optional[bytes] = ..., preferred_worker: _Optional[str] = ..., last_worker: _Optional[str] = ...) -> None: ...
+    wanted: int
+    warm_workers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, tenant: _Optional[str] = ..., image: _Optional[str] = ..., minimum_isolation: _Optional[str] = ..., failed_generation: _Optional[int] = ..., client_key: _Optional[bytes] = ..., preferred_worker: _Optional[str] = ..., last_worker: _Optional[str] = ..., wanted: _Optional[int] = ..., warm_workers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RouteResponse(_message.Message):
-    __slots__ = ("endpoint", "worker_certificate", "token", "token_expires_at", "generation", "isolation", "worker_id", "principal", "guest_reuse", "minimum_isolation")
+    __slots__ = ("endpoint", "worker_certificate", "token", "token_expires_at", "generation", "isolation", "worker_id", "principal", "guest_reuse", "minimum_isolation", "slots", "more", "store", "has_others")
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     WORKER_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -111,6 +115,10 @@ class RouteResponse(_message.Message):
     PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
     GUEST_REUSE_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_ISOLATION_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    STORE_FIELD_NUMBER: _ClassVar[int]
+    HAS_OTHERS_FIELD_NUMBER: _ClassVar[int]
     endpoint: str
     worker_certificate: bytes
     token: str
@@ -121,13 +129,19 @@ class RouteResponse(_message.Message):
     principal: str
     guest_reuse: str
     minimum_isolation: str
-    def __init__(self, endpoint: _Optional[str] = ..., worker_certificate: _Optional[bytes] = ..., token: _Optional[str] = ..., token_expires_at: _Optional[float] = ..., generation: _Optional[int] = ..., isolation: _Optional[str] = ..., worker_id: _Optional[str] = ..., principal: _Optional[str] = ..., guest_reuse: _Optional[str] = ..., minimum_isolation: _Optional[str] = ...) -> None: ...
+    slots: int
+    more: _containers.RepeatedCompositeFieldContainer[RouteResponse]
+    store: str
+    has_others: bool
+    def __init__(self, endpoint: _Optional[str] = ..., worker_certificate: _Optional[bytes] = ..., token: _Optional[str] = ..., token_expires_at: _Optional[float] = ..., generation: _Optional[int] = ..., isolation: _Optional[str] = ..., worker_id: _Optional[str] = ..., principal: _Optional[str] = ..., guest_reuse: _Optional[str] = ..., minimum_isolation: _Optional[str] = ..., slots: _Optional[int] = ..., more: _Optional[_Iterable[_Union[RouteResponse, _Mapping]]] = ..., store: _Optional[str] = ..., has_others: _Optional[bool] = ...) -> None: ...
 
 class WatchRoutesRequest(_message.Message):
-    __slots__ = ("tenant",)
+    __slots__ = ("tenant", "takes_several")
     TENANT_FIELD_NUMBER: _ClassVar[int]
+    TAKES_SEVERAL_FIELD_NUMBER: _ClassVar[int]
     tenant: str
-    def __init__(self, tenant: _Optional[str] = ...) -> None: ...
+    takes_several: bool
+    def __init__(self, tenant: _Optional[str] = ..., takes_several: _Optional[bool] = ...) -> None: ...
 
 class RouteEvent(_message.Message):
     __slots__ = ("kind", "worker_id", "generation")
@@ -136,9 +150,11 @@ class RouteEvent(_message.Message):
         KIND_UNSPECIFIED: _ClassVar[RouteEvent.Kind]
         KIND_LIVE: _ClassVar[RouteEvent.Kind]
         KIND_DEAD: _ClassVar[RouteEvent.Kind]
+        KIND_ASK: _ClassVar[RouteEvent.Kind]
     KIND_UNSPECIFIED: RouteEvent.Kind
     KIND_LIVE: RouteEvent.Kind
     KIND_DEAD: RouteEvent.Kind
+    KIND_ASK: RouteEvent.Kind
     KIND_FIELD_NUMBER: _ClassVar[int]
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -148,7 +164,7 @@ class RouteEvent(_message.Message):
     def __init__(self, kind: _Optional[_Union[RouteEvent.Kind, str]] = ..., worker_id: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("worker_id", "endpoint", "certificate", "isolation", "images", "capacity", "result_key", "toolchains", "generation")
+    __slots__ = ("worker_id", "endpoint", "certificate", "isolation", "images", "capacity", "result_key", "toolchains", "generation", "token_format", "store")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
@@ -158,6 +174,8 @@ class RegisterRequest(_message.Message):
     RESULT_KEY_FIELD_NUMBER: _ClassVar[int]
     TOOLCHAINS_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    STORE_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     endpoint: str
     certificate: bytes
@@ -167,7 +185,9 @@ class RegisterRequest(_message.Message):
     result_key: WorkerResultKey
     toolchains: _containers.RepeatedCompositeFieldContainer[ImageToolchains]
     generation: int
-    def __init__(self, worker_id: _Optional[str] = ..., endpoint: _Optional[str] = ..., certificate: _Optional[bytes] = ..., isolation: _Optional[str] = ..., images: _Optional[_Iterable[str]] = ..., capacity: _Optional[int] = ..., result_key: _Optional[_Union[WorkerResultKey, _Mapping]] = ..., toolchains: _Optional[_Iterable[_Union[ImageToolchains, _Mapping]]] = ..., generation: _Optional[int] = ...) -> None: ...
+    token_format: int
+    store: str
+    def __init__(self, worker_id: _Optional[str] = ..., endpoint: _Optional[str] = ..., certificate: _Optional[bytes] = ..., isolation: _Optional[str] = ..., images: _Optional[_Iterable[str]] = ..., capacity: _Optional[int] = ..., result_key: _Optional[_Union[WorkerResultKey, _Mapping]] = ..., toolchains: _Optional[_Iterable[_Union[ImageToolchains, _Mapping]]] = ..., generation: _Optional[int] = ..., token_format: _Optional[int] = ..., store: _Optional[str] = ...) -> None: ...
 
 class WorkerResultKey(_message.Message):
     __slots__ = ("public_key", "proof")

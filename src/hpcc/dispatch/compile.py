@@ -3,9 +3,9 @@
 The steps, in `Dispatcher.compile`:
 
 1. Prepare: hash the input files and build the action. Its digest is the key of the result.
-2. Route: get a worker from the connection's current route, or ask the scheduler for one.
-3. Look up: ask the worker for the result. If it is not there, upload what the worker lacks and
-   execute. `_result` merges these calls where that saves a round trip.
+2. Look up: ask for the result at the first worker, and where else it may be.
+3. Execute: take a place at a worker with room, upload what it lacks, and execute. `WorkerResults`
+   merges these calls where that saves a round trip, and then step 2 is left out.
 4. Check: compare the result with what was asked, and its signature with who may sign for this
    tenant, action and image. Only then are outputs downloaded and returned to the daemon.
 
@@ -15,13 +15,14 @@ who edits `a.c` gets a miss, so the next compile sends the changed blobs togethe
 executes.
 
 Every failure is a value, a `RemoteFailure` with a stable reason: the daemon then compiles locally,
-unless a policy forbids it. Only a cancel is raised. A worker or guest that is gone costs one new
-route. A farm that does not answer closes the way to it for a few seconds, so that not every
-compile waits for the same refusal.
+unless a policy forbids it. Only a cancel is raised. If a worker or guest is gone, or a worker has
+no room, another worker makes the second attempt. A farm that does not answer closes the way to it
+for a few seconds, so that not every compile waits for the same refusal.
 
 What must never happen:
 
-- An unchecked byte in an output. `_check` runs before any download, `Blob.checked` after it.
+- An unchecked byte in an output. `WorkerResults` checks a result before any download, and
+  `Blob.checked` each blob after it.
 - A result under weaker isolation than the route promised, or for another action, image, tenant or
   principal. A cached failure is rejected too: workers never store one.
 - An upload of content that is not in the action. A worker that asks for a digest the action does
@@ -33,50 +34,44 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Final
 
 from hpcc.core import (
-    MAX_OUTPUT_BYTES,
     Blob,
     CallerError,
     Digest,
     HpccError,
     ImageRef,
     IntegrityError,
-    NotFoundError,
     Parity,
     PolicyError,
     RemoteFailure,
     RemoteOutcome,
-    RemoteOutput,
     RemoteRequest,
     RemoteResult,
     Toolchain,
 )
 from hpcc.core.reasons.fallback import FallbackReason
+from hpcc.dispatch.channels import RoutedWorker
 from hpcc.dispatch.deaths import GuestDeaths
 from hpcc.dispatch.engine import EngineConnection
-from hpcc.dispatch.farm import FarmConnection, RoutedWorker
+from hpcc.dispatch.farm import FarmConnection
 from hpcc.dispatch.memo import DigestMemo, read_blob
-from hpcc.dispatch.packs import InputPacks, SentBlobs
+from hpcc.dispatch.packs import InputPacks
 from hpcc.dispatch.parity import effective_policy, parity_verdict
 from hpcc.dispatch.prepared_action import PreparedAction, prepare_action
-from hpcc.identity.results import ResultError, check_result
+from hpcc.dispatch.results import OtherCaches, WorkerResults
 from hpcc.ports import Clock
-from hpcc.reapi.result import ResultRecord
-from hpcc.reapi.signed import ResultScope, ResultTerms
 from hpcc.rpc.base.channel import MAX_BATCH_BYTES
 from hpcc.rpc.base.errors import (
     BusyError,
-    MissingBlobsError,
+    DeadlineError,
     UnauthenticatedError,
     UnavailableError,
 )
 from hpcc.rpc.reapi.client import ReapiClient
-from hpcc.rpc.reapi.service_calls import ReapiClientConfig
 
 _log: Final = logging.getLogger(__name__)
 # Another route may help: the worker or its guest is gone, or the token has expired.
@@ -84,6 +79,11 @@ _REROUTE_REASONS: Final = frozenset(
     {"unavailable", "guest-lost", "guest-lost-by-another", "draining", "not-ready"}
     | {"worker-gone", "dial"}
 )
+_MAY_REROUTE: Final = (UnavailableError, UnauthenticatedError, BusyError)
+# How often a compile is tried on the farm.
+_ATTEMPTS: Final = 2
+# How long other workers have to say whether they know a result.
+_OTHER_SECONDS: Final = 5.0
 _DOWN_SECONDS: Final = 3.0
 
 
@@ -104,15 +104,21 @@ class Dispatcher:
         parity: Parity = "ignore",
     ) -> None:
         self._clock, self._timeout_seconds = clock, timeout_seconds
-        self._version, self._build_id = version, build_id
+        self._version = version
         self._parity: Parity = parity
         self._memo = DigestMemo()
-        self._packs, self._sent = InputPacks(), SentBlobs()
+        self._packs = InputPacks()
+        self._results = WorkerResults(
+            clock,
+            upload=self._upload,
+            timeout_seconds=timeout_seconds,
+            version=version,
+            build_id=build_id,
+        )
         self._deaths = GuestDeaths()
         # One thread owns the memo; hashing releases the interpreter lock anyway.
         self._files = ThreadPoolExecutor(1, thread_name_prefix="hpcc-files")
-        # One compile predicts the next: on a branch that others have built, most are hits.
-        self._was_cached = True
+        self._others = OtherCaches()
         self._closed_until = 0.0
         self._closed_failure = RemoteFailure(FallbackReason.FARM_DOWN, "the farm does not answer")
 
@@ -148,20 +154,108 @@ class Dispatcher:
     async def _routed(
         self, connection: FarmConnection, request: RemoteRequest, prepared: PreparedAction
     ) -> RemoteOutcome:
+        """Find the result, or execute at a worker with room; once more elsewhere if that fails.
+
+        The third attempt is the caller's: it compiles on this machine.
+        """
         self._deaths.check(prepared.digest, self._clock.monotonic())
         toolchain = connection.host(request.toolchain)
         worker = await self._worker(connection)
         refusal = self._refusal(connection, request, toolchain)
         if refusal is not None:
             return refusal
+        asked: set[str] = set()
+        attempts, failed = _ATTEMPTS, 0
         try:
-            return await self._reached(connection, worker, request, prepared)
-        except (UnavailableError, UnauthenticatedError) as error:
-            is_token = isinstance(error, UnauthenticatedError)
-            if not is_token and error.reason not in _REROUTE_REASONS:
-                raise
-            worker = await connection.reroute(worker.route, error)
-            return await self._reached(connection, worker, request, prepared)
+            found = await self._found(connection, worker, request, prepared, asked)
+        except _MAY_REROUTE as error:
+            attempts, failed = attempts - 1, worker.route.generation
+            self._give_up(connection, worker, error)
+        else:
+            if found is not None:
+                return found
+        for attempt in range(1, attempts + 1):
+            async with connection.lease(failed) as worker:
+                try:
+                    return await self._reached(connection, worker, request, prepared, asked)
+                except _MAY_REROUTE as error:
+                    if attempt == attempts:
+                        raise
+                    self._give_up(connection, worker, error)
+                    failed = worker.route.generation
+        raise AssertionError("the last attempt returns or raises")
+
+    def _give_up(self, connection: FarmConnection, worker: RoutedWorker, error: HpccError) -> None:
+        """Drop the route of a failed attempt, so that another worker makes the next one.
+
+        Raises:
+            HpccError: `error`, if no other worker would do better.
+        """
+        is_infrastructure = isinstance(error, UnavailableError)
+        if is_infrastructure and error.reason not in _REROUTE_REASONS:
+            raise error
+        if isinstance(error, BusyError) and not connection.has_others:
+            raise error
+        connection.give_up(worker.route, error)
+
+    async def _found(
+        self,
+        connection: FarmConnection,
+        worker: RoutedWorker,
+        request: RemoteRequest,
+        prepared: PreparedAction,
+        asked: set[str],
+    ) -> RemoteResult | None:
+        """Look for the result where it may be, without a place for a compile; None: not found.
+
+        `asked` gets the workers that said no. The first worker is asked if the last result was
+        cached, for hits come in a row. The call that executes looks at its worker anyway.
+        """
+        if self._results.was_cached:
+            async with connection.reached(worker):
+                found = await self._results.cached(connection, worker, request, prepared)
+            if found is not None:
+                return found
+            asked.add(worker.route.worker_id)
+        if not connection.may_have_others(worker) or not self._others.are_due():
+            return None
+        others = await connection.other_caches(worker)
+        if others and worker.route.worker_id not in asked:
+            others.append(worker)
+        now = self._clock.monotonic()
+        others = [x for x in others if not self._others.is_silent(x.route.worker_id, now)]
+        if not others:
+            return None
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._cached_at_other(connection, other, request, prepared))
+                for other in others
+            ]
+        found = next(filter(None, (task.result() for task in tasks)), None)
+        asked.update(other.route.worker_id for other in others)
+        self._others.note(is_found=found is not None)
+        return found
+
+    async def _cached_at_other(
+        self,
+        connection: FarmConnection,
+        worker: RoutedWorker,
+        request: RemoteRequest,
+        prepared: PreparedAction,
+    ) -> RemoteResult | None:
+        """Look at one of several workers; what is wrong there is the same as a miss."""
+        try:
+            async with connection.reached(worker):
+                return await self._results.cached(
+                    connection, worker, request, prepared, seconds=_OTHER_SECONDS
+                )
+        except HpccError as error:
+            _log.info("worker %s: %s", worker.route.worker_id, error)
+            if isinstance(error, DeadlineError):
+                self._others.was_silent(worker.route.worker_id, self._clock.monotonic())
+            elif isinstance(error, UnavailableError):
+                connection.give_up(worker.route, error)
+        return None
 
     async def _reached(
         self,
@@ -169,10 +263,11 @@ class Dispatcher:
         worker: RoutedWorker,
         request: RemoteRequest,
         prepared: PreparedAction,
+        asked: set[str],
     ) -> RemoteOutcome:
         try:
             async with connection.reached(worker):
-                return await self._on_worker(connection, worker, request, prepared)
+                return await self._results.executed(connection, worker, request, prepared, asked)
         except UnavailableError as error:
             now = self._clock.monotonic()
             self._deaths.note(prepared.digest, error.reason, now)
@@ -198,96 +293,6 @@ class Dispatcher:
         except (UnavailableError, PolicyError) as error:
             self._close(_DOWN_SECONDS, error)
             raise
-
-    async def _on_worker(
-        self,
-        connection: FarmConnection,
-        worker: RoutedWorker,
-        request: RemoteRequest,
-        prepared: PreparedAction,
-    ) -> RemoteResult:
-        config = ReapiClientConfig(
-            tenant=worker.tenant,
-            tool_version=request.client_version or self._version,
-            build_id=self._build_id,
-            injected=request.injected,
-            execute_seconds=self._timeout_seconds,
-        )
-        client = ReapiClient(worker.channel, worker.route.token, config, prove=worker.prove)
-        record, is_cached = await self._result(client, worker, prepared)
-        await self._check(record, connection, worker, prepared)
-        if is_cached and record.exit_code:
-            raise IntegrityError(
-                "a cached result of a failed compile does not count", reason="result-failed"
-            )
-        outputs = await _outputs(client, record, prepared.outputs)
-        return RemoteResult(
-            exit_code=record.exit_code,
-            stdout=record.stdout,
-            stderr=record.stderr,
-            outputs=outputs,
-            is_cached=is_cached,
-            isolation=record.isolation,
-            action=str(prepared.digest),
-        )
-
-    async def _check(
-        self,
-        record: ResultRecord,
-        connection: FarmConnection,
-        worker: RoutedWorker,
-        prepared: PreparedAction,
-    ) -> None:
-        """Check a result against what was asked and who may sign it. Nothing is written before."""
-        _check_record(record, worker, prepared)
-        terms = _terms(worker, prepared)
-        try:
-            await check_result(record, terms, connection.result_keys, now=self._clock.now())
-        except ResultError as error:
-            _log.warning(
-                "worker %s gave a result of action %s that does not count (%s): %s",
-                worker.route.worker_id,
-                prepared.digest.hash[:16],
-                error.reason,
-                error,
-            )
-            raise
-
-    async def _result(
-        self, client: ReapiClient, worker: RoutedWorker, prepared: PreparedAction
-    ) -> tuple[ResultRecord, bool]:
-        """Return the result, and whether it was cached; execute if it was not.
-
-        The result is looked up first if the last compile's was cached, or if much would have to be
-        sent. Otherwise the blobs that the worker lacks go with the call that looks the result up
-        and executes.
-        """
-        inline = tuple(prepared.outputs)
-        deltas = None if self._was_cached else self._sent.deltas(worker, prepared)
-        if deltas is None:
-            with suppress(NotFoundError):
-                record = await client.cached_result(prepared.digest, inline)
-                self._was_cached = True
-                return record, True
-            missing = await self._sent.unknown(client, worker, prepared)
-            await self._upload(client, prepared, missing)
-            self._sent.note(worker, prepared)
-        try:
-            record, self._was_cached = await client.execute(
-                prepared.digest, inline, deltas or (), at_once=self._sent.is_brief(worker)
-            )
-        except MissingBlobsError as error:
-            # Evicted meanwhile: execute again, with the blobs it named and what else is missing.
-            self._sent.lacked(worker, deltas or (), error.digests)
-            missing = await client.find_missing(prepared.digests)
-            await self._upload(client, prepared, missing | frozenset(error.digests))
-            record, self._was_cached = await client.execute(prepared.digest, inline)
-        else:
-            if deltas and not self._was_cached:
-                self._sent.taken(worker, prepared)
-            if client.tells_end_alone:
-                self._sent.was_brief(worker)
-        return record, self._was_cached
 
     async def _upload(
         self, client: ReapiClient, prepared: PreparedAction, missing: Iterable[Digest]
@@ -340,43 +345,3 @@ class Dispatcher:
     ) -> R:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._files, lambda: call(*args, **kwargs))
-
-
-def _terms(worker: RoutedWorker, prepared: PreparedAction) -> ResultTerms:
-    route = worker.route
-    return ResultTerms(
-        scope=ResultScope(tenant=worker.tenant, action=prepared.digest, principal=route.principal),
-        image=prepared.image.digest,
-        minimum_isolation=route.minimum_isolation,
-        reuse=route.guest_reuse,
-    )
-
-
-def _check_record(record: ResultRecord, worker: RoutedWorker, prepared: PreparedAction) -> None:
-    """Check that a result matches the route and the action.
-
-    Raises:
-        IntegrityError: weaker isolation than routed, or files that were not asked for.
-    """
-    if record.isolation.rank < worker.route.isolation.rank:
-        raise IntegrityError("the result ran under weaker isolation", reason="isolation")
-    if not {o.path for o in record.outputs} <= set(prepared.outputs):
-        raise IntegrityError("the result has other files", reason="foreign-result")
-
-
-async def _outputs(
-    client: ReapiClient, record: ResultRecord, paths: Mapping[str, str]
-) -> tuple[RemoteOutput, ...]:
-    if sum(o.digest.size_bytes for o in record.outputs) > MAX_OUTPUT_BYTES:
-        raise IntegrityError("the result is too large", reason="result-size")
-    inline = {o.path: o for o in record.outputs if o.path in record.inline}
-    rest = {o.digest for o in record.outputs if o.path not in inline}
-    fetched = await client.download(rest) if rest else {}
-    found: list[RemoteOutput] = []
-    for output in record.outputs:
-        if output.path in inline:
-            data = Blob.checked(output.digest, record.inline[output.path]).data
-        else:
-            data = fetched[output.digest].data
-        found.append(RemoteOutput(paths[output.path], data, output.is_executable))
-    return tuple(found)

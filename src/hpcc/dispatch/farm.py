@@ -1,71 +1,56 @@
-"""The dispatcher's view of a farm: a session, a route per image, a channel per worker."""
+"""The dispatcher's view of a farm: a session, routes to workers, and a channel to each.
+
+`FarmConnection.lease` gives a compile its place at a worker. There are as many workers as the build
+needs and the farm grants: while compiles wait, the scheduler is asked for more routes, at once when
+it announces new workers, else less and less often.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+import random
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import grpc
-
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
-from hpcc.config.private_file import write_private_file
 from hpcc.core import (
-    MAX_TOOLCHAINS,
     CallerError,
-    HostReport,
     HpccError,
     ImageRef,
-    InfrastructureError,
     Isolation,
     TenantId,
     Toolchain,
 )
-from hpcc.core.memo import BoundedMemo, LruMemo
-from hpcc.dispatch.parity import toolchain_of
+from hpcc.dispatch.calls import WorkerCalls, ended
+from hpcc.dispatch.channels import RoutedWorker, WorkerChannels
+from hpcc.dispatch.lanes import LaneQueue
+from hpcc.dispatch.login import RENEW_BEFORE_SECONDS, FarmLogin
 from hpcc.dispatch.routes import RouteBook
-from hpcc.identity.login.source import LoginSource
-from hpcc.identity.proof import ProofKey
 from hpcc.identity.result_keys import ResultKeys
 from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import Clock
-from hpcc.rpc.base.channel import dial
-from hpcc.rpc.base.channel import open_channel as open_pinned
-from hpcc.rpc.base.errors import UnauthenticatedError, UnavailableError
-from hpcc.rpc.reapi.client import answers
-from hpcc.rpc.scheduler.api import WATCHING, Route, RouteAsk, SessionGrant
+from hpcc.rpc.base.errors import BusyError, UnauthenticatedError, UnavailableError
+from hpcc.rpc.scheduler.api import ASK_AGAIN, WATCHING, Route, RouteAsk
 from hpcc.rpc.scheduler.client import SchedulerClient
 from hpcc.rpc.scheduler.schedulers import Schedulers, open_schedulers
 
 _log: Final = logging.getLogger(__name__)
-# A token is renewed when it would end within this, so that it outlives the calls made with it.
-_RENEW_BEFORE_SECONDS: Final = 60.0
-# A proof is valid for one method for a minute. Signing costs as much as the rest of a call.
-_PROOF_SECONDS: Final = 10.0
-_MAX_PROOFS: Final = 64
-# Workers come and go, each with its own address and certificate.
-_MAX_CHANNELS: Final = 64
-# How long a worker has to accept a connection, and to answer when its death was reported.
-DIAL_SECONDS: Final = 5.0
 # How long the scheduler has to confirm that it will report deaths.
 _WATCH_SECONDS: Final = 2.0
 # Pause before a broken watch is opened again, while calls are under way.
 _REWATCH_SECONDS: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class RoutedWorker:
-    """A worker to call: its channel, the route that allows it, and the proof for each call."""
-
-    channel: grpc.aio.Channel
-    route: Route
-    tenant: TenantId
-    prove: Callable[[str], str]
+# Pauses between two requests for more routes; each one that brought nothing doubles the pause.
+_MORE_SECONDS: Final = 1.0
+_MAX_MORE_SECONDS: Final = 8.0
+# Daemons that hear of a new worker at the same moment ask within this time.
+_JITTER_SECONDS: Final = 0.5
+# How many workers are asked for a result, and how often routes are asked for only because of that.
+_MAX_CACHES: Final = 8
+_WIDE_SECONDS: Final = 60.0
 
 
 class FarmConnection:
@@ -83,156 +68,237 @@ class FarmConnection:
         self.farm = farm
         self.tenant = TenantId(farm.tenant)
         self.image = ImageRef.parse(farm.image)
-        self._client, self._clock, self._version = SchedulerClient(schedulers), clock, version
-        self._source = LoginSource(Path(farm.login), clock) if farm.login else None
-        # Only this process has the key, so that a copied token does not work elsewhere.
-        self._key = ProofKey()
-        self._proofs: BoundedMemo[tuple[str, str], tuple[str, float]] = BoundedMemo(_MAX_PROOFS)
+        self._client, self._clock = SchedulerClient(schedulers), clock
+        self._login = FarmLogin(farm, self._client, clock, version, session_file)
+        self._channels = WorkerChannels(self.tenant, clock)
         self.result_keys = ResultKeys(self._result_key, clock)
         self._lock = asyncio.Lock()
-        self._session: SessionGrant | None = None
-        self._book = RouteBook()
+        self._book, self._queue = RouteBook(), LaneQueue(clock)
         # Its guests may be warm for us. Any scheduler gets it as a hint.
         self._last_worker = ""
-        self._channels: LruMemo[tuple[str, bytes], grpc.aio.Channel] = LruMemo(_MAX_CHANNELS)
         self._watcher: asyncio.Task[None] | None = None
-        self._session_file = session_file
-        # The scheduler's answer to the last login; None before the first.
-        self.said: FarmSession | None = None
-        # The compilers named by requests, by name, for the next login's report.
-        self._hosts: dict[str, Toolchain] = {}
-        self._read: BoundedMemo[str, Toolchain | None] = BoundedMemo(MAX_TOOLCHAINS)
+        # Asks for more routes while compiles wait; from when on, and how long it waits then.
+        self._more: asyncio.Task[None] | None = None
+        self._more_at, self._more_pause = float("-inf"), _MORE_SECONDS
+        self._is_asked = asyncio.Event()
+        self._wide_at = float("-inf")
         # `_is_watching`: a watch is open. `_is_told`: it delivers deaths, or has ended.
         self._is_watching = False
         self._is_told = asyncio.Event()
-        # Calls under way, each with the scope that ends it when its worker is gone.
-        self._scopes: dict[asyncio.Timeout, RoutedWorker] = {}
-        self._probes: dict[grpc.aio.Channel, asyncio.Task[None]] = {}
+        self._calls = WorkerCalls()
+
+    @property
+    def has_others(self) -> bool:
+        """Whether there is a route beside the first."""
+        return len(self._book.lanes) > 1
+
+    def may_have_others(self, first: RoutedWorker) -> bool:
+        """Whether workers beside the first may have results that the first cannot find."""
+        return first.route.has_others and not first.route.store
+
+    async def other_caches(self, first: RoutedWorker) -> list[RoutedWorker]:
+        """Return the workers, beside the first, whose action caches may have a result.
+
+        A new dispatcher knows one worker. It asks for the routes that a large build would get,
+        which are the same for all machines of a person.
+        """
+        if not self.has_others:
+            async with self._lock:  # all compiles of a build's beginning share one request
+                await self._widen(_MAX_CACHES * first.route.slots)
+        routes = [lane.route for lane in self._book.lanes[:_MAX_CACHES]]
+        stores = {r.store or r.worker_id: r for r in routes if r.worker_id != first.route.worker_id}
+        return [self._channels.worker(route) for route in stores.values()]
+
+    async def _widen(self, wanted: int) -> None:
+        now = self._clock.monotonic()
+        if self.has_others or now < self._wide_at:
+            return
+        self._wide_at = now + _WIDE_SECONDS
+        try:
+            await self._ask(0, wanted)
+        except HpccError as error:
+            _log.info("more routes: %s", error)
+
+    @property
+    def said(self) -> FarmSession | None:
+        """The scheduler's answer to the last login; None before the first."""
+        return self._login.said
 
     def host(self, text: str) -> Toolchain | None:
         """Parse the compiler that a request carries, and add it to the next login's report."""
-        if text not in self._read:
-            found = self._read[text] = toolchain_of(text)
-            hosts = self._hosts
-            if found and (found.names[0] in hosts or len(hosts) < MAX_TOOLCHAINS):
-                hosts[found.names[0]] = found
-        return self._read[text]
+        return self._login.host(text)
 
     async def worker(self) -> RoutedWorker:
-        """Return a worker with a token that stays valid for at least a minute.
+        """Return the first worker, with a token that stays valid for at least a minute.
+
+        It is for calls that need no place, such as a look into the action cache.
 
         Raises:
             HpccError: the scheduler is unreachable, refuses us, or knows no worker.
         """
-        async with self._lock:
-            route = self._book.current
-            if route is None or route.token_expires_at - _RENEW_BEFORE_SECONDS < self._clock.now():
-                route = await self._ask(0)
-            return self._routed(route)
+        return self._channels.worker(await self._first(0))
 
-    async def reroute(self, failed: Route, error: HpccError) -> RoutedWorker:
-        """Replace a route that failed; all compiles that used it share one route request.
+    @asynccontextmanager
+    async def lease(self, failed_generation: int = 0) -> AsyncGenerator[RoutedWorker]:
+        """Yield a worker that has a place for a compile, and keep the place during the block.
+
+        `failed_generation` is the one on which the compile failed before; 0 for none. A second
+        attempt goes to a worker that has answered, and does not wait for a place.
 
         Raises:
-            HpccError: see `worker`. The failed route is not returned while it is shunned.
+            HpccError: see `worker`. A route that was given up is not used while it is shunned.
         """
+        lane = self._queue.retry(self._book) if failed_generation else None
+        while lane is None:
+            await self._first(failed_generation)
+            place = self._queue.join(self._book)
+            self._want_more()
+            lane = await self._queue.wait(self._book, place)
+        try:
+            yield self._channels.worker(lane.route, lane)
+        finally:
+            self._queue.leave(self._book, lane)
+
+    def opened(self, worker: RoutedWorker) -> None:
+        """Note that a worker has the inputs of a compile: others may follow."""
+        if worker.lane is not None and not worker.lane.is_open:
+            worker.lane.opened()
+            self._queue.wake(self._book)
+
+    def waited(self, worker: RoutedWorker, seconds: float, run_seconds: float) -> None:
+        """Note how long a compile waited for its guest, and how long it ran there."""
+        if worker.lane is not None:
+            worker.lane.waited(seconds, run_seconds)
+            self._queue.wake(self._book)
+
+    async def _first(self, failed_generation: int) -> Route:
+        """Return the first route; ask for routes if there is none, or if they end soon."""
+        # A request for more routes, which may wait for a scheduler, does not hold up compiles.
+        if (route := self._valid()) is not None:
+            return route
         async with self._lock:
-            self._book.give_up(
-                failed, self._clock.monotonic(), is_workers_fault=_is_workers_fault(error)
-            )
-            return self._routed(self._book.current or await self._ask(failed.generation))
+            return self._valid() or await self._ask(failed_generation)
+
+    def _valid(self) -> Route | None:
+        route = self._book.current
+        is_due = route and route.token_expires_at - RENEW_BEFORE_SECONDS < self._clock.now()
+        return None if is_due else route
+
+    def give_up(self, failed: Route, error: HpccError) -> None:
+        """Drop a route that failed; all compiles that used it share the next route request."""
+        now = self._clock.monotonic()
+        if isinstance(error, BusyError):
+            for lane in self._book.lanes:
+                if lane.route is failed:
+                    self._book.pause(lane, now + error.retry_after_seconds)
+        elif isinstance(error, UnauthenticatedError):
+            # The same holds for the tokens that came with this one.
+            if failed in [lane.route for lane in self._book.lanes]:
+                self._book.silent()
+        else:
+            is_fault = error.reason != "not-ready"
+            self._book.give_up(failed, now, is_workers_fault=is_fault)
+        self._queue.wake(self._book)
+
+    def _want_more(self) -> None:
+        if self._queue.is_short(self._book) and (self._more is None or self._more.done()):
+            self._more = asyncio.Task(self._ask_more(), name="more routes")
+
+    async def _ask_more(self) -> None:
+        """Ask for more routes while compiles wait for places."""
+        while self._queue.is_short(self._book):
+            pause = self._more_at - self._clock.monotonic()
+            if pause > 0:
+                self._is_asked.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._is_asked.wait()
+                continue
+            before = self._book.slots
+            try:
+                async with self._lock:
+                    await self._ask(0)
+            except HpccError as error:
+                _log.info("more routes: %s", error)
+            self._more_pause = min(self._more_pause * 2, _MAX_MORE_SECONDS)
+            if self._book.slots > before:
+                self._more_pause = _MORE_SECONDS
+            self._more_at = self._clock.monotonic() + self._more_pause
+
+    def _ask_again(self) -> None:
+        """Ask for more routes soon, if there are too few: the scheduler may have others."""
+        self._more_pause = _MORE_SECONDS
+        jitter = random.uniform(0.0, _JITTER_SECONDS)  # noqa: S311 - no secret
+        self._more_at = self._clock.monotonic() + jitter
+        self._is_asked.set()
+        self._want_more()
 
     @asynccontextmanager
     async def reached(self, worker: RoutedWorker) -> AsyncGenerator[None]:
-        """Dial a worker and run the block; the block is cancelled if the worker is gone.
-
-        A reported death does not prove that the worker is gone: often one guest of many died. So
-        the worker itself is asked.
-
-        Raises:
-            UnavailableError: the worker accepts no connection, or does not answer any more.
-        """
-        scope = asyncio.timeout(None)
-        self._scopes[scope] = worker
+        """Dial a worker and run the block; see `WorkerCalls.reached`."""
         if self._watcher is None or self._watcher.done():
             # The watch broke while this route was requested.
             self._start_watch(None)
-        try:
-            async with scope:
-                await dial(worker.channel, DIAL_SECONDS)
-                yield
-        except TimeoutError as error:
-            if scope.expired():
-                raise UnavailableError("the worker is gone", reason="worker-gone") from error
-            raise
-        finally:
-            del self._scopes[scope]
-
-    def _routed(self, route: Route) -> RoutedWorker:
-        def prove(method: str) -> str:
-            now = self._clock.now()
-            proof, made_at = self._proofs.get((route.token, method), ("", 0.0))
-            if not 0 <= now - made_at < _PROOF_SECONDS:
-                proof = self._key.sign(route.token, method, now)
-                self._proofs[route.token, method] = proof, now
-            return proof
-
-        return RoutedWorker(self._channel(route), route, self.tenant, prove)
+        async with self._calls.reached(worker):
+            yield
 
     async def close(self) -> None:
         """End the watch and all probes, and close the channels."""
-        if self._watcher is not None:
-            await _ended(self._watcher)
-        for probe in list(self._probes.values()):
-            await _ended(probe)
-        for channel in self._channels.values():
-            await channel.close(0)
+        for task in (self._watcher, self._more):
+            if task is not None:
+                await ended(task)
+        await self._calls.close()
+        await self._channels.close()
 
-    async def _ask(self, failed_generation: int) -> Route:
-        """Request a route that is neither dead nor shunned; a second time if the first one is."""
-        route = await self._answer(failed_generation)
-        if self._book.take(route, self._clock.monotonic()):
-            return route
-        route = await self._answer(route.generation)
-        if self._book.take(route, self._clock.monotonic()):
-            return route
+    async def _ask(self, failed_generation: int, wanted: int = 1) -> Route:
+        """Request routes of which one is neither dead nor shunned; a second time if none is."""
+        for _ in range(2):
+            route = await self._answer(failed_generation, wanted)
+            is_good = self._book.take((route, *route.more), self._clock.monotonic())
+            self._queue.wake(self._book)
+            if is_good and self._book.current is not None:
+                self._last_worker = self._book.current.worker_id
+                return self._book.current
+            failed_generation = route.generation
         raise UnavailableError("the scheduler knows no other worker", reason="worker-gone")
 
-    async def _answer(self, failed_generation: int) -> Route:
+    async def _answer(self, failed_generation: int, wanted: int) -> Route:
+        book = self._book
         ask = RouteAsk(
             tenant=self.tenant,
             image=self.image,
             minimum_isolation=_minimum(self.farm.isolation),
             failed_generation=failed_generation,
-            client_key=self._key.public,
+            client_key=self._channels.public_key,
             last_worker=self._last_worker,
+            # What a worker was said to have and has not is asked for once more.
+            wanted=max(self._queue.wanted(book) + book.slots - book.limits, wanted),
+            warm_workers=tuple(lane.route.worker_id for lane in book.lanes),
         )
-        session = await self._login()
+        session = await self._watched_session()
         try:
-            route = await self._client.route(session, ask)
+            return await self._client.route(session, ask)
         except UnauthenticatedError:
-            self._session = None  # the scheduler ended it, or revoked its key
-            route = await self._client.route(await self._login(), ask)
-        self._last_worker = route.worker_id
-        return route
+            self._login.forget()  # the scheduler ended it, or revoked its key
+            return await self._client.route(await self._watched_session(), ask)
 
     async def _result_key(self, tenant: TenantId, key_id: str) -> bytes | None:
         async with self._lock:
-            session = await self._login()
+            session = await self._watched_session()
         try:
             return await self._client.result_key(session, tenant, key_id)
         except UnauthenticatedError:
             async with self._lock:
-                if self._session is not None and self._session.session == session:
-                    self._session = None
-                session = await self._login()
+                self._login.forget(session)
+                session = await self._watched_session()
             return await self._client.result_key(session, tenant, key_id)
 
-    async def _login(self) -> str:
-        session = await self._sign_in()
+    async def _watched_session(self) -> str:
+        """Return a session, after the watch for deaths has begun."""
+        session = await self._login.session()
         if not self._is_watching:
             if self._watcher is not None:
-                await _ended(self._watcher)
+                await ended(self._watcher)
             self._start_watch(session)
         if not self._is_told.is_set():
             # A death between the route's answer and the first news would never be reported.
@@ -240,19 +306,6 @@ class FarmConnection:
                 async with asyncio.timeout(_WATCH_SECONDS):
                     await self._is_told.wait()
         return session
-
-    async def _sign_in(self) -> str:
-        session = self._session
-        if session is None or session.expires_at - _RENEW_BEFORE_SECONDS < self._clock.now():
-            session = self._session = await self._client.authenticate(
-                secret=await self._source.token() if self._source else self.farm.secret,
-                tenant=self.tenant,
-                principal=self.farm.principal,
-                client_version=self._version,
-                host=HostReport(self.image, tuple(self._hosts.values())),
-            )
-            await self._keep(session)
-        return session.session
 
     def _start_watch(self, session: str | None) -> None:
         self._is_watching = session is not None
@@ -266,38 +319,17 @@ class FarmConnection:
         """
         if session is not None:
             await self._watch(session)
-        while self._scopes:
+        while self._calls:
             await self._clock.sleep(_REWATCH_SECONDS)
             try:
                 async with self._lock:
-                    session = await self._sign_in()
+                    session = await self._login.session()
             except HpccError as error:
                 _log.info("route watch: %s", error)
                 continue
             self._is_watching = True
             self._is_told.clear()
             await self._watch(session)
-
-    async def _keep(self, grant: SessionGrant) -> None:
-        """Write the scheduler's answer for the daemon. If that fails, the daemon keeps the old."""
-        image = grant.image
-        is_ours = image is not None and image.image == self.image.digest
-        self.said = FarmSession(
-            scheduler=self.farm.scheduler,
-            tenant=self.farm.tenant,
-            image=self.farm.image,
-            expires_at=float(grant.expires_at),
-            policy=grant.policy,
-            compilers=image.compilers if image is not None and is_ours else None,
-        )
-        if self._session_file is None:
-            return
-        try:
-            await asyncio.to_thread(
-                write_private_file, self._session_file, self.said.to_json().encode()
-            )
-        except InfrastructureError as error:
-            _log.warning("%s", error)
 
     async def _watch(self, session: str) -> None:
         """Drop the route when the scheduler reports its death, or when the stream ends.
@@ -308,60 +340,29 @@ class FarmConnection:
             async with aclosing(self._client.watch(session, self.tenant)) as changes:
                 async for change in changes:
                     self._is_told.set()
+                    if change == ASK_AGAIN:
+                        self._ask_again()
+                        continue
+                    count = len(self._book.lanes)
                     self._book.told(change)
+                    self._queue.wake(self._book)
+                    if len(self._book.lanes) < count:
+                        self._ask_again()
                     if change == WATCHING:
                         # Deaths before this were not delivered, so workers in use are asked.
-                        self._suspect(lambda _: True)
-                    self._suspect(lambda w: self._book.is_dead(w.route))
+                        self._calls.suspect(lambda _: True)
+                    self._calls.suspect(lambda w: self._book.is_dead(w.route))
         except HpccError as error:
             _log.info("route watch: %s", error)
-            is_ours = self._session is not None and self._session.session == session
-            if is_ours and isinstance(error, UnauthenticatedError):
-                self._session = None
+            if isinstance(error, UnauthenticatedError):
+                self._login.forget(session)
         finally:
-            # Wakes `_login`, which must not wait for a stream that has ended.
+            # Wakes `_watched_session`, which must not wait for a stream that has ended.
             self._is_told.set()
             self._is_watching = False
         self._book.silent()
-        self._suspect(lambda _: True)
-
-    def _suspect(self, is_suspect: Callable[[RoutedWorker], bool]) -> None:
-        """Ask the workers of suspect calls whether they are alive; one probe per worker."""
-        for channel in {w.channel for w in self._scopes.values() if is_suspect(w)}:
-            if channel not in self._probes:
-                self._probes[channel] = asyncio.Task(self._probe(channel), name="probe")
-
-    async def _probe(self, channel: grpc.aio.Channel) -> None:
-        try:
-            is_there = await answers(channel, DIAL_SECONDS)
-        finally:
-            del self._probes[channel]
-        if not is_there:
-            now = asyncio.get_running_loop().time()
-            for scope in [s for s, w in self._scopes.items() if w.channel is channel]:
-                scope.reschedule(now)
-
-    def _channel(self, route: Route) -> grpc.aio.Channel:
-        key = (route.endpoint, route.worker_certificate)
-        channel = self._channels.get(key)
-        if channel is None:
-            peer = PinnedPeer.from_der(route.worker_certificate)
-            channel = open_pinned(
-                route.endpoint, certificate_pem=peer.certificate_pem, name=peer.name
-            )
-            self._channels[key] = channel  # an evicted channel closes with its last reference
-        return channel
-
-
-def _is_workers_fault(error: HpccError) -> bool:
-    """Return False where the worker may be asked again at once: old token, or just started."""
-    return not isinstance(error, UnauthenticatedError) and error.reason != "not-ready"
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+        self._queue.wake(self._book)
+        self._calls.suspect(lambda _: True)
 
 
 def _minimum(label: str) -> Isolation | None:

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from hpcc.core import CallerError, Digest, InputFile, folded_inputs
 from hpcc.core.memo import LruMemo, SizedMemo
-from hpcc.dispatch.farm import RoutedWorker
+from hpcc.dispatch.channels import RoutedWorker
 from hpcc.dispatch.remote_frames import UNKNOWN_INPUTS, decode_inputs
 from hpcc.reapi.delta import Delta, make_delta
 from hpcc.reapi.tree import TreeBase

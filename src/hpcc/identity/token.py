@@ -51,6 +51,17 @@ class RouteQuotas:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RouteShare:
+    """What one principal may use of one worker, of a tenant's quotas; 0 means no limit.
+
+    A principal with several routes has a share on each worker. The shares sum up to the quotas.
+    """
+
+    in_flight: int = 0
+    upload_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RouteClaims:
     """What a token grants. Times are seconds since the epoch, UTC.
 
@@ -69,6 +80,8 @@ class RouteClaims:
     # The tenant's policy. A stricter worker keeps its setting; this default leaves it the choice.
     guest_reuse: GuestReuse = GuestReuse.TENANT
     quotas: RouteQuotas = RouteQuotas()
+    # None where the principal has one route. Only workers that know this claim get it.
+    share: RouteShare | None = None
     # The raw Ed25519 key that the user of the token must hold; empty for a bearer token.
     client_key: bytes = b""
     not_before: float
@@ -85,7 +98,7 @@ class TokenSigner:
         self._header = _encode(_json({"alg": _ALG, "kid": kid, "typ": _TYP}))
 
     def sign(self, claims: RouteClaims) -> str:
-        body = {
+        body: dict[str, object] = {
             "aud": claims.audience,
             "cv": claims.client_version,
             "exp": claims.expires_at,
@@ -102,6 +115,8 @@ class TokenSigner:
             "sub": claims.subject,
             "tenant": claims.tenant.value,
         }
+        if claims.share is not None:
+            body["share"] = asdict(claims.share)
         signed = f"{self._header}.{_encode(_json(body))}"
         return f"{signed}.{_encode(self._key.sign(signed.encode()))}"
 
@@ -200,6 +215,8 @@ _TYPES: Final[Mapping[str, type]] = {
 
 
 def _claims(body: Mapping[str, object]) -> RouteClaims:
+    share = body.get("share")
+    body = {n: v for n, v in body.items() if n != "share" or v is None}
     if set(body) != set(_TYPES) or any(type(body[n]) is not t for n, t in _TYPES.items()):
         raise TokenError("token claims are malformed", reason="token-malformed")
     text = {n: v for n, v in body.items() if isinstance(v, str)}
@@ -223,7 +240,8 @@ def _claims(body: Mapping[str, object]) -> RouteClaims:
             rights=frozenset(cast("list[str]", rights)),
             guest_reuse=GuestReuse(text["reuse"]),
             client_key=bytes.fromhex(text["key"]),
-            quotas=_quotas(cast("dict[str, object]", body["quotas"])),
+            quotas=_numbers(RouteQuotas, body["quotas"]),
+            share=None if share is None else _numbers(RouteShare, share),
             not_before=cast("float", body["nbf"]),
             expires_at=cast("float", body["exp"]),
             token_id=text["jti"],
@@ -233,8 +251,9 @@ def _claims(body: Mapping[str, object]) -> RouteClaims:
         raise TokenError("token claims are malformed", reason="token-malformed") from error
 
 
-def _quotas(body: Mapping[str, object]) -> RouteQuotas:
-    numbers = {n: v for n, v in body.items() if type(v) is int and v >= 0}
-    if set(numbers) != {f.name for f in fields(RouteQuotas)} or len(numbers) != len(body):
+def _numbers[T: (RouteQuotas, RouteShare)](kind: type[T], body: object) -> T:
+    content = cast("dict[str, object]", body) if isinstance(body, dict) else {}
+    numbers = {n: v for n, v in content.items() if type(v) is int and v >= 0}
+    if set(numbers) != {f.name for f in fields(kind)} or len(numbers) != len(content):
         raise TokenError("token claims are malformed", reason="token-malformed")
-    return RouteQuotas(**numbers)
+    return kind(**numbers)

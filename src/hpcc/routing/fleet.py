@@ -8,7 +8,8 @@ is worth more than an even spread until its worker would have to queue.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +25,8 @@ _MAX_LOSS_WEIGHT: Final = 2.0
 _STALE_WEIGHT: Final = 4.0
 # How much fuller than the better of two a worker may be and still keep the callers it served last.
 _AFFINE_FACTOR: Final = 2.0
+# Workers that are looked at for one further route.
+_LOOKS: Final = 8
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,6 +72,8 @@ class RouteRequest:
     last: str = ""
     preferred: str = ""
     failed_generation: int = 0
+    # The workers that the caller uses now, the first first; a hint like `last`.
+    warm: tuple[str, ...] = ()
 
 
 class Fleet:
@@ -84,6 +89,10 @@ class Fleet:
 
     def __contains__(self, worker_id: str) -> bool:
         return worker_id in self._members
+
+    def count(self, image: ImageDigest) -> int:
+        """Return how many workers have an image."""
+        return len(self._by_image.get(image, ()))
 
     def get(self, worker_id: str) -> Member | None:
         return self._members.get(worker_id)
@@ -129,6 +138,31 @@ class Fleet:
                 return member
         return best
 
+    def further(self, request: RouteRequest, first: Member, now: float, most: int) -> list[Member]:
+        """Return up to `most` workers for more routes beside `first`, in the order of their use.
+
+        The workers that the caller uses come first, because they have its inputs. Then come
+        workers with room, in an order that is the same for equal `home` at every scheduler: the
+        machines of one person then meet at the same few. Full workers come last.
+        """
+        ids = self._by_image.get(request.image, [])
+        found: dict[str, Member] = {}
+        full: dict[str, Member] = {}
+        for worker_id in itertools.chain(request.warm, _affine(request.home, ids, most)):
+            if len(found) >= most:
+                break
+            member = self._members.get(worker_id)
+            if member is None or member is first or worker_id in found or member.is_stale:
+                continue
+            if not _is_good(member, request, now):
+                continue
+            if member.cost < 1.0 or worker_id in request.warm:
+                found[worker_id] = member
+            else:
+                full[worker_id] = member
+        rest = sorted(full.values(), key=lambda m: m.cost)
+        return [*found.values(), *rest[: most - len(found)]]
+
     def _best(
         self, ids: list[str], request: RouteRequest, now: float, below: Callable[[int], int]
     ) -> Member | None:
@@ -155,6 +189,18 @@ def _is_fit(member: Member, request: RouteRequest, now: float) -> bool:
 
 def _is_good(member: Member, request: RouteRequest, now: float) -> bool:
     return _is_fit(member, request, now) and member.generation != request.failed_generation
+
+
+def _affine(home: int, ids: list[str], most: int) -> Iterator[str]:
+    """Yield workers in the order of their affinity to `home`; some may come twice."""
+    looks = most * _LOOKS
+    if len(ids) <= looks:
+        start = _jump(home, len(ids)) if ids else 0
+        yield from ids[start:] + ids[:start]
+        return
+    for step in range(looks):
+        key = (home ^ (step * 0x9E37_79B9_7F4A_7C15)) & 0xFFFF_FFFF_FFFF_FFFF
+        yield ids[_jump(key, len(ids))]
 
 
 def _jump(key: int, buckets: int) -> int:

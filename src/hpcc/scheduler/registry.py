@@ -44,6 +44,8 @@ class WorkerRegistry:
         # Removed workers, with the generation that ended and the time to forget it.
         self._ended: dict[str, tuple[int, float]] = {}
         self._last_generation = 0
+        # How many workers were added, ever: here, or by what other schedulers know.
+        self.additions = 0
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -170,6 +172,20 @@ class WorkerRegistry:
             )
         member.routed += 1
         return self._rows[member.worker_id].worker
+
+    def further(self, request: RouteRequest, first: Worker, most: int) -> list[Worker]:
+        """Return up to `most` workers for further routes; the caller counts those that it uses."""
+        member = self._rows[first.registration.worker_id].member
+        found = self._fleet.further(request, member, self._clock.monotonic(), most)
+        return [self._rows[m.worker_id].worker for m in found]
+
+    def has_others(self, image: ImageDigest) -> bool:
+        """Return whether more than one worker has an image."""
+        return self._fleet.count(image) > 1
+
+    def count_route(self, worker: Worker) -> None:
+        """Count a route to a worker as load until its next heartbeat."""
+        self._rows[worker.registration.worker_id].member.routed += 1
 
     def toolchains(self, image: ImageDigest) -> ImageToolchains | None:
         """Return an image's compilers, as the worker that registered last reported them."""
@@ -339,6 +355,8 @@ class WorkerRegistry:
         row = Row(
             registration, certificate_id(registration.certificate), since, member, float("-inf")
         )
+        if registration.worker_id not in self._rows:
+            self.additions += 1
         self._rows[registration.worker_id] = row
         self._dirty[registration.worker_id] = None
         self._fleet.put(member)

@@ -30,18 +30,13 @@ minimum isolation, or for a session that has ended; a route that waits for the c
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import secrets
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from typing import Final
 
-from hpcc.core import ClientPolicy, HostReport, Isolation, PolicyError, TenantId
-from hpcc.identity.session_token import SessionClaims
-from hpcc.identity.token import RouteClaims
+from hpcc.core import ClientPolicy, HostReport, TenantId
 from hpcc.ports import Clock, ControlStore
-from hpcc.routing.fleet import RouteRequest
 from hpcc.rpc.scheduler.api import (
     WATCHING,
     Admission,
@@ -61,17 +56,18 @@ from hpcc.scheduler.base.signing import SigningKeys
 from hpcc.scheduler.enrolment import Enrolment
 from hpcc.scheduler.parity import note_parity
 from hpcc.scheduler.registry import WorkerRegistry
-from hpcc.scheduler.registry_row import Worker
 from hpcc.scheduler.result_keys import result_key_table
+from hpcc.scheduler.routes import RouteIssuer
 from hpcc.scheduler.store_sync import ControlStoreSync
 from hpcc.scheduler.tenants.authenticator import Authenticator
 from hpcc.scheduler.tenants.sessions import Sessions
-from hpcc.scheduler.tenants.table import TenantPolicy
 from hpcc.scheduler.watchers import Watcher, Watchers
 
 _log: Final = logging.getLogger(__name__)
 # Expired leases are searched at least so often.
 _SWEEP_SECONDS: Final = 1.0
+# Workers that join within this time are announced together.
+_ANNOUNCE_SECONDS: Final = 0.25
 # Workers handled without a pause; routes wait meanwhile.
 _AT_ONCE: Final = 500
 
@@ -94,6 +90,7 @@ class SchedulerService:
         self._result_keys = result_key_table(config, store, clock)
         self._config, self._keys, self._clock = config, keys, clock
         self._registry = WorkerRegistry(clock, config.lease_seconds)
+        self._issuer = RouteIssuer(config, keys, clock, self._registry)
         self._authenticator = authenticator
         self._sessions = Sessions(
             authenticator, clock, config.session_seconds, keys=keys, store=store
@@ -137,7 +134,7 @@ class SchedulerService:
         return replace(grant, policy=said, image=image)
 
     def route(self, credential: str, ask: RouteAsk) -> Route:
-        """Choose a worker and sign a token for it. Uses memory only.
+        """Choose a worker, or several, and sign a token for each. Uses memory only.
 
         Raises:
             UnauthenticatedError: the session is unknown or has ended.
@@ -145,32 +142,7 @@ class SchedulerService:
             NotFoundError: no live worker has the image at the required isolation.
         """
         session, policy = self._sessions.find(credential, ask.tenant)
-        image = ask.image.digest
-        if not policy.allows(ask.image):
-            raise PolicyError(f"image {image} is not allowed for this tenant", reason="image")
-        minimum = _minimum(policy.minimum_isolation, ask.minimum_isolation)
-        request = RouteRequest(
-            image=image,
-            rank=minimum.rank,
-            home=_home(session, ask),
-            last=ask.last_worker,
-            preferred=ask.preferred_worker,
-            failed_generation=ask.failed_generation,
-        )
-        worker = self._registry.choose(request, secrets.randbelow)
-        claims = self._claims(session, policy, ask, minimum, worker)
-        return Route(
-            endpoint=worker.registration.endpoint,
-            worker_certificate=worker.registration.certificate,
-            token=self._keys.signer().sign(claims),
-            token_expires_at=claims.expires_at,
-            generation=worker.generation,
-            isolation=worker.registration.isolation,
-            worker_id=worker.registration.worker_id,
-            principal=session.principal,
-            guest_reuse=policy.guest_reuse,
-            minimum_isolation=minimum,
-        )
+        return self._issuer.issue(session, policy, ask)
 
     async def result_keys(
         self, credential: str, tenant: TenantId, key_ids: tuple[str, ...]
@@ -179,7 +151,9 @@ class SchedulerService:
         self._sessions.find(credential, tenant)
         return await self._result_keys.listed(key_ids)
 
-    async def watch(self, credential: str, tenant: TenantId) -> AsyncGenerator[RouteChange]:
+    async def watch(
+        self, credential: str, tenant: TenantId, *, takes_several: bool = False
+    ) -> AsyncGenerator[RouteChange]:
         """Yield `WATCHING`, then each generation that ends, until the session is over.
 
         Raises:
@@ -188,7 +162,10 @@ class SchedulerService:
         """
         session, _ = self._sessions.find(credential, tenant)
         watcher = Watcher(
-            tenant, session.principal, lambda: self._sessions.is_over(credential, tenant)
+            tenant,
+            session.principal,
+            lambda: self._sessions.is_over(credential, tenant),
+            takes_several=takes_several,
         )
         self._watchers.add(watcher)
         try:
@@ -283,6 +260,7 @@ class SchedulerService:
                 group.create_task(self._tend_memory(collector), name="collector")
             group.create_task(self.expire_leases(), name="scheduler leases")
             group.create_task(self.revoke_workers(), name="result keys")
+            group.create_task(self.announce(), name="new workers")
             group.create_task(self.sharing.run(), name="control store")
 
     async def _tend_memory(self, collector: Collector) -> None:
@@ -300,6 +278,18 @@ class SchedulerService:
                 _log.warning("worker %s is dropped: its stream broke", worker_id)
                 await self._remove(worker_id)
 
+    async def announce(self) -> None:
+        """Tell daemons when workers were added, until cancelled.
+
+        One message stands for all workers of a quarter of a second, and carries no name.
+        """
+        known = self._registry.additions
+        while True:
+            await self._clock.sleep(_ANNOUNCE_SECONDS)
+            if self._registry.additions != known:
+                known = self._registry.additions
+                self._watchers.ask_again()
+
     async def revoke_workers(self) -> None:
         """Drop workers that were revoked, or whose result key was, until cancelled."""
         while True:
@@ -313,41 +303,3 @@ class SchedulerService:
             for worker_id in await self._result_keys.tend(self._registry.registrations()):
                 _log.error("worker %s is dropped: its result key was revoked", worker_id)
                 await self._remove(worker_id)
-
-    def _claims(
-        self,
-        session: SessionClaims,
-        policy: TenantPolicy,
-        ask: RouteAsk,
-        minimum: Isolation,
-        worker: Worker,
-    ) -> RouteClaims:
-        now = self._clock.now()
-        return RouteClaims(
-            issuer=self._keys.issuer,
-            subject=session.principal,
-            tenant=policy.tenant,
-            audience=worker.audience,
-            image=ask.image.digest,
-            minimum_isolation=minimum,
-            generation=worker.generation,
-            rights=frozenset({"cache", "execute"}),
-            guest_reuse=policy.guest_reuse,
-            client_key=ask.client_key,
-            quotas=policy.quotas.of_one_worker,
-            not_before=now,
-            expires_at=now + self._config.token_seconds,
-            token_id=secrets.token_urlsafe(16),
-            client_version=session.client_version,
-        )
-
-
-def _home(session: SessionClaims, ask: RouteAsk) -> int:
-    """Return a number for principal and image that is equal at all schedulers (affinity)."""
-    text = f"{session.tenant}\0{ask.image.digest}\0{session.principal}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
-
-
-def _minimum(tenants: Isolation, asked: Isolation | None) -> Isolation:
-    """Return the stronger of both: a client may ask for more isolation, never for less."""
-    return tenants if asked is None or asked.rank < tenants.rank else asked

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from hpcc.core import PolicyError, TenantId
-from hpcc.rpc.scheduler.api import RouteChange
+from hpcc.rpc.scheduler.api import ASK_AGAIN, RouteChange
 
 MAX_WATCHERS: Final = 1000
 # Changes that a watcher has not read yet.
@@ -18,9 +18,20 @@ BACKLOG: Final = 256
 class Watcher:
     """One stream of route changes. It ends if the daemon is too slow, or if its place is needed."""
 
-    def __init__(self, tenant: TenantId, principal: str, is_over: Callable[[], bool]) -> None:
-        """`is_over` returns whether the session that opened the stream has ended."""
+    def __init__(
+        self,
+        tenant: TenantId,
+        principal: str,
+        is_over: Callable[[], bool],
+        *,
+        takes_several: bool = False,
+    ) -> None:
+        """`is_over` returns whether the session that opened the stream has ended.
+
+        `takes_several`: the daemon uses several routes, and understands `ASK_AGAIN`.
+        """
         self.tenant, self.principal, self.is_over = tenant, principal, is_over
+        self.takes_several = takes_several
         self._news: asyncio.Queue[RouteChange | None] = asyncio.Queue(BACKLOG)
 
     async def next_or_none(self) -> RouteChange | None:
@@ -74,6 +85,12 @@ class Watchers:
                 if not watcher.tell(change):
                     # A slow watcher starts over when its stream ends, but misses a lost change.
                     self._end(watcher)
+
+    def ask_again(self) -> None:
+        """Tell daemons with several routes that there may be more. A full queue drops this."""
+        for watcher in self._all:
+            if watcher.takes_several:
+                watcher.tell(ASK_AGAIN)
 
     def sweep(self) -> None:
         """End the streams of sessions that have ended."""

@@ -302,6 +302,8 @@ async def _serving(
                 result_key=parts.signer.public,
                 result_proof=parts.signer.possession(config.worker_id, tls.certificate_der),
                 toolchains=compilers,
+                knows_shares=True,
+                store=parse_stores(config.stores).name,
             )
             async with _renewing(channels, schedulers, registry), _linked(parts, registration):
                 yield RunningWorker(config.host, port, runtime.isolation.value)

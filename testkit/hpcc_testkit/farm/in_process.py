@@ -89,10 +89,10 @@ class FarmUnderTest:
         seal = Sealer((base / "keys" / "key-ring.seal").read_bytes())
         return seal.open(ring.issuer, ring.signing(self.clock.now()))
 
-    def worker_config(self) -> WorkerConfig:
-        base = self.directory / "worker"
+    def worker_config(self, name: str = "w1", **fields: object) -> WorkerConfig:
+        base = self.directory / ("worker" if name == "w1" else name)
         values: dict[str, object] = {
-            "worker_id": "w1",
+            "worker_id": name,
             "keys": base / "keys",
             "store": base / "store",
             "audit": base / "audit",
@@ -105,12 +105,13 @@ class FarmUnderTest:
             "enrol_token_file": str(base / "token"),
             "image_digests": (IMAGE.digest.value,),
             **self.worker_fields,
+            **fields,
         }
         return WorkerConfig(**values)  # type: ignore[arg-type]  # built by name just above
 
-    async def enrolling(self) -> WorkerConfig:
-        """Return the worker's config, after writing the enrolment token that it names."""
-        config = self.worker_config()
+    async def enrolling(self, name: str = "w1", **fields: object) -> WorkerConfig:
+        """Return a worker's config, after writing the enrolment token that it names."""
+        config = self.worker_config(name, **fields)
         if config.enrol_token_file:
             token = Path(config.enrol_token_file)
             await token_file(self.scheduler_config, self.clock, token, config.worker_id)

@@ -11,8 +11,9 @@ import pytest
 
 from hpcc.config.farm import Farm
 from hpcc.core import GuestReuse, Isolation
-from hpcc.dispatch import farm as _dispatch_farm
-from hpcc.dispatch.farm import _MAX_CHANNELS, FarmConnection
+from hpcc.dispatch import calls
+from hpcc.dispatch.channels import MAX_CHANNELS
+from hpcc.dispatch.farm import FarmConnection
 from hpcc.identity.keys import load_or_create_tls
 from hpcc.ports import SystemClock
 from hpcc.rpc.base.errors import UnavailableError
@@ -52,10 +53,10 @@ async def test_a_daemon_that_lives_for_months_does_not_keep_a_channel_to_each_wo
     tmp_path: Path,
 ) -> None:
     connection, route = connected(tmp_path)
-    for port in range(2 * _MAX_CHANNELS):
-        worker = connection._routed(replace(route, endpoint=f"127.0.0.1:{port + 1}"))
-    assert len(connection._channels) == _MAX_CHANNELS
-    assert connection._routed(worker.route).channel is worker.channel
+    for port in range(2 * MAX_CHANNELS):
+        worker = connection._channels.worker(replace(route, endpoint=f"127.0.0.1:{port + 1}"))
+    assert len(connection._channels) == MAX_CHANNELS
+    assert connection._channels.worker(worker.route).channel is worker.channel
     await connection.close()
 
 
@@ -67,17 +68,17 @@ async def test_only_a_worker_that_is_gone_ends_the_block_that_uses_it(
     async def dialed(*_: object) -> None:
         return
 
-    monkeypatch.setattr(_dispatch_farm, "dial", dialed)
+    monkeypatch.setattr(calls, "dial", dialed)
     connection, route = connected(tmp_path)
     monkeypatch.setattr(connection, "_start_watch", lambda _: None)
-    worker = connection._routed(route)
+    worker = connection._channels.worker(route)
     with pytest.raises(TimeoutError):
         async with connection.reached(worker):
             raise TimeoutError
 
     async def use_until_it_is_gone() -> None:
         async with asyncio.timeout(20), connection.reached(worker):
-            (scope,) = connection._scopes
+            (scope,) = connection._calls._scopes
             scope.reschedule(asyncio.get_running_loop().time())
             await asyncio.Event().wait()
 
@@ -85,6 +86,6 @@ async def test_only_a_worker_that_is_gone_ends_the_block_that_uses_it(
         await use_until_it_is_gone()
     assert caught.value.reason == "worker-gone"
     async with connection.reached(worker):
-        assert list(connection._scopes.values()) == [worker]
-    assert connection._scopes == {}
+        assert list(connection._calls._scopes.values()) == [worker]
+    assert connection._calls._scopes == {}
     await connection.close()

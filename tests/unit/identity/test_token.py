@@ -11,7 +11,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hpcc.core import GuestReuse, ImageDigest, Isolation, TenantId
-from hpcc.identity.token import RouteClaims, RouteQuotas, TokenError, TokenSigner, TokenVerifier
+from hpcc.identity.token import (
+    RouteClaims,
+    RouteQuotas,
+    RouteShare,
+    TokenError,
+    TokenSigner,
+    TokenVerifier,
+)
 
 NOW = 1_900_000_000.0
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
@@ -182,3 +189,30 @@ def test_quotas_that_are_no_numbers_are_refused() -> None:
     for name, value in (("concurrent_execs", -1), ("upload_bytes", True), ("cache_bytes", 1.5)):
         wrong = replace(CLAIMS, quotas=replace(RouteQuotas(), **{name: value}))
         assert refused(sign(wrong)) == "token-malformed"
+
+
+def test_a_share_comes_back_and_its_absence_too() -> None:
+    shared = replace(CLAIMS, share=RouteShare(in_flight=4, upload_bytes=1 << 20))
+    assert verifier().verify(sign(shared)) == shared
+    assert verifier().verify(sign()).share is None
+
+
+@pytest.mark.parametrize(
+    "share",
+    [
+        None,
+        {},
+        [],
+        4,
+        {"in_flight": 1},
+        {"in_flight": -1, "upload_bytes": 0},
+        {"in_flight": True, "upload_bytes": 0},
+        {"in_flight": 1, "upload_bytes": 0, "more": 1},
+    ],
+)
+def test_a_share_of_another_form_is_refused(share: object) -> None:
+    header, body, _ = sign().split(".")
+    claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    signed = f"{header}.{encode({**claims, 'share': share})}"
+    signature = base64.urlsafe_b64encode(KEY.sign(signed.encode())).rstrip(b"=").decode()
+    assert refused(f"{signed}.{signature}") == "token-malformed"

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from hpcc.core import PolicyError, TenantId
-from hpcc.rpc.scheduler.api import RouteChange
+from hpcc.rpc.scheduler.api import ASK_AGAIN, RouteChange
 from hpcc.scheduler.watchers import BACKLOG, Watcher, Watchers
 
 ACME, GLOBEX = TenantId("acme"), TenantId("globex")
@@ -67,3 +67,29 @@ async def test_a_slow_watch_is_ended_and_holds_up_no_other() -> None:
         watchers.tell([NEWS])
         assert await other.next_or_none() == NEWS
     assert await slow.next_or_none() is None
+
+
+async def test_daemons_with_several_routes_hear_of_a_new_worker_and_not_which() -> None:
+    watchers = Watchers()
+    old = of(ACME, "ann")
+    new = Watcher(GLOBEX, "bob", lambda: False, takes_several=True)
+    for watcher in (old, new):
+        watchers.add(watcher)
+    watchers.ask_again()
+    watchers.tell([NEWS])
+    assert await old.next_or_none() == NEWS, "it would take it for the beginning of its watch"
+    assert await new.next_or_none() == ASK_AGAIN
+    assert ASK_AGAIN.worker_id == ""
+    assert await new.next_or_none() == NEWS
+
+
+async def test_a_full_queue_costs_an_announcement_and_not_the_watch() -> None:
+    watchers = Watchers()
+    watcher = Watcher(ACME, "ann", lambda: False, takes_several=True)
+    watchers.add(watcher)
+    for _ in range(BACKLOG + 5):
+        watchers.ask_again()
+    for _ in range(BACKLOG):
+        assert await watcher.next_or_none() == ASK_AGAIN
+    watchers.tell([NEWS])
+    assert await watcher.next_or_none() == NEWS

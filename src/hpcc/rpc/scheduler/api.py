@@ -18,6 +18,10 @@ from hpcc.core import (
 )
 from hpcc.ports import SignedHead
 
+# The most routes of one answer, and the most warm workers that a request names.
+MAX_ROUTES: Final = 32
+MAX_WARM: Final = 64
+
 
 @dataclass(frozen=True, slots=True)
 class SessionGrant:
@@ -48,6 +52,10 @@ class RouteAsk:
     preferred_worker: str = ""
     # The worker that served the caller last. It is only a hint and is not checked for ownership.
     last_worker: str = ""
+    # How many compiles the caller could run at once; 0 asks for one route only.
+    wanted: int = 0
+    # The workers of the caller's present routes, the first first. A hint like `last_worker`.
+    warm_workers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +76,14 @@ class Route:
     principal: str
     guest_reuse: GuestReuse
     minimum_isolation: Isolation
+    # The caller's share of the worker, in compiles at once; 0 if unknown.
+    slots: int = 0
+    # Routes with equal text, which is not empty, lead to one action cache.
+    store: str = ""
+    # Whether the farm has other workers for the image.
+    has_others: bool = False
+    # Further routes in the order of their use; empty in those.
+    more: tuple[Route, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +97,8 @@ class RouteChange:
 
 # Sentinel sent when a watch starts. Deaths after this point are delivered. Carries no worker id.
 WATCHING: Final = RouteChange("", 0, is_dead=False)
+# Sent when the scheduler may have other routes for the caller. Carries no worker id.
+ASK_AGAIN: Final = RouteChange("", 1, is_dead=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +120,10 @@ class Registration:
     toolchains: tuple[ImageToolchains, ...] = ()
     # The worker's generation if it is already registered; 0 asks for a new one.
     generation: int = 0
+    # Whether the worker knows the claim `share` of route tokens.
+    knows_shares: bool = False
+    # Names the store behind its action cache, 64 hex digits; "" if it has only its disk.
+    store: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,8 +181,10 @@ class SchedulerBackend(Protocol):
         """Choose a worker and sign a route token. `credential` is a session."""
         ...
 
-    def watch(self, credential: str, tenant: TenantId) -> AsyncGenerator[RouteChange]:
-        """Yield `WATCHING`, then the changes of generations."""
+    def watch(
+        self, credential: str, tenant: TenantId, *, takes_several: bool = False
+    ) -> AsyncGenerator[RouteChange]:
+        """Yield `WATCHING`, then the changes of generations; `ASK_AGAIN` if `takes_several`."""
         ...
 
     async def result_keys(

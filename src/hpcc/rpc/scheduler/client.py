@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -12,6 +13,9 @@ from hpcc.core import GuestReuse, HostReport, Isolation, TenantId
 from hpcc.rpc.base.errors import UnavailableError, error_of_call
 from hpcc.rpc.base.method import bearer
 from hpcc.rpc.scheduler.api import (
+    ASK_AGAIN,
+    MAX_ROUTES,
+    MAX_WARM,
     Admission,
     Registration,
     Route,
@@ -78,36 +82,21 @@ class SchedulerClient:
                 client_key=ask.client_key,
                 preferred_worker=ask.preferred_worker,
                 last_worker=ask.last_worker,
+                wanted=ask.wanted,
+                warm_workers=ask.warm_workers[:MAX_WARM],
             ),
             pb.RouteResponse,
             session,
         )
-        try:
-            isolation, minimum = Isolation(answer.isolation), Isolation(answer.minimum_isolation)
-            reuse = GuestReuse(answer.guest_reuse)
-        except ValueError as error:
-            raise UnavailableError(
-                "the scheduler names an unknown isolation or guest reuse"
-            ) from error
-        return Route(
-            endpoint=answer.endpoint,
-            worker_certificate=answer.worker_certificate,
-            token=answer.token,
-            token_expires_at=answer.token_expires_at,
-            generation=answer.generation,
-            isolation=isolation,
-            worker_id=answer.worker_id,
-            principal=answer.principal,
-            guest_reuse=reuse,
-            minimum_isolation=minimum,
-        )
+        more = answer.more[: MAX_ROUTES - 1] if ask.wanted else ()
+        return replace(_route(answer), more=tuple(map(_route, more)))
 
     async def result_key(self, session: str, tenant: TenantId, key_id: str) -> bytes | None:
         """Return a key (32 bytes) that may sign results of the tenant, or None if unknown."""
         return await _result_key(self._schedulers, "SchedulerService", session, tenant, key_id)
 
     async def watch(self, session: str, tenant: TenantId) -> AsyncGenerator[RouteChange]:
-        """Yield changes of generations until the stream breaks.
+        """Yield changes of generations, and `ASK_AGAIN`, until the stream breaks.
 
         Raises:
             HpccError: the stream broke, or was refused.
@@ -117,9 +106,12 @@ class SchedulerClient:
             "/hpcc.v1.SchedulerService/WatchRoutes",
             request_serializer=pb.WatchRoutesRequest.SerializeToString,
             response_deserializer=pb.RouteEvent.FromString,
-        )(pb.WatchRoutesRequest(tenant=tenant.value), metadata=bearer(session))
+        )(pb.WatchRoutesRequest(tenant=tenant.value, takes_several=True), metadata=bearer(session))
         try:
             async for event in call:
+                if event.kind == pb.RouteEvent.KIND_ASK:
+                    yield ASK_AGAIN
+                    continue
                 is_dead = event.kind == pb.RouteEvent.KIND_DEAD
                 yield RouteChange(event.worker_id, event.generation, is_dead)
         except grpc.aio.AioRpcError as error:
@@ -193,6 +185,29 @@ class RegistryClient:
 
     async def _call(self, method: str, request: Any, response: Any) -> Any:  # noqa: ANN401 - generated messages, named by each caller
         return await self._schedulers.call(f"WorkerRegistryService/{method}", request, response, "")
+
+
+def _route(answer: pb.RouteResponse) -> Route:
+    try:
+        isolation, minimum = Isolation(answer.isolation), Isolation(answer.minimum_isolation)
+        reuse = GuestReuse(answer.guest_reuse)
+    except ValueError as error:
+        raise UnavailableError("the scheduler names an unknown isolation or guest reuse") from error
+    return Route(
+        endpoint=answer.endpoint,
+        worker_certificate=answer.worker_certificate,
+        token=answer.token,
+        token_expires_at=answer.token_expires_at,
+        generation=answer.generation,
+        isolation=isolation,
+        worker_id=answer.worker_id,
+        principal=answer.principal,
+        guest_reuse=reuse,
+        minimum_isolation=minimum,
+        slots=answer.slots,
+        store=answer.store,
+        has_others=answer.has_others,
+    )
 
 
 async def _result_key(

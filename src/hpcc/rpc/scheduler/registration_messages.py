@@ -15,6 +15,7 @@ from hpcc.rpc.scheduler.toolchain_messages import image_message, images_of
 _WORKER_ID: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")
 _ENDPOINT: Final = re.compile(r"[A-Za-z0-9.\[\]:-]{1,255}:[0-9]{1,5}")
 _MAX_CERTIFICATE_BYTES: Final = 16 << 10
+_STORE: Final = re.compile(r"[0-9a-f]{64}")
 _MAX_IMAGES: Final = 1024
 _MAX_CAPACITY: Final = 4096
 MAX_GENERATION: Final = 1 << 62
@@ -34,6 +35,8 @@ def registration_message(registration: Registration) -> pb.RegisterRequest:
         ),
         toolchains=[image_message(t) for t in registration.toolchains],
         generation=registration.generation,
+        token_format=1 if registration.knows_shares else 0,
+        store=registration.store,
     )
 
 
@@ -60,6 +63,8 @@ def registration_of(request: pb.RegisterRequest) -> Registration:
         result_proof=request.result_key.proof,
         toolchains=images_of(request.toolchains),
         generation=generation_of(request.generation),
+        knows_shares=request.token_format >= 1,
+        store=_store(request.store),
     )
 
 
@@ -78,6 +83,12 @@ def unpack_registration(data: bytes) -> Registration:
         return registration_of(pb.RegisterRequest.FromString(data))
     except DecodeError as error:
         raise CallerError("not a registration") from error
+
+
+def _store(text: str) -> str:
+    if text and not _STORE.fullmatch(text):
+        raise CallerError("a store's name is not 64 hex digits")
+    return text
 
 
 def worker_id_of(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -14,7 +14,7 @@ from hpcc._proto import scheduler_pb2 as pb
 from hpcc.core import CallerError, ImageRef, TenantId
 from hpcc.rpc.base.generation_rate import GenerationRateLimit
 from hpcc.rpc.base.method import Call, Method, OnRefusal, service_handler
-from hpcc.rpc.scheduler.api import RouteAsk, SchedulerBackend
+from hpcc.rpc.scheduler.api import ASK_AGAIN, MAX_WARM, Route, RouteAsk, SchedulerBackend
 from hpcc.rpc.scheduler.pulse import Pulses
 from hpcc.rpc.scheduler.registration_messages import (
     generation_of,
@@ -33,6 +33,8 @@ _CLIENT_KEY_BYTES: Final = 32
 _KEY_ID: Final = re.compile(r"[0-9a-f]{32}")
 _MAX_KEY_IDS: Final = 64
 _MAX_REASON_CHARS: Final = 200
+# More compiles at once than one person's build has.
+MAX_WANTED: Final = 4096
 
 
 def scheduler_handlers(
@@ -105,28 +107,23 @@ class _DaemonSide:
                 worker_id_of(request.preferred_worker) if request.preferred_worker else ""
             ),
             last_worker=_last_worker(request.last_worker),
+            wanted=min(request.wanted, MAX_WANTED),
+            warm_workers=_warm(request.warm_workers),
         )
-        route = self._backend.route(call.credential, ask)
-        return pb.RouteResponse(
-            endpoint=route.endpoint,
-            worker_certificate=route.worker_certificate,
-            token=route.token,
-            token_expires_at=route.token_expires_at,
-            generation=route.generation,
-            isolation=route.isolation.value,
-            worker_id=route.worker_id,
-            principal=route.principal,
-            guest_reuse=route.guest_reuse.value,
-            minimum_isolation=route.minimum_isolation.value,
-        )
+        return _route_message(self._backend.route(call.credential, ask))
 
     async def watch(
         self, request: pb.WatchRoutesRequest, call: Call
     ) -> AsyncGenerator[pb.RouteEvent]:
         async with aclosing(
-            self._backend.watch(call.credential, TenantId(request.tenant))
+            self._backend.watch(
+                call.credential, TenantId(request.tenant), takes_several=request.takes_several
+            )
         ) as changes:
             async for change in changes:
+                if change == ASK_AGAIN:
+                    yield pb.RouteEvent(kind=pb.RouteEvent.KIND_ASK)
+                    continue
                 yield pb.RouteEvent(
                     kind=pb.RouteEvent.KIND_DEAD if change.is_dead else pb.RouteEvent.KIND_LIVE,
                     worker_id=change.worker_id,
@@ -222,6 +219,31 @@ def _client_key(key: bytes) -> bytes:
 
 def _last_worker(text: str) -> str:
     return worker_id_of(text) if text else ""
+
+
+def _warm(texts: Sequence[str]) -> tuple[str, ...]:
+    if len(texts) > MAX_WARM:
+        raise CallerError(f"at most {MAX_WARM} warm workers")
+    return tuple(map(worker_id_of, texts))
+
+
+def _route_message(route: Route) -> pb.RouteResponse:
+    return pb.RouteResponse(
+        endpoint=route.endpoint,
+        worker_certificate=route.worker_certificate,
+        token=route.token,
+        token_expires_at=route.token_expires_at,
+        generation=route.generation,
+        isolation=route.isolation.value,
+        worker_id=route.worker_id,
+        principal=route.principal,
+        guest_reuse=route.guest_reuse.value,
+        minimum_isolation=route.minimum_isolation.value,
+        slots=route.slots,
+        store=route.store,
+        has_others=route.has_others,
+        more=[_route_message(r) for r in route.more],
+    )
 
 
 def _label(text: str, limit: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, NoReturn, cast
 
@@ -25,7 +25,8 @@ from hpcc.core import (
 from hpcc.identity.oidc.http import check_provider_url
 from hpcc.identity.oidc.keys import ALGORITHMS
 from hpcc.identity.oidc.verify import DEFAULT_ALGORITHMS, IdentityPolicy
-from hpcc.identity.token import RouteQuotas
+from hpcc.identity.token import RouteQuotas, RouteShare
+from hpcc.routing.shares import portion
 
 MAX_TABLE_BYTES: Final = 1 << 20
 MAX_TENANTS: Final = 1024
@@ -56,6 +57,24 @@ class TenantQuotas:
             upload_window_seconds=self.upload_window_seconds,
             cache_bytes=self.cache_bytes or 0,
         )
+
+    @property
+    def is_split(self) -> bool:
+        """Whether several routes of one caller need shares, because a quota would multiply."""
+        return bool(self.concurrent_execs or self.upload_bytes)
+
+    def split(self, slots: Sequence[int]) -> list[RouteShare | None]:
+        """Return the share for each route of an answer; None where there is nothing to split."""
+        if len(slots) == 1 or not self.is_split:
+            return [None] * len(slots)
+        upload, total = self.upload_bytes or 0, sum(slots)
+        return [
+            RouteShare(
+                in_flight=count if self.concurrent_execs else 0,
+                upload_bytes=portion(upload, count, total),
+            )
+            for count in slots
+        ]
 
 
 @dataclass(frozen=True, slots=True)

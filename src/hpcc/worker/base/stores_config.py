@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -101,6 +103,21 @@ class StoresConfig:
 
     common: SharedStore
     tenants: Mapping[TenantId, SharedStore] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """64 hex digits that are equal for workers with the same stores.
+
+        It is "" if any tenant has only the disk.
+        """
+        sections = {"": self.common, **{t.value: s for t, s in self.tenants.items()}}
+        if any(s.kind == "disk" for s in sections.values()):
+            return ""
+        places = sorted(
+            (tenant, s.kind, s.endpoint, s.bucket, s.prefix, s.instance)
+            for tenant, s in sections.items()
+        )
+        return hashlib.sha256(json.dumps(places).encode()).hexdigest()
 
     def of(self, tenant: TenantId) -> SharedStore:
         return self.tenants.get(tenant, self.common).named(tenant)

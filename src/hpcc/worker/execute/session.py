@@ -158,7 +158,9 @@ class WorkerSession:
     async def put(self, blob: Blob) -> None:
         """Store an uploaded blob; raises BusyError if the tenant's upload quota is used up."""
         try:
-            self._deps.quotas.upload(self.tenant, blob.digest.size_bytes)
+            self._deps.quotas.upload(
+                self.tenant, blob.digest.size_bytes, principal=self._claims.subject
+            )
         except BusyError:
             await self._deps.refusal("quota-upload", self.tenant.value)
             raise
@@ -279,7 +281,9 @@ class WorkerSession:
 
     async def _run(self, work: Work) -> ExecutionResult:
         runner = self._deps.runner
-        return await self._deps.quotas.execute(self.tenant, lambda: runner.run(work))
+        return await self._deps.quotas.execute(
+            self.tenant, lambda: runner.run(work), principal=self._claims.subject
+        )
 
     async def wait(self, name: str) -> AsyncGenerator[Running | Finished]:
         """Join an execution by its operation name; raises as `ExecutionDeduper.wait` does."""

@@ -9,23 +9,26 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Final
 
 from hpcc.core import TenantId
-from hpcc.identity.token import RouteClaims, RouteQuotas
+from hpcc.core.memo import LruMemo
+from hpcc.identity.token import RouteClaims, RouteQuotas, RouteShare
 from hpcc.ports import Clock
 from hpcc.rpc.base.errors import BusyError
 from hpcc.worker.stores.storage import TenantStorage
 
 # Compiles of one tenant that wait while it is at its limit; each holds its action in memory.
 MAX_WAITING: Final = 256
+_MAX_SHARES: Final = 16_384
 _RETRY_SECONDS: Final = 5.0
 # A daemon pauses uploads as long as the answer says; cached results need no upload.
 _MAX_RETRY_SECONDS: Final = 60.0
 
 
-class _Tenant:
-    """One tenant's use. Decides without awaiting; only `enter` waits."""
+class _Use:
+    """What a tenant or a principal uses. Decides without awaiting; only `enter` waits."""
 
     def __init__(self) -> None:
         self.quotas, self.signed_at = RouteQuotas(), float("-inf")
@@ -89,10 +92,13 @@ class Quotas:
 
     def __init__(self, storage: TenantStorage, clock: Clock) -> None:
         self._storage, self._clock = storage, clock
-        self._tenants: dict[TenantId, _Tenant] = {}
+        self._tenants: dict[TenantId, _Use] = {}
+        # The shares of principals with routes to several workers.
+        self._shares: LruMemo[tuple[TenantId, str], _Use] = LruMemo(_MAX_SHARES)
 
     def note(self, claims: RouteClaims) -> None:
         """Adopt the limits of a token that was checked, unless a newer token set them."""
+        self._note_share(claims)
         tenant = self._of(claims.tenant)
         if claims.not_before < tenant.signed_at:
             return
@@ -102,13 +108,34 @@ class Quotas:
             self._storage.bound(claims.tenant, claims.quotas.cache_bytes)
             tenant.wake()
 
-    def upload(self, tenant: TenantId, size_bytes: int) -> None:
+    def _note_share(self, claims: RouteClaims) -> None:
+        key = claims.tenant, claims.subject
+        use = self._shares.use(key)
+        if use is None and claims.share is None:
+            return
+        if use is None:
+            use = self._shares[key] = _Use()
+        if claims.not_before < use.signed_at:
+            return
+        share = claims.share or RouteShare()
+        use.quotas = RouteQuotas(
+            concurrent_execs=share.in_flight,
+            upload_bytes=share.upload_bytes,
+            upload_window_seconds=claims.quotas.upload_window_seconds,
+        )
+        use.signed_at = claims.not_before
+        use.wake()
+
+    def upload(self, tenant: TenantId, size_bytes: int, *, principal: str = "") -> None:
         """Count an upload of `size_bytes`.
 
         Raises:
-            BusyError: it would exceed the tenant's limit for this window.
+            BusyError: it would exceed the limit of the tenant, or the principal's share of it, for
+                this window.
         """
-        seconds = self._of(tenant).upload(size_bytes, self._clock.monotonic())
+        now, share = self._clock.monotonic(), self._shares.use((tenant, principal))
+        seconds = share.upload(size_bytes, now) if share is not None else 0.0
+        seconds = seconds or self._of(tenant).upload(size_bytes, now)
         if seconds:
             raise BusyError(
                 "the tenant has reached its upload quota for now",
@@ -116,18 +143,21 @@ class Quotas:
                 reason="quota-upload",
             )
 
-    async def execute[T](self, tenant: TenantId, run: Callable[[], Awaitable[T]]) -> T:
-        """Run one compile when the tenant has a place for it.
+    async def execute[T](
+        self, tenant: TenantId, run: Callable[[], Awaitable[T]], *, principal: str = ""
+    ) -> T:
+        """Run one compile when the tenant has a place for it, and the principal's share has one.
 
         Raises:
             BusyError: too many compiles of the tenant wait already.
         """
-        places = self._of(tenant)
-        await places.enter()
-        try:
+        share = self._shares.use((tenant, principal))
+        async with AsyncExitStack() as stack:
+            for use in (share, self._of(tenant)):
+                if use is not None:
+                    await use.enter()
+                    stack.callback(use.leave)
             return await run()
-        finally:
-            places.leave()
 
-    def _of(self, tenant: TenantId) -> _Tenant:
-        return self._tenants.setdefault(tenant, _Tenant())
+    def _of(self, tenant: TenantId) -> _Use:
+        return self._tenants.setdefault(tenant, _Use())

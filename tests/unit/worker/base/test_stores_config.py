@@ -82,3 +82,14 @@ def test_a_section_that_mixes_tenants_or_never_works_is_refused(
     with pytest.raises(CallerError) as caught:
         parse_stores(S3 | wrong)
     assert says in str(caught.value)
+
+
+def test_workers_with_the_same_stores_have_the_same_name_for_them() -> None:
+    name = parse_stores(S3).name
+    assert len(name) == 64
+    other_account = S3 | {"credentials": "/other/{tenant}.json", "call_seconds": 9.0}
+    assert parse_stores(other_account).name == name
+    for change in ({"bucket": "b"}, {"prefix": "p"}, {"endpoint": "https://other.example.com"}):
+        assert parse_stores(S3 | change).name not in {"", name}
+    assert parse_stores({}).name == ""
+    assert parse_stores(S3 | {"tenants": {"acme": {"kind": "disk"}}}).name == ""

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcc.core import Blob, ImageDigest, Isolation, NotFoundError, TenantId
-from hpcc.identity.token import RouteClaims, RouteQuotas
+from hpcc.identity.token import RouteClaims, RouteQuotas, RouteShare
 from hpcc.rpc.base.errors import BusyError
 from hpcc.worker.stores.quotas import MAX_WAITING, Quotas
 from hpcc.worker.stores.storage import TenantStorage
@@ -231,3 +231,48 @@ async def test_a_quota_that_comes_while_a_store_is_opened_counts_and_a_larger_on
         await store.put(blob)
     assert await store.find_missing(b.digest for b in blobs) == frozenset()
     assert await storage.blobs(ACME) is store
+
+
+def shared(quotas: Quotas, principal: str, signed_at: float, share: RouteShare | None) -> None:
+    limits = RouteQuotas(concurrent_execs=4, upload_bytes=100)
+    quotas.note(
+        replace(CLAIMS, subject=principal, not_before=signed_at, quotas=limits, share=share)
+    )
+
+
+async def test_a_principals_share_is_enforced_beside_the_tenants_quota(tmp_path: Path) -> None:
+    quotas, _, _ = quotas_of(tmp_path)
+    shared(quotas, "ann", 200.0, RouteShare(in_flight=1, upload_bytes=10))
+    shared(quotas, "bob", 200.0, None)
+    ann, bob = Work(), Work()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(quotas.execute(ACME, ann, principal="ann"))
+            group.create_task(quotas.execute(ACME, bob, principal="bob"))
+        await settled()
+        assert (ann.running, bob.running) == (1, 3), "her share, and what is left of the quota"
+        for work in (ann, bob):
+            work.end.set()
+    assert ann.most == 1
+    quotas.upload(ACME, 10, principal="ann")
+    with pytest.raises(BusyError):
+        quotas.upload(ACME, 1, principal="ann")
+    quotas.upload(ACME, 90, principal="bob")
+    with pytest.raises(BusyError):
+        quotas.upload(ACME, 1, principal="bob")
+
+
+async def test_the_share_of_the_token_signed_last_applies(tmp_path: Path) -> None:
+    quotas, _, _ = quotas_of(tmp_path)
+    shared(quotas, "ann", 300.0, RouteShare(in_flight=1))
+    shared(quotas, "ann", 200.0, RouteShare(in_flight=4))
+    work = Work()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(4):
+            group.create_task(quotas.execute(ACME, work, principal="ann"))
+        await settled()
+        assert work.running == 1
+        shared(quotas, "ann", 400.0, None)  # one route again
+        await settled()
+        assert work.running == 4
+        work.end.set()

@@ -1,0 +1,272 @@
+"""Gets the result of an action from one worker: look up, send, execute, check, fetch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Final
+
+from hpcc.core import (
+    MAX_OUTPUT_BYTES,
+    Blob,
+    Digest,
+    IntegrityError,
+    NotFoundError,
+    RemoteOutput,
+    RemoteRequest,
+    RemoteResult,
+)
+from hpcc.core.memo import LruMemo
+from hpcc.dispatch.channels import RoutedWorker
+from hpcc.dispatch.farm import FarmConnection
+from hpcc.dispatch.packs import SentBlobs
+from hpcc.dispatch.prepared_action import PreparedAction
+from hpcc.identity.results import ResultError, check_result
+from hpcc.ports import Clock
+from hpcc.reapi.result import ResultRecord
+from hpcc.reapi.signed import ResultScope, ResultTerms
+from hpcc.rpc.base.errors import MissingBlobsError
+from hpcc.rpc.reapi.client import ReapiClient
+from hpcc.rpc.reapi.service_calls import ReapiClientConfig
+
+_log: Final = logging.getLogger(__name__)
+# After this many actions in a row that no other worker knew, only each 16th is asked for there.
+_MANY: Final = 8
+_EVERY: Final = 16
+# How long a worker that did not answer in time is not asked.
+_SILENT_SECONDS: Final = 60.0
+_MAX_SILENT: Final = 64
+# The limit of a call, except an execution.
+_CALL_SECONDS: Final = 30.0
+
+
+class OtherCaches:
+    """Decides whether other workers are asked for a result before it is made again.
+
+    Workers without a common store each keep what they executed. A build that used several workers
+    left its results at all of them, and the next build, perhaps on another machine, has to find
+    them. The builds that find nothing must not pay for that: a few actions tell them apart.
+    """
+
+    def __init__(self) -> None:
+        self._misses = self._turns = 0
+        # By worker: until when it is not asked, because it let an earlier question wait.
+        self._silent: LruMemo[str, float] = LruMemo(_MAX_SILENT)
+
+    def are_due(self) -> bool:
+        """Count an action; return whether to ask for it."""
+        self._turns += 1
+        return self._misses < _MANY or self._turns % _EVERY == 0
+
+    def was_silent(self, worker_id: str, now: float) -> None:
+        """Note that a worker did not answer in time; `now` is monotonic, in seconds."""
+        self._silent[worker_id] = now + _SILENT_SECONDS
+
+    def is_silent(self, worker_id: str, now: float) -> bool:
+        """Return whether a worker is not asked at present."""
+        return now < self._silent.get(worker_id, now)
+
+    def note(self, *, is_found: bool) -> None:
+        """Note the answer for an action that was asked for."""
+        self._misses = 0 if is_found else self._misses + 1
+
+
+class WorkerResults:
+    """Gets results from workers. One event loop uses it."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        upload: Callable[[ReapiClient, PreparedAction, Iterable[Digest]], Awaitable[None]],
+        timeout_seconds: float,
+        version: str,
+        build_id: str,
+    ) -> None:
+        """`upload` sends blobs of an action, `timeout_seconds` limits an execution."""
+        self._clock, self._upload, self._timeout_seconds = clock, upload, timeout_seconds
+        self._version, self._build_id = version, build_id
+        self._sent = SentBlobs()
+        # One compile predicts the next: on a branch that others have built, most are hits.
+        self.was_cached = True
+
+    async def cached(
+        self,
+        connection: FarmConnection,
+        worker: RoutedWorker,
+        request: RemoteRequest,
+        prepared: PreparedAction,
+        *,
+        seconds: float = _CALL_SECONDS,
+    ) -> RemoteResult | None:
+        """Look at a worker's action cache; None if it has no result."""
+        client = self._client(worker, request, seconds)
+        try:
+            record = await client.cached_result(prepared.digest, tuple(prepared.outputs))
+        except NotFoundError:
+            return None
+        self.was_cached = True
+        return await self._result(connection, worker, client, prepared, record, is_cached=True)
+
+    async def executed(
+        self,
+        connection: FarmConnection,
+        worker: RoutedWorker,
+        request: RemoteRequest,
+        prepared: PreparedAction,
+        asked: set[str],
+    ) -> RemoteResult:
+        """Execute, or take the result that the worker has; `asked` said that they have none."""
+        client = self._client(worker, request)
+        record, is_cached = await self._executed(connection, client, worker, prepared, asked)
+        if not is_cached:
+            started = record.started_at
+            connection.waited(worker, started - record.queued_at, record.completed_at - started)
+        return await self._result(connection, worker, client, prepared, record, is_cached=is_cached)
+
+    def _client(
+        self, worker: RoutedWorker, request: RemoteRequest, seconds: float = _CALL_SECONDS
+    ) -> ReapiClient:
+        config = ReapiClientConfig(
+            tenant=worker.tenant,
+            tool_version=request.client_version or self._version,
+            build_id=self._build_id,
+            injected=request.injected,
+            call_seconds=seconds,
+            execute_seconds=self._timeout_seconds,
+        )
+        return ReapiClient(worker.channel, worker.route.token, config, prove=worker.prove)
+
+    async def _result(
+        self,
+        connection: FarmConnection,
+        worker: RoutedWorker,
+        client: ReapiClient,
+        prepared: PreparedAction,
+        record: ResultRecord,
+        *,
+        is_cached: bool,
+    ) -> RemoteResult:
+        """Check a record, and only then fetch its outputs."""
+        await self._check(record, connection, worker, prepared)
+        if is_cached and record.exit_code:
+            raise IntegrityError(
+                "a cached result of a failed compile does not count", reason="result-failed"
+            )
+        outputs = await _outputs(client, record, prepared.outputs)
+        return RemoteResult(
+            exit_code=record.exit_code,
+            stdout=record.stdout,
+            stderr=record.stderr,
+            outputs=outputs,
+            is_cached=is_cached,
+            isolation=record.isolation,
+            action=str(prepared.digest),
+        )
+
+    async def _check(
+        self,
+        record: ResultRecord,
+        connection: FarmConnection,
+        worker: RoutedWorker,
+        prepared: PreparedAction,
+    ) -> None:
+        """Check a result against what was asked and who may sign it. Nothing is written before."""
+        _check_record(record, worker, prepared)
+        terms = _terms(worker, prepared)
+        try:
+            await check_result(record, terms, connection.result_keys, now=self._clock.now())
+        except ResultError as error:
+            _log.warning(
+                "worker %s gave a result of action %s that does not count (%s): %s",
+                worker.route.worker_id,
+                prepared.digest.hash[:16],
+                error.reason,
+                error,
+            )
+            raise
+
+    async def _executed(
+        self,
+        connection: FarmConnection,
+        client: ReapiClient,
+        worker: RoutedWorker,
+        prepared: PreparedAction,
+        asked: set[str],
+    ) -> tuple[ResultRecord, bool]:
+        """Return the result, and whether it was cached; execute if it was not.
+
+        If much would have to be sent, the result is looked up first, unless the worker was asked
+        already. Otherwise the blobs that the worker lacks go with the call that looks the result
+        up and executes.
+        """
+        inline = tuple(prepared.outputs)
+        is_asked = worker.route.worker_id in asked
+        deltas = self._sent.deltas(worker, prepared)
+        if deltas is None:
+            if not is_asked:
+                with suppress(NotFoundError):
+                    record = await client.cached_result(prepared.digest, inline)
+                    self.was_cached = True
+                    return record, True
+            missing = await self._sent.unknown(client, worker, prepared)
+            await self._upload(client, prepared, missing)
+            self._sent.note(worker, prepared)
+        connection.opened(worker)
+        try:
+            record, self.was_cached = await client.execute(
+                prepared.digest, inline, deltas or (), at_once=self._sent.is_brief(worker)
+            )
+        except MissingBlobsError as error:
+            # Evicted meanwhile: execute again, with the blobs it named and what else is missing.
+            self._sent.lacked(worker, deltas or (), error.digests)
+            missing = await client.find_missing(prepared.digests)
+            await self._upload(client, prepared, missing | frozenset(error.digests))
+            record, self.was_cached = await client.execute(prepared.digest, inline)
+        else:
+            if deltas and not self.was_cached:
+                self._sent.taken(worker, prepared)
+            if client.tells_end_alone:
+                self._sent.was_brief(worker)
+        return record, self.was_cached
+
+
+def _terms(worker: RoutedWorker, prepared: PreparedAction) -> ResultTerms:
+    route = worker.route
+    return ResultTerms(
+        scope=ResultScope(tenant=worker.tenant, action=prepared.digest, principal=route.principal),
+        image=prepared.image.digest,
+        minimum_isolation=route.minimum_isolation,
+        reuse=route.guest_reuse,
+    )
+
+
+def _check_record(record: ResultRecord, worker: RoutedWorker, prepared: PreparedAction) -> None:
+    """Check that a result matches the route and the action.
+
+    Raises:
+        IntegrityError: weaker isolation than routed, or files that were not asked for.
+    """
+    if record.isolation.rank < worker.route.isolation.rank:
+        raise IntegrityError("the result ran under weaker isolation", reason="isolation")
+    if not {o.path for o in record.outputs} <= set(prepared.outputs):
+        raise IntegrityError("the result has other files", reason="foreign-result")
+
+
+async def _outputs(
+    client: ReapiClient, record: ResultRecord, paths: Mapping[str, str]
+) -> tuple[RemoteOutput, ...]:
+    if sum(o.digest.size_bytes for o in record.outputs) > MAX_OUTPUT_BYTES:
+        raise IntegrityError("the result is too large", reason="result-size")
+    inline = {o.path: o for o in record.outputs if o.path in record.inline}
+    rest = {o.digest for o in record.outputs if o.path not in inline}
+    fetched = await client.download(rest) if rest else {}
+    found: list[RemoteOutput] = []
+    for output in record.outputs:
+        if output.path in inline:
+            data = Blob.checked(output.digest, record.inline[output.path]).data
+        else:
+            data = fetched[output.digest].data
+        found.append(RemoteOutput(paths[output.path], data, output.is_executable))
+    return tuple(found)

@@ -1,0 +1,155 @@
+"""Issues routes: which workers serve a caller, and the signed token for each of them.
+
+One answer may have several routes, and a build uses all of them at the same time. Their tokens
+differ in worker, generation, share and id only: each is bound to tenant, principal, image and
+client key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import replace
+
+from hpcc.core import Isolation, PolicyError, TenantId
+from hpcc.identity.session_token import SessionClaims
+from hpcc.identity.token import RouteClaims, RouteShare
+from hpcc.ports import Clock
+from hpcc.routing.fleet import RouteRequest
+from hpcc.routing.shares import allot
+from hpcc.rpc.scheduler.api import MAX_ROUTES, Route, RouteAsk
+from hpcc.scheduler.base.config import SchedulerConfig
+from hpcc.scheduler.base.signing import SigningKeys
+from hpcc.scheduler.registry import WorkerRegistry
+from hpcc.scheduler.registry_row import Worker
+from hpcc.scheduler.tenants.table import TenantPolicy, TenantQuotas
+
+
+class RouteIssuer:
+    """Chooses workers and signs tokens. Uses memory only."""
+
+    def __init__(
+        self, config: SchedulerConfig, keys: SigningKeys, clock: Clock, registry: WorkerRegistry
+    ) -> None:
+        self._config, self._keys, self._clock, self._registry = config, keys, clock, registry
+
+    def issue(self, session: SessionClaims, policy: TenantPolicy, ask: RouteAsk) -> Route:
+        """Return a route for a caller, with more routes beside it if the caller wants several.
+
+        Raises:
+            PolicyError: the image is not allowed.
+            NotFoundError: no live worker has the image at the required isolation.
+        """
+        image = ask.image.digest
+        if not policy.allows(ask.image):
+            raise PolicyError(f"image {image} is not allowed for this tenant", reason="image")
+        minimum = _minimum(policy.minimum_isolation, ask.minimum_isolation)
+        request = RouteRequest(
+            image=image,
+            rank=minimum.rank,
+            home=_home(session, ask),
+            last=ask.last_worker,
+            preferred=ask.preferred_worker,
+            failed_generation=ask.failed_generation,
+            warm=ask.warm_workers,
+        )
+        first = self._registry.choose(request, secrets.randbelow)
+        workers, slots = self._workers(request, first, ask.wanted, policy.quotas)
+        shares = policy.quotas.split(slots)
+        claims = self._claims(session, policy, ask, minimum)
+        has_others = self._registry.has_others(image)
+        one, *more = (
+            replace(self._route(claims, worker, places, share), has_others=has_others)
+            for worker, places, share in zip(workers, slots, shares, strict=True)
+        )
+        return replace(one, more=tuple(more))
+
+    def _workers(
+        self, request: RouteRequest, first: Worker, wanted: int, quotas: TenantQuotas
+    ) -> tuple[list[Worker], list[int]]:
+        """Return the workers of an answer, and how many compiles each takes of the caller."""
+        limit = quotas.concurrent_execs or 0
+        workers = [first]
+        if first.registration.capacity < wanted:
+            further = self._registry.further(request, first, MAX_ROUTES - 1)
+            if quotas.is_split:
+                # A worker that does not know shares would grant the whole quota.
+                further = [w for w in further if w.registration.knows_shares]
+                further = further if first.registration.knows_shares else []
+            workers += further
+        slots = allot([w.registration.capacity for w in workers], wanted, limit)
+        workers = workers[: len(slots)]
+        for worker in workers[1:]:
+            self._registry.count_route(worker)
+        return workers, slots
+
+    def _route(
+        self, claims: RouteClaims, worker: Worker, slots: int, share: RouteShare | None
+    ) -> Route:
+        registration = worker.registration
+        claims = replace(
+            claims,
+            audience=worker.audience,
+            generation=worker.generation,
+            share=share,
+            token_id=secrets.token_urlsafe(16),
+        )
+        return Route(
+            endpoint=registration.endpoint,
+            worker_certificate=registration.certificate,
+            token=self._keys.signer().sign(claims),
+            token_expires_at=claims.expires_at,
+            generation=worker.generation,
+            isolation=registration.isolation,
+            worker_id=registration.worker_id,
+            principal=claims.subject,
+            guest_reuse=claims.guest_reuse,
+            minimum_isolation=claims.minimum_isolation,
+            slots=slots,
+            store=_store_of(claims.tenant, registration.store),
+        )
+
+    def _claims(
+        self,
+        session: SessionClaims,
+        policy: TenantPolicy,
+        ask: RouteAsk,
+        minimum: Isolation,
+    ) -> RouteClaims:
+        """Return what the tokens of an answer have in common; `_route` names the worker."""
+        now = self._clock.now()
+        return RouteClaims(
+            issuer=self._keys.issuer,
+            subject=session.principal,
+            tenant=policy.tenant,
+            audience="",
+            image=ask.image.digest,
+            minimum_isolation=minimum,
+            generation=0,
+            rights=frozenset({"cache", "execute"}),
+            guest_reuse=policy.guest_reuse,
+            client_key=ask.client_key,
+            quotas=policy.quotas.of_one_worker,
+            not_before=now,
+            expires_at=now + self._config.token_seconds,
+            token_id="",
+            client_version=session.client_version,
+        )
+
+
+def _home(session: SessionClaims, ask: RouteAsk) -> int:
+    """Return a number for principal and image that is equal at all schedulers (affinity)."""
+    text = f"{session.tenant}\0{ask.image.digest}\0{session.principal}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+
+
+def _store_of(tenant: TenantId, store: str) -> str:
+    """Return a text that is equal for workers with one action cache, and names no store."""
+    if not store:
+        return ""
+    return hashlib.blake2b(f"{tenant}\0{store}".encode(), digest_size=8).hexdigest()
+
+
+def _minimum(tenants: Isolation, asked: Isolation | None) -> Isolation:
+    """Return the stronger of both: a client may ask for more isolation, never for less."""
+    return tenants if asked is None or asked.rank < tenants.rank else asked
