@@ -205,7 +205,7 @@ def test_further_workers_are_good_different_and_not_the_first(
         and m.generation != asked.failed_generation and not m.is_stale and m is not first
     ]  # fmt: skip
     if most >= len(listed):
-        assert len(found) == len(good), "in a small farm none is left out"
+        assert len(found) == len(good), "in a small farm all are used"
     full = [m.cost >= 1.0 for m in found]
     assert full == sorted(full), "those with room come first"
 

@@ -251,7 +251,7 @@ class FarmConnection:
         await self._channels.close()
 
     async def _ask(self, failed_generation: int, wanted: int = 1) -> Route:
-        """Request routes of which one is neither dead nor shunned; a second time if none is."""
+        """Request routes of which one is neither dead nor shunned; a second time if all are."""
         for _ in range(2):
             route = await self._answer(failed_generation, wanted)
             is_good = self._book.take((route, *route.more), self._clock.monotonic())
@@ -271,7 +271,7 @@ class FarmConnection:
             failed_generation=failed_generation,
             client_key=self._channels.public_key,
             last_worker=self._last_worker,
-            # What a worker was said to have and has not is asked for once more.
+            # Granted places that a worker proved not to have are asked for again.
             wanted=max(self._queue.wanted(book) + book.slots - book.limits, wanted),
             warm_workers=tuple(lane.route.worker_id for lane in book.lanes),
         )
