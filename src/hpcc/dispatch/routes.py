@@ -218,7 +218,7 @@ class RouteBook:
             del self._former[lane.route.worker_id]
 
     def pause(self, lane: Lane, until: float) -> None:
-        """Use a worker that refused for want of room only if there is no other, for a while."""
+        """Use a worker that refused for want of room only if all have refused, for a while."""
         lane.paused_until = until
 
     def told(self, change: RouteChange) -> None:
