@@ -49,7 +49,9 @@ class RouteIssuer:
             rank=minimum.rank,
             home=_home(session, ask),
             last=ask.last_worker,
-            preferred=ask.preferred_worker,
+            # What is under way at the caller's workers counts against its quota: another first
+            # worker would get a share beside them.
+            preferred=ask.preferred_worker or next(iter(ask.warm_workers), ""),
             failed_generation=ask.failed_generation,
             warm=ask.warm_workers,
         )
