@@ -32,9 +32,9 @@ from hpcc.core import (
 from hpcc.dispatch.prepared_action import PreparedAction
 from hpcc.reapi.foreign import ForeignResult, parse_foreign_result
 from hpcc.rpc.base.errors import MissingBlobsError
+from hpcc.rpc.base.method import check_token
 from hpcc.rpc.reapi.client import ReapiClient
 from hpcc.rpc.reapi.foreign_service import ServiceConfig, connect_service
-from hpcc.rpc.reapi.service_calls import check_token
 
 _MAX_FILE_BYTES: Final = 1 << 20
 # Every REAPI 2.x has the calls that are used here.

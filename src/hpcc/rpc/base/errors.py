@@ -26,6 +26,8 @@ _MAX_TRAILER_BYTES: Final = 6 << 10
 _MAX_MESSAGE_CHARS: Final = 500
 _REASON: Final = re.compile(r"[a-z0-9-]{1,64}")
 _MISSING: Final = "MISSING"
+# Two ends of a call may disagree by this about the time that is left.
+_CLOCK_SECONDS: Final = 1.0
 
 
 class UnauthenticatedError(PolicyError):
@@ -142,8 +144,11 @@ def error_of_status(status: status_pb2.Status) -> HpccError:
     return _error(status.code, text, reason, delay)
 
 
-def error_of_call(error: grpc.aio.AioRpcError) -> HpccError:
-    """Return the error for a failed call: from the status in its trailer, else from its code."""
+def error_of_call(error: grpc.aio.AioRpcError, *, seconds_left: float = 0.0) -> HpccError:
+    """Return the error for a failed call: from the status in its trailer, else from its code.
+
+    `seconds_left` is the time that the call still had.
+    """
     for key, value in error.trailing_metadata() or ():
         if key == DETAILS_KEY and isinstance(value, bytes):
             try:
@@ -155,8 +160,9 @@ def error_of_call(error: grpc.aio.AioRpcError) -> HpccError:
     code = error.code()
     if code is grpc.StatusCode.CANCELLED:
         # The caller did not cancel. A peer that notices the call's deadline first ends the call
-        # with this code, when the caller's clock is slightly behind.
-        code = grpc.StatusCode.DEADLINE_EXCEEDED
+        # with this code, when the caller's clock is slightly behind. A peer that stops does too.
+        is_over = seconds_left < _CLOCK_SECONDS
+        code = grpc.StatusCode.DEADLINE_EXCEEDED if is_over else grpc.StatusCode.UNAVAILABLE
     return _error(code.value[0], (error.details() or "")[:_MAX_MESSAGE_CHARS], None, 1.0)
 
 

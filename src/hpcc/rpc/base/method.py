@@ -20,7 +20,7 @@ from urllib.parse import unquote
 import grpc
 from google.protobuf.message import Message
 
-from hpcc.core import HpccError
+from hpcc.core import CallerError, HpccError
 from hpcc.rpc.base.errors import code_of, trailer_of
 
 AUTHORIZATION_METADATA: Final = "authorization"
@@ -222,6 +222,16 @@ def _duplex_handler(
 async def _abort(context: Any, error: HpccError, call: Call) -> None:  # noqa: ANN401 - see UnaryFn
     trailer = trailer_of(error, request_id=call.request_id)
     await context.abort(code_of(error), str(error)[:500], trailing_metadata=trailer)
+
+
+def check_token(token: str) -> None:
+    """Check that a text can be sent as a bearer token; the empty text passes.
+
+    Raises:
+        CallerError: it is not one word of printable ASCII.
+    """
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise CallerError("the token is not one word", reason="config")
 
 
 def bearer(credential: str) -> tuple[tuple[str, str], ...]:

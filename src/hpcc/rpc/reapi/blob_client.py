@@ -14,8 +14,8 @@ from buildgrid.common.protos.google.bytestream import bytestream_pb2 as bs
 from hpcc.core import Blob, Digest, IntegrityError, NotFoundError
 from hpcc.reapi.digests import digest_from_proto, digest_to_proto
 from hpcc.reapi.resource import read_name, write_name
-from hpcc.rpc.base.errors import UnavailableError, error_of_call, error_of_status
-from hpcc.rpc.reapi.service_calls import ServiceCalls
+from hpcc.rpc.base.errors import UnavailableError, error_of_status
+from hpcc.rpc.reapi.service_calls import ServiceCalls, call_errors
 
 _READ: Final = "/google.bytestream.ByteStream/Read"
 _WRITE: Final = "/google.bytestream.ByteStream/Write"
@@ -134,25 +134,27 @@ class BlobClient:
             request_serializer=bs.WriteRequest.SerializeToString,
             response_deserializer=bs.WriteResponse.FromString,
         )
-        try:
-            async with aclosing(pieces()) as source:  # type: ignore[type-var]  # an async generator has aclose
-                answer = await call(
-                    source,
-                    metadata=self._calls.metadata(_WRITE),
-                    timeout=self._calls.config.transfer_seconds,
-                )
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.INTERNAL:
-                raise error_of_call(error) from error
+        seconds, answer = self._calls.config.transfer_seconds, None
+        with call_errors(seconds):
+            try:
+                async with aclosing(pieces()) as source:  # type: ignore[type-var]  # an async generator has aclose
+                    answer = await call(
+                        source, metadata=self._calls.metadata(_WRITE), timeout=seconds
+                    )
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.INTERNAL:
+                    raise
+        if answer is None:
             # grpcio loses the status of a server that answers before the stream has ended. This
             # call gets a refusal again; if the blob is already there, the upload has succeeded.
             if await self.find_missing([blob.digest]):
-                raise UnavailableError("the worker aborted an upload") from error
+                raise UnavailableError("the worker aborted an upload")
             return
         if answer.committed_size != blob.digest.size_bytes:
             raise IntegrityError("the worker stored another number of bytes", reason="upload-size")
 
     async def _read(self, digest: Digest) -> Blob:
+        seconds = self._calls.config.transfer_seconds
         call = self._calls.channel.unary_stream(
             _READ,
             request_serializer=bs.ReadRequest.SerializeToString,
@@ -160,16 +162,17 @@ class BlobClient:
         )(
             bs.ReadRequest(resource_name=read_name(self._calls.instance, digest)),
             metadata=self._calls.metadata(_READ),
-            timeout=self._calls.config.transfer_seconds,
+            timeout=seconds,
         )
         data = bytearray()
         try:
-            async for piece in call:
-                data += piece.data
-                if len(data) > digest.size_bytes:
-                    raise IntegrityError("more bytes than the digest says", reason="download-size")
-        except grpc.aio.AioRpcError as error:
-            raise error_of_call(error) from error
+            with call_errors(seconds):
+                async for piece in call:
+                    data += piece.data
+                    if len(data) > digest.size_bytes:
+                        raise IntegrityError(
+                            "more bytes than the digest says", reason="download-size"
+                        )
         finally:
             call.cancel()
         return Blob.checked(digest, bytes(data))

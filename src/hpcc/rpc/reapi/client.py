@@ -15,10 +15,10 @@ from hpcc.core import Blob, Digest
 from hpcc.reapi.delta import Delta
 from hpcc.reapi.digests import digest_to_proto
 from hpcc.reapi.result import ResultRecord, parse_result
-from hpcc.rpc.base.errors import UnavailableError, error_of_call, error_of_status
+from hpcc.rpc.base.errors import UnavailableError, error_of_status
 from hpcc.rpc.reapi.blob_client import BlobClient
 from hpcc.rpc.reapi.inline_blobs import encode_execute
-from hpcc.rpc.reapi.service_calls import REAPI, ReapiClientConfig, ServiceCalls
+from hpcc.rpc.reapi.service_calls import REAPI, ReapiClientConfig, ServiceCalls, call_errors
 
 _EXECUTE: Final = f"{REAPI}.Execution/Execute"
 _NO_METHOD: Final = "/hpcc.v1.Nothing/Ping"
@@ -174,14 +174,11 @@ class ReapiClient:
             request_serializer=partial(encode_execute, deltas=deltas),
             response_deserializer=ops.Operation.FromString,
         )
-        try:
+        seconds = self._calls.config.execute_seconds
+        with call_errors(seconds):
             operation = await call(
-                request,
-                metadata=self._calls.metadata(_EXECUTE),
-                timeout=self._calls.config.execute_seconds,
+                request, metadata=self._calls.metadata(_EXECUTE), timeout=seconds
             )
-        except grpc.aio.AioRpcError as error:
-            raise error_of_call(error) from error
         if not operation.done:
             raise UnavailableError("the worker sent more than the end")
         result, is_cached = _outcome(operation)
@@ -203,6 +200,7 @@ class ReapiClient:
     async def _streamed(
         self, request: pb.ExecuteRequest, deltas: Sequence[Delta]
     ) -> tuple[bytes, bool]:
+        seconds = self._calls.config.execute_seconds
         call = self._calls.channel.unary_stream(
             _EXECUTE,
             request_serializer=(
@@ -211,22 +209,17 @@ class ReapiClient:
                 else pb.ExecuteRequest.SerializeToString
             ),
             response_deserializer=ops.Operation.FromString,
-        )(
-            request,
-            metadata=self._calls.metadata(_EXECUTE),
-            timeout=self._calls.config.execute_seconds,
-        )
+        )(request, metadata=self._calls.metadata(_EXECUTE), timeout=seconds)
         count = 0
         try:
-            async for operation in call:
-                count += 1
-                if operation.done:
-                    result, is_cached = _outcome(operation)
-                    # A hit has one message on every worker, so it shows nothing.
-                    self.tells_end_alone = count == 1 and not is_cached
-                    return result, is_cached
-        except grpc.aio.AioRpcError as error:
-            raise error_of_call(error) from error
+            with call_errors(seconds):
+                async for operation in call:
+                    count += 1
+                    if operation.done:
+                        result, is_cached = _outcome(operation)
+                        # A hit has one message on every worker, so it shows nothing.
+                        self.tells_end_alone = count == 1 and not is_cached
+                        return result, is_cached
         finally:
             call.cancel()
         raise UnavailableError("the worker ended the call without a result")

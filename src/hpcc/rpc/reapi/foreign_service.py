@@ -26,8 +26,9 @@ from hpcc.core import (
 from hpcc.reapi.foreign import encode_entry_result, parse_foreign_result
 from hpcc.rpc.base.channel import COMMON_OPTIONS
 from hpcc.rpc.base.errors import DeadlineError
+from hpcc.rpc.base.method import check_token
 from hpcc.rpc.reapi.client import ReapiClient
-from hpcc.rpc.reapi.service_calls import ReapiClientConfig, check_token
+from hpcc.rpc.reapi.service_calls import ReapiClientConfig
 
 # Hashed into the names of entries, so that no entry has the digest of a real action.
 _ENTRY_DOMAIN: Final = b"hpcc-action-cache-1\0"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
 from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 
-from hpcc.core import CallerError, TenantId
+from hpcc.core import TenantId
 from hpcc.rpc.base.channel import MAX_BATCH_BYTES
 from hpcc.rpc.base.errors import error_of_call
 from hpcc.rpc.base.method import (
@@ -43,14 +45,15 @@ class ReapiClientConfig:
     execute_seconds: float = 600.0
 
 
-def check_token(token: str) -> None:
-    """Check that a text can be sent as a bearer token; the empty text passes.
-
-    Raises:
-        CallerError: it is not one word of printable ASCII.
-    """
-    if not token.isascii() or not token.isprintable() or " " in token:
-        raise CallerError("the token is not one word", reason="config")
+@contextmanager
+def call_errors(seconds: float) -> Generator[None]:
+    """Turn gRPC's error of a call that may take so long into an `HpccError`."""
+    ends = asyncio.get_running_loop().time() + seconds
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        left = ends - asyncio.get_running_loop().time()
+        raise error_of_call(error, seconds_left=left) from error
 
 
 class ServiceCalls:
@@ -101,9 +104,6 @@ class ServiceCalls:
             request_serializer=type(request).SerializeToString,
             response_deserializer=(bytes if response is None else response.FromString),
         )
-        try:
-            return await call(
-                request, metadata=self.metadata(path), timeout=self.config.call_seconds
-            )
-        except grpc.aio.AioRpcError as error:
-            raise error_of_call(error) from error
+        seconds = self.config.call_seconds
+        with call_errors(seconds):
+            return await call(request, metadata=self.metadata(path), timeout=seconds)

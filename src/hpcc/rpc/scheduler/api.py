@@ -21,6 +21,8 @@ from hpcc.ports import SignedHead
 # The most routes of one answer, and the most warm workers that a request names.
 MAX_ROUTES: Final = 32
 MAX_WARM: Final = 64
+# The most compiles at once that a worker takes, and the most that a build wants.
+MAX_SLOTS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,13 @@ from typing import Any
 import grpc
 
 from hpcc._proto import scheduler_pb2 as pb
-from hpcc.core import GuestReuse, HostReport, Isolation, TenantId
+from hpcc.core import CallerError, GuestReuse, HostReport, Isolation, TenantId
 from hpcc.rpc.base.errors import UnavailableError, error_of_call
-from hpcc.rpc.base.method import bearer
+from hpcc.rpc.base.method import bearer, check_token
 from hpcc.rpc.scheduler.api import (
     ASK_AGAIN,
     MAX_ROUTES,
+    MAX_SLOTS,
     MAX_WARM,
     Admission,
     Registration,
@@ -24,7 +25,11 @@ from hpcc.rpc.scheduler.api import (
     SessionGrant,
 )
 from hpcc.rpc.scheduler.pulse import Pulse
-from hpcc.rpc.scheduler.registration_messages import registration_message
+from hpcc.rpc.scheduler.registration_messages import (
+    check_address,
+    registration_message,
+    worker_id_of,
+)
 from hpcc.rpc.scheduler.schedulers import Schedulers
 from hpcc.rpc.scheduler.toolchain_messages import (
     image_or_none,
@@ -89,7 +94,7 @@ class SchedulerClient:
             session,
         )
         more = answer.more[: MAX_ROUTES - 1] if ask.wanted else ()
-        return replace(_route(answer), more=tuple(map(_route, more)))
+        return replace(_route(answer), more=tuple(filter(None, map(_route_or_none, more))))
 
     async def result_key(self, session: str, tenant: TenantId, key_id: str) -> bytes | None:
         """Return a key (32 bytes) that may sign results of the tenant, or None if unknown."""
@@ -112,6 +117,8 @@ class SchedulerClient:
                 if event.kind == pb.RouteEvent.KIND_ASK:
                     yield ASK_AGAIN
                     continue
+                if event.worker_id:
+                    worker_id_of(event.worker_id)
                 is_dead = event.kind == pb.RouteEvent.KIND_DEAD
                 yield RouteChange(event.worker_id, event.generation, is_dead)
         except grpc.aio.AioRpcError as error:
@@ -187,7 +194,21 @@ class RegistryClient:
         return await self._schedulers.call(f"WorkerRegistryService/{method}", request, response, "")
 
 
+def _route_or_none(answer: pb.RouteResponse) -> Route | None:
+    """Parse a further route. What this version does not understand is not used."""
+    try:
+        return _route(answer)
+    except UnavailableError:
+        return None
+
+
 def _route(answer: pb.RouteResponse) -> Route:
+    try:
+        check_address(answer.endpoint, answer.worker_certificate)
+        worker_id = worker_id_of(answer.worker_id)
+        check_token(answer.token)
+    except CallerError as error:
+        raise UnavailableError(f"the scheduler names an impossible worker: {error}") from error
     try:
         isolation, minimum = Isolation(answer.isolation), Isolation(answer.minimum_isolation)
         reuse = GuestReuse(answer.guest_reuse)
@@ -200,11 +221,11 @@ def _route(answer: pb.RouteResponse) -> Route:
         token_expires_at=answer.token_expires_at,
         generation=answer.generation,
         isolation=isolation,
-        worker_id=answer.worker_id,
+        worker_id=worker_id,
         principal=answer.principal,
         guest_reuse=reuse,
         minimum_isolation=minimum,
-        slots=answer.slots,
+        slots=min(answer.slots, MAX_SLOTS),
         store=answer.store,
         has_others=answer.has_others,
     )

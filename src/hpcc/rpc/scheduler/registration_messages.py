@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from hpcc._proto import scheduler_pb2 as pb
 from hpcc.core import CallerError, ImageDigest, Isolation
-from hpcc.rpc.scheduler.api import Registration
+from hpcc.rpc.scheduler.api import MAX_SLOTS, Registration
 from hpcc.rpc.scheduler.toolchain_messages import image_message, images_of
 
 _WORKER_ID: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")
@@ -17,7 +17,6 @@ _ENDPOINT: Final = re.compile(r"[A-Za-z0-9.\[\]:-]{1,255}:[0-9]{1,5}")
 _MAX_CERTIFICATE_BYTES: Final = 16 << 10
 _STORE: Final = re.compile(r"[0-9a-f]{64}")
 _MAX_IMAGES: Final = 1024
-_MAX_CAPACITY: Final = 4096
 MAX_GENERATION: Final = 1 << 62
 
 
@@ -46,11 +45,8 @@ def registration_of(request: pb.RegisterRequest) -> Registration:
     Raises:
         CallerError: a field is malformed or out of range.
     """
-    if not _ENDPOINT.fullmatch(request.endpoint):
-        raise CallerError("endpoint is not host:port")
-    if not 0 < len(request.certificate) <= _MAX_CERTIFICATE_BYTES:
-        raise CallerError("certificate is absent or too large")
-    if len(request.images) > _MAX_IMAGES or not 0 < request.capacity <= _MAX_CAPACITY:
+    check_address(request.endpoint, request.certificate)
+    if len(request.images) > _MAX_IMAGES or not 0 < request.capacity <= MAX_SLOTS:
         raise CallerError("too many images, or an impossible capacity")
     return Registration(
         worker_id=worker_id_of(request.worker_id),
@@ -89,6 +85,18 @@ def _store(text: str) -> str:
     if text and not _STORE.fullmatch(text):
         raise CallerError("a store's name is not 64 hex digits")
     return text
+
+
+def check_address(endpoint: str, certificate: bytes) -> None:
+    """Check the form of a worker's endpoint and certificate.
+
+    Raises:
+        CallerError: one of them is malformed.
+    """
+    if not _ENDPOINT.fullmatch(endpoint):
+        raise CallerError("endpoint is not host:port")
+    if not 0 < len(certificate) <= _MAX_CERTIFICATE_BYTES:
+        raise CallerError("certificate is absent or too large")
 
 
 def worker_id_of(text: str) -> str:

@@ -14,7 +14,14 @@ from hpcc._proto import scheduler_pb2 as pb
 from hpcc.core import CallerError, ImageRef, TenantId
 from hpcc.rpc.base.generation_rate import GenerationRateLimit
 from hpcc.rpc.base.method import Call, Method, OnRefusal, service_handler
-from hpcc.rpc.scheduler.api import ASK_AGAIN, MAX_WARM, Route, RouteAsk, SchedulerBackend
+from hpcc.rpc.scheduler.api import (
+    ASK_AGAIN,
+    MAX_SLOTS,
+    MAX_WARM,
+    Route,
+    RouteAsk,
+    SchedulerBackend,
+)
 from hpcc.rpc.scheduler.pulse import Pulses
 from hpcc.rpc.scheduler.registration_messages import (
     generation_of,
@@ -33,8 +40,6 @@ _CLIENT_KEY_BYTES: Final = 32
 _KEY_ID: Final = re.compile(r"[0-9a-f]{32}")
 _MAX_KEY_IDS: Final = 64
 _MAX_REASON_CHARS: Final = 200
-# More compiles at once than one person's build has.
-MAX_WANTED: Final = 4096
 
 
 def scheduler_handlers(
@@ -107,7 +112,7 @@ class _DaemonSide:
                 worker_id_of(request.preferred_worker) if request.preferred_worker else ""
             ),
             last_worker=_last_worker(request.last_worker),
-            wanted=min(request.wanted, MAX_WANTED),
+            wanted=min(request.wanted, MAX_SLOTS),
             warm_workers=_warm(request.warm_workers),
         )
         return _route_message(self._backend.route(call.credential, ask))

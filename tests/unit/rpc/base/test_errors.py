@@ -26,3 +26,18 @@ def test_a_call_that_ends_without_an_answer_of_ours(
     error = error_of_call(failed)
     assert type(error) is kind
     assert error.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("seconds_left", "kind"),
+    [(-1.0, DeadlineError), (0.5, DeadlineError), (60.0, UnavailableError)],
+)
+def test_a_peer_that_stops_ends_a_call_that_had_time_left(
+    seconds_left: float, kind: type[InfrastructureError]
+) -> None:
+    failed = grpc.aio.AioRpcError(
+        grpc.StatusCode.CANCELLED, grpc.aio.Metadata(), grpc.aio.Metadata(), details="CANCELLED"
+    )
+    error = error_of_call(failed, seconds_left=seconds_left)
+    assert type(error) is kind
+    assert error.reason == kind.default_reason
