@@ -137,7 +137,8 @@ class Dispatcher:
         except TimeoutError:
             return RemoteFailure(FallbackReason.DEADLINE, "the farm took too long")
         except BusyError as error:
-            self._close(error.retry_after_seconds, error)
+            if isinstance(connection, EngineConnection) or connection.is_full:
+                self._close(error.retry_after_seconds, error)
             return RemoteFailure(error.reason, str(error))
         except HpccError as error:
             return RemoteFailure(error.reason, str(error))
@@ -180,6 +181,8 @@ class Dispatcher:
                     return await self._reached(connection, worker, request, prepared, asked)
                 except _MAY_REROUTE as error:
                     if attempt == attempts:
+                        if isinstance(error, BusyError):
+                            connection.give_up(worker.route, error)
                         raise
                     self._give_up(connection, worker, error)
                     failed = worker.route.generation

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
@@ -27,7 +26,7 @@ from hpcc.core import (
 )
 from hpcc.dispatch.calls import WorkerCalls, ended
 from hpcc.dispatch.channels import RoutedWorker, WorkerChannels
-from hpcc.dispatch.lanes import LaneQueue
+from hpcc.dispatch.lanes import LaneQueue, MoreRoutes
 from hpcc.dispatch.login import RENEW_BEFORE_SECONDS, FarmLogin
 from hpcc.dispatch.routes import RouteBook
 from hpcc.identity.result_keys import ResultKeys
@@ -43,11 +42,6 @@ _log: Final = logging.getLogger(__name__)
 _WATCH_SECONDS: Final = 2.0
 # Pause before a broken watch is opened again, while calls are under way.
 _REWATCH_SECONDS: Final = 1.0
-# Pauses between two requests for more routes; each one that brought nothing doubles the pause.
-_MORE_SECONDS: Final = 1.0
-_MAX_MORE_SECONDS: Final = 8.0
-# Daemons that hear of a new worker at the same moment ask within this time.
-_JITTER_SECONDS: Final = 0.5
 # How many workers are asked for a result, and how often routes are asked for only because of that.
 _MAX_CACHES: Final = 8
 _WIDE_SECONDS: Final = 60.0
@@ -77,10 +71,12 @@ class FarmConnection:
         # Its guests may be warm for us. Any scheduler gets it as a hint.
         self._last_worker = ""
         self._watcher: asyncio.Task[None] | None = None
-        # Asks for more routes while compiles wait; from when on, and how long it waits then.
-        self._more: asyncio.Task[None] | None = None
-        self._more_at, self._more_pause = float("-inf"), _MORE_SECONDS
-        self._is_asked = asyncio.Event()
+        self._more = MoreRoutes(
+            clock, is_short=lambda: self._queue.is_short(self._book), ask=self._ask_more
+        )
+        # The last request for a first route that failed, and how many did.
+        self._failure: HpccError | None = None
+        self._failures = 0
         self._wide_at = float("-inf")
         # `_is_watching`: a watch is open. `_is_told`: it delivers deaths, or has ended.
         self._is_watching = False
@@ -91,6 +87,12 @@ class FarmConnection:
     def has_others(self) -> bool:
         """Whether there is a route beside the first."""
         return len(self._book.lanes) > 1
+
+    @property
+    def is_full(self) -> bool:
+        """Whether each worker in use has refused for want of room a moment ago."""
+        now = self._clock.monotonic()
+        return not self.has_others or all(x.paused_until > now for x in self._book.lanes)
 
     def may_have_others(self, first: RoutedWorker) -> bool:
         """Whether workers beside the first may have results that the first cannot find."""
@@ -152,7 +154,7 @@ class FarmConnection:
         while lane is None:
             await self._first(failed_generation)
             place = self._queue.join(self._book)
-            self._want_more()
+            self._more.want()
             lane = await self._queue.wait(self._book, place)
         try:
             yield self._channels.worker(lane.route, lane)
@@ -176,8 +178,18 @@ class FarmConnection:
         # A request for more routes, which may wait for a scheduler, does not hold up compiles.
         if (route := self._valid()) is not None:
             return route
+        failures = self._failures
         async with self._lock:
-            return self._valid() or await self._ask(failed_generation)
+            if (route := self._valid()) is not None:
+                return route
+            if self._failure is not None and self._failures != failures:
+                # Asked while this compile waited. One wait for a scheduler is enough for all.
+                raise self._failure.with_traceback(None)
+            try:
+                return await self._ask(failed_generation)
+            except HpccError as error:
+                self._failure, self._failures = error, self._failures + 1
+                raise
 
     def _valid(self) -> Route | None:
         route = self._book.current
@@ -200,38 +212,14 @@ class FarmConnection:
             self._book.give_up(failed, now, is_workers_fault=is_fault)
         self._queue.wake(self._book)
 
-    def _want_more(self) -> None:
-        if self._queue.is_short(self._book) and (self._more is None or self._more.done()):
-            self._more = asyncio.Task(self._ask_more(), name="more routes")
-
-    async def _ask_more(self) -> None:
-        """Ask for more routes while compiles wait for places."""
-        while self._queue.is_short(self._book):
-            pause = self._more_at - self._clock.monotonic()
-            if pause > 0:
-                self._is_asked.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._is_asked.wait()
-                continue
-            before = self._book.slots
-            try:
-                async with self._lock:
-                    await self._ask(0)
-            except HpccError as error:
-                _log.info("more routes: %s", error)
-            self._more_pause = min(self._more_pause * 2, _MAX_MORE_SECONDS)
-            if self._book.slots > before:
-                self._more_pause = _MORE_SECONDS
-            self._more_at = self._clock.monotonic() + self._more_pause
-
-    def _ask_again(self) -> None:
-        """Ask for more routes soon, if there are too few: the scheduler may have others."""
-        self._more_pause = _MORE_SECONDS
-        jitter = random.uniform(0.0, _JITTER_SECONDS)  # noqa: S311 - no secret
-        self._more_at = self._clock.monotonic() + jitter
-        self._is_asked.set()
-        self._want_more()
+    async def _ask_more(self) -> bool:
+        before = self._book.slots
+        try:
+            async with self._lock:
+                await self._ask(0)
+        except HpccError as error:
+            _log.info("more routes: %s", error)
+        return self._book.slots > before
 
     @asynccontextmanager
     async def reached(self, worker: RoutedWorker) -> AsyncGenerator[None]:
@@ -244,9 +232,9 @@ class FarmConnection:
 
     async def close(self) -> None:
         """End the watch and all probes, and close the channels."""
-        for task in (self._watcher, self._more):
-            if task is not None:
-                await ended(task)
+        if self._watcher is not None:
+            await ended(self._watcher)
+        await self._more.close()
         await self._calls.close()
         await self._channels.close()
 
@@ -341,13 +329,13 @@ class FarmConnection:
                 async for change in changes:
                     self._is_told.set()
                     if change == ASK_AGAIN:
-                        self._ask_again()
+                        self._more.news()
                         continue
                     count = len(self._book.lanes)
                     self._book.told(change)
                     self._queue.wake(self._book)
                     if len(self._book.lanes) < count:
-                        self._ask_again()
+                        self._more.news()
                     if change == WATCHING:
                         # Deaths before this were not delivered, so workers in use are asked.
                         self._calls.suspect(lambda _: True)

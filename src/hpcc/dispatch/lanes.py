@@ -1,12 +1,23 @@
-"""Gives compiles their places at workers, in the order of arrival."""
+"""Gives compiles their places at workers, in the order of arrival, and asks for more workers."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
 
+from hpcc.dispatch.calls import ended
 from hpcc.dispatch.routes import OPENING_SECONDS, Lane, RouteBook
 from hpcc.ports import Clock
+
+# Pauses between two requests for more routes; each one that brought nothing doubles the pause.
+_MORE_SECONDS: Final = 1.0
+_MAX_MORE_SECONDS: Final = 8.0
+# Daemons that hear of a new worker at the same moment ask within this time.
+_JITTER_SECONDS: Final = 0.5
 
 type Place = asyncio.Future[Lane | None]
 
@@ -47,9 +58,10 @@ class LaneQueue:
         try:
             return await place
         except asyncio.CancelledError:
-            if not place.done():
-                self._waiting.remove(place)
-            elif not place.cancelled() and (lane := place.result()) is not None:
+            if not place.done() or place.cancelled():
+                with suppress(ValueError):  # it was passed over already
+                    self._waiting.remove(place)
+            elif (lane := place.result()) is not None:
                 self.leave(book, lane)
             raise
 
@@ -79,3 +91,65 @@ class LaneQueue:
         """Hold back no compile any more for a worker that is slow to open."""
         self._timer = None
         self.wake(book)
+
+
+class MoreRoutes:
+    """Asks for more routes while compiles wait for places, at most once a second."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        is_short: Callable[[], bool],
+        ask: Callable[[], Awaitable[bool]],
+    ) -> None:
+        """`ask` returns whether it brought more places; it raises no `HpccError`."""
+        self._clock, self._is_short, self._ask = clock, is_short, ask
+        self._task: asyncio.Task[None] | None = None
+        # When the next request may be made, and the pause after it.
+        self._next_at = self._asked_at = float("-inf")
+        self._pause = _MORE_SECONDS
+        self._is_news = asyncio.Event()
+
+    def want(self) -> None:
+        """Begin to ask, if compiles wait."""
+        if self._is_short() and (self._task is None or self._task.done()):
+            self._task = asyncio.Task(self._run(), name="more routes")
+
+    def news(self) -> None:
+        """Ask soon, if there are too few routes: the answer may have others now.
+
+        News that come in a row, as of a worker that flaps, neither hurry nor delay the request.
+        """
+        self._pause = _MORE_SECONDS
+        jitter = random.uniform(0.0, _JITTER_SECONDS)  # noqa: S311 - no secret
+        soon = max(self._clock.monotonic() + jitter, self._asked_at + _MORE_SECONDS)
+        self._next_at = min(self._next_at, soon)
+        self._is_news.set()
+        self.want()
+
+    async def close(self) -> None:
+        """Ask no more."""
+        if self._task is not None:
+            await ended(self._task)
+
+    async def _run(self) -> None:
+        while self._is_short():
+            pause = self._next_at - self._clock.monotonic()
+            if pause > 0:
+                self._is_news.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._is_news.wait()
+                continue
+            if -pause > _MAX_MORE_SECONDS:  # another build begins
+                self._pause = _MORE_SECONDS
+            # News that come from now on may be newer than the answer.
+            self._asked_at, self._next_at = self._clock.monotonic(), float("inf")
+            is_more = False
+            try:
+                is_more = await self._ask()
+            finally:
+                pause = _MORE_SECONDS if is_more else self._pause
+                self._next_at = min(self._next_at, self._clock.monotonic() + pause)
+                self._pause = min(pause * 2, _MAX_MORE_SECONDS)
