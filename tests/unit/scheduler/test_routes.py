@@ -1,0 +1,113 @@
+"""Which routes an answer has, and what their tokens grant together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hpcc.core import ImageDigest, ImageRef, Isolation, TenantId
+from hpcc.identity.session_token import SessionClaims
+from hpcc.identity.token import RouteClaims
+from hpcc.rpc.scheduler.api import Registration, Route, RouteAsk
+from hpcc.scheduler.registry import WorkerRegistry
+from hpcc.scheduler.routes import RouteIssuer
+from hpcc.scheduler.tenants.table import TenantPolicy, TenantQuotas
+from hpcc_testkit.services.idp_tokens import FixedClock
+
+IMAGE = ImageRef("gcc", ImageDigest("sha256:" + "ab" * 32))
+TENANT = TenantId("acme")
+SESSION = SessionClaims(
+    tenant="acme", principal="ann", client_version="t", identity="", expires_at=1e9, serial=1
+)
+POLICY = TenantPolicy(tenant=TENANT, identity=None, images=(), minimum_isolation=Isolation.QEMU_TCG)
+
+
+class Farm:
+    """Workers of two places, and the claims of the tokens that were signed."""
+
+    def __init__(self, *names: str, knows_shares: bool = True) -> None:
+        clock = FixedClock()
+        self.registry, self.signed = WorkerRegistry(clock, 10.0), list[RouteClaims]()
+        for name in names:
+            self.add(name, knows_shares=knows_shares)
+        keys: Any = SimpleNamespace(issuer="i", signer=lambda: SimpleNamespace(sign=self._sign))
+        config: Any = SimpleNamespace(token_seconds=300.0)
+        self.issuer = RouteIssuer(config, keys, clock, self.registry)
+
+    def add(self, name: str, *, knows_shares: bool = True) -> None:
+        self.registry.register(
+            Registration(
+                worker_id=name, endpoint="h:1", certificate=name.encode(), result_proof=b"p",
+                isolation=Isolation.QEMU_TCG, images=(IMAGE.digest,), capacity=2,
+                result_key=b"k", knows_shares=knows_shares,
+            )
+        )  # fmt: skip
+
+    def _sign(self, claims: RouteClaims) -> str:
+        self.signed.append(claims)
+        return str(len(self.signed))
+
+    def ask(self, wanted: int, *warm: str, quotas: TenantQuotas | None = None) -> list[Route]:
+        self.signed.clear()
+        ask = RouteAsk(
+            tenant=TENANT, image=IMAGE, minimum_isolation=None, failed_generation=0,
+            client_key=b"k" * 32, wanted=wanted, warm_workers=warm,
+        )  # fmt: skip
+        policy = replace(POLICY, quotas=quotas or TenantQuotas())
+        first = self.issuer.issue(SESSION, policy, ask)
+        return [first, *first.more]
+
+    @property
+    def shares(self) -> list[int | None]:
+        return [c.share.in_flight if c.share is not None else None for c in self.signed]
+
+
+def test_an_answer_has_as_many_routes_as_the_build_needs() -> None:
+    farm = Farm("w1", "w2", "w3", "w4")
+    assert [len(farm.ask(wanted)) for wanted in (0, 1, 2, 3, 6, 99)] == [1, 1, 1, 2, 3, 4]
+    assert farm.shares == [None] * 4, "without a quota there is nothing to split"
+
+
+def test_the_worker_that_a_caller_uses_first_stays_the_first() -> None:
+    """Its compiles of the earlier, larger grant count; another first one would come on top."""
+    farm, quotas = Farm("w1", "w2", "w3"), TenantQuotas(concurrent_execs=3)
+    (first,) = farm.ask(1, quotas=quotas)
+    for _ in range(40):  # it looks full until its next heartbeat
+        routes = farm.ask(9, first.worker_id, quotas=quotas)
+        assert routes[0].worker_id == first.worker_id
+        assert [r.slots for r in routes] == farm.shares == [2, 1]
+
+
+@pytest.mark.parametrize("wanted", [1, 5, 99])
+@pytest.mark.parametrize("quota", [1, 2, 3, 7, 100])
+def test_what_an_answer_grants_is_never_more_than_the_quota(wanted: int, quota: int) -> None:
+    farm = Farm("w1", "w2", "w3", "w4")
+    quotas = TenantQuotas(concurrent_execs=quota, upload_bytes=1000)
+    routes = farm.ask(wanted, quotas=quotas)
+    assert sum(r.slots for r in routes) <= quota
+    shares = [c.share for c in farm.signed]
+    if len(routes) > 1:
+        assert all(s is not None and s.in_flight > 0 and s.upload_bytes > 0 for s in shares)
+        assert sum(s.upload_bytes for s in shares if s is not None) <= 1000
+
+
+def test_a_worker_that_knows_no_shares_is_used_alone_or_not_at_all() -> None:
+    quotas = TenantQuotas(concurrent_execs=8)
+    farm = Farm("w1", knows_shares=False)
+    farm.add("w2")
+    farm.add("w3")
+    assert [r.worker_id for r in farm.ask(8, "w1", quotas=quotas)] == ["w1"]
+    assert farm.shares == [None]
+    assert {r.worker_id for r in farm.ask(8, "w2", quotas=quotas)} == {"w2", "w3"}
+    assert len(farm.ask(8, "w2")) == 3, "without a quota it serves as the others"
+
+
+def test_tokens_of_one_answer_differ_in_worker_and_id_only() -> None:
+    farm = Farm("w1", "w2", "w3")
+    farm.ask(6)
+    assert len({c.token_id for c in farm.signed}) == len({c.audience for c in farm.signed}) == 3
+    same = {replace(c, token_id="", audience="", generation=0) for c in farm.signed}
+    assert len(same) == 1
