@@ -261,7 +261,7 @@ class FarmConnection:
             last_worker=self._last_worker,
             # Granted places that a worker proved not to have are asked for again.
             wanted=max(self._queue.wanted(book) + book.slots - book.limits, wanted),
-            warm_workers=tuple(lane.route.worker_id for lane in book.lanes),
+            warm_workers=tuple(book.in_use(self._clock.monotonic())),
         )
         session = await self._watched_session()
         try:

@@ -154,6 +154,14 @@ class RouteBook:
         """How many compiles are under way, also on routes that were dropped."""
         return sum(lane.in_flight for lane in (*self.lanes, *self._former.values()))
 
+    def in_use(self, now: float) -> list[str]:
+        """Return the workers in use, the first first, then those whose routes were dropped.
+
+        What is still under way there counts against a quota, so the next answer has to name them.
+        """
+        former = (lane for lane in self._former.values() if self.is_good(lane.route, now))
+        return [lane.route.worker_id for lane in (*self.lanes, *former)]
+
     def is_dead(self, route: Route) -> bool:
         """Report whether this generation of the worker, or a later one, was reported dead."""
         return route.generation <= self._dead.get(route.worker_id, 0)

@@ -141,7 +141,9 @@ class Fleet:
     def further(self, request: RouteRequest, first: Member, now: float, most: int) -> list[Member]:
         """Return up to `most` workers for more routes beside `first`, in the order of their use.
 
-        The workers that the caller uses come first, because they have its inputs. Then come
+        The workers that the caller uses come first, because they have its inputs; also those that
+        have not reported for a while, for the caller knows better whether they answer, and what
+        runs there counts against its quota. Then come
         workers with room, in an order that is the same for equal `home` at every scheduler: the
         machines of one person then meet at the same few. Full workers come last.
         """
@@ -152,11 +154,15 @@ class Fleet:
             if len(found) >= most:
                 break
             member = self._members.get(worker_id)
-            if member is None or member is first or worker_id in found or member.is_stale:
+            if member is None or member is first or worker_id in found:
                 continue
             if not _is_good(member, request, now):
                 continue
-            if member.cost < 1.0 or worker_id in request.warm:
+            if worker_id in request.warm:
+                found[worker_id] = member
+            elif member.is_stale:
+                continue
+            elif member.cost < 1.0:
                 found[worker_id] = member
             else:
                 full[worker_id] = member

@@ -173,6 +173,19 @@ def test_a_worker_that_died_and_came_back_keeps_the_count_of_what_is_under_way()
     assert build.book.in_flight == 0
 
 
+def test_workers_with_compiles_under_way_are_named_also_without_a_route() -> None:
+    """Their compiles count against the quota that the next answer splits."""
+    build = Build(route("w1"), route("w2"), route("w3"), route("w4"))
+    build.open("w1", "w2", "w3", "w4")
+    for _ in range(8):
+        build.enter()
+    build.book.give_up(build.lane("w3").route, NOW, is_workers_fault=True)
+    build.book.silent()
+    assert build.book.in_use(NOW) == ["w1", "w2", "w4"]
+    assert build.book.take((route("w4"),), NOW)
+    assert build.book.in_use(NOW) == ["w4", "w1", "w2"]
+
+
 def test_a_former_worker_is_forgotten_with_its_last_compile() -> None:
     build = Build(route("w1"))
     build.enter()

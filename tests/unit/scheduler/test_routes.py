@@ -81,6 +81,20 @@ def test_the_worker_that_a_caller_uses_first_stays_the_first() -> None:
         assert [r.slots for r in routes] == farm.shares == [2, 1]
 
 
+def test_a_worker_that_is_silent_for_a_while_keeps_its_share() -> None:
+    """Another one in its place would get the share while compiles run at the first."""
+    farm, quotas = Farm("w1", "w2", "w3"), TenantQuotas(concurrent_execs=3)
+    used = [r.worker_id for r in farm.ask(9, quotas=quotas)]
+    farm.registry.parted(used[1])
+    routes = farm.ask(9, *used, quotas=quotas)
+    assert [r.worker_id for r in routes] == used
+    farm.registry.parted(used[0])
+    routes = farm.ask(9, *used, quotas=quotas)
+    assert [r.worker_id for r in routes] == used
+    other = next(iter({"w1", "w2", "w3"} - set(used)))
+    assert [r.worker_id for r in farm.ask(1)] == [other], "a newcomer does not get them"
+
+
 @pytest.mark.parametrize("wanted", [1, 5, 99])
 @pytest.mark.parametrize("quota", [1, 2, 3, 7, 100])
 def test_what_an_answer_grants_is_never_more_than_the_quota(wanted: int, quota: int) -> None:
