@@ -220,8 +220,22 @@ class Dispatcher:
             if found is not None:
                 return found
             asked.add(worker.route.worker_id)
-        if not connection.may_have_others(worker) or not self._others.are_due():
+        if not connection.may_have_others(worker):
             return None
+        async with self._others.turn:
+            if not self._others.are_due():
+                return None
+            return await self._found_elsewhere(connection, worker, request, prepared, asked)
+
+    async def _found_elsewhere(
+        self,
+        connection: FarmConnection,
+        worker: RoutedWorker,
+        request: RemoteRequest,
+        prepared: PreparedAction,
+        asked: set[str],
+    ) -> RemoteResult | None:
+        """Look at all workers that may have the result; the first one that has it ends that."""
         others = await connection.other_caches(worker)
         if others and worker.route.worker_id not in asked:
             others.append(worker)
@@ -230,11 +244,16 @@ class Dispatcher:
         if not others:
             return None
         async with asyncio.TaskGroup() as group:
-            tasks = [
+            left = {
                 group.create_task(self._cached_at_other(connection, other, request, prepared))
                 for other in others
-            ]
-        found = next(filter(None, (task.result() for task in tasks)), None)
+            }
+            found: RemoteResult | None = None
+            while left and found is None:
+                ended, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+                found = next(filter(None, (task.result() for task in ended)), None)
+            for task in left:
+                task.cancel()
         asked.update(other.route.worker_id for other in others)
         self._others.note(is_found=found is not None)
         return found

@@ -16,6 +16,8 @@ from hpcc.ports import Clock
 # Pauses between two requests for more routes; each one that brought nothing doubles the pause.
 _MORE_SECONDS: Final = 1.0
 _MAX_MORE_SECONDS: Final = 8.0
+# The compiles of a build begin within this time of each other, and are counted together.
+_GATHER_SECONDS: Final = 0.05
 # Daemons that hear of a new worker at the same moment ask within this time.
 _JITTER_SECONDS: Final = 0.5
 
@@ -134,6 +136,8 @@ class MoreRoutes:
             await ended(self._task)
 
     async def _run(self) -> None:
+        # Else the request is for the first compile that waits, and its answer has one worker more.
+        await asyncio.sleep(_GATHER_SECONDS)
         while self._is_short():
             pause = self._next_at - self._clock.monotonic()
             if pause > 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
@@ -50,12 +51,15 @@ class OtherCaches:
     """
 
     def __init__(self) -> None:
+        # So many actions are asked for at the same time. At the beginning of a build with many jobs
+        # the first few decide for those behind them.
+        self.turn = asyncio.Semaphore(_MANY)
         self._misses = self._turns = 0
         # By worker: until when it is not asked, because it let an earlier question wait.
         self._silent: LruMemo[str, float] = LruMemo(_MAX_SILENT)
 
     def are_due(self) -> bool:
-        """Count an action; return whether to ask for it."""
+        """Count an action that has its turn; return whether to ask for it."""
         self._turns += 1
         return self._misses < _MANY or self._turns % _EVERY == 0
 

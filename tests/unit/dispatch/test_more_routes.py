@@ -14,6 +14,7 @@ from hpcc.core import HpccError
 from hpcc.dispatch import lanes
 from hpcc.dispatch.lanes import LaneQueue, MoreRoutes
 from hpcc.rpc.base.errors import BusyError, UnavailableError
+from hpcc.rpc.scheduler.api import Route
 from hpcc_testkit.farm.connections import connected
 from hpcc_testkit.services.idp_tokens import FixedClock
 
@@ -22,6 +23,7 @@ class Asked:
     """Stands for a build that is short of routes, and for what the scheduler answers."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(lanes, "_GATHER_SECONDS", 0.0)
         monkeypatch.setattr(lanes.random, "uniform", lambda _, most: most)
         self.clock, self.at = FixedClock(0.0), list[float]()
         self.is_short = True
@@ -148,6 +150,33 @@ async def test_one_wait_for_a_scheduler_is_enough_for_all_compiles(tmp_path: Pat
     assert len(asked) == 1
     assert await compile() == "no scheduler answers"
     assert len(asked) == 2, "a later compile asks again"
+    await connection.close()
+
+
+async def test_the_first_request_for_more_routes_counts_all_compiles_of_a_build(
+    tmp_path: Path,
+) -> None:
+    connection, route = connected(tmp_path)
+    route = dataclasses.replace(route, token_expires_at=2.0**40, slots=1)
+    asked = list[int]()
+
+    async def answer(_failed_generation: int, _wanted: int) -> Route:
+        asked.append(connection._queue.wanted(connection._book))
+        return route
+
+    connection._answer = answer  # type: ignore[method-assign]  # no scheduler runs
+
+    async def compile() -> None:
+        async with connection.lease():
+            await asyncio.Event().wait()
+
+    compiles = [asyncio.Task(compile()) for _ in range(40)]
+    await asyncio.sleep(0.5)
+    for task in compiles:
+        task.cancel()
+    await asyncio.wait(compiles)
+    assert asked == [0, 40]
+    assert connection._queue.wanted(connection._book) == 0
     await connection.close()
 
 
