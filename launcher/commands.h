@@ -12,6 +12,7 @@
     X("gateway") \
     X("image") \
     X("inspect") \
+    X("jobs") \
     X("login") \
     X("logout") \
     X("scheduler") \

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hpcc.config.paths import Paths
+from hpcc.config.private_file import write_private_file
 from hpcc.core import Isolation
 from hpcc.dispatch import calls, routes
 from hpcc.dispatch.channels import MAX_CHANNELS
@@ -16,7 +20,7 @@ from hpcc.identity.token import RouteClaims, _claims, _object
 from hpcc.rpc.scheduler.api import MAX_ROUTES, Admission, Registration, Route, RouteAsk
 from hpcc.rpc.scheduler.client import RegistryClient, SchedulerClient
 from hpcc.scheduler.tenants.table import TenantPolicy, TenantQuotas
-from hpcc_testkit.farm.in_process import TENANT, farm_under_test
+from hpcc_testkit.farm.in_process import TENANT, FarmUnderTest, farm_under_test
 from hpcc_testkit.farm.policies import PolicyAuthenticator
 from hpcc_testkit.farm.several import (
     build_on,
@@ -34,6 +38,13 @@ TEN = tuple(f"w{number}" for number in range(1, 11))
 
 def unverified(token: str) -> RouteClaims:
     return _claims(_object(token.split(".")[1]))
+
+
+def tenant(quotas: TenantQuotas) -> TenantPolicy:
+    return TenantPolicy(
+        tenant=TENANT, identity=None, images=(), minimum_isolation=Isolation.LOCAL_NONE,
+        quotas=quotas,
+    )  # fmt: skip
 
 
 class Peak:
@@ -267,15 +278,10 @@ async def test_a_scheduler_that_hands_out_dead_routes_delays_one_compile_for_eac
 @pytest.mark.usefixtures("patient")
 async def test_a_quota_does_not_multiply_by_the_number_of_routes(tmp_path: Path) -> None:
     """Three workers of two slots: the tenant's three compiles at once are split, not granted anew."""
-    authenticator = PolicyAuthenticator(
-        TenantPolicy(
-            tenant=TENANT, identity=None, images=(), minimum_isolation=Isolation.LOCAL_NONE,
-            quotas=TenantQuotas(concurrent_execs=3, upload_bytes=9 << 20),
-        )
-    )  # fmt: skip
+    policy = tenant(TenantQuotas(concurrent_execs=3, upload_bytes=9 << 20))
     units = range(18)
     async with (
-        farm_under_test(tmp_path, authenticator=authenticator) as farm,
+        farm_under_test(tmp_path, authenticator=PolicyAuthenticator(policy)) as farm,
         workers(farm, "w1", "w2", "w3", slots=2) as runtimes,
         build_on(farm) as build,
     ):
@@ -290,6 +296,39 @@ async def test_a_quota_does_not_multiply_by_the_number_of_routes(tmp_path: Path)
         shares = [claims.share for claims in map(unverified, (x.route.token for x in lanes))]
         assert [s.in_flight for s in shares if s is not None] == [2, 1]
         assert sum(s.upload_bytes for s in shares if s is not None) == 9 << 20
+
+
+async def jobs(farm: FarmUnderTest, directory: Path) -> tuple[int, str, str]:
+    """Run `hpcc jobs` as a user of the farm."""
+    env = {"HPCC_DIR": str(directory / "h"), "PATH": os.environ["PATH"], "HOME": "/"}
+    paths = Paths.from_env(env)
+    await asyncio.to_thread(paths.farm_file.parent.mkdir, parents=True, exist_ok=True)
+    write_private_file(paths.farm_file, farm.farm("ann").to_json().encode())
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "hpcc.cli", "jobs", env=env,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, errors = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), errors.decode()
+
+
+async def test_hpcc_jobs_prints_what_the_farm_takes(tmp_path: Path) -> None:
+    async with farm_under_test(tmp_path) as farm:
+        async with workers(farm, "w1", "w2", slots=2), worker(farm, "w3", 3):
+            assert await jobs(farm, tmp_path) == (0, "7\n", "")
+        code, out, errors = await jobs(farm, tmp_path)
+        assert (code, int(out)) == (0, len(os.sched_getaffinity(0)))
+        assert errors.startswith("hpcc: the number of this machine's processors: ")
+
+
+async def test_hpcc_jobs_prints_no_more_than_the_quota(tmp_path: Path) -> None:
+    quotas = TenantQuotas(concurrent_execs=3)
+    async with (
+        farm_under_test(tmp_path, authenticator=PolicyAuthenticator(tenant(quotas))) as farm,
+        workers(farm, "w1", "w2", slots=2),
+    ):
+        assert await jobs(farm, tmp_path) == (0, "3\n", "")
 
 
 async def test_each_token_is_bound_to_its_worker_principal_and_key(tmp_path: Path) -> None:

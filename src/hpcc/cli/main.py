@@ -25,13 +25,14 @@ if sys.platform != "win32":
     from hpcc.cli.audit import audit
     from hpcc.cli.cache import checkout, explain
     from hpcc.cli.doctor import doctor
-    from hpcc.cli.farm import login, token, up
+    from hpcc.cli.farm import jobs, login, token, up
     from hpcc.cli.image import image
 
     _COMMANDS = (
         up,
         login,
         token,
+        jobs,
         local,
         stats,
         explain,

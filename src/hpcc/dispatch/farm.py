@@ -33,7 +33,7 @@ from hpcc.identity.result_keys import ResultKeys
 from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import Clock
 from hpcc.rpc.base.errors import BusyError, UnauthenticatedError, UnavailableError
-from hpcc.rpc.scheduler.api import ASK_AGAIN, WATCHING, Route, RouteAsk
+from hpcc.rpc.scheduler.api import ASK_AGAIN, MAX_SLOTS, WATCHING, Route, RouteAsk
 from hpcc.rpc.scheduler.client import SchedulerClient
 from hpcc.rpc.scheduler.schedulers import Schedulers, open_schedulers
 
@@ -139,6 +139,16 @@ class FarmConnection:
             HpccError: the scheduler is unreachable, refuses us, or knows no worker.
         """
         return self._channels.worker(await self._first(0))
+
+    async def granted(self) -> int:
+        """Return how many compiles at once the farm takes of us now; 0 if it says no number.
+
+        Raises:
+            HpccError: see `worker`.
+        """
+        async with self._lock:
+            await self._ask(0, MAX_SLOTS)
+        return self._book.slots if all(x.route.slots for x in self._book.lanes) else 0
 
     @asynccontextmanager
     async def lease(self, failed_generation: int = 0) -> AsyncGenerator[RoutedWorker]:
