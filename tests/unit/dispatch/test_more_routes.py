@@ -6,12 +6,14 @@ import asyncio
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from hpcc.core import HpccError
+from hpcc.core import HpccError, RemoteFailure
 from hpcc.dispatch import lanes
+from hpcc.dispatch.compile import Dispatcher
 from hpcc.dispatch.lanes import LaneQueue, MoreRoutes
 from hpcc.rpc.base.errors import BusyError, UnavailableError
 from hpcc.rpc.scheduler.api import Route
@@ -205,3 +207,30 @@ async def test_a_compile_that_leaves_the_queue_is_not_counted(tmp_path: Path) ->
     await asyncio.wait([wait])
     assert queue.wanted(book) == 3
     await connection.close()
+
+
+async def test_one_worker_without_room_does_not_close_the_way_to_the_farm() -> None:
+    dispatcher = Dispatcher(FixedClock(), timeout_seconds=60.0, version="t", build_id="b")
+    tried = list[int]()
+
+    async def prepared(*_: object) -> None:
+        return
+
+    async def routed(*_: object) -> Any:
+        tried.append(1)
+        raise BusyError("no room", retry_after_seconds=60.0)
+
+    parts: Any = dispatcher
+    parts._prepared, parts._routed = prepared, routed
+    connection: Any = SimpleNamespace(image=None, is_full=False)
+    request: Any = None
+    for _ in range(2):
+        outcome = await dispatcher.compile(connection, request)
+        assert isinstance(outcome, RemoteFailure)
+        assert outcome.reason == "busy"
+    assert len(tried) == 2
+    connection.is_full = True
+    for _ in range(3):
+        await dispatcher.compile(connection, request)
+    assert len(tried) == 3, "the way is closed when no worker has room"
+    dispatcher.close()
