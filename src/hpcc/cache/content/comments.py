@@ -25,6 +25,8 @@ from hpcc.compilers.scan.scan import Hazard
 
 # The time or the text of a file counts in another way.
 _RAW: Final = Hazard.FILE_TIME | Hazard.TIMESTAMP | Hazard.READ_ONCE
+# Some text may name a file of data. Without, the assembler names the source at most, in `.file`.
+_NAMING: Final = Hazard.ASSEMBLER_FILE | Hazard.OPAQUE_ASSEMBLY | Hazard.EMBED | Hazard.OPAQUE_EMBED
 _ONCE: Final = re.compile(rb"^[ \t]*#[ \t]*pragma[ \t]+once\b", re.MULTILINE)
 _GUARD: Final = re.compile(
     rb"(?:\s|//[^\n]*\n|/\*[\s\S]*?\*/)*+#[ \t]*ifndef[ \t]+(\w+)\s+#[ \t]*define[ \t]+\1\b"
@@ -165,7 +167,8 @@ def comment_free_files(
     Two files that differ only in comments could become twins with `#pragma once` by an edit, and a
     compiler then skips one of them.
     """
-    if closure.hazards & _RAW or closure.reads_data or are_files_related(closure.twins):
+    reads_data = closure.reads_data and bool(closure.hazards & _NAMING)
+    if closure.hazards & _RAW or reads_data or are_files_related(closure.twins):
         return None
     view = CommentFree(memo, places, mode, source)
     files: list[tuple[bytes, bytes]] = []

@@ -20,7 +20,7 @@ class Closure:
     `has_absolute`: a file includes an absolute name. `plain` maps paths that are files, not links,
     to their device. With a `part`, `files` end with its files, and `absences` are those of the
     part. `twins` are files of one content whose relation counts. `reads_data`: some of the files
-    were read as data (`.incbin`, `#embed`).
+    may have been read as data (`.incbin`, `#embed`).
     """
 
     files: tuple[tuple[bytes, bytes], ...]
