@@ -28,8 +28,9 @@ _RAW: Final = Hazard.FILE_TIME | Hazard.TIMESTAMP | Hazard.READ_ONCE
 # Some text may name a file of data. Without, the assembler names the source at most, in `.file`.
 _NAMING: Final = Hazard.ASSEMBLER_FILE | Hazard.OPAQUE_ASSEMBLY | Hazard.EMBED | Hazard.OPAQUE_EMBED
 _ONCE: Final = re.compile(rb"^[ \t]*#[ \t]*pragma[ \t]+once\b", re.MULTILINE)
+# Boost has comments behind a lone `#` at first; glibc includes a header before the definition.
 _GUARD: Final = re.compile(
-    rb"(?:\s|//[^\n]*\n|/\*[\s\S]*?\*/)*+#[ \t]*ifndef[ \t]+(\w+)\s+#[ \t]*define[ \t]+\1\b"
+    rb"(?:\s|//[^\n]*\n|/\*[\s\S]*?\*/|#[ \t]*+(?=[\n/]))*+#[ \t]*ifndef[ \t]+(\w+)\b"
 )
 _MOST_INCLUSIONS: Final = 64
 _FEW_INCLUSIONS: Final = 4
@@ -151,7 +152,10 @@ def _facts(data: bytes) -> _Facts:
 
 def _most_inclusions(data: bytes) -> int:
     """Return an upper bound of how often a file is included in one compile."""
-    if _GUARD.match(data) or (b"once" in data and _ONCE.search(data)):
+    guard = _GUARD.match(data)
+    if guard is not None and re.search(rb"#[ \t]*define[ \t]+%s\b" % guard[1], data):
+        return 1
+    if b"once" in data and _ONCE.search(data):
         return 1
     if b"\0" in data:
         return 1  # the data of a locale, which a compiler with messages reads, and no header
