@@ -60,6 +60,7 @@ def rows(machine: Machine) -> list[dict[str, object]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_bazel_builds_a_project_in_guests_and_again_from_the_cache(
     machine: Machine, toolchain: str, tmp_path: Path

@@ -143,6 +143,7 @@ def wardens(tracker: ProcessTracker) -> list[Process]:
     return [p for p in family if p.parent in pids]
 
 
+@pytest.mark.nightly
 def test_a_vm_a_warden_and_a_worker_killed_in_one_build_cost_no_object(
     chaos: Machine, tracker: ProcessTracker
 ) -> None:

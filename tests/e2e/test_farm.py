@@ -107,6 +107,7 @@ def counts(machine: Machine) -> tuple[int, int, int]:
     return found.get("miss.remote.executed", 0), found.get("miss.remote.cached", 0), local
 
 
+@pytest.mark.nightly
 def test_a_farm_of_two_tenants_loses_a_vm_a_worker_and_a_scheduler_and_no_object(
     tmp_path: Path, shared_cache: Path, toolchain: str, lua: Path
 ) -> None:

@@ -38,6 +38,7 @@ def leftovers(layouts: Path) -> list[str]:
     return [path.name for path in layouts.glob("new-*")]
 
 
+@pytest.mark.nightly
 async def test_two_builds_of_the_same_packages_have_one_digest(tmp_path: Path) -> None:
     uid = os.getuid()
     host = HostSystem(uid=uid, user=os.environ.get("USER", "root"), env=dict(os.environ))
