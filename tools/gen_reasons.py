@@ -73,7 +73,7 @@ result is in the cache all the same, for the checkout that made it. A word that 
         "The compiler was asked for the closure",
         """\
 What a compile on a farm reads is found in its sources' text (`closure.scanned`). Where the text
-does not tell, the compiler is asked with `-M`, which costs a preprocessor run and nothing else.
+does not tell, hpcc asks the compiler with `-M`. That costs a preprocessor run and nothing else.
 Other words mean the same as under [Not kept](#not-kept-uncacheablereason): a file in some branch
 has such text, and perhaps the compile does not read that file.""",
         """\

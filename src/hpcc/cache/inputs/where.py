@@ -43,7 +43,9 @@ class Culprit(NamedTuple):
     text: str = ""
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else self.file
+        # A name must not send control characters to the terminal, either.
+        file = "".join(c if c.isprintable() else "?" for c in self.file)
+        place = f"{file}:{self.line}" if self.line else file
         return f"{place}: {self.text}" if self.text else place
 
 

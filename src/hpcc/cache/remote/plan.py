@@ -1,8 +1,8 @@
 """Decides whether a compile can run in a guest, and builds its request; for POSIX clients.
 
 The closure comes from the sources' text, or from the host compiler's `-M` if the text is not
-enough. Files under the project root are sent, and so are files that root installed for everybody
-(`guest_paths.installed_files`). The image has its own system headers. A compile that reads any
+enough. The client sends files under the project root, and files that root owns and everybody may
+read (`guest_paths.installed_files`). The image has its own system headers. A compile that reads any
 other file stays on this machine.
 """
 

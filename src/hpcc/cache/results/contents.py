@@ -137,9 +137,8 @@ class Contents:
             named = _with_texts(prepared, key, entry, result)
             if named is None:
                 continue
-            if mode is None or hold_quotes(
-                named.stderr, prepared.cwd, dict(view.files), self._memo
-            ):
+            holds = mode is None or not named.stderr
+            if holds or hold_quotes(named.stderr, prepared.cwd, dict(view.files), self._memo):
                 self._store.touch(key.key)
                 return ContentFound(Found(view, named), key.key)
         return None

@@ -157,10 +157,9 @@ class WorkerSession:
 
     async def put(self, blob: Blob) -> None:
         """Store an uploaded blob; raises BusyError if the tenant's upload quota is used up."""
+        size_bytes, principal = blob.digest.size_bytes, self._claims.subject
         try:
-            self._deps.quotas.upload(
-                self.tenant, blob.digest.size_bytes, principal=self._claims.subject
-            )
+            self._deps.quotas.upload(self.tenant, size_bytes, principal=principal)
         except BusyError:
             await self._deps.refusal("quota-upload", self.tenant.value)
             raise

@@ -132,3 +132,8 @@ def test_an_error_that_knows_its_path_is_believed(memo: FileMemo) -> None:
     error = UncacheableError(Reason.MODIFIED_DURING_COMPILE, b"/src/compat")
     found = find_culprit(memo, error, (), (), 0)
     assert str(found) == "/src/compat: it changed, or was put there"
+
+
+def test_a_name_sends_no_control_characters_to_the_terminal() -> None:
+    name = os.fsdecode(b"/src/\x1b]0;x\x07\n\xff.h")
+    assert str(Culprit(name, 3, "int a;")) == "/src/?]0;x???.h:3: int a;"
