@@ -34,9 +34,9 @@ class Kind(StrEnum):
 
 # Worker-seconds that a run may spend on items of each kind.
 BOUNDS: Final[Mapping[Kind, float]] = {
-    Kind.MUTATION: 240,
-    Kind.WINE: 120,
-    Kind.NESTED: 240,
+    Kind.MUTATION: 120,
+    Kind.WINE: 60,
+    Kind.NESTED: 120,
     Kind.NIGHTLY: 60,
 }
 # Estimates for an item that no kept report names: means of a whole run on two cores.

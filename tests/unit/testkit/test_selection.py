@@ -49,7 +49,7 @@ def test_each_kind_has_its_bound() -> None:
     items = [Item(f"{kind}{i}", kind, OWN + IMPORTS, 60) for kind in BOUNDS for i in range(9)]
     taken = choose(items, {}, 0).taken
     assert {k: sum(n.startswith(k) for n in taken) for k in BOUNDS} == {
-        Kind.MUTATION: 4, Kind.WINE: 2, Kind.NESTED: 4, Kind.NIGHTLY: 1
+        Kind.MUTATION: 2, Kind.WINE: 1, Kind.NESTED: 2, Kind.NIGHTLY: 1
     }  # fmt: skip
 
 
@@ -116,10 +116,10 @@ def test_the_end_of_a_run_counts_what_was_left_out_by_reason() -> None:
     known = known_of([*items[:30], items[-1]])
     found = summary(items, choose(items, known, 0), "")
     assert [" ".join(line.split()) for line in text(found)] == [
-        "mutation 240 run, 30 unchanged since the nightly, 30 over the bound of 240 s",
-        "wine 0 run, 1 unchanged since the nightly, 0 over the bound of 120 s",
+        "mutation 120 run, 30 unchanged since the nightly, 150 over the bound of 120 s",
+        "wine 0 run, 1 unchanged since the nightly, 0 over the bound of 60 s",
     ]
-    assert len(found["left"]) == 30
+    assert len(found["left"]) == 150
 
 
 # ---- the lock ----
