@@ -7,7 +7,7 @@ STAMP := $(VENV)/.hpcc-dev-stamp
 JOBS ?= auto
 
 .PHONY: help dev check static test test-fast test-vm test-chaos test-windows test-farm test-integration nightly nightly-restart \
-	fuzz demo bench bench-guest bench-signing bench-farm bench-corpus soak gen docs clean lock changelog release-notes hooks
+	fuzz demo bench bench-guest bench-signing bench-farm bench-farm-cost bench-corpus soak gen docs clean lock changelog release-notes hooks
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -97,6 +97,9 @@ bench-signing: dev  ## figures of signed results: to sign one, to check one
 
 bench-farm: dev  ## a simulated farm: routes, heartbeats, memory, recovery; what a client pays: make bench-farm ARGS=--quick
 	$(PY) bench/farm.py $(ARGS)
+
+bench-farm-cost: dev  ## CPU of each process of a farm for one compile, guests are containers, as root: make bench-farm-cost ARGS="--rounds 20"
+	$(PY) bench/farm_cost.py $(ARGS)
 
 bench-corpus:  ## hits on real packages beside ccache, every output compared; hours: make bench-corpus ARGS="--packages zlib --scenario same-directory"
 	./tools/bootstrap.sh packages base bench || [ $$? = 77 ]

@@ -98,7 +98,7 @@ class Client:
             for pid in (task / "children").read_text().split()
         } | set(children)
         for pid in every:
-            if b"_dispatch" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if b"hpcc.dispatch" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 return int(pid)
         raise BenchError("the daemon has no dispatcher")
 
