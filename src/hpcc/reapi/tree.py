@@ -226,9 +226,9 @@ def _check_names(files: list[str], directories: list[str]) -> None:
 class TreeWalk:
     """Turns a root digest into a flat file list, one set of directories at a time.
 
-    Sans-IO: while `wanted` is not empty, the caller passes each of those blobs to `feed`. Every
-    limit is checked before more directories are wanted, so that a small tree of shared subtrees
-    cannot expand without limit.
+    Sans-IO: while `wanted` is not empty, the caller passes each of those blobs to `feed`, or what
+    `parse_directory` made of it to `add`. Every limit is checked before more directories are
+    wanted, so that a small tree of shared subtrees cannot expand without limit.
     """
 
     def __init__(self, root: Digest) -> None:
@@ -239,6 +239,7 @@ class TreeWalk:
         """
         _check_directory(root)
         self._files: list[InputFile] = []
+        self._directories: set[Digest] = set()
         self._waiting: dict[Digest, list[tuple[str, int]]] = {root: [("", 0)]}
         self._places = 1
         self._bytes = self._path_bytes = 0
@@ -253,17 +254,37 @@ class TreeWalk:
         """Return the files so far, with paths from the root; complete when `wanted` is empty."""
         return tuple(self._files)
 
+    @property
+    def directories(self) -> frozenset[Digest]:
+        """Return the digests of the directories so far, each once."""
+        return frozenset(self._directories)
+
     def feed(self, digest: Digest, data: bytes) -> None:
         """Add one wanted directory. The caller has checked `data` against `digest`.
 
         Raises:
             ReapiError: the directory breaks a rule, or the whole tree is over a limit.
         """
-        places = self._waiting.pop(digest)
-        self._bytes += len(data)
+        self._count_bytes(digest)
+        self._place(digest, parse_directory(data))
+
+    def add(self, digest: Digest, listing: DirectoryListing) -> None:
+        """Add one wanted directory that was parsed before.
+
+        Raises:
+            ReapiError: the whole tree is over a limit.
+        """
+        self._count_bytes(digest)
+        self._place(digest, listing)
+
+    def _count_bytes(self, digest: Digest) -> None:
+        self._bytes += digest.size_bytes
         if self._bytes > MAX_TREE_BYTES:
             raise ReapiError("input tree is too large", reason="tree-limit")
-        listing = parse_directory(data)
+
+    def _place(self, digest: Digest, listing: DirectoryListing) -> None:
+        places = self._waiting.pop(digest)
+        self._directories.add(digest)
         for prefix, depth in places:
             if depth > MAX_TREE_DEPTH:
                 raise ReapiError("input tree is too deep", reason="tree-limit")

@@ -18,13 +18,13 @@ class KnownBlobStore:
     def __init__(
         self, inner: BlobStore, clock: Clock, *, seconds: float = 300.0, max_entries: int = 100_000
     ) -> None:
-        self._inner, self._clock = inner, clock
+        self.inner, self._clock = inner, clock
         self._seconds = seconds
         self._known: LruMemo[Digest, float] = LruMemo(max_entries)
 
     async def get(self, digest: Digest) -> Blob:
         try:
-            blob = await self._inner.get(digest)
+            blob = await self.inner.get(digest)
         except NotFoundError:
             self._known.pop(digest, None)
             raise
@@ -32,7 +32,7 @@ class KnownBlobStore:
         return blob
 
     async def put(self, blob: Blob) -> None:
-        await self._inner.put(blob)
+        await self.inner.put(blob)
         self._note(blob.digest)
 
     async def find_missing(self, digests: Iterable[Digest]) -> frozenset[Digest]:
@@ -40,7 +40,7 @@ class KnownBlobStore:
         unknown = {d for d in digests if self._known.get(d, float("-inf")) < oldest}
         if not unknown:
             return frozenset()
-        missing = await self._inner.find_missing(unknown)
+        missing = await self.inner.find_missing(unknown)
         for digest in unknown - missing:
             self._note(digest)
         return missing

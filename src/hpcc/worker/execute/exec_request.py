@@ -10,34 +10,9 @@ from hpcc.core import Digest, ExecLimits, ExecRequest, InputFile, NotFoundError
 from hpcc.ports import BlobStore
 from hpcc.reapi.action import ActionSpec
 from hpcc.reapi.command import CommandSpec
-from hpcc.reapi.tree import TreeWalk
-from hpcc.rpc.base.errors import MissingBlobsError
 
 # What the guest's own system needs; the compiler gets the rest.
 _GUEST_OVERHEAD_MIB: Final = 160
-
-
-async def input_files(store: BlobStore, root: Digest) -> tuple[InputFile, ...]:
-    """Read the tree and check that every file in it is in the store.
-
-    Raises:
-        MissingBlobsError: directories or files are absent.
-        ReapiError: the tree breaks a rule.
-    """
-    walk = TreeWalk(root)
-    while wanted := walk.wanted:
-        missing: list[Digest] = []
-        for digest in wanted:
-            try:
-                walk.feed(digest, (await store.get(digest)).data)
-            except NotFoundError:
-                missing.append(digest)
-        if missing:
-            raise MissingBlobsError(tuple(missing))
-    absent = await store.find_missing({f.digest for f in walk.files})
-    if absent:
-        raise MissingBlobsError(tuple(sorted(absent)))
-    return walk.files
 
 
 class ExecInputs:

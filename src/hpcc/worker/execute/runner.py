@@ -3,7 +3,8 @@
 A guest runs a tenant's code, so all that it sends is hostile, and a result that leaves this worker
 is evidence. The order of the steps in `Runner.run` is therefore the rule:
 
-1. Refuse an action that is quarantined, and one whose inputs are not all in the tenant's store.
+1. Refuse an action that is quarantined, and one whose inputs are not all in the tenant's store
+   (asked at most every 30 s for each blob: `input_trees`).
 2. Retain the inputs, so that `hpcc audit reproduce` can run the action again.
 3. Lease a guest of the trust domain, and compare its isolation with the promised one.
 4. Run the command. The guest can read only blobs of this action's input tree.
@@ -50,7 +51,8 @@ from hpcc.rpc.base.method import current_caller
 from hpcc.rpc.reapi.session import Client
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.base.rows import Caller, ExecutionResult, Lineage, audit_row
-from hpcc.worker.execute.exec_request import ExecInputs, exec_request, input_files
+from hpcc.worker.execute.exec_request import ExecInputs, exec_request
+from hpcc.worker.execute.input_trees import ActionInputs, InputTrees
 from hpcc.worker.execute.output_collector import GuestOutputCollector, keep_outputs
 from hpcc.worker.pool.pool import GuestPool, Lease
 from hpcc.worker.stores.entries import lineage_digest, pack_entry
@@ -105,7 +107,7 @@ class Runner:
     ) -> None:
         self._config, self._storage, self._pool = config, storage, pool
         self._audit, self._clock, self._signer = audit, clock, signer
-        self._retained = retained
+        self._retained, self._trees = retained, InputTrees(clock)
         self.scheduler_id = ""
         self._quarantine: ActionQuarantine[tuple[TrustDomain, Digest]] = ActionQuarantine()
 
@@ -123,9 +125,11 @@ class Runner:
                 f"this action ended {MAX_GUEST_DEATHS} guests and is quarantined",
                 reason="quarantined",
             )
-        store = await self._storage.blobs(work.domain.tenant)
-        files = await input_files(store, work.action.input_root)
-        await self._retain(work, store, files)
+        tenant = work.domain.tenant
+        store = self._trees.store(tenant, await self._storage.blobs(tenant))
+        tree = await self._trees.read(tenant, store, work.action.input_root)
+        files = tree.files
+        await self._retain(work, store, tree)
         async with self._pool.lease(work.domain) as lease:
             _check_label(work.domain, lease)
             started_at = self._clock.now()
@@ -156,16 +160,16 @@ class Runner:
         await self._audit.append(self.row(work, record, lineage))
         return await self._release(work, record, lineage)
 
-    async def _retain(self, work: Work, store: BlobStore, files: tuple[InputFile, ...]) -> None:
+    async def _retain(self, work: Work, store: BlobStore, tree: ActionInputs) -> None:
         """Keep the inputs for `reproduce`. A failure is recorded and does not fail the compile.
 
         This happens before the run, because the cache may evict inputs during it.
         """
         if self._retained is None:
             return
-        inputs = frozenset(f.digest for f in files)
+        tenant, action = work.domain.tenant, work.action
         try:
-            await self._retained.keep(work.domain.tenant, store, work.digest, work.action, inputs)
+            await self._retained.keep(tenant, store, work.digest, action, tree.digests)
         except (InfrastructureError, NotFoundError) as error:
             await self._event("inputs-not-retained", work, ("reason", error.reason))
 

@@ -16,7 +16,6 @@ from typing import Final
 from hpcc.core import EMPTY_DIGEST, Blob, Digest, IntegrityError, NotFoundError, TenantId
 from hpcc.ports import BlobStore, Clock
 from hpcc.reapi.action import ActionSpec
-from hpcc.reapi.tree import TreeWalk
 from hpcc.store.disk_blobs import DiskBlobStore, DiskBlobStoreConfig, blob_path
 from hpcc.worker.base.config import WorkerConfig
 
@@ -57,19 +56,22 @@ class RetainedInputs:
     ) -> None:
         """Retain all blobs of an action; their retention time starts now.
 
+        `inputs` are the directories and the files of its input tree.
+
         Raises:
             NotFoundError: `source` has lost one of them.
             InfrastructureError: a blob cannot be written.
         """
         store = await self._store(tenant)
-        directories = await _directories(source, action.input_root)
-        wanted = {digest, action.command, *directories, *inputs} - {EMPTY_DIGEST}
+        wanted = {digest, action.command, *inputs} - {EMPTY_DIGEST}
         due = self._clock.monotonic() - self._keep_seconds / _RENEW_PART
         stale = [d for d in wanted if self._renewed.get((tenant, d.hash), due) <= due]
         missing = await store.find_missing(stale)
         for blob in missing:
             await store.put(await source.get(blob))
-        await asyncio.to_thread(self._renew, tenant, [d for d in stale if d not in missing])
+        old = [d for d in stale if d not in missing]
+        if old:
+            await asyncio.to_thread(self._renew, tenant, old)
         self._remember(tenant, stale)
 
     async def _store(self, tenant: TenantId) -> DiskBlobStore:
@@ -122,15 +124,6 @@ def retained_inputs_or_none(config: WorkerConfig, clock: Clock) -> RetainedInput
         keep_seconds=config.retain_days * _DAY_SECONDS,
         clock=clock,
     )
-
-
-async def _directories(source: BlobStore, root: Digest) -> set[Digest]:
-    walk, found = TreeWalk(root), set[Digest]()
-    while wanted := walk.wanted:
-        for digest in wanted:
-            walk.feed(digest, (await source.get(digest)).data)
-            found.add(digest)
-    return found
 
 
 class RetainedReader:
