@@ -18,7 +18,7 @@ from hpcc.store.files import ASIDE_PREFIX, read_file_or_none, write_file
 
 # An eviction shrinks the store to this share of the limit, so that not every put evicts.
 _EVICT_TO: Final = 0.9
-# Up to this size a read costs less than a switch to another thread.
+# Up to this size a read, or a write that is not synced, costs less than a switch to another thread.
 _INLINE_BYTES: Final = 64 << 10
 
 
@@ -70,8 +70,14 @@ class DiskBlobStore:
         return await asyncio.to_thread(self._get, digest)
 
     async def put(self, blob: Blob) -> None:
-        if blob.digest != EMPTY_DIGEST and not self._touch(blob.digest):
+        if blob.digest == EMPTY_DIGEST or self._touch(blob.digest):
+            return
+        if self._config.sync or blob.digest.size_bytes > _INLINE_BYTES:
             await asyncio.to_thread(self._put, blob)
+        elif self._write(blob):
+            await asyncio.to_thread(self._evict, keep=blob.digest.hash)
+        else:
+            await asyncio.sleep(0)  # an upload of many small blobs must not hold up the others
 
     async def find_missing(self, digests: Iterable[Digest]) -> frozenset[Digest]:
         return frozenset(d for d in digests if d != EMPTY_DIGEST and not self._touch(d))
@@ -116,14 +122,17 @@ class DiskBlobStore:
         return blob
 
     def _put(self, blob: Blob) -> None:
+        if self._write(blob):
+            self._evict(keep=blob.digest.hash)
+
+    def _write(self, blob: Blob) -> bool:
+        """Write a blob; return whether the store is over its limit now."""
         name, size = blob.digest.hash, blob.digest.size_bytes
         write_file(self._path(name), blob.data, sync=self._config.sync, fault=self._fault)
         with self._lock:
             self._size_bytes += size - self._index.pop(name, 0)
             self._index[name] = size
-            is_full = self._size_bytes > self._max_size_bytes
-        if is_full:
-            self._evict(keep=name)
+            return self._size_bytes > self._max_size_bytes
 
     def _evict(self, *, keep: str) -> None:
         target = int(self._max_size_bytes * _EVICT_TO)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Final
 
 from hpcc.core import (
     MAX_STDIO_BYTES,
@@ -20,6 +21,8 @@ from hpcc.ports import BlobStore
 from hpcc.reapi.command import CommandSpec
 from hpcc.reapi.output_tree import encode_output_tree
 from hpcc.reapi.result import ResultOutput
+
+_SMALL_BYTES: Final = 64 << 10
 
 
 @dataclass(slots=True)
@@ -155,7 +158,9 @@ async def keep_outputs(
 
 
 async def _put(store: BlobStore, data: bytes) -> Blob:
-    blob = await asyncio.to_thread(Blob.of, data)
+    # A small one is digested sooner than another thread starts.
+    is_small = len(data) <= _SMALL_BYTES
+    blob = Blob.of(data) if is_small else await asyncio.to_thread(Blob.of, data)
     await store.put(blob)
     return blob
 

@@ -1,0 +1,68 @@
+"""Which blobs of a disk store need another thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hpcc.core import Blob
+from hpcc.store.disk_blobs import DiskBlobStore, DiskBlobStoreConfig
+
+SMALL, LARGE = Blob.of(b"x" * (64 << 10)), Blob.of(b"x" * ((64 << 10) + 1))
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of the functions that were called in another thread."""
+    found: list[str] = []
+    to_thread = asyncio.to_thread
+
+    async def counted[**P, T](function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        found.append(function.__name__)
+        return await to_thread(function, *args, **kwargs)
+
+    monkeypatch.setattr(asyncio, "to_thread", counted)
+    return found
+
+
+async def test_only_large_and_synced_blobs_are_written_in_another_thread(
+    tmp_path: Path, threads: list[str]
+) -> None:
+    store = DiskBlobStore(DiskBlobStoreConfig(directory=tmp_path / "a"))
+    synced = DiskBlobStore(DiskBlobStoreConfig(directory=tmp_path / "b", sync=True))
+    await store.put(SMALL)
+    assert threads == []
+    await store.put(LARGE)
+    await synced.put(SMALL)
+    assert threads == ["_put", "_put"]
+    assert [(await s.get(SMALL.digest)) for s in (store, synced)] == [SMALL, SMALL]
+
+
+async def test_an_eviction_by_a_small_blob_happens_in_another_thread(
+    tmp_path: Path, threads: list[str]
+) -> None:
+    store = DiskBlobStore(DiskBlobStoreConfig(directory=tmp_path, max_size_bytes=100))
+    await store.put(Blob.of(b"a" * 60))
+    await store.put(Blob.of(b"b" * 60))
+    assert threads == ["_evict"]
+    assert store.size_bytes == 60
+
+
+async def test_many_small_blobs_let_others_run(tmp_path: Path) -> None:
+    store = DiskBlobStore(DiskBlobStoreConfig(directory=tmp_path))
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.ensure_future(other())
+    for number in range(10):
+        await store.put(Blob.of(b"%d" % number))
+    task.cancel()
+    assert turns >= 10
