@@ -34,6 +34,7 @@ from hpcc.cache.local import LocalCache
 from hpcc.cache.remote.client import FarmClient
 from hpcc.cache.remote.host_parity import HostParity
 from hpcc.cache.remote.job import RemoteJob
+from hpcc.cache.remote.local_slots import SlotRule
 from hpcc.cache.remote.plan import Planner, RemotePlan
 from hpcc.cache.remote.remote_closure import RemoteClosures
 from hpcc.cache.replay.engine import open_engine
@@ -46,8 +47,9 @@ from hpcc.cache.root.ignored import Outgoing
 from hpcc.compilers.spec.table import Bypass
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
+from hpcc.core import RunHere
 from hpcc.core.reasons.bypass import BypassReason
-from hpcc.core.reasons.fallback import FallbackReason
+from hpcc.core.reasons.fallback import LOCAL_SLOT, FallbackReason
 from hpcc.core.reasons.uncacheable import UncacheableReason
 from hpcc.store.private import FileOps, PrivateStore
 
@@ -100,13 +102,20 @@ class Cache:
             _log.exception("finish failed")
             self._counters.add(f"uncacheable.{UncacheableReason.INTERNAL_ERROR}")
             return Finish(b"", report.stderr if run.filter_headers else b"")
+        finally:
+            if pending.here is not None:
+                pending.here.ran()
 
     def abandon(self, request: CompileRequest, run: Run) -> None:
         """See `CacheHandler.abandon`."""
         del request
         self._counters.add("miss.abandoned")
         if isinstance(run.token, Pending):
-            self._local.abandon(run.token)
+            try:
+                self._local.abandon(run.token)
+            finally:
+                if run.token.here is not None:
+                    run.token.here.give_back()
 
     def counters(self) -> dict[str, int]:
         """See `CacheHandler.counters`."""
@@ -143,11 +152,29 @@ class Cache:
             done = self._try_farm(self._farm, prepared, is_cancelled)
             if isinstance(done, Done):
                 return done
+            if isinstance(done, RunHere):
+                return self._in_slot(prepared, done, is_cancelled)
         return self._local.begin(prepared, is_cancelled)
+
+    def _in_slot(
+        self, prepared: Prepared, here: RunHere, is_cancelled: Callable[[], bool]
+    ) -> Done | Run:
+        """Compile here because the farm is full; the slot is given back at the end."""
+        is_kept = False
+        try:
+            answer = self._local.begin(prepared, is_cancelled)
+            if isinstance(answer, Run):
+                assert isinstance(answer.token, Pending)
+                answer.token.here, is_kept = here, True
+                self._counters.add(LOCAL_SLOT)
+        finally:
+            if not is_kept:
+                here.give_back()
+        return answer
 
     def _try_farm(
         self, farm: _Farm, prepared: Prepared, is_cancelled: Callable[[], bool]
-    ) -> Done | Exec | None:
+    ) -> Done | Exec | RunHere | None:
         try:
             return farm.begin(prepared, is_cancelled)
         except Exception:  # noqa: BLE001 - a fault in hpcc on the way to the farm: the local half still works
@@ -224,10 +251,12 @@ def open_cache(
         closures = RemoteClosures(
             memo, engine, SystemNames(memo, time.monotonic), local.search_path
         )
+        host = HostParity(time.time, time.monotonic)
         client = FarmClient(
-            HostParity(time.time, time.monotonic),
+            host,
             Planner(memo, local.search_path, closures, Outgoing(home), clock),
             FarmResults(results, hits, records, counters),
+            SlotRule(store, host, local.stored),
         )
         farm = FarmCache(remote, client, counters, settings.remote, time.monotonic)
     return Cache(

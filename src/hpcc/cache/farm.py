@@ -26,17 +26,25 @@ from hpcc.cache.remote.client import (
     FarmPlan,
     OutputNotOursError,
 )
-from hpcc.cache.remote.fallback import refused_or_local
+from hpcc.cache.remote.fallback import permitted, refused_or_local
 from hpcc.compilers.invocation.guest import NotPortableError
 from hpcc.compilers.scan.missing_includes import missing_includes
 from hpcc.compilers.spec.table import Bypass
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
 from hpcc.config.settings import RemoteSettings
-from hpcc.core import Isolation, RemoteFailure, RemoteOutcome, RemoteResult, Toolchain
+from hpcc.core import (
+    Isolation,
+    LocalSlots,
+    RemoteFailure,
+    RemoteOutcome,
+    RemoteResult,
+    RunHere,
+    Toolchain,
+)
 from hpcc.core.breaker import CircuitBreaker
 from hpcc.core.memo import BoundedMemo
-from hpcc.core.reasons.fallback import FallbackReason
+from hpcc.core.reasons.fallback import LOCAL_SLOT, FallbackReason
 from hpcc.core.reasons.uncacheable import UncacheableReason
 from hpcc.dispatch.parity import EffectivePolicy, effective_policy
 
@@ -85,11 +93,15 @@ class FarmBreaker:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """The farm of one compile: its image's compilers, and what it learns of the host's."""
+    """The farm of one compile: its image's compilers, and what it learns of the host's.
+
+    `slots` is what settings, policy and parity permit if the farm is full.
+    """
 
     farm: Farm
     image: Sequence[Toolchain] | None
     toolchain: str
+    slots: LocalSlots
 
 
 class FarmCache[C, J: FarmJob, P: FarmPlan]:
@@ -104,16 +116,16 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
         monotonic: Callable[[], float],
     ) -> None:
         self._remote, self._host = remote, client.host
-        self._planner, self._results = client.planner, client.results
+        self._planner, self._results, self._slots = client.planner, client.results, client.slots
         self._counters, self._settings, self._monotonic = counters, settings, monotonic
         self._breaker = FarmBreaker(monotonic)
         self._refusals: BoundedMemo[bytes, tuple[str, str, float]] = BoundedMemo(_MAX_REFUSALS)
 
-    def begin(self, compile_: C, is_cancelled: Callable[[], bool]) -> Done | Exec | None:
+    def begin(self, compile_: C, is_cancelled: Callable[[], bool]) -> Done | Exec | RunHere | None:
         """Answer from the image's stored results or from the farm.
 
         Returns None if there is no farm. An `Exec` names the counted reason why the farm did not do
-        the compile; the caller compiles locally.
+        the compile; the caller compiles locally. So it does for a `RunHere`, whose end it reports.
         """
         farm = self._remote.farm()
         if farm is None:
@@ -132,8 +144,15 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
         stored = self._results.stored(job, farm) if parity.serves_stored else None
         if stored is not None:
             return stored
+        slots: LocalSlots = "off"
+        if self._slots is not None:
+            wanted = self._settings.local_slots
+            slots = permitted(wanted, farm, policy, is_exact=parity.is_exact)
+            ran_here = None if slots == "off" else self._slots.stored(job, slots)
+            if ran_here is not None:
+                return ran_here
         image = None if session is None else session.compilers
-        target = _Target(farm, image, parity.toolchain)
+        target = _Target(farm, image, parity.toolchain, slots)
         return self._stopped(job.key) or self._compile(job, target, is_cancelled)
 
     def leave(self, reason: str) -> Exec:
@@ -173,7 +192,9 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
             )
         return None
 
-    def _compile(self, job: J, target: _Target, is_cancelled: Callable[[], bool]) -> Done | Exec:
+    def _compile(
+        self, job: J, target: _Target, is_cancelled: Callable[[], bool]
+    ) -> Done | Exec | RunHere:
         started_ns = time.time_ns()
         is_last = False
         while True:
@@ -187,8 +208,9 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
                 return self.leave(plan.reason)
             if plan.counter:
                 self._counters.add(plan.counter)
-            request = replace(plan.request, toolchain=target.toolchain)
-            outcome = self._remote.compile(request, is_cancelled)
+            outcome = self._sent(job, plan, target, is_cancelled)
+            if isinstance(outcome, RunHere):
+                return outcome
             if isinstance(outcome, RemoteFailure):
                 self._breaker.note(worked=_is_farm_well(outcome), why=outcome.reason)
                 return self.fall_back(outcome.reason, outcome.message)
@@ -199,6 +221,36 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
                 return self._failed(job, plan, outcome)
             self._counters.add("closure.completed")
             is_last = True
+
+    def _sent(
+        self, job: J, plan: P, target: _Target, is_cancelled: Callable[[], bool]
+    ) -> RemoteOutcome:
+        """Send a request, again if the slot that it got here is not for it."""
+        request = replace(plan.request, toolchain=target.toolchain)
+        rule, slots = self._slots, target.slots
+        if rule is None or slots == "off" or not rule.may_run(job, slots):
+            return self._remote.compile(request, is_cancelled)
+        asked = replace(request, may_run_here=slots)
+        outcome = self._remote.compile(asked, is_cancelled)
+        if not isinstance(outcome, RunHere):
+            return outcome
+        try:
+            if self._still_permits(target) and rule.is_same(job, plan, slots, is_cancelled):
+                rule.note(job, slots)
+                self._results.fell_back(LOCAL_SLOT)
+                return outcome
+        except BaseException:
+            outcome.give_back()
+            raise
+        outcome.give_back()
+        return self._remote.compile(request, is_cancelled)
+
+    def _still_permits(self, target: _Target) -> bool:
+        """Look again: while a compile waited, a login may have brought another policy."""
+        session = self._remote.session()
+        is_exact = session is not None and session.compilers == target.image
+        wanted, policy = self._settings.local_slots, self._policy(session)
+        return permitted(wanted, target.farm, policy, is_exact=is_exact) == target.slots
 
     def _refuse(self, key: bytes, reason: str, detail: str) -> None:
         if reason in {
@@ -245,4 +297,4 @@ def _lacking(stderr: bytes) -> str:
 
 
 def _is_farm_well(outcome: RemoteOutcome) -> bool:
-    return isinstance(outcome, RemoteResult) or outcome.reason in _NOT_THE_FARM
+    return not isinstance(outcome, RemoteFailure) or outcome.reason in _NOT_THE_FARM

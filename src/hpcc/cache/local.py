@@ -113,7 +113,7 @@ class LocalCache:
         one call of `finish` or `abandon`.
         """
         while True:
-            found = self._find(prepared)
+            found = self._shared.find_either(prepared.share, prepared.key)
             done = None if found is None else self._put(prepared, *found)
             if done is not None:
                 return done
@@ -136,15 +136,10 @@ class LocalCache:
             self._inflight.release(flight)
             raise
 
-    def _find(self, prepared: Prepared) -> tuple[Found, bytes] | None:
-        """Return the result of an equal request, and the key under which it was found."""
-        share = prepared.share
-        if share is not None:
-            found = self._shared.find(share)
-            if found is not None:
-                return found, share.key
-        found = self._results.find(prepared.key)
-        return None if found is None else (found, prepared.key)
+    def stored(self, prepared: Prepared) -> Done | None:
+        """Put the stored result of an equal request in place; None if there is none to serve."""
+        found = self._shared.find_either(prepared.share, prepared.key)
+        return None if found is None else self._put(prepared, *found)
 
     def _content_hit(self, prepared: Prepared, content: ContentKey | None) -> Done | None:
         """Put the result of another compile in place that gives the same outputs here."""

@@ -13,7 +13,15 @@ from typing import Final, Literal
 
 from hpcc.config.backends import BACKENDS, Backend
 from hpcc.config.toml import read_toml
-from hpcc.core import FALLBACKS, PARITIES, CallerError, Fallback, Parity
+from hpcc.core import (
+    FALLBACKS,
+    LOCAL_SLOTS,
+    PARITIES,
+    CallerError,
+    Fallback,
+    LocalSlots,
+    Parity,
+)
 
 MAX_CONFIG_BYTES: Final = 1 << 20
 _CORES_PER_PROCESS: Final = 4
@@ -46,6 +54,9 @@ class RemoteSettings:
     # For a compiler here that differs from the image's of the same name. The image's compiler and
     # its headers are used, so a difference deserves a warning and not the loss of the farm.
     parity: Parity = "warn"
+    # While all places of the farm are taken and processors here are idle. "exact" only where the
+    # object is the farm's byte for byte: what a build gives must not depend on the farm's load.
+    local_slots: LocalSlots = "exact"
     # A remote compile that takes longer than this is abandoned and made locally.
     timeout_seconds: float = 600.0
     # Another REAPI service instead of an hpcc farm: grpcs://HOST[:PORT] (grpc:// on loopback).
@@ -129,6 +140,7 @@ class Settings:
 _CHOICES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("remote", "fallback"): FALLBACKS,
     ("remote", "parity"): PARITIES,
+    ("remote", "local_slots"): LOCAL_SLOTS,
     ("worker", "runtime"): BACKENDS,
     ("worker", "accelerator"): ("auto", "tcg"),
     ("worker", "guest_reuse"): ("exec", "principal", "tenant"),

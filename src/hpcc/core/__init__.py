@@ -36,11 +36,13 @@ from hpcc.core.exec import (
 from hpcc.core.names import GuestReuse, ImageDigest, ImageRef, Isolation, TenantId
 from hpcc.core.parity import (
     FALLBACKS,
+    LOCAL_SLOTS,
     PARITIES,
     ClientPolicy,
     Fallback,
     Finding,
     Level,
+    LocalSlots,
     Parity,
     compare,
     sentence,
@@ -53,6 +55,7 @@ from hpcc.core.remote import (
     RemoteOutput,
     RemoteRequest,
     RemoteResult,
+    RunHere,
     SharedInputs,
 )
 from hpcc.core.toolchain import (
@@ -83,6 +86,7 @@ from hpcc.core.windows_paths import (
 __all__ = [
     "EMPTY_DIGEST",
     "FALLBACKS",
+    "LOCAL_SLOTS",
     "MAX_ARGV_BYTES",
     "MAX_BLOB_BYTES",
     "MAX_INPUTS",
@@ -118,6 +122,7 @@ __all__ = [
     "IntegrityError",
     "Isolation",
     "Level",
+    "LocalSlots",
     "NotFoundError",
     "OutputEvent",
     "Parity",
@@ -129,6 +134,7 @@ __all__ = [
     "RemoteRequest",
     "RemoteResult",
     "ResultEvent",
+    "RunHere",
     "SharedInputs",
     "StdioEvent",
     "TenantId",

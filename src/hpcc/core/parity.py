@@ -13,9 +13,11 @@ from hpcc.core.toolchain import Toolchain
 
 Fallback = Literal["never", "warn", "quiet"]
 Parity = Literal["refuse", "warn", "ignore"]
+LocalSlots = Literal["exact", "any", "off"]
 # The strictest first.
 FALLBACKS: Final[tuple[Fallback, ...]] = ("never", "warn", "quiet")
 PARITIES: Final[tuple[Parity, ...]] = ("refuse", "warn", "ignore")
+LOCAL_SLOTS: Final[tuple[LocalSlots, ...]] = ("exact", "any", "off")
 _MAX_NAMED: Final = 4
 _SHORT_DIGEST: Final = 12
 
@@ -66,6 +68,17 @@ class Finding:
     image: Toolchain | None
     others: tuple[Toolchain, ...] = ()
     directories: tuple[str, ...] = ()
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether both compilers and what was compared of their headers are the same.
+
+        `Level.EXACT` alone also stands for headers of which one side told nothing.
+        """
+        host, image = self.host, self.image
+        if self.level is not Level.EXACT or host is None or image is None:
+            return False
+        return host.probe == image.probe and bool(host.headers and image.headers)
 
 
 def compare(name: str, host: Toolchain | None, image: Sequence[Toolchain] | None) -> Finding:

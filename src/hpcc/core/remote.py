@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hpcc.core.names import Isolation
+from hpcc.core.parity import LocalSlots
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class RemoteRequest:
     exist in the tree although they contain no files. `injected` are the flags that hpcc added to
     argv. `toolchain` is this machine's compiler of the same name, as `encode_toolchains` writes it;
     "" if unknown. `folds_case`: the guest's file system compares names as NTFS does, and so does
-    the tree (docs/adr/0032-clang-cl-in-guests.md).
+    the tree (docs/adr/0032-clang-cl-in-guests.md). `may_run_here`: whether the answer may be
+    `RunHere`; "exact" only if the farm accepts results that nothing isolated.
     """
 
     argv: tuple[str, ...]
@@ -57,6 +60,7 @@ class RemoteRequest:
     shared: SharedInputs | None = None
     toolchain: str = ""
     folds_case: bool = False
+    may_run_here: LocalSlots = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,4 +93,23 @@ class RemoteFailure:
     message: str
 
 
-RemoteOutcome = RemoteResult | RemoteFailure
+@dataclass(frozen=True, slots=True)
+class RunHere:
+    """All places of the farm are taken, and this machine has an idle processor: compile here.
+
+    The processor is reserved until the caller gives it back, in one of the two ways. `end` gets
+    whether a compiler ran; a second call does nothing.
+    """
+
+    end: Callable[[bool], None]
+
+    def ran(self) -> None:
+        """Give the processor back after a compile."""
+        self.end(True)  # noqa: FBT003 - the only argument
+
+    def give_back(self) -> None:
+        """Give the processor back without a compile that shows how long one takes here."""
+        self.end(False)  # noqa: FBT003 - as above
+
+
+RemoteOutcome = RemoteResult | RemoteFailure | RunHere

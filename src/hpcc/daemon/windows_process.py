@@ -35,7 +35,7 @@ from hpcc.cache.remote.windows_root import windows_root
 from hpcc.compilers.families import family_of
 from hpcc.config.paths import DIR_VARIABLE, Paths
 from hpcc.config.settings import Settings
-from hpcc.core import HpccError, WindowsPath, WindowsPathError
+from hpcc.core import HpccError, RunHere, WindowsPath, WindowsPathError
 from hpcc.core.reasons.bypass import BypassReason
 from hpcc.daemon.pipe_listener import PIPE_LIMITS, LauncherPipeListener
 from hpcc.daemon.pipe_lock import PipeLock
@@ -114,6 +114,7 @@ class OnFarm(LeftAlone):
         except WindowsPathError as error:
             return self._farm.fall_back(error.reason, "the working directory cannot be sent")
         answer = self._farm.begin(ClCompile(request, root), is_cancelled)
+        assert not isinstance(answer, RunHere), "no request of this client permits one"
         return answer or self._farm.leave(BypassReason.NO_FARM)
 
 

@@ -58,6 +58,7 @@ from hpcc.dispatch.channels import RoutedWorker
 from hpcc.dispatch.deaths import GuestDeaths
 from hpcc.dispatch.engine import EngineConnection
 from hpcc.dispatch.farm import FarmConnection
+from hpcc.dispatch.local_slots import RunHereError, Slots, chance
 from hpcc.dispatch.memo import DigestMemo, read_blob
 from hpcc.dispatch.packs import InputPacks
 from hpcc.dispatch.parity import effective_policy, parity_verdict
@@ -102,7 +103,9 @@ class Dispatcher:
         version: str,
         build_id: str,
         parity: Parity = "ignore",
+        slots: Slots | None = None,
     ) -> None:
+        self._slots = slots or Slots(clock)
         self._clock, self._timeout_seconds = clock, timeout_seconds
         self._version = version
         self._parity: Parity = parity
@@ -134,6 +137,8 @@ class Dispatcher:
                 if isinstance(connection, EngineConnection):
                     return await connection.compile(prepared, self._upload)
                 return await self._routed(connection, request, prepared)
+        except RunHereError as error:
+            return error.outcome
         except TimeoutError:
             return RemoteFailure(FallbackReason.DEADLINE, "the farm took too long")
         except BusyError as error:
@@ -167,6 +172,7 @@ class Dispatcher:
             return refusal
         asked: set[str] = set()
         attempts, failed = _ATTEMPTS, 0
+        may_leave = chance(self._slots, request.may_run_here)
         try:
             found = await self._found(connection, worker, request, prepared, asked)
         except _MAY_REROUTE as error:
@@ -176,7 +182,7 @@ class Dispatcher:
             if found is not None:
                 return found
         for attempt in range(1, attempts + 1):
-            async with connection.lease(failed) as worker:
+            async with connection.lease(failed, may_leave) as worker:
                 try:
                     return await self._reached(connection, worker, request, prepared, asked)
                 except _MAY_REROUTE as error:

@@ -16,17 +16,11 @@ from typing import Final
 
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
-from hpcc.core import (
-    CallerError,
-    HpccError,
-    ImageRef,
-    Isolation,
-    TenantId,
-    Toolchain,
-)
+from hpcc.core import CallerError, HpccError, ImageRef, Isolation, TenantId, Toolchain
 from hpcc.dispatch.calls import WorkerCalls, ended
 from hpcc.dispatch.channels import RoutedWorker, WorkerChannels
 from hpcc.dispatch.lanes import LaneQueue, MoreRoutes
+from hpcc.dispatch.local_slots import Chance
 from hpcc.dispatch.login import RENEW_BEFORE_SECONDS, FarmLogin
 from hpcc.dispatch.routes import RouteBook
 from hpcc.identity.result_keys import ResultKeys
@@ -67,7 +61,7 @@ class FarmConnection:
         self._channels = WorkerChannels(self.tenant, clock)
         self.result_keys = ResultKeys(self._result_key, clock)
         self._lock = asyncio.Lock()
-        self._book, self._queue = RouteBook(), LaneQueue(clock)
+        self._book, self._queue = RouteBook(), LaneQueue(clock, lambda: self._more.is_asking)
         # Its guests may be warm for us. Any scheduler gets it as a hint.
         self._last_worker = ""
         self._watcher: asyncio.Task[None] | None = None
@@ -151,7 +145,9 @@ class FarmConnection:
         return self._book.slots if all(x.route.slots for x in self._book.lanes) else 0
 
     @asynccontextmanager
-    async def lease(self, failed_generation: int = 0) -> AsyncGenerator[RoutedWorker]:
+    async def lease(
+        self, failed_generation: int = 0, chance: Chance | None = None
+    ) -> AsyncGenerator[RoutedWorker]:
         """Yield a worker that has a place for a compile, and keep the place during the block.
 
         `failed_generation` is the one on which the compile failed before; 0 for none. A second
@@ -159,11 +155,12 @@ class FarmConnection:
 
         Raises:
             HpccError: see `worker`. A route that was given up is not used while it is shunned.
+            RunHereError: no worker has a place, and by `chance` it gets a local slot.
         """
         lane = self._queue.retry(self._book) if failed_generation else None
         while lane is None:
             await self._first(failed_generation)
-            place = self._queue.join(self._book)
+            place = self._queue.join(self._book, chance)
             self._more.want()
             lane = await self._queue.wait(self._book, place)
         try:
@@ -181,6 +178,7 @@ class FarmConnection:
         """Note how long a compile waited for its guest, and how long it ran there."""
         if worker.lane is not None:
             worker.lane.waited(seconds, run_seconds)
+            self._queue.ran(run_seconds)
             self._queue.wake(self._book)
 
     async def _first(self, failed_generation: int) -> Route:

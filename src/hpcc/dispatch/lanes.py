@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
+from hpcc.core import RunHere
 from hpcc.dispatch.calls import ended
+from hpcc.dispatch.local_slots import PATIENCE_SECONDS, Chance, Overflow, Place, RunHereError
 from hpcc.dispatch.routes import OPENING_SECONDS, Lane, RouteBook
 from hpcc.ports import Clock
 
@@ -21,16 +23,17 @@ _GATHER_SECONDS: Final = 0.05
 # Daemons that hear of a new worker at the same moment ask within this time.
 _JITTER_SECONDS: Final = 0.5
 
-type Place = asyncio.Future[Lane | None]
-
 
 class LaneQueue:
-    """Compiles that wait until one of the workers has room."""
+    """Compiles that wait until one of the workers has room, or until this machine has."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, is_asking: Callable[[], bool] = lambda: False) -> None:
+        """`is_asking` tells whether a request for more routes is pending."""
         self._clock = clock
         self._waiting: deque[Place] = deque()
+        self._overflow = Overflow(clock, is_asking)
         self._timer: asyncio.TimerHandle | None = None
+        self._overflow_timer: asyncio.TimerHandle | None = None
 
     def wanted(self, book: RouteBook) -> int:
         """How many compiles could be under way now."""
@@ -40,11 +43,14 @@ class LaneQueue:
         """Whether compiles wait, here or at a worker, because all workers are full."""
         return self.wanted(book) > book.limits
 
-    def join(self, book: RouteBook) -> Place:
-        """Take a place, or wait for one; `wait` has to follow."""
+    def join(self, book: RouteBook, chance: Chance | None = None) -> Place:
+        """Take a place, or wait for one; `wait` has to follow. `chance`: it may run here."""
         place: Place = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
         self.wake(book)
+        if chance is not None and not place.done():
+            self._overflow.join(place, chance)
+            self._look_later(book)
         return place
 
     def retry(self, book: RouteBook) -> Lane | None:
@@ -56,21 +62,35 @@ class LaneQueue:
         return lane
 
     async def wait(self, book: RouteBook, place: Place) -> Lane | None:
-        """Wait for the place; None if there is no route any more, so that one must be asked for."""
+        """Wait for the place; None if there is no route any more, so that one must be asked for.
+
+        Raises:
+            RunHereError: the compile gets a local slot.
+        """
         try:
-            return await place
+            lane = await place
         except asyncio.CancelledError:
             if not place.done() or place.cancelled():
                 with suppress(ValueError):  # it was passed over already
                     self._waiting.remove(place)
-            elif (lane := place.result()) is not None:
-                self.leave(book, lane)
+            elif isinstance(given := place.result(), RunHere):
+                given.give_back()
+            elif given is not None:
+                self.leave(book, given)
             raise
+        if isinstance(lane, RunHere):
+            raise RunHereError(lane)
+        return lane
 
     def leave(self, book: RouteBook, lane: Lane) -> None:
         """Give a place back."""
         book.leave(lane)
+        self._overflow.left()
         self.wake(book)
+
+    def ran(self, seconds: float) -> None:
+        """Note how long a compile ran at a worker."""
+        self._overflow.ran(seconds)
 
     def wake(self, book: RouteBook) -> None:
         """Give free places to those who wait; call it whenever there may be more room."""
@@ -93,6 +113,19 @@ class LaneQueue:
         """Hold back no compile any more for a worker that is slow to open."""
         self._timer = None
         self.wake(book)
+
+    def _look_later(self, book: RouteBook) -> None:
+        if self._overflow_timer is None and self._overflow:
+            loop = asyncio.get_running_loop()
+            self._overflow_timer = loop.call_later(PATIENCE_SECONDS, self.overflow, book)
+
+    def overflow(self, book: RouteBook) -> None:
+        """Give local slots to some of those who wait, and look again a moment later."""
+        self._overflow_timer = None
+        self.wake(book)
+        for place in self._overflow.give(self._waiting, book):
+            self._waiting.remove(place)
+        self._look_later(book)
 
 
 class MoreRoutes:
@@ -129,6 +162,11 @@ class MoreRoutes:
         self._next_at = min(self._next_at, soon)
         self._is_news.set()
         self.want()
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether an answer of the scheduler is pending."""
+        return self._next_at == float("inf")
 
     async def close(self) -> None:
         """Ask no more."""

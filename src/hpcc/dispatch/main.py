@@ -27,6 +27,7 @@ from hpcc.core import (
     RemoteFailure,
     RemoteOutcome,
     RemoteRequest,
+    RunHere,
 )
 from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.dispatch.compile import Dispatcher
@@ -112,6 +113,8 @@ class _Process:
         self._reader, self._writer = reader, writer
         self._farms, self._dispatcher = farms, dispatcher
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        # Compiles that were sent to this machine, until the daemon reports their end.
+        self._here: dict[int, RunHere] = {}
         self._write_lock = asyncio.Lock()
 
     async def run(self) -> None:
@@ -126,7 +129,10 @@ class _Process:
                     if frame.kind is FrameKind.COMPILE:
                         task = group.create_task(self._compile(frame))
                         self._tasks[frame.request_id] = task
-                    elif running := self._tasks.get(frame.request_id):
+                        continue
+                    if here := self._here.pop(frame.request_id, None):
+                        here.end(frame.head.get("is_compiled") is True)
+                    if running := self._tasks.get(frame.request_id):
                         running.cancel()
             except (asyncio.IncompleteReadError, ConnectionError):
                 pass
@@ -137,6 +143,8 @@ class _Process:
     async def _compile(self, frame: Frame) -> None:
         try:
             outcome = await compile_on(self._farms, self._dispatcher, lambda: request_of(frame))
+            if isinstance(outcome, RunHere):
+                self._here[frame.request_id] = outcome
             await self._send(encode_outcome(frame.request_id, outcome))
         finally:
             self._tasks.pop(frame.request_id, None)

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from hpcc.config.farm import Farm
@@ -26,6 +27,7 @@ from hpcc.core import (
     RemoteFailure,
     RemoteOutcome,
     RemoteRequest,
+    RunHere,
     SharedInputs,
 )
 from hpcc.core.memo import BoundedMemo
@@ -114,6 +116,11 @@ class _Link:
                 self._socket.sendall(frame)
             except OSError:
                 self._die()
+
+    def ended(self, request_id: int, is_compiled: bool) -> None:
+        """Report the end of a compile that the process sent to this machine."""
+        head = {"is_compiled": is_compiled}
+        self.send(encode_frame(FrameKind.ENDED, request_id, head))
 
     def forget(self, request_id: int) -> None:
         with self._lock:
@@ -221,6 +228,8 @@ class DispatcherClient:
         rounds = (self._settings.remote.timeout_seconds + _SLACK_SECONDS) / _POLL_SECONDS
         for _ in range(int(rounds)):
             if pending.done.wait(_POLL_SECONDS):
+                if isinstance(pending.outcome, RunHere):
+                    return RunHere(partial(link.ended, number))
                 return pending.outcome
             if is_cancelled():
                 link.forget(number)

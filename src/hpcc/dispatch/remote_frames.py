@@ -23,6 +23,7 @@ from hpcc.core import (
     RemoteOutput,
     RemoteRequest,
     RemoteResult,
+    RunHere,
     SharedInputs,
 )
 from hpcc.core.reasons.fallback import FallbackReason
@@ -38,11 +39,15 @@ _HEAD: Final = struct.Struct(">BQI")
 
 
 class FrameKind(IntEnum):
-    """What a frame carries. COMPILE and CANCEL go to the dispatcher, OUTCOME comes back."""
+    """What a frame carries. OUTCOME comes back, all others go to the dispatcher.
+
+    ENDED: a compile whose outcome was `RunHere` has ended.
+    """
 
     COMPILE = 1
     CANCEL = 2
     OUTCOME = 3
+    ENDED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,7 @@ def encode_request(request_id: int, request: RemoteRequest, *, with_shared: bool
         "client_version": request.client_version,
         "toolchain": request.toolchain,
         "folds_case": request.folds_case,
+        "may_run_here": request.may_run_here,
         "shared": None if shared is None else [shared.name.hex(), len(encoded), text is not None],
     }
     _json(head)
@@ -167,6 +173,7 @@ def request_of(frame: Frame) -> RemoteRequest:
         client_version=head["client_version"],
         toolchain=head["toolchain"],
         folds_case=head["folds_case"],
+        may_run_here=head.get("may_run_here", "off"),
         shared=_shared(head["shared"], frame.body, inputs),
     )
 
@@ -185,6 +192,8 @@ def encode_outcome(request_id: int, outcome: RemoteOutcome) -> bytes:
     if isinstance(outcome, RemoteFailure):
         head: dict[str, object] = {"reason": outcome.reason, "message": outcome.message}
         return encode_frame(FrameKind.OUTCOME, request_id, head)
+    if isinstance(outcome, RunHere):
+        return encode_frame(FrameKind.OUTCOME, request_id, {"run_here": True})
     head = {
         "exit_code": outcome.exit_code,
         "is_cached": outcome.is_cached,
@@ -201,7 +210,7 @@ def encode_outcome(request_id: int, outcome: RemoteOutcome) -> bytes:
 
 
 def outcome_of(frame: Frame) -> RemoteOutcome:
-    """Decode an outcome.
+    """Decode an outcome; the end of a `RunHere` is reported by its receiver.
 
     Raises:
         CallerError: it is malformed.
@@ -210,6 +219,8 @@ def outcome_of(frame: Frame) -> RemoteOutcome:
     try:
         if "reason" in head:
             return RemoteFailure(str(head["reason"]), str(head["message"]))
+        if "run_here" in head:
+            return RunHere(lambda _is_compiled: None)
         sizes = [*head["sizes"], *(size for _, _, size in head["outputs"])]
         parts: list[bytes] = []
         offset = 0

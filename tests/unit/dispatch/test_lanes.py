@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from hpcc.core import GuestReuse, Isolation
 from hpcc.dispatch.lanes import LaneQueue
+from hpcc.dispatch.local_slots import Place
 from hpcc.dispatch.results import OtherCaches
 from hpcc.dispatch.routes import SHUN_SECONDS, Lane, RouteBook
 from hpcc.rpc.scheduler.api import Route, RouteChange
@@ -238,9 +239,9 @@ async def test_a_compile_that_is_cancelled_gives_its_place_back() -> None:
     assert book.in_flight == 0
 
 
-async def _granted(place: asyncio.Future[Lane | None]) -> Lane:
+async def _granted(place: Place) -> Lane:
     lane = await place
-    assert lane is not None
+    assert isinstance(lane, Lane)
     return lane
 
 

@@ -91,6 +91,16 @@ class HostToolchains:
                 self._known[key] = _Known(found, _state(sorted(files)), now)
             return found
 
+    def compared(self, compiler: bytes, called: bytes, identity: bytes) -> frozenset[bytes]:
+        """Return the headers that the description of a compiler stands for.
+
+        It is empty if one of them has changed since, and for a compiler that was not asked.
+        """
+        known = self._known.get((identity, compiler, called))
+        if known is None or _state(n for n, _ in known.state) != known.state:
+            return frozenset()
+        return frozenset(os.fsencode(os.path.normpath(name)) for name, _ in known.state)
+
 
 def ask_compiler(
     compiler: bytes,

@@ -26,7 +26,7 @@ from hpcc.cache.base.api import Done
 from hpcc.compilers.spec.table import Bypass
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
-from hpcc.core import Parity, RemoteRequest, RemoteResult, Toolchain
+from hpcc.core import LocalSlots, Parity, RemoteRequest, RemoteResult, Toolchain
 
 
 class BadResultError(Exception):
@@ -41,12 +41,14 @@ class ParityAnswer(NamedTuple):
     """What follows from the compilers of host and image.
 
     `refusal` is the text for a person if the farm must not do the compile now, else "".
-    `toolchain` describes the host's compiler to the farm; "" if it is unknown.
+    `toolchain` describes the host's compiler to the farm; "" if it is unknown. `is_exact`: both
+    compilers, and all of their headers that the session tells about, are the same now.
     """
 
     refusal: str = ""
     toolchain: str = ""
     serves_stored: bool = True
+    is_exact: bool = False
 
 
 class FarmCompile(NamedTuple):
@@ -148,10 +150,31 @@ class ClientResults[J, P](Protocol):
         ...
 
 
+class LocalSlotRule[J, P](Protocol):
+    """Judges which compiles may run here while the farm is full. Thread-safe."""
+
+    def stored(self, job: J, slots: LocalSlots) -> Done | None:
+        """Put the result of a compile in place that ran here; None if there is none to serve."""
+        ...
+
+    def may_run(self, job: J, slots: LocalSlots) -> bool:
+        """Tell by the flags whether a compile may run here."""
+        ...
+
+    def is_same(self, job: J, plan: P, slots: LocalSlots, is_cancelled: Callable[[], bool]) -> bool:
+        """Tell whether the outputs here are those of the farm, as far as `slots` demands it."""
+        ...
+
+    def note(self, job: J, slots: LocalSlots) -> None:
+        """Note that a compile runs here."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class FarmClient[C, J: FarmJob, P: FarmPlan]:
-    """The three parts of one client."""
+    """The parts of one client; `slots` is None if no compile may run here instead."""
 
     host: HostFacts[C]
     planner: FarmPlanner[C, J, P]
     results: ClientResults[J, P]
+    slots: LocalSlotRule[J, P] | None = None

@@ -48,7 +48,16 @@ class HostParity:
         # A verdict holds only until its session expires; the dispatcher then logs in again.
         is_current = session is not None and self._now() < session.expires_at
         refusal = verdict.text if verdict.refuses and is_current else ""
-        return ParityAnswer(refusal, host.text, serves_stored=not verdict.refuses)
+        is_exact = verdict.finding.is_exact and is_current
+        return ParityAnswer(
+            refusal, host.text, serves_stored=not verdict.refuses, is_exact=is_exact
+        )
+
+    def compared(self, prepared: Prepared) -> frozenset[bytes]:
+        """Return the headers of the host that `parity` has compared with the image's."""
+        request = prepared.request
+        name = posixpath.basename(request.argv[0])
+        return self._hosts.compared(request.compiler, name, prepared.identity.digest)
 
     def _host(
         self, prepared: Prepared, parity: Parity, is_cancelled: Callable[[], bool]

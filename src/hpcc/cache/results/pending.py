@@ -20,6 +20,7 @@ from hpcc.cache.results.scratch import DiskSpace, without_complaints
 from hpcc.cache.results.share_results import SharedResults
 from hpcc.compilers.invocation.dependencies import Way
 from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
+from hpcc.core import RunHere
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 
@@ -48,6 +49,7 @@ class Pending:
     room: DiskSpace = DiskSpace.ENOUGH
     is_compiled: bool = False  # the compiler ended with status 0
     messages: bytes = b""  # what the compiler printed, without the lines that hpcc asked for
+    here: RunHere | None = None  # the local slot that it runs in
     files: tuple[bytes, ...] = ()  # absolute paths of what it read, once they are known
 
 

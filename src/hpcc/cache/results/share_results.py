@@ -43,6 +43,17 @@ class SharedResults:
             return Found(view, result._replace(depfile=depfile, stderr=stderr))
         return None
 
+    def find_either(self, share: Share | None, key: bytes) -> tuple[Found, bytes] | None:
+        """Return the result of an equal request, and the key under which it was found.
+
+        `key` is the key of the compile in this clone.
+        """
+        found = None if share is None else self.find(share)
+        if share is not None and found is not None:
+            return found, share.key
+        found = self._results.find(key)
+        return None if found is None else (found, key)
+
     def latest_files(self, share: Share | None, key: bytes) -> tuple[bytes, ...]:
         """Return the files of the newest hit or result by their paths here, () if not in memory.
 

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from hpcc.core.reasons.fallback import LOCAL_SLOT
+
 if TYPE_CHECKING:
     from hpcc.cache.results.records_read import CompileRecord
 
@@ -14,7 +16,8 @@ LATELY_SECONDS: Final = 3600.0
 
 def fallback_line(records: Sequence[CompileRecord], now: float) -> str:
     """Summarise the last hour in one line, followed by the newest detailed message."""
-    lately = [r.fallback for r in records if r.fallback and now - r.at < LATELY_SECONDS]
+    noted = [r.fallback for r in records if now - r.at < LATELY_SECONDS]
+    lately = [text for text in noted if text not in {"", LOCAL_SLOT}]
     if not lately:
         return "no compile of the last hour fell back to this machine"
     reasons = Counter(text.partition(":")[0] for text in lately)

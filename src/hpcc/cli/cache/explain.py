@@ -17,6 +17,7 @@ from hpcc.cli.cache.refusal import explained
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, HpccError, IntegrityError, NotFoundError
+from hpcc.core.reasons.fallback import LOCAL_SLOT
 from hpcc.ports import SystemClock
 
 if TYPE_CHECKING:
@@ -116,7 +117,9 @@ def explain_lines(history: Sequence[CompileRecord]) -> list[str]:
     lines += refusal
     if last.reason and not refusal:
         lines.append(f"  because       {_MISSED.get(last.reason, last.reason)}")
-    if last.fallback:
+    if last.fallback == LOCAL_SLOT:
+        lines.append("  local slot    all places of the farm were taken")
+    elif last.fallback:
         why = _FALLBACKS.get(last.fallback)
         lines.append(f"  not on farm   {last.fallback}{f': {why}' if why else ''}")
     if root := last.root or _present_root(last):

@@ -16,7 +16,7 @@ from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, NotFoundError
 from hpcc.core.reasons.bypass import BypassReason
-from hpcc.core.reasons.fallback import FallbackReason
+from hpcc.core.reasons.fallback import LOCAL_SLOT, FallbackReason
 from hpcc.core.reasons.reason import Reason
 from hpcc.core.reasons.uncacheable import UncacheableReason
 from hpcc.files.whole import Sync, write_whole
@@ -208,6 +208,7 @@ def stats_lines(
     lines += _rows([("of these after an edit of comments only", counts.get("hit.comments", 0))])
     lines.append(f"{'misses':<12}{misses}")
     lines += _rows([(text, counts.get(name, 0)) for name, text in _MISSES])
+    lines += _rows([("of these while the farm was full (local slots)", counts.get(LOCAL_SLOT, 0))])
     lines += _section(counts, "missed.", "reasons of misses", _MISSED)
     title = "compiled, but the result was not kept"
     lines += _section(counts, "uncacheable.", title, _texts(UncacheableReason), refusals=refusals)

@@ -345,6 +345,13 @@ def visible_names(text: bytes, source: bytes, *, is_clang: bool) -> tuple[bytes,
     return tuple(found)
 
 
+def files_named(text: bytes) -> frozenset[bytes]:
+    """Return the files that a preprocessor's output names in its line markers."""
+    names = {match[1] for match in _MARKER.finditer(text)}
+    plain = {_ESCAPE.sub(_unescape, name) for name in names}
+    return frozenset(name for name in plain if not name.startswith(b"<"))
+
+
 def _has_lines_in_raw_string(text: bytes) -> bool:
     """Tell whether a raw string has several lines: one of them could look like a line marker.
 

@@ -13,6 +13,8 @@ _INSIDE: Final = "Move the files into the project."
 _LITERAL: Final = "Write the file's name literally."
 _CLOCK: Final = "Remove the macro."
 _SYSROOT: Final = "Put the sysroot into the image."
+LOCAL_SLOT: Final = "local-slot"
+"""Counts and records compiles that ran here while the farm was full. They are not fallbacks."""
 
 
 class FallbackReason(Reason, prefix="fallback"):

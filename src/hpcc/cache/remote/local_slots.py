@@ -1,0 +1,127 @@
+"""Which compiles of a POSIX client may run here while all places of the farm are taken.
+
+What a build gives must not depend on the farm's load. So a compile runs here only if its object is
+the one that the farm would give, byte for byte: the compilers are the same, the flags let nothing
+into the object that names a place, the preprocessor shows no name of a file, and each header
+outside of the project is one that was compared with the image's. The last two are asked when a slot
+is offered, and not for each compile: that costs a run of the preprocessor.
+
+With `local_slots = "any"` the user gives this up, and nothing of it is asked.
+
+A note under the key of the farm's result says that a compile ran here. The next build looks for its
+result in the private store before it asks the farm, so that it hits as if the farm had made it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from hpcc.cache.base.api import Done
+from hpcc.cache.base.tools import MAX_ANSWER_BYTES, ask
+from hpcc.cache.base.uncacheable import absolute
+from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.remote.host_parity import HostParity
+from hpcc.cache.remote.job import RemoteJob
+from hpcc.cache.remote.plan import RemotePlan
+from hpcc.compilers.invocation.content import files_named, names_arguments
+from hpcc.core import LocalSlots
+from hpcc.store.private import PrivateStore
+
+_SECONDS: Final = 60.0
+# With optimization, glibc's stdio.h reads bits/stdio.h, which the probe does not.
+_OF_ONE_PACKAGE: Final = re.compile(
+    rb"/c\+\+/[0-9]|/lib(?:32|64)?/(?:gcc|gcc-cross|clang|llvm-[0-9]+)/|/(?:bits|gnu)\Z"
+)
+
+
+class SlotRule:
+    """Judges compiles, and remembers which ran here. Thread-safe."""
+
+    def __init__(
+        self,
+        store: PrivateStore,
+        host: HostParity,
+        find: Callable[[Prepared], Done | None],
+    ) -> None:
+        """`find` puts a stored local result in place."""
+        self._store, self._host, self._find = store, host, find
+
+    def stored(self, job: RemoteJob, slots: LocalSlots) -> Done | None:
+        """Put the result of a compile in place that ran here in an earlier build."""
+        name = _note_key(job)
+        word = self._store.get(name)
+        if word is None or (slots == "exact" and word != b"exact"):
+            return None
+        done = self._find(job.prepared)
+        if done is not None:
+            self._store.touch(name)
+        return done
+
+    def note(self, job: RemoteJob, slots: LocalSlots) -> None:
+        """Note that a compile runs here."""
+        self._store.put(_note_key(job), slots.encode())
+
+    def may_run(self, job: RemoteJob, slots: LocalSlots) -> bool:
+        """Tell by the flags whether a compile may run here; the rest is asked later."""
+        return slots == "any" or _is_without_places(job.prepared)
+
+    def is_same(
+        self, job: RemoteJob, plan: RemotePlan, slots: LocalSlots, is_cancelled: Callable[[], bool]
+    ) -> bool:
+        """Ask the preprocessor whether the object is the same here."""
+        if slots == "any":
+            return True
+        prepared, family = job.prepared, job.prepared.family
+        argv = family.expansion_command(
+            prepared.request.compiler, prepared.invocation, keeps_lines=True
+        )
+        try:
+            answer = ask(
+                (*argv, *names_arguments()),
+                env=family.question_environment(prepared.request.env),
+                cwd=prepared.cwd,
+                timeout_seconds=_SECONDS,
+                is_cancelled=is_cancelled,
+            )
+        except OSError:
+            return False
+        if answer.exit_code != 0 or len(answer.stdout) >= MAX_ANSWER_BYTES:
+            return False
+        names = family.visible_names(answer.stdout, prepared.invocation.source)
+        if names is None or names:
+            return False
+        compared = self._host.compared(prepared)
+        sent = {posixpath.normpath(path) for path, _ in plan.closure.files}
+        read = (
+            posixpath.normpath(absolute(prepared.cwd, name)) for name in files_named(answer.stdout)
+        )
+        return are_compared((path for path in read if path not in sent), compared)
+
+
+def are_compared(paths: Iterable[bytes], compared: frozenset[bytes]) -> bool:
+    """Tell whether the image has these headers as this machine has them.
+
+    `compared` are those of which it was seen. A header beside one of them in a directory where
+    only the compiler or its C library installs headers is from the same package.
+    """
+    homes = {path.rpartition(b"/")[0] for path in compared}
+    own = {home for home in homes if _OF_ONE_PACKAGE.search(home)}
+    return all(path in compared or path.rpartition(b"/")[0] in own for path in paths)
+
+
+def _note_key(job: RemoteJob) -> bytes:
+    return hashlib.sha256(b"local-slot-1\0" + job.key).digest()
+
+
+def _is_without_places(prepared: Prepared) -> bool:
+    """Tell by the flags whether the object holds no path, but for what sources expand."""
+    if prepared.looked_for or prepared.is_recorded or prepared.identity.has_hidden_flags:
+        return False
+    if prepared.written.side or prepared.invocation.is_native:
+        return False
+    form = prepared.family.content_form(prepared.invocation, prepared.identity.major)
+    return form is not None and not form.names_directory and not form.is_tied
