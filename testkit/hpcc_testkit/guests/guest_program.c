@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 static int is(const char *a, const char *b) { return !strcmp(a, b); }
@@ -87,6 +88,28 @@ int main(int argc, char **argv) {
         printf("%d\n", n); return 0;
     }
     if (is(c, "touch")) { int o = open(x, O_WRONLY | O_CREAT, 0666); printf("errno=%d\n", o < 0 ? errno : 0); return 0; }
+    if (is(c, "attack")) { /* every way to change an input, each with what it answers */
+        struct timespec now[2] = {{1, 0}, {1, 0}};
+        denied("write", open(x, O_WRONLY)); denied("append", open(x, O_WRONLY | O_APPEND));
+        denied("both", open(x, O_RDWR)); denied("cut", truncate(x, 0)); denied("chmod", chmod(x, 0666));
+        denied("chown", chown(x, getuid(), getgid())); denied("time", utimensat(AT_FDCWD, x, now, 0));
+        denied("touch", utimensat(AT_FDCWD, x, 0, 0)); denied("mark", setxattr(x, "user.seen", "1", 1, 0));
+        printf("\n"); return 0;
+    }
+    if (is(c, "swap")) { /* puts a file of its own in an input's place */
+        if (unlink(x)) { printf("errno=%d\n", errno); return 1; }
+        int o = open(x, O_WRONLY | O_CREAT | O_EXCL, 0666); printf("errno=%d\n", o < 0 || write(o, "evil", 4) != 4 ? errno : 0); return 0;
+    }
+    if (is(c, "identity")) { /* of each path: mode, owner, time, and the number of the path with the same inode */
+        struct stat s[8];
+        for (int i = 2; i < argc && i < 10; i++) {
+            int same = 2;
+            if (stat(argv[i], &s[i - 2])) return 1;
+            while (s[same - 2].st_ino != s[i - 2].st_ino) same++;
+            printf("%o %d %ld %d\n", (unsigned)s[i - 2].st_mode & 07777, s[i - 2].st_uid == getuid(), (long)s[i - 2].st_mtime, same - 2);
+        }
+        return 0;
+    }
     if (is(c, "forbidden")) {
         denied("vsock", socket(40, SOCK_STREAM, 0)); denied("netlink", socket(16, SOCK_RAW, 0));
         denied("packet", socket(17, SOCK_RAW, 0)); denied("mount", mount("t", "/tmp", "tmpfs", 0, 0));

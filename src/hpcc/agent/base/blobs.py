@@ -5,19 +5,25 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from hpcc.core import Digest, IntegrityError
 
 _COPY_BYTES: Final = 1 << 20
+_IS_POSIX: Final = os.name == "posix"
+# Every input has this time, 2000-01-01: when a blob came shows nothing about earlier execs, and a
+# link looks like a copy.
+INPUT_TIME_NS: Final = 946_684_800 * 10**9
+_MODE: Final = 0o444
 
 
 class BlobCache:
     """Files named by digest in a directory that only root can enter.
 
     Keeps at most `budget_bytes` of blobs that no running exec uses, and evicts the least recently
-    used first.
+    used first. Nobody may write the files, root included, so that a tree may have links to them
+    (`hpcc.agent.linux.links`).
     """
 
     def __init__(self, directory: str, budget_bytes: int) -> None:
@@ -25,6 +31,8 @@ class BlobCache:
         self._sizes: OrderedDict[str, int] = OrderedDict()
         self._pins: dict[str, int] = {}
         self._total_bytes = 0
+        # Called with the hash of each blob that is evicted.
+        self.on_evicted: Callable[[str], None] = lambda _: None
         os.makedirs(directory, mode=0o700)
 
     def pin(self, digests: Iterable[Digest]) -> list[Digest]:
@@ -50,7 +58,8 @@ class BlobCache:
             if self._total_bytes <= self._budget_bytes:
                 break
             self._total_bytes -= self._sizes.pop(name)
-            os.unlink(self._path(name))
+            os.unlink(self.path(name))
+            self.on_evicted(name)
 
     def receive(self, digest: Digest) -> BlobWriter:
         """Start to write a blob."""
@@ -63,7 +72,7 @@ class BlobCache:
             IntegrityError: the cached file has changed.
         """
         check, size = hashlib.sha256(), 0
-        with open(self._path(digest.hash), "rb", buffering=0) as source:
+        with open(self.path(digest.hash), "rb", buffering=0) as source:
             while data := source.read(_COPY_BYTES):
                 check.update(data)
                 size += len(data)
@@ -71,15 +80,21 @@ class BlobCache:
         if check.hexdigest() != digest.hash or size != digest.size_bytes:
             raise IntegrityError(f"blob {digest} changed in the guest's cache")
 
-    def _path(self, name: str) -> str:
+    def path(self, name: str) -> str:
+        """Return the path of the blob with this hash."""
         return f"{self._directory}/{name}"
+
+    def add_bytes(self, name: str, size_bytes: int) -> None:
+        """Count what is kept besides a blob for as long as the blob is."""
+        self._sizes[name] += size_bytes
+        self._total_bytes += size_bytes
 
     def keep(self, digest: Digest, temporary: str) -> None:
         """Adopt a file whose digest was checked. Only BlobWriter calls it."""
         if digest.hash in self._sizes:  # another exec received it, and may be reading it
             os.unlink(temporary)
             return
-        os.rename(temporary, self._path(digest.hash))
+        os.rename(temporary, self.path(digest.hash))
         self._sizes[digest.hash] = digest.size_bytes
         self._total_bytes += digest.size_bytes
 
@@ -93,7 +108,7 @@ class BlobWriter:
         BlobWriter._count += 1
         self._cache, self._digest = cache, digest
         self._name = f"{cache._directory}/.in-{BlobWriter._count}"  # noqa: SLF001 - one unit of two classes
-        self._file = open(self._name, "xb", buffering=0)  # noqa: SIM115 - closed by close()
+        self._file = open(self._name, "xb", buffering=0, opener=_open_unwritable)  # noqa: SIM115 - closed by close()
         self._hash = hashlib.sha256()
 
     def write(self, data: bytes) -> None:
@@ -109,12 +124,20 @@ class BlobWriter:
         if self._hash.hexdigest() != self._digest.hash:
             raise IntegrityError(f"received bytes are not blob {self._digest}")
         self._file.close()
+        os.utime(self._name, ns=(INPUT_TIME_NS, INPUT_TIME_NS))
         self._cache.keep(self._digest, self._name)
 
     def close(self) -> None:
         if not self._file.closed:
             self._file.close()
             os.unlink(self._name)
+
+
+def _open_unwritable(path: str, flags: int) -> int:
+    fd = os.open(path, flags, 0o666)
+    if _IS_POSIX:  # Windows refuses to delete such a file, and there are no links to blobs
+        os.fchmod(fd, _MODE)
+    return fd
 
 
 def _write_all(fd: int, data: bytes) -> None:

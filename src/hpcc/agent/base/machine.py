@@ -63,11 +63,13 @@ class Machine(Protocol):
     def workplace(
         self, request: ExecRequest, number: int
     ) -> AbstractAsyncContextManager[Workplace]:
-        """Return the place of exec `number`, with its limits; it is removed after the block.
+        """Return the place of exec `number`, with its limits.
+
+        It is removed after the block, and at the latest before the next exec has a place.
 
         Raises:
-            OSError: it cannot be made, or its remains cannot be removed. The guest must be given
-                up then.
+            OSError: it cannot be made, or the remains of an exec cannot be removed. The guest must
+                be given up then.
         """
 
     def say_memory(self, execs: int) -> None:

@@ -11,7 +11,7 @@ The rule, one Exec:
    order. Each blob is checked against its digest before it is used.
 3. The machine's workplace stages the tree and runs the program under its limits.
 4. After all processes of the exec ended, the outputs are listed. Result is sent, then the outputs.
-5. The workplace is removed, however the exec ended.
+5. The workplace is removed, however the exec ended, and at the latest before the next one starts.
 
 A violation of agent.proto by the host is a gRPC error. A failure of the compile itself (deadline,
 limits, no such program, unusable outputs, no room for the inputs) is a Result with a reason, and

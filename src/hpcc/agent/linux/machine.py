@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import resource
 import struct
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -17,6 +18,7 @@ from hpcc.agent.base.blobs import BlobCache
 from hpcc.agent.base.ending import Ending, OnStdio, Output
 from hpcc.agent.base.intake import FirstExecHeader
 from hpcc.agent.linux.cgroup import Room, new_cgroup
+from hpcc.agent.linux.links import LinkedBlobs, TreeLinks
 from hpcc.agent.linux.sandbox import Sandbox, uid_of
 from hpcc.agent.linux.tree import list_directories, open_listed, open_outputs, remove_tree, stage
 from hpcc.core import ExecRequest
@@ -24,6 +26,8 @@ from hpcc.core import ExecRequest
 # linux/random.h
 _RNDADDENTROPY: Final = 0x40085203
 _RNDRESEEDCRNG: Final = 0x5207
+# Turns of the loop after an exec, in which its stream ends.
+_TURNS: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +54,9 @@ class LinuxMachine:
         self.directory = config.directory
         self.blob_budget_bytes = config.blob_budget_bytes
         self._room = Room()
+        self._removals = _Removals()
+        self._ways = _Ways(self._links, self._removals.later)
+        self._linked: LinkedBlobs | None = None
 
     def prepare(self) -> None:
         os.mkdir(self.directory, 0o700)
@@ -69,11 +76,17 @@ class LinuxMachine:
     @asynccontextmanager
     async def workplace(self, request: ExecRequest, number: int) -> AsyncIterator[_Workplace]:
         await self._room.wait()
+        await self._removals.wait()
         async with (
-            _Workplace(self._config, self._limited(request), number) as place,
+            _Workplace(self._config, self._limited(request), number, self._ways) as place,
             self._room.gives_back(place.cgroup),
         ):
             yield place
+
+    def _links(self, blobs: BlobCache) -> TreeLinks:
+        if self._linked is None:
+            self._linked = LinkedBlobs(blobs)
+        return TreeLinks(self._linked)
 
     def _limited(self, request: ExecRequest) -> ExecRequest:
         limits = request.limits
@@ -91,11 +104,50 @@ class LinuxMachine:
         sys.stderr.write(f"hpcc-agent: peak memory {peak_kib} KiB, execs {execs}\n")
 
 
+class _Removals:
+    """Trees of ended execs, which are removed when their answers have been sent."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def later(self, remove: Callable[[], None]) -> None:
+        """Call `remove` in a later turn of the loop."""
+        self._tasks.add(asyncio.get_running_loop().create_task(self._remove(remove)))
+
+    @staticmethod
+    async def _remove(remove: Callable[[], None]) -> None:
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        remove()
+
+    async def wait(self) -> None:
+        """Return when all trees are removed, so that the next exec has their room.
+
+        Raises:
+            OSError: one could not be removed.
+        """
+        while self._tasks:
+            task = next(iter(self._tasks))
+            await asyncio.wait([task])
+            self._tasks.discard(task)
+            task.result()
+
+
+@dataclass(frozen=True, slots=True)
+class _Ways:
+    """How a workplace gets the links of its tree, and who calls the removal of the tree later."""
+
+    links: Callable[[BlobCache], TreeLinks]
+    remove_later: Callable[[Callable[[], None]], None]
+
+
 class _Workplace:
     """The directory and the cgroup of one exec; both are removed after the block."""
 
-    def __init__(self, config: LinuxConfig, request: ExecRequest, number: int) -> None:
+    def __init__(self, config: LinuxConfig, request: ExecRequest, number: int, ways: _Ways) -> None:
         self._request, self._number, self._config = request, number, config
+        self._ways = ways
+        self._links: TreeLinks | None = None
         # Only root can enter: other execs cannot reach it, and this exec sees only what /src binds.
         self._directory = f"{config.directory}/x{number}"
         self._source = f"{self._directory}/src"
@@ -110,11 +162,19 @@ class _Workplace:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        # Until here a process may change the tree; the rest can wait.
         await self.cgroup.remove()
-        remove_tree(self._directory)
+        self._ways.remove_later(self._remove)
+
+    def _remove(self) -> None:
+        if self._links is None:
+            remove_tree(self._directory)
+        else:
+            self._links.removed_by(lambda: remove_tree(self._directory))
 
     async def stage(self, blobs: BlobCache) -> None:
-        await stage(self._source, self._request, blobs, uid_of(self._number))
+        self._links = self._ways.links(blobs)
+        await stage(self._source, self._request, self._links, uid_of(self._number))
 
     async def run(self, on_stdio: OnStdio) -> Ending:
         sandbox = Sandbox(self._config.helper, self._request, self._number, self._source)

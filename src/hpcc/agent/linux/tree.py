@@ -1,4 +1,4 @@
-"""The files of one compile: copies inputs in and reads outputs that a hostile program wrote."""
+"""The files of one compile: puts inputs in and reads outputs that a hostile program wrote."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import secrets
 import stat
 from typing import Final
 
-from hpcc.agent.base.blobs import BlobCache
 from hpcc.agent.base.ending import Output, OutputTreeError
+from hpcc.agent.linux.links import TreeLinks
 from hpcc.core import MAX_OUTPUT_ENTRIES, CallerError, ExecRequest, check_guest_path
 
-_FILES_PER_TURN: Final = 16
+_FILES_PER_TURN: Final = 64
 # Listing a directory holds a descriptor for each level.
 _MAX_DEPTH: Final = 64
 _OPEN_DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -21,8 +21,8 @@ _OPEN_DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-async def stage(root: str, request: ExecRequest, blobs: BlobCache, uid: int) -> None:
-    """Make the source tree of `request` under `root`, all of it owned by `uid`.
+async def stage(root: str, request: ExecRequest, links: TreeLinks, uid: int) -> None:
+    """Make the source tree of `request` under `root`: directories of `uid`, and links to blobs.
 
     Raises:
         OSError: it does not fit.
@@ -35,17 +35,16 @@ async def stage(root: str, request: ExecRequest, blobs: BlobCache, uid: int) -> 
     created = [d for d in request.output_directories if d not in request.outputs]
     for directory in [request.cwd, *outputs, *created]:
         _make_dirs(root, directory, made, uid)
+    written = frozenset(request.outputs)
+    below = tuple(f"{directory}/" for directory in request.output_directories)
     for number, file in enumerate(request.inputs):
-        _make_dirs(root, os.path.dirname(file.path), made, uid)
-        mode = 0o755 if file.is_executable else 0o644
-        fd = os.open(
-            f"{root}/{file.path}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode
-        )
-        try:
-            blobs.copy(file.digest, fd)
-            os.fchown(fd, uid, uid)
-        finally:
-            os.close(fd)
+        path = file.path
+        directory = path.rpartition("/")[0]
+        if directory not in made:
+            _make_dirs(root, directory, made, uid)
+        is_output = path in written or path.startswith(below)
+        put = links.copy if is_output else links.place
+        put(file.digest, f"{root}/{path}", is_executable=file.is_executable, uid=uid)
         if number % _FILES_PER_TURN == 0:
             await asyncio.sleep(0)
 

@@ -246,7 +246,7 @@ class RemoteClosures:
 def refuse_unlike_in_guest(twins: tuple[Twins, ...]) -> None:
     """Refuse files of one content that a compiler in the guest may relate differently.
 
-    There each file is a new copy: no two have one inode, and their times are not ours.
+    There no two files are one inode, and their times are not ours.
 
     Raises:
         UncacheableError: there are such files.

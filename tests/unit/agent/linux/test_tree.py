@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.agent.base.blobs import BlobCache
+from hpcc.agent.linux.links import LinkedBlobs, TreeLinks
 from hpcc.agent.linux.tree import (
     OutputTreeError,
     list_directories,
@@ -62,6 +63,7 @@ def test_wrong_bytes_are_refused_on_arrival(tmp_path: Path) -> None:
 def test_bytes_that_changed_are_refused_on_use(tmp_path: Path) -> None:
     cache = BlobCache(str(tmp_path / "b"), 100)
     digest = put(cache, b"hello")
+    (tmp_path / "b" / digest.hash).chmod(0o600)
     (tmp_path / "b" / digest.hash).write_bytes(b"hacks")
     with pytest.raises(IntegrityError):
         copied(cache, digest, tmp_path / "t")
@@ -81,7 +83,7 @@ async def test_a_tree_is_staged_with_modes_and_directories(tmp_path: Path) -> No
     put(cache, b"x")
     root = tmp_path / "src"
     req = request("cc", inputs=[("a/b.c", b"x")], outputs=("o/p/x.o",), cwd="w")
-    await stage(str(root), req, cache, os.getuid())
+    await stage(str(root), req, TreeLinks(LinkedBlobs(cache)), os.getuid())
     assert sorted(str(p.relative_to(root)) for p in root.rglob("*")) == [
         "a",
         "a/b.c",
@@ -89,7 +91,7 @@ async def test_a_tree_is_staged_with_modes_and_directories(tmp_path: Path) -> No
         "o/p",
         "w",
     ]
-    assert (root / "a/b.c").stat().st_mode & 0o777 == 0o644
+    assert (root / "a/b.c").stat().st_mode & 0o777 == 0o444
 
 
 def test_links_fifos_and_directories_are_no_outputs(tmp_path: Path) -> None:
