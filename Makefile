@@ -7,7 +7,7 @@ STAMP := $(VENV)/.hpcc-dev-stamp
 JOBS ?= auto
 
 .PHONY: help dev check static test test-fast test-vm test-chaos test-windows test-farm test-integration nightly nightly-restart \
-	fuzz demo bench bench-guest bench-signing bench-farm bench-farm-cost bench-corpus soak gen docs clean lock changelog release-notes hooks
+	fuzz demo bench bench-guest bench-signing bench-farm bench-farm-cost bench-farm-scale bench-corpus soak gen docs clean lock changelog release-notes hooks
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -70,7 +70,8 @@ test-farm: dev  ## two tenants, three people, two schedulers, two workers, Postg
 	./tools/bootstrap.sh packages base guest test || [ $$? = 77 ]
 	./tools/bootstrap.sh seaweedfs
 	./tools/bootstrap.sh identity-provider
-	$(PY) -m pytest -q tests/integration/test_several_workers.py tests/e2e/test_farm.py
+	$(PY) -m pytest -q tests/integration/test_several_workers.py tests/integration/test_join_and_leave.py \
+		tests/integration/bench/test_farm_bench.py tests/e2e/test_farm.py
 
 T ?= wire_launcher
 fuzz: dev  ## one fuzz target for a minute: make fuzz T=wire_launcher
@@ -100,6 +101,9 @@ bench-farm: dev  ## a simulated farm: routes, heartbeats, memory, recovery; what
 
 bench-farm-cost: dev  ## CPU of each process of a farm for one compile, guests are containers, as root: make bench-farm-cost ARGS="--rounds 20"
 	$(PY) bench/farm_cost.py $(ARGS)
+
+bench-farm-scale: dev  ## one build on 1, 2, 4 and 8 workers, and a worker that joins in mid-build; 20 minutes
+	$(PY) bench/farm.py scale --out bench/results/farm-scale.json $(ARGS)
 
 bench-corpus:  ## hits on real packages beside ccache, every output compared; hours: make bench-corpus ARGS="--packages zlib --scenario same-directory"
 	./tools/bootstrap.sh packages base bench || [ $$? = 77 ]

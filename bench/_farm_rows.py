@@ -8,17 +8,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line: what was measured, its unit, and the goal that it must stay below."""
+    """One line: what was measured, its unit, and its goal: the most, or `is_least` the least."""
 
     what: str
     value: float
     unit: str
     goal: float | None = None
+    is_least: bool = False
 
     def line(self) -> str:
         verdict = " | "
         if self.goal is not None:
-            verdict = f"≤ {self.goal:g} | {'holds' if self.value <= self.goal else '**misses**'}"
+            holds = self.value >= self.goal if self.is_least else self.value <= self.goal
+            sign = "≥" if self.is_least else "≤"
+            verdict = f"{sign} {self.goal:g} | {'holds' if holds else '**misses**'}"
         digits = 0 if self.value >= 1000 else 2
         return f"| {self.what} | {self.value:,.{digits}f} {self.unit} | {verdict} |"
 

@@ -68,7 +68,7 @@ class Row:
 class Client:
     """One developer's machine: a project, a private daemon, and what it has spent so far."""
 
-    def __init__(self, directory: Path, farm: FarmProcess, *, is_flat: bool) -> None:
+    def __init__(self, directory: Path, farm_json: str, *, is_flat: bool) -> None:
         self.project, self.home = directory / "project", directory / "home"
         self.home.mkdir(parents=True)
         self.flags = header_tree(self.project, HEADERS, include_dirs=0 if is_flat else 3)
@@ -76,7 +76,7 @@ class Client:
         self.env = {"PATH": "/usr/bin:/bin", "HPCC_DIR": str(self.home), "HOME": str(directory)}
         paths = Paths.from_env(self.env)
         paths.farm_file.parent.mkdir(parents=True, exist_ok=True)
-        paths.farm_file.write_text(farm.farm_json)
+        paths.farm_file.write_text(farm_json)
         for number in range(256):
             # Any store has these after some hundred results, and making one costs 0.3 ms.
             (paths.cache / STORE_NAME / f"{number:02x}").mkdir(parents=True)
@@ -250,7 +250,7 @@ def rows(directory: Path, rounds: int) -> Iterator[Row]:
     farm = FarmProcess(directory / "farm")
     try:
         for shape, is_flat in (("in 3 -I directories", False), ("beside the unit", True)):
-            client = Client(directory / shape.replace(" ", "-"), farm, is_flat=is_flat)
+            client = Client(directory / shape.replace(" ", "-"), farm.farm_json, is_flat=is_flat)
             try:
                 name = f"{HEADERS} headers {shape}"
                 yield measure_row(

@@ -1,9 +1,10 @@
 """Measures the figures of a farm in docs/scaling.md: a scheduler's load, a client's cost.
 
-  farm.py                   every section
+  farm.py                   every section but scale, which takes 20 minutes
   farm.py load              routes and heartbeats of a simulated farm through one replica
   farm.py recovery          a route after a replica was killed; needs PostgreSQL
   farm.py client            CPU and bytes of a client, if bench/client_cost.py is there
+  farm.py scale             one build on 1, 2, 4, 8 workers; a worker added in mid-build
   farm.py --quick           a small farm for two seconds: does everything work?
 
 Prints tables and writes JSON. A figure that misses its goal does not stop the run.
@@ -29,10 +30,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _farm_load import Load, LoadBench
 from _farm_recovery import RecoveryBench
 from _farm_rows import Figure
+from _farm_scale import Scale, ScaleBench
 from _measure import BenchError
 
 RESULTS: Final = Path(__file__).parent / "results"
 QUICK: Final = Load(workers=30, daemons=5, routes_per_minute=3_000, seconds=2.0)
+QUICK_SCALE: Final = Scale(units=36, jobs=6, sleep=0.2, workers=(1, 2), joins=1)
 ROUNDS: Final = 4
 Show = Callable[[Figure], None]
 
@@ -54,8 +57,14 @@ def client_section(directory: Path, args: argparse.Namespace, show: Show) -> Non
     module.run(directory, args.quick, show)
 
 
+def scale_section(directory: Path, args: argparse.Namespace, show: Show) -> None:
+    """Measure how one build's time falls with the number of workers."""
+    scale = QUICK_SCALE if args.quick else Scale(units=args.units, sleep=args.sleep)
+    ScaleBench(scale, directory, show).run()
+
+
 def sections() -> dict[str, Callable[[Path, argparse.Namespace, Show], None]]:
-    found = {"load": load_section, "recovery": recovery_section}
+    found = {"load": load_section, "recovery": recovery_section, "scale": scale_section}
     if Path(__file__).with_name("client_cost.py").exists():
         found["client"] = client_section
     return found
@@ -84,14 +93,17 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a small farm for two seconds")
     parser.add_argument("--workers", type=int, default=Load().workers)
     parser.add_argument("--seconds", type=float, default=Load().seconds)
+    parser.add_argument("--units", type=int, default=Scale().units, help="of scale")
+    parser.add_argument("--sleep", type=float, default=Scale().sleep, help="of a unit of scale, s")
     parser.add_argument("--scratch", type=Path, help="where the scheduler's state goes (/tmp)")
     parser.add_argument("--out", type=Path, help="where the JSON goes (bench/results/farm.json)")
     args = parser.parse_args()
     for name in args.sections:
         if name not in known:
             parser.error(f"no section {name!r}")
+    usual = [name for name in known if name != "scale"]
     try:
-        taken = {name: take(name, args) for name in args.sections or known}
+        taken = {name: take(name, args) for name in args.sections or usual}
     except BenchError as error:
         print(f"farm.py: {error}", file=sys.stderr)
         return 1

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -65,14 +65,18 @@ async def workers(
 
 @asynccontextmanager
 async def worker_process(
-    farm: FarmUnderTest, name: str, slots: int
+    farm: FarmUnderTest,
+    name: str,
+    slots: int,
+    program: Sequence[str] = ("-m", "hpcc_testkit.farm.worker"),
+    env: Mapping[str, str] | None = None,
 ) -> AsyncGenerator[asyncio.subprocess.Process]:
-    """Run a worker as a process that the test may kill or stop."""
+    """Run a worker as a process that the test may kill or stop; `program` is Python's."""
     config = await farm.enrolling(name, **room(slots))
     file = farm.directory / f"{name}.json"
     write_private_file(file, json.dumps(asdict(config), default=str).encode())
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "hpcc_testkit.farm.worker", "--config", str(file),
+        sys.executable, *program, "--config", str(file), env=env,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None
@@ -112,18 +116,18 @@ class Build:
             outputs=(f"{number}.o",),
         )
 
-    async def run(self, units: range, jobs: int, seconds: float = 0.2) -> None:
+    async def run(self, units: Iterable[int], jobs: int, seconds: float = 0.2) -> None:
         """Build units, `jobs` of them at the same time."""
-        places = asyncio.Semaphore(jobs)
+        left = iter(units)
 
-        async def unit(number: int) -> None:
-            async with places:
+        async def job() -> None:
+            for number in left:
                 request = self.request(number, seconds)
                 self.outcomes[number] = await self.dispatcher.compile(self.connection, request)
 
         async with asyncio.TaskGroup() as group:
-            for number in units:
-                group.create_task(unit(number))
+            for _ in range(jobs):
+                group.create_task(job())
         self.ended.set()
 
     async def until(self, is_so: Callable[[], bool]) -> None:
@@ -132,7 +136,7 @@ class Build:
             assert not self.ended.is_set(), "the build ended before that"
             await asyncio.sleep(0.02)
 
-    def check(self, units: range, *, may_be_local: bool = False) -> None:
+    def check(self, units: Iterable[int], *, may_be_local: bool = False) -> None:
         """Check that each unit has its object, made on the farm, and ran at most twice there.
 
         `may_be_local`: a unit that two workers lost is left to this machine.

@@ -12,7 +12,7 @@ from hpcc.ports import SystemClock
 from hpcc.rpc.base.process import ServiceProcess, run_service
 from hpcc.worker.base.config import AUDIT_KEY_NAME, WorkerConfig
 from hpcc.worker.serve import serve_worker
-from hpcc_testkit.guests.fake_runtime import FakeRuntime
+from hpcc_testkit.guests.fake_runtime import FakeGuest, FakeRuntime
 
 
 class _AnyImage:
@@ -21,7 +21,7 @@ class _AnyImage:
         return Path("/dev/null")
 
 
-async def main(process: ServiceProcess) -> None:
+async def main(process: ServiceProcess, guest_class: type[FakeGuest] = FakeGuest) -> None:
     """Serve until cancelled, like `hpcc.worker` but without isolation."""
     config = load_service_file(process.config_path, WorkerConfig)
     config.state.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ async def main(process: ServiceProcess) -> None:
         ) as audit,
         serve_worker(
             config,
-            runtime=FakeRuntime(config.state),
+            runtime=FakeRuntime(config.state, guest_class=guest_class),
             images=_AnyImage(),
             audit=audit,
             clock=clock,

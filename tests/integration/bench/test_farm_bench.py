@@ -32,3 +32,19 @@ def test_a_small_farm_is_simulated_and_every_figure_is_written(tmp_path: Path) -
         "the scheduler's memory",
     ):
         assert figures[what]["value"] > 0, what
+
+
+@pytest.mark.timeout(400)
+def test_a_small_build_uses_the_workers_there_are_and_one_that_joins(tmp_path: Path) -> None:
+    """The bench itself checks each object, and that each unit ran once."""
+    out = tmp_path / "farm.json"
+    done = subprocess.run(
+        [sys.executable, BENCH / "farm.py", "scale", "--quick", "--out", out],
+        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
+        check=False, capture_output=True, text=True, timeout=380,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = {f["what"]: f for f in json.loads(out.read_text())["scale"]}
+    assert figures["2 workers: speed-up by workers"]["goal"] == 0.9
+    assert figures["2 workers: speed-up by workers"]["is_least"]
+    assert figures["a worker added in mid-build is busy after, the longest of 1"]["goal"] == 2
