@@ -162,6 +162,8 @@ class ScaleBench:
             if count > 1:
                 what = f"{count} workers: speed-up by workers"
                 show(Figure(what, alone / seconds / count, "", GOAL, is_least=True))
+        if not scale.joins:
+            return
         joined = [asyncio.run(self._joined(number)) for number in range(scale.joins)]
         what = f"a worker added in mid-build is busy after, the longest of {scale.joins}"
         show(Figure(what, max(joined), "s", BUSY_GOAL_SECONDS))
