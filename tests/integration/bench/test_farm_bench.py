@@ -34,6 +34,7 @@ def test_a_small_farm_is_simulated_and_every_figure_is_written(tmp_path: Path) -
         assert figures[what]["value"] > 0, what
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(400)
 def test_a_small_build_uses_the_workers_there_are_and_one_that_joins(tmp_path: Path) -> None:
     """The bench itself checks each object, and that each unit ran once."""
