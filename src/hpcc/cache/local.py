@@ -35,7 +35,7 @@ from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.outputs import read_output
 from hpcc.cache.base.path_stability import check_places, note_places
 from hpcc.cache.base.stamps import StampClock
-from hpcc.cache.base.uncacheable import UncacheableError, absolute
+from hpcc.cache.base.uncacheable import UncacheableError, absolute, all_absolute
 from hpcc.cache.content.key import ContentKey
 from hpcc.cache.host.identity import Compilers
 from hpcc.cache.inputs.closure import find_closure
@@ -256,7 +256,7 @@ class LocalCache:
         started = pending.started
         depfile = read_depfile(prepared, started)
         files = files_read(pending, depfile, headers, self.search_path, self._memo)
-        pending.files = tuple(absolute(prepared.cwd, name) for name in files)
+        pending.files = all_absolute(prepared.cwd, files)
         data = read_output(prepared.output, started_ns=started, limit=self._max_output_bytes)
         if data is None:
             raise UncacheableError(UncacheableReason.OUTPUT_UNREADABLE)

@@ -15,11 +15,7 @@ MAX_FIELDS: Final = 500_000
 def encode_fields(fields: Iterable[bytes]) -> bytes:
     """Join byte strings, each after its length in 4 bytes; different lists give different bytes."""
     pack = _LENGTH.pack
-    parts: list[bytes] = []
-    for field in fields:
-        parts.append(pack(len(field)))
-        parts.append(field)
-    return b"".join(parts)
+    return b"".join([part for field in fields for part in (pack(len(field)), field)])
 
 
 def decode_fields(data: bytes) -> list[bytes]:

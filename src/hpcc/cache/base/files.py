@@ -140,6 +140,8 @@ class FileMemo:
         self._read_once: BoundedMemo[bytes, bool] = BoundedMemo(_MAX_REMEMBERED)
         self._listings: BoundedMemo[bytes, Listing] = BoundedMemo(_MAX_REMEMBERED // 10)
         self._derived: BoundedMemo[tuple[Hashable, bytes], object] = BoundedMemo(_MAX_REMEMBERED)
+        self.derived_known: Callable[[tuple[Hashable, bytes]], object | None] = self._derived.get
+        """What `derived` returned for a question and a content; None if unknown."""
         self._texts: BoundedMemo[bytes, bytes] = BoundedMemo(_MAX_TEXTS)
         self.preambles = PreambleCache()
 
@@ -251,10 +253,6 @@ class FileMemo:
         found = read(text)
         self._derived[question, digest] = found
         return found
-
-    def derived_before(self, question: Hashable, digest: bytes) -> object | None:
-        """Return what `derived` returned for that question and content; None if unknown."""
-        return self._derived.get((question, digest))
 
     def text(self, digest: bytes) -> bytes | None:
         """Return the content with this digest if it is short and was read recently, else None."""

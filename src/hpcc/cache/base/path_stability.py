@@ -96,8 +96,14 @@ def check_places(
     """
     walk = _Walk(before, started_ns)
     try:
+        checked, processes = walk.checked, walk.processes
         for path in paths:
-            if not walk.is_plain_file(path, plain.get(path)):
+            device = plain.get(path)
+            # Most paths are headers in a directory that another header has brought up.
+            is_known = device is not None and path.rpartition(b"/")[0] in checked
+            if is_known and device != processes:
+                continue
+            if not walk.is_plain_file(path, device):
                 walk.check(path)
     except OSError as error:
         raise UncacheableError(UncacheableReason.INPUT_VANISHED) from error
@@ -108,25 +114,25 @@ def check_places(
 class _Walk:
     def __init__(self, before: Mapping[bytes, Place], started_ns: int) -> None:
         self._before, self._started_ns = before, started_ns
-        self._checked: set[bytes] = set()
+        self.checked: set[bytes] = set()
         self._changed: dict[bytes, bool] = {}
-        self._processes: int | None = None
+        self.processes: int | None = None
         with contextlib.suppress(OSError):
-            self._processes = os.lstat("/proc/self").st_dev
+            self.processes = os.lstat("/proc/self").st_dev
 
     def is_plain_file(self, path: bytes, device: int | None) -> bool:
         """Tell whether this is a file, not a link, in a checked directory, as most paths are.
 
         `device` is the path's device where it is known.
         """
-        if path.rpartition(b"/")[0] not in self._checked:
+        if path.rpartition(b"/")[0] not in self.checked:
             return False
         if device is None:
             status = os.lstat(path)
             if not stat.S_ISREG(status.st_mode):
                 return False
             device = status.st_dev
-        return device != self._processes
+        return device != self.processes
 
     def follows_to_a_process(self, path: bytes) -> bool:
         """Tell whether a path leads below /proc; paths checked earlier do not."""
@@ -141,15 +147,15 @@ class _Walk:
 
     def check(self, path: bytes, links: int = 0) -> None:
         path = path.rstrip(b"/")
-        if not path or path in self._checked:
+        if not path or path in self.checked:
             return
-        self._checked.add(path)
+        self.checked.add(path)
         parent, _, name = path.rpartition(b"/")
         self.check(parent, links)
         if name == b"..":
             return  # its target changes only if the directory itself is moved
         status = os.lstat(path)
-        if status.st_dev == self._processes:
+        if status.st_dev == self.processes:
             raise UncacheableError(UncacheableReason.PROCESS_PATH, path)
         if stat.S_ISLNK(status.st_mode):
             if links >= _MAX_LINKS:

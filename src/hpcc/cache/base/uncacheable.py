@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from hpcc.cache.base.stamps import CompileStart, is_in_window
 from hpcc.core.reasons.uncacheable import UncacheableReason
@@ -26,6 +26,14 @@ def absolute(cwd: bytes, path: bytes) -> bytes:
     while b"//" in full or b"/./" in full:
         full = full.replace(b"//", b"/").replace(b"/./", b"/")
     return full
+
+
+def all_absolute(cwd: bytes, paths: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Return what `absolute` returns for each path, without a call for most of them."""
+    text = b"\0".join(paths)
+    if b"//" in text or b"/./" in text:
+        return tuple(absolute(cwd, path) for path in paths)
+    return tuple([path if path[:1] == b"/" else absolute(cwd, path) for path in paths])
 
 
 def is_fresh(status: os.stat_result, started_ns: int) -> bool:

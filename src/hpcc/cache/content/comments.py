@@ -65,7 +65,7 @@ class CommentFree:
     """
 
     def __init__(self, memo: FileMemo, places: Places, mode: LexMode, source: bytes) -> None:
-        self._memo, self._mode = memo, mode
+        self._memo, self._mode, self._known = memo, mode, memo.derived_known
         # A file of the source's base name may be the source by another name.
         self._base = source.rpartition(b"/")[2]
         self._header_mode = replace(mode, keeps_end=False)
@@ -94,7 +94,7 @@ class CommentFree:
         """Return what `digest` does for a file whose plain digest is known, without a stat."""
         # Called for each input of each compile that is stored; most are the system's headers.
         self.plain[path] = plain
-        facts = self._memo.derived_before(_FACTS, plain)
+        facts = self._known((_FACTS, plain))
         if facts is None:
             facts = self._memo.derived(path, plain, _FACTS, _facts)
             if facts is None:
@@ -109,8 +109,11 @@ class CommentFree:
         if path.rpartition(b"/")[2] == self._base:
             form = self._memo.derived(path, plain, self._question, _Former(self._mode))
         else:
-            former = _Former(self._header_mode)
-            form = self._memo.derived(path, plain, self._header_question, former)
+            known = self._known((self._header_question, plain))
+            form = cast("bytes | None", known)
+            if known is None:
+                former = _Former(self._header_mode)
+                form = self._memo.derived(path, plain, self._header_question, former)
         return plain if form == _UNKNOWN else form
 
     def listing(self, path: bytes) -> Listing | None:
@@ -198,6 +201,8 @@ def _may_become_twins(
     first: dict[bytes, bytes] = {}
     for path, digest in files:
         other = first.setdefault(digest, path)
+        if other is path:
+            continue
         # With and without `..` it is one file: `Contents` refuses a `..` that leaves a link.
         if os.path.normpath(other) == os.path.normpath(path):
             continue

@@ -54,7 +54,14 @@ class Places(NamedTuple):
 
     def marked(self, inputs: InputSet) -> InputSet:
         """Return a set of inputs with marks."""
-        return inputs.renamed(self.mark)
+        places = tuple(filter(None, self))
+        # Most files are the system's headers.
+        files = [
+            (self.mark(path), digest) if path.startswith(places) else (path, digest)
+            for path, digest in inputs.files
+        ]
+        rest = inputs._replace(files=()).renamed(self.mark)
+        return rest._replace(files=tuple(files))
 
     def spelled(self, inputs: InputSet) -> InputSet:
         """Return a marked set with the paths of these directories."""

@@ -29,7 +29,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from hpcc.cache.base.files import FileMemo, has_content
-from hpcc.cache.base.uncacheable import UncacheableError, absolute, is_fresh
+from hpcc.cache.base.uncacheable import UncacheableError, all_absolute, is_fresh
 from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
 from hpcc.cache.inputs.lookup import Lookup
 from hpcc.cache.inputs.questions import names_asked
@@ -46,7 +46,7 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
     Raises:
         UncacheableError: a file changed, vanished or leaves a doubt; the result must not be stored.
     """
-    paths = tuple(dict.fromkeys(absolute(request.cwd, p) for p in request.files))
+    paths = tuple(dict.fromkeys(all_absolute(request.cwd, request.files)))
     if len(paths) > MAX_FILES:
         raise UncacheableError(UncacheableReason.TOO_MANY_FILES)
     in_arguments = scan_arguments(request.arguments, request.macros)

@@ -31,6 +31,7 @@ _NAMED: Final = re.compile(rb"^(?:In file included from )?([^\s:<][^:\n]*):\d+",
 # Colours and links, which stand before and behind a name.
 _COLOURS: Final = re.compile(rb"\x1b\[[0-9;]*[mK]|\x1b\]8;;[^\x1b\a\n]*(?:\x1b\\|\a)")
 _MAX_NAMES: Final = 1_000
+_LINE_NAMES: Final = "line-names"
 _LOCALES: Final = (b"/usr/lib/locale",)
 _CATALOGUES: Final = (b"/usr/share/locale", b"/usr/share/locale-langpack")
 _BUILT_IN: Final = frozenset({b"", b"C", b"POSIX"})
@@ -50,16 +51,22 @@ def names_in_messages(
     """
     names: dict[bytes, None] = {}
     if prepared.family.quotes_named_files:
+        known = memo.derived_known
         for path, digest in closure.files:
-            found = memo.derived(path, digest, "line-names", _names_in_directives)
+            # Nearly all files are headers that were read before, without a directive.
+            if known((_LINE_NAMES, digest)) == ():
+                continue
+            found = memo.derived(path, digest, _LINE_NAMES, _names_in_directives)
             names.update(dict.fromkeys(found or ()))
         names.update(dict.fromkeys(_NAMED.findall(_COLOURS.sub(b"", messages))))
     if messages and len(names) > _MAX_NAMES:
         raise UncacheableError(UncacheableReason.TOO_MANY_NAMES)
-    known = {path for path, _ in closure.files}
+    if not names and not messages:
+        return ()
+    read = {path for path, _ in closure.files}
     # Without a message no line was quoted, and which files are watched does not matter.
     paths = (absolute(prepared.cwd, name) for name in list(names)[:_MAX_NAMES])
-    own = tuple(path for path in dict.fromkeys(paths) if path not in known)
+    own = tuple(path for path in dict.fromkeys(paths) if path not in read)
     return (*own, *_of_language(prepared)) if messages else own
 
 
