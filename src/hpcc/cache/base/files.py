@@ -28,6 +28,9 @@ _MAX_TEXTS: Final = 64
 MAX_TEXT_BYTES: Final = 64 << 10
 # For one directory; each question holds several names.
 _MAX_QUESTIONS: Final = 2_000
+# A set of so few names is compared faster than it is found.
+_FEW: Final = 16
+_MAX_SETS: Final = 64
 # Linux gives the null device these numbers everywhere. No other system is asked.
 _NULL_DEVICE: Final = os.makedev(1, 3) if sys.platform == "linux" else -1
 
@@ -66,6 +69,7 @@ class Listing:
     __slots__ = (
         "_directories",
         "_lacking",
+        "_listed",
         "_path",
         "_without",
         "is_quiet",
@@ -80,6 +84,7 @@ class Listing:
         self._directories: frozenset[bytes] | None = None
         self._lacking: BoundedMemo[bytes, bool] = BoundedMemo(_MAX_QUESTIONS)
         self._without: BoundedMemo[frozenset[bytes], frozenset[bytes]] = BoundedMemo(_MAX_QUESTIONS)
+        self._listed: BoundedMemo[frozenset[bytes], frozenset[bytes]] = BoundedMemo(_MAX_SETS)
 
     def is_directory(self, name: bytes) -> bool:
         """Tell whether a name is a directory or a link to one."""
@@ -91,6 +96,15 @@ class Listing:
         if self._directories is None:
             self._directories = frozenset(filter(self.is_directory, self.names))
         return self._directories
+
+    def listed(self, names: frozenset[bytes]) -> frozenset[bytes]:
+        """Return those of the names that the directory lists."""
+        if len(names) < _FEW:
+            return names & self.names
+        known = self._listed.get(names)
+        if known is None:
+            known = self._listed[names] = names & self.names
+        return known
 
     def without(self, names: frozenset[bytes]) -> frozenset[bytes]:
         """Return those of the names that do not exist in the directory."""
@@ -135,8 +149,9 @@ class FileMemo:
         self.now_ns = now_ns
         self._digests: BoundedMemo[bytes, tuple[Signature, bytes]] = BoundedMemo(_MAX_REMEMBERED)
         # A bound method of a builtin is called as fast as a plain dict's `get`.
-        self._digest_known = self._digests.get
+        self.digest_known = self._digests.get
         self._scans: BoundedMemo[bytes, Scan] = BoundedMemo(_MAX_REMEMBERED)
+        self.scan_known = self._scans.get
         self._read_once: BoundedMemo[bytes, bool] = BoundedMemo(_MAX_REMEMBERED)
         self._listings: BoundedMemo[bytes, Listing] = BoundedMemo(_MAX_REMEMBERED // 10)
         self._derived: BoundedMemo[tuple[Hashable, bytes], object] = BoundedMemo(_MAX_REMEMBERED)
@@ -151,7 +166,7 @@ class FileMemo:
             status = os.stat(path)
         except (OSError, ValueError):
             return None
-        known = self._digest_known(path)
+        known = self.digest_known(path)
         # Spelled out, not through `signature_of`: this line runs once per header of every hit.
         if known is not None and known[0] == (
             status.st_dev,
@@ -187,7 +202,7 @@ class FileMemo:
         """Return digest and scan of a source file; None if it is missing, changing or too large."""
         try:
             status = os.lstat(path)
-            known = self._digest_known(path)
+            known = self.digest_known(path)
             # Spelled out as in `digest`. The stat of a link is never that of its file.
             if known is not None and known[0] == (
                 status.st_dev,

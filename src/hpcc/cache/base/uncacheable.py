@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from hpcc.cache.base.stamps import CompileStart, is_in_window
 from hpcc.core.reasons.uncacheable import UncacheableReason
@@ -44,6 +44,13 @@ def is_fresh(status: os.stat_result, started_ns: int) -> bool:
     if isinstance(started_ns, CompileStart):
         return started_ns.may_have_changed(status)
     return is_in_window(status, started_ns)
+
+
+def freshness(started_ns: int) -> Callable[[os.stat_result], bool]:
+    """Return `is_fresh` for one compile, to be called for many files."""
+    if isinstance(started_ns, CompileStart):
+        return started_ns.may_have_changed
+    return lambda status: is_in_window(status, started_ns)
 
 
 def check_start(started_ns: int, files: Iterable[tuple[bytes, bytes]]) -> None:

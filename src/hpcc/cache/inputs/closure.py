@@ -29,7 +29,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from hpcc.cache.base.files import FileMemo, has_content
-from hpcc.cache.base.uncacheable import UncacheableError, all_absolute, is_fresh
+from hpcc.cache.base.uncacheable import UncacheableError, all_absolute, freshness, is_fresh
 from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
 from hpcc.cache.inputs.lookup import Lookup
 from hpcc.cache.inputs.questions import names_asked
@@ -52,7 +52,7 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
     in_arguments = scan_arguments(request.arguments, request.macros)
     _refuse_hazards(in_arguments, request)
     plain: dict[bytes, int] = {}
-    scans = {path: _examine(memo, path, request, plain) for path in paths}
+    scans = _examine_all(memo, paths, request, plain)
     asked = names_asked(memo, scans, in_arguments.asked, request)
     doubts = request.doubts | in_arguments.hazards
     has_absolute = any(name.startswith(b"/") for _, name in asked)
@@ -94,6 +94,39 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
         has_absolute=has_absolute,
         reads_data=bool(lookup.data),
     )
+
+
+def _examine_all(
+    memo: FileMemo, paths: Iterable[bytes], request: ClosureRequest, plain: dict[bytes, int]
+) -> dict[bytes, tuple[bytes, Scan]]:
+    """Return digest and scan of each file; note the device of those that are not links."""
+    # Nearly all files are headers that an earlier compile read: these cost one `lstat` each.
+    lstat, digest_known, scan_known = os.lstat, memo.digest_known, memo.scan_known
+    may_have_changed = freshness(request.started_ns)
+    scans: dict[bytes, tuple[bytes, Scan]] = {}
+    for path in paths:
+        known = digest_known(path)
+        if known is not None:
+            try:
+                status = lstat(path)
+            except (OSError, ValueError):
+                raise UncacheableError(UncacheableReason.INPUT_VANISHED) from None
+            # As in `FileMemo.examine`: the stat of a link is never that of its file.
+            if known[0] == (
+                status.st_dev,
+                status.st_ino,
+                status.st_size,
+                status.st_mtime_ns,
+                status.st_ctime_ns,
+            ):
+                scan = scan_known(known[1])
+                has_none = scan is not None and scan.hazards is Hazard.NONE
+                if scan is not None and has_none and not may_have_changed(status):
+                    plain[path] = status.st_dev
+                    scans[path] = known[1], scan
+                    continue
+        scans[path] = _examine(memo, path, request, plain)
+    return scans
 
 
 def _examine(

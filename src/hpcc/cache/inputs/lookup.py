@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 from typing import Final
 
 from hpcc.cache.base.files import FileMemo, Listing
 from hpcc.cache.base.manifest import Absence
 from hpcc.cache.base.uncacheable import UncacheableError, absolute, is_fresh
 from hpcc.cache.inputs.closure_types import ClosureRequest
+from hpcc.cache.inputs.header_groups import GROUPS, Names, add_names_of, beyond, with_computed
 from hpcc.cache.inputs.include_names import (
     add_names,
     by_directory,
@@ -20,10 +22,11 @@ from hpcc.cache.inputs.include_names import (
     names_of,
     parent_of,
 )
-from hpcc.compilers.scan.scan import Hazard, Scan
+from hpcc.compilers.scan.scan import Scan
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 MAX_CANDIDATES: Final = 400_000
+_MAX_SETS: Final = 512
 
 
 class Lookup:
@@ -36,8 +39,7 @@ class Lookup:
         # they share these sets and their unions, and do not store a thousand names each.
         self._absent_files: dict[bytes, dict[frozenset[bytes], None]] = {}
         self._absent_directories: dict[bytes, dict[frozenset[bytes], None]] = {}
-        self._precompiled: dict[frozenset[bytes], frozenset[bytes]] = {}
-        self._closure: frozenset[bytes] = frozenset()
+        self._closure: Mapping[bytes, Scan] = {}
         self._reached: set[bytes] = set()
         self._seen = 0
         self.present: dict[bytes, None] = {}
@@ -49,105 +51,64 @@ class Lookup:
 
         `asked` are (is quoted, name) pairs that any of the sources may ask for.
         """
-        self._closure = frozenset(scans)
+        self._closure = scans
         cwd, forced, data = self._request.cwd, self._request.forced, self._request.data
         chain = dict.fromkeys(absolute(cwd, d.rstrip(b"/") or b"/") for d in self._request.search)
+        source = absolute(cwd, self._request.source)
+        shared = GROUPS.find(source, scans)
+        rest = {path: scan for path, scan in scans.items() if path not in shared.scans}
         # Clang looks for foo.h.pch beside a foo.h given with -include.
         named = (*forced, *data, *(name + b".pch" for name in forced))
         names: dict[bytes, set[bytes]] = {}
         own: dict[bytes, dict[bytes, set[bytes]]] = {cwd: {}}
         for groups in (names, own[cwd]):
             add_names(groups, named)
-        for path, scan in scans.items():
-            add_names(names, scan.quoted)
-            add_names(names, scan.angled)
-            if scan.quoted:
-                add_names(own.setdefault(parent_of(path), {}), scan.quoted)
-        questions = self._add_questions(scans, asked, names, own)
-        source = absolute(cwd, self._request.source)
-        everywhere = frozen(names)
-        bases = frozenset[bytes]().union(*everywhere.values())
+        questions = shared.questions | add_names_of(rest, names, own)
+        if asked:
+            homes = (*shared.homes, *map(parent_of, rest))
+            questions |= _add_asked(asked, dict.fromkeys(homes), names, own)
+        everywhere = beyond(frozen(names), shared.names)
+        bases = shared.bases.union(*everywhere.values())
         # Nearly always only GCC's stdc-predef.h.
-        unnamed = [p for p in scans if p.rpartition(b"/")[2] not in bases and p != source]
+        candidates = (*shared.unnamed, *rest)
+        unnamed = [p for p in candidates if p.rpartition(b"/")[2] not in bases and p != source]
+        derived: dict[bytes, frozenset[bytes]] = {}
         if unnamed:
-            homes = dict.fromkeys(map(parent_of, scans))
+            homes = (*shared.homes, *map(parent_of, rest))
             derived = names_of(unnamed, (*chain, *homes))
-            everywhere = merged(everywhere, derived)
+            everywhere = Names(merged(everywhere, derived))
             for home in homes:
                 own.setdefault(home, {})
-        else:
-            derived = {}
         for directory in chain:
+            self._look(directory, shared.names, questions)
             self._look(directory, everywhere, questions)
-        for directory, quoted in own.items():
-            self._look(directory, merged(frozen(quoted), derived), questions)
+        for directory, quoted in shared.own.items():
+            self._look(directory, quoted, questions)
+        for directory, others in own.items():
+            self._look(directory, Names(merged(frozen(others), derived)), questions)
         self._note_data(dict.fromkeys((cwd, *chain)), data)
-        self._add_unexplained(scans, tuple(chain), everywhere, frozenset(unnamed))
-
-    def _add_questions(
-        self,
-        scans: Mapping[bytes, Scan],
-        asked: Collection[tuple[bool, bytes]],
-        names: dict[bytes, set[bytes]],
-        own: dict[bytes, dict[bytes, set[bytes]]],
-    ) -> set[bytes]:
-        """Add the names of `__has_include` to those for all directories and for those of files."""
-        every = tuple(name for _, name in asked)
-        beside = tuple(name for is_quoted, name in asked if is_quoted)
-        questions = set(every)
-        add_names(names, every)
-        for home in set(map(parent_of, scans)) if beside else ():
-            add_names(own.setdefault(home, {}), beside)
-        for path, scan in scans.items():
-            for is_quoted, name in scan.asked.names:
-                questions.add(name)
-                add_names(names, (name,))
-                if is_quoted:
-                    add_names(own.setdefault(parent_of(path), {}), (name,))
-        return questions
-
-    def _add_unexplained(
-        self,
-        scans: dict[bytes, Scan],
-        chain: tuple[bytes, ...],
-        everywhere: Mapping[bytes, frozenset[bytes]],
-        done: frozenset[bytes],
-    ) -> None:
-        """Derive names for files that no plain include line leads to (`#include MACRO`).
-
-        `everywhere` has been looked up in all of `chain`, `done` in all directories.
-        """
-        source = absolute(self._request.cwd, self._request.source)
+        done = frozenset(unnamed)
         lost = [p for p in scans if p not in self._reached and p not in done and p != source]
         if lost:
-            self._derive(lost, (*chain, *map(parent_of, scans)), chain, everywhere)
+            # No plain include line leads to them (`#include MACRO`).
+            directories = dict.fromkeys((*chain, *shared.homes, *map(parent_of, rest)))
+            every = Names(names_of(lost, directories))
+            self._derive(every, beyond(every, shared.names, everywhere), directories, chain)
         # If one include is computed, the macro may also name a file that a plain line reaches. The
         # compiler looks for it beside the file with that line, and along the search path.
-        computed = [
-            path
-            for path, scan in scans.items()
-            if scan.hazards is not Hazard.NONE and Hazard.COMPUTED_INCLUDE in scan.hazards
-        ]
+        computed = (*shared.computed, *with_computed(rest))
         if computed:
-            paths = [path for path in scans if path != source]
-            self._derive(paths, (*chain, *map(parent_of, computed)), chain, everywhere)
+            directories = dict.fromkeys((*chain, *map(parent_of, computed)))
+            self._derive(*shared.leading(tuple(directories)), directories, chain)
+            every = Names(names_of((path for path in rest if path != source), directories))
+            self._derive(every, beyond(every, shared.names, everywhere), directories, chain)
 
     def _derive(
-        self,
-        paths: list[bytes],
-        directories: tuple[bytes, ...],
-        chain: tuple[bytes, ...],
-        everywhere: Mapping[bytes, frozenset[bytes]],
+        self, every: Names, new: Names, directories: Iterable[bytes], chain: Collection[bytes]
     ) -> None:
-        """Look in each directory for every name that leads to one of the paths from any of them."""
-        every = names_of(paths, directories)
-        new = {
-            below: rest
-            for below, names in every.items()
-            if (rest := names - everywhere.get(below, frozenset()))
-        }
-        for directory in dict.fromkeys(directories):
-            self._look(directory, new if directory in chain else every, set())
+        """Look for names in these directories; in those of `chain` only for the new ones."""
+        for directory in directories:
+            self._look(directory, new if directory in chain else every, frozenset())
 
     def add_data(self, names: tuple[bytes, ...], scans: Mapping[bytes, tuple[bytes, Scan]]) -> None:
         """Look for files read as data: each file with such a name is an input."""
@@ -162,7 +123,7 @@ class Lookup:
         for directory in chain:
             wanted.setdefault(directory, set()).update(names)
         for directory, here in wanted.items():
-            self._look(directory, by_directory(here), set())
+            self._look(directory, Names(by_directory(here)), frozenset())
             self._note_data((directory,), here)
 
     def _note_data(self, directories: Iterable[bytes], names: Collection[bytes]) -> None:
@@ -184,24 +145,20 @@ class Lookup:
         for path in paths:
             if os.path.lexists(path):
                 raise UncacheableError(UncacheableReason.CONFIG_FILE)
-            names = {b"": frozenset({path.rpartition(b"/")[2]})}
-            self._look(path.rpartition(b"/")[0] or b"/", names, set())
+            names = Names({b"": frozenset({path.rpartition(b"/")[2]})})
+            self._look(path.rpartition(b"/")[0] or b"/", names, frozenset())
 
-    def _look(
-        self, start: bytes, names: Mapping[bytes, frozenset[bytes]], questions: set[bytes]
-    ) -> None:
+    def _look(self, start: bytes, names: Names, questions: frozenset[bytes]) -> None:
         missing = self._missing_below(start, names)
         if missing is None:
             self._missing_directory(start, is_searched=True)
-            names = {below: names[below] for below in names if below.startswith(b"/")}
+            names = Names({below: names[below] for below in names if below.startswith(b"/")})
             missing = frozenset()
-        for below, bases in names.items():
+        for below, bases in names.left(missing):
             if below.startswith(b"/"):
                 directory = absolute(b"/", below)
             elif not below:
                 directory = start
-            elif below.partition(b"/")[0] in missing:
-                continue
             else:
                 directory = absolute(b"/", start + b"/" + below)
             if not self._request.counts(directory):
@@ -215,9 +172,7 @@ class Lookup:
             else:
                 self._look_in(directory, listing, bases, below, questions)
 
-    def _missing_below(
-        self, start: bytes, names: Mapping[bytes, frozenset[bytes]]
-    ) -> frozenset[bytes] | None:
+    def _missing_below(self, start: bytes, names: Names) -> frozenset[bytes] | None:
         """Return and record the first path components of `names` that are missing in `start`.
 
         None if `start` itself is not a directory.
@@ -227,8 +182,7 @@ class Lookup:
         listing = self._listing(start)
         if listing is None:
             return None
-        firsts = frozenset(n.partition(b"/")[0] for n in names if n and not n.startswith(b"/"))
-        missing = listing.without(firsts)
+        missing = listing.without(names.firsts)
         if missing:
             self._absent_directories.setdefault(start, {})[missing] = None
             self._absent_files.setdefault(start, {})[missing] = None
@@ -240,20 +194,17 @@ class Lookup:
         listing: Listing,
         bases: frozenset[bytes],
         below: bytes,
-        questions: set[bytes],
+        questions: frozenset[bytes],
     ) -> None:
-        precompiled = self._precompiled.get(bases)
-        if precompiled is None:
-            precompiled = frozenset(base + b".gch" for base in bases)
-            self._precompiled[bases] = precompiled
+        precompiled = _precompiled(bases)
         # foo.h.gch may also be a directory of candidates; GCC accepts both.
-        if not precompiled.isdisjoint(listing.names):
+        if listing.listed(precompiled):
             raise UncacheableError(UncacheableReason.PCH)
         self._absent_directories.setdefault(directory, {})[precompiled] = None
         prefix = directory.rstrip(b"/") + b"/"
-        there = bases & listing.names
+        there = listing.listed(bases)
         if there:
-            files = set()
+            files: set[bytes] = set()
             for base in there:
                 path = prefix + base
                 if path in self._closure:
@@ -261,7 +212,7 @@ class Lookup:
                 elif not self._exists(path, is_question=joined(below, base) in questions):
                     continue
                 files.add(base)
-            bases = bases - files
+            bases = _without(bases, frozenset(files))
         absent = self._absent_files.setdefault(directory, {})
         absent[precompiled] = None
         absent[bases] = None
@@ -351,3 +302,29 @@ class Lookup:
                 absence.signature = listing.signature
             result.append(absence)
         return tuple(result)
+
+
+def _add_asked(
+    asked: Collection[tuple[bool, bytes]],
+    homes: Iterable[bytes],
+    names: dict[bytes, set[bytes]],
+    own: dict[bytes, dict[bytes, set[bytes]]],
+) -> frozenset[bytes]:
+    """Add the names that any source may ask for through macros; return them."""
+    every = tuple(name for _, name in asked)
+    beside = tuple(name for is_quoted, name in asked if is_quoted)
+    add_names(names, every)
+    for home in homes if beside else ():
+        add_names(own.setdefault(home, {}), beside)
+    return frozenset(every)
+
+
+# The names of a group of headers are looked up in many directories, for many compiles.
+@lru_cache(maxsize=_MAX_SETS)
+def _precompiled(bases: frozenset[bytes]) -> frozenset[bytes]:
+    return frozenset([base + b".gch" for base in bases])
+
+
+@lru_cache(maxsize=_MAX_SETS)
+def _without(bases: frozenset[bytes], files: frozenset[bytes]) -> frozenset[bytes]:
+    return bases - files
