@@ -325,6 +325,9 @@ def _encode_sets(sets: tuple[frozenset[bytes], ...]) -> bytes:
     base = max(sets, key=len, default=frozenset[bytes]())
     encoded = [_join(base)]
     for names in sets:
+        if 2 * len(names) <= len(base):  # the difference has at least as many names
+            encoded.append(encode_fields([_join(names)]))
+            continue
         less, more = base - names, names - base
         is_near = len(less) + len(more) < len(names)
         encoded.append(encode_fields([_join(less), _join(more)] if is_near else [_join(names)]))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import astuple, replace
 from typing import Final, NamedTuple, cast
 
@@ -44,6 +44,10 @@ _FACTS: Final = b"facts-for-comments"
 _WARNS: Final = (b"c90-c99-compat", b"-Wdocumentation", b"-Weverything", b"fallthrough=1")
 _TAG: Final = b"comment-free-2"
 _UNKNOWN: Final = b"raw"
+
+
+Files = tuple[tuple[bytes, bytes], ...]
+"""Pairs of a path and a digest."""
 
 
 class _Facts(NamedTuple):
@@ -116,6 +120,27 @@ class CommentFree:
                 form = self._memo.derived(path, plain, self._header_question, former)
         return plain if form == _UNKNOWN else form
 
+    def digests_of(self, files: Files) -> Files | None:
+        """Return what `digest_of` does for paths with plain digests; None if one is unknown."""
+        # Called for each compile that is stored; most files are the system's headers.
+        known, inside = self._known, self._inside
+        self.plain.update(files)
+        found: list[tuple[bytes, bytes]] = []
+        for file in files:
+            path, plain = file
+            facts = known((_FACTS, plain))
+            if facts is None or path.startswith(inside) or path.endswith(_SOURCES):
+                digest = self.digest_of(path, plain)
+                if digest is None:
+                    return None
+                found.append((path, digest))
+                continue
+            locations, most, may_warn = cast("_Facts", facts)
+            self._locations += locations * most
+            self._may_warn |= may_warn
+            found.append(file)
+        return tuple(found)
+
     def listing(self, path: bytes) -> Listing | None:
         """See `FileMemo.listing`."""
         return self._memo.listing(path)
@@ -171,7 +196,7 @@ def _most_inclusions(data: bytes) -> int:
 
 def comment_free_files(
     memo: FileMemo, places: Places, mode: LexMode, source: bytes, closure: Closure
-) -> tuple[tuple[bytes, bytes], ...] | None:
+) -> Files | None:
     """Return a closure's files with these digests; None if they may not stand for the files.
 
     Two files that differ only in comments could become twins with `#pragma once` by an edit, and a
@@ -181,23 +206,18 @@ def comment_free_files(
     if closure.hazards & _RAW or reads_data or are_files_related(closure.twins):
         return None
     view = CommentFree(memo, places, mode, source)
-    files: list[tuple[bytes, bytes]] = []
-    for path, plain in closure.files:
-        digest = view.digest_of(path, plain)
-        if digest is None:
-            return None
-        files.append((path, digest))
-    if not view.is_usable:
+    files = view.digests_of(closure.files)
+    if files is None or not view.is_usable:
         return None
     existing = ((path, view.digest(path) or b"") for path in closure.existing)
     if _may_become_twins(memo, (*files, *existing), view.plain):
         return None
-    return tuple(files)
+    return files
 
 
-def _may_become_twins(
-    memo: FileMemo, files: Iterable[tuple[bytes, bytes]], plain: Mapping[bytes, bytes]
-) -> bool:
+def _may_become_twins(memo: FileMemo, files: Files, plain: Mapping[bytes, bytes]) -> bool:
+    if len({digest for _, digest in files}) == len(files):
+        return False
     first: dict[bytes, bytes] = {}
     for path, digest in files:
         other = first.setdefault(digest, path)

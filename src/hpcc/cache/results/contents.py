@@ -280,6 +280,9 @@ def _are_real(paths: Iterable[bytes]) -> bool:
 
 def _leave_through_links(paths: Iterable[bytes]) -> bool:
     """Tell whether a `..` in one of the paths leaves a link, so that two names are not one file."""
+    paths = tuple(paths)
+    if b"/../" not in b"\0".join(paths):
+        return False
     homes: dict[bytes, bool] = {}
     for path in paths:
         if b"/../" not in path:

@@ -182,12 +182,15 @@ class Records:
         if is_hit and not note.fallback and name in self._written.names:
             yield _json(["h", name, round(note.at, 3)])
             return
-        numbers = []
-        for path, digest in inputs.files[:_MAX_FILES] if inputs is not None else ():
-            number, is_new = self._written.number(path, digest)
-            numbers.append(number)
-            if is_new:
+        numbers: list[int] = []
+        known = self._written.files
+        for file in inputs.files[:_MAX_FILES] if inputs is not None else ():
+            number = known.get(file)
+            if number is None:
+                number = known[file] = len(known)
+                path, digest = file
                 yield _json(["f", self._written.scope, number, os.fsdecode(path), digest.hex()])
+            numbers.append(number)
         if result:
             self._written.names.add(name)
         table = {**_record_table(note), "output": place, "result": result}
@@ -209,13 +212,7 @@ class _Written:
     def __init__(self, scope: str) -> None:
         self.scope = scope
         self.names: set[str] = set()
-        self._files: dict[tuple[bytes, bytes], int] = {}
-
-    def number(self, path: bytes, digest: bytes) -> tuple[int, bool]:
-        """Return the number of a file's state, and whether the number is new."""
-        number = len(self._files)
-        known = self._files.setdefault((path, digest), number)
-        return known, known == number
+        self.files: dict[tuple[bytes, bytes], int] = {}
 
 
 def _is_unkept(note: Note) -> bool:

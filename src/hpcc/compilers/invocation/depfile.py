@@ -45,6 +45,8 @@ def _rule(line: bytes) -> DepRule:
         # Targets end at an unescaped colon at the end of a word, so `C:\x` and `a:b` are names.
         if word.endswith(b":"):
             names = [*words[:index], word[:-1]] if word != b":" else words[:index]
+            if b"\\" not in line and b"$" not in line:
+                return DepRule(tuple(names), tuple(words[index + 1 :]))
             return DepRule(
                 tuple(map(unescape_name, names)), tuple(map(unescape_name, words[index + 1 :]))
             )
