@@ -42,7 +42,7 @@ CASES = {
     ),
     "driver-absent": Case(
         "cache/inputs/lookup.py",
-        'self._look(path.rpartition(b"/")[0] or b"/", names, set())',
+        'self._look(path.rpartition(b"/")[0] or b"/", names, frozenset())',
         "pass",
         LOOKUP + "test_an_absent_name_beside_the_driver_is_watched",
     ),

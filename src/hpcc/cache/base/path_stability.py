@@ -101,9 +101,7 @@ def check_places(
             device = plain.get(path)
             # Most paths are headers in a directory that another header has brought up.
             is_known = device is not None and path.rpartition(b"/")[0] in checked
-            if is_known and device != processes:
-                continue
-            if not walk.is_plain_file(path, device):
+            if not is_known or device == processes:
                 walk.check(path)
     except OSError as error:
         raise UncacheableError(UncacheableReason.INPUT_VANISHED) from error
@@ -119,20 +117,6 @@ class _Walk:
         self.processes: int | None = None
         with contextlib.suppress(OSError):
             self.processes = os.lstat("/proc/self").st_dev
-
-    def is_plain_file(self, path: bytes, device: int | None) -> bool:
-        """Tell whether this is a file, not a link, in a checked directory, as most paths are.
-
-        `device` is the path's device where it is known.
-        """
-        if path.rpartition(b"/")[0] not in self.checked:
-            return False
-        if device is None:
-            status = os.lstat(path)
-            if not stat.S_ISREG(status.st_mode):
-                return False
-            device = status.st_dev
-        return device != self.processes
 
     def follows_to_a_process(self, path: bytes) -> bool:
         """Tell whether a path leads below /proc; paths checked earlier do not."""

@@ -181,16 +181,17 @@ def _common(
     recent: Iterable[tuple[bytes, Mapping[bytes, Scan]]],
 ) -> HeaderGroup:
     """Return a new group of the most files in common with a recent compile, if it is better."""
-    most: dict[bytes, Scan] = {}
-    for other_source, other in recent:
-        common = {path: scan for path, scan in scans.items() if other.get(path) is scan}
-        common.pop(source, None)
-        common.pop(other_source, None)
-        if len(common) > len(most):
-            most = common
-    if len(most) < max(_FEWEST, len(best.scans) + _BETTER_BY):
+    least = max(_FEWEST, len(best.scans) + _BETTER_BY)
+    if len(scans) <= least:
         return best
-    return HeaderGroup(most)
+    paths, other_source, other = max(
+        ((scans.keys() & other.keys(), other_source, other) for other_source, other in recent),
+        key=lambda common: len(common[0]),
+        default=(set[bytes](), b"", {}),
+    )
+    paths -= {source, other_source}
+    common = {path: scans[path] for path in paths if scans[path] is other[path]}
+    return best if len(common) < least else HeaderGroup(common)
 
 
 EMPTY: Final = HeaderGroup({})

@@ -26,7 +26,7 @@ from hpcc.compilers.scan.scan import Scan
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 MAX_CANDIDATES: Final = 400_000
-_MAX_SETS: Final = 512
+_MAX_SETS: Final = 1024
 
 
 class Lookup:
@@ -84,8 +84,10 @@ class Lookup:
             self._look(directory, everywhere, questions)
         for directory, quoted in shared.own.items():
             self._look(directory, quoted, questions)
+        unnamed_names = Names(derived)
         for directory, others in own.items():
-            self._look(directory, Names(merged(frozen(others), derived)), questions)
+            beside = Names(merged(frozen(others), derived)) if others else unnamed_names
+            self._look(directory, beside, questions)
         self._note_data(dict.fromkeys((cwd, *chain)), data)
         done = frozenset(unnamed)
         lost = [p for p in scans if p not in self._reached and p not in done and p != source]

@@ -47,14 +47,7 @@ def find_twins(
     Raises:
         UncacheableError: there are twins, and it is unknown how the compiler tells them apart.
     """
-    read: dict[bytes, list[bytes]] = {}
-    for path, digest in files:
-        read.setdefault(digest, []).append(path)
-    unread: dict[bytes, list[bytes]] = {}
-    for path, status in existing.items():
-        found = memo.digest_at(path, status)
-        if found is not None and found in read and path not in read[found]:
-            unread.setdefault(found, []).append(path)
+    read, unread = _of_one_content(memo, files, existing)
     relations: list[Twins] = []
     more: list[tuple[bytes, bytes]] = []
     for digest, paths in read.items():
@@ -69,6 +62,27 @@ def find_twins(
         if len(paths) > 1 and not _are_one(paths):
             relations.append(_look(rule, paths))
     return FoundTwins(tuple(relations), tuple(more))
+
+
+def _of_one_content(
+    memo: FileMemo, files: Iterable[tuple[bytes, bytes]], existing: Mapping[bytes, os.stat_result]
+) -> tuple[dict[bytes, list[bytes]], dict[bytes, list[bytes]]]:
+    """Return by digest the files that were read, and those that only exist, if there may be two."""
+    # Called for each compile that is stored; nearly all files have no twin.
+    first: dict[bytes, bytes] = {}
+    read: dict[bytes, list[bytes]] = {}
+    for path, digest in files:
+        other = first.setdefault(digest, path)
+        if other is not path:
+            read.setdefault(digest, [other]).append(path)
+    unread: dict[bytes, list[bytes]] = {}
+    for path, status in existing.items():
+        found = memo.digest_at(path, status)
+        if found is not None and found in first:
+            paths = read.setdefault(found, [first[found]])
+            if path not in paths:
+                unread.setdefault(found, []).append(path)
+    return read, unread
 
 
 def _look(rule: TwinRule | None, paths: list[bytes]) -> Twins:

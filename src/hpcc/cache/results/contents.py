@@ -184,9 +184,9 @@ class Contents:
         if key.has_other_names(names) or _leave_through_links(names):
             return
         places = key.places
-        state = InputSet(
-            closure.files, closure.present, closure.absences, stored, twins=closure.twins
-        )
+        # In the order of the exact entry, so that the names are encoded once for both.
+        absences = tuple(sorted(closure.absences, key=lambda a: a.directory))
+        state = InputSet(closure.files, closure.present, absences, stored, twins=closure.twins)
         inputs = places.marked(state)
         if _is_respelled(self._memo, closure, inputs):
             return

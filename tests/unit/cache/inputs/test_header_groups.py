@@ -126,24 +126,26 @@ def _settle_group(memo: FileMemo, root: Path, names: list[str]) -> None:
         _closure(memo, root, f"s{unit}.c", names)
 
 
-def _listed(memo: FileMemo, root: Path, source: str, names: list[str]) -> HeaderGroup:
-    return lookup.GROUPS.find(os.fsencode(root / source), _scans(memo, root, (source, *names)))
+def _size_of_group(groups: HeaderGroups, memo: FileMemo, root: Path, names: list[str]) -> int:
+    scans = _scans(memo, root, ("s0.c", *names))
+    return len(groups.find(os.fsencode(root / "s0.c"), scans).scans)
 
 
-def _shared(tmp_path: Path, memo: FileMemo) -> list[str]:
+def _shared(tmp_path: Path, memo: FileMemo, groups: HeaderGroups) -> list[str]:
     for name in _DIRECTORIES:
         (tmp_path / name).mkdir(parents=True)
     names = [f"three/h{n}.h" for n in range(_MANY)]
     for number, name in enumerate(names):
         (tmp_path / name).write_text(f'#include "h{number + 1}.h"\n')
     _settle_group(memo, tmp_path, names)
-    assert len(_listed(memo, tmp_path, "s0.c", names).scans) == _MANY
+    assert _size_of_group(groups, memo, tmp_path, names) == _MANY
     return names
 
 
-@pytest.mark.usefixtures("groups")
-def test_a_header_that_appears_earlier_on_the_path_is_seen(tmp_path: Path, memo: FileMemo) -> None:
-    names = _shared(tmp_path, memo)
+def test_a_header_that_appears_earlier_on_the_path_is_seen(
+    tmp_path: Path, memo: FileMemo, groups: HeaderGroups
+) -> None:
+    names = _shared(tmp_path, memo, groups)
     before = _closure(memo, tmp_path, "s0.c", names)
     assert any(a.directory.endswith(b"/one") and b"h3.h" in a.files for a in before.absences)
     (tmp_path / "one/h3.h").write_text("")
@@ -152,18 +154,20 @@ def test_a_header_that_appears_earlier_on_the_path_is_seen(tmp_path: Path, memo:
     assert not any(a.directory.endswith(b"/one") and b"h3.h" in a.files for a in after.absences)
 
 
-@pytest.mark.usefixtures("groups")
-def test_an_edited_header_leaves_its_group(tmp_path: Path, memo: FileMemo) -> None:
-    names = _shared(tmp_path, memo)
+def test_an_edited_header_leaves_its_group(
+    tmp_path: Path, memo: FileMemo, groups: HeaderGroups
+) -> None:
+    names = _shared(tmp_path, memo, groups)
     (tmp_path / names[4]).write_text("#include <new.h>\n")
-    assert len(_listed(memo, tmp_path, "s0.c", names).scans) < _MANY
+    assert _size_of_group(groups, memo, tmp_path, names) < _MANY
     closure = _closure(memo, tmp_path, "s0.c", names)
     assert all(b"new.h" in a.files for a in closure.absences if a.directory.endswith(b"/one"))
 
 
-@pytest.mark.usefixtures("groups")
-def test_a_new_directory_on_the_path_is_seen(tmp_path: Path, memo: FileMemo) -> None:
-    names = _shared(tmp_path, memo)
+def test_a_new_directory_on_the_path_is_seen(
+    tmp_path: Path, memo: FileMemo, groups: HeaderGroups
+) -> None:
+    names = _shared(tmp_path, memo, groups)
     (tmp_path / "gone").mkdir()
     closure = _closure(memo, tmp_path, "s1.c", names)
     (absence,) = (a for a in closure.absences if a.directory.endswith(b"/gone"))
