@@ -155,7 +155,7 @@ class HeaderGroups:
     def find(self, source: bytes, scans: Mapping[bytes, Scan]) -> HeaderGroup:
         """Return a group of which all files are among these, with these scans, without the source.
 
-        An empty group if none is known. What this compile has in common with a recent one may
+        Without one, an empty group. What this compile has in common with a recent one may
         become a group.
         """
         with self._lock:

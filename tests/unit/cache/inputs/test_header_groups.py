@@ -1,4 +1,4 @@
-"""Compiles that share headers get the closure that they would get alone."""
+"""A compile that shares headers with others gets the same closure as without them."""
 
 from __future__ import annotations
 
