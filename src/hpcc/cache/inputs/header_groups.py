@@ -25,8 +25,8 @@ _MAX_SEARCHES: Final = 16
 _MAX_LEFT: Final = 256
 
 
-class Names(dict[bytes, frozenset[bytes]]):
-    """Names by the part before the last slash. It must not be changed once it was asked."""
+class IncludeNames(dict[bytes, frozenset[bytes]]):
+    """IncludeNames by the part before the last slash. It must not be changed once it was asked."""
 
     __slots__ = ("_firsts", "_left")
 
@@ -81,21 +81,21 @@ class HeaderGroup:
         names: dict[bytes, set[bytes]] = {}
         own: dict[bytes, dict[bytes, set[bytes]]] = {}
         self.questions = add_names_of(scans, names, own)
-        self.names = Names(frozen(names))
-        self.own = {home: Names(frozen(groups)) for home, groups in own.items()}
+        self.names = IncludeNames(frozen(names))
+        self.own = {home: IncludeNames(frozen(groups)) for home, groups in own.items()}
         self.bases = frozenset[bytes]().union(*self.names.values())
         self.homes = tuple(dict.fromkeys(map(parent_of, scans)))
         self.unnamed = tuple(p for p in scans if p.rpartition(b"/")[2] not in self.bases)
         self.computed = with_computed(scans)
-        self._leading: BoundedMemo[tuple[bytes, ...], tuple[Names, Names]] = BoundedMemo(
-            _MAX_SEARCHES
+        self._leading: BoundedMemo[tuple[bytes, ...], tuple[IncludeNames, IncludeNames]] = (
+            BoundedMemo(_MAX_SEARCHES)
         )
 
-    def leading(self, directories: tuple[bytes, ...]) -> tuple[Names, Names]:
+    def leading(self, directories: tuple[bytes, ...]) -> tuple[IncludeNames, IncludeNames]:
         """Return all names that lead from a directory to one of the files, and the new of them."""
         known = self._leading.get(directories)
         if known is None:
-            every = Names(names_of(self.scans, directories))
+            every = IncludeNames(names_of(self.scans, directories))
             known = self._leading[directories] = every, beyond(every, self.names)
         return known
 
@@ -132,9 +132,9 @@ def with_computed(scans: Mapping[bytes, Scan]) -> tuple[bytes, ...]:
 
 def beyond(
     names: Mapping[bytes, frozenset[bytes]], *known: Mapping[bytes, frozenset[bytes]]
-) -> Names:
+) -> IncludeNames:
     """Return those of the names that are in none of the others."""
-    found = Names()
+    found = IncludeNames()
     for below, bases in names.items():
         for other in known:
             if below in other:

@@ -12,7 +12,13 @@ from hpcc.cache.base.files import FileMemo, Listing
 from hpcc.cache.base.manifest import Absence
 from hpcc.cache.base.uncacheable import UncacheableError, absolute, is_fresh
 from hpcc.cache.inputs.closure_types import ClosureRequest
-from hpcc.cache.inputs.header_groups import GROUPS, Names, add_names_of, beyond, with_computed
+from hpcc.cache.inputs.header_groups import (
+    GROUPS,
+    IncludeNames,
+    add_names_of,
+    beyond,
+    with_computed,
+)
 from hpcc.cache.inputs.include_names import (
     add_names,
     by_directory,
@@ -76,7 +82,7 @@ class Lookup:
         if unnamed:
             homes = (*shared.homes, *map(parent_of, rest))
             derived = names_of(unnamed, (*chain, *homes))
-            everywhere = Names(merged(everywhere, derived))
+            everywhere = IncludeNames(merged(everywhere, derived))
             for home in homes:
                 own.setdefault(home, {})
         for directory in chain:
@@ -84,9 +90,9 @@ class Lookup:
             self._look(directory, everywhere, questions)
         for directory, quoted in shared.own.items():
             self._look(directory, quoted, questions)
-        unnamed_names = Names(derived)
+        unnamed_names = IncludeNames(derived)
         for directory, others in own.items():
-            beside = Names(merged(frozen(others), derived)) if others else unnamed_names
+            beside = IncludeNames(merged(frozen(others), derived)) if others else unnamed_names
             self._look(directory, beside, questions)
         self._note_data(dict.fromkeys((cwd, *chain)), data)
         done = frozenset(unnamed)
@@ -94,7 +100,7 @@ class Lookup:
         if lost:
             # No plain include line leads to them (`#include MACRO`).
             directories = dict.fromkeys((*chain, *shared.homes, *map(parent_of, rest)))
-            every = Names(names_of(lost, directories))
+            every = IncludeNames(names_of(lost, directories))
             self._derive(every, beyond(every, shared.names, everywhere), directories, chain)
         # If one include is computed, the macro may also name a file that a plain line reaches. The
         # compiler looks for it beside the file with that line, and along the search path.
@@ -102,11 +108,15 @@ class Lookup:
         if computed:
             directories = dict.fromkeys((*chain, *map(parent_of, computed)))
             self._derive(*shared.leading(tuple(directories)), directories, chain)
-            every = Names(names_of((path for path in rest if path != source), directories))
+            every = IncludeNames(names_of((path for path in rest if path != source), directories))
             self._derive(every, beyond(every, shared.names, everywhere), directories, chain)
 
     def _derive(
-        self, every: Names, new: Names, directories: Iterable[bytes], chain: Collection[bytes]
+        self,
+        every: IncludeNames,
+        new: IncludeNames,
+        directories: Iterable[bytes],
+        chain: Collection[bytes],
     ) -> None:
         """Look for names in these directories; in those of `chain` only for the new ones."""
         for directory in directories:
@@ -125,7 +135,7 @@ class Lookup:
         for directory in chain:
             wanted.setdefault(directory, set()).update(names)
         for directory, here in wanted.items():
-            self._look(directory, Names(by_directory(here)), frozenset())
+            self._look(directory, IncludeNames(by_directory(here)), frozenset())
             self._note_data((directory,), here)
 
     def _note_data(self, directories: Iterable[bytes], names: Collection[bytes]) -> None:
@@ -147,14 +157,14 @@ class Lookup:
         for path in paths:
             if os.path.lexists(path):
                 raise UncacheableError(UncacheableReason.CONFIG_FILE)
-            names = Names({b"": frozenset({path.rpartition(b"/")[2]})})
+            names = IncludeNames({b"": frozenset({path.rpartition(b"/")[2]})})
             self._look(path.rpartition(b"/")[0] or b"/", names, frozenset())
 
-    def _look(self, start: bytes, names: Names, questions: frozenset[bytes]) -> None:
+    def _look(self, start: bytes, names: IncludeNames, questions: frozenset[bytes]) -> None:
         missing = self._missing_below(start, names)
         if missing is None:
             self._missing_directory(start, is_searched=True)
-            names = Names({below: names[below] for below in names if below.startswith(b"/")})
+            names = IncludeNames({below: names[below] for below in names if below.startswith(b"/")})
             missing = frozenset()
         for below, bases in names.left(missing):
             if below.startswith(b"/"):
@@ -174,7 +184,7 @@ class Lookup:
             else:
                 self._look_in(directory, listing, bases, below, questions)
 
-    def _missing_below(self, start: bytes, names: Names) -> frozenset[bytes] | None:
+    def _missing_below(self, start: bytes, names: IncludeNames) -> frozenset[bytes] | None:
         """Return and record the first path components of `names` that are missing in `start`.
 
         None if `start` itself is not a directory.
