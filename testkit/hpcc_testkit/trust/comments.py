@@ -220,9 +220,80 @@ def _documented(cc: str) -> Iterator[Scenario]:
         )
 
 
+_MACROS: Final = "#define A(x) A_(x)\n#define A_(x) __asm__(#x)\n"
+_ASSEMBLED: Final = _MACROS + '#include "s.h"\nA(.data; S "main.c"; .text);\nint v; // {0}\n\n'
+
+
+def _assembled(cc: str) -> Iterator[Scenario]:
+    """Yield sources beside the name of which the assembler may read them as data."""
+    command = f"{cc} -O2 -c main.c -o main.o"
+    harmless, harmful = write("s.h", "#define S .string\n"), write("s.h", "#define S .incbin\n")
+    yield Scenario(
+        name=f"comment-and-the-assembler-{cc}",
+        steps=(
+            step(command, "miss", write("main.c", _ASSEMBLED.format("one")), harmless),
+            step(command, "hit", write("main.c", _ASSEMBLED.format("two"))),
+            step(command, "nohit", harmful),
+            step(command, "nohit", write("main.c", _ASSEMBLED.format("six"))),
+            step(command, "nohit", write("main.c", _ASSEMBLED.format("ten"))),
+            step(command, "hit", harmless),
+        ),
+    )
+    pragma = '#include "o.h"\n#ifdef O\n#pragma GCC optimize("O0")\n#endif\n'
+    text = (
+        f"{_MACROS}{pragma}#ifdef __OPTIMIZE__\nA(nop);\n#else\n"
+        'A(.data; .incbin "main.c"; .text);\n#endif\nint v; // {0}\n\n'
+    )
+    off, on = write("o.h", "\n"), write("o.h", "#define O\n")
+    is_gcc = "gcc" in cc
+    yield Scenario(
+        name=f"comment-and-assembly-behind-a-pragma-{cc}",
+        steps=(
+            step(command, "miss", write("main.c", text.replace("{0}", "one")), off),
+            step(command, "hit", write("main.c", text.replace("{0}", "two"))),
+            step(command, "nohit", on),
+            # Clang does not know the pragma, and so the assembler reads no file.
+            step(
+                command, "nohit" if is_gcc else "any", write("main.c", text.replace("{0}", "six"))
+            ),
+            step(
+                command, "nohit" if is_gcc else "any", write("main.c", text.replace("{0}", "ten"))
+            ),
+        ),
+    )
+
+
+def _repeated(cc: str) -> Iterator[Scenario]:
+    """Yield headers without a guard that use up the columns of GCC if they are included often."""
+    # Prose in a skipped part, so that the file is compared by its bytes.
+    many = "#if 0\ndon't\n#endif\n" + "\n" * 40_000 + "CAT(int v, N);\n"
+    head = "#define CAT(a, b) CAT_(a, b)\n#define CAT_(a, b) a##b\n"
+    used = head + "".join(
+        f'#undef N\n#define N {n}\n{"" if n < 2 else "#ifdef OFTEN"}\n#include "many.def"\n'
+        + ("" if n < 2 else "#endif\n")
+        for n in range(60)
+    )
+    text = '#include "often.h"\n' + used + "int f(void); // {0}\n\n"
+    command = f"{cc} -g -gdwarf-4 -c main.c -o main.o"
+    off, on = write("often.h", "\n"), write("often.h", "#define OFTEN\n")
+    yield Scenario(
+        name=f"comment-behind-repeated-headers-{cc}",
+        steps=(
+            step(
+                command, "miss", write("main.c", text.format("one")), write("many.def", many), off
+            ),
+            step(command, "hit", write("main.c", text.format("two"))),
+            step(command, "nohit", on),
+            step(command, "nohit", write("main.c", text.format("x" * 300))),
+        ),
+    )
+
+
 def scenarios() -> Iterator[Scenario]:
     """Yield every scenario of this family."""
     for cc in _COMPILERS:
+        yield from _assembled(cc)
+        yield from _repeated(cc)
         yield from _unseen(cc)
         yield from _lines(cc)
         yield from _seen(cc)

@@ -142,7 +142,7 @@ def test_headers_of_intrinsics_do_not_use_up_the_locations(make: Callable[..., P
 
 
 @pytest.mark.parametrize("text", ['asm(".incbin \\"d.h\\"");\n', 'asm(".include \\"d.h\\"");\n'])
-def test_a_comment_in_a_file_that_is_read_as_data_misses(
+def test_a_comment_in_a_file_that_is_read_as_data_misses_and_others_hit(
     cc: str, text: str, make: Callable[..., Project]
 ) -> None:
     project = make("p", {**FILES, "src/a.c": text + FILES["src/a.c"], "inc/d.h": "/* one */\n"})
@@ -150,6 +150,9 @@ def test_a_comment_in_a_file_that_is_read_as_data_misses(
     _edited(project, "inc/d.h", "one", "two")
     assert project.compile([cc, "-O2", *WORDS]) == "miss"
     _edited(project, "src/a.c", "// first", "// second")
+    assert project.compile([cc, "-O2", *WORDS]) == "hit"
+    _edited(project, "src/a.c", "// second", "// third")
+    _edited(project, "inc/d.h", "two", "six")
     assert project.compile([cc, "-O2", *WORDS]) == "miss"
 
 

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, cast
 from hpcc.cache.base.files import FileMemo, Listing, Signature
 from hpcc.cache.base.manifest import InputSet
 from hpcc.cache.base.twins import are_files_related
+from hpcc.cache.content.entries import Unsettled
 from hpcc.cache.content.places import Places
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.compilers.scan.comments import MAX_GCC_LOCATIONS, LexMode, comment_free, gcc_locations
@@ -25,8 +26,8 @@ from hpcc.compilers.scan.scan import Hazard
 
 # The time or the text of a file counts in another way.
 _RAW: Final = Hazard.FILE_TIME | Hazard.TIMESTAMP | Hazard.READ_ONCE
-# Some text may name a file of data. Without, the assembler names the source at most, in `.file`.
-_NAMING: Final = Hazard.ASSEMBLER_FILE | Hazard.OPAQUE_ASSEMBLY | Hazard.EMBED | Hazard.OPAQUE_EMBED
+_EMBEDS: Final = Hazard.EMBED | Hazard.OPAQUE_EMBED
+_ASSEMBLY: Final = Hazard.ASSEMBLER_FILE | Hazard.OPAQUE_ASSEMBLY
 _ONCE: Final = re.compile(rb"^[ \t]*#[ \t]*pragma[ \t]+once\b", re.MULTILINE)
 # Boost has comments behind a lone `#` at first; glibc includes a header before the definition.
 _GUARD: Final = re.compile(
@@ -64,12 +65,22 @@ class _Facts(NamedTuple):
 class CommentFree:
     """What `InputSet.holds` asks of a `FileMemo`, with these digests. For one look-up.
 
-    `source` is the name of the compile's source. `plain` collects the plain digest of each file
-    that was asked for.
+    `source` is the name of the compile's source. A file keeps its plain digest if it is the one in
+    `stored`: such a file was compared by its bytes. `plain` collects the plain digest of each file
+    that was asked for. `locations` are those of GCC for all files but repeated ones with a plain
+    digest, which are in `repeated`: for each the locations of one inclusion.
     """
 
-    def __init__(self, memo: FileMemo, places: Places, mode: LexMode, source: bytes) -> None:
-        self._memo, self._mode, self._known = memo, mode, memo.derived_known
+    def __init__(
+        self,
+        memo: FileMemo,
+        places: Places,
+        mode: LexMode,
+        source: bytes,
+        stored: Mapping[bytes, bytes],
+    ) -> None:
+        self._memo, self._mode, self._stored = memo, mode, stored
+        self._known = memo.derived_known
         # A file of the source's base name may be the source by another name.
         self._base = source.rpartition(b"/")[2]
         self._header_mode = replace(mode, keeps_end=False)
@@ -78,13 +89,15 @@ class CommentFree:
         self._header_question = (_TAG, *astuple(self._header_mode))
         self._inside = tuple(place + b"/" for place in places if place)
         self.plain: dict[bytes, bytes] = {}
-        self._locations = 0
-        self._may_warn = False
+        self.locations = 0
+        self.repeated: dict[bytes, int] = {}
+        self._repetitions = 0
+        self.may_warn = False
 
     @property
-    def is_usable(self) -> bool:
-        """Tell whether the digests may stand for the files that were asked for."""
-        return self._locations <= MAX_GCC_LOCATIONS and not self._may_warn
+    def has_all_columns(self) -> bool:
+        """Tell whether GCC has columns for all lines, however often it includes the files."""
+        return self.locations + self._repetitions <= MAX_GCC_LOCATIONS
 
     def digest(self, path: bytes) -> bytes | None:
         """Return the digest of a file: without comments in one of the places, else the plain one.
@@ -106,9 +119,18 @@ class CommentFree:
         locations, most, may_warn = cast("_Facts", facts)
         # gtest-all.cc includes other sources, each once.
         is_source = most > _FEW_INCLUSIONS and path.endswith(_SOURCES)
-        self._locations += locations * (_FEW_INCLUSIONS if is_source else most)
-        self._may_warn |= may_warn
-        if not path.startswith(self._inside):
+        most = _FEW_INCLUSIONS if is_source else most
+        self.may_warn |= may_warn
+        digest = self._form(path, plain)
+        if most > 1 and digest == plain:
+            self.repeated[path] = locations
+            self._repetitions += locations * most
+        else:
+            self.locations += locations * most
+        return digest
+
+    def _form(self, path: bytes, plain: bytes) -> bytes | None:
+        if not path.startswith(self._inside) or self._stored.get(path) == plain:
             return plain
         if path.rpartition(b"/")[2] == self._base:
             form = self._memo.derived(path, plain, self._question, _Former(self._mode))
@@ -136,8 +158,12 @@ class CommentFree:
                 found.append((path, digest))
                 continue
             locations, most, may_warn = cast("_Facts", facts)
-            self._locations += locations * most
-            self._may_warn |= may_warn
+            if most > 1:
+                self.repeated[path] = locations
+                self._repetitions += locations * most
+            else:
+                self.locations += locations
+            self.may_warn |= may_warn
             found.append(file)
         return tuple(found)
 
@@ -196,23 +222,32 @@ def _most_inclusions(data: bytes) -> int:
 
 def comment_free_files(
     memo: FileMemo, places: Places, mode: LexMode, source: bytes, closure: Closure
-) -> Files | None:
+) -> tuple[Files, Unsettled] | None:
     """Return a closure's files with these digests; None if they may not stand for the files.
+
+    Files of data keep their plain digests. GNU as lists files of the source's name for its `.file`,
+    so these count as text, until an answer says that the assembler reads any data.
 
     Two files that differ only in comments could become twins with `#pragma once` by an edit, and a
     compiler then skips one of them.
     """
-    reads_data = closure.reads_data and bool(closure.hazards & _NAMING)
-    if closure.hazards & _RAW or reads_data or are_files_related(closure.twins):
+    has_embeds = bool(closure.data) and bool(closure.hazards & _EMBEDS)
+    if closure.hazards & _RAW or has_embeds or are_files_related(closure.twins):
         return None
-    view = CommentFree(memo, places, mode, source)
+    base = source.rpartition(b"/")[2]
+    is_named = all(path.rpartition(b"/")[2] == base for path in closure.data)
+    data = frozenset[bytes]() if is_named else closure.data
+    stored = {path: plain for path, plain in closure.files if path in data} if data else {}
+    view = CommentFree(memo, places, mode, source, stored)
     files = view.digests_of(closure.files)
-    if files is None or not view.is_usable:
+    if files is None or view.may_warn or view.locations > MAX_GCC_LOCATIONS:
         return None
+    locations = 0 if view.has_all_columns else view.locations
     existing = ((path, view.digest(path) or b"") for path in closure.existing)
     if _may_become_twins(memo, (*files, *existing), view.plain):
         return None
-    return files
+    names_source = bool(closure.data) and is_named and bool(closure.hazards & _ASSEMBLY)
+    return files, Unsettled(names_source, locations)
 
 
 def _may_become_twins(memo: FileMemo, files: Files, plain: Mapping[bytes, bytes]) -> bool:

@@ -8,6 +8,7 @@ nothing else, so one record holds both.
 from __future__ import annotations
 
 import enum
+import re
 from typing import Final, NamedTuple
 
 from hpcc.cache.base.fields import decode_fields, encode_fields
@@ -15,13 +16,14 @@ from hpcc.cache.base.manifest import InputSet, decode_manifest, encode_manifest
 from hpcc.cache.content.places import Places
 from hpcc.core import IntegrityError
 
-_FORMAT: Final = b"content-entries-4"
+_FORMAT: Final = b"content-entries-5"
 MAX_ENTRIES: Final = 16
 _MAX_NAMES: Final = 10_000
-_FIELDS: Final = 7
+_FIELDS: Final = 8
 _DIGEST_BYTES: Final = 32
 # In place of digests: the entry is one with those of `content.comments`, without a plain one.
 _ONLY_FREE: Final = b"x"
+_UNSETTLED: Final = re.compile(rb"([01]) ([0-9]{1,18}) ([0-9]{1,18})")
 
 
 class Names(enum.Enum):
@@ -31,12 +33,25 @@ class Names(enum.Enum):
     ANY = b"*"
 
 
+class Unsettled(NamedTuple):
+    """What the preprocessor must be asked before digests of `content.comments` may be used.
+
+    `assembly`: whether the assembler reads the source as data. `locations`: whether GCC has columns
+    for all lines; this many of its locations were in use beside those of repeated system headers.
+    `repeated` are the locations of these once the preprocessor told them, else 0.
+    """
+
+    assembly: bool = False
+    locations: int = 0
+    repeated: int = 0
+
+
 class ContentEntry(NamedTuple):
     """One state of the inputs (with marks), and the result for it.
 
     `made_at` are the maker's places. `fixed` are the letters of the places that the result depends
     on: `c` for the working directory, `r` for the root. `names` are the files whose names show.
-    `is_comment_free`: the digests are those of `content.comments`.
+    `is_comment_free`: the digests are those of `content.comments`, and `unsettled` is for these.
     """
 
     inputs: InputSet
@@ -45,6 +60,7 @@ class ContentEntry(NamedTuple):
     targets: tuple[bytes, ...]
     names: tuple[bytes, ...] | Names
     is_comment_free: bool = False
+    unsettled: Unsettled = Unsettled()
 
     def suits(self, places: Places) -> bool:
         """Tell whether the result may be used at these places, as far as they are fixed."""
@@ -119,6 +135,7 @@ def _encode(entry: ContentEntry, free: ContentEntry | None) -> bytes:
             encode_fields(known),
             form,
             encode_manifest((entry.inputs,)),
+            b"%d %d %d" % entry.unsettled,
         ]
     )
 
@@ -127,10 +144,12 @@ def _decode(data: bytes) -> tuple[ContentEntry, ...]:
     fields = decode_fields(data)
     if len(fields) != _FIELDS:
         raise IntegrityError("not a content entry", reason="bad-record")
-    cwd, root, fixed, targets, known, form, body = fields
+    cwd, root, fixed, targets, known, form, body, unsettled = fields
     sets = decode_manifest(body)
     kind, *names = decode_fields(known) or [b""]
-    if len(sets) != 1 or not cwd or not set(fixed) <= set(b"cr") or len(names) > _MAX_NAMES:
+    left = _UNSETTLED.fullmatch(unsettled)
+    is_odd = len(sets) != 1 or not cwd or not set(fixed) <= set(b"cr") or len(names) > _MAX_NAMES
+    if is_odd or left is None:
         raise IntegrityError("not a content entry", reason="bad-record")
     if kind == b"=":
         found: tuple[bytes, ...] | Names = tuple(names)
@@ -140,7 +159,8 @@ def _decode(data: bytes) -> tuple[ContentEntry, ...]:
         raise IntegrityError("not a content entry", reason="bad-record")
     inputs, words = sets[0], tuple(decode_fields(targets))
     is_free = form == _ONLY_FREE
-    entry = ContentEntry(inputs, Places(cwd, root), fixed, words, found, is_free)
+    doubts = Unsettled(left[1] == b"1", int(left[2]), int(left[3]))
+    entry = ContentEntry(inputs, Places(cwd, root), fixed, words, found, is_free, doubts)
     if is_free or not form:
         return (entry,)
     if len(form) != _DIGEST_BYTES * len(inputs.files):

@@ -92,7 +92,7 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
         twins=twins.relations,
         hazards=doubts,
         has_absolute=has_absolute,
-        reads_data=bool(lookup.data),
+        data=frozenset(lookup.data),
     )
 
 

@@ -19,7 +19,7 @@ class Closure:
     inactive branch names them. `hazards` are those of all files, also where they were settled;
     `has_absolute`: a file includes an absolute name. `plain` maps paths that are files, not links,
     to their device. With a `part`, `files` end with its files, and `absences` are those of the
-    part. `twins` are files of one content whose relation counts. `reads_data`: some of the files
+    part. `twins` are files of one content whose relation counts. `data` are those of the files that
     may have been read as data (`.incbin`, `#embed`).
     """
 
@@ -32,7 +32,7 @@ class Closure:
     hazards: Hazard = Hazard.NONE
     has_absolute: bool = False
     twins: tuple[Twins, ...] = ()
-    reads_data: bool = False
+    data: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@ from hpcc.cache.base.manifest import InputSet
 from hpcc.cache.base.uncacheable import UncacheableError
 from hpcc.cache.content.comments import CommentFree, comment_free_files
 from hpcc.cache.content.crossing import letters_reached_from_outside
+from hpcc.cache.content.doubts import settle
 from hpcc.cache.content.entries import (
     ContentEntry,
     Names,
@@ -150,10 +151,19 @@ class Contents:
         view = key.places.spelled(entry.inputs)
         if mode is None:
             return view if view.holds(self._memo) else None
-        facts = CommentFree(self._memo, key.places, mode, prepared.source)
-        if not view.holds(facts) or not facts.is_usable:
+        stored = dict(view.files)
+        facts = CommentFree(self._memo, key.places, mode, prepared.source, stored)
+        if not view.holds(facts):
             return None
-        return facts.with_plain_digests(view)
+        answer = settle(self._memo, prepared, facts, entry.unsettled)
+        view = facts.with_plain_digests(view)
+        if answer.left is not entry.unsettled:
+            self._counters.add("content.asked")
+            # The answer is about the files as they are now.
+            if not view.holds(self._memo):
+                return None
+            self._change(key, entry, lambda e: e._replace(unsettled=answer.left))
+        return view if answer.is_usable else None
 
     def keep(
         self,
@@ -195,8 +205,10 @@ class Contents:
         entry = ContentEntry(inputs, places, fixed, key.form.targets, Names.UNKNOWN)
         new: tuple[ContentEntry, ...] = (entry,)
         mode = _lex_mode(prepared)
-        files = mode and comment_free_files(self._memo, places, mode, prepared.source, closure)
-        if files:
+        found = mode and comment_free_files(self._memo, places, mode, prepared.source, closure)
+        if found:
+            files, unsettled = found
+            entry = entry._replace(unsettled=unsettled)
             named = zip(inputs.files, files, strict=True)
             marked = tuple((name, digest) for (name, _), (_, digest) in named)
             free = inputs._replace(files=marked)
@@ -225,16 +237,18 @@ class Contents:
             return entry._replace(names=())  # the key holds all that is written down
         names = ask_names(prepared, key.places)
         self._counters.add("content.asked")
-        known = entry._replace(names=names)
+        self._change(key, entry, lambda e: e._replace(names=names))
+        return entry._replace(names=names)
 
-        def replaced(entries: tuple[ContentEntry, ...]) -> tuple[ContentEntry, ...]:
-            same = entry.inputs.result_key
-            return tuple(
-                e._replace(names=names) if e.inputs.result_key == same else e for e in entries
-            )
-
-        self._write(key.key, replaced)
-        return known
+    def _change(
+        self, key: ContentKey, entry: ContentEntry, change: Callable[[ContentEntry], ContentEntry]
+    ) -> None:
+        """Write down in the entries for a result what is known of it now."""
+        same = entry.inputs.result_key
+        self._write(
+            key.key,
+            lambda entries: tuple(change(e) if e.inputs.result_key == same else e for e in entries),
+        )
 
     def _read(self, key: bytes) -> tuple[ContentEntry, ...]:
         data = self._store.get(key)

@@ -10,6 +10,7 @@ from hpcc.cache.content.entries import (
     MAX_ENTRIES,
     ContentEntry,
     Names,
+    Unsettled,
     add_entries,
     decode_entries,
     encode_entries,
@@ -39,6 +40,7 @@ def _entry(number: int = 0, **changes: object) -> ContentEntry:
         _entry(names=(), fixed=b"", targets=()),
         _entry(names=(ROOT_MARK + b"/a.c", b"../b.h"), is_comment_free=True),
         _entry(made_at=Places(b"/p", b"")),
+        _entry(unsettled=Unsettled(assembly=True, locations=12345, repeated=67)),
     ],
 )
 def test_an_entry_comes_back_as_it_was(entry: ContentEntry) -> None:
@@ -74,6 +76,7 @@ def test_both_entries_of_a_result_are_one_record() -> None:
         {"fixed": b"r"},
         {"made_at": Places(b"/q", b"")},
         {"targets": ()},
+        {"unsettled": Unsettled(assembly=True)},
     ],
 )
 def test_entries_that_differ_in_more_are_two_records(changes: dict[str, object]) -> None:
@@ -108,7 +111,7 @@ def test_digests_of_a_record_must_be_those_of_its_files() -> None:
     assert len(fields[5]) == 64
     for damaged in (fields[5][:-1], fields[5][:32], fields[5] * 2):
         with pytest.raises(IntegrityError):
-            decode_entries(encode_fields([fmt, encode_fields([*fields[:5], damaged, fields[6]])]))
+            decode_entries(encode_fields([fmt, encode_fields([*fields[:5], damaged, *fields[6:]])]))
 
 
 def test_pairs_count_as_two_entries() -> None:
@@ -139,6 +142,10 @@ def test_new_entries_of_a_result_replace_its_old_ones() -> None:
         (4, encode_fields([b"%"])),  # an unknown kind of names
         (5, b"y"),
         (6, b""),
+        (7, b""),
+        (7, b"2 0 0"),
+        (7, b"1 -1 0"),
+        (7, b"1 0"),
     ],
 )
 def test_a_damaged_entry_is_refused(field: int, value: bytes) -> None:
