@@ -19,7 +19,7 @@ from hpcc.core import IntegrityError
 _FORMAT: Final = b"content-entries-5"
 MAX_ENTRIES: Final = 16
 _MAX_NAMES: Final = 10_000
-_FIELDS: Final = 8
+_FIELDS: Final = 9
 _DIGEST_BYTES: Final = 32
 # In place of digests: the entry is one with those of `content.comments`, without a plain one.
 _ONLY_FREE: Final = b"x"
@@ -50,7 +50,8 @@ class ContentEntry(NamedTuple):
     """One state of the inputs (with marks), and the result for it.
 
     `made_at` are the maker's places. `fixed` are the letters of the places that the result depends
-    on: `c` for the working directory, `r` for the root. `names` are the files whose names show.
+    on: `c` for the working directory, `r` for the root, `o` for the target's private directory.
+    `private` is that directory with a mark. `names` are the files whose names show.
     `is_comment_free`: the digests are those of `content.comments`, and `unsettled` is for these.
     """
 
@@ -61,9 +62,12 @@ class ContentEntry(NamedTuple):
     names: tuple[bytes, ...] | Names
     is_comment_free: bool = False
     unsettled: Unsettled = Unsettled()
+    private: bytes = b""
 
-    def suits(self, places: Places) -> bool:
+    def suits(self, places: Places, private: bytes = b"") -> bool:
         """Tell whether the result may be used at these places, as far as they are fixed."""
+        if b"o" in self.fixed and private != self.private:
+            return False
         return not (b"c" in self.fixed and places.cwd != self.made_at.cwd) and not (
             b"r" in self.fixed and places.root != self.made_at.root
         )
@@ -136,6 +140,7 @@ def _encode(entry: ContentEntry, free: ContentEntry | None) -> bytes:
             form,
             encode_manifest((entry.inputs,)),
             b"%d %d %d" % entry.unsettled,
+            entry.private,
         ]
     )
 
@@ -144,11 +149,11 @@ def _decode(data: bytes) -> tuple[ContentEntry, ...]:
     fields = decode_fields(data)
     if len(fields) != _FIELDS:
         raise IntegrityError("not a content entry", reason="bad-record")
-    cwd, root, fixed, targets, known, form, body, unsettled = fields
+    cwd, root, fixed, targets, known, form, body, unsettled, private = fields
     sets = decode_manifest(body)
     kind, *names = decode_fields(known) or [b""]
     left = _UNSETTLED.fullmatch(unsettled)
-    is_odd = len(sets) != 1 or not cwd or not set(fixed) <= set(b"cr") or len(names) > _MAX_NAMES
+    is_odd = len(sets) != 1 or not cwd or not set(fixed) <= set(b"cro") or len(names) > _MAX_NAMES
     if is_odd or left is None:
         raise IntegrityError("not a content entry", reason="bad-record")
     if kind == b"=":
@@ -160,7 +165,7 @@ def _decode(data: bytes) -> tuple[ContentEntry, ...]:
     inputs, words = sets[0], tuple(decode_fields(targets))
     is_free = form == _ONLY_FREE
     doubts = Unsettled(left[1] == b"1", int(left[2]), int(left[3]))
-    entry = ContentEntry(inputs, Places(cwd, root), fixed, words, found, is_free, doubts)
+    entry = ContentEntry(inputs, Places(cwd, root), fixed, words, found, is_free, doubts, private)
     if is_free or not form:
         return (entry,)
     if len(form) != _DIGEST_BYTES * len(inputs.files):

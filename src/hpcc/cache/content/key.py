@@ -20,11 +20,12 @@ from hpcc.cache.base.fields import encode_fields
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.uncacheable import absolute
 from hpcc.cache.content.places import CWD_MARK, ROOT_MARK, Places, find_places
+from hpcc.cache.content.private import PRIVATE_MARK, private_directory
 from hpcc.cache.key.prepare import Prepared, directory_by_variable
 from hpcc.cache.key.share import SEARCH_ENV, has_other_names
-from hpcc.compilers.invocation.content import ContentForm, NamedPath
+from hpcc.compilers.invocation.content import ContentForm
 
-KEY_FORMAT: Final = b"content-5"
+KEY_FORMAT: Final = b"content-6"
 _SYSTEM_DIRS: Final = ("-isystem", "-idirafter")
 # Compilers for these write file names into symbols and into debug information.
 _OTHER_NAMES: Final = (b"windows", b"msvc", b"win32", b"uefi")
@@ -37,7 +38,8 @@ class ContentKey(NamedTuple):
     `absolute`: the marks of the places in which the command line names a file or a directory by its
     absolute path. Files in another place have a relative name, which is the same everywhere.
     `system_dirs` are the directories of -isystem and -idirafter in one of the places, `search` all
-    directories of the search path, and `pattern` says which of them are one.
+    directories of the search path, and `pattern` says which of them are one. `private` is the
+    absolute name of the target's private directory if the key holds a mark for it, else b"".
     """
 
     key: bytes
@@ -47,6 +49,7 @@ class ContentKey(NamedTuple):
     system_dirs: tuple[bytes, ...]
     search: tuple[bytes, ...]
     pattern: bytes
+    private: bytes = b""
 
     def is_that_of(self, memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -> bool:
         """Tell whether `content_key` would return this key for the same compile again.
@@ -89,21 +92,12 @@ def content_key(memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -
     own = tuple(d for d in system_dirs if places.mark(d) != d)
     if any(map(_may_be_respelled, own)):
         return None
-    pieces: list[bytes] = []
-    texts: list[bytes] = [request.compiler]
-    named: set[bytes] = set()
-    for piece in form.pieces:
-        if isinstance(piece, NamedPath):
-            marked = places.mark(absolute(request.cwd, piece.name))
-            # As spelled, too: `//` and `/./` show in the names of all files below.
-            pieces += (b"\1", places.mark(piece.name), marked)
-            if piece.name.startswith(b"/"):
-                named.add(marked[: len(CWD_MARK)])
-        else:
-            pieces.append(piece)
-            texts.append(piece)
-    env = (v for n, v in request.env.items() if n not in _NOT_IN_KEY and n[:5] != b"HPCC_")
-    pinned = _pinned(prepared, places, form, (*texts, *env))
+    env = [v for n, v in request.env.items() if n not in _NOT_IN_KEY and n[:5] != b"HPCC_"]
+    plain = [piece for piece in form.pieces if isinstance(piece, bytes)]
+    texts = (request.compiler, *plain, *env)
+    private = private_directory(prepared, places, form, texts)
+    pieces, named = _spelled_pieces(form, request.cwd, places, private)
+    pinned = _pinned(prepared, places, form, texts)
     pattern = _pattern(request.cwd, search)
     fields = [
         KEY_FORMAT,
@@ -121,7 +115,28 @@ def content_key(memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -
     ]
     key = hashlib.sha256(encode_fields(fields)).digest()
     marks = frozenset(named & {CWD_MARK, ROOT_MARK})
-    return ContentKey(key, places, form, marks, own, search, pattern)
+    path = absolute(request.cwd, private) if private else b""
+    return ContentKey(key, places, form, marks, own, search, pattern, path)
+
+
+def _spelled_pieces(
+    form: ContentForm, cwd: bytes, places: Places, private: bytes
+) -> tuple[list[bytes], set[bytes]]:
+    """Return a form's pieces with marks, and the marks of absolute names among them."""
+    pieces: list[bytes] = []
+    named: set[bytes] = set()
+    for piece in form.pieces:
+        if isinstance(piece, bytes):
+            pieces.append(piece)
+        elif piece.name == private:
+            pieces += (b"\1", PRIVATE_MARK, PRIVATE_MARK)
+        else:
+            marked = places.mark(absolute(cwd, piece.name))
+            # As spelled, too: `//` and `/./` show in the names of all files below.
+            pieces += (b"\1", places.mark(piece.name), marked)
+            if piece.name.startswith(b"/"):
+                named.add(marked[: len(CWD_MARK)])
+    return pieces, named
 
 
 def _places_of(memo: FileMemo, prepared: Prepared) -> Places | None:

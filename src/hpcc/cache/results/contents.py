@@ -45,6 +45,7 @@ from hpcc.cache.content.key import ContentKey, content_key
 from hpcc.cache.content.messages import moved_messages, name_an_output
 from hpcc.cache.content.names import ask_names, may_move, moved_marks
 from hpcc.cache.content.places import Places
+from hpcc.cache.content.private import marked, needs_directory, spelled
 from hpcc.cache.content.quotes import hold_quotes
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.key.prepare import Prepared
@@ -117,7 +118,7 @@ class Contents:
         mode: LexMode | None,
     ) -> ContentFound | None:
         for entry in entries:
-            if not entry.suits(key.places):
+            if not entry.suits(key.places, key.places.mark(key.private)):
                 continue
             view = self._view(prepared, key, entry, mode)
             if view is None or _overwrites(prepared, view.files):
@@ -148,7 +149,7 @@ class Contents:
         self, prepared: Prepared, key: ContentKey, entry: ContentEntry, mode: LexMode | None
     ) -> InputSet | None:
         """Return an entry's inputs with this compile's paths; None if they do not hold now."""
-        view = key.places.spelled(entry.inputs)
+        view = spelled(entry.inputs, key.places, key.private)
         if mode is None:
             return view if view.holds(self._memo) else None
         stored = dict(view.files)
@@ -197,12 +198,20 @@ class Contents:
         # In the order of the exact entry, so that the names are encoded once for both.
         absences = tuple(sorted(closure.absences, key=lambda a: a.directory))
         state = InputSet(closure.files, closure.present, absences, stored, twins=closure.twins)
-        inputs = places.marked(state)
+        inputs = marked(state, places, key.private)
         if _is_respelled(self._memo, closure, inputs):
             return
         fixed = b"cr" if is_private else self._fixed(closure, places, result)
         fixed += letters_reached_from_outside(self._memo, prepared, key, closure)
-        entry = ContentEntry(inputs, places, fixed, key.form.targets, Names.UNKNOWN)
+        outputs = (result.object_data, *result.side)
+        if key.private and needs_directory(
+            self._memo, closure, key.private, outputs, result.stderr
+        ):
+            fixed += b"o"
+        private = places.mark(key.private)
+        entry = ContentEntry(
+            inputs, places, fixed, key.form.targets, Names.UNKNOWN, private=private
+        )
         new: tuple[ContentEntry, ...] = (entry,)
         mode = _lex_mode(prepared)
         found = mode and comment_free_files(self._memo, places, mode, prepared.source, closure)
@@ -210,8 +219,7 @@ class Contents:
             files, unsettled = found
             entry = entry._replace(unsettled=unsettled)
             named = zip(inputs.files, files, strict=True)
-            marked = tuple((name, digest) for (name, _), (_, digest) in named)
-            free = inputs._replace(files=marked)
+            free = inputs._replace(files=tuple((name, d) for (name, _), (_, d) in named))
             new = (entry, entry._replace(inputs=free, is_comment_free=True))
         self._write(key.key, lambda entries: add_entries(entries, new))
 
