@@ -50,6 +50,7 @@ PLAIN = {
         " -funconstrained-commons -fno-inline-atomics -fno-trampolines -fno-auto-inc-dec",
         "-fno-lto -fno-profile-arcs -fno-test-coverage -fno-branch-probabilities -fno-verbose-asm"
         " -frandom-seed=a -fira-region=all -ftrack-macro-expansion=0 -O4 -fno-use-linker-plugin",
+        "-fira-hoist-pressure -freorder-blocks-algorithm=simple -fira-region=one -malign-data=abi",
         "-pg -fwhole-program -fno-inhibit-size-directive -fno-graphite-identity -fuse-ld=gold",
     ],
     ("gcc", "a.cc"): [

@@ -51,6 +51,7 @@ class ContentEntry(NamedTuple):
 
     `made_at` are the maker's places. `fixed` are the letters of the places that the result depends
     on: `c` for the working directory, `r` for the root, `o` for the target's private directory.
+    `s`: no link may lead to a file in the places, because GCC may write its real name.
     `private` is that directory with a mark. `names` are the files whose names show.
     `is_comment_free`: the digests are those of `content.comments`, and `unsettled` is for these.
     """
@@ -153,7 +154,7 @@ def _decode(data: bytes) -> tuple[ContentEntry, ...]:
     sets = decode_manifest(body)
     kind, *names = decode_fields(known) or [b""]
     left = _UNSETTLED.fullmatch(unsettled)
-    is_odd = len(sets) != 1 or not cwd or not set(fixed) <= set(b"cro") or len(names) > _MAX_NAMES
+    is_odd = len(sets) != 1 or not cwd or not set(fixed) <= set(b"cros") or len(names) > _MAX_NAMES
     if is_odd or left is None:
         raise IntegrityError("not a content entry", reason="bad-record")
     if kind == b"=":

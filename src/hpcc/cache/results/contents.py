@@ -124,7 +124,7 @@ class Contents:
             if view is None or _overwrites(prepared, view.files):
                 continue
             names = (*(path for path, _ in view.files), *view.present)
-            if key.has_other_names(names) or _leave_through_links(names):
+            if key.has_other_names(names) or _leave_through_links(names, key.places, entry.fixed):
                 continue
             result = self._results.result(entry.inputs.result_key)
             if result is None:
@@ -192,14 +192,16 @@ class Contents:
         if name_an_output(prepared, result.stderr):
             return
         names = (*(path for path, _ in closure.files), *closure.existing)
-        if key.has_other_names(names) or _leave_through_links(names):
+        if key.has_other_names(names) or _leave_through_links(names, key.places):
             return
         places = key.places
         # In the order of the exact entry, so that the names are encoded once for both.
         absences = tuple(sorted(closure.absences, key=lambda a: a.directory))
         state = InputSet(closure.files, closure.present, absences, stored, twins=closure.twins)
         inputs = marked(state, places, key.private)
-        if _is_respelled(self._memo, closure, inputs):
+        # A place's length decides, and links do.
+        fixed_by_names = b"crs" if _is_respelled(self._memo, closure, inputs) else b""
+        if _leave_through_links(names, places, fixed_by_names):
             return
         fixed = b"cr" if is_private else self._fixed(closure, places, result)
         fixed += letters_reached_from_outside(self._memo, prepared, key, closure)
@@ -208,6 +210,7 @@ class Contents:
             self._memo, closure, key.private, outputs, result.stderr
         ):
             fixed += b"o"
+        fixed += fixed_by_names
         private = places.mark(key.private)
         entry = ContentEntry(
             inputs, places, fixed, key.form.targets, Names.UNKNOWN, private=private
@@ -277,8 +280,8 @@ def _is_respelled(memo: FileMemo, closure: Closure, marked: InputSet) -> bool:
     """Tell whether GCC may spell headers of a project by their real names, as it does the system's.
 
     `marked` are the inputs of the closure with marks. `#pragma GCC system_header` makes a header
-    one of the system's. The name on the search path and the real one differ only with `..` or a
-    link on the way.
+    one of the system's. GCC takes a real name that is shorter. The name on the search path and the
+    real one differ only with `..` or a link on the way.
     """
     pairs = zip(closure.files, marked.files, strict=True)
     own = [file for file, (name, _) in pairs if file[0] != name]
@@ -300,15 +303,22 @@ def _are_real(paths: Iterable[bytes]) -> bool:
     return True
 
 
-def _leave_through_links(paths: Iterable[bytes]) -> bool:
-    """Tell whether a `..` in one of the paths leaves a link, so that two names are not one file."""
+def _leave_through_links(paths: Iterable[bytes], places: Places, fixed: bytes = b"") -> bool:
+    """Tell whether a `..` in one of the paths leaves a link, so that two names are not one file.
+
+    With `s` in `fixed` no link may lead to a file in one of the places, either.
+    """
+    every = b"s" in fixed
     paths = tuple(paths)
-    if b"/../" not in b"\0".join(paths):
+    if not every and b"/../" not in b"\0".join(paths):
         return False
+    return _have_links(p for p in paths if b"/../" in p or (every and places.mark(p) != p))
+
+
+def _have_links(paths: Iterable[bytes]) -> bool:
+    """Tell whether the real name of one of the paths differs in more than `..` and `.`."""
     homes: dict[bytes, bool] = {}
     for path in paths:
-        if b"/../" not in path:
-            continue
         home, _, base = path.rpartition(b"/")
         if base in _NO_NAMES or os.path.islink(path):
             if os.path.realpath(path) != os.path.normpath(path):

@@ -64,10 +64,12 @@ _INVISIBLE: Final = re.compile(
     rb"|-m(?:32|64|x32|arch=native)|-m(?:arch|cpu|tune|abi|fpu|float-abi|cmodel|fpmath)=[\w.+-]+"
     rb"|-m(?:no-)?(?:mmx|sse[1-4.a-c]*|ssse3|avx2?|avx512[a-z0-9]+|fma|f16c|bmi2?|popcnt|aes|pclmul"
     rb"|red-zone|80387|omit-leaf-frame-pointer|general-regs-only|shstk|fentry|record-mcount)"
+    rb"|-malign-data=[a-z]+"
     rb"|-f(?:align-(?:functions|jumps|loops|labels)|strict-flex-arrays|message-length|max-errors"
-    rb"|template-depth|constexpr-depth|template-backtrace-limit)=\d+"
+    rb"|inline-limit|template-depth|constexpr-depth|template-backtrace-limit)=\d+"
     rb"|-f(?:visibility|cf-protection|trivial-auto-var-init|tls-model|excess-precision|fp-contract"
-    rb"|patchable-function-entry|zero-call-used-regs)=[\w,-]+"
+    rb"|patchable-function-entry|zero-call-used-regs|ira-region|ira-algorithm"
+    rb"|reorder-blocks-algorithm|vect-cost-model|simd-cost-model)=[\w,-]+"
     rb"|-fcf-protection|-f(?:debug|file|macro)-prefix-map=.*"
     rb"|-f(?:no-)?sanitize(?:-recover|-trap)?=" + _CHECKS + rb"(?:," + _CHECKS + rb")*",
     re.DOTALL,

@@ -120,6 +120,7 @@ _FLAGS: Final = re.compile(
         r"|--param=[a-z0-9-]+=[a-z0-9-]+|-fdata-sections|-ffunction-sections|-rtlib=[a-z-]+"
         r"|-f(?:abi-compat-version|constexpr-cache-depth|template-backtrace-limit|track-macro-expansion)=[0-9]+"
         r"|-f(?:ira-region|ira-algorithm|stack-limit-register|zero-init-padding-bits)=[A-Za-z0-9]+"
+        r"|-freorder-blocks-algorithm=[a-z-]+"
         r"|-frandom-seed=.+|-fuse-ld=[a-z]+|-f(?:no-)?use-linker-plugin"
     ).encode()
 )
