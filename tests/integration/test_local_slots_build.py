@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hpcc.cache.host.host_toolchains import ask_compiler
 from hpcc.config.paths import Paths
 from hpcc.core import ExecEvent, ExecRequest, ImageDigest, NotFoundError, Toolchain
 from hpcc.images.survey import Survey
@@ -30,9 +31,9 @@ from hpcc_testkit.farm.policies import PolicyAuthenticator
 from hpcc_testkit.farm.several import by_worker, room
 from hpcc_testkit.guests.fake_runtime import FakeGuest
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
-UNITS = 8
+UNITS = 7
 MAKEFILE = "all: $(patsubst %.c,%.o,$(wildcard *.c))\n%.o: %.c\n\t$(CC) -O2 -MD -c -o $@ $<\n"
 # The dispatcher gets PYTHONPATH. Whether the processors of the test's machine are idle must not
 # decide what this test sees.
@@ -50,19 +51,21 @@ class Held(FakeGuest):
             yield event
 
 
-@dataclass
 class Book:
-    """`ToolchainBook` in memory; `changes` are made to what the guest answered."""
+    """`ToolchainBook` in memory, with an answer that was kept earlier."""
 
-    changes: dict[str, str] = field(default_factory=dict)
-    found: dict[ImageDigest, tuple[Toolchain, ...]] = field(default_factory=dict)
+    def __init__(self, **changes: str) -> None:
+        """`changes` make the image's compiler another one than this machine's."""
+        host, _ = ask_compiler(b"/usr/bin/gcc", b"gcc", b"/usr/bin:/bin")
+        assert host.toolchain is not None
+        self._kept = (replace(host.toolchain, **changes),)  # type: ignore[arg-type]  # names of fields
 
-    async def known(self, image: ImageDigest) -> tuple[Toolchain, ...] | None:
-        return self.found.get(image)
+    async def known(self, image: ImageDigest) -> tuple[Toolchain, ...]:
+        del image
+        return self._kept
 
     async def keep(self, image: ImageDigest, survey: Survey) -> None:
-        kept = (replace(t, **self.changes) for t in survey.compilers)  # type: ignore[arg-type]  # names of fields
-        self.found[image] = tuple(kept)
+        """Keep nothing: see `known`."""
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +124,7 @@ async def full_farm(
         farm.runtime.guest_class = Held
         Held.may_run = asyncio.Event()
         Held.may_run.set()
-        farm.book = Book(changes)
+        farm.book = await asyncio.to_thread(Book, **changes)
         async with farm.serving():
             await asyncio.to_thread(_name_farm, Paths.from_env(env), farm)
             try:
@@ -140,7 +143,7 @@ def _make(project: Path, env: dict[str, str], cc: str, goals: tuple[str, ...]) -
     for path in project.glob("*.[od]"):
         path.unlink()
     subprocess.run(
-        ["make", "-j4", f"CC={cc}", *goals], cwd=project, env=env, check=True, timeout=150
+        ["make", "-j4", f"CC={cc}", *goals], cwd=project, env=env, check=True, timeout=300
     )
     return {path.name: path.read_bytes() for path in sorted(project.glob("*.o"))}
 
@@ -153,9 +156,21 @@ def count(env: dict[str, str], prefix: str) -> int:
     return sum(n for name, n in counters(env).items() if name.startswith(prefix))
 
 
-async def until(is_so: Callable[[], bool]) -> None:
-    while not await asyncio.to_thread(is_so):  # noqa: ASYNC110 - another process makes it so
-        await asyncio.sleep(0.1)
+async def until(is_so: Callable[[], bool], seconds: float = 90.0) -> None:
+    """Wait; a test that waited in vain fails at what it asserts, with the build at its end."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while not await asyncio.to_thread(is_so):  # noqa: ASYNC110 - another process makes it so
+                await asyncio.sleep(0.1)
+
+
+async def log_in(project: Path, env: dict[str, str], launcher: Path) -> None:
+    """Compile one unit: before the first login nothing is known of policy and image."""
+    paths = Paths.from_env(env)
+    for _ in range(5):  # the launcher may leave a daemon alone that a busy machine holds up
+        await build(project, env, f"{launcher} gcc", "u0.o")
+        if await asyncio.to_thread(paths.farm_session_file.exists):
+            return
 
 
 async def test_a_build_on_a_full_worker_also_uses_this_machine(
@@ -163,8 +178,7 @@ async def test_a_build_on_a_full_worker_also_uses_this_machine(
 ) -> None:
     bare = await build(project, env, "gcc")
     async with full_farm(tmp_path / "farm", env) as farm:
-        # The first compile logs in; before that nothing is known of the image.
-        await build(project, env, f"{launcher} gcc", "u0.o")
+        await log_in(project, env, launcher)
         Held.may_run.clear()
         running = asyncio.ensure_future(build(project, env, f"{launcher} gcc"))
         await until(lambda: count(env, "local-slot") >= 3)
@@ -173,7 +187,7 @@ async def test_a_build_on_a_full_worker_also_uses_this_machine(
         here, there = count(env, "local-slot"), by_worker(farm).total()
         assert here >= 3, counters(env)
         assert there >= 2, "one ran and one waited there"
-        assert here + there == UNITS, counters(env)
+        assert here + there == UNITS - count(env, "launcher."), counters(env)
         assert count(env, "fallback.") == 0
         assert count(env, "miss.local") == here
         assert await build(project, env, f"{launcher} gcc") == bare
@@ -192,7 +206,7 @@ async def test_a_farm_that_does_not_permit_it_gets_every_compile(
 ) -> None:
     bare = await build(project, env, "gcc")
     async with full_farm(tmp_path / "farm", env, fallback, **changes) as farm:
-        await build(project, env, f"{launcher} gcc", "u0.o")
+        await log_in(project, env, launcher)
         Held.may_run.clear()
         running = asyncio.ensure_future(build(project, env, f"{launcher} gcc"))
         # All four jobs of the build have asked; u0 was a hit, before or after this one's time.
@@ -200,5 +214,5 @@ async def test_a_farm_that_does_not_permit_it_gets_every_compile(
         await asyncio.sleep(1.0)
         Held.may_run.set()
         assert await running == bare
-        assert by_worker(farm).total() == UNITS, counters(env)
+        assert by_worker(farm).total() == UNITS - count(env, "launcher."), counters(env)
         assert count(env, "local-slot") == count(env, "fallback.") == 0

@@ -86,11 +86,11 @@ class Slots:
         self,
         clock: Clock,
         *,
-        running: Callable[[], int] = running,
+        busy: Callable[[], int] | None = None,
         processors: int | None = None,
     ) -> None:
-        """`processors` is for tests: those of the machine, of which this process may use all."""
-        self._clock, self._running = clock, running
+        """For tests: `busy` in place of `running`, `processors` for those of the machine."""
+        self._clock, self._busy = clock, busy or running
         usable = getattr(os, "sched_getaffinity", None)
         everywhere = processors or os.cpu_count() or 1
         ours = processors or (len(usable(0)) if usable else everywhere)
@@ -102,7 +102,7 @@ class Slots:
     def free(self) -> int:
         """How many compiles more may begin here."""
         # A compile that was sent here may not run yet, and one that waits for a disk does not.
-        busy = max(self._running(), self.under_way)
+        busy = max(self._busy(), self.under_way)
         return min(self._ours - self.under_way, self._everywhere - busy)
 
     @property

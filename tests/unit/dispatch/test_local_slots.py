@@ -45,7 +45,7 @@ class Machine:
         assert self.book.take((route,), self.clock.monotonic())
         self.lane.opened()
         self.queue = LaneQueue(self.clock, lambda: self.is_asking)
-        self.slots = Slots(self.clock, running=lambda: self.busy, processors=processors)
+        self.slots = Slots(self.clock, busy=lambda: self.busy, processors=processors)
 
     @property
     def lane(self) -> Lane:
@@ -280,7 +280,7 @@ async def test_the_daemon_gives_a_slot_back_by_its_request(
     kind: FrameKind, head: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = FixedClock()
-    slots = Slots(clock, running=lambda: 0, processors=4)
+    slots = Slots(clock, busy=lambda: 0, processors=4)
 
     async def here(*_args: object) -> RunHere | RemoteFailure:
         return slots.take()
