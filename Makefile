@@ -14,7 +14,7 @@ help:
 
 dev: $(STAMP)  ## the developer's environment in .venv, from the lock files
 
-$(STAMP): requirements-dev.lock pyproject.toml launcher/hpcc.c launcher/commands.h native/replay.c native/names.h tools/hatch_build.py
+$(STAMP): requirements-dev.lock pyproject.toml launcher/hpcc.c launcher/commands.h launcher/wire.h src/hpcc/wire/launcher.py native/replay.c native/names.h tools/hatch_build.py
 	./tools/bootstrap.sh venv
 	@touch $@
 

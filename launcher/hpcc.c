@@ -561,6 +561,7 @@ static int start_daemon(const struct place *place) {
 static bool is_sent(const char *variable) {
     size_t length = strcspn(variable, "=");
     if (!variable[length] || !strncmp(variable, DEPTH_VARIABLE "=", sizeof DEPTH_VARIABLE)) return false;
+    if (!strncmp(variable, BUILD_VARIABLE "=", sizeof BUILD_VARIABLE)) return false; /* a build fact */
     for (size_t i = 0; i < sizeof ENV_NAMES / sizeof *ENV_NAMES; i++) {
         const char *name = ENV_NAMES[i];
         if (name[0] != variable[0]) continue; /* true for most names, and cheaper than a call */
@@ -615,8 +616,11 @@ static unsigned char *put_places(unsigned char *p) {
 
 /* Write the frame into `room` bytes; returns its length, or 0 if it does not fit or cwd is unknown. */
 static size_t fill_request(unsigned char *frame, size_t room, const char *compiler, char **argv) {
-    struct writer w = {frame + HEADER_BYTES + REQUEST_FIXED_BYTES, frame + room};
+    unsigned char *facts = frame + HEADER_BYTES + 8, *fixed = facts;
     uint32_t argc = 0, envc = 0;
+    size_t most = room / 8 < MAX_FACTS_BYTES ? room / 8 : MAX_FACTS_BYTES; /* room / 8 only in a test's build */
+    for (char **e = environ; *e; e++) fixed = put_fact(fixed, facts + most, *e);
+    struct writer w = {fixed + REQUEST_FIXED_BYTES, frame + room};
     put_string(&w, HPCC_BUILD_ID);
     put_string(&w, compiler);
     if (!w.at || !getcwd((char *)w.at, (size_t)(w.end - w.at)) || *w.at != '/') return 0;
@@ -628,7 +632,8 @@ static size_t fill_request(unsigned char *frame, size_t room, const char *compil
     mode_t mask = umask(0);
     umask(mask);
     unsigned char *p = put_header(frame, FRAME_REQUEST, (uint32_t)(w.at - frame - HEADER_BYTES));
-    p = put32(put32(put32(p, HPCC_PROTOCOL), isatty(2) ? REQUEST_STDERR_IS_TTY : 0), mask);
+    put32(put32(p, HPCC_PROTOCOL), (uint32_t)(fixed - facts));
+    p = put32(put32(fixed, isatty(2) ? REQUEST_STDERR_IS_TTY : 0), mask);
     put_places(put32(put32(put32(p, argc), envc), 0));
     return (size_t)(w.at - frame);
 }

@@ -631,7 +631,7 @@ static bool put_variable(struct writer *w, const wchar_t *variable) {
     if (*variable == L'=' || length >= LENGTH(name)) return false;
     wmemcpy(name, variable, length);
     name[length] = L'\0';
-    if (is_same_text(name, DEPTH_VARIABLE)) return false;
+    if (is_same_text(name, DEPTH_VARIABLE) || is_same_text(name, L"" BUILD_VARIABLE)) return false;
     for (size_t i = 0; i < LENGTH(ENV_NAMES); i++) {
         const wchar_t *wanted = ENV_NAMES[i];
         size_t n = wcslen(wanted);
@@ -644,6 +644,35 @@ static bool put_variable(struct writer *w, const wchar_t *variable) {
         return true;
     }
     return false;
+}
+
+/* Append a variable if it is a build fact, with the name as spelled in our list; returns the end. */
+static unsigned char *put_wide_fact(unsigned char *p, const unsigned char *end, const wchar_t *variable) {
+#define AS_PAIR(name) {name, L"" name},
+    static const struct {
+        const char *name;
+        const wchar_t *wide;
+    } facts[] = {EACH_FACT(AS_PAIR)};
+#undef AS_PAIR
+    wchar_t name[64];
+    char text[64 + 3 * (MAX_FACT_BYTES + 2) + 1];
+    size_t length = wcscspn(variable, L"=");
+    if (!length || !variable[length] || length >= LENGTH(name)) return p;
+    wmemcpy(name, variable, length);
+    name[length] = L'\0';
+    for (size_t i = 0; i < LENGTH(facts); i++) {
+        if (!is_same_text(name, facts[i].wide)) continue;
+        const wchar_t *value = variable + length + 1;
+        size_t kept = 0, n = strlen(facts[i].name);
+        while (value[kept] && kept < MAX_FACT_BYTES + 2) kept++;
+        if (value[kept] && value[kept - 1] >= 0xd800 && value[kept - 1] < 0xdc00) kept--; /* no half of a pair */
+        memcpy(text, facts[i].name, n);
+        text[n] = '=';
+        int bytes = kept ? WideCharToMultiByte(CP_UTF8, WC_ERR_INVALID_CHARS, value, (int)kept, text + n + 1, 3 * (MAX_FACT_BYTES + 2), NULL, NULL) : 0;
+        text[n + 1 + (size_t)(bytes > 0 ? bytes : 0)] = '\0';
+        return put_fact(p, end, text);
+    }
+    return p;
 }
 
 static bool put_cwd(struct writer *w, uint64_t id[2]) {
@@ -665,19 +694,22 @@ static unsigned char *make_request(wchar_t **argv, size_t *bytes) {
     uint64_t cwd_id[2] = {0, 0};
     DWORD mode;
     if (!frame) return NULL;
-    struct writer w = {frame + HEADER_BYTES + REQUEST_FIXED_BYTES, frame + most};
+    unsigned char *facts = frame + HEADER_BYTES + 8, *fixed = facts;
+    wchar_t *environment = GetEnvironmentStringsW();
+    for (wchar_t *e = environment; e && *e; e += wcslen(e) + 1) fixed = put_wide_fact(fixed, facts + MAX_FACTS_BYTES, e);
+    struct writer w = {fixed + REQUEST_FIXED_BYTES, frame + most};
     memcpy(w.at, HPCC_BUILD_ID, sizeof HPCC_BUILD_ID);
     w.at += sizeof HPCC_BUILD_ID;
     put_text(&w, found);
     if (!put_cwd(&w, cwd_id)) return NULL;
     for (; argv[argc]; argc++) put_text(&w, argv[argc]);
-    wchar_t *environment = GetEnvironmentStringsW();
     for (wchar_t *e = environment; e && *e; e += wcslen(e) + 1) envc += put_variable(&w, e);
     if (environment) FreeEnvironmentStringsW(environment);
     if (!w.at || argc > MAX_ARGC) return NULL;
     bool is_tty = GetConsoleMode(GetStdHandle(STD_ERROR_HANDLE), &mode);
     p = put_header(frame, FRAME_REQUEST, (uint32_t)(w.at - frame - HEADER_BYTES));
-    p = put32(put32(put32(p, HPCC_PROTOCOL), is_tty ? REQUEST_STDERR_IS_TTY : 0), 0);
+    put32(put32(p, HPCC_PROTOCOL), (uint32_t)(fixed - facts));
+    p = put32(put32(fixed, is_tty ? REQUEST_STDERR_IS_TTY : 0), 0);
     p = put64(put64(put32(put32(put32(p, argc), envc), 0), cwd_id[0]), cwd_id[1]);
     put64(put64(put64(put64(p, 0), 0), 0), 0); /* no root and no namespaces here */
     *bytes = (size_t)(w.at - frame);

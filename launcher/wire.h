@@ -2,7 +2,8 @@
  * daemon's socket. The other half is src/hpcc/wire/launcher.py; tests hold the two together.
  * Pure: no I/O, no allocation, so that fuzz_reply.c can feed it anything.
  *
- * A frame is magic, type and body length (three little-endian 32-bit words), then the body. */
+ * A frame is magic, type and body length (three little-endian 32-bit words), then the body. A request's
+ * body begins with the protocol's version and the length of the build facts (two words), then the facts. */
 #ifndef HPCC_WIRE_H
 #define HPCC_WIRE_H
 
@@ -13,7 +14,7 @@
 
 #define FRAME_MAGIC 0x31637068u /* "hpc1" */
 #define HEADER_BYTES 12u
-#define REQUEST_FIXED_BYTES 72u
+#define REQUEST_FIXED_BYTES 68u
 
 /* The daemon refuses more; the launcher then compiles by itself. A test builds with less, because
  * Linux itself does not start a process with more than 6 MiB of arguments. */
@@ -26,6 +27,17 @@
 #define MAX_ARGC (1u << 18)
 /* At most this much of each stream is kept and reported. */
 #define MAX_CAPTURE_BYTES (1u << 20)
+
+/* What the environment says about the build (src/hpcc/wire/build_facts.py has the same list and limits).
+ * The facts stand before the request's key, so that the next build finds this one's replays. The daemon
+ * decides what they mean. A value is cut at one byte more than the daemon accepts, so that it shows. */
+#define MAX_FACT_BYTES 192u
+#define MAX_FACTS_BYTES 4096u
+#define EACH_FACT(F) \
+    F("TRACEPARENT") F("HPCC_BUILD") F("GITHUB_REPOSITORY") F("GITHUB_RUN_ID") F("GITHUB_RUN_ATTEMPT") \
+    F("CI_SERVER_HOST") F("CI_PIPELINE_ID") F("BUILDKITE_BUILD_ID") F("SYSTEM_COLLECTIONID") F("BUILD_BUILDID") \
+    F("CIRCLE_WORKFLOW_ID") F("TEAMCITY_PROJECT_NAME") F("TEAMCITY_BUILDCONF_NAME") F("BUILD_NUMBER") F("BUILD_TAG")
+#define BUILD_VARIABLE "HPCC_BUILD"
 
 enum frame_type {
     FRAME_REQUEST = 1,
@@ -84,6 +96,24 @@ static inline unsigned char *put64(unsigned char *p, uint64_t value) {
 
 static inline unsigned char *put_header(unsigned char *p, uint32_t type, uint32_t bytes) {
     return put32(put32(put32(p, FRAME_MAGIC), type), bytes);
+}
+
+/* Append the variable `NAME=value` with a NUL if it is a build fact and there is room; returns the end. */
+static inline unsigned char *put_fact(unsigned char *p, const unsigned char *end, const char *variable) {
+#define AS_ITEM(name) name,
+    static const char *const names[] = {EACH_FACT(AS_ITEM)};
+#undef AS_ITEM
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (names[i][0] != variable[0]) continue; /* true for most names, and cheaper than a call */
+        size_t n = strlen(names[i]), bytes;
+        if (strncmp(variable, names[i], n) || variable[n] != '=' || !variable[n + 1]) continue;
+        for (bytes = n + 1; variable[bytes] && bytes < n + 1 + MAX_FACT_BYTES + 1;) bytes++;
+        if ((size_t)(end - p) <= bytes) return p;
+        memcpy(p, variable, bytes);
+        p[bytes] = '\0';
+        return p + bytes + 1;
+    }
+    return p;
 }
 
 /* Read a reply's header. Returns 0, or -1 for anything the daemon never sends. */
@@ -190,7 +220,7 @@ static inline size_t strip_headers(char *text, size_t bytes) {
     return kept;
 }
 
-/* ---- where the daemon is: must agree with config/paths.py and wire/launcher.py ---- */
+/* ---- where the daemon is: must agree with config/paths.py and wire/address.py ---- */
 
 #define SOCKET_MAX 107u /* sun_path without its NUL */
 #define OWN_MAX 32u     /* "/tmp/hpcc-" and a uid */

@@ -5,8 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcc.cache.root.build_identity import MAX_IDENTITY_CHARS, told_build
 from hpcc.core import CallerError
 from hpcc.wire import launcher as wire
+from hpcc.wire.build_facts import NAMES, decode_facts, encode_facts
 
 TEXT = st.binary(max_size=40).map(lambda b: b.replace(b"\0", b"."))
 NAME = TEXT.map(lambda b: b"N" + b.replace(b"=", b"_"))
@@ -24,6 +26,7 @@ REQUESTS = st.builds(
     cwd_id=ID,
     root_id=ID,
     mount_id=ID,
+    facts=st.binary(max_size=80),
 )
 DECODERS = (
     wire.parse_header,
@@ -34,6 +37,7 @@ DECODERS = (
     wire.decode_finish,
     wire.decode_version,
     wire.request_protocol,
+    wire.split_request,
 )
 
 
@@ -46,6 +50,41 @@ def body_of(frame: bytes) -> bytes:
 @given(REQUESTS)
 def test_a_request_reads_back(request: wire.LauncherRequest) -> None:
     assert wire.decode_request(body_of(wire.encode_request(request))) == request
+
+
+@given(REQUESTS, st.binary(max_size=80))
+def test_two_requests_have_one_key_exactly_if_only_their_facts_differ(
+    request: wire.LauncherRequest, facts: bytes
+) -> None:
+    key, found = wire.split_request(wire.encode_request(request))
+    assert found == request.facts
+    assert wire.split_request(wire.encode_request(request._replace(facts=facts))) == (key, facts)
+    other = request._replace(umask=request.umask ^ 1, facts=facts)
+    assert wire.split_request(wire.encode_request(other))[0] != key
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_are_facts_or_none(data: bytes) -> None:
+    facts = decode_facts(data)
+    assert facts is None or set(facts) <= set(NAMES)
+    told = told_build(data)
+    assert len(told.identity) <= MAX_IDENTITY_CHARS
+    assert told.identity.isprintable()
+
+
+VALUES = st.one_of(
+    st.binary(max_size=220).map(lambda b: b.replace(b"\0", b".")),
+    st.text(max_size=40).map(lambda t: t.replace("\0", ".").encode("utf-8", "surrogatepass")),
+    st.from_regex(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", fullmatch=True),
+)
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), VALUES))
+def test_facts_with_any_values_name_a_printable_build_or_none(values: dict[bytes, bytes]) -> None:
+    told = told_build(encode_facts(values.items()))
+    assert len(told.identity) <= MAX_IDENTITY_CHARS
+    assert told.identity.isprintable()
+    assert told.identity == told.identity.strip()
 
 
 @given(st.booleans(), st.integers(0, 127), st.binary(), st.binary(), st.booleans())

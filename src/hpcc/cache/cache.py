@@ -43,6 +43,8 @@ from hpcc.cache.results.hits import Hits
 from hpcc.cache.results.pending import Pending
 from hpcc.cache.results.records import Records, make_records
 from hpcc.cache.results.results import Results
+from hpcc.cache.root.build_identity import Builds
+from hpcc.cache.root.build_root import build_root
 from hpcc.cache.root.ignored import Outgoing
 from hpcc.compilers.spec.table import Bypass
 from hpcc.config.paths import Paths
@@ -76,6 +78,7 @@ class Cache:
         self._classifier, self._local, self._farm = classifier, local, farm
         self._counters, self._records, self._store = counters, records, store
         self._replays, self._run_directory = replays, run_directory
+        self._builds = records.builds
         self._epoch = store.epoch()
 
     @property
@@ -85,15 +88,21 @@ class Cache:
 
     def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec | Run:
         """See `CacheHandler.begin`."""
+        answer: Done | Exec | Run | None = None
+        request = request._replace(build=self._builds.begin(request.facts, request.cwd))
         try:
-            return self._begin(request, is_cancelled)
+            answer = self._begin(request, is_cancelled)
         except Exception:  # noqa: BLE001 - the front must get an answer: a fault in hpcc costs a local compile
             _log.exception("begin failed")
-            return self._bypass(request, BypassReason.INTERNAL_ERROR)
+            answer = self._bypass(request, BypassReason.INTERNAL_ERROR)
+        finally:
+            if not isinstance(answer, Run):
+                self._builds.end(request.facts, request.cwd)
+        return answer
 
     def finish(self, request: CompileRequest, run: Run, report: RunReport) -> Finish:
         """See `CacheHandler.finish`."""
-        del request
+        self._builds.end(request.facts, request.cwd)
         pending = run.token
         assert isinstance(pending, Pending)
         try:
@@ -108,7 +117,7 @@ class Cache:
 
     def abandon(self, request: CompileRequest, run: Run) -> None:
         """See `CacheHandler.abandon`."""
-        del request
+        self._builds.end(request.facts, request.cwd)
         self._counters.add("miss.abandoned")
         if isinstance(run.token, Pending):
             try:
@@ -218,7 +227,9 @@ def open_cache(
     engine = open_engine()
     compilers = Compilers(memo, engine)
     results = Results(store, memo, counters)
-    records = make_records(os.fspath(paths.cache), results, counters)
+    home = os.fsencode(os.path.realpath(os.path.expanduser("~")))
+    builds = Builds(counters.add, time.monotonic, lambda cwd: build_root(cwd, home))
+    records = make_records(os.fspath(paths.cache), results, counters, builds)
     is_remote = remote is not None and settings.remote.is_enabled
     replays = Replays(engine, time.monotonic)
     hits = Hits(
@@ -231,7 +242,6 @@ def open_cache(
         farm_file=os.fsencode(paths.farm_file) if is_remote else None,
         session_file=os.fsencode(paths.farm_session_file),
     )
-    home = os.fsencode(os.path.realpath(os.path.expanduser("~")))
     sharing = Sharing(memo, home=home)
     local = LocalCache(
         results,

@@ -6,7 +6,8 @@ have no replays and no such class.
 
 This is the hit path. Per hit it makes two calls of the native engine, each without Python's lock:
 one accepts, checks the peer's user and reads the request; one checks the plan's stats, writes the
-outputs and sends the answer. Between them is one lookup in a dict by the bytes of the request.
+outputs and sends the answer. Between them is one lookup in a dict by the bytes of the request,
+without the facts about its build.
 There is no `Connection` and no socket object: a hit is served on the number of its descriptor.
 
 What must never happen: a WAIT frame inside an answer (`Waits.lock`), a thread that blocks when no
@@ -135,14 +136,15 @@ class Acceptor:
     def _serve(self, number: int, data: bytes, is_busy: bool) -> None:
         """Answer on a descriptor, or give it away. Afterwards the number must not be used."""
         try:
-            replay = self._replays.find(data)
-            if replay is not None and self._replay(number, replay):
+            key, facts = wire.split_request(data)
+            replay = self._replays.find(key)
+            if replay is not None and self._replay(number, replay, facts):
                 return
         except Exception:  # noqa: BLE001 - a thread's root: logged, and the front may still answer
             _log.exception("a replay failed")
         self._on_other(_connection_of(number), data, is_busy)
 
-    def _replay(self, number: int, replay: Replay) -> bool:
+    def _replay(self, number: int, replay: Replay, facts: bytes) -> bool:
         """Repeat the stored answer. False if it does not hold any more; then nothing was sent.
 
         A hit uses no socket object: that would be two more system calls and would double the
@@ -162,7 +164,7 @@ class Acceptor:
                 del waits.since[number]
         if outcome not in _ANSWERED:
             return False
-        self._note(replay, outcome)
+        self._note(replay, outcome, facts)
         if replay.is_answered_apart and outcome == Outcome.DONE:
             self._answer_apart(number, replay.answer)
         else:
@@ -174,14 +176,14 @@ class Acceptor:
         with contextlib.suppress(OSError), _connection_of(number) as connection:
             send_all(connection, answer, self._limits.receive_seconds)
 
-    def _note(self, replay: Replay, outcome: int) -> None:
+    def _note(self, replay: Replay, outcome: int, facts: bytes) -> None:
         if outcome == Outcome.UNSENT:
             self._count("lost.launcher")
             return
         self._count("requests")
         self._count("replayed")
         try:
-            replay.on_hit()
+            replay.on_hit(facts)
         except Exception:  # noqa: BLE001 - the answer was sent; only its note is lost
             _log.exception("a replayed hit could not be recorded")
 

@@ -185,7 +185,8 @@ class Front:
             sent.umask,
             sent.stderr_is_tty,
             # Only a Unix listener has replays that could use it.
-            b"" if self._is_windows else wire.frame(wire.REQUEST, body),
+            b"" if self._is_windows else wire.split_request(wire.frame(wire.REQUEST, body))[0],
+            sent.facts,
         )
         match self._begin(connection, request):
             case Done(exit_code, stdout, stderr):

@@ -6,8 +6,11 @@ The daemon answers it and sends the helper the replay for the next time. Helpers
 replays they served. A helper ends when its daemon is gone.
 
 Each helper has one SOCK_SEQPACKET pair, so that a message arrives whole or not at all. To the
-daemon: `ASK` + frame, with the connection; `HITS` + numbers. To the helper: `LEARN` + number, the
-time to renew in milliseconds (0 for never), frame, with a memory file that holds the plan.
+daemon: `ASK` + frame, with the connection; `HITS` + length of build facts, the facts, numbers. To
+the helper: `LEARN` + number, the time to renew in milliseconds (0 for never), the request's key,
+with a memory file that holds the plan.
+
+Helpers decide no build: they report the facts of each hit, and the daemon decides.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 from hpcc.cache.replay.engine import REQUEST_BUFFER_BYTES, Engine
-from hpcc.cache.replay.replay import MAX_REPLAYS, Replay, Replays
+from hpcc.cache.replay.replay import MAX_REPLAYS, OnHit, Replay, Replays
+from hpcc.wire import launcher as wire
+from hpcc.wire.build_facts import MAX_FACTS_BYTES
 
 _log: Final = logging.getLogger("hpcc.daemon.helpers")
 _ASK: Final = b"A"
@@ -35,7 +40,8 @@ _HITS: Final = b"H"
 _LEARN: Final = b"L"
 _LEARNED: Final = struct.Struct("<QQ")
 _NUMBER: Final = struct.Struct("<Q")
-_MAX_MESSAGE: Final = REQUEST_BUFFER_BYTES + 64
+_FACTS_BYTES: Final = struct.Struct("<I")
+_MAX_MESSAGE: Final = REQUEST_BUFFER_BYTES + MAX_FACTS_BYTES + 64
 _HITS_PER_MESSAGE: Final = 4096
 _FLUSH_SECONDS: Final = 0.2
 _STOP_SECONDS: Final = 5.0
@@ -59,7 +65,7 @@ class Helpers:
         self._pairs = pairs
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
-        self._on_hit: dict[int, Callable[[], None]] = {}  # oldest first
+        self._on_hit: dict[int, OnHit] = {}  # oldest first
         self._threads: list[threading.Thread] = []
         self._on_replayed: Callable[[], None] = _ignore
 
@@ -109,12 +115,15 @@ class Helpers:
                 )
                 adopt(connection, frame, lambda replay, f=frame: self._teach(pair, f, replay))  # type: ignore[misc]  # the default binds this turn's frame
 
-    def _count(self, numbers: bytes) -> None:
-        for (number,) in _NUMBER.iter_unpack(numbers):
+    def _count(self, hits: bytes) -> None:
+        (length,) = _FACTS_BYTES.unpack_from(hits)
+        start = _FACTS_BYTES.size + length
+        facts = hits[_FACTS_BYTES.size : start]
+        for (number,) in _NUMBER.iter_unpack(hits[start:]):
             self._on_replayed()
             on_hit = self._on_hit.get(number)
             if on_hit is not None:
-                on_hit()
+                on_hit(facts)
 
     def _teach(self, pair: socket.socket, frame: bytes, replay: Replay | None) -> None:
         """Send a replay to one helper. If that fails, the helper asks again at the next request."""
@@ -130,7 +139,8 @@ class Helpers:
             with open(memory, "wb", closefd=False) as file:
                 file.write(replay.prepared)
             renew_ms = 0 if replay.renew_at == math.inf else int(replay.renew_at * 1000)
-            message = _LEARN + _LEARNED.pack(number, renew_ms) + frame
+            key, _ = wire.split_request(frame)
+            message = _LEARN + _LEARNED.pack(number, renew_ms) + key
             socket.send_fds(pair, [message], [memory], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         except OSError as error:
             _log.info("a helper process rejected a replay: %s", error)
@@ -182,7 +192,7 @@ class _Helper:
         self._pair = pair
         self._replays = Replays(engine, time.monotonic)
         self._lock = threading.Lock()
-        self._hits: list[int] = []
+        self._hits: dict[bytes, list[int]] = {}  # by build facts
         self._has_ended = threading.Event()
         self._stop = serve(listener, self._replays, self._give_away)
 
@@ -209,16 +219,19 @@ class _Helper:
 
     def _learn(self, data: bytes, memory: int) -> None:
         number, renew_ms = _LEARNED.unpack_from(data, 1)
-        frame = data[1 + _LEARNED.size :]
+        key = data[1 + _LEARNED.size :]
         with mmap.mmap(memory, 0, prot=mmap.PROT_READ) as content:
             prepared = content[:]
         self._replays.adopt(
-            frame, prepared, lambda: self._note(number), renew_ms / 1000 if renew_ms else math.inf
+            key,
+            prepared,
+            lambda facts: self._note(number, facts),
+            renew_ms / 1000 if renew_ms else math.inf,
         )
 
-    def _note(self, number: int) -> None:
+    def _note(self, number: int, facts: bytes) -> None:
         with self._lock:
-            self._hits.append(number)
+            self._hits.setdefault(facts, []).append(number)
 
     def _give_away(self, connection: socket.socket, data: bytes) -> None:
         """Pass a connection to the daemon. If that fails, it closes and its launcher compiles."""
@@ -231,8 +244,10 @@ class _Helper:
 
     def _flush(self) -> None:
         with self._lock:
-            hits, self._hits = self._hits, []
-        for start in range(0, len(hits), _HITS_PER_MESSAGE):
-            numbers = b"".join(map(_NUMBER.pack, hits[start : start + _HITS_PER_MESSAGE]))
-            with contextlib.suppress(OSError):  # the daemon is gone, so the counts are lost
-                self._pair.send(_HITS + numbers, socket.MSG_NOSIGNAL)
+            hits, self._hits = self._hits, {}
+        for facts, found in hits.items():
+            head = _HITS + _FACTS_BYTES.pack(len(facts)) + facts
+            for start in range(0, len(found), _HITS_PER_MESSAGE):
+                numbers = b"".join(map(_NUMBER.pack, found[start : start + _HITS_PER_MESSAGE]))
+                with contextlib.suppress(OSError):  # the daemon is gone, so the counts are lost
+                    self._pair.send(head + numbers, socket.MSG_NOSIGNAL)

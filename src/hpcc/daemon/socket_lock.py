@@ -17,7 +17,7 @@ from typing import Final
 
 from hpcc.config.paths import Paths
 from hpcc.core import CallerError
-from hpcc.wire import launcher as wire
+from hpcc.wire.address import daemon_socket
 
 LOCK_NAME: Final = "daemon.lock"
 # The kernel lowers it to its own limit. Launchers that find the queue full wait and try again.
@@ -26,7 +26,7 @@ _BACKLOG: Final = 4096
 
 def socket_path(paths: Paths) -> str:
     """Return the path of the socket of this user's daemon."""
-    return os.fsdecode(wire.daemon_socket(os.fsencode(paths.run), os.getuid()))
+    return os.fsdecode(daemon_socket(os.fsencode(paths.run), os.getuid()))
 
 
 def prepare_private_directory(directory: Path) -> None:

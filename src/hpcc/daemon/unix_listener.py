@@ -126,7 +126,8 @@ class UnixListener:
         self, connection: socket.socket, data: bytes, done: Callable[[Replay | None], None]
     ) -> None:
         """Serve a connection that a hit process gave away; `done` gets its replay, if any."""
-        self._acceptor.adopt(connection, data, lambda: done(self._replays.find(data)))
+        key, _ = wire.split_request(data)
+        self._acceptor.adopt(connection, data, lambda: done(self._replays.find(key)))
 
     def _count_replayed(self) -> None:
         self._count("requests")

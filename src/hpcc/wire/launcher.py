@@ -4,6 +4,10 @@ The launcher's half is launcher/wire.h. A frame is magic, type and body length (
 little-endian 32-bit words), then the body. Strings in a body end in NUL, as argv does anyway.
 Every deviation is one error: `CallerError` with reason `malformed-frame`.
 
+A request has two more words in front: the protocol's version and the length of the build facts,
+then those facts (`wire.build_facts`). What follows is the request's key. The facts are outside of
+it, because a request of the next build must find the replay of this one.
+
 Values are tuples and bytes, because this is the hit path (docs/adr/0001-architecture.md).
 """
 
@@ -15,9 +19,10 @@ from typing import Final, NamedTuple
 
 from hpcc import __version__
 from hpcc.core import CallerError
+from hpcc.wire.build_facts import MAX_FACTS_BYTES
 
 # Any change to the bytes below increments it; tools/hatch_build.py reads it from here.
-PROTOCOL_VERSION: Final = 2
+PROTOCOL_VERSION: Final = 3
 # Launcher and daemon work together only if they come from the same build.
 BUILD_ID: Final = f"{__version__}-{PROTOCOL_VERSION}"
 
@@ -66,7 +71,9 @@ _MAX_BODY: Final = {
 }
 
 _HEADER: Final = struct.Struct("<4sII")
-_REQUEST: Final = struct.Struct("<6I6Q")
+# Of a request: the header, the protocol's version and the length of the build facts.
+_FRONT: Final = struct.Struct("<4s4I")
+_REQUEST: Final = struct.Struct("<5I6Q")
 _REPORT: Final = struct.Struct("<5I")
 _DONE: Final = struct.Struct("<3I")
 _PAIR: Final = struct.Struct("<2I")
@@ -80,9 +87,6 @@ _IS_DRAINING: Final = 1
 # build id, compiler, cwd
 _LEADING_STRINGS: Final = 3
 
-# sun_path holds 108 bytes with its NUL (unix(7)).
-MAX_SOCKET_PATH_BYTES: Final = 107
-
 _DRIVE_PATH: Final = re.compile(rb"[A-Za-z]:[\\/]")
 
 WAIT_FRAME: Final = _HEADER.pack(MAGIC, WAIT, 0)
@@ -93,6 +97,7 @@ class LauncherRequest(NamedTuple):
 
     The three (device, inode) pairs are those of the working directory, of `/` and of the mount
     namespace, as the launcher sees them; (0, 0) if it could not read one. `env` keeps its order.
+    `facts` are the build facts as sent, for `wire.build_facts`.
     """
 
     build_id: bytes
@@ -105,6 +110,7 @@ class LauncherRequest(NamedTuple):
     cwd_id: tuple[int, int]
     root_id: tuple[int, int]
     mount_id: tuple[int, int]
+    facts: bytes = b""
 
 
 class LauncherReport(NamedTuple):
@@ -177,8 +183,8 @@ def encode_request(request: LauncherRequest, *, protocol: int = PROTOCOL_VERSION
     strings += [name + b"=" + value for name, value in request.env]
     if any(b"\0" in text for text in strings):
         raise _malformed("NUL inside a string")
+    front = _PAIR.pack(protocol, len(request.facts)) + request.facts
     fixed = _REQUEST.pack(
-        protocol,
         _IS_TTY if request.stderr_is_tty else 0,
         request.umask,
         len(request.argv),
@@ -188,7 +194,22 @@ def encode_request(request: LauncherRequest, *, protocol: int = PROTOCOL_VERSION
         *request.root_id,
         *request.mount_id,
     )
-    return frame(REQUEST, fixed + b"\0".join(strings) + b"\0")
+    return frame(REQUEST, front + fixed + b"\0".join(strings) + b"\0")
+
+
+def split_request(data: bytes) -> tuple[bytes, bytes]:
+    """Return key and build facts of a whole request frame; two empty texts for anything else.
+
+    On the hit path: it does not check the request. Requests with one key have one answer.
+    """
+    if len(data) < _FRONT.size:
+        return b"", b""
+    magic, kind, length, protocol, facts = _FRONT.unpack_from(data)
+    is_whole = magic == MAGIC and kind == REQUEST and length == len(data) - HEADER_BYTES
+    if not is_whole or protocol != PROTOCOL_VERSION or facts > MAX_FACTS_BYTES:
+        return b"", b""
+    start = _FRONT.size + facts
+    return data[start:], data[_FRONT.size : start]
 
 
 def request_protocol(body: bytes) -> int:
@@ -215,17 +236,20 @@ def decode_request(body: bytes, *, is_windows: bool = False) -> LauncherRequest:
     Raises:
         CallerError: the body has any other form.
     """
-    if len(body) <= _REQUEST.size:
-        raise _malformed("request is cut off")
-    _, flags, umask, argc, envc, zero, *ids = _REQUEST.unpack_from(body)
+    facts_bytes = _PAIR.unpack_from(body)[1] if len(body) > _PAIR.size else 0
+    fixed = _PAIR.size + facts_bytes
+    start = fixed + _REQUEST.size
+    if facts_bytes > MAX_FACTS_BYTES or len(body) <= start:
+        raise _malformed("request is cut off, or has too many build facts")
+    flags, umask, argc, envc, zero, *ids = _REQUEST.unpack_from(body, fixed)
     if not 0 < argc <= MAX_ARGC or envc > MAX_ENVC:
         raise _malformed(f"{argc} arguments and {envc} variables")
     if flags & ~_IS_TTY or umask & ~0o777 or zero:
         raise _malformed("reserved bits are set")
     # Count before splitting, so that a body of NULs costs nothing.
-    if body.count(0, _REQUEST.size) != _LEADING_STRINGS + argc + envc or body[-1]:
+    if body.count(0, start) != _LEADING_STRINGS + argc + envc or body[-1]:
         raise _malformed("count of strings")
-    strings = body[_REQUEST.size : -1].split(b"\0")
+    strings = body[start:-1].split(b"\0")
     build_id, compiler, cwd = strings[:_LEADING_STRINGS]
     if not all(_is_absolute(path, is_windows=is_windows) for path in (compiler, cwd)):
         raise _malformed("compiler or cwd is not absolute")
@@ -246,6 +270,7 @@ def decode_request(body: bytes, *, is_windows: bool = False) -> LauncherRequest:
         (ids[0], ids[1]),
         (ids[2], ids[3]),
         (ids[4], ids[5]),
+        body[_PAIR.size : fixed],
     )
 
 
@@ -373,22 +398,3 @@ def decode_version(body: bytes) -> tuple[str, bool]:
         raise _malformed("version is cut off")
     (flags,) = _WORD.unpack_from(body)
     return body[_WORD.size :].decode("utf-8", "replace"), bool(flags & _IS_DRAINING)
-
-
-def fnv1a(data: bytes) -> int:
-    """Return 64-bit FNV-1a. It names a socket in a directory that only its user can write to."""
-    value = 0xCBF29CE484222325
-    for byte in data:
-        value = ((value ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
-    return value
-
-
-def daemon_socket(run_dir: bytes, uid: int) -> bytes:
-    """Return the path of the daemon's socket; the counterpart of `find_place` in launcher/wire.h.
-
-    A path too long for a socket is replaced by a hashed name in a directory of the user in /tmp.
-    """
-    path = run_dir + (b"" if run_dir.endswith(b"/") else b"/") + b"daemon.sock"
-    if len(path) <= MAX_SOCKET_PATH_BYTES:
-        return path
-    return b"/tmp/hpcc-%d/%016x.sock" % (uid, fnv1a(path))

@@ -10,7 +10,7 @@ import re
 from typing import Final
 
 from hpcc.core import CallerError
-from hpcc.wire.launcher import fnv1a
+from hpcc.wire.address import fnv1a
 
 # S-1, an authority, and up to 15 numbers of 32 bits.
 _SID: Final = re.compile(r"S-1-(?:[0-9]{1,15}|0x[0-9A-Fa-f]{12})(?:-[0-9]{1,10}){1,15}")

@@ -130,6 +130,31 @@ def test_a_malformed_frame_ends_the_connection_and_nothing_else(
     assert len(harness.handler.requests) == 1
 
 
+def test_a_launcher_of_the_protocol_before_hears_our_version(
+    make_front: Callable[..., Harness],
+) -> None:
+    harness = make_front()
+    body = request_frame("exec")[wire.HEADER_BYTES :]
+    # Without the length of build facts, as protocol 2 had it.
+    older = wire.frame(wire.REQUEST, struct.pack("<I", 2) + body[8:])
+    kind, answer = harness.ask(older)
+    assert (kind, wire.decode_version(answer)) == (wire.VERSION, (wire.BUILD_ID, True))
+    assert harness.handler.requests == []
+
+
+def test_facts_that_are_no_facts_cost_no_compile(make_front: Callable[..., Harness]) -> None:
+    harness = make_front()
+    body = request_frame("exec")[wire.HEADER_BYTES :]
+    front = struct.pack("<II", wire.PROTOCOL_VERSION, 5)
+    assert harness.ask(wire.frame(wire.REQUEST, front + b"\0\xff\0=\0" + body[8:])) == (
+        wire.EXEC,
+        b"scripted",
+    )
+    (request,) = harness.handler.requests
+    assert request.facts == b"\0\xff\0=\0"
+    assert request.frame == body[8:]
+
+
 def test_a_frame_that_never_ends_is_given_up(make_front: Callable[..., Harness]) -> None:
     harness = make_front(receive_seconds=0.3)
     with harness.connect() as connection:
@@ -151,11 +176,11 @@ def test_a_frame_of_eight_mebibytes_is_read_and_one_more_is_not(
 ) -> None:
     harness = make_front()
     frame = request_frame("exec")
-    strings = frame[wire.HEADER_BYTES + 72 :]
+    strings = frame[wire.HEADER_BYTES + 76 :]
     head, _, tail = strings.partition(b"a.c\0")
     for size, answers in ((wire.MAX_REQUEST_BYTES, True), (wire.MAX_REQUEST_BYTES + 1, False)):
-        filler = b"x" * (size - 72 - len(head) - len(tail) - 1)
-        body = frame[wire.HEADER_BYTES :][:72] + head + filler + b"\0" + tail
+        filler = b"x" * (size - 76 - len(head) - len(tail) - 1)
+        body = frame[wire.HEADER_BYTES :][:76] + head + filler + b"\0" + tail
         assert len(body) == size
         with harness.connect() as connection:
             try:

@@ -15,6 +15,7 @@ from hpcc.core import InfrastructureError, NotFoundError
 from hpcc.daemon.client import query, start, stop
 from hpcc.daemon.socket_lock import socket_path
 from hpcc.wire import launcher as wire
+from hpcc.wire.address import daemon_socket
 from hpcc_testkit.cache.launcher import (
     Bench,
     build_launcher,
@@ -232,7 +233,7 @@ def test_launcher_and_daemon_agree_on_the_place(
     done = subprocess.run(
         [print_place, hpcc_dir, home, runtime, str(uid)], capture_output=True, check=True
     )
-    assert done.stdout.splitlines() == [run, wire.daemon_socket(run, uid)]
+    assert done.stdout.splitlines() == [run, daemon_socket(run, uid)]
 
 
 @pytest.mark.parametrize("place", [("rel", "/home", "-"), ("-", "-", "/run"), ("-", "home", "-")])

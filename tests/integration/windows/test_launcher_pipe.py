@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.wire import launcher
+from hpcc.wire.build_facts import decode_facts
 from hpcc.wire.pipe import daemon_pipe, pipe_sddl
 from hpcc_testkit.cache.launcher import ROOT, build_windows_launcher
 from hpcc_testkit.windows.wine import Wine, cross_build
@@ -204,11 +205,12 @@ def test_the_compiler_is_found_on_path_past_the_launcher(
 def test_a_hit_is_printed_and_the_request_is_what_the_codec_reads(desk: Desk) -> None:
     env = desk.wine.env
     env.update({"INCLUDE": "C:\\inc", "HPCC_X": "y", "UNRELATED": "z"})
+    env.update({"HPCC_BUILD": "é-7", "CI_PIPELINE_ID": "9" * 500})
     try:
         with desk.answers(launcher.encode_done(launcher.LauncherDone(2, b"out", b"err"))):
             done = desk.run(windows(desk.compiler), "/c", "é.c")
     finally:
-        for name in ("INCLUDE", "HPCC_X", "UNRELATED"):
+        for name in ("INCLUDE", "HPCC_X", "UNRELATED", "HPCC_BUILD", "CI_PIPELINE_ID"):
             del desk.wine.env[name]
     assert (done.returncode, done.stdout, done.stderr) == (2, b"out", b"err")
     got = (desk.cwd / "got0").read_bytes()
@@ -222,6 +224,9 @@ def test_a_hit_is_printed_and_the_request_is_what_the_codec_reads(desk: Desk) ->
     assert (sent[b"INCLUDE"], sent[b"HPCC_X"]) == (b"C:\\inc", b"y")
     assert b"PATH" in sent
     assert b"UNRELATED" not in sent
+    assert b"HPCC_BUILD" not in sent
+    facts = decode_facts(request.facts)
+    assert facts == {b"HPCC_BUILD": "é-7".encode(), b"CI_PIPELINE_ID": b"9" * 193}
     assert request.cwd_id != (0, 0)
 
 

@@ -8,7 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from hpcc.core import CallerError
+from hpcc.wire import address
 from hpcc.wire import launcher as wire
+from hpcc.wire.build_facts import MAX_FACTS_BYTES
 
 REQUEST = wire.LauncherRequest(
     build_id=b"0.1.0-1",
@@ -46,6 +48,42 @@ def test_the_protocol_version_is_read_before_everything_else() -> None:
     assert wire.request_protocol(body) == 99
 
 
+FACTS = b"HPCC_BUILD=nightly\0GITHUB_RUN_ID=7\0"
+
+
+def test_the_facts_about_a_build_are_outside_of_the_requests_key() -> None:
+    plain, named = (wire.encode_request(REQUEST._replace(facts=f)) for f in (b"", FACTS))
+    key, facts = wire.split_request(named)
+    assert facts == FACTS
+    assert wire.split_request(plain) == (key, b"")
+    assert key == plain[wire.HEADER_BYTES + 8 :]
+    assert wire.decode_request(body_of(named)) == REQUEST._replace(facts=FACTS)
+    other = wire.encode_request(REQUEST._replace(umask=0, facts=FACTS))
+    assert wire.split_request(other)[0] not in {key, b""}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        wire.encode_request(REQUEST)[:19],
+        wire.encode_request(REQUEST)[:-1],
+        wire.encode_request(REQUEST) + b"x",
+        wire.encode_request(REQUEST, protocol=2),
+        b"HTTP" + wire.encode_request(REQUEST)[4:],
+        wire.frame(wire.REPORT, wire.encode_request(REQUEST)[wire.HEADER_BYTES :]),
+        wire.encode_request(REQUEST._replace(facts=FACTS * 200)),
+    ],
+)
+def test_what_is_not_one_whole_request_has_no_key(data: bytes) -> None:
+    assert wire.split_request(data) == (b"", b"")
+
+
+def test_a_daemon_of_the_protocol_before_reads_the_new_version_first() -> None:
+    body = body_of(wire.encode_request(REQUEST._replace(facts=FACTS)))
+    assert wire.request_protocol(body) == wire.PROTOCOL_VERSION == 3
+
+
 @pytest.mark.parametrize(
     ("head", "word"),
     [
@@ -64,7 +102,7 @@ def test_a_header_that_is_not_ours_is_refused_before_anything_is_read(
     assert word in refused(wire.parse_header, head)
 
 
-@pytest.mark.parametrize("cut", [0, 3, 40, 72])
+@pytest.mark.parametrize("cut", [0, 3, 7, 8, 40, 76])
 def test_a_request_cut_off_in_its_fixed_part_is_refused(cut: int) -> None:
     assert "cut off" in refused(wire.decode_request, body_of(wire.encode_request(REQUEST))[:cut])
 
@@ -78,13 +116,17 @@ def patched(offset: int, value: int) -> bytes:
 @pytest.mark.parametrize(
     ("body", "word"),
     [
-        (patched(12, 0), "arguments"),
-        (patched(12, 5), "count"),
-        (patched(12, (1 << 18) + 1), "arguments"),
-        (patched(16, 5000), "variables"),
-        (patched(4, 6), "reserved"),
-        (patched(8, 0o1000), "reserved"),
-        (patched(20, 1), "reserved"),
+        (patched(16, 0), "arguments"),
+        (patched(16, 5), "count"),
+        (patched(16, (1 << 18) + 1), "arguments"),
+        (patched(20, 5000), "variables"),
+        (patched(8, 6), "reserved"),
+        (patched(12, 0o1000), "reserved"),
+        (patched(24, 1), "reserved"),
+        (patched(4, 4), "reserved"),
+        (patched(4, MAX_FACTS_BYTES), "facts"),
+        (patched(4, MAX_FACTS_BYTES + 1), "facts"),
+        (patched(4, 0xFFFFFFFF), "facts"),
         (body_of(wire.encode_request(REQUEST)) + b"x", "count"),
         (body_of(wire.encode_request(REQUEST))[:-1], "count"),
         (body_of(wire.encode_request(REQUEST._replace(cwd=b"here"))), "absolute"),
@@ -102,7 +144,7 @@ def test_a_request_that_contradicts_itself_is_refused(body: bytes, word: str) ->
 
 def test_a_request_of_nothing_but_nuls_is_refused_without_splitting_it() -> None:
     body = bytearray(wire.MAX_REQUEST_BYTES)
-    struct.pack_into("<I", body, 12, 3)
+    struct.pack_into("<I", body, 16, 3)
     assert "count" in refused(wire.decode_request, bytes(body))
 
 
@@ -149,12 +191,12 @@ def test_the_build_id_names_version_and_protocol() -> None:
 
 def test_a_socket_path_that_fits_is_kept_and_a_longer_one_is_hashed() -> None:
     fits = b"/" + b"a" * (107 - 1 - len("/daemon.sock"))
-    assert wire.daemon_socket(fits, 7) == fits + b"/daemon.sock"
-    hashed = wire.daemon_socket(fits + b"a", 7)
+    assert address.daemon_socket(fits, 7) == fits + b"/daemon.sock"
+    hashed = address.daemon_socket(fits + b"a", 7)
     assert hashed.startswith(b"/tmp/hpcc-7/")
     assert hashed.endswith(b".sock")
     assert len(hashed) <= 107
-    assert hashed != wire.daemon_socket(fits + b"b", 7)
+    assert hashed != address.daemon_socket(fits + b"b", 7)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +204,7 @@ def test_a_socket_path_that_fits_is_kept_and_a_longer_one_is_hashed() -> None:
     [(b"", 0xCBF29CE484222325), (b"a", 0xAF63DC4C8601EC8C), (b"foobar", 0x85944171F73967E8)],
 )
 def test_fnv1a_has_the_values_its_authors_publish(data: bytes, expected: int) -> None:
-    assert wire.fnv1a(data) == expected
+    assert address.fnv1a(data) == expected
 
 
 @pytest.mark.parametrize("is_draining", [True, False])

@@ -24,7 +24,9 @@ class CompileRequest(NamedTuple):
 
     `argv[0]` is the compiler as the user spelled it, `compiler` the absolute path of the real
     compiler, never of hpcc. `env` holds only names that matter to a compiler (launcher/hpcc.c,
-    `ENV_NAMES`). `frame` are the bytes of the request; b"" if a hit must not be remembered by them.
+    `ENV_NAMES`). `frame` are the bytes of the request behind its build facts; b"" if a hit must not
+    be remembered by them. `facts` are the build facts as sent. `build` is the identity of the
+    build, which the handler fills in (`root.build_identity`).
     """
 
     argv: tuple[bytes, ...]
@@ -34,6 +36,8 @@ class CompileRequest(NamedTuple):
     umask: int
     stderr_is_tty: bool
     frame: bytes = b""
+    facts: bytes = b""
+    build: str = ""
 
 
 class Done(NamedTuple):

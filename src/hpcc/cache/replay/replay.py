@@ -1,4 +1,4 @@
-"""Remembers hits by the exact bytes of their request.
+"""Remembers hits by the exact bytes of their request, the facts about its build left out.
 
 A replay holds a whole answer and everything it depended on, as names and stats: the compiler's
 files and the names that could shadow them, the inputs, the directories and names that must stay
@@ -57,6 +57,10 @@ _REQUEST_FACTOR: Final = 5
 _BESIDE_OTHERS: Final = frozenset({CheckKind.PLACE, CheckKind.LACKS})
 
 
+OnHit = Callable[[bytes], None]
+"""Notes a replayed hit; gets the build facts of its request (`hpcc.wire.build_facts`)."""
+
+
 class NotPinnedError(Exception):
     """A stat cannot prove something that an answer depends on, now or at all."""
 
@@ -72,13 +76,16 @@ class Replay(NamedTuple):
     answer: bytes
     is_answered_apart: bool
     size_bytes: int
-    on_hit: Callable[[], None]
+    on_hit: OnHit
     renew_at: float
     patience_seconds: float
 
 
 class Replays:
-    """Replays by request frame, bounded in number and bytes. Thread-safe."""
+    """Replays by request key, bounded in number and bytes. Thread-safe.
+
+    `frame` is everywhere the part of a request's frame behind the build facts: `split_request`.
+    """
 
     def __init__(self, engine: Engine, monotonic: Callable[[], float]) -> None:
         self.engine, self._monotonic = engine, monotonic
@@ -92,7 +99,7 @@ class Replays:
         return self._replays.get(frame)
 
     def remember(
-        self, frame: bytes, plan: Plan, on_hit: Callable[[], None], *, is_provisional: bool = False
+        self, frame: bytes, plan: Plan, on_hit: OnHit, *, is_provisional: bool = False
     ) -> bool:
         """Store a plan for the next request with these bytes; False if it is too large.
 
@@ -119,9 +126,7 @@ class Replays:
         self._keep(frame, Replay(prepared, answer, is_apart, size, on_hit, renew_at, patience))
         return True
 
-    def adopt(
-        self, frame: bytes, prepared: bytes, on_hit: Callable[[], None], renew_at: float
-    ) -> None:
+    def adopt(self, frame: bytes, prepared: bytes, on_hit: OnHit, renew_at: float) -> None:
         """Store a replay that another process prepared."""
         size = len(frame) + len(prepared)
         self._keep(frame, Replay(prepared, b"", False, size, on_hit, renew_at, RENEW_SECONDS))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Callable
 from typing import Final
 
 from hpcc.cache.base.counters import Counters
@@ -18,7 +17,7 @@ from hpcc.cache.host.identity import Compilers
 from hpcc.cache.key.marker import MARKER
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.replay.engine import Plan
-from hpcc.cache.replay.replay import NotPinnedError, Pins, Replays
+from hpcc.cache.replay.replay import NotPinnedError, OnHit, Pins, Replays
 from hpcc.cache.results.records import HIT, Records
 from hpcc.cache.results.results import Found, Result, Results
 from hpcc.cache.root.project_root import RootSearch
@@ -68,8 +67,9 @@ class Hits:
             # The closure below must not hold the data, which the plan holds already.
             size, result_key = found.result.size_bytes, found.inputs.result_key
 
-            def on_hit() -> None:
-                self._note(prepared, size, key, outcome, is_foreign=is_foreign)
+            def on_hit(facts: bytes) -> None:
+                build = self._records.builds.hit(facts, prepared.request.cwd)
+                self._note(prepared, size, key, outcome, is_foreign=is_foreign, build=build)
                 self._results.touch(key, result_key)
 
             self._remember(prepared, found.inputs, plan, outcome, on_hit, root)
@@ -81,12 +81,19 @@ class Hits:
         return plan is not None and self._replays.put(plan)
 
     def _note(
-        self, prepared: Prepared, size_bytes: int, key: bytes, outcome: str, *, is_foreign: bool
+        self,
+        prepared: Prepared,
+        size_bytes: int,
+        key: bytes,
+        outcome: str,
+        *,
+        is_foreign: bool,
+        build: str | None = None,
     ) -> None:
         self._counters.add(outcome)
         if is_foreign:
             self._counters.add("hit.shared")
-        self._records.hit(prepared, key, outcome)
+        self._records.hit(prepared, key, outcome, build)
         self._counters.add("bytes.served", size_bytes)
 
     def _remember(
@@ -95,7 +102,7 @@ class Hits:
         inputs: InputSet,
         plan: Plan,
         outcome: str,
-        on_hit: Callable[[], None],
+        on_hit: OnHit,
         root: RootSearch | None,
     ) -> None:
         pins = Pins(self._memo)

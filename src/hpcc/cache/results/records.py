@@ -6,7 +6,8 @@ form a ring. A line is a list whose first item is its kind:
 
 `["f", SCOPE, N, PATH, DIGEST]`: state of a file, named SCOPE and N (a scope has one writer);
 `["c", ID, AT, RECORD]`: one compile, `RECORD` as `_record_table` makes it;
-`["h", ID, AT]`: the compile ID again, this time as a hit.
+`["h", ID, AT]`: the compile ID again, this time as a hit;
+`["h", ID, AT, BUILD]`: the same in another build than the compile's.
 
 A hit with unchanged request and inputs needs only such a short line.
 """
@@ -30,6 +31,7 @@ from hpcc.cache.base.manifest import InputSet
 from hpcc.cache.base.uncacheable import absolute
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.results.results import Results
+from hpcc.cache.root.build_identity import Builds
 
 _log: Final = logging.getLogger("hpcc.daemon.records")
 RECORDS_NAME: Final = "explain"
@@ -61,12 +63,18 @@ class Note(NamedTuple):
     private: str = ""
     root: str = ""
     culprit: str = ""
+    # Of a replayed hit, whose request is an older one.
+    build: str | None = None
 
 
 class Records:
     """Takes notes from any thread; `flush` writes them. A disk error is logged, not raised."""
 
-    def __init__(self, directory: str, results: Results, counters: Counters) -> None:
+    def __init__(
+        self, directory: str, results: Results, counters: Counters, builds: Builds
+    ) -> None:
+        # Names the build of a compile, for all who record one.
+        self.builds: Final = builds
         self._directory, self._results, self._counters = directory, results, counters
         self._pending: deque[Note] = deque(maxlen=_MAX_PENDING)
         self._lock = threading.Lock()
@@ -75,11 +83,20 @@ class Records:
         self._inode = -1
         self._cost_ms: dict[str, int] | None = None
 
-    def hit(self, prepared: Prepared, key: bytes, outcome: str = HIT) -> None:
-        """Note a hit. This is all that the hit path pays for records."""
+    def hit(
+        self, prepared: Prepared, key: bytes, outcome: str = HIT, build: str | None = None
+    ) -> None:
+        """Note a hit. This is all that the hit path pays for records.
+
+        `build` is the build of a replayed hit, whose request was an older one.
+        """
+        request = prepared.request
         self._pending.append(
-            Note(time.time(), outcome, prepared.request, prepared, "", key, "", 0, self.fallback())
-        )
+            Note(
+                time.time(), outcome, request, prepared, "", key, "", 0, self.fallback(),
+                build=build,
+            )
+        )  # fmt: skip
 
     def bypass(self, request: CompileRequest, reason: str) -> None:
         """Note a bypass with its reason."""
@@ -179,8 +196,11 @@ class Records:
         identity = hashlib.sha256(f"{place}\0{result}\0".encode("utf-8", "surrogateescape"))
         identity.update(note.key)
         name = identity.hexdigest()[:16]
-        if is_hit and not note.fallback and name in self._written.names:
-            yield _json(["h", name, round(note.at, 3)])
+        build = note.request.build if note.build is None else note.build
+        written = self._written.builds.get(name)
+        if is_hit and not note.fallback and written is not None:
+            other = [] if written == build else [build]
+            yield _json(["h", name, round(note.at, 3), *other])
             return
         numbers: list[int] = []
         known = self._written.files
@@ -192,8 +212,10 @@ class Records:
                 yield _json(["f", self._written.scope, number, os.fsdecode(path), digest.hex()])
             numbers.append(number)
         if result:
-            self._written.names.add(name)
+            self._written.builds[name] = build
         table = {**_record_table(note), "output": place, "result": result}
+        if build:
+            table["build"] = build
         if numbers:
             table |= {"scope": self._written.scope, "files": numbers}
         yield _json(["c", name, round(note.at, 3), table])
@@ -211,7 +233,8 @@ class _Written:
 
     def __init__(self, scope: str) -> None:
         self.scope = scope
-        self.names: set[str] = set()
+        # The build of each compile that a line names.
+        self.builds: dict[str, str] = {}
         self.files: dict[tuple[bytes, bytes], int] = {}
 
 
@@ -307,8 +330,8 @@ def _known_costs(directory: str) -> dict[str, int]:
     return costs
 
 
-def make_records(directory: str, results: Results, counters: Counters) -> Records:
+def make_records(directory: str, results: Results, counters: Counters, builds: Builds) -> Records:
     """Build `Records` that are flushed together with the counters."""
-    records = Records(os.path.join(directory, RECORDS_NAME), results, counters)
+    records = Records(os.path.join(directory, RECORDS_NAME), results, counters, builds)
     counters.on_flush(records.flush)
     return records

@@ -15,7 +15,7 @@ _MAX_SECONDS: Final = 253_402_000_000
 # One batch may exceed the limit of a file.
 _MAX_READ_BYTES: Final = 4 * MAX_FILE_BYTES
 _NOT_OF_HITS: Final = frozenset({"reason", "fallback", "ms", "culprit"})
-_LINE_ITEMS: Final = {"f": 5, "c": 4, "h": 3}
+_LINE_ITEMS: Final = {"f": (5,), "c": (4,), "h": (3, 4)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class CompileRecord:
     `miss.remote.cached`, `miss.failed`, `uncacheable` or `bypass`; `reason` says why, `culprit`
     which file and line it is about. `private` says why the result is not shared with other
     checkouts; it is also "" without a marker. `root` is the project's root of a compile that a farm
-    did, with the way it was found.
+    did, with the way it was found. `build` is the build's identity; "" in older records.
     """
 
     at: float
@@ -36,6 +36,7 @@ class CompileRecord:
     private: str = ""
     root: str = ""
     culprit: str = ""
+    build: str = ""
     output: str
     sources: tuple[str, ...]
     argv: tuple[str, ...]
@@ -63,7 +64,8 @@ def read_lines(directory: str) -> Iterator[list[Any]]:
                 line = json.loads(text)
             except (ValueError, RecursionError):
                 continue
-            if isinstance(line, list) and line and _LINE_ITEMS.get(str(line[0])) == len(line):
+            is_list = isinstance(line, list) and line
+            if is_list and len(line) in _LINE_ITEMS.get(str(line[0]), ()):
                 yield line
 
 
@@ -79,9 +81,11 @@ def read_records(cache_directory: str) -> list[CompileRecord]:
             case ["c", str(name), int() | float() as at, dict(table)] if _is_time(at):
                 known[name] = table
                 records.append(_record(at, table, files))
-            case ["h", str(name), int() | float() as at] if name in known and _is_time(at):
+            case ["h", str(name), int() | float() as at, *build] if name in known and _is_time(at):
                 table = {**known[name], "outcome": "hit." + _kind(known[name])}
                 table = {k: v for k, v in table.items() if k not in _NOT_OF_HITS}
+                if build:
+                    table["build"] = build[0]
                 records.append(_record(at, table, files))
             case _:
                 continue
@@ -110,6 +114,7 @@ def _record(
         private=_text(table, "private"),
         root=_text(table, "root"),
         culprit=_text(table, "culprit"),
+        build=_text(table, "build"),
         output=_text(table, "output"),
         sources=_texts(table, "sources"),
         argv=_texts(table, "argv"),

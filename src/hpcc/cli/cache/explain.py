@@ -126,10 +126,7 @@ def explain_lines(history: Sequence[CompileRecord]) -> list[str]:
         lines.append(f"  root          {root}")
     if last.private:
         lines.append(f"  not shared    {PRIVATE_REASONS.get(last.private, last.private)}")
-    if last.duration_ms:
-        lines.append(f"  took          {last.duration_ms / 1000:.2f} s")
-    if last.result:
-        lines.append(f"  result        {last.result[:16]}  (hpcc inspect {last.result[:16]})")
+    lines += _what_it_was(last)
     if len(history) == 1:
         return [*lines, "  no record of an earlier compile"]
     before = history[-2]
@@ -138,6 +135,15 @@ def explain_lines(history: Sequence[CompileRecord]) -> list[str]:
     if not changes:
         lines.append("    none that hpcc recorded")
     return [*lines, *(f"    {change}" for change in changes)]
+
+
+def _what_it_was(record: CompileRecord) -> list[str]:
+    lines = [f"  build         {record.build}"] if record.build else []
+    if record.duration_ms:
+        lines.append(f"  took          {record.duration_ms / 1000:.2f} s")
+    if record.result:
+        lines.append(f"  result        {record.result[:16]}  (hpcc inspect {record.result[:16]})")
+    return lines
 
 
 def _present_root(record: CompileRecord) -> str:

@@ -10,7 +10,9 @@ from typing import Any, cast
 
 from hpcc.cache.base.api import CompileRequest
 from hpcc.cache.base.manifest import make_set
-from hpcc.cache.results.records import FILE_NAME, Records
+from hpcc.cache.results.records import FILE_NAME, RECORDS_NAME, Records
+from hpcc.cache.results.records_read import read_records
+from hpcc.cache.root.build_identity import Builds
 
 REQUEST = CompileRequest(
     argv=(b"gcc", b"-c", b"a.c"), compiler=b"/usr/bin/gcc", cwd=b"/p", env={}, umask=0o22,
@@ -43,7 +45,8 @@ def records_in(directory: Path) -> tuple[Records, Counts]:
     inputs = make_set(KEY, ((b"/p/a.c", b"d" * 32),), (), ())
     results = SimpleNamespace(latest=lambda _: inputs)
     counts = Counts()
-    return Records(str(directory), cast("Any", results), cast("Any", counts)), counts
+    builds = Builds(counts.add, time.monotonic, lambda cwd: cwd)
+    return Records(str(directory), cast("Any", results), cast("Any", counts), builds), counts
 
 
 def lines_in(directory: Path) -> list[list[Any]]:
@@ -107,3 +110,34 @@ def test_a_fallbacks_reason_is_of_one_compile(tmp_path: Path) -> None:
     records.flush()
     found = [line[3].get("fallback") if line[0] == "c" else "" for line in lines_in(tmp_path)[1:]]
     assert found == ["farm-away", ""]
+
+
+def test_a_record_names_its_build_and_a_hit_of_another_build_names_that(tmp_path: Path) -> None:
+    records, _ = records_in(tmp_path / RECORDS_NAME)
+    prepared = SimpleNamespace(**{**vars(PREPARED), "request": REQUEST._replace(build="one")})
+    prepared = cast("Any", prepared)
+    records.compiled(prepared, "miss.local", key=KEY, started_ns=time.time_ns())
+    records.hit(prepared, KEY)
+    records.hit(prepared, KEY, build="two")
+    records.hit(prepared, KEY, build="one")
+    records.hit(prepared, KEY, build="")
+    records.flush()
+    assert [r.build for r in read_records(str(tmp_path))] == ["one", "one", "two", "one", ""]
+    lengths = [len(x) for x in lines_in(tmp_path / RECORDS_NAME) if x[0] == "h"]
+    assert lengths == [3, 4, 3, 4]
+
+
+def test_lines_of_an_older_version_have_no_build_and_odd_ones_are_skipped(tmp_path: Path) -> None:
+    records, _ = records_in(tmp_path / RECORDS_NAME)
+    missed(records, 10)
+    records.flush()
+    file = tmp_path / RECORDS_NAME / FILE_NAME
+    (compiled,) = [line for line in lines_in(file.parent) if line[0] == "c"]
+    lines = [
+        ["h", compiled[1], 7.0],
+        ["h", compiled[1], 8.0, ["x"]],
+        ["h", compiled[1], 9.0, "b", 1],
+    ]
+    with file.open("a") as out:
+        out.writelines(json.dumps(line) + "\n" for line in lines)
+    assert [(r.at, r.build) for r in read_records(str(tmp_path))][1:] == [(7.0, ""), (8.0, "")]
