@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -72,6 +73,25 @@ async def compile_(
     cancelled: Callable[[], bool] = lambda: False,
 ) -> RemoteOutcome:
     return await asyncio.to_thread(client.compile, request, cancelled)
+
+
+async def test_each_row_names_the_build_of_its_compile(tmp_path: Path) -> None:
+    async with farm_under_test(tmp_path) as farm, farm.serving():
+        client = client_of(farm)
+        try:
+            request = request_of(tmp_path / "src", "cat a.c > out/a.o")
+            for build in ("github/acme/app/7/1", "release-7", ""):
+                result = await compile_(client, replace(request, build=build))
+                assert isinstance(result, RemoteResult), result
+        finally:
+            await asyncio.to_thread(client.close)
+        one, two, three = farm.audit.rows
+        # One action in three builds: the identity is in no key.
+        assert one.action_digest == two.action_digest == three.action_digest
+        assert [r.cache_status for r in (one, two, three)] == ["executed", "hit", "hit"]
+        assert (one.build_id, two.build_id) == ("github/acme/app/7/1", "release-7")
+        # A request without a build is the dispatcher's own.
+        assert three.build_id not in {"", one.build_id, two.build_id}
 
 
 async def test_a_miss_runs_in_a_guest_and_the_second_time_is_a_hit(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ async def test_labels_and_metadata_of_a_client_never_enter_the_key_or_the_result
     tool = pb.RequestMetadata(
         tool_details=pb.ToolDetails(tool_name="evil", tool_version="9"),
         action_id="another",
-        tool_invocation_id="b" * 500,
+        tool_invocation_id="b\x1b\u202e\n" * 20 + "b" * 500,
         target_id="//:x",
     ).SerializeToString()
     request = pb.ExecuteRequest(
@@ -192,6 +192,8 @@ async def test_labels_and_metadata_of_a_client_never_enter_the_key_or_the_result
     assert second.cached_result
     assert second.result == first.result
     assert farm.audit.rows[-1].injected_flags == ()
+    build = farm.audit.rows[-1].build_id
+    assert (set(build), len(build) <= 128) == ({"b"}, True)
 
 
 async def test_flags_that_one_client_calls_injected_are_not_in_a_colleagues_row(

@@ -46,7 +46,8 @@ class RemoteRequest:
     argv. `toolchain` is this machine's compiler of the same name, as `encode_toolchains` writes it;
     "" if unknown. `folds_case`: the guest's file system compares names as NTFS does, and so does
     the tree (docs/adr/0032-clang-cl-in-guests.md). `may_run_here`: whether the answer may be
-    `RunHere`; "exact" only if the farm accepts results that nothing isolated.
+    `RunHere`; "exact" only if the farm accepts results that nothing isolated. `build` names the
+    build, as the client claims.
     """
 
     argv: tuple[str, ...]
@@ -61,6 +62,7 @@ class RemoteRequest:
     toolchain: str = ""
     folds_case: bool = False
     may_run_here: LocalSlots = "off"
+    build: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from hpcc.cache.remote.cl_client import cl_client
 from hpcc.cache.remote.cl_plan import ClCompile, ClJob, ClPlan
 from hpcc.cache.remote.windows_machine import LocalWindowsMachine
 from hpcc.cache.remote.windows_root import windows_root
+from hpcc.cache.root.build_identity import Builds
 from hpcc.compilers.families import family_of
 from hpcc.config.paths import DIR_VARIABLE, Paths
 from hpcc.config.settings import Settings
@@ -101,6 +102,7 @@ class OnFarm(LeftAlone):
         find_root: Callable[[bytes], WindowsPath],
     ) -> None:
         super().__init__(counters, run_directory)
+        self._builds = Builds(counters.add, time.monotonic, self._build_root)
         self._farm, self._has_farm, self._find_root = farm, has_farm, find_root
 
     def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec:
@@ -113,9 +115,20 @@ class OnFarm(LeftAlone):
             root = self._find_root(request.cwd)
         except WindowsPathError as error:
             return self._farm.fall_back(error.reason, "the working directory cannot be sent")
-        answer = self._farm.begin(ClCompile(request, root), is_cancelled)
+        facts, cwd = request.facts, request.cwd
+        request = request._replace(build=self._builds.begin(facts, cwd))
+        try:
+            answer = self._farm.begin(ClCompile(request, root), is_cancelled)
+        finally:
+            self._builds.end(facts, cwd)
         assert not isinstance(answer, RunHere), "no request of this client permits one"
         return answer or self._farm.leave(BypassReason.NO_FARM)
+
+    def _build_root(self, cwd: bytes) -> bytes:
+        try:
+            return str(self._find_root(cwd)).encode()
+        except WindowsPathError:
+            return cwd
 
 
 def product_parts(paths: Paths, settings: Settings) -> tuple[CompileHandler, RemoteClient | None]:

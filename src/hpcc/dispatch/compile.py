@@ -91,8 +91,9 @@ _DOWN_SECONDS: Final = 3.0
 class Dispatcher:
     """Compiles on a farm or an engine. Runs in one event loop.
 
-    `timeout_seconds` limits one compile. `version` and `build_id` go to the worker as request
-    metadata. `parity` is the user's setting; a tenant's policy can make it stricter.
+    `timeout_seconds` limits one compile. `version` goes to the worker as request metadata, and so
+    does the request's build; `build_id` stands for it where there is none. `parity` is the user's
+    setting; a tenant's policy can make it stricter.
     """
 
     def __init__(

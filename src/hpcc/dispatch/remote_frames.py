@@ -114,6 +114,7 @@ def encode_request(request_id: int, request: RemoteRequest, *, with_shared: bool
         "toolchain": request.toolchain,
         "folds_case": request.folds_case,
         "may_run_here": request.may_run_here,
+        "build": request.build,
         "shared": None if shared is None else [shared.name.hex(), len(encoded), text is not None],
     }
     _json(head)
@@ -174,6 +175,7 @@ def request_of(frame: Frame) -> RemoteRequest:
         toolchain=head["toolchain"],
         folds_case=head["folds_case"],
         may_run_here=head.get("may_run_here", "off"),
+        build=head["build"],
         shared=_shared(head["shared"], frame.body, inputs),
     )
 

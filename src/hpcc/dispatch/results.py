@@ -88,7 +88,10 @@ class WorkerResults:
         version: str,
         build_id: str,
     ) -> None:
-        """`upload` sends blobs of an action, `timeout_seconds` limits an execution."""
+        """`upload` sends blobs of an action, `timeout_seconds` limits an execution.
+
+        `build_id` stands for the build of a request that names none.
+        """
         self._clock, self._upload, self._timeout_seconds = clock, upload, timeout_seconds
         self._version, self._build_id = version, build_id
         self._sent = SentBlobs()
@@ -135,7 +138,7 @@ class WorkerResults:
         config = ReapiClientConfig(
             tenant=worker.tenant,
             tool_version=request.client_version or self._version,
-            build_id=self._build_id,
+            build_id=request.build or self._build_id,
             injected=request.injected,
             call_seconds=seconds,
             execute_seconds=self._timeout_seconds,

@@ -45,6 +45,16 @@ def found(capsys: pytest.CaptureFixture[str], trail: Path, *args: str) -> list[d
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
+def test_a_list_can_show_one_build_only(trail: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["audit", "list", "--directory", str(trail), "--build"]
+    assert main([*command, "build_id-2"]) == 0
+    (header, line) = capsys.readouterr().out.splitlines()
+    assert header.startswith("ROW")
+    assert "row_id-2" in line
+    assert main([*command, "build_id"]) == 0  # a whole identity, not the start of one
+    assert "row_id" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("args", "numbers"),
     [

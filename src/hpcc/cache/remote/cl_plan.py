@@ -155,6 +155,7 @@ class ClPlanner:
             injected=as_text(injected),
             client_version=__version__,
             folds_case=True,
+            build=request.build,
         )
         outputs = tuple(zip(places, map(str, written), strict=True))
         return ClPlan(remote, outputs, places[0] if reports else "")

@@ -208,6 +208,7 @@ class Planner:
             outputs=self._outputs(prepared, guest),
             injected=as_text(injected),
             client_version=__version__,
+            build=prepared.request.build,
         )
         return RemotePlan(request, files.closure, guest, asked, started)
 

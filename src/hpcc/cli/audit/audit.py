@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _STATUSES: Final = ("executed", "hit", "joined", "abandoned")
+_BUILD_HELP: Final = "the build that the client named: `hpcc explain` prints it"
 # Options of `query` and `export`: name, field of `Query`, help.
 _FILTERS: Final = (
     ("tenant", "tenant", "rows and events of this tenant"),
     ("principal", "principal", "the principal who asked"),
-    ("build", "build_id", "the build id that the client sent"),
+    ("build", "build_id", _BUILD_HELP),
     ("action", "action_digest", "action digest, or the start of one"),
     ("image", "image_digest", "image digest, or the start of one"),
     ("guest", "guest_id", "guest id, or the start of one"),
@@ -46,6 +47,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     listing = _command(commands, "list", "list the newest rows, one line each", _run_query)
     _limit(listing, 20)
+    listing.add_argument("--build", dest="build_id", default="", metavar="ID", help=_BUILD_HELP)
     _kind(listing)
     _times(listing)
 

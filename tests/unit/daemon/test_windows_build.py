@@ -1,0 +1,55 @@
+"""The daemon's handler on Windows names the build of each compile that may go to a farm."""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any, cast
+
+from hpcc.cache.base.api import CompileRequest, Done
+from hpcc.core import WindowsPathError, parse_windows_path
+from hpcc.core.windows_paths import WindowsPath
+from hpcc.daemon.windows_process import OnFarm
+from hpcc.wire.build_facts import encode_facts
+
+REQUEST = CompileRequest(
+    argv=(b"cl.exe", b"/c", b"a.c"),
+    compiler=b"C:\\VC\\cl.exe",
+    cwd=b"C:\\p\\sub",
+    env={},
+    umask=0,
+    stderr_is_tty=False,
+)
+
+
+def handler(seen: list[str]) -> OnFarm:
+    def begin(compile_: Any, _is_cancelled: object) -> Done:
+        seen.append(compile_.request.build)
+        return Done(0, b"", b"")
+
+    def find_root(cwd: bytes) -> WindowsPath:
+        if cwd.startswith(b"\\\\"):
+            raise WindowsPathError("a server's directory")
+        return parse_windows_path(cwd.decode()[:4])
+
+    counts = Counter[str]()
+    counters = SimpleNamespace(add=lambda name: counts.update([name]))
+    farm = SimpleNamespace(begin=begin)
+    return OnFarm(cast("Any", counters), "", cast("Any", farm), lambda: True, find_root)
+
+
+def test_a_compile_has_the_named_build_or_a_guess_for_its_root() -> None:
+    seen: list[str] = []
+    made = handler(seen)
+    facts = encode_facts([(b"HPCC_BUILD", b"release-7")])
+    for request in (
+        REQUEST._replace(facts=facts),
+        REQUEST,
+        REQUEST._replace(cwd=b"C:\\p"),
+        REQUEST._replace(cwd=b"C:\\q"),
+    ):
+        assert isinstance(made.begin(request, lambda: False), Done)
+    named, one, two, other = seen
+    assert named == "release-7"
+    assert one == two != other
+    assert one.startswith("guessed/")
