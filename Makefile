@@ -7,7 +7,7 @@ STAMP := $(VENV)/.hpcc-dev-stamp
 JOBS ?= auto
 
 .PHONY: help dev check static test test-fast test-vm test-chaos test-windows test-farm test-integration nightly nightly-restart \
-	fuzz demo bench bench-guest bench-signing bench-farm bench-farm-cost bench-farm-scale bench-corpus soak gen docs clean lock changelog release-notes hooks
+	fuzz demo bench bench-guest bench-signing bench-farm bench-farm-cost bench-farm-scale bench-farm-peers bench-corpus soak gen docs clean lock changelog release-notes hooks
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -104,6 +104,9 @@ bench-farm-cost: dev  ## CPU of each process of a farm for one compile, guests a
 
 bench-farm-scale: dev  ## one build on 1, 2, 4 and 8 workers, and a worker that joins in mid-build; 20 minutes
 	$(PY) bench/farm.py scale --out bench/results/farm-scale.json $(ARGS)
+
+bench-farm-peers: dev  ## distcc, icecream and hpcc (containers) on the same units; root, containerd, an image with gcc-14
+	$(PY) bench/farm_peers.py $(ARGS)
 
 bench-corpus:  ## hits on real packages beside ccache, every output compared; hours: make bench-corpus ARGS="--packages zlib --scenario same-directory"
 	./tools/bootstrap.sh packages base bench || [ $$? = 77 ]

@@ -15,6 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "bench"))
 from _farm_rows import Figure
 from _farm_scale import Run, idle
 from _farm_sleeper import stub
+from _measure import BenchError
+from _peers import Programs
 
 
 @pytest.mark.parametrize(
@@ -41,3 +43,10 @@ def test_the_program_that_sleeps_makes_object_and_dependency_file(tmp_path: Path
     subprocess.run(["/bin/sh", "-c", stub(request, 0.0)], cwd=tmp_path, check=True)
     assert (tmp_path / "out/a.o").read_text() == "int a;\n"
     assert (tmp_path / "out/a.d").read_text() == "a.o: a b.c\n"
+
+
+def test_a_missing_peer_is_named_with_how_to_install_it(tmp_path: Path) -> None:
+    with pytest.raises(
+        BenchError, match="not-there is not installed: apt-get install distcc icecc"
+    ):
+        Programs(tmp_path).path("not-there")
