@@ -84,9 +84,10 @@ class Sandbox:
         except* StdioFullError:
             cause = "stdio-limit"
         finally:
-            cgroup.kill()
+            # The helper first: it is not in a group of version 2, and could still fork into it.
             with suppress(ProcessLookupError):
                 process.kill()
+            cgroup.kill()
             # asyncio's wait() also waits for the pipes.
             await drain(process.stdout, process.stderr)
             await process.wait()
