@@ -266,7 +266,7 @@ def open_cache(
             host,
             Planner(memo, local.search_path, closures, Outgoing(home), clock),
             FarmResults(results, hits, records, counters),
-            SlotRule(store, host, local.stored),
+            SlotRule(store, host, local.stored, memo.scan_known),
         )
         farm = FarmCache(remote, client, counters, settings.remote, time.monotonic)
     return Cache(

@@ -154,6 +154,11 @@ def test_an_edit_is_a_miss_and_an_edit_back_a_hit(
         ((), "#include <assert.h>\nvoid check(int x) { assert(x); }\n"),
         ((), "const char *where(void) { return __builtin_FILE(); }\n"),
         ((), "#include <linux/fs.h>\n"),
+        ((), "#if __has_include(<only-in-the-image.h>)\nint there;\n#endif\n"),
+        (
+            (),
+            "#define HAVE(x) __has_include(x)\n#if HAVE(<only-in-the-image.h>)\nint there;\n#endif\n",
+        ),
     ],
 )
 def test_what_may_name_a_place_or_was_not_compared_waits_for_the_farm(
@@ -321,6 +326,7 @@ _COMPARED = frozenset(
         b"/usr/include/x86_64-linux-gnu/sys/types.h",
         b"/usr/include/linux/limits.h",
         b"/usr/include/c++/14/string",
+        b"/usr/include/c++/14/pstl/pstl_config.h",
         b"/usr/lib/gcc/x86_64-linux-gnu/14/include/stddef.h",
     }
 )
@@ -337,6 +343,7 @@ _COMPARED = frozenset(
         (b"/usr/include/linux/fs.h", False),
         (b"/usr/include/x86_64-linux-gnu/sys/ioctl.h", False),
         (b"/usr/include/c++/14/experimental/any", False),
+        (b"/usr/include/c++/14/pstl/glue_algorithm_defs.h", False),  # asks whether TBB is there
         (b"/usr/include/bits/stdio.h", False),
         (b"/home/me/project/a.h", False),
     ],

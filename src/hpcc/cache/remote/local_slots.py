@@ -2,9 +2,10 @@
 
 What a build gives must not depend on the farm's load. So a compile runs here only if its object is
 the one that the farm would give, byte for byte: the compilers are the same, the flags let nothing
-into the object that names a place, the preprocessor shows no name of a file, and each header
-outside of the project is one that was compared with the image's. The last two are asked when a slot
-is offered, and not for each compile: that costs a run of the preprocessor.
+into the object that names a place, the preprocessor shows no name of a file, each header outside of
+the project is one that was compared with the image's, and no file asks whether another one exists:
+the image may have a header that this machine lacks. The preprocessor is run when a slot is offered,
+and not for each compile.
 
 With `local_slots = "any"` the user gives this up, and nothing of it is asked.
 
@@ -28,6 +29,8 @@ from hpcc.cache.remote.host_parity import HostParity
 from hpcc.cache.remote.job import RemoteJob
 from hpcc.cache.remote.plan import RemotePlan
 from hpcc.compilers.invocation.content import files_named, names_arguments
+from hpcc.compilers.scan.questions import NOTHING_ASKED
+from hpcc.compilers.scan.scan import Scan
 from hpcc.core import LocalSlots
 from hpcc.store.private import PrivateStore
 
@@ -36,6 +39,8 @@ _SECONDS: Final = 60.0
 _OF_ONE_PACKAGE: Final = re.compile(
     rb"/c\+\+/[0-9]|/lib(?:32|64)?/(?:gcc|gcc-cross|clang|llvm-[0-9]+)/|/(?:bits|gnu)\Z"
 )
+# Headers of libstdc++ whose code depends on whether TBB is installed.
+_ASKS_FOR_TBB: Final = b"/pstl/"
 
 
 class SlotRule:
@@ -46,9 +51,10 @@ class SlotRule:
         store: PrivateStore,
         host: HostParity,
         find: Callable[[Prepared], Done | None],
+        scan: Callable[[bytes], Scan | None],
     ) -> None:
-        """`find` puts a stored local result in place."""
-        self._store, self._host, self._find = store, host, find
+        """`find` puts a stored local result in place; `scan` returns a known scan by its digest."""
+        self._store, self._host, self._find, self._scan = store, host, find, scan
 
     def stored(self, job: RemoteJob, slots: LocalSlots) -> Done | None:
         """Put the result of a compile in place that ran here in an earlier build."""
@@ -75,6 +81,8 @@ class SlotRule:
         """Ask the preprocessor whether the object is the same here."""
         if slots == "any":
             return True
+        if any(self._may_ask(digest) for _, digest in plan.closure.files):
+            return False
         prepared, family = job.prepared, job.prepared.family
         argv = family.expansion_command(
             prepared.request.compiler, prepared.invocation, keeps_lines=True
@@ -101,6 +109,10 @@ class SlotRule:
         )
         return are_compared((path for path in read if path not in sent), compared)
 
+    def _may_ask(self, digest: bytes) -> bool:
+        scan = self._scan(digest)
+        return scan is None or scan.asked != NOTHING_ASKED
+
 
 def are_compared(paths: Iterable[bytes], compared: frozenset[bytes]) -> bool:
     """Tell whether the image has these headers as this machine has them.
@@ -110,7 +122,10 @@ def are_compared(paths: Iterable[bytes], compared: frozenset[bytes]) -> bool:
     """
     homes = {path.rpartition(b"/")[0] for path in compared}
     own = {home for home in homes if _OF_ONE_PACKAGE.search(home)}
-    return all(path in compared or path.rpartition(b"/")[0] in own for path in paths)
+    return all(
+        path in compared or (path.rpartition(b"/")[0] in own and _ASKS_FOR_TBB not in path)
+        for path in paths
+    )
 
 
 def _note_key(job: RemoteJob) -> bytes:
