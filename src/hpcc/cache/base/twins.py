@@ -22,8 +22,9 @@ from hpcc.compilers.scan.twins import TwinRule
 from hpcc.core import IntegrityError
 
 _SECOND_NS: Final = 1_000_000_000
-_NAMED_GROUPS: Final = frozenset({TwinRule.PLACE, TwinRule.TREE, TwinRule.DIRECTORY})
-_OF_DIRECTORIES: Final = frozenset({TwinRule.TREE, TwinRule.DIRECTORY})
+_NAMED_GROUPS: Final = frozenset({TwinRule.PLACE, TwinRule.TREE, TwinRule.DIRECTORY, TwinRule.LINK})
+# The names of a link and its file are names of one file.
+_OF_NO_TWO_FILES: Final = frozenset({TwinRule.TREE, TwinRule.DIRECTORY, TwinRule.LINK})
 _IS_DIRECTORY: Final = b"directory"
 _IS_MISSING: Final = b"missing"
 _IS_FILE: Final = b"file"
@@ -34,8 +35,8 @@ class Twins(NamedTuple):
     """Paths of one content. Those in one of `groups` are one file under `rule`, others are not.
 
     Under `TwinRule.PLACE` each group is a path alone, behind the text of its device and inode,
-    under `TwinRule.TREE` behind a digest. Under `TwinRule.DIRECTORY` each group begins with a text:
-    what is in the directory's place.
+    under `TwinRule.TREE` behind a digest, under `TwinRule.LINK` behind its real name. Under
+    `TwinRule.DIRECTORY` each group begins with a text: what is in the directory's place.
     """
 
     rule: TwinRule
@@ -51,6 +52,9 @@ class Twins(NamedTuple):
         if self.rule in {TwinRule.PLACE, TwinRule.TREE}:
             places = ((place, rename(path)) for place, path in self.groups)
             return Twins(self.rule, tuple(sorted(places, key=lambda group: group[1])))
+        if self.rule is TwinRule.LINK:
+            links = ((rename(real), rename(path)) for real, path in self.groups)
+            return Twins(self.rule, tuple(sorted(links, key=lambda group: group[1])))
         if self.rule is TwinRule.DIRECTORY:
             named = ((*group[:1], *sorted(map(rename, group[1:]))) for group in self.groups)
             return Twins(self.rule, tuple(sorted(named)))
@@ -77,6 +81,9 @@ def look_at_twins(rule: TwinRule, paths: Iterable[bytes]) -> Twins:
         return _look_at_directories(paths)
     if rule is TwinRule.TREE:
         return Twins(rule, tuple((look_at_tree(path).digest, path) for path in sorted(paths)))
+    if rule is TwinRule.LINK:
+        names = sorted(paths)
+        return Twins(rule, tuple((os.path.realpath(p, strict=True), p) for p in names))
     groups: dict[tuple[int, ...], list[bytes]] = {}
     for path in sorted(paths):
         groups.setdefault(_identity(rule, os.stat(path)), []).append(path)
@@ -85,7 +92,12 @@ def look_at_twins(rule: TwinRule, paths: Iterable[bytes]) -> Twins:
 
 def are_files_related(twins: Iterable[Twins]) -> bool:
     """Tell whether one of these relations is between files, not between search directories."""
-    return any(t.rule not in _OF_DIRECTORIES for t in twins)
+    return any(t.rule not in _OF_NO_TWO_FILES for t in twins)
+
+
+def links_of(twins: Iterable[Twins]) -> tuple[bytes, ...]:
+    """Return the names behind a link of which the real name counts."""
+    return tuple(path for t in twins if t.rule is TwinRule.LINK for path in t.paths)
 
 
 def trees_of(twins: Iterable[Twins]) -> tuple[bytes, ...]:

@@ -5,7 +5,7 @@ not find: a new header in an earlier directory would be included instead.
 
 Rule: the inputs are
 
-- every file the compiler read, by content;
+- every file the compiler read, by content, also by the name of a link that leads to it;
 - every name that an include line or `__has_include` of those files could have found earlier: it
   must stay absent. Every directory of the search path counts, in any position. That is a superset,
   and it needs no knowledge of how a compiler orders and prunes its path (`inputs.lookup`);
@@ -25,7 +25,7 @@ naming it: both are inputs, and so is their relation (`inputs.twins`).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Container, Iterable
 from typing import Final
 
 from hpcc.cache.base.files import FileMemo, has_content
@@ -33,11 +33,14 @@ from hpcc.cache.base.uncacheable import UncacheableError, all_absolute, freshnes
 from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
 from hpcc.cache.inputs.lookup import Lookup
 from hpcc.cache.inputs.questions import names_asked
-from hpcc.cache.inputs.twins import find_twins
+from hpcc.cache.inputs.twins import find_twins, links_to
+from hpcc.compilers.scan.questions import Questions
 from hpcc.compilers.scan.scan import HAZARD_REASONS, Hazard, Scan, scan_arguments
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 MAX_FILES: Final = 50_000
+# Links to links in the directories beside links; a header that includes itself by a link has more.
+_MAX_ROUNDS: Final = 8
 
 
 def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
@@ -53,15 +56,13 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
     _refuse_hazards(in_arguments, request)
     plain: dict[bytes, int] = {}
     scans = _examine_all(memo, paths, request, plain)
-    asked = names_asked(memo, scans, in_arguments.asked, request)
+    lookup, asked, links = _looked_up(memo, request, plain, scans, in_arguments.asked)
     doubts = request.doubts | in_arguments.hazards
     has_absolute = any(name.startswith(b"/") for _, name in asked)
     for _, scan in scans.values():
         has_absolute = has_absolute or scan.has_absolute
         if scan.hazards is not Hazard.NONE:  # rare, and combining flags costs a microsecond
             doubts |= scan.hazards
-    lookup = Lookup(memo, request, plain)
-    lookup.add_all({path: scan for path, (_, scan) in scans.items()}, asked)
     lookup.add_absent(request.absent)
     files = {path: digest for path, (digest, _) in scans.items()}
     if doubts is not Hazard.NONE:
@@ -89,11 +90,60 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
         lookup.absences(),
         tuple(lookup.existing),
         plain,
-        twins=twins.relations,
+        twins=(*twins.relations, *links_to(links)),
         hazards=doubts,
         has_absolute=has_absolute,
         data=frozenset(lookup.data),
     )
+
+
+def _looked_up(
+    memo: FileMemo,
+    request: ClosureRequest,
+    plain: dict[bytes, int],
+    scans: dict[bytes, tuple[bytes, Scan]],
+    in_arguments: Questions,
+) -> tuple[Lookup, Collection[tuple[bool, bytes]], tuple[bytes, ...]]:
+    """Return the names that lead to these files, those of `__has_include`, and those of links.
+
+    Adds to the files those that a link leads to one of them.
+    """
+    links: tuple[bytes, ...] = ()
+    for _ in range(_MAX_ROUNDS):
+        asked = names_asked(memo, scans, in_arguments, request)
+        lookup = Lookup(memo, request, plain)
+        lookup.add_all({path: scan for path, (_, scan) in scans.items()}, asked)
+        aliases = _aliases(lookup.existing, plain, scans)
+        if not aliases:
+            return lookup, asked, links
+        links += aliases
+        scans |= _examine_all(memo, aliases, request, plain)
+    raise UncacheableError(UncacheableReason.TOO_MANY_FILES)
+
+
+def _aliases(
+    existing: Iterable[bytes], plain: Container[bytes], scans: Container[bytes]
+) -> tuple[bytes, ...]:
+    """Return those of the existing names that a link leads to a file of the closure.
+
+    GCC finds a header of the system behind a link (`/opt/x/current`), and lists its real name where
+    that is shorter. The compile depends on where the link leads, and looks for quoted names beside
+    the link. So the file is an input by both names. `plain` are paths that are not links.
+    """
+    homes: dict[bytes, bytes] = {}
+    found: list[bytes] = []
+    for path in existing:
+        home, _, base = path.rpartition(b"/")
+        if home not in homes:
+            homes[home] = os.path.realpath(home or b"/")
+        is_plain = path in plain
+        if is_plain and homes[home] == home:
+            continue
+        real = os.path.join(homes[home], base) if is_plain else os.path.realpath(path)
+        # With `..` and without links it is one name in two spellings.
+        if real in scans and real != os.path.normpath(path):
+            found.append(path)
+    return tuple(found)
 
 
 def _examine_all(

@@ -100,6 +100,15 @@ def _are_one(paths: Iterable[bytes]) -> bool:
     return len(real) == 1 and all(os.path.normpath(path) in real for path in paths)
 
 
+def links_to(paths: tuple[bytes, ...]) -> tuple[Twins, ...]:
+    """Make it an input where these names lead.
+
+    Raises:
+        UncacheableError: one of them vanished.
+    """
+    return (_look(TwinRule.LINK, list(paths)),) if paths else ()
+
+
 def with_directories(closure: Closure, directories: Iterable[bytes]) -> Closure:
     """Make it an input which of these absolute search directories are one, or are missing."""
     paths = dict.fromkeys(d.rstrip(b"/") or b"/" for d in directories)

@@ -251,7 +251,8 @@ def refuse_unlike_in_guest(twins: tuple[Twins, ...]) -> None:
     Raises:
         UncacheableError: there are such files.
     """
-    if any(t.rule is not TwinRule.INODE or len(t.groups) < len(t.paths) for t in twins):
+    of_files = [t for t in twins if t.rule is not TwinRule.LINK]
+    if any(t.rule is not TwinRule.INODE or len(t.groups) < len(t.paths) for t in of_files):
         raise UncacheableError(UncacheableReason.TWIN_HEADERS)
 
 

@@ -21,6 +21,7 @@ from hpcc.cache.base.trees import look_at_tree
 from hpcc.cache.base.twins import (
     Twins,
     existing_directories,
+    links_of,
     missing_directories,
     odd_directories,
     trees_of,
@@ -242,6 +243,8 @@ class Pins:
                 self.place(_plain(directory))
         self.absent_each(missing_directories(twins))
         self.trees(trees_of(twins))
+        for path in links_of(twins):  # the stat of its file is pinned
+            self.place(path.rpartition(b"/")[0] or b"/")
 
     def trees(self, roots: Iterable[bytes]) -> None:
         """Pin what Clang finds below these directories.

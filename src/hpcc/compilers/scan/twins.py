@@ -17,3 +17,4 @@ class TwinRule(enum.Enum):
     PLACE = b"p"  # of a single file: its device and inode, because the object holds them
     TREE = b"t"  # of a directory: what Clang finds below it (`hpcc.cache.base.trees`)
     DIRECTORY = b"d"  # of search directories: which are one, and what is in place of others
+    LINK = b"l"  # of a name behind a link: the real name, which GCC may write

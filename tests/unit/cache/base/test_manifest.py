@@ -25,9 +25,11 @@ from hpcc.cache.base.manifest import (
 )
 from hpcc.cache.base.twins import (
     Twins,
+    are_files_related,
     decode_twins,
     encode_twins,
     existing_directories,
+    links_of,
     look_at_twins,
     missing_directories,
     odd_directories,
@@ -434,4 +436,27 @@ def test_a_search_directory_that_appears_breaks_its_relation(tmp_path: Path) -> 
     relation = look_at_twins(TwinRule.DIRECTORY, (path,))
     assert relation.holds()
     os.mkdir(path)
+    assert not relation.holds()
+
+
+def test_a_name_behind_a_link_is_related_to_its_real_name(tmp_path: Path) -> None:
+    for version in ("v1", "v2"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "x.h").touch()
+    current = tmp_path / "current"
+    current.symlink_to("v1")
+    path, real = os.fsencode(current / "x.h"), os.fsencode(tmp_path / "v1" / "x.h")
+    relation = look_at_twins(TwinRule.LINK, (path,))
+    assert relation.groups == ((real, path),)
+    assert relation.holds()
+    assert decode_twins(encode_twins((relation,))) == (relation,)
+    assert links_of((relation,)) == (path,)
+    assert not are_files_related((relation,)), "it is one file"
+    moved = relation.renamed(lambda name: b"/elsewhere" + name)
+    assert moved.groups == ((b"/elsewhere" + real, b"/elsewhere" + path),)
+    assert not moved.holds()
+    current.unlink()
+    current.symlink_to("v2")
+    assert not relation.holds()
+    current.unlink()
     assert not relation.holds()

@@ -163,8 +163,10 @@ def test_names_of_one_file_without_links_are_no_twins(tmp_path: Path, memo: File
     assert not _closure(memo, tmp_path, *names, twin_rule=TwinRule.SECOND).twins
     (tmp_path / "two/h.h").symlink_to("../one/h.h")
     closure = _closure(memo, tmp_path, "one/h.h", twin_rule=TwinRule.SECOND)
-    assert [t.groups for t in closure.twins] == [
-        ((os.fsencode(tmp_path / "one/h.h"), os.fsencode(tmp_path / "two/h.h")),)
+    names = os.fsencode(tmp_path / "one/h.h"), os.fsencode(tmp_path / "two/h.h")
+    assert [(t.rule, t.groups) for t in closure.twins] == [
+        (TwinRule.SECOND, (names,)),
+        (TwinRule.LINK, (names,)),
     ]
 
 
