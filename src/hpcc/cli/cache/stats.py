@@ -68,10 +68,10 @@ _ODD: Final = (
     ("store.disk-full", "not stored: disk full"),
     ("store.write-error", "not stored: cannot write"),
     ("store.too-large", "not stored: too large"),
-    ("build.bad-traceparent", "compiles with a malformed TRACEPARENT, which named no build"),
-    ("build.bad-name", "compiles with an unusable HPCC_BUILD, which named no build"),
-    ("build.bad-run", "compiles with unusable variables of a CI system, which named no build"),
-    ("build.bad-facts", "compiles whose facts about the build were malformed"),
+    ("build.bad-traceparent", "malformed TRACEPARENT"),
+    ("build.bad-name", "unusable HPCC_BUILD"),
+    ("build.bad-run", "unusable variables of CI"),
+    ("build.bad-facts", "malformed facts of a build"),
 )
 
 
