@@ -239,7 +239,7 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
                 rule.note(job, slots)
                 self._results.fell_back(LOCAL_SLOT)
                 return outcome
-        except BaseException:
+        except BaseException:  # whatever ends it, the processor is given back
             outcome.give_back()
             raise
         outcome.give_back()

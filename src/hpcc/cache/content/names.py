@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from hpcc.cache.base.tools import MAX_ANSWER_BYTES, ask
+from hpcc.cache.base.uncacheable import UncacheableError
 from hpcc.cache.content.entries import ContentEntry, Names
 from hpcc.cache.content.key import ContentKey
 from hpcc.cache.content.places import CWD_MARK, ROOT_MARK, Places
+from hpcc.cache.inputs.discovery import answer_about
 from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.invocation.content import names_arguments
+from hpcc.core.reasons.uncacheable import UncacheableReason
 
 _SECONDS: Final = 60.0
 _MAX_NAMES: Final = 2000
@@ -30,18 +32,12 @@ def ask_names(prepared: Prepared, places: Places) -> tuple[bytes, ...] | Names:
     argv = family.expansion_command(
         prepared.request.compiler, prepared.invocation, keeps_lines=True
     )
+    reason = UncacheableReason.EXPANSION_FAILED
     try:
-        answer = ask(
-            (*argv, *names_arguments()),
-            env=family.question_environment(prepared.request.env),
-            cwd=prepared.cwd,
-            timeout_seconds=_SECONDS,
-        )
-    except OSError:
+        text = answer_about(prepared, [*argv, *names_arguments()], lambda: False, reason, _SECONDS)
+    except UncacheableError:
         return Names.ANY
-    if answer.exit_code != 0 or len(answer.stdout) >= MAX_ANSWER_BYTES:
-        return Names.ANY
-    found = family.visible_names(answer.stdout, prepared.invocation.source)
+    found = family.visible_names(text, prepared.invocation.source)
     if found is None or len(found) > _MAX_NAMES:
         return Names.ANY
     return tuple(places.mark(name) if name.startswith(b"/") else name for name in found)

@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from hpcc.cache.base.api import Done
-from hpcc.cache.base.tools import MAX_ANSWER_BYTES, ask
-from hpcc.cache.base.uncacheable import absolute
+from hpcc.cache.base.uncacheable import UncacheableError, absolute
+from hpcc.cache.inputs.discovery import answer_about
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.host_parity import HostParity
 from hpcc.cache.remote.job import RemoteJob
@@ -32,6 +32,7 @@ from hpcc.compilers.invocation.content import files_named, names_arguments
 from hpcc.compilers.scan.questions import NOTHING_ASKED
 from hpcc.compilers.scan.scan import Scan
 from hpcc.core import LocalSlots
+from hpcc.core.reasons.uncacheable import UncacheableReason
 from hpcc.store.private import PrivateStore
 
 _SECONDS: Final = 60.0
@@ -87,26 +88,19 @@ class SlotRule:
         argv = family.expansion_command(
             prepared.request.compiler, prepared.invocation, keeps_lines=True
         )
+        reason = UncacheableReason.EXPANSION_FAILED
         try:
-            answer = ask(
-                (*argv, *names_arguments()),
-                env=family.question_environment(prepared.request.env),
-                cwd=prepared.cwd,
-                timeout_seconds=_SECONDS,
-                is_cancelled=is_cancelled,
+            text = answer_about(
+                prepared, [*argv, *names_arguments()], is_cancelled, reason, _SECONDS
             )
-        except OSError:
+        except UncacheableError:
             return False
-        if answer.exit_code != 0 or len(answer.stdout) >= MAX_ANSWER_BYTES:
-            return False
-        names = family.visible_names(answer.stdout, prepared.invocation.source)
+        names = family.visible_names(text, prepared.invocation.source)
         if names is None or names:
             return False
         compared = self._host.compared(prepared)
         sent = {posixpath.normpath(path) for path, _ in plan.closure.files}
-        read = (
-            posixpath.normpath(absolute(prepared.cwd, name)) for name in files_named(answer.stdout)
-        )
+        read = (posixpath.normpath(absolute(prepared.cwd, name)) for name in files_named(text))
         return are_compared((path for path in read if path not in sent), compared)
 
     def _may_ask(self, digest: bytes) -> bool:
