@@ -44,6 +44,10 @@ async def main():
     server = Server([Agent(LinuxMachine(replace(config, cgroup_root=group)))])
     greeter = Greeter(GuestLink(None), server._protocol_factory)
     await StreamPair(asyncio.get_running_loop(), 0, link, greeter).ended
+    # The end cancelled the exec, which now removes its cgroup. A return from here would cancel it
+    # again, and the next agent would find that group under the same name.
+    if others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others, timeout=4)
 
 os.umask(0o022)
 link = os.dup(1)
