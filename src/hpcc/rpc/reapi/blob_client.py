@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
@@ -164,15 +166,16 @@ class BlobClient:
             metadata=self._calls.metadata(_READ),
             timeout=seconds,
         )
-        data = bytearray()
+        # Its value is its buffer: a blob of any size is in memory once.
+        data = io.BytesIO()
         try:
             with call_errors(seconds):
                 async for piece in call:
-                    data += piece.data
-                    if len(data) > digest.size_bytes:
+                    if data.tell() + len(piece.data) > digest.size_bytes:
                         raise IntegrityError(
                             "more bytes than the digest says", reason="download-size"
                         )
+                    data.write(piece.data)
         finally:
             call.cancel()
-        return Blob.checked(digest, bytes(data))
+        return await asyncio.to_thread(Blob.checked, digest, data.getvalue())

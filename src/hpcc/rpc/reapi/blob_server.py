@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final
 
@@ -21,6 +23,7 @@ from hpcc.rpc.reapi.session import Authorizer, Session, client_of
 
 MAX_DIGESTS: Final = 50_000
 _READ_CHUNK: Final = 1 << 20
+_SMALL_BYTES: Final = 64 << 10
 _TREE_PAGE: Final = 1000
 
 
@@ -155,7 +158,8 @@ class BlobServices:
         if not await session.find_missing((order.digest,)):
             return bs.WriteResponse(committed_size=size)
         async with self._room.hold(session.tenant, size):
-            await session.put(Blob.checked(order.digest, await _collected(first, requests, order)))
+            data = await _collected(first, requests, order)
+            await session.put(await _checked(order.digest, data))
         return bs.WriteResponse(committed_size=size)
 
     async def write_status(
@@ -172,13 +176,21 @@ async def _collected(
     first: bs.WriteRequest, rest: AsyncIterator[bs.WriteRequest], order: WriteOrder
 ) -> bytes:
     """Join the pieces of an upload; never holds more bytes than its digest has."""
-    data = bytearray()
+    # Its value is its buffer: a blob of any size is in memory once.
+    data = io.BytesIO()
     message: bs.WriteRequest | None = first
     while message is not None:
         is_last = order.take(message)
-        data += message.data
+        data.write(message.data)
         message = None if is_last else await anext(rest, None)
-    return bytes(data)
+    return data.getvalue()
+
+
+async def _checked(digest: Digest, data: bytes) -> Blob:
+    # A small one is digested sooner than another thread starts. A large one would stop all calls.
+    if digest.size_bytes <= _SMALL_BYTES:
+        return Blob.checked(digest, data)
+    return await asyncio.to_thread(Blob.checked, digest, data)
 
 
 def _digests(messages: object) -> tuple[Digest, ...]:

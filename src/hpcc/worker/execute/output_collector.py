@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -36,7 +37,8 @@ class GuestOutputCollector:
     # Bytes and executable bit by path; the path of a directory ends with "/".
     outputs: dict[str, tuple[bytes, bool]] = field(default_factory=dict)
     open_path: str = ""
-    open_data: bytearray = field(default_factory=bytearray)
+    # Its value is its buffer: an output of any size is in memory once.
+    open_data: io.BytesIO = field(default_factory=io.BytesIO)
     output_bytes: int = 0
 
     def take(self, event: StdioEvent | ResultEvent | OutputEvent) -> None:
@@ -70,10 +72,14 @@ class GuestOutputCollector:
         ):
             raise _broken("output")
         self.open_path = path
-        self.open_data += data
+        if last and not self.open_data.tell():
+            self.outputs[path] = (data, is_executable)
+            self.open_path = ""
+            return
+        self.open_data.write(data)
         if last:
-            self.outputs[path] = (bytes(self.open_data), is_executable)
-            self.open_path, self.open_data = "", bytearray()
+            self.outputs[path] = (self.open_data.getvalue(), is_executable)
+            self.open_path, self.open_data = "", io.BytesIO()
 
     def _is_asked(self, path: str) -> bool:
         return path in self.request.outputs or any(

@@ -38,6 +38,7 @@ from hpcc.core import (
     InputFile,
     IntegrityError,
     NotFoundError,
+    OutputEvent,
 )
 from hpcc.core.quarantine import MAX_GUEST_DEATHS, ActionQuarantine
 from hpcc.identity.results import ResultSigner
@@ -54,6 +55,7 @@ from hpcc.worker.base.rows import Caller, ExecutionResult, Lineage, audit_row
 from hpcc.worker.execute.exec_request import ExecInputs, exec_request
 from hpcc.worker.execute.input_trees import ActionInputs, InputTrees
 from hpcc.worker.execute.output_collector import GuestOutputCollector, keep_outputs
+from hpcc.worker.execute.output_room import OutputRoom, OutputShare
 from hpcc.worker.pool.pool import GuestPool, Lease
 from hpcc.worker.stores.entries import lineage_digest, pack_entry
 from hpcc.worker.stores.retained import RetainedInputs
@@ -104,7 +106,9 @@ class Runner:
         signer: ResultSigner,
         *,
         retained: RetainedInputs | None = None,
+        room: OutputRoom | None = None,
     ) -> None:
+        self._room = room or OutputRoom()
         self._config, self._storage, self._pool = config, storage, pool
         self._audit, self._clock, self._signer = audit, clock, signer
         self._retained, self._trees = retained, InputTrees(clock)
@@ -130,21 +134,23 @@ class Runner:
         tree = await self._trees.read(tenant, store, work.action.input_root)
         files = tree.files
         await self._retain(work, store, tree)
-        async with self._pool.lease(work.domain) as lease:
-            _check_label(work.domain, lease)
-            started_at = self._clock.now()
-            try:
-                collector = await self._execute(work, lease, store, files)
-            except MissingBlobsError:
-                raise  # the command has not run
-            except asyncio.CancelledError:
-                await self._abandoned(work, lease, started_at, "cancelled")
-                raise
-            except HpccError as error:
-                await self._abandoned(work, lease, started_at, error.reason)
-                raise
-        event = collector.check()
-        outputs = await keep_outputs(store, work.command, collector)
+        with self._room.share(tenant) as share:
+            async with self._pool.lease(work.domain) as lease:
+                _check_label(work.domain, lease)
+                started_at = self._clock.now()
+                try:
+                    collector = await self._execute(work, lease, store, files, share)
+                except MissingBlobsError:
+                    raise  # the command has not run
+                except asyncio.CancelledError:
+                    await self._abandoned(work, lease, started_at, "cancelled")
+                    raise
+                except HpccError as error:
+                    await self._abandoned(work, lease, started_at, error.reason)
+                    raise
+            event = collector.check()
+            outputs = await keep_outputs(store, work.command, collector)
+            collector.outputs.clear()
         lineage = self.lineage(work, lease)
         ended = replace(
             self._unended(work, lease, started_at, lineage),
@@ -236,7 +242,12 @@ class Runner:
         return ExecutionResult(action=work.digest, result=result, record=record, lineage=lineage)
 
     async def _execute(
-        self, work: Work, lease: Lease, store: BlobStore, files: tuple[InputFile, ...]
+        self,
+        work: Work,
+        lease: Lease,
+        store: BlobStore,
+        files: tuple[InputFile, ...],
+        share: OutputShare,
     ) -> GuestOutputCollector:
         request = self._request(work, files)
         collector = GuestOutputCollector(request)
@@ -247,6 +258,8 @@ class Runner:
                 aclosing(lease.guest.exec(request, inputs)) as events,
             ):
                 async for event in events:
+                    if isinstance(event, OutputEvent):
+                        await share.take(len(event.data))
                     collector.take(event)
         except NotFoundError as error:
             raise MissingBlobsError(tuple(inputs.missing)) from error
