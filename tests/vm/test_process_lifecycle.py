@@ -92,6 +92,10 @@ def mounts_of(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
 
 
+def first_id_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/uid_map").read_text().split()[1]
+
+
 def owner_uid(path: Path) -> int:
     return path.stat().st_uid
 
@@ -329,6 +333,35 @@ async def test_what_a_killed_worker_left_ends_and_is_swept(
         assert daemon.leftovers() == []
     assert groups_of(guest_id) == []
     assert not entries(tmp_path / "guests")
+
+
+async def test_workers_of_one_machine_give_their_guests_different_ids(
+    assets: GuestAssets, spec: GuestSpec, tmp_path: Path
+) -> None:
+    from_one_number = WORKER.replace(
+        "asyncio.run(",
+        "from hpcc.runtime.runc import backend\nbackend._RANGE_NUMBERS._next = 7\nasyncio.run(",
+    )
+    firsts, workers = set[str](), list[asyncio.subprocess.Process]()
+    with containerd_daemon() as daemon:
+        try:
+            for number in range(2):
+                worker = await asyncio.create_subprocess_exec(
+                    sys.executable, "-c", from_one_number, str(assets.agent_drive),
+                    str(spec.image_path), str(tmp_path / f"guests{number}"), str(daemon.socket),
+                    stdout=subprocess.PIPE,
+                )  # fmt: skip
+                workers.append(worker)
+                assert worker.stdout is not None
+                pid, _ = json.loads(await worker.stdout.readline())
+                firsts.add(first_id_of(pid))
+        finally:
+            for worker in workers:
+                worker.kill()
+                await worker.wait()
+        config = RuncConfig(directory=tmp_path / "swept", socket=daemon.socket)
+        await RuncRuntime(config, assets, SystemClock()).sweep()
+    assert len(firsts) == 2
 
 
 async def test_a_sweep_spares_what_has_an_owner(

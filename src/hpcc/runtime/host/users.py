@@ -25,8 +25,8 @@ class Leases:
     A number that was returned last is reused last.
     """
 
-    def __init__(self, count: int) -> None:
-        self._count, self._next = count, 0
+    def __init__(self, count: int, *, first: int = 0) -> None:
+        self._count, self._next = count, first
         self._taken: set[int] = set()
 
     def take(self) -> int:

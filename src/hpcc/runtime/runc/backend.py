@@ -29,8 +29,9 @@ from hpcc.runtime.containerd.client import (
 )
 from hpcc.runtime.containerd.container_vm import ContainerVm, whole
 from hpcc.runtime.host.leftovers import is_owner_alive, owner_of
+from hpcc.runtime.host.machine_leases import MachineLeases, are_uids_used
 from hpcc.runtime.host.threads import in_thread
-from hpcc.runtime.host.users import Leases, warden_label
+from hpcc.runtime.host.users import warden_label
 from hpcc.runtime.runc.host import (
     AgentSocket,
     GuestPlaces,
@@ -40,7 +41,7 @@ from hpcc.runtime.runc.host import (
     remove_groups,
     rootfs,
 )
-from hpcc.runtime.runc.spec import RANGES, ContainerPlan, uid_range
+from hpcc.runtime.runc.spec import RANGES, UIDS, ContainerPlan, uid_range
 from hpcc.runtime.runc.tools import RuncConfig, RuncTools, find_runc
 from hpcc.runtime.vm.vm import SessionChannel, Vm, VmGuest, booted
 from hpcc.wire.link import TOKEN_BYTES
@@ -51,7 +52,13 @@ _OWNER: Final = "hpcc.owner"
 _PLACE: Final = "hpcc.pid-namespace"
 _PROBE_SECONDS: Final = 30.0
 _LOG_BYTES: Final = 64 << 10
-_RANGE_NUMBERS: Final = Leases(RANGES)
+_RANGE_NUMBERS: Final = MachineLeases(
+    RANGES,
+    Path("/run/hpcc/uid-ranges"),
+    lambda number: are_uids_used(uid_range(number), UIDS),
+    # Workers that see no common directory should still differ.
+    first=os.getpid() % RANGES,
+)
 
 
 class RuncRuntime:
@@ -179,7 +186,7 @@ class _Container(ContainerVm):
         super().__init__(Containerd(unix_connector(config.socket)), identity, (_AGENT,))
         self._config, self._assets, self._spec = config, assets, spec
         self._tools, self._ways = tools, ways
-        self._first_uid = uid_range(os.getpid(), self._lease(_RANGE_NUMBERS))
+        self._first_uid = uid_range(self._lease(_RANGE_NUMBERS))
         self._first: PidHandle | None = None
         self._log: asyncio.ReadTransport | None = None
 

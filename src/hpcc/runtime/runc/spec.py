@@ -59,9 +59,9 @@ _AGENT: Final = (
 )  # fmt: skip
 
 
-def uid_range(pid: int, number: int) -> int:
-    """Return the first host id of the user namespace for guest `number` of worker `pid`."""
-    return FIRST_UID + (pid + number) % RANGES * UIDS
+def uid_range(number: int) -> int:
+    """Return the first host id of the user namespace with this number, which is below RANGES."""
+    return FIRST_UID + number % RANGES * UIDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hpcc.runtime.runc.seccomp import seccomp_profile
-from hpcc.runtime.runc.spec import FIRST_UID, UIDS, ContainerPlan, uid_range
+from hpcc.runtime.runc.spec import FIRST_UID, RANGES, UIDS, ContainerPlan, uid_range
 
 PLAN = ContainerPlan(
     container_id="c-1", first_uid=FIRST_UID, memory_mib=512, vcpus=2, link=Path("/g/link")
@@ -43,7 +43,7 @@ def test_root_inside_is_nobody_outside() -> None:
 
 
 def test_guests_of_one_worker_do_not_share_ids() -> None:
-    firsts = [uid_range(4321, number) for number in range(1000)]
+    firsts = [uid_range(number) for number in range(RANGES)]
     assert len(set(firsts)) == len(firsts)
     assert max(firsts) + UIDS <= 1 << 31
     assert min(firsts) >= FIRST_UID
