@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.hpcc-dev-stamp
 JOBS ?= auto
 
-.PHONY: help dev check static test test-fast test-vm test-chaos test-windows test-farm test-integration nightly nightly-restart \
+.PHONY: help dev check static test test-fast test-vm test-chaos test-windows test-farm test-machines test-integration nightly nightly-restart \
 	fuzz demo bench bench-guest bench-signing bench-farm bench-farm-cost bench-farm-scale bench-farm-peers bench-corpus soak gen docs clean lock changelog release-notes hooks
 
 help:
@@ -65,6 +65,11 @@ test-windows: dev  ## what of the Windows parts can run here, half an hour at mo
 
 test-chaos: dev  ## a VM, a warden and a worker killed in a 50-unit build; then the host must be clean
 	$(PY) -m pytest -q tests/e2e/test_chaos.py tests/integration/test_crash_reaping.py
+
+test-machines: dev  ## machines with systemd run the shipped units: a compile, a drain, killed and restarted services
+	./tools/bootstrap.sh packages base guest test || [ $$? = 77 ]
+	./tools/bootstrap.sh identity-provider || [ $$? = 77 ]
+	$(PY) -m pytest -q tests/e2e/test_machines.py
 
 test-farm: dev  ## two tenants, three people, two schedulers, two workers, PostgreSQL, S3 and OpenID providers, parts killed
 	./tools/bootstrap.sh packages base guest test || [ $$? = 77 ]

@@ -28,6 +28,8 @@ test="$test libgtest-dev libboost-dev libxxhash-dev libspdlog-dev nlohmann-json3
 test="$test linux-source flex bison bc"
 # systemd-analyze checks the units in deploy/.
 test="$test systemd openssl"
+# Boots machines for the shipped units.
+test="$test systemd-container iproute2"
 # Cross-builds Windows programs and runs them under Wine.
 test="$test g++-mingw-w64-x86-64-posix gcc-mingw-w64-x86-64-posix wine wine64"
 # tcl generates SQLite's sources. e2fsprogs makes the file system for the ext4 rows.

@@ -1,0 +1,259 @@
+"""The shipped units serve on machines with systemd: a scheduler's and a worker's, set up by hand.
+
+The steps are those of docs/operate.md, "A farm on several machines", with the embedded database.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hpcc_testkit.farm.booted import (
+    HERE,
+    THERE,
+    BootedMachine,
+    base_root,
+    missing_or_none,
+    own_network,
+)
+from hpcc_testkit.farm.estate import ProviderThread
+from hpcc_testkit.farm.machine import HPCC, Machine
+from hpcc_testkit.services.identity_provider import CLIENT
+
+pytestmark = [pytest.mark.vm, pytest.mark.nightly, pytest.mark.timeout(1500)]
+_OPERATOR = "/opt/hpcc/bin/hpcc"
+_CONFIG = "/etc/hpcc/scheduler/scheduler.json"
+
+
+# A second of the compiler, ten in an emulated guest, and little memory.
+_SLOW = """
+template <int N> constexpr long slow() {
+    long sum = N;
+    for (long i = 0; i < 500; ++i)
+        for (long j = 0; j < 500; ++j)
+            sum += i ^ j;
+    return sum;
+}
+constexpr long values[] = {slow<1>(), slow<2>()};
+long NAME() { return values[0] + values[1]; }
+"""
+# Half a second: an idle guest does not use as much.
+_AT_WORK_TICKS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Farm:
+    """A scheduler's and a worker's machine, and somebody who has logged in."""
+
+    scheduler: BootedMachine
+    worker: BootedMachine
+    person: Machine
+
+    def compile(self, name: str, text: str) -> None:
+        """Compile in the project of the person; the build must end with an object."""
+        (self.person.root / name).write_text(text)
+        self.person.run(["hpcc", "gcc", "-c", name])
+        assert (self.person.root / name.replace(".c", ".o")).exists()
+
+    def executed(self) -> int:
+        """Return how many compiles of the person the farm has made so far."""
+        return self.person.counters().get("miss.remote.executed", 0)
+
+    def compile_until_executed(self, name: str) -> None:
+        """Compile new texts until the farm makes one; those before it are made here."""
+        before, deadline = self.executed(), time.monotonic() + 120
+        for number in itertools.count():
+            self.compile(f"{name}{number}.c", f"int {name}{number};\n")
+            if self.executed() > before:
+                return
+            assert time.monotonic() < deadline, self.worker.journal("hpcc-worker")[-4000:]
+            time.sleep(1)
+
+    @contextmanager
+    def slow_compile(self, name: str) -> Iterator[subprocess.Popen[str]]:
+        """Start a compile of some seconds; the block runs when a guest is at work on it."""
+        source = self.person.root / f"{name}.cc"
+        source.write_text(_SLOW.replace("NAME", name))
+        before = _guests_ticks(self.worker)
+        argv = ["hpcc", "g++", "-c", source.name]
+        with self.person.spawn(argv, cwd=self.person.root) as compile_:
+            deadline = time.monotonic() + 120
+            while _guests_ticks(self.worker) < before + _AT_WORK_TICKS:
+                assert compile_.poll() is None, "the compile was over too soon for this test"
+                assert time.monotonic() < deadline, "no guest is at work"
+                time.sleep(0.1)
+            yield compile_
+            said, _ = compile_.communicate(timeout=300)
+        assert (compile_.returncode, said) == (0, "")
+        assert source.with_suffix(".o").stat().st_size > 0
+
+
+@pytest.fixture(scope="module")
+def farm(
+    tmp_path_factory: pytest.TempPathFactory, shared_cache: Path, toolchain: str
+) -> Iterator[Farm]:
+    if missing := missing_or_none():
+        pytest.skip(missing)
+    directory = tmp_path_factory.mktemp("machines")
+    base = base_root(shared_cache, directory)
+    with own_network(), ProviderThread() as provider:
+        scheduler = BootedMachine(directory, base, "s1", cable=False)
+        worker = BootedMachine(directory, base, "w1", cable=True)
+        person = Machine(directory / "ann", shared_cache)
+        (person.root / ".hpcc").touch()
+        try:
+            scheduler.boot()
+            worker.boot("/dev/kvm", "/dev/net/tun", "/dev/userfaultfd")
+            facts = _start_scheduler(scheduler, provider.issuer, toolchain)
+            _start_worker(worker, scheduler, facts, toolchain, shared_cache)
+            _log_in(person, facts, provider, toolchain)
+            yield Farm(scheduler, worker, person)
+        finally:
+            person.close()
+            for machine in (worker, scheduler):
+                machine.close()
+
+
+def _start_scheduler(machine: BootedMachine, issuer: str, image: str) -> dict[str, object]:
+    machine.run("systemd-sysusers", "hpcc.conf")
+    machine.run("systemd-tmpfiles", "--create", "hpcc.conf")
+    tenants = (
+        f'[tenants.acme]\nimages = ["{image}"]\nminimum_isolation = "qemu/tcg"\n'
+        f'parity = "ignore"\n[tenants.acme.identity]\nissuer = "{issuer}"\n'
+        f'audience = "{CLIENT}"\nclient_ids = ["{CLIENT}"]\n'
+    )
+    user = "hpcc-scheduler"
+    machine.write("/etc/hpcc/scheduler/tenants.toml", tenants, owner=user)
+    machine.write("/etc/hpcc/scheduler/sealing.key", secrets.token_hex(32), owner=user)
+    config = {
+        "sealing_key": "/etc/hpcc/scheduler/sealing.key",
+        "state": "/var/lib/hpcc-scheduler/state",
+        "keys": "/var/lib/hpcc-scheduler/keys",
+        "tenants": "/etc/hpcc/scheduler/tenants.toml",
+        "host": "0.0.0.0", "port": 7443, "worker_port": 7444,
+    }  # fmt: skip
+    machine.write(_CONFIG, json.dumps(config), owner=user)
+    machine.start("hpcc-scheduler", until='"worker_port"')
+    line = next(x for x in machine.journal("hpcc-scheduler").splitlines() if '"worker_port"' in x)
+    return dict(json.loads(line))
+
+
+def _start_worker(
+    machine: BootedMachine,
+    scheduler: BootedMachine,
+    facts: dict[str, object],
+    image: str,
+    shared_cache: Path,
+) -> None:
+    machine.run("systemd-sysusers", "hpcc.conf")
+    machine.run("systemd-tmpfiles", "--create", "hpcc.conf")
+    machine.run("install", "-d", "-m", "700", "/var/lib/hpcc-worker")
+    cache = machine.root / "var/lib/hpcc-worker/cache"
+    for name in ("images", "guest"):
+        shutil.copytree(shared_cache / name, cache / name, symlinks=True)
+    token = scheduler.run(
+        "setpriv", "--reuid=hpcc-scheduler", "--regid=hpcc-scheduler", "--clear-groups",
+        _OPERATOR, "scheduler", "enrol-token", "--config", _CONFIG, "--name", "w1", "--valid", "1h",
+    )  # fmt: skip
+    machine.write("/etc/hpcc/worker/enrol.token", token)
+    places = ("keys", "store", "audit", "state")
+    config = {
+        "worker_id": "w1", "host": THERE, "port": 7445,
+        **{p: f"/var/lib/hpcc-worker/{p}" for p in places},
+        "images": "/var/lib/hpcc-worker/cache/images",
+        "guest_assets": "/var/lib/hpcc-worker/cache/guest",
+        "image_digests": [image.partition("@")[2]],
+        "scheduler": f"{HERE}:7444",
+        "scheduler_certificate_pem": facts["certificate_pem"],
+        "enrol_at": f"{HERE}:7443",
+        "enrol_token_file": "/etc/hpcc/worker/enrol.token",
+        "max_guests": 2, "memory_mib": 2048, "guest_memory_mib": 512, "drain_seconds": 80,
+        "stores": {"kind": "disk"},
+    }  # fmt: skip
+    machine.write("/etc/hpcc/worker/worker.json", json.dumps(config))
+    machine.start("hpcc-worker", until='"port"')
+    (machine.root / "etc/hpcc/worker/enrol.token").unlink()
+
+
+def _log_in(
+    person: Machine,
+    facts: dict[str, object],
+    provider: ProviderThread,
+    image: str,
+) -> None:
+    farm = person.root / "farm.toml"
+    farm.write_text(
+        f'scheduler = "{HERE}:7443"\ntenant = "acme"\nissuer = "{provider.issuer}"\n'
+        f'client_id = "{CLIENT}"\nimage = "{image}"\n'
+        f'scheduler_certificate = """\n{facts["certificate_pem"]}"""\n'
+    )
+    with person.spawn([str(HPCC), "login", str(farm)], cwd=person.root) as login:
+        assert login.stdout is not None
+        said = ""
+        while "or    " not in said:
+            line = login.stdout.readline()
+            assert line, said
+            said += line
+        page = re.search(r"^or    (\S+)$", said, re.MULTILINE)
+        assert page is not None, said
+        provider.confirm(page[1], "ann")
+        rest, _ = login.communicate(timeout=120)
+        assert login.returncode == 0, said + rest
+
+
+def _guests(worker: BootedMachine) -> list[int]:
+    """Return the processor time of each of the machine's VMMs, in hundredths of a second."""
+    found = []
+    for stat in worker.run("sh", "-c", "cat /proc/[0-9]*/stat; true").splitlines():
+        name, _, rest = stat.partition("(")[2].rpartition(")")
+        if name.startswith(("firecracker", "qemu-system")):
+            found.append(sum(map(int, rest.split()[11:13])))
+    return found
+
+
+def _guests_ticks(worker: BootedMachine) -> int:
+    return sum(_guests(worker))
+
+
+def test_a_farm_of_the_shipped_units_compiles(farm: Farm) -> None:
+    farm.compile("first.c", "int first;\n")
+    assert farm.executed() == 1, farm.worker.journal("hpcc-worker")[-4000:]
+    farm.compile_until_executed("warm")
+
+
+def test_a_worker_that_is_stopped_lets_its_compiles_finish(farm: Farm) -> None:
+    before = farm.executed()
+    with farm.slow_compile("drained"):
+        farm.worker.run("systemctl", "stop", "hpcc-worker")
+    assert farm.executed() == before + 1, farm.worker.journal("hpcc-worker")[-4000:]
+    assert farm.worker.run("systemctl", "show", "-P", "Result", "hpcc-worker") == "success\n"
+    assert "SIGKILL" not in farm.worker.journal("hpcc-worker")
+    assert _guests(farm.worker) == []
+    farm.worker.run("systemctl", "start", "hpcc-worker")
+    farm.compile_until_executed("again")
+
+
+def test_a_worker_that_is_killed_costs_no_build_and_comes_back(farm: Farm) -> None:
+    with farm.slow_compile("killed"):
+        farm.worker.run("systemctl", "kill", "--kill-whom=main", "-s", "KILL", "hpcc-worker")
+    farm.compile_until_executed("back")
+    restarts = farm.worker.run("systemctl", "show", "-P", "NRestarts", "hpcc-worker")
+    assert int(restarts) >= 1
+
+
+def test_a_scheduler_that_is_restarted_costs_no_build(farm: Farm) -> None:
+    with farm.slow_compile("meanwhile"):
+        farm.scheduler.run("systemctl", "restart", "hpcc-scheduler")
+    farm.compile_until_executed("after")
+    assert farm.scheduler.run("systemctl", "is-active", "hpcc-scheduler") == "active\n"
