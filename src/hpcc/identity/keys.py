@@ -67,6 +67,27 @@ def load_or_create_secret(path: Path) -> str:
     return text
 
 
+def load_or_create_seal(path: Path) -> bytes:
+    """Return the key in `path` that seals other keys; the first call creates it.
+
+    An operator may have made it with another tool, such as `openssl rand -hex 32`. White space at
+    its ends does not count.
+
+    Raises:
+        CallerError: it is shorter than 32 bytes, or others than the owner can read it.
+        InfrastructureError: it cannot be read or written.
+    """
+    fresh = secrets.token_urlsafe(_SECRET_BYTES)
+    seal = load_or_create_secret_file(path, fresh.encode()).strip()
+    if len(seal) < _SECRET_BYTES:
+        raise CallerError(
+            f"{path} holds {len(seal)} bytes, fewer than {_SECRET_BYTES}: write the farm's sealing"
+            " key there, or remove it if the farm has no keys yet",
+            reason="keys",
+        )
+    return seal
+
+
 def load_or_create_tls(directory: Path, name: str, *, clock: Clock) -> TlsIdentity:
     """Return the self-signed certificate `name` of `directory`, with its P-256 key.
 

@@ -18,7 +18,7 @@ from hpcc.control.embedded import EmbeddedControlStore
 from hpcc.control.postgres import open_postgres
 from hpcc.identity.key_ring import Sealer
 from hpcc.identity.keys import (
-    load_or_create_secret,
+    load_or_create_seal,
     load_or_create_signing_key,
     load_or_create_tls,
     read_secret_file,
@@ -244,7 +244,7 @@ async def open_control(
     """
     if not config.database:
         make_private_directory(config.state)
-        seal = load_or_create_secret(config.sealing_file).encode()
+        seal = load_or_create_seal(config.sealing_file)
         with EmbeddedControlStore(config.state / STATE_NAME, clock) as embedded:
             keys = _keys(config, embedded, seal, clock)
             await keys.load()

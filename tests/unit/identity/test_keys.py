@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.config.private_file import write_private_file
 from hpcc.core import CallerError
 from hpcc.identity.keys import (
     key_id,
+    load_or_create_seal,
     load_or_create_secret,
     load_or_create_signing_key,
     load_or_create_tls,
@@ -79,3 +81,21 @@ def test_a_secret_that_is_none_of_ours_is_refused_and_named(tmp_path: Path, cont
         CallerError, match=r"tenant\.secret does not hold a secret of hpcc: remove it"
     ):
         load_or_create_secret(path)
+
+
+def test_an_operators_sealing_key_from_another_tool_is_taken_as_it_is(tmp_path: Path) -> None:
+    seal = tmp_path / "sealing.key"
+    write_private_file(seal, b"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\n")
+    assert load_or_create_seal(seal) == seal.read_bytes().strip()
+
+
+def test_a_sealing_key_that_is_made_here_is_found_again(tmp_path: Path) -> None:
+    assert load_or_create_seal(tmp_path / "k") == load_or_create_seal(tmp_path / "k")
+
+
+def test_a_short_sealing_key_is_refused_and_kept(tmp_path: Path) -> None:
+    seal = tmp_path / "sealing.key"
+    write_private_file(seal, b"short\n")
+    with pytest.raises(CallerError, match="holds 5 bytes, fewer than 32"):
+        load_or_create_seal(seal)
+    assert seal.read_bytes() == b"short\n"
