@@ -1,10 +1,11 @@
 """Measures the figures of a farm in docs/scaling.md: a scheduler's load, a client's cost.
 
-  farm.py                   every section but scale, which takes 20 minutes
+  farm.py                   every section but scale, which takes 20 minutes, and rate
   farm.py load              routes and heartbeats of a simulated farm through one replica
   farm.py recovery          a route after a replica was killed; needs PostgreSQL
   farm.py client            CPU and bytes of a client, if bench/client_cost.py is there
   farm.py scale             one build on 1, 2, 4, 8 workers; a worker added in mid-build
+  farm.py rate              the CPU of worker processes for a compile, their guests a stub
   farm.py --quick           a small farm for two seconds: does everything work?
 
 Prints tables and writes JSON. A figure that misses its goal does not stop the run.
@@ -28,6 +29,7 @@ from typing import Final
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _farm_load import Load, LoadBench
+from _farm_rate import Rate, RateBench
 from _farm_recovery import RecoveryBench
 from _farm_rows import Figure
 from _farm_scale import Scale, ScaleBench
@@ -36,6 +38,7 @@ from _measure import BenchError
 RESULTS: Final = Path(__file__).parent / "results"
 QUICK: Final = Load(workers=30, daemons=5, routes_per_minute=3_000, seconds=2.0)
 QUICK_SCALE: Final = Scale(units=36, jobs=6, sleep=0.2, workers=(1, 2), joins=1)
+QUICK_RATE: Final = Rate(clients=2, jobs=2, compiles=3, headers=30)
 ROUNDS: Final = 4
 Show = Callable[[Figure], None]
 
@@ -63,8 +66,18 @@ def scale_section(directory: Path, args: argparse.Namespace, show: Show) -> None
     ScaleBench(scale, directory, show).run()
 
 
+def rate_section(directory: Path, args: argparse.Namespace, show: Show) -> None:
+    """Measure what worker processes spend on a compile."""
+    RateBench(QUICK_RATE if args.quick else Rate(), directory, show).run()
+
+
 def sections() -> dict[str, Callable[[Path, argparse.Namespace, Show], None]]:
-    found = {"load": load_section, "recovery": recovery_section, "scale": scale_section}
+    found = {
+        "load": load_section,
+        "recovery": recovery_section,
+        "scale": scale_section,
+        "rate": rate_section,
+    }
     if Path(__file__).with_name("client_cost.py").exists():
         found["client"] = client_section
     return found
@@ -101,7 +114,7 @@ def main() -> int:
     for name in args.sections:
         if name not in known:
             parser.error(f"no section {name!r}")
-    usual = [name for name in known if name != "scale"]
+    usual = [name for name in known if name not in {"scale", "rate"}]
     try:
         taken = {name: take(name, args) for name in args.sections or usual}
     except BenchError as error:

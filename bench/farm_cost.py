@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from _farm_rows import Machine as WorkerMachine
 from _measure import BenchError, children_seconds, own_seconds, settle
 from _trees import header_tree, write_source
 
@@ -31,6 +32,8 @@ from hpcc_testkit.guests.containerd_daemon import containerd_daemon
 
 RESULTS: Final = Path(__file__).parent / "results"
 HEADERS: Final = 300
+# The machine for which docs/scaling.md computes a rate.
+VCPUS: Final = 32
 _FUNCTIONS: Final = 150
 _WARM_UP: Final = 4
 _IDLE_SECONDS: Final = 10.0
@@ -242,7 +245,22 @@ def main() -> int:
     print(f"| sum | {sum(parts.values()):.1f} ms | {sum(idle.values()):.1f} ms |")
     # Their difference, the sandbox, is smaller than what two runs of the compiler differ by.
     print(f"\nsandbox and compiler {inside:.1f} ms, the compiler alone {bare:.1f} ms")
+    print_rates(parts, inside, bare)
     return 0
+
+
+def print_rates(parts: dict[str, float], inside: float, bare: float) -> None:
+    """Print how many compiles a second a worker's machine can serve, by these figures."""
+    guest = parts["warden"] + parts["agent"] + max(inside - bare, 0.0)
+    print("\n| computed, compiles a second | one worker process | all of use | how many |")
+    print("| --- | --- | --- | --- |")
+    for vcpus in (os.cpu_count() or 1, VCPUS):
+        full = WorkerMachine(vcpus=vcpus, worker=parts["worker"], guest=guest, compiler=bare)
+        stub = WorkerMachine(vcpus=vcpus, worker=parts["worker"], guest=guest, compiler=0.0)
+        for what, at in (("with this compiler", full), ("without a compiler", stub)):
+            row = f"{at.served(1):.0f} | {at.served():.0f} | {at.processes}"
+            print(f"| {vcpus} vCPUs, {what} | {row} |")
+    print(f"\nthe compiler's share of a machine in full use: {100 * full.share:.0f} %")
 
 
 if __name__ == "__main__":

@@ -49,3 +49,36 @@ def test_a_small_build_uses_the_workers_there_are_and_one_that_joins(tmp_path: P
     assert figures["2 workers: speed-up by workers"]["goal"] == 0.9
     assert figures["2 workers: speed-up by workers"]["is_least"]
     assert figures["a worker added in mid-build is busy after, the longest of 1"]["goal"] == 2
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(400)
+def test_the_cpu_of_a_worker_process_is_measured_with_a_stub(tmp_path: Path) -> None:
+    """The bench itself checks that each compile was run by the worker."""
+    out = tmp_path / "farm.json"
+    done = subprocess.run(
+        [sys.executable, BENCH / "farm.py", "rate", "--quick", "--out", out],
+        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
+        check=False, capture_output=True, text=True, timeout=380,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = {f["what"]: f["value"] for f in json.loads(out.read_text())["rate"]}
+    for of, workers in (("30 headers", 1), ("30 headers, 2 worker processes", 2)):
+        cost = figures[f"{of}: CPU of a compile"]
+        assert figures[f"{of}: can be served, computed"] == pytest.approx(1000 * workers / cost)
+        assert figures[f"{of}: most memory of a process"] > 0
+
+
+def test_a_machine_serves_what_its_cores_and_its_worker_processes_allow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(BENCH)
+    from _farm_rows import Machine
+
+    large = Machine(vcpus=32, worker=10.0, guest=20.0, compiler=70.0)
+    assert large.served() == pytest.approx(320)
+    assert large.served(1) == pytest.approx(100)
+    assert large.served(5) == pytest.approx(320)
+    assert large.processes == 4
+    assert large.share == pytest.approx(0.7)
+    assert Machine(vcpus=2, worker=10.0, guest=20.0, compiler=70.0).served(1) == pytest.approx(20)
