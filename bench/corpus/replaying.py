@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,9 +53,19 @@ class Row:
 
 
 class Replayer:
-    """Runs the commands of one package. `deadline` is on the monotonic clock."""
+    """Runs the commands of one package. `deadline` is on the monotonic clock.
 
-    def __init__(self, scratch: Path, deadline: float, jobs: int = 2) -> None:
+    `normal` returns what counts in an output with this name and content.
+    """
+
+    def __init__(
+        self,
+        scratch: Path,
+        deadline: float,
+        jobs: int = 2,
+        normal: Callable[[str, bytes], bytes] = lambda _name, data: data,
+    ) -> None:
+        self._normal = normal
         self._counts = scratch / "counts"
         self._counts.mkdir(parents=True, exist_ok=True)
         self._deadline, self._jobs = deadline, jobs
@@ -93,7 +103,7 @@ class Replayer:
         lines = count.read_text().splitlines() if count.exists() else []
         runs = real_runs(lines, is_assembler=command.is_assembler)
         messages = b"".join(sorted(_SPLIT.split(done.stdout + done.stderr)))
-        return Seen(done.returncode, messages, files_of(command), runs)
+        return Seen(done.returncode, messages, files_of(command, self._normal), runs)
 
 
 def environment(command: Command, extra: Mapping[str, str], count: Path) -> dict[str, str]:
@@ -102,13 +112,16 @@ def environment(command: Command, extra: Mapping[str, str], count: Path) -> dict
     return {**env, "PATH": _PATH, "PWD": command.cwd, **extra, "CORPUS_COUNT": str(count)}
 
 
-def files_of(command: Command) -> tuple[tuple[str, str], ...]:
-    """Return (path, digest) of each file that the compile wrote."""
+def files_of(
+    command: Command, normal: Callable[[str, bytes], bytes]
+) -> tuple[tuple[str, str], ...]:
+    """Return (path, digest) of each file that the compile wrote; see `Replayer`."""
     found = []
     for name in command.outputs():
         path = Path(name)
         if path.is_file():
-            found.append((name, hashlib.sha256(path.read_bytes()).hexdigest()))
+            data = normal(name, path.read_bytes())
+            found.append((name, hashlib.sha256(data).hexdigest()))
     return tuple(found)
 
 

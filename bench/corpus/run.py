@@ -12,6 +12,7 @@ for the row. A run of the whole list must also hit more often than ccache in tot
   run.py --scenario same-directory              some scenarios
   run.py --again                                measure finished packages again
   run.py --trees DIR --build-only               build into DIR, for runs with --trees DIR
+  run.py --farm                                 how many compiles travel to a farm, and not hits
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,12 +32,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from corpus import scenarios, shims
 from corpus.building import BuildFailedError, build
+from corpus.farming import FARM, FarmError, FarmHpcc, FarmProcess
 from corpus.listing import LIST, ListError, Package, load
 from corpus.recording import Command, read_commands, sample
 from corpus.replaying import OutOfTimeError, Replayer, Row, measure
 from corpus.report import COLD, PackageResult, load_result, rendered, save
 from corpus.sources import TOOLS, Apt, SourceError, install
 from corpus.tools import BARE, Tool, make_tools
+from corpus.travel import (
+    Travel,
+    measure_travel,
+    put_under_control,
+    rendered_travel,
+    without_line_breaks,
+)
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 KEPT: Final = ROOT / "bench/results/tmp/corpus"
@@ -66,6 +76,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--build-only", action="store_true", help="only count each build's compiles"
+    )
+    parser.add_argument(
+        "--farm", action="store_true", help="count the compiles that travel to a farm"
     )
     parser.add_argument(
         "--again", action="store_true", help="do not take results of an earlier run"
@@ -113,10 +126,8 @@ class Runner:
     def _measure(self, package: Package, work: Path, result: PackageResult) -> None:
         install(package.needs)
         root = work / "tree"
-        recorded = self._built(package, work)
+        recorded = self._recorded(package, work)
         result.recorded = len(recorded)
-        if len(recorded) < _LEAST_COMPILES:
-            raise BuildFailedError(f"{len(recorded)} compiles, fewer than {_LEAST_COMPILES}")
         if self._args.build_only:
             return
         time.sleep(3)  # let the newest generated header become older than the clock's tick
@@ -130,6 +141,39 @@ class Runner:
         finally:
             for tool in tools:
                 tool.stop()
+
+    def travel(self, package: Package, farm: FarmProcess) -> Travel:
+        """Run one package's compiles with a farm; delete its directory, unless trees are kept."""
+        work, travel = (self._args.trees or self._scratch) / package.name, Travel(package.name)
+        try:
+            install(package.needs)
+            commands = sample(self._recorded(package, work), self._args.commands)
+            put_under_control(work / "tree")
+            time.sleep(3)  # as above
+            end = time.monotonic() + self._args.seconds
+            replayer = Replayer(work, end, normal=without_line_breaks)
+            hpcc = FarmHpcc(self._args.hpcc.absolute(), self._scratch / FARM, farm.client)
+            try:
+                hpcc.start()
+                hpcc.warm_up(self._scratch)
+                measure_travel(replayer, Tool(BARE, (), {}), hpcc, commands, travel)
+            finally:
+                hpcc.stop()
+        except (SourceError, BuildFailedError) as error:
+            travel.trouble = str(error)
+        except OutOfTimeError:
+            travel.trouble = f"stopped after {self._args.seconds:.0f} s"
+        finally:
+            shutil.rmtree(self._scratch / FARM, ignore_errors=True)
+            if self._args.trees is None:
+                shutil.rmtree(work, ignore_errors=True)
+        return travel
+
+    def _recorded(self, package: Package, work: Path) -> list[Command]:
+        recorded = self._built(package, work)
+        if len(recorded) < _LEAST_COMPILES:
+            raise BuildFailedError(f"{len(recorded)} compiles, fewer than {_LEAST_COMPILES}")
+        return recorded
 
     def _built(self, package: Package, work: Path) -> list[Command]:
         """Build the package, or take what an earlier run has built; return its compiles."""
@@ -189,6 +233,26 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def travels(args: argparse.Namespace, packages: Sequence[Package]) -> int:
+    """Run the packages' compiles with a farm; return the exit code."""
+    with tempfile.TemporaryDirectory(prefix="corpus-", dir=args.scratch) as directory:
+        runner, found = Runner(args, Path(directory)), []
+        try:
+            farm = FarmProcess(Path(directory) / "one-machine")
+        except FarmError as error:
+            say(f"bench-corpus: {error}")
+            return _EXIT_CALLER
+        try:
+            for package in packages:
+                found.append(runner.travel(package, farm))
+                say(f"{package.name}: {found[-1].travelled} of {found[-1].commands}")
+        finally:
+            farm.close()
+    text, is_good = rendered_travel(found)
+    print(text)
+    return os.EX_OK if is_good else _EXIT_SHORT
+
+
 def main() -> int:
     args = arguments()
     try:
@@ -201,14 +265,16 @@ def main() -> int:
         return _EXIT_CALLER
     # Leave no directory and no daemon behind when the run is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if args.trees is not None:
+        args.trees = args.trees.absolute()
+    if args.farm:
+        return travels(args, packages)
     settings = {"scenario": args.scenario, "commands": args.commands, "enough": args.enough}
     started = time.monotonic()
     results = []
     # A short path: the daemon's socket is below it.
     with tempfile.TemporaryDirectory(prefix="corpus-", dir=args.scratch) as directory:
         shims.count_runs(Path(directory))
-        if args.trees is not None:
-            args.trees = args.trees.absolute()
         runner = Runner(args, Path(directory))
         for package in packages:
             path = args.out / "results" / f"{package.name}.json"

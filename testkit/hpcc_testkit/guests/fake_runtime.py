@@ -130,13 +130,17 @@ class FakeGuest:
         cwd = root / request.cwd
         cwd.mkdir(parents=True, exist_ok=True)
 
+    def _command(self, root: Path, request: ExecRequest) -> tuple[list[str], dict[str, str]]:
+        """Return argv and environment of the local process that runs the program in `root`."""
+        argv = [_ROOT_IN_TEXT.sub(_template(root), a) for a in request.argv]
+        return argv, {k: _ROOT_IN_TEXT.sub(_template(root), v) for k, v in request.env}
+
     async def _run(
         self, root: Path, request: ExecRequest, number: int
     ) -> tuple[list[ExecEvent], ResultEvent]:
         loop = asyncio.get_running_loop()
         started = loop.time()
-        argv = [_ROOT_IN_TEXT.sub(_template(root), a) for a in request.argv]
-        env = {k: _ROOT_IN_TEXT.sub(_template(root), v) for k, v in request.env}
+        argv, env = self._command(root, request)
         try:
             process = await asyncio.create_subprocess_exec(
                 *argv, cwd=root / request.cwd, env=env, start_new_session=True,
