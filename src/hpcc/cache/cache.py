@@ -35,6 +35,7 @@ from hpcc.cache.remote.client import FarmClient
 from hpcc.cache.remote.host_parity import HostParity
 from hpcc.cache.remote.job import RemoteJob
 from hpcc.cache.remote.local_slots import SlotRule
+from hpcc.cache.remote.native_meaning import NativeMeanings
 from hpcc.cache.remote.plan import Planner, RemotePlan
 from hpcc.cache.remote.remote_closure import RemoteClosures
 from hpcc.cache.replay.engine import open_engine
@@ -264,7 +265,14 @@ def open_cache(
         host = HostParity(time.time, time.monotonic)
         client = FarmClient(
             host,
-            Planner(memo, local.search_path, closures, Outgoing(home), clock),
+            Planner(
+                memo,
+                local.search_path,
+                closures,
+                Outgoing(home),
+                clock,
+                NativeMeanings(paths.cache / "native"),
+            ),
             FarmResults(results, hits, records, counters),
             SlotRule(store, host, local.stored, memo.scan_known),
         )

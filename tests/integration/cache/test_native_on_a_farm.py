@@ -95,12 +95,59 @@ def test_an_object_is_the_one_of_the_flags_here(
             travelled.append(flags)
             assert _compiled(launcher, argv) == ("done", bare)
     for request in remote.requests:
-        assert not any("=native" in word for word in request.argv)
+        has_specs = any(item.path == "hpcc-native.specs" for item in request.inputs)
+        assert any("=native" in word for word in request.argv) is has_specs
         assert any(word.startswith(("-march=", "-mtune=")) for word in request.argv)
-    assert tried[0] in travelled
-    assert (tried[3] in travelled) is compiler.startswith("clang")  # GCC records the flags' order
-    assert tried[4] in travelled  # assembler text holds them, and the object holds no text
+        assert has_specs is ("-specs=/src/hpcc-native.specs" in request.argv)
+    # Clang's list of features would name one twice.
+    assert travelled == [t for t in tried if "-mno-" not in t or compiler.startswith("gcc")]
     assert len(remote.requests) == len(travelled)
+
+
+@pytest.mark.parametrize("flags", ["-g", "-O2 -g -mno-avx2", "-g3 -mtune=native -std=c99"])
+def test_debug_information_of_gcc_lists_the_flags_as_here(
+    flags: str, launcher: FakeLauncher, remote: FakeRemote
+) -> None:
+    remote.said = _session("gcc-12")
+    argv = ["gcc-12", "-march=native", *flags.split(), "-c", "a.c", "-o", "a.o"]
+    assert run_bare(argv, cwd=launcher.cwd)[0] == 0
+    bare = (launcher.cwd / "a.o").read_bytes()
+    assert _compiled(launcher, argv) == ("done", bare)
+    (item,) = [i for i in remote.requests[0].inputs if i.path == "hpcc-native.specs"]
+    shown = Path(item.host_path).read_text()
+    assert shown.startswith("*cc1_cpu:\n%>march=native %>mtune=native ")
+    assert "-march=" in shown
+    assert "=native -" in shown  # nothing else is left of it
+    # A file that somebody changed is written anew.
+    Path(item.host_path).write_text("*cc1_cpu:\n-march=x86-64\n\n")
+    (launcher.cwd / "a.c").write_text(SOURCE + "int more;\n")
+    assert run_bare(argv, cwd=launcher.cwd)[0] == 0
+    bare = (launcher.cwd / "a.o").read_bytes()
+    assert _compiled(launcher, argv) == ("done", bare)
+    assert len(remote.requests) == 2
+
+
+def test_a_file_of_specs_cannot_be_mistaken_for_one_of_the_project(
+    launcher: FakeLauncher, remote: FakeRemote, paths: Paths
+) -> None:
+    remote.said = _session("gcc-12")
+    (launcher.cwd / "a.c").write_text(
+        '#if __has_include("hpcc-native.specs")\nint guest;\n#endif\n'
+    )
+    assert _compiled(launcher, ["gcc-12", "-march=native", "-g", "-c", "a.c"])[0] == "run"
+    assert remote.requests == []
+    launcher.handler.close()  # type: ignore[attr-defined]  # a cache
+    (record,) = read_records(os.fspath(paths.cache))
+    assert record.fallback == "native: a source holds a name of hpcc's"
+
+
+def test_link_time_optimization_with_debug_information_stays_here(
+    launcher: FakeLauncher, remote: FakeRemote
+) -> None:
+    remote.said = _session("gcc-12")
+    argv = ["gcc-12", "-march=native", "-flto", "-g", "-c", "a.c", "-o", "a.o"]
+    assert _compiled(launcher, argv)[0] == "run"
+    assert remote.requests == []
 
 
 @pytest.mark.parametrize("image", ["none", "other-version", "other-name"])

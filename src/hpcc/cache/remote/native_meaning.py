@@ -8,6 +8,12 @@ elsewhere only if both questions show the same command lines. Two differences ar
 they have no effect: the place of Clang's `-target-feature` pairs among other words, and the place
 of GCC's `--param` if the object records no flags.
 
+With `-g` an object of GCC does record them, in the order of cc1's command line, and no order of
+plain flags gives that of "native". So a guest gets a file of specs, which puts the plain flags
+where GCC puts its own, and "native" stays on the command line. Two more questions show that the
+driver's lines are then the same, and that nothing but the file says what "native" means. So it is
+with flags such as `-mno-avx2` behind "native", which the plain flags would change places with.
+
 What must never happen: another order of flags that the compiler reads from left to right, as in
 `-mno-avx -march=native`. GCC reads what "native" means first, wherever the flag stands; both
 answers show that order.
@@ -15,19 +21,27 @@ answers show that order.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import shlex
+from bisect import insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from hpcc.cache.base.tools import ask
 from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.remote.remote_closure import RemoteFiles
 from hpcc.compilers.gnu.invocation import NATIVE
+from hpcc.compilers.invocation.guest import GUEST_ROOT, NotPortableError
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.spec.table import Effect, Flag
-from hpcc.core import Toolchain
+from hpcc.core import RemoteInput, Toolchain
 from hpcc.core.memo import BoundedMemo
+from hpcc.core.reasons.fallback import FallbackReason
+from hpcc.files.whole import Sync, write_whole
 
 _MAX_REMEMBERED: Final = 256
 _MAX_LINE: Final = 1 << 16
@@ -38,17 +52,29 @@ _TEMPORARY: Final = re.compile(rb"/tmp/[\w./-]+")
 # Flags with which GCC writes the other flags into the object, in their order. `-fverbose-asm`
 # writes them into assembler text, and a compile that shows such text is refused (`files_written`).
 _RECORDS: Final = re.compile(rb"-g(?!0$).*|-flto.*|-frecord-.*|-grecord-.*")
+# GCC can also compress the flags of link-time optimization; only debug information was compared.
+_TWICE_RECORDED: Final = re.compile(rb"-flto.*|-frecord-.*")
+_PLAIN: Final = re.compile(r"[\w.=+-]+")
+SPECS_NAME: Final = b"hpcc-native.specs"
+"""The file of specs beside the inputs in a guest. A source that holds this name stays here."""
+
+_SPECS: Final = "*cc1_cpu:\n%>march=native %>mtune=native {}\n\n"
 _CPU: Final = "-target-cpu"
 _FEATURE: Final = "-target-feature"
 
 
 @dataclass(frozen=True, slots=True)
 class NativeMeaning:
-    """`words` stand for the flags that `invocation` lacks. `version` is the compiler's own."""
+    """`words` stand for the flags that `invocation` lacks. `version` is the compiler's own.
+
+    `specs` is the content of the file that `words` name; b"" if they name none. `invocation` then
+    lacks nothing.
+    """
 
     words: tuple[bytes, ...]
     invocation: Invocation
     version: str
+    specs: bytes = b""
 
     def is_of(self, program: str, image: Sequence[Toolchain] | None) -> bool:
         """Tell whether the image's compiler of this name has the version that was asked."""
@@ -56,13 +82,22 @@ class NativeMeaning:
         return any(toolchain.version == self.version for toolchain in there)
 
 
-class NativeMeanings:
-    """Asks twice per compiler and set of flags. Thread-safe: a race only asks again."""
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    words: tuple[bytes, ...]
+    version: str
+    specs: bytes = b""
 
-    def __init__(self) -> None:
-        self._known: BoundedMemo[tuple[object, ...], tuple[tuple[bytes, ...], str] | None] = (
-            BoundedMemo(_MAX_REMEMBERED)
-        )
+
+class NativeMeanings:
+    """Asks twice per compiler and set of flags. Thread-safe: a race only asks again.
+
+    `directory` is for files of specs; a dispatcher reads them there.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._known: BoundedMemo[tuple[object, ...], _Answer | None] = BoundedMemo(_MAX_REMEMBERED)
 
     def of(self, prepared: Prepared) -> NativeMeaning | None:
         """Return what the flags mean; None if that cannot be spelled out."""
@@ -75,26 +110,99 @@ class NativeMeanings:
         try:  # another thread may forget all at any moment
             found = self._known[key]
         except KeyError:
-            found = self._known[key] = _ask_twice(prepared, flags)
+            found = self._known[key] = self._asked(prepared, flags)
         if found is None:
             return None
-        parts = tuple(p for p in invocation.parts if not _is_native(p))
-        return NativeMeaning(found[0], replace(invocation, parts=parts, is_native=False), found[1])
+        kept = invocation.parts
+        if not found.specs:
+            kept = tuple(p for p in kept if not _is_native(p))
+        spelled = replace(invocation, parts=kept, is_native=False)
+        return NativeMeaning(found.words, spelled, found.version, found.specs)
 
+    def spelled_out(
+        self, prepared: Prepared, program: str, image: Sequence[Toolchain] | None
+    ) -> NativeMeaning:
+        """Return the compile without "native", or as it is if no flag says that.
 
-def _ask_twice(prepared: Prepared, flags: Sequence[Flag]) -> tuple[tuple[bytes, ...], str] | None:
-    plain = [word for f in flags if not _is_native(f) for word in f.raw]
-    own = _commands(prepared, [word for f in flags for word in f.raw])
-    if own is None:
-        return None
-    lines, version = own
-    words = _of_clang(lines[0]) if _CPU in lines[0] else _of_gcc(lines[0])
-    spelled = _commands(prepared, [*words, *plain]) if words else None
-    if spelled is None:
-        return None
-    is_recorded = _CPU not in lines[0] and any(map(_RECORDS.fullmatch, plain))
-    is_same = lines == spelled[0] if is_recorded else _normal(lines) == _normal(spelled[0])
-    return (tuple(words), version) if is_same else None
+        Raises:
+            NotPortableError: the image's compiler may understand the flags otherwise.
+        """
+        if not prepared.invocation.is_native:
+            return NativeMeaning((), prepared.invocation, "")
+        meaning = self.of(prepared)
+        if meaning is None:
+            raise NotPortableError(FallbackReason.NATIVE, "the compiler does not spell it out")
+        if not meaning.is_of(program, image):
+            detail = f"the image has no {program} {meaning.version}, which spells it out here"
+            raise NotPortableError(FallbackReason.NATIVE, detail)
+        return meaning
+
+    def with_specs(self, files: RemoteFiles, specs: bytes) -> RemoteFiles:
+        """Return the files with one more, the file of specs.
+
+        Raises:
+            NotPortableError: it cannot be written.
+        """
+        try:
+            path = self._written(specs)
+        except OSError as error:
+            raise NotPortableError(FallbackReason.NATIVE, str(error)) from error
+        place = SPECS_NAME.decode()
+        item = RemoteInput(
+            place, str(path), is_executable=False, sha256=hashlib.sha256(specs).hexdigest()
+        )
+        inputs = list(files.inputs)
+        insort(inputs, item, key=lambda one: one.path)
+        shared = files.shared
+        if shared is not None:
+            shared = replace(shared, own=(*shared.own, item), text=None)
+        return replace(files, inputs=tuple(inputs), shared=shared)
+
+    def _written(self, specs: bytes) -> Path:
+        path = self._directory / hashlib.sha256(specs).hexdigest()
+        if not path.is_file() or path.read_bytes() != specs:
+            write_whole(path, specs, sync=Sync.CONTENT, makes_parent=True)
+        return path
+
+    def _asked(self, prepared: Prepared, flags: Sequence[Flag]) -> _Answer | None:
+        plain = [word for f in flags if not _is_native(f) for word in f.raw]
+        raw = [word for f in flags for word in f.raw]
+        own = _commands(prepared, raw)
+        if own is None:
+            return None
+        lines, version = own
+        is_clang = _CPU in lines[0]
+        words = _of_clang(lines[0]) if is_clang else _of_gcc(lines[0])
+        if not words:
+            return None
+        is_recorded = not is_clang and any(map(_RECORDS.fullmatch, plain))
+        spelled = None if is_recorded else _commands(prepared, [*words, *plain])
+        if spelled is not None and _normal(lines) == _normal(spelled[0]):
+            return _Answer(tuple(words), version)
+        if is_clang or any(map(_TWICE_RECORDED.fullmatch, plain)):
+            return None
+        return self._by_specs(prepared, raw, lines, version)
+
+    def _by_specs(
+        self, prepared: Prepared, raw: Sequence[bytes], lines: list[list[str]], version: str
+    ) -> _Answer | None:
+        """Return the flag that names a file of specs, if the file alone decides these lines."""
+        first, rest = lines[0], lines[1:]
+        chosen = _chosen_by_gcc(first)
+        words = [first[at] for at in chosen]
+        if not all(map(_PLAIN.fullmatch, words)):
+            return None
+        others = [word for at, word in enumerate(first) if at not in chosen]
+        specs = _SPECS.format(" ".join(words)).encode()
+        for content, wanted in ((specs, first), (_SPECS.format("").encode(), others)):
+            try:
+                path = self._written(content)
+            except OSError:
+                return None
+            spelled = _commands(prepared, [b"-specs=" + os.fsencode(path), *raw])
+            if spelled is None or spelled[0] != [wanted, *rest]:
+                return None
+        return _Answer((b"-specs=" + GUEST_ROOT + b"/" + SPECS_NAME,), version, specs)
 
 
 def _commands(prepared: Prepared, flags: Sequence[bytes]) -> tuple[list[list[str]], str] | None:
@@ -122,25 +230,30 @@ def _commands(prepared: Prepared, flags: Sequence[bytes]) -> tuple[list[list[str
 
 
 def _of_gcc(words: Sequence[str]) -> list[bytes]:
-    """Return the flags that GCC puts before its second `-quiet`."""
+    return [words[at].encode() for at in _chosen_by_gcc(words)]
+
+
+def _chosen_by_gcc(words: Sequence[str]) -> list[int]:
+    """Return the places of the flags that GCC puts before its second `-quiet`."""
     if words.count("-quiet") != 2:  # noqa: PLR2004 - at the start, and behind these flags
         return []
     first = words.index("-quiet") + 1
-    found: list[bytes] = []
-    rest = iter(words[first : words.index("-quiet", first)])
-    for word in rest:
-        if word == "--param":
-            found += (b"--param", next(rest, "").encode())
-        elif word.startswith("-m"):
-            found.append(word.encode())
+    found: list[int] = []
+    rest = iter(range(first, words.index("-quiet", first)))
+    for at in rest:
+        if words[at] == "--param":
+            found += (at, next(rest, at))
+        elif words[at].startswith("-m"):
+            found.append(at)
     return found
 
 
 def _of_clang(words: Sequence[str]) -> list[bytes]:
     cpu = words[words.index(_CPU) + 1] if _CPU in words[:-1] else ""
+    tunes = [f"-mtune={tune}" for tune in _apart(words, "-tune-cpu")[0]]
     features, _ = _apart(words, _FEATURE)
     passed = (w for feature in features for w in ("-Xclang", _FEATURE, "-Xclang", feature))
-    return [word.encode() for word in (f"-march={cpu}", *passed)] if cpu else []
+    return [word.encode() for word in (f"-march={cpu}", *tunes, *passed)] if cpu else []
 
 
 def _normal(lines: Sequence[Sequence[str]]) -> list[object]:

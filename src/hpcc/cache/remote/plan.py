@@ -39,7 +39,7 @@ from hpcc.cache.remote.guest_places import (
     without_names,
 )
 from hpcc.cache.remote.job import RemoteJob, guest_environment, remote_job
-from hpcc.cache.remote.native_meaning import NativeMeanings
+from hpcc.cache.remote.native_meaning import SPECS_NAME, NativeMeanings
 from hpcc.cache.remote.remote_closure import (
     RemoteClosures,
     RemoteFiles,
@@ -55,7 +55,6 @@ from hpcc.compilers.invocation.guest import (
     NotPortableError,
     as_text,
 )
-from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.scan.include_closure import UnscannableError
 from hpcc.compilers.scan.scan import Hazard
 from hpcc.config.farm import Farm
@@ -115,12 +114,13 @@ class Planner:
         closures: RemoteClosures,
         outgoing: Outgoing,
         clock: StampClock,
+        native: NativeMeanings,
     ) -> None:
         self._clock = clock
         self._memo, self._search_path, self._closures = memo, search_path, closures
         self._outgoing = outgoing
         self._trial, self._completions = FlagTrial(), Completions()
-        self._native = NativeMeanings()
+        self._native = native
 
     def job(self, compile_: Prepared, farm: Farm) -> RemoteJob:
         """See `client.FarmPlanner.job`."""
@@ -191,10 +191,14 @@ class Planner:
         if guest.build and (rename_conflicts(guest.build, files.components) or holds(BUILD_NAME)):
             guest = replace(guest, build=b"")
             files, asked, started = self._files(prepared, guest, is_cancelled, extra)
+        argv, injected, specs = self._argv(prepared, guest, image)
+        if specs:
+            if holds(SPECS_NAME):
+                raise NotPortableError(FallbackReason.NATIVE, "a source holds a name of hpcc's")
+            files = self._native.with_specs(files, specs)
         if len(files.inputs) > MAX_INPUTS:
             raise NotPortableError(FallbackReason.TOO_MANY_FILES)
         self._check_outgoing(prepared, root, files.closure)
-        argv, injected = self._argv(prepared, guest, image)
         env = guest_environment(prepared, guest)
         request = RemoteRequest(
             argv=argv,
@@ -228,8 +232,8 @@ class Planner:
 
     def _argv(
         self, prepared: Prepared, guest: GuestMap, image: Sequence[Toolchain] | None
-    ) -> tuple[tuple[str, ...], tuple[bytes, ...]]:
-        """Return argv, and the flags in it that hpcc added."""
+    ) -> tuple[tuple[str, ...], tuple[bytes, ...], bytes]:
+        """Return argv, the flags in it that hpcc added, and the file of specs that they name."""
         family, program = prepared.family, prepared.request.argv[0]
         version = family.image_version(program, image)
         host = (prepared.identity.major,)
@@ -240,28 +244,12 @@ class Planner:
             return not is_same or self._trial.accepts(prepared, flags)
 
         program = posixpath.basename(program)
-        native: tuple[bytes, ...] = ()
-        invocation = prepared.invocation
-        if invocation.is_native:
-            invocation, native = self._spelled_out(prepared, os.fsdecode(program), image)
-        arguments, injected = family.guest_command(invocation, guest, version or host, accepts)
-        return as_text([program, *native, *arguments]), (*native, *injected)
-
-    def _spelled_out(
-        self, prepared: Prepared, program: str, image: Sequence[Toolchain] | None
-    ) -> tuple[Invocation, tuple[bytes, ...]]:
-        """Return the compile without flags such as `-march=native`, and what they mean here.
-
-        Raises:
-            NotPortableError: the image's compiler may understand them otherwise.
-        """
-        meaning = self._native.of(prepared)
-        if meaning is None:
-            raise NotPortableError(FallbackReason.NATIVE, "the compiler does not spell it out")
-        if not meaning.is_of(program, image):
-            detail = f"the image has no {program} {meaning.version}, which spells it out here"
-            raise NotPortableError(FallbackReason.NATIVE, detail)
-        return meaning.invocation, meaning.words
+        meaning = self._native.spelled_out(prepared, os.fsdecode(program), image)
+        arguments, injected = family.guest_command(
+            meaning.invocation, guest, version or host, accepts
+        )
+        native = meaning.words
+        return as_text([program, *native, *arguments]), (*native, *injected), meaning.specs
 
     def _outputs(self, prepared: Prepared, guest: GuestMap) -> tuple[str, ...]:
         names = [prepared.invocation.output]

@@ -164,7 +164,7 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
     )),
     (FallbackReason.NATIVE, Debt(
         "no hit is lost: compiled here", "spelled out if the image has this compiler",
-        "GCC's order of flags in debug information",
+        "link-time optimization with debug information",
     )),
     (FallbackReason.SIDE_OUTPUT, Debt(
         "12 of 167 commands on the farm before most of these files came back",

@@ -84,8 +84,8 @@ class FallbackReason(Reason, prefix="fallback"):
     NATIVE = (
         "native", "the flags mean this machine's processor",
         "Use an image with this machine's compiler, or name the processor in `-march=`.",
-        "If both versions are equal, the flags are spelled out and the compile travels. With GCC "
-        "and `-g` it stays here, because the object lists the flags in another order.")
+        "If both versions are equal, the flags are spelled out and the compile travels. With "
+        "`-flto` and `-g`, and with Clang and a flag such as `-mno-avx2` beside it, it stays here.")
     NO_FARM = "no-farm", "there is no farm any more", "`hpcc status` shows the farm."
     NO_PREPROCESSING = (
         "no-preprocessing", "a source that is preprocessed already, or plain assembler", _LOCAL,
