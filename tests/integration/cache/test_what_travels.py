@@ -30,6 +30,7 @@ FILES = {
     "src/once.c": '#include "twin1.h"\n#include "twin2.h"\nint x;\n',
     "src/twin1.h": "#pragma once\nint one(void);\n",
     "src/twin2.h": "#pragma once\nint two(void);\n",
+    "src/low.s": ".globl low\nlow: .long 1\n",
     "src/now.c": "const char *now = __DATE__;\n",
     "inc/a.h": "#pragma once\n#ifndef __ASSEMBLER__\nstatic inline int g(int x) { return x; }\n#endif\n",
     "inc/config.h": "#define CONF 1\n",
@@ -95,6 +96,7 @@ make          | . | clang -Iinc -O2 -save-temps -c src/a.c -o src/a.o
 make          | . | gcc -Iinc -g3 -ggdb -fno-omit-frame-pointer -c src/a.c -o src/a.o
 make          | . | gcc -Iinc -O2 -gdwarf-4 -c src/a.c -o src/a.o
 make          | . | gcc -m32 -Iinc -O2 -c src/clock.c -o src/a.o
+make          | src | gcc -O2 -Wa,--noexecstack -I../inc -c -o a.o low.s
 kbuild        | kernel | gcc -Wp,-MMD,init/.main.o.d -nostdinc -I./include -include ./include/linux/kconfig.h -D__KERNEL__ -std=gnu11 -mcmodel=kernel -fno-PIE -O2 -c -o init/main.o init/main.c
 texts         | src | gcc -O2 -c clock.c
 texts         | src | gcc -O2 -I.. -c away.c

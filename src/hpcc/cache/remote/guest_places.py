@@ -88,6 +88,8 @@ def without_names(prepared: Prepared, root: FarmRoot, guest: GuestMap) -> GuestM
     paths = (invocation.source, *invocation.include_dirs, *invocation.forced_includes)
     if any(path.startswith(b"/") and posixpath.normpath(path) != path for path in paths):
         return guest  # the depfile shows such a spelling, and a translation makes it plain
+    if invocation.language.is_preprocessed:
+        return guest  # no preprocessor can be asked
     build = renamed_build(prepared, root)
     names = shown_names(prepared, Places(build or prepared.cwd, root.path))
     if names is None:

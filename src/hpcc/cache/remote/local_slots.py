@@ -130,7 +130,8 @@ def _is_without_places(prepared: Prepared) -> bool:
     """Tell by the flags whether the object holds no path, but for what sources expand."""
     if prepared.looked_for or prepared.is_recorded or prepared.identity.has_hidden_flags:
         return False
-    if prepared.written.side or prepared.invocation.is_native:
+    invocation = prepared.invocation
+    if prepared.written.side or invocation.is_native or invocation.language.is_preprocessed:
         return False
     form = prepared.family.content_form(prepared.invocation, prepared.identity.major)
     return form is not None and not form.names_directory and not form.is_tied

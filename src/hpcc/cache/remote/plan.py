@@ -269,7 +269,7 @@ class Planner:
         try:
             return self._scanned(prepared, guest, is_cancelled, extra), "", None
         except UnscannableError as error:
-            if error.is_final:
+            if error.is_final or prepared.invocation.language.is_preprocessed:
                 raise NotPortableError(error.reason) from error
             started = self._start(prepared, guest)
             closure = self._asked(prepared, guest, is_cancelled, extra)

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import posixpath
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
@@ -31,6 +32,8 @@ from hpcc.cache.replay.engine import Plan as Checks
 from hpcc.cache.replay.replay import NotPinnedError, Pins
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, as_text
+from hpcc.compilers.invocation.invocation import Language
+from hpcc.compilers.scan.assembler import read_assembler
 from hpcc.compilers.scan.include_closure import (
     IncludeClosure,
     Search,
@@ -53,6 +56,9 @@ _NOBODY: Final = -1
 _NONE: Final[frozenset[bytes]] = frozenset()
 # A guest has only the files that it was sent, so its assembler can read no other.
 _TOLERATED: Final = Hazard.OPAQUE_ASSEMBLY
+_ASSEMBLER_DEBUG: Final = re.compile(rb"-g(?!0$).*|-Wa,(?!--noexecstack$).*")
+_LINES: Final = "lines"
+_LINE_DIRECTIVE: Final = re.compile(rb"\.(?:loc(?![\w$.])|file[ \t]+[\d$\\(])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +134,8 @@ class RemoteClosures:
         in_arguments = scan_arguments(prepared.invocation.arguments, search.macros)
         tree.check(in_arguments)
         includes = tree.includes(source)
+        if prepared.invocation.language is Language.PLAIN_ASSEMBLER:
+            check_assembler(prepared, self._memo, tree.digests[source])
         key = (
             search.root, search.cwd, search.chain, search.forced, search.macros, tree.system_dirs,
             tolerated, source.rpartition(b"/")[0], extra, includes, tree.makes_others_once,
@@ -254,6 +262,33 @@ def refuse_unlike_in_guest(twins: tuple[Twins, ...]) -> None:
     of_files = [t for t in twins if t.rule is not TwinRule.LINK]
     if any(t.rule is not TwinRule.INODE or len(t.groups) < len(t.paths) for t in of_files):
         raise UncacheableError(UncacheableReason.TWIN_HEADERS)
+
+
+def check_assembler(prepared: Prepared, memo: FileMemo, digest: bytes) -> None:
+    """Refuse a source of GNU as that may read other files, or that asks for debug information.
+
+    Raises:
+        NotPortableError: it does, or it is for another assembler.
+    """
+    debug = next(filter(_ASSEMBLER_DEBUG.fullmatch, prepared.invocation.arguments), b"")
+    if prepared.family.name != "gnu" or debug:
+        detail = f"{debug.decode('utf-8', 'replace')} with plain assembler" if debug else ""
+        raise NotPortableError(FallbackReason.NO_PREPROCESSING, detail)
+    found = memo.derived(prepared.source, digest, "plain-assembler", _read_plain)
+    if found is None:
+        raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
+    if found == _LINES:
+        raise NotPortableError(FallbackReason.NO_PREPROCESSING, "debug information in the text")
+    if found:
+        raise NotPortableError(FallbackReason.INCBIN)
+
+
+def _read_plain(text: bytes) -> str:
+    """Return what a text of the assembler does that a guest may do otherwise; "" for nothing."""
+    directives = read_assembler(text)
+    if directives.is_opaque or directives.names:
+        return "reads"
+    return _LINES if _LINE_DIRECTIVE.search(text) else ""
 
 
 def _include_closure(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from hpcc.compilers.invocation.depfile import DepRule, parse_depfile, render_depfile
-from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.invocation.invocation import Invocation, Language
 from hpcc.compilers.spec.table import Effect, Flag, Operand
 from hpcc.core import SOURCE_ROOT, CallerError
 from hpcc.core.reasons.fallback import FallbackReason
@@ -188,7 +188,8 @@ def guest_arguments(
     """
     if invocation.is_native:
         raise NotPortableError(FallbackReason.NATIVE)
-    if invocation.language.is_preprocessed:
+    is_plain = invocation.language is Language.PLAIN_ASSEMBLER
+    if invocation.language.is_preprocessed and not is_plain:
         raise NotPortableError(FallbackReason.NO_PREPROCESSING)
     result: list[bytes] = []
     for part in invocation.parts:

@@ -88,8 +88,9 @@ class FallbackReason(Reason, prefix="fallback"):
         "`-flto` and `-g`, and with Clang and a flag such as `-mno-avx2` beside it, it stays here.")
     NO_FARM = "no-farm", "there is no farm any more", "`hpcc status` shows the farm."
     NO_PREPROCESSING = (
-        "no-preprocessing", "a source that is preprocessed already, or plain assembler", _LOCAL,
-        "Messages show lines of files that only this machine has.")
+        "no-preprocessing", "a source that is preprocessed already, or plain assembler with debug "
+        "information or for Clang", _LOCAL,
+        "Messages show lines of files that only this machine has. Other plain assembler travels.")
     NOT_IN_IMAGE = (
         "not-in-image", "the farm's image has no compiler of this name",
         "Use an image that has it, or call a compiler that the image has.",
