@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from hpcc_testkit.trust.steps import (
     Edit,
     Scenario,
+    copy,
     delete,
     link,
     mkdir,
@@ -86,6 +88,13 @@ _ASSEMBLER: Final = {
         '.data\n.macro m a b c d e f g\n\\a\\b\\c\\d\\e\\f\\g "blob"\n.endm\n'
         "m ., i, n, c, b, i, n\n"
     ),
+}
+_PLAIN_ASSEMBLER: Final = {
+    **{name: text for name, text in _ASSEMBLER.items() if "preprocessor" not in name},
+    "statement-in-an-argument": (
+        '.data\n.macro m w x y z\nnop \\w\\x\\y\\z "blob"\n.endm\nm "; ", ".", "inc", "bin"\n'
+    ),
+    "alternative-macros": '.data\n.altmacro\n.macro m name\n.incbin "name"\n.endm\nm blob\n',
 }
 
 
@@ -271,6 +280,74 @@ def _assembler() -> Iterator[Scenario]:
         )
 
 
+def _plain_assembler() -> Iterator[Scenario]:
+    """Yield scenarios of sources that no preprocessor reads, in one place and in two."""
+    for cc in ("gcc", "clang-19"):
+        for name, text in _PLAIN_ASSEMBLER.items():
+            yield _changes(
+                f"plain-assembler-data-{name}-{cc}",
+                f"{cc} -c low.s -o low.o",
+                write("low.s", text),
+                hits=cc == "gcc" or name in {"literal", "include"},
+            )
+        command = f"{cc} -Ifirst -Iinc -c low.s -o low.o"
+        project = (
+            write("one/low.s", '.data\n.include "more.inc"\n'),
+            write("one/inc/more.inc", '.incbin "sub/blob"\n'),
+            write("one/inc/sub/blob", "one"),
+            mkdir("one/first/sub"),
+        )
+        yield Scenario(
+            name=f"plain-assembler-in-two-places-{cc}",
+            steps=(
+                step(command, "miss", *project, cwd="one"),
+                step(command, "hit", copy("one", "two"), cwd="two"),
+                step(command, "nohit", write("two/inc/sub/blob", "two"), cwd="two"),
+                step(command, "nohit", write("two/inc/more.inc", ".byte 1\n"), cwd="two"),
+                step(command, "nohit", write("two/low.s", ".data\n.byte 2\n"), cwd="two"),
+                step(command, "nohit", copy("one", "three"),
+                     write("three/first/more.inc", ".byte 3\n"), cwd="three"),
+                step(command, "nohit", delete("three/first/more.inc"),
+                     write("three/first/sub/blob", "six"), cwd="three"),
+                step(command, "nohit", delete("three/first/sub/blob"),
+                     write("three/more.inc", ".byte 4\n"), cwd="three"),
+                step(command, "hit", delete("three/more.inc"), cwd="three"),
+                step(f"{command.removesuffix('low.o')}other.o", "hit", cwd="three"),
+                step(command, "hit", cwd="one"),
+            ),
+        )  # fmt: skip
+        command = f"{cc} -g -c low.s -o"
+        yield Scenario(
+            name=f"plain-assembler-with-the-directory-{cc}",
+            steps=(
+                step(f"{command} a.o", "miss", write("one/low.s", "nop\n"), cwd="one"),
+                step(f"{command} b.o", "hit", cwd="one"),
+                step(f"{command} a.o", "nohit", write("two/low.s", "nop\n"), cwd="two"),
+                step(f"{command} a.o", "nohit", cwd="one", env={"PWD": "%ROOT%/one/../one"}),
+            ),
+        )
+        text = '.data\n.macro m a b\n.incbin "\\a\\b/one/blob"\n.endm\nm "%s", "%s"\n'
+        yield Scenario(
+            name=f"plain-assembler-with-a-name-in-pieces-{cc}",
+            steps=(
+                step(f"{cc} -c low.s -o low.o", "miss", write("one/blob", "one"),
+                     _with_root("one/low.s", text), cwd="one"),
+                step(f"{cc} -c low.s -o low.o", "nohit", copy("one", "two"),
+                     write("one/blob", "two"), cwd="two"),
+            ),
+        )  # fmt: skip
+
+
+def _with_root(name: str, text: str) -> Edit:
+    """Write a file whose text holds the two halves of the tree's name."""
+
+    def edit(root: Path) -> None:
+        path = str(root)
+        write(name, text % (path[:-3], path[-3:]))(root)
+
+    return edit
+
+
 def _embed() -> Iterator[Scenario]:
     for cc in ("clang-19", "clang-22"):
         if shutil.which(cc) is None:
@@ -344,4 +421,5 @@ def scenarios() -> Iterator[Scenario]:
     yield from _spellings()
     yield from _other_ways()
     yield from _assembler()
+    yield from _plain_assembler()
     yield from _embed()

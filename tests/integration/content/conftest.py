@@ -76,7 +76,8 @@ class Project:
     def _clear(self) -> None:
         """Remove all outputs, so that none of an earlier compile is compared."""
         for path in self.root.rglob("*"):
-            if path.suffix in _OUTPUTS and path.is_file():
+            is_source = path.suffix == ".s" and path.parent.name == "src"
+            if path.suffix in _OUTPUTS and path.is_file() and not is_source:
                 path.unlink()
 
     def _maps(self, directory: Path) -> list[str]:

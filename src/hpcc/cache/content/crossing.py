@@ -16,6 +16,8 @@ from hpcc.cache.base.uncacheable import absolute
 from hpcc.cache.content.key import ContentKey
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.key.prepare import Prepared
+from hpcc.compilers.invocation.invocation import Language
+from hpcc.compilers.scan.assembler import read_assembler
 from hpcc.compilers.scan.scan import Hazard
 
 _WORD: Final = re.compile(rb"[0-9A-Za-z_$.+\x80-\xff-]+")
@@ -23,6 +25,7 @@ _WORD: Final = re.compile(rb"[0-9A-Za-z_$.+\x80-\xff-]+")
 _EVERYWHERE: Final = frozenset({b"0", b"1"})
 # Names that no text shows as they are.
 _HIDDEN: Final = Hazard.COMPUTED_INCLUDE | Hazard.OPAQUE_QUESTION | Hazard.OPAQUE_EMBED
+_EMBEDS: Final = Hazard.EMBED | Hazard.OPAQUE_EMBED
 
 
 def letters_reached_from_outside(
@@ -39,6 +42,33 @@ def letters_reached_from_outside(
         if place and _is_reached(memo, prepared, key, closure, place, arguments):
             letters += letter
     return letters
+
+
+def puts_names_together(memo: FileMemo, prepared: Prepared, closure: Closure) -> bool:
+    """Tell whether the assembler may read a file whose name no text shows as it is.
+
+    A macro of the assembler may put the name of a file in this place together, and it is that file
+    from everywhere. GNU as lists the files that it read, so the result is right here.
+    """
+    language = prepared.invocation.language
+    if language is Language.PLAIN_ASSEMBLER:
+        return Hazard.OPAQUE_ASSEMBLY in closure.hazards
+    base = prepared.source.rpartition(b"/")[2]
+    # GNU as lists the source's base name for its `.file`.
+    if not any(path.rpartition(b"/")[2] != base for path in closure.data):
+        return False
+    if language is not Language.ASSEMBLER:
+        is_seen = Hazard.ASSEMBLER_FILE in closure.hazards or bool(closure.hazards & _EMBEDS)
+        return Hazard.OPAQUE_ASSEMBLY in closure.hazards or not is_seen
+    texts = ((path, digest) for path, digest in closure.files if path not in closure.data)
+    return any(
+        memo.derived(path, digest, "opaque-assembler", _is_opaque) is not False
+        for path, digest in texts
+    )
+
+
+def _is_opaque(text: bytes) -> bool:
+    return read_assembler(text).is_opaque
 
 
 def _is_reached(

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
 from hpcc.cache.base.files import MAX_SOURCE_BYTES, FileMemo
@@ -30,7 +31,7 @@ from hpcc.cache.inputs.embedded_files import follow
 from hpcc.cache.inputs.flag_inputs import with_names
 from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.invocation.invocation import Language
-from hpcc.compilers.scan.assembler import read_assembler, read_statements, unescape
+from hpcc.compilers.scan.assembler import Directives, read_assembler, read_statements, unescape
 from hpcc.compilers.scan.scan import Hazard, Scan, scan_arguments
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
@@ -72,8 +73,11 @@ def own_closure(
     # Read after the compile began. The closer look at its stat below covers this read, too.
     text = _read(source)
     names: dict[bytes, None] = {}
+    hazards = Hazard.NONE
     if language is Language.PLAIN_ASSEMBLER:
-        assembled = None if listed is not None else read_assembler(text)
+        in_text = read_assembler(text)
+        hazards = _hazards_of(in_text)
+        assembled = None if listed is not None else in_text
     else:
         names.update(dict.fromkeys(_markers(prepared, text, found.scan)))
         code = _MARKER.sub(b"", text)
@@ -88,7 +92,7 @@ def own_closure(
         raise UncacheableError(UncacheableReason.TOO_MANY_NAMES)
     names.pop(source, None)
     closure = with_names(
-        Closure(((source, found.digest),), (), ()),
+        Closure(((source, found.digest),), (), (), hazards=hazards),
         tuple(names),
         memo=memo,
         cwd=cwd,
@@ -98,10 +102,36 @@ def own_closure(
     closure = with_names(closure, tuple(absent), memo=memo, cwd=cwd, started_ns=started_ns)
     if any(path in absent for path, _ in closure.files):
         raise UncacheableError(UncacheableReason.CONFIG_FILE)
+    if language is Language.PLAIN_ASSEMBLER:
+        closure = _with_hazards(memo, closure)
     again = memo.examine(source)
     if again is None or again.digest != found.digest or is_fresh(again.status, started_ns):
         raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
     return closure
+
+
+def _hazards_of(found: Directives) -> Hazard:
+    """Return what a text of the assembler does by its directives."""
+    if found.is_opaque:
+        return Hazard.ASSEMBLER_FILE | Hazard.OPAQUE_ASSEMBLY
+    return Hazard.ASSEMBLER_FILE if found.names else Hazard.NONE
+
+
+def _with_hazards(memo: FileMemo, closure: Closure) -> Closure:
+    """Return the closure of an assembler source with the hazards of all files.
+
+    Any file that was read may be one of `.include`. If it is data, its hazards cost only hits.
+
+    Raises:
+        UncacheableError: a file changed.
+    """
+    hazards = closure.hazards
+    for path, digest in closure.files[1:]:
+        found = memo.derived(path, digest, "read-assembler", read_assembler)
+        if found is None:
+            raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
+        hazards |= _hazards_of(found)
+    return replace(closure, hazards=hazards)
 
 
 def _read(path: bytes) -> bytes:

@@ -58,7 +58,7 @@ from hpcc.core.reasons.bypass import BypassReason
 
 # Part of every local key. Raise it when the meaning of a key or an entry changes: older results
 # become misses.
-KEY_FORMAT: Final = b"local-9"
+KEY_FORMAT: Final = b"local-10"
 _MAX_REMEMBERED: Final = 4096
 
 

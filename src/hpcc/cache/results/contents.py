@@ -32,7 +32,7 @@ from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.manifest import InputSet
 from hpcc.cache.base.uncacheable import UncacheableError
 from hpcc.cache.content.comments import CommentFree, comment_free_files
-from hpcc.cache.content.crossing import letters_reached_from_outside
+from hpcc.cache.content.crossing import letters_reached_from_outside, puts_names_together
 from hpcc.cache.content.doubts import settle
 from hpcc.cache.content.entries import (
     ContentEntry,
@@ -51,6 +51,7 @@ from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.results.results import Found, Result, Results
 from hpcc.cache.results.share_check import SourceCheck
+from hpcc.compilers.invocation.invocation import Language
 from hpcc.compilers.scan.comments import LexMode
 from hpcc.compilers.scan.scan import Hazard
 from hpcc.core import IntegrityError
@@ -205,6 +206,9 @@ class Contents:
             return
         fixed = b"cr" if is_private else self._fixed(closure, places, result)
         fixed += letters_reached_from_outside(self._memo, prepared, key, closure)
+        if puts_names_together(self._memo, prepared, closure):
+            self._counters.add("content.assembled-names")
+            fixed += b"cr"
         outputs = (result.object_data, *result.side)
         if key.private and needs_directory(
             self._memo, closure, key.private, outputs, result.stderr
@@ -244,7 +248,8 @@ class Contents:
         """Return the entry with its names, for which the preprocessor is asked once."""
         if entry.names is not Names.UNKNOWN:
             return entry
-        if key.form.names_directory:
+        is_plain = prepared.invocation.language is Language.PLAIN_ASSEMBLER
+        if key.form.names_directory or is_plain:
             return entry._replace(names=())  # the key holds all that is written down
         names = ask_names(prepared, key.places)
         self._counters.add("content.asked")

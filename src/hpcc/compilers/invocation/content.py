@@ -29,8 +29,11 @@ BASE_TOKEN: Final = b"hpcc-name-of-the-source-7d1f"
 
 _PLAIN_EFFECTS: Final = frozenset({Effect.MODE, Effect.LANGUAGE, Effect.COLOUR, Effect.LINK})
 _PATH_EFFECTS: Final = frozenset({Effect.INCLUDE_DIR, Effect.FORCED_INCLUDE})
-# An assembler source that is preprocessed shows names as C does: by `__FILE__`, and with -g.
-_LANGUAGES: Final = frozenset({Language.C, Language.CXX, Language.ASSEMBLER})
+# An assembler source that is preprocessed shows names as C does: by `__FILE__`, and with -g. One
+# that is not shows them with -g only.
+_LANGUAGES: Final = frozenset(
+    {Language.C, Language.CXX, Language.ASSEMBLER, Language.PLAIN_ASSEMBLER}
+)
 _NO_DEBUG: Final = frozenset({b"-g0"})
 _DEBUG: Final = re.compile(
     rb"-g(?:gdb)?[0-3]?|-gdwarf|-gdwarf-[2345]|-gdwarf(?:32|64)|-gline-(?:tables|directives)-only|-gmlt|-gz=none"

@@ -43,9 +43,13 @@ _MADE_BY_MACRO: Final = re.compile(
     _START + rb"(?![\w.$])"  # `m .inc, bin`
     rb"|(?<![\w.$])inc(?:bin|lude)(?![\w.$])"  # `m incbin`
     rb"|\.\\"  # `.\x`
-    rb"|(?:^|[\n;:])[ \t]*\\[\w@]+(?:\\\(\))?[\w.]*\\",  # `\x\y` at the start of a statement
+    rb"|(?:^|[\n;:]|\*/)[ \t]*\\[\w@]+(?:\\\(\))?[\w.]*\\"  # `\x\y` at the start of a statement
+    rb"|[;\n][ \t]*\.?\"|:[ \t]*\.\"",  # `m "; ", ...`: it ends where a statement begins
     re.IGNORECASE,
 )
+# With it a parameter is replaced without a backslash, in strings too, and `x&y` is one word.
+_ALTERNATE: Final = re.compile(rb"\.altmacro(?![\w.$])", re.IGNORECASE)
+_MADE_BY_ALTERNATE: Final = re.compile(rb"\.inc(?:bin|lude)(?![\w.$])|[\w.]&[\w.]", re.IGNORECASE)
 # An operand or a dialect's alternative in the name of a statement's instruction. An operand counts
 # if a quote follows in the statement.
 _MADE_BY_OPERAND: Final = re.compile(
@@ -129,7 +133,9 @@ def _is_member(data: bytes, dot: int) -> bool:
 
 def read_assembler(text: bytes) -> Directives:
     """Return the directives of preprocessed assembler source."""
-    if _MACHINERY.search(text) and _MADE_BY_MACRO.search(text):
+    if _MACHINERY.search(text) and (
+        _MADE_BY_MACRO.search(text) or (_ALTERNATE.search(text) and _MADE_BY_ALTERNATE.search(text))
+    ):
         return OPAQUE
     return _literal(text)
 

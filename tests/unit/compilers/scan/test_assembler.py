@@ -65,11 +65,30 @@ def test_statements_that_cannot_be_read_are_opaque(text: bytes) -> None:
         b'.macro m x\n.\\x "a"\n.endm',
         b'.irp x, bin\n.inc\\x "a"\n.endr',
         b'.altmacro\n.macro m x\n.inc&x "a"\n.endm',
+        b'.altmacro\n.macro m x\n.incbin "x"\n.endm\nm a',
+        b'.ALTMACRO\n.macro m x y z\nx&y&z "a"\n.endm\nm ., inc, bin',
+        b'.macro m x y z\nnop; /**/ \\x\\y\\z "a"\n.endm\nm ., inc, bin',
+        b'.macro m w x y z\nnop \\w\\x\\y\\z "a"\n.endm\nm "; ", ".", "inc", "bin"',
+        b'.macro m x y z\nnop \\x\\y\\z "a"\n.endm\nm ";.", "inc", "bin"',
+        b'.macro m x y z\na\\x\\y\\z "a"\n.endm\nm ": .", "inc", "bin"',
+        b'.macro m x y z\nnop\\x\\y\\z "a"\n.endm\nm "\n", ".inc", "bin"',
         b".incbin NAME",
     ],
 )
 def test_macros_of_the_assembler_that_may_make_a_directive_are_opaque(text: bytes) -> None:
     assert read_assembler(text).is_opaque
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'.altmacro\n.macro m x\n.long x & 3\n.endm\nm 1\n.ascii "a & b"',
+        b'.macro m x\n.long \\x\n.endm\nm 1\n.ascii "error: "\n.ascii "x\\n"',
+        b".macro f name\n.globl \\name\n\\name:\n.endm\nf memcpy\n",
+    ],
+)
+def test_macros_of_the_assembler_that_make_no_directive_are_literal(text: bytes) -> None:
+    assert read_assembler(text) == Directives()
 
 
 def test_a_statement_without_a_string_is_opaque() -> None:

@@ -1,0 +1,174 @@
+"""A source of the assembler without the preprocessor hits for another output, clone and place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from .conftest import Project, age
+
+FILES = {
+    "src/crti.s": '.section .init\n.global _init\n_init:\n\tpush %rax\n.include "more.inc"\n',
+    "src/data.s": '.data\n.incbin "blob"\n',
+    "src/alone.s": ".text\n.global f\nf: ret\n",
+    "inc/more.inc": '.data\n.include "deep/last.inc"\n',
+    "inc/deep/last.inc": ".byte 1\n",
+    "inc/blob": "one",
+    "first/deep/other.inc": "",
+}
+COMPILERS = [["gcc"], ["clang-19"], ["clang-19", "-fno-integrated-as"]]
+ABSOLUTE = ["-I{root}/first", "-I{root}/inc", "-c", "{root}/src/crti.s"]
+RELATIVE = ["-I../first", "-I../inc", "-c", "../src/crti.s"]
+DATA = ["-I../first", "-I../inc", "-c", "../src/data.s"]
+MAKERS = {
+    "macro": '.macro m a b\n.incbin "\\a\\b"\n.endm\nm "{head}", "{tail}"\n',
+    "irp": '.irp x, {tail}\n.incbin "{head}\\x"\n.endr\n',
+}
+
+
+@pytest.fixture(params=COMPILERS, ids=" ".join)
+def cc(request: pytest.FixtureRequest) -> list[str]:
+    return list(request.param)
+
+
+@pytest.mark.parametrize("words", [ABSOLUTE, RELATIVE, DATA], ids=["absolute", "relative", "data"])
+def test_another_output_build_directory_and_place_hit(
+    cc: list[str],
+    words: list[str],
+    make: Callable[..., Project],
+    move: Callable[[Project, str], Project],
+) -> None:
+    project = make("p", FILES)
+    assert project.compile([*cc, *words, "-o", "a.o"]) == "miss"
+    assert project.compile([*cc, *words, "-o", "b.o"]) == "hit"
+    assert project.compile([*cc, *words, "-o", "a.o"], "build2") == "hit"
+    assert move(project, "elsewhere/with a blank").compile([*cc, *words, "-o", "a.o"]) == "hit"
+
+
+def test_a_source_with_a_named_language_hits(
+    cc: list[str], make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    project = make("p", {**FILES, "src/odd.asm": FILES["src/alone.s"]})
+    words = [*cc, "-O2", "-pipe", "-Wall", "-DX=1", "-x", "assembler", "-c", "{root}/src/odd.asm"]
+    assert project.compile([*words, "-o", "a.o"]) == "miss"
+    assert project.compile([*words, "-o", "b.o"]) == "hit"
+    assert move(project, "q").compile([*words, "-o", "b.o"]) == "hit"
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "text", "is_read"),
+    [
+        (RELATIVE, "src/crti.s", '.data\n.byte 9\n.include "more.inc"\n', True),
+        (DATA, "src/data.s", '.data\n.byte 9\n.incbin "blob"\n', True),
+        (ABSOLUTE, "inc/more.inc", ".data\n.byte 9\n", True),
+        (RELATIVE, "inc/deep/last.inc", ".byte 9\n", True),
+        (DATA, "inc/blob", "two", True),
+        (ABSOLUTE, "first/more.inc", ".data\n.byte 9\n", True),
+        (DATA, "first/blob", "two", True),
+        (RELATIVE, "build/more.inc", ".data\n.byte 9\n", True),
+        (DATA, "build/blob", "two", True),
+        (RELATIVE, "first/deep/last.inc", ".byte 9\n", True),
+        (RELATIVE, "inc/blob", "two", False),
+        (DATA, "first/more.inc", ".byte 9\n", False),
+    ],
+)
+def test_whatever_the_assembler_reads_decides_in_another_place(
+    cc: list[str],
+    words: list[str],
+    name: str,
+    text: str,
+    is_read: bool,
+    make: Callable[..., Project],
+    move: Callable[[Project, str], Project],
+) -> None:
+    """`compile` compares the object with that of the bare compiler, whatever hpcc answers."""
+    project = make("p", FILES)
+    assert project.compile([*cc, *words, "-o", "a.o"]) == "miss"
+    moved = move(project, "q")
+    moved.write(name, text)
+    age(moved.root)
+    assert moved.compile([*cc, *words, "-o", "a.o"]) == ("miss" if is_read else "hit")
+
+
+@pytest.mark.parametrize("debug", ["-g", "-g3", "-gdwarf-4", "-g -gz"])
+def test_with_debug_information_another_output_hits_and_another_place_does_not(
+    cc: list[str],
+    debug: str,
+    make: Callable[..., Project],
+    move: Callable[[Project, str], Project],
+) -> None:
+    project = make("p", FILES)
+    words = [*cc, *debug.split(), "-I../inc", "-c", "../src/alone.s", "-o"]
+    assert project.compile([*words, "a.o"]) == "miss"
+    assert project.compile([*words, "b.o"]) == "hit"
+    assert project.compile([*words, "a.o"], "build2") == "miss"
+    assert move(project, "q").compile([*words, "a.o"]) == "miss"
+
+
+def test_the_spelling_of_the_source_shows_in_debug_information(
+    cc: list[str], make: Callable[..., Project]
+) -> None:
+    project = make("p", FILES)
+    assert project.compile([*cc, "-g", "-c", "{root}/src/alone.s", "-o", "a.o"]) == "miss"
+    assert project.compile([*cc, "-g", "-c", "../src/alone.s", "-o", "b.o"]) == "miss"
+    assert project.compile([*cc, "-g", "-c", "../build/../src/alone.s", "-o", "b.o"]) == "miss"
+
+
+def test_a_name_of_a_file_in_the_source_ties_it_to_the_place(
+    cc: list[str], make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    project = make("p", FILES)
+    project.write("src/named.s", f'.data\n.incbin "{project.root}/inc/blob"\n')
+    age(project.root)
+    words = [*cc, "-c", "../src/named.s", "-o", "a.o"]
+    assert project.compile(words) == "miss"
+    moved = move(project, "q")
+    project.write("inc/blob", "two")
+    age(project.root)
+    assert moved.compile(words) == "miss"
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("tail", [1, 3])
+def test_a_name_that_macros_put_together_ties_the_source_to_the_place(
+    cc: list[str],
+    kind: str,
+    tail: int,
+    make: Callable[..., Project],
+    move: Callable[[Project, str], Project],
+) -> None:
+    project = make("p", FILES)
+    blob = str(project.root / "inc/blob")
+    at = len(str(project.root)) - tail
+    text = MAKERS[kind].format(head=blob[:at], tail=blob[at:])
+    project.write("src/made.s", ".data\n" + text)
+    age(project.root)
+    words = [*cc, "-c", "../src/made.s", "-o"]
+    assert project.compile([*words, "a.o"]) == "miss"
+    if cc == ["gcc"]:
+        assert project.compile([*words, "b.o"]) == "hit"
+        assert project.cache.counters()["content.assembled-names"] == 1
+    moved = move(project, "q")
+    project.write("inc/blob", "two")
+    age(project.root)
+    assert moved.compile([*words, "a.o"]) == "miss"
+
+
+def test_messages_of_the_assembler_get_the_names_of_the_asking_compile(
+    cc: list[str], make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    project = make("p", {**FILES, "src/warns.s": '.warning "careful"\nnop\n'})
+    words = [*cc, "-c", "{root}/src/warns.s", "-o"]
+    assert project.compile([*words, "a.o"]) == "miss"
+    assert project.compile([*words, "b.o"]) == "hit"
+    move(project, "elsewhere/q").compile([*words, "a.o"])
+
+
+def test_what_the_assembler_prints_is_never_taken_from_another_compile(
+    make: Callable[..., Project],
+) -> None:
+    project = make("p", {**FILES, "src/prints.s": '.print "hello"\nnop\n'})
+    words = ["gcc", "-c", "{root}/src/prints.s", "-o"]
+    assert project.compile([*words, "a.o"]) == "miss"
+    assert project.compile([*words, "b.o"]) == "miss"
