@@ -31,6 +31,7 @@ MAX_PROCESSES: Final = 64
 # QEMU itself, 30 for the warden. Under KVM it is a fifth of that, but do not rely on it.
 GUEST_OVERHEAD_MIB: Final = 512
 _DEFAULT_GUEST_MIB: Final = 1024
+MAX_AHEAD_GUESTS: Final = 1024
 Reuse = Literal["exec", "principal", "tenant"]
 Accelerator = Literal["auto", "tcg"]
 
@@ -121,6 +122,11 @@ class WorkerSettings:
     idle_seconds: float = 600.0
     # What a compile left in a guest lives no longer than half a working day.
     session_seconds: float = 14_400.0
+    # How many guests may boot or be unused because a build announced its compiles.
+    ahead_guests: int = 32
+    # How many starts of a guest the memory of an idle one may cost; and how long it stays at least.
+    park_after_starts: float = 100.0
+    park_seconds: float = 60.0
     # A fifth of the time that service managers give a stop before they kill.
     drain_seconds: float = 5.0
     # Several builds of `make -j64` at once.
@@ -144,6 +150,11 @@ _CHOICES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("worker", "runtime"): BACKENDS,
     ("worker", "accelerator"): ("auto", "tcg"),
     ("worker", "guest_reuse"): ("exec", "principal", "tenant"),
+}
+_MAY_BE_ZERO: Final = frozenset({("worker", "ahead_guests"), ("worker", "park_after_starts")})
+_AT_MOST: Final[Mapping[tuple[str, str], int]] = {
+    ("daemon", "processes"): MAX_PROCESSES,
+    ("worker", "ahead_guests"): MAX_AHEAD_GUESTS,
 }
 _TEXTS: Final = frozenset(("remote", key) for key in ("engine", "engine_instance", "engine_image"))
 _MAX_NUMBER: Final = (1 << 63) - 1
@@ -259,12 +270,14 @@ def _value(where: str, section: str, key: str, value: object, default: object) -
     if isinstance(default, str):  # other settings with text have choices
         return _text(where, value, is_path=(section, key) not in _TEXTS)
     value = _number(where, value, default)
-    if type(value) is not type(default) or not isinstance(value, int | float) or value <= 0:
+    is_number = type(value) is type(default) and isinstance(value, int | float)
+    if not is_number or value < 0 or (value == 0 and (section, key) not in _MAY_BE_ZERO):  # type: ignore[operator]  # a number
         raise CallerError(
             f"{where}: must be a positive {type(default).__name__}, not {value!r}", reason="config"
         )
-    if (section, key) == ("daemon", "processes") and value > MAX_PROCESSES:
-        raise CallerError(f"{where}: must be at most {MAX_PROCESSES}", reason="config")
+    most = _AT_MOST.get((section, key))
+    if most is not None and value > most:  # type: ignore[operator]  # a number
+        raise CallerError(f"{where}: must be at most {most}", reason="config")
     return value
 
 

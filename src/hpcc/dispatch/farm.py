@@ -174,6 +174,11 @@ class FarmConnection:
             worker.lane.opened()
             self._queue.wake(self._book)
 
+    def expected(self, worker: RoutedWorker) -> int:
+        """Return how many compiles a worker may get of us at once, by what is known now."""
+        lane = worker.lane
+        return 0 if lane is None else min(lane.in_flight + self._queue.waiting, lane.slots)
+
     def waited(self, worker: RoutedWorker, seconds: float, run_seconds: float) -> None:
         """Note how long a compile waited for its guest, and how long it ran there."""
         if worker.lane is not None:

@@ -35,6 +35,11 @@ class LaneQueue:
         self._timer: asyncio.TimerHandle | None = None
         self._overflow_timer: asyncio.TimerHandle | None = None
 
+    @property
+    def waiting(self) -> int:
+        """How many compiles wait for a place."""
+        return len(self._waiting)
+
     def wanted(self, book: RouteBook) -> int:
         """How many compiles could be under way now."""
         return book.in_flight + len(self._waiting)

@@ -125,7 +125,7 @@ class WorkerResults:
         asked: set[str],
     ) -> RemoteResult:
         """Execute, or take the result that the worker has; `asked` said that they have none."""
-        client = self._client(worker, request)
+        client = self._client(worker, request, expected=lambda: connection.expected(worker))
         record, is_cached = await self._executed(connection, client, worker, prepared, asked)
         if not is_cached:
             started = record.started_at
@@ -133,7 +133,12 @@ class WorkerResults:
         return await self._result(connection, worker, client, prepared, record, is_cached=is_cached)
 
     def _client(
-        self, worker: RoutedWorker, request: RemoteRequest, seconds: float = _CALL_SECONDS
+        self,
+        worker: RoutedWorker,
+        request: RemoteRequest,
+        seconds: float = _CALL_SECONDS,
+        *,
+        expected: Callable[[], int] | None = None,
     ) -> ReapiClient:
         config = ReapiClientConfig(
             tenant=worker.tenant,
@@ -142,6 +147,7 @@ class WorkerResults:
             injected=request.injected,
             call_seconds=seconds,
             execute_seconds=self._timeout_seconds,
+            expected=expected,
         )
         return ReapiClient(worker.channel, worker.route.token, config, prove=worker.prove)
 

@@ -51,6 +51,7 @@ from hpcc.worker.link import LinkState, SchedulerLink
 from hpcc.worker.pool.decisions import PoolLimits
 from hpcc.worker.pool.guests import overhead_mib
 from hpcc.worker.pool.pool import GuestPool, GuestShape, ImageProvider
+from hpcc.worker.pool.report import GuestsReport
 from hpcc.worker.stores.entries import outputs_of
 from hpcc.worker.stores.quotas import Quotas
 from hpcc.worker.stores.retained import retained_inputs_or_none
@@ -121,6 +122,8 @@ class _Parts:
             self.chores.append(group.create_task(retained.expire(), name="retained inputs"))
         book = StoreStats(config.state, self.shared.counters, clock)
         self.chores.append(group.create_task(book.run(), name="stores report"))
+        guests = GuestsReport(config.state, self.pool.numbers, clock)
+        self.chores.append(group.create_task(guests.run(), name="guests report"))
         self.runner = Runner(
             runner_config, storage, self.pool, audit, clock, self.signer, retained=retained
         )
@@ -224,6 +227,9 @@ def _limits(config: WorkerConfig) -> PoolLimits:
         max_queue=config.max_queue,
         idle_seconds=config.idle_seconds,
         session_seconds=config.session_seconds,
+        ahead_guests=config.ahead_guests,
+        park_after_starts=config.park_after_starts,
+        park_seconds=config.park_seconds,
     )
 
 

@@ -47,6 +47,10 @@ def test_a_config_file_sets_what_it_names() -> None:
         ("[worker]\ncontainerd = 'run/c.sock'\n", "absolute path"),
         ("[worker]\nguest_reuse = 'everybody'\n", "exec, principal, tenant"),
         ("[worker]\nidle_seconds = 0\n", "positive float"),
+        ("[worker]\nahead_guests = -1\n", "positive int"),
+        ("[worker]\nahead_guests = 1025\n", "at most 1024"),
+        ("[worker]\npark_after_starts = -1.0\n", "positive float"),
+        ("[worker]\npark_seconds = 0\n", "positive float"),
         ("cache = 1\n", "table"),
         ("[cache\n", "line 1"),
         ("[cache]\nmax_size_bytes = " + "9" * 5_000, "too many digits"),
@@ -62,6 +66,11 @@ def test_a_wrong_config_file_says_what_is_wrong(text: str, says: str) -> None:
     with pytest.raises(CallerError) as caught:
         parse_settings(text)
     assert says in str(caught.value)
+
+
+def test_zero_turns_guests_ahead_and_parking_off() -> None:
+    settings = parse_settings("[worker]\nahead_guests = 0\npark_after_starts = 0\n")
+    assert (settings.worker.ahead_guests, settings.worker.park_after_starts) == (0, 0.0)
 
 
 def test_a_huge_config_file_is_not_read(tmp_path: Path) -> None:

@@ -101,9 +101,29 @@ def _status(args: argparse.Namespace) -> int:
         isinstance(answer.get("farm"), dict) and sys.platform != "win32"
     ):  # Windows keeps no records yet
         lines.append(("fallback", _fallbacks()))
+    lines += guests_lines(paths)
     for name, value in lines:
         print(f"{name:<9} {value}")
     return 0
+
+
+def guests_lines(paths: Paths) -> list[tuple[str, str]]:
+    """Return what the worker of `hpcc up` says of its guests; nothing if none runs here."""
+    from hpcc.worker.pool.report import read_guests
+
+    try:
+        said = read_guests(paths.state / "runtime")
+    except HpccError:
+        return []
+    names = ("guests", "idle", "started", "ahead", "ahead_unused", "parked")
+    n = {name: said.get(name, 0) for name in names}
+    return [
+        (
+            "guests",
+            f"{n['guests']} now, {n['idle']} idle; {n['started']} started, {n['ahead']} of them"
+            f" ahead of demand ({n['ahead_unused']} ended unused); {n['parked']} parked",
+        )
+    ]
 
 
 def _status_lines(answer: dict[str, object]) -> list[tuple[str, str]]:

@@ -33,6 +33,9 @@ INJECTED_METADATA: Final = "hpcc-injected-bin"
 # Proof of possession: shows that the caller has the key that its token names.
 PROOF_METADATA: Final = "hpcc-proof"
 _MAX_PROOF_CHARS: Final = 128
+# How many compiles of the caller the worker may get at once now: a hint, for warm guests.
+EXPECTED_METADATA: Final = "hpcc-expected"
+_MAX_EXPECTED: Final = 4096
 _REQUEST_ID_BYTES: Final = 8
 _MAX_PEER_CHARS: Final = 256
 
@@ -50,6 +53,7 @@ class Call:
     tool_metadata: bytes
     injected: bytes = b""
     proof: str = ""
+    expected: int = 0
     # `/package.Service/Method`, which the proof covers.
     method: str = ""
     # The caller's address, and a random id of this call. Security events name both, and the
@@ -63,7 +67,7 @@ class Call:
     @classmethod
     def of(cls, context: Any, method: str = "") -> Call:  # noqa: ANN401 - grpc's context is generic over the messages
         """Read metadata, peer and certificate from gRPC's context; long values are cut."""
-        credential, tool, injected, proof = "", b"", b"", ""
+        credential, tool, injected, proof, expected = "", b"", b"", "", 0
         for key, value in context.invocation_metadata() or ():
             if key == AUTHORIZATION_METADATA and isinstance(value, str):
                 credential = value.removeprefix(_BEARER) if value.startswith(_BEARER) else ""
@@ -73,11 +77,14 @@ class Call:
                 injected = value
             elif key == PROOF_METADATA and isinstance(value, str):
                 proof = value[:_MAX_PROOF_CHARS]
+            elif key == EXPECTED_METADATA and isinstance(value, str):
+                expected = _expected(value)
         return cls(
             credential=credential[: _MAX_CREDENTIAL_CHARS + 1],
             tool_metadata=tool,
             injected=injected,
             proof=proof,
+            expected=expected,
             method=method,
             peer=_peer(context.peer() or ""),
             request_id=secrets.token_hex(_REQUEST_ID_BYTES),
@@ -109,6 +116,12 @@ def current_caller() -> tuple[str, str]:
     """Return peer and request id of the call that this task serves; empty strings if none."""
     call = _current.get()
     return (call.peer, call.request_id) if call is not None else ("", "")
+
+
+def _expected(text: str) -> int:
+    """Read a hint; anything else than a small number is none."""
+    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(_MAX_EXPECTED))
+    return min(int(text), _MAX_EXPECTED) if is_number else 0
 
 
 def _certificate(auth: Mapping[str, Iterable[bytes]]) -> bytes:

@@ -16,6 +16,7 @@ from hpcc.rpc.base.channel import MAX_BATCH_BYTES
 from hpcc.rpc.base.errors import error_of_call
 from hpcc.rpc.base.method import (
     AUTHORIZATION_METADATA,
+    EXPECTED_METADATA,
     INJECTED_METADATA,
     PROOF_METADATA,
     TOOL_METADATA,
@@ -32,7 +33,8 @@ class ReapiClientConfig:
     """Who calls and how long each call may take. `execute_seconds` bounds a whole compile.
 
     `instance` is set for a foreign REAPI service. It replaces the tenant's name in requests, and
-    the service gets only REAPI's own metadata, and the token if there is one.
+    the service gets only REAPI's own metadata, and the token if there is one. `expected` tells, for
+    each call, how many compiles the worker may get at once.
     """
 
     tenant: TenantId
@@ -43,6 +45,7 @@ class ReapiClientConfig:
     call_seconds: float = 30.0
     transfer_seconds: float = 120.0
     execute_seconds: float = 600.0
+    expected: Callable[[], int] | None = None
 
 
 @contextmanager
@@ -88,9 +91,10 @@ class ServiceCalls:
 
     def metadata(self, path: str) -> tuple[tuple[str, str | bytes], ...]:
         """Return the metadata of a call to a method path."""
-        if self._prove is None:
-            return self._metadata
-        return (*self._metadata, (PROOF_METADATA, self._prove(path)))
+        said = self._metadata
+        if self.config.expected is not None and self._is_ours:
+            said = (*said, (EXPECTED_METADATA, str(self.config.expected())))
+        return said if self._prove is None else (*said, (PROOF_METADATA, self._prove(path)))
 
     async def unary(self, method: str, request: Any, response: Any) -> Any:  # noqa: ANN401 - generated messages, named by each caller
         """Make one call; without a `response` type the answer's bytes are returned.

@@ -18,7 +18,10 @@ _MAX_INJECTED: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """The caller: credential, instance and proof as sent, and what its tool reports."""
+    """The caller: credential, instance and proof as sent, and what its tool reports.
+
+    `expected` is the caller's word for how many compiles it may send at once now; 0: it says none.
+    """
 
     credential: str
     instance: str
@@ -27,6 +30,7 @@ class Client:
     injected: tuple[str, ...] = ()
     proof: str = ""
     method: str = ""
+    expected: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +148,14 @@ def client_of(call: Call, instance: str) -> Client:
     injected = call.injected.decode("utf-8", "replace").split("\0")[:_MAX_INJECTED]
     flags = tuple(_label(flag) for flag in injected if flag)
     return Client(
-        call.credential, instance, _label(tool), _label(build), flags, call.proof, call.method
+        call.credential,
+        instance,
+        _label(tool),
+        _label(build),
+        flags,
+        call.proof,
+        call.method,
+        call.expected,
     )
 
 

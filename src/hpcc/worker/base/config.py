@@ -10,7 +10,12 @@ from typing import Final
 
 from hpcc.audit.spool import SpoolLimits
 from hpcc.config.backends import BACKENDS
-from hpcc.config.settings import GUEST_OVERHEAD_MIB, default_containerd, default_guests_mib
+from hpcc.config.settings import (
+    GUEST_OVERHEAD_MIB,
+    MAX_AHEAD_GUESTS,
+    default_containerd,
+    default_guests_mib,
+)
 from hpcc.core import CallerError, GuestReuse, ImageDigest, ImageRef, check_port
 from hpcc.rpc.scheduler.schedulers import split_schedulers
 from hpcc.worker.base.stores_config import parse_stores
@@ -62,6 +67,12 @@ class WorkerConfig:
     # A guest ends when it was idle for so long, or after its last compile once it has this age.
     idle_seconds: float = 600.0
     session_seconds: float = 14_400.0
+    # How many guests may boot or be unused because a build announced its compiles; 0: none.
+    ahead_guests: int = 32
+    # An idle guest is parked after as long as so many starts of a guest take, but not before
+    # `park_seconds`; 0 starts: never before `idle_seconds`.
+    park_after_starts: float = 100.0
+    park_seconds: float = 60.0
     # How long running compiles may take to finish when the worker stops.
     drain_seconds: float = 5.0
     # Compiles that wait for a guest: several builds of `make -j64` at once.
@@ -143,6 +154,7 @@ class WorkerConfig:
             ImageDigest(digest)
         self._check_enrolment()
         self._check_runtime()
+        self._check_idle_guests()
         if self.accelerator not in {"auto", "tcg"}:
             raise CallerError("accelerator must be auto or tcg")
         if self.guest_reuse not in {r.value for r in GuestReuse}:
@@ -158,6 +170,14 @@ class WorkerConfig:
                 f"memory_mib ({self.memory_mib}) is too little for one guest: guest_memory_mib "
                 f"({self.guest_memory_mib}) and {GUEST_OVERHEAD_MIB} for its VMM"
             )
+
+    def _check_idle_guests(self) -> None:
+        if self.park_after_starts < 0 or self.park_seconds <= 0:
+            raise CallerError(
+                "park_seconds must be positive; park_after_starts = 0 is for guests that stay"
+            )
+        if not 0 <= self.ahead_guests <= MAX_AHEAD_GUESTS:
+            raise CallerError(f"ahead_guests must be 0 to {MAX_AHEAD_GUESTS}")
 
     def _check_runtime(self) -> None:
         if self.runtime not in BACKENDS:

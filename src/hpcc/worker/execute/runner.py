@@ -52,6 +52,7 @@ from hpcc.rpc.base.method import current_caller
 from hpcc.rpc.reapi.session import Client
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.base.rows import Caller, ExecutionResult, Lineage, audit_row
+from hpcc.worker.execute.announced import comes_soon
 from hpcc.worker.execute.exec_request import ExecInputs, exec_request
 from hpcc.worker.execute.input_trees import ActionInputs, InputTrees
 from hpcc.worker.execute.output_collector import GuestOutputCollector, keep_outputs
@@ -115,6 +116,15 @@ class Runner:
         self.scheduler_id = ""
         self._quarantine: ActionQuarantine[tuple[TrustDomain, Digest]] = ActionQuarantine()
 
+    def heard(self, domain: TrustDomain, client: Client) -> None:
+        """Start guests for the compiles that a client is about to send, as far as limits allow."""
+        if comes_soon(client):
+            self._expect(domain, client.expected)
+
+    def _expect(self, domain: TrustDomain, count: int) -> None:
+        if count:
+            self._pool.expect(domain, count)
+
     async def run(self, work: Work) -> ExecutionResult:
         """Run the action and return its signed result, after the caller's audit row was written.
 
@@ -129,6 +139,7 @@ class Runner:
                 f"this action ended {MAX_GUEST_DEATHS} guests and is quarantined",
                 reason="quarantined",
             )
+        self._expect(work.domain, work.client.expected)
         tenant = work.domain.tenant
         store = self._trees.store(tenant, await self._storage.blobs(tenant))
         tree = await self._trees.read(tenant, store, work.action.input_root)

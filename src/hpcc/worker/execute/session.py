@@ -39,6 +39,7 @@ from hpcc.rpc.base.method import current_caller
 from hpcc.rpc.reapi.session import Client, Finished, Running
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.base.rows import Caller, ExecutionResult, Lineage, audit_row
+from hpcc.worker.execute.announced import announced
 from hpcc.worker.execute.deduper import ExecutionDeduper, ExecutionKey, ExecutionOutcome
 from hpcc.worker.execute.runner import Runner, Work
 from hpcc.worker.stores.entries import open_entry
@@ -116,7 +117,7 @@ class WorkerAuthorizer:
             await self._deps.refusal("isolation-too-weak", claims.tenant.value)
             raise PolicyError("this worker isolates less than required", reason="isolation")
         self._deps.quotas.note(claims)
-        return WorkerSession(self._deps, claims, client)
+        return WorkerSession(self._deps, claims, announced(client, claims))
 
     async def _verify(self, token: str) -> RouteClaims:
         """Check a token; if its key is unknown, fetch the schedulers' keys and check once more."""
@@ -143,10 +144,10 @@ class WorkerSession:
             tenant=claims.tenant,
             image=claims.image,
             isolation=deps.isolation,
-            # The stricter of the worker's and the tenant's policy.
-            reuse=deps.reuse.stricter(claims.guest_reuse),
+            reuse=deps.reuse.stricter(claims.guest_reuse),  # the worker's or the tenant's policy
             principal=claims.subject,
         )
+        deps.runner.heard(self._domain, client)
 
     @property
     def tenant(self) -> TenantId:
@@ -353,9 +354,9 @@ class WorkerSession:
                 elif (executed := update.executed) is None:
                     yield Finished(update.name, error=update.error)
                 else:
-                    result = (
-                        await self._inlined(executed.record, inline) if inline else executed.result
-                    )
+                    result = executed.result
+                    if inline:
+                        result = await self._inlined(executed.record, inline)
                     if update.is_joined:
                         row = self._row(
                             "joined", executed.action, executed.record, executed.lineage, started
@@ -365,8 +366,7 @@ class WorkerSession:
 
     async def _inlined(self, record: ResultRecord, inline: frozenset[str]) -> bytes:
         """Encode the result with the contents of wanted outputs, as long as they fit."""
-        contents: dict[str, bytes] = {}
-        room = _MAX_INLINE_BYTES
+        contents, room = dict[str, bytes](), _MAX_INLINE_BYTES
         for output in record.outputs:
             if output.path in inline and output.digest.size_bytes <= room:
                 contents[output.path] = (await self.get(output.digest)).data

@@ -15,6 +15,9 @@ The rules:
 - When a domain waits and no guest may boot, room is made in this order: the guest that has been
   idle longest; a boot that no waiter needs any more; and, for a domain without a guest, a busy
   guest that has served for `turn_seconds`. That guest takes no further exec and ends with its last.
+- A build announces compiles before they ask. Where a further guest may boot and no waiter needs it,
+  guests boot for them; at most `PoolLimits.ahead_guests` are unused. The tenant with the fewest
+  guests comes first. Nothing ends because of an announcement (see `ahead`).
 
 Example: two guests fit. Tenant A runs `make -j64` in both, then tenant B asks. After at most
 `turn_seconds` one guest of A closes, ends with its last exec, and B's guest boots in its place.
@@ -30,14 +33,18 @@ calls `tick` at `next_deadline`. No method awaits, so no other event can come be
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
-from hpcc.core import TenantId
+from hpcc.core import ImageDigest, TenantId
+from hpcc.core.memo import LruMemo
 from hpcc.worker.base.domain import TrustDomain
+from hpcc.worker.pool.ahead import Announcements
 from hpcc.worker.pool.decisions import (
     Boot,
     Decision,
     Grant,
     GuestPhase,
+    PoolCounts,
     PooledGuest,
     PoolLimits,
     Refusal,
@@ -45,6 +52,8 @@ from hpcc.worker.pool.decisions import (
     Retire,
 )
 from hpcc.worker.pool.queue import FairQueue
+
+_MAX_IMAGES: Final = 1024
 
 
 class PoolCore:
@@ -58,10 +67,14 @@ class PoolCore:
         # Waiters whose lease runs no tenant's code.
         self._uncounted: set[int] = set()
         self._no_boot_until: dict[TrustDomain, float] = {}
+        self._announced = Announcements()
+        # How long the last start of a guest took, in seconds, by image.
+        self._starts: LruMemo[ImageDigest, float] = LruMemo(_MAX_IMAGES)
         self._drained_at: float | None = None
         self._is_short = False
         self._now = 0.0
         self.decisions: list[Decision] = []
+        self.counts = PoolCounts()
 
     @property
     def guests(self) -> tuple[PooledGuest, ...]:
@@ -95,6 +108,15 @@ class PoolCore:
         else:
             self._refuse(waiter, Refusal.QUEUE_FULL)
 
+    def expect(self, domain: TrustDomain, count: int, now: float) -> None:
+        """Note that so many compiles of the domain run, wait or will ask soon, by a client's word.
+
+        It gives nobody a place, and takes none from anybody.
+        """
+        if self._drained_at is None and self._limits.ahead_guests:
+            self._announced.note(domain, count, now)
+            self._settle(now)
+
     def leave(self, waiter: int, now: float) -> None:
         """Withdraw a waiter that has no answer yet."""
         self._queue.discard(waiter)
@@ -118,6 +140,7 @@ class PoolCore:
         guest = self._guests[number]
         if guest.phase is GuestPhase.BOOTING:
             guest.phase, guest.ready_at, guest.idle_since = GuestPhase.READY, now, now
+            self._starts[guest.domain.image] = now - guest.began_at
         self._settle(now)
 
     def boot_failed(self, number: int, now: float) -> None:
@@ -127,6 +150,7 @@ class PoolCore:
         `retry_seconds`; otherwise all waiters of the domain are refused.
         """
         guest = self._guests.pop(number)
+        self._announced.drop(guest.domain)
         if guest.phase is GuestPhase.BOOTING:
             if any(g.domain == guest.domain and g.serves for g in self._guests.values()):
                 self._no_boot_until[guest.domain] = now + self._limits.retry_seconds
@@ -144,7 +168,9 @@ class PoolCore:
 
     def ended(self, number: int, now: float) -> None:
         """Record that nothing of a guest is left."""
-        self._guests.pop(number, None)
+        guest = self._guests.pop(number, None)
+        if guest is not None and guest.is_unused_ahead:
+            self.counts.ahead_unused += 1
         self._settle(now)
 
     def tick(self, now: float) -> None:
@@ -152,7 +178,9 @@ class PoolCore:
         self._no_boot_until = {d: t for d, t in self._no_boot_until.items() if t > now}
         for guest in list(self._guests.values()):
             is_old = now - guest.ready_at >= self._limits.session_seconds
-            if guest.is_idle and (is_old or now - guest.idle_since >= self._limits.idle_seconds):
+            hold = self._hold_seconds(guest)
+            if guest.is_idle and (is_old or now - guest.idle_since >= hold):
+                self.counts.parked += not is_old and hold < self._limits.idle_seconds
                 self._retire(guest)
             elif guest.phase is GuestPhase.READY and is_old:
                 guest.phase = GuestPhase.CLOSING
@@ -163,6 +191,7 @@ class PoolCore:
     def drain(self, now: float, seconds: float) -> None:
         """Accept no new waiters; give running execs `seconds`. Done when `guests` is empty."""
         self._drained_at = now + seconds
+        self._announced.clear()
         for waiter in self._queue.clear():
             self._refuse(waiter, Refusal.DRAINING)
         for guest in list(self._guests.values()):
@@ -184,12 +213,16 @@ class PoolCore:
                 continue
             times.append(guest.ready_at + limits.session_seconds)
             if guest.is_idle:
-                times.append(guest.idle_since + limits.idle_seconds)
+                times.append(guest.idle_since + self._hold_seconds(guest))
             if self._is_short:
                 times.append(guest.ready_at + limits.turn_seconds)
                 if guest.is_idle:
                     times.append(guest.idle_since + limits.settle_seconds)
         return min((t for t in times if t > self._now), default=None)
+
+    def _hold_seconds(self, guest: PooledGuest) -> float:
+        start = self._starts.get(guest.domain.image)
+        return self._limits.hold_seconds(start, is_unused_ahead=guest.is_unused_ahead)
 
     def _settle(self, now: float) -> None:
         """Grant places, start boots, make room. Every event ends here."""
@@ -204,6 +237,7 @@ class PoolCore:
             while (wanted := self._next_boot(now)) is not None:
                 self._boot(wanted)
             self._make_room(now)
+            self._boot_ahead(now)
 
     def _wanting(self, now: float) -> Iterator[TrustDomain]:
         """Yield, in turn, domains with more waiters than places in booting guests."""
@@ -222,12 +256,34 @@ class PoolCore:
             return None
         return next(self._wanting(now), None)
 
-    def _boot(self, domain: TrustDomain) -> None:
+    def _boot(self, domain: TrustDomain, *, is_ahead: bool = False) -> None:
         self._last_guest += 1
         places = 1 if domain.is_single_use else self._limits.vcpus
-        self._guests[self._last_guest] = PooledGuest(self._last_guest, domain, places)
-        self._queue.had_its_turn(domain.tenant)
-        self.decisions.append(Boot(self._last_guest, domain))
+        guest = PooledGuest(self._last_guest, domain, places, is_ahead=is_ahead, began_at=self._now)
+        self._guests[guest.number] = guest
+        self.counts.started += 1
+        if is_ahead:
+            self.counts.ahead += 1
+        else:
+            self._queue.had_its_turn(domain.tenant)
+        self.decisions.append(Boot(guest.number, domain))
+
+    def _boot_ahead(self, now: float) -> None:
+        """Boot guests for announced compiles, in room that no waiter needs."""
+        while len(self._guests) < self._limits.capacity:
+            if next(self._wanting(now), None) is not None:
+                return
+            unused = sum(g.is_unused_ahead and g.serves for g in self._guests.values())
+            short = self._announced.short(now, self._places, lambda d: self._serving(d.tenant))
+            domain = next((d for d in short if self._no_boot_until.get(d, now) <= now), None)
+            if domain is None or unused >= self._limits.ahead_guests:
+                return
+            self._boot(domain, is_ahead=True)
+
+    def _places(self, domain: TrustDomain) -> int:
+        """How many compiles of a domain its guests run or can take."""
+        guests = [g for g in self._guests.values() if g.domain == domain]
+        return sum(g.places if g.serves else g.refs for g in guests)
 
     def _make_room(self, now: float) -> None:
         """Make room as the module's text says; guests that are ending serve the first in turn."""
@@ -289,6 +345,7 @@ class PoolCore:
         if waiter in self._uncounted:
             self._uncounted.discard(waiter)
             return
+        self.counts.ahead_used += guest.is_unused_ahead
         guest.execs += 1
         if guest.domain.is_single_use:
             guest.phase = GuestPhase.CLOSING

@@ -25,6 +25,25 @@ class PoolLimits:
     settle_seconds: float = 0.5
     # The pause after a boot that failed while another guest serves the domain.
     retry_seconds: float = 2.0
+    # How many guests at most boot or are unused because a build announced compiles; 0: none.
+    ahead_guests: int = 0
+    # An idle guest is parked (ended, to be started again on demand) when it was idle for so many
+    # starts of a guest of its image, but not before `park_seconds`; 0 starts: only by idle_seconds.
+    park_after_starts: float = 0.0
+    park_seconds: float = 60.0
+
+    def hold_seconds(self, start_seconds: float | None, *, is_unused_ahead: bool) -> float:
+        """Return how long a guest may be idle; `start_seconds` is what the last start took.
+
+        Memory is given back once holding it has cost as much as a start does. Nobody can know when
+        the next compile comes; with this rule the cost is at most twice that of who knows.
+        """
+        least = min(self.park_seconds, self.idle_seconds)
+        if is_unused_ahead:
+            return least
+        if start_seconds is None or not self.park_after_starts:
+            return self.idle_seconds
+        return min(max(least, start_seconds * self.park_after_starts), self.idle_seconds)
 
     @property
     def capacity(self) -> int:
@@ -75,6 +94,22 @@ class Retire:
 Decision = Boot | Grant | Refuse | Retire
 
 
+@dataclass(slots=True)
+class PoolCounts:
+    """What a pool has done since it began.
+
+    `ahead`: guests that were started because a build had announced compiles. `ahead_used`: those
+    that got a compile. `ahead_unused`: those that ended without one. `parked`: idle guests that
+    ended because a start costs less than their memory.
+    """
+
+    started: int = 0
+    ahead: int = 0
+    ahead_used: int = 0
+    ahead_unused: int = 0
+    parked: int = 0
+
+
 class GuestPhase(enum.Enum):
     """A guest's life. CLOSING takes no further exec; ENDING is being ended, or has died."""
 
@@ -96,6 +131,9 @@ class PooledGuest:
     execs: int = 0
     ready_at: float = 0.0
     idle_since: float = 0.0
+    # Nobody waited when its boot began: a build had announced compiles.
+    is_ahead: bool = False
+    began_at: float = 0.0
 
     @property
     def is_free(self) -> bool:
@@ -104,6 +142,11 @@ class PooledGuest:
     @property
     def is_idle(self) -> bool:
         return self.phase is GuestPhase.READY and not self.refs
+
+    @property
+    def is_unused_ahead(self) -> bool:
+        """Whether it was started ahead of demand, and no compile has come yet."""
+        return self.is_ahead and not self.execs
 
     @property
     def serves(self) -> bool:

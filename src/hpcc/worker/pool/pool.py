@@ -8,7 +8,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -17,7 +17,16 @@ from hpcc.ports import Clock, Guest, GuestSpec, Runtime
 from hpcc.rpc.base.errors import BusyError
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.pool.core import PoolCore
-from hpcc.worker.pool.decisions import Boot, Decision, Grant, PoolLimits, Refusal, Refuse, Retire
+from hpcc.worker.pool.decisions import (
+    Boot,
+    Decision,
+    Grant,
+    PoolCounts,
+    PoolLimits,
+    Refusal,
+    Refuse,
+    Retire,
+)
 
 _log: Final = logging.getLogger(__name__)
 # A compile is short and a boot is not: after this time one of them has probably ended.
@@ -140,6 +149,17 @@ class GuestPool:
         return self._core.queued
 
     @property
+    def counts(self) -> PoolCounts:
+        """What the pool has done since it began."""
+        return self._core.counts
+
+    def numbers(self) -> dict[str, int]:
+        """Return how many guests there are now, and what the pool has done since it began."""
+        guests = self._core.guests
+        idle = sum(g.is_idle for g in guests)
+        return {"guests": len(guests), "idle": idle, **asdict(self.counts)}
+
+    @property
     def has_room(self) -> bool:
         """Whether the limits allow one more guest than there is now."""
         return len(self._slots) < self._limits.capacity
@@ -164,6 +184,11 @@ class GuestPool:
     async def prewarm(self, domain: TrustDomain) -> None:
         """Boot a guest of the domain that has run nothing; raises as `lease` does."""
         self._release(await self._acquire(domain, counts=False))
+        self._act()
+
+    def expect(self, domain: TrustDomain, count: int) -> None:
+        """Start guests for compiles that a build announced, within the limits; never waits."""
+        self._core.expect(domain, count, self._clock.monotonic())
         self._act()
 
     async def drain(self, seconds: float) -> None:
