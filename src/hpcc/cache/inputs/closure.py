@@ -29,6 +29,7 @@ from collections.abc import Collection, Container, Iterable
 from typing import Final
 
 from hpcc.cache.base.files import FileMemo, has_content
+from hpcc.cache.base.real_names import RealNames
 from hpcc.cache.base.uncacheable import UncacheableError, all_absolute, freshness, is_fresh
 from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
 from hpcc.cache.inputs.lookup import Lookup
@@ -36,11 +37,15 @@ from hpcc.cache.inputs.questions import names_asked
 from hpcc.cache.inputs.twins import find_twins, links_to
 from hpcc.compilers.scan.questions import Questions
 from hpcc.compilers.scan.scan import HAZARD_REASONS, Hazard, Scan, scan_arguments
+from hpcc.core.memo import BoundedMemo
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 MAX_FILES: Final = 50_000
 # Links to links in the directories beside links; a header that includes itself by a link has more.
 _MAX_ROUNDS: Final = 8
+# The names behind links that earlier compiles looked for, by the file to which they led.
+_MAX_MET: Final = 4
+_MET: Final[BoundedMemo[bytes, tuple[bytes, ...]]] = BoundedMemo(10_000)
 
 
 def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
@@ -108,13 +113,23 @@ def _looked_up(
 
     Adds to the files those that a link leads to one of them.
     """
-    links: tuple[bytes, ...] = ()
+    # The units of a project mostly find the same headers behind the same links.
+    links = expected = _aliases_expected(scans)
+    scans |= _examine_all(memo, expected, request, plain)
     for _ in range(_MAX_ROUNDS):
         asked = names_asked(memo, scans, in_arguments, request)
         lookup = Lookup(memo, request, plain)
         lookup.add_all({path: scan for path, (_, scan) in scans.items()}, asked)
+        if not lookup.unled.isdisjoint(expected):
+            # This compile may not look for one of them, which is then no input.
+            for path in expected:
+                del scans[path]
+            links = expected = ()
+            continue
         aliases = _aliases(lookup.existing, plain, scans)
         if not aliases:
+            if links != expected:
+                _remember(path for path in links if path not in lookup.unled)
             return lookup, asked, links
         links += aliases
         scans |= _examine_all(memo, aliases, request, plain)
@@ -130,20 +145,35 @@ def _aliases(
     that is shorter. The compile depends on where the link leads, and looks for quoted names beside
     the link. So the file is an input by both names. `plain` are paths that are not links.
     """
-    homes: dict[bytes, bytes] = {}
+    names = RealNames()
     found: list[bytes] = []
     for path in existing:
         home, _, base = path.rpartition(b"/")
-        if home not in homes:
-            homes[home] = os.path.realpath(home or b"/")
+        real_home = names.of_directory(home)
         is_plain = path in plain
-        if is_plain and homes[home] == home:
+        if is_plain and real_home == home:
             continue
-        real = os.path.join(homes[home], base) if is_plain else os.path.realpath(path)
+        real = os.path.join(real_home, base) if is_plain else os.path.realpath(path)
         # With `..` and without links it is one name in two spellings.
         if real in scans and real != os.path.normpath(path):
             found.append(path)
     return tuple(found)
+
+
+def _aliases_expected(scans: Collection[bytes]) -> tuple[bytes, ...]:
+    """Return the names that earlier compiles met for these files, and that lead there now."""
+    met = _MET.get
+    found = [(path, name) for path in scans for name in met(path, ())]
+    if not found:
+        return ()
+    names = RealNames()
+    return tuple(name for path, name in found if name not in scans and names.of(name) == path)
+
+
+def _remember(names: Iterable[bytes]) -> None:
+    for name in names:
+        file = os.path.realpath(name)
+        _MET[file] = tuple({**dict.fromkeys(_MET.get(file, ())), name: None})[-_MAX_MET:]
 
 
 def _examine_all(

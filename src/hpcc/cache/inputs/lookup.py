@@ -51,6 +51,8 @@ class Lookup:
         self.present: dict[bytes, None] = {}
         self.existing: dict[bytes, os.stat_result] = {}
         self.data: dict[bytes, None] = {}
+        # Files of the closure to which no plain include line leads.
+        self.unled: frozenset[bytes] = frozenset()
 
     def add_all(self, scans: dict[bytes, Scan], asked: Collection[tuple[bool, bytes]] = ()) -> None:
         """Look for all names in the sources, and for the names of `ClosureRequest.data`.
@@ -97,6 +99,7 @@ class Lookup:
         self._note_data(dict.fromkeys((cwd, *chain)), data)
         done = frozenset(unnamed)
         lost = [p for p in scans if p not in self._reached and p not in done and p != source]
+        self.unled = done.union(lost)
         if lost:
             # No plain include line leads to them (`#include MACRO`).
             directories = dict.fromkeys((*chain, *shared.homes, *map(parent_of, rest)))

@@ -30,6 +30,7 @@ from typing import Final, NamedTuple
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.manifest import InputSet
+from hpcc.cache.base.real_names import RealNames
 from hpcc.cache.base.uncacheable import UncacheableError
 from hpcc.cache.content.comments import CommentFree, comment_free_files
 from hpcc.cache.content.crossing import letters_reached_from_outside, puts_names_together
@@ -298,11 +299,11 @@ def _is_respelled(memo: FileMemo, closure: Closure, marked: InputSet) -> bool:
 
 def _are_real(paths: Iterable[bytes]) -> bool:
     """Tell whether `os.path.realpath` leaves all of these absolute paths as they are."""
-    homes: dict[bytes, bool] = {}
+    names, homes = RealNames(), dict[bytes, bool]()
     for path in paths:
         home, _, base = path.rpartition(b"/")
         if home not in homes:  # a directory has many files
-            homes[home] = os.path.realpath(home or b"/") == (home or b"/")
+            homes[home] = names.of_directory(home) == (home or b"/")
         if not homes[home] or base in _NO_NAMES or os.path.islink(path):
             return False
     return True
@@ -322,7 +323,7 @@ def _leave_through_links(paths: Iterable[bytes], places: Places, fixed: bytes = 
 
 def _have_links(paths: Iterable[bytes]) -> bool:
     """Tell whether the real name of one of the paths differs in more than `..` and `.`."""
-    homes: dict[bytes, bool] = {}
+    names, homes = RealNames(), dict[bytes, bool]()
     for path in paths:
         home, _, base = path.rpartition(b"/")
         if base in _NO_NAMES or os.path.islink(path):
@@ -330,7 +331,7 @@ def _have_links(paths: Iterable[bytes]) -> bool:
                 return True
             continue
         if home not in homes:
-            homes[home] = os.path.realpath(home) == os.path.normpath(home)
+            homes[home] = names.of_directory(home) == os.path.normpath(home or b"/")
         if not homes[home]:
             return True
     return False

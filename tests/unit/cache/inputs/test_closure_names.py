@@ -12,6 +12,7 @@ from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.uncacheable import UncacheableError
 from hpcc.cache.inputs.closure import find_closure
 from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
+from hpcc.cache.inputs.lookup import Lookup
 from hpcc.compilers.scan.twins import TwinRule
 
 
@@ -214,3 +215,66 @@ def test_what_a_directory_lacks_is_asked_once_while_it_rests(
     fresh = memo.listing(os.fsencode(tmp_path))
     assert fresh is not None
     assert not fresh.without(names)
+
+
+def _linked(root: Path, memo: FileMemo, *files: str) -> tuple[Closure, int]:
+    """Return a closure, and how often all names were looked for."""
+    rounds = 0
+    add_all = Lookup.add_all
+
+    def counted(self: Lookup, *args: object) -> None:
+        nonlocal rounds
+        rounds += 1
+        add_all(self, *args)  # type: ignore[arg-type]  # passed on
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Lookup, "add_all", counted)
+        return _closure(memo, root, *files), rounds
+
+
+def test_a_name_behind_a_link_that_another_compile_met_is_found_at_once(
+    tmp_path: Path, memo: FileMemo
+) -> None:
+    _tree(tmp_path, {"a.c": "#include <link/h.h>\n", "other/h.h": "int x;\n"})
+    (tmp_path / "one/link").symlink_to("../other")
+    first, rounds = _linked(tmp_path, memo, "other/h.h")
+    assert rounds == 2
+    again, rounds = _linked(tmp_path, memo, "other/h.h")
+    assert rounds == 1
+    assert again.files == first.files
+    assert (again.twins, again.existing, again.plain) == (first.twins, first.existing, first.plain)
+    assert _absent(again, tmp_path) == _absent(first, tmp_path)
+    assert os.fsencode(tmp_path / "one/link/h.h") in dict(again.files)
+
+
+def test_a_name_behind_a_link_that_only_other_compiles_look_for_is_no_input(
+    tmp_path: Path, memo: FileMemo
+) -> None:
+    _tree(tmp_path, {"a.c": "#include <link/h.h>\n", "other/h.h": "int x;\n"})
+    (tmp_path / "one/link").symlink_to("../other")
+    _linked(tmp_path, memo, "other/h.h")
+    (tmp_path / "a.c").write_text('#include "other/h.h"\n')
+    closure, _ = _linked(tmp_path, memo, "other/h.h")
+    assert sorted(p for p, _ in closure.files) == [
+        os.fsencode(tmp_path / name) for name in ("a.c", "other/h.h")
+    ]
+    assert not closure.twins
+
+
+@pytest.mark.parametrize("change", ["elsewhere", "gone", "directory"])
+def test_a_link_that_led_to_a_header_before_is_looked_at_again(
+    change: str, tmp_path: Path, memo: FileMemo
+) -> None:
+    _tree(tmp_path, {"a.c": "#include <link/h.h>\n", "other/h.h": "int x;\n", "two/deep/h.h": ""})
+    (tmp_path / "one/link").symlink_to("../other")
+    _linked(tmp_path, memo, "other/h.h")
+    (tmp_path / "one/link").unlink()
+    if change == "elsewhere":
+        (tmp_path / "one/link").symlink_to("../two/deep")
+    elif change == "directory":
+        (tmp_path / "one/link").mkdir()
+    closure, _ = _linked(tmp_path, memo, "other/h.h")
+    assert os.fsencode(tmp_path / "one/link/h.h") not in dict(closure.files)
+    assert not closure.twins
+    is_there = os.fsencode(tmp_path / "one/link/h.h") in closure.existing
+    assert is_there is (change == "elsewhere")
