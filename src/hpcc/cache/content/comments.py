@@ -212,7 +212,7 @@ def _most_inclusions(data: bytes) -> int:
     guard = _GUARD.match(data)
     if guard is not None and re.search(rb"#[ \t]*define[ \t]+%s\b" % guard[1], data):
         return 1
-    if b"once" in data and _ONCE.search(data):
+    if b"once" in data and b"pragma" in data and _ONCE.search(data):
         return 1
     if b"\0" in data:
         return 1  # the data of a locale, which a compiler with messages reads, and no header

@@ -123,8 +123,8 @@ _LAST_LINE: Final = re.compile(rb"[ \t]*\n?\Z")
 # Bytes that no accepted file holds: a comment that is left out, a line break in one that is kept.
 _GONE: Final = b"\1"
 _BREAK: Final = b"\2"
-# Also blanks without a comment, behind code or in an empty line.
-_BEHIND_CODE: Final = re.compile(rb"(?<=[^ \t\n\f\v\x01])[ \t\x01]+(?=\n)|(?<=\n)[ \t]+(?=\n)")
+_BLANK: Final = (b" ", b"\t", _GONE)
+_ODD_SPACE: Final = (b"\f", b"\v")
 _ALONE: Final = re.compile(rb"([ \t]*)\x01[ \t\x01]*")
 
 
@@ -188,10 +188,15 @@ class _Walk:
 
     def has_form(self) -> bool:
         """Fill `pieces` with the parts of the new text, with marks; False if there is none."""
-        data, done, position = self._data, 0, 0
-        while match := _TOKEN.search(data, position):
-            start, kind = match.start(), match.lastgroup
-            if self._is_odd and _is_unclear(data[position:start]):
+        data, done, position, is_odd = self._data, 0, 0, self._is_odd
+        search = _TOKEN.search
+        while match := search(data, position):
+            kind = match.lastgroup
+            if kind is None and not is_odd:  # most are plain strings
+                position = match.end()
+                continue
+            start = match.start()
+            if is_odd and _is_unclear(data[position:start]):
                 return False
             position = match.end()
             if kind == "comment":
@@ -204,7 +209,7 @@ class _Walk:
             elif not self._is_harmless(match):
                 return False
         self.pieces.append(data[done:])
-        return not (self._is_odd and _is_unclear(data[position:]))
+        return not (is_odd and _is_unclear(data[position:]))
 
     def _is_harmless(self, match: re.Match[bytes]) -> bool:
         kind = match.lastgroup
@@ -276,28 +281,46 @@ def _is_unclear(code: bytes) -> bool:
 def _without_lines(text: bytes, mode: LexMode, *, keeps_lines: bool) -> bytes:
     """Return a text with marks without the comments that are gone, and perhaps their lines."""
     last = text.rfind(b"\n", 0, -1) + 1 if mode.keeps_end else len(text)
-    text = _BEHIND_CODE.sub(b"", text[:last]) + text[last:]
     if not mode.keeps_end and text.endswith(b"\n"):
         bare = text.rstrip(b" \t\n\1")
         text = bare + b"\n" if not bare.endswith(b"\\") else text
-    if not keeps_lines or _GONE in text:
-        lines = _without_comment_lines(text.split(b"\n"))
-        if not keeps_lines:
-            lines = _without_empty_lines(lines)
-        text = b"\n".join(lines).replace(_GONE, b"/**/")
-    return text.replace(_BREAK, b"\n")
+        last = len(text)
+    lines = text.split(b"\n")
+    for number in range(text.count(b"\n", 0, last)):
+        if lines[number].endswith(_BLANK):
+            lines[number] = _without_blanks(lines[number])
+    if _GONE in text:
+        _leave_out_comment_lines(lines)
+    if not keeps_lines:
+        lines = _without_empty_lines(lines)
+    return b"\n".join(lines).replace(_GONE, b"/**/").replace(_BREAK, b"\n")
 
 
-def _without_comment_lines(lines: list[bytes]) -> list[bytes]:
-    """Return the lines, empty those that hold a comment and are indented like the next code."""
-    below = b""
-    for number in range(len(lines) - 1, -1, -1):
-        line = lines[number]
-        if alone := _ALONE.fullmatch(line):
-            lines[number] = b"" if alone[1].startswith(below) else alone[1] + _GONE
-        if lines[number].strip(b" \t"):
-            below = line[: len(line) - len(line.lstrip(b" \t"))]
-    return lines
+def _without_blanks(line: bytes) -> bytes:
+    """Return a line without the blanks and comments at its end, if code is before them.
+
+    A line of nothing but blanks becomes empty.
+    """
+    code = line.rstrip(b" \t\1")
+    if not code:
+        return line if _GONE in line else b""
+    return line if code.endswith(_ODD_SPACE) else code
+
+
+def _leave_out_comment_lines(lines: list[bytes]) -> None:
+    """Make those lines empty that hold a comment and are indented like the next code."""
+    # The indentation of the first line with code from number `known` on; each is looked at once.
+    below, known = b"", len(lines)
+    for number in [n for n, line in enumerate(lines) if _GONE in line][::-1]:
+        alone = _ALONE.fullmatch(lines[number])
+        if alone is None:
+            continue
+        for line in lines[number + 1 : known]:
+            if line.strip(b" \t"):
+                below = line[: len(line) - len(line.lstrip(b" \t"))]
+                break
+        known = number + 1
+        lines[number] = b"" if alone[1].startswith(below) else alone[1] + _GONE
 
 
 def _without_empty_lines(lines: list[bytes]) -> list[bytes]:

@@ -94,13 +94,29 @@ _INCLUDE: Final = re.compile(
     + _HASH
     + rb'[ \t]*(?:include(?:_next)?|import)\b(?!\')[ \t]*(?:"([^"\n]+)"|<([^>\n]+)>)?'
 )
-_IMPORT: Final = re.compile(_HASH + _BLANKS + rb"import\b")
+
+
+class _Directive:
+    """A pattern behind the sign of a directive, for all its spellings.
+
+    Nearly all texts have only `#`, which is searched for at memory speed.
+    """
+
+    def __init__(self, rest: bytes) -> None:
+        self._any, self._plain = re.compile(_HASH + rest), re.compile(rb"\#" + rest)
+
+    def of(self, data: bytes) -> re.Pattern[bytes]:
+        """Return the pattern that finds in a text what the one for all spellings finds."""
+        return self._any if b"%:" in data or b"??=" in data else self._plain
+
+
+_IMPORT: Final = _Directive(_BLANKS + rb"import\b")
 _ONCE: Final = re.compile(rb"\bonce\b")
 # Of Microsoft's compiler; its `once` shows a warning once.
 _PRAGMA_WARNING: Final = re.compile(rb"\n[ \t]*#[ \t]*pragma[ \t]+warning\b[^\n]*")
-_PRAGMA_ONCE: Final = re.compile(_HASH + rb"[ \t]*pragma[ \t]+once\b")
+_PRAGMA_ONCE: Final = _Directive(rb"[ \t]*pragma[ \t]+once\b")
 _DEFINED: Final = re.compile(_HASH + _BLANKS + rb"define\b[^\n]*+")
-_MAYBE_DEFINED: Final = re.compile(_HASH + rb"[ \t\f\v]*(?:/\*|define\b[^\n]*+)")
+_MAYBE_DEFINED: Final = _Directive(rb"[ \t\f\v]*(?:/\*|define\b[^\n]*+)")
 _DEFINE: Final = re.compile(_HASH + rb"[ \t]*define[ \t]+(\w+)")
 _EMBED: Final = re.compile(
     rb"(?:(__has_embed)(?:__)?|"
@@ -205,20 +221,22 @@ def may_be_read_once(data: bytes) -> bool:
 
 def _makes_others_once(data: bytes) -> bool:
     """Return whether a file imports others, or defines a macro that may stand for the pragma."""
-    if b"import" in data and _IMPORT.search(data):
+    if b"import" in data and _IMPORT.of(data).search(data):
         return True
-    if b"once" not in data or data.count(b"once") == len(_PRAGMA_ONCE.findall(data)):
+    if b"once" not in data or data.count(b"once") == len(_PRAGMA_ONCE.of(data).findall(data)):
         return False
     # "once" is a frequent word of comments, and to leave these out takes long.
-    if not any(_may_be_once(match[0]) for match in _MAYBE_DEFINED.finditer(data)):
+    if not any(_may_be_once(match[0]) for match in _MAYBE_DEFINED.of(data).finditer(data)):
         return False
     return any(_ONCE.search(match[0]) for match in _DEFINED.finditer(without_comments(data)))
 
 
 def _may_be_once(definition: bytes) -> bool:
     """Tell whether the line of a definition holds the word, or goes on behind a comment."""
-    opened, closed = definition.rfind(b"/*"), definition.rfind(b"*/")
-    return (closed <= opened + 1 and opened >= 0) or _ONCE.search(definition) is not None
+    if b"once" in definition and _ONCE.search(definition):
+        return True
+    opened = definition.rfind(b"/*")
+    return opened >= 0 and definition.rfind(b"*/") <= opened + 1
 
 
 def scan_arguments(arguments: tuple[bytes, ...], macros: tuple[bytes, ...] = ()) -> Scan:
