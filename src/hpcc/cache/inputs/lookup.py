@@ -264,7 +264,10 @@ class Lookup:
         try:
             return self._listings[directory]
         except KeyError:
-            found = self._listings[directory] = self._memo.listing(directory)
+            # `-I.` names the working directory again, which is read anew after each object in it.
+            name = directory.removesuffix(b"/.") or b"/"
+            found = self._listings.get(name) or self._memo.listing(name)
+            self._listings[directory] = self._listings[name] = found
             return found
 
     def _missing_directory(self, path: bytes, *, is_searched: bool) -> None:

@@ -278,3 +278,25 @@ def test_a_link_that_led_to_a_header_before_is_looked_at_again(
     assert not closure.twins
     is_there = os.fsencode(tmp_path / "one/link/h.h") in closure.existing
     assert is_there is (change == "elsewhere")
+
+
+def test_a_directory_with_a_dot_behind_it_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _tree(tmp_path, {"a.c": '#include "b.h"\n#include <c.h>\n', "b.h": "", "two/c.h": ""})
+    read: list[bytes] = []
+    listdir = os.listdir
+
+    def counted(path: bytes) -> list[bytes]:
+        read.append(path)
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", counted)
+    # Its stat is too young to answer for it.
+    closure = _closure(
+        FileMemo(time.time_ns), tmp_path, "b.h", "two/c.h", search=(b".", b"one/.", b"two")
+    )
+    assert len(read) == len({os.path.normpath(path) for path in read})
+    absent = {a.directory: a.files for a in closure.absences}
+    root = os.fsencode(tmp_path)
+    assert all(b"c.h" in absent[path] for path in (root + b"/.", root + b"/one/."))
