@@ -232,11 +232,16 @@ def _linked(root: Path, memo: FileMemo, *files: str) -> tuple[Closure, int]:
         return _closure(memo, root, *files), rounds
 
 
+@pytest.mark.parametrize("is_directory", [True, False])
 def test_a_name_behind_a_link_that_another_compile_met_is_found_at_once(
-    tmp_path: Path, memo: FileMemo
+    is_directory: bool, tmp_path: Path, memo: FileMemo
 ) -> None:
     _tree(tmp_path, {"a.c": "#include <link/h.h>\n", "other/h.h": "int x;\n"})
-    (tmp_path / "one/link").symlink_to("../other")
+    if is_directory:
+        (tmp_path / "one/link").symlink_to("../other")
+    else:  # as `<asm/types.h>` on Debian
+        (tmp_path / "one/link").mkdir()
+        (tmp_path / "one/link/h.h").symlink_to("../../other/h.h")
     first, rounds = _linked(tmp_path, memo, "other/h.h")
     assert rounds == 2
     again, rounds = _linked(tmp_path, memo, "other/h.h")
