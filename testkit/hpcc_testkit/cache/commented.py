@@ -25,6 +25,14 @@ _BOTH: Final = """\
     //§L
 #else //§L
 #endif /*§B*/
+#if 0
+  'a <b>' //§L
+#elif 'a' == '\\x61' /*<b//c>*/ && 1 \\
+    || L'\\0' //§L
+static const char lines[] = "a //b\\
+  /*c*/ \\"d \\
+"; //§L
+#endif /*§B*/
 extern void sink(int); //§L
 extern const char *keep; /*§B*/
 \t/*§M*/
@@ -54,7 +62,7 @@ int shift(int a, int b, int unused) /*§B*/
     case 2: //§L
         sink(2); break; /*§M*/
     }
-    keep = names; keep = url; sink(quote); /*§B*/
+    keep = names; keep = url; keep = lines; sink(quote); /*§B*/
     sink(__LINE__); /*§M*/
     sink(__LINE__ /*§M*/
         + __LINE__); LONG(a, /*z*/ b); //§L
@@ -75,7 +83,8 @@ int uses(Item *item) { //§L
 """
 _RAW: Final = """\
 static const char raw[] = R"(a//b/*c)"; //§L
-inline const char *raws() { return raw; } /*§M*/
+static const char more[] = R"x(a//"b"\\)"/*c)x"; /*§B*/
+inline const char *raws() { return raw[0] ? raw : more; } /*§M*/
 """
 _CXX20: Final = """\
 #include <source_location> //§L

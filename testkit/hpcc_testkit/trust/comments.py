@@ -93,6 +93,44 @@ def _lines(cc: str) -> Iterator[Scenario]:
         )
 
 
+def _odd(cc: str) -> Iterator[Scenario]:
+    """Yield texts in which a string, a constant or a directive could hide a comment."""
+    text = (
+        "#if 0\nf('a b'); // one\n#endif\nchar s[] = \"a\\\n  // b\\\n\"; // one\n"
+        "#if '\\\\' == 92 /* <a//b> */ && 1 \\\n  || 0\nint v; // one\n#endif\n\nint w;\n"
+    )
+    edited = text.replace("one", "two")
+    yield _edits(
+        f"comment-behind-odd-text-{cc}",
+        f"{cc} -O2 -c main.c -o main.o",
+        ("miss", text),
+        ("hit", edited),
+        ("nohit", edited.replace("// b", "// c")),
+        ("nohit", edited.replace("a\\\n", "a\\ \n")),
+        ("nohit", edited.replace("92", "93")),
+        ("hit", text.replace("one", "six")),
+    )
+    raw = 'const char *s() {{ return R"(a "// {0}\\")"; }} // {1}\n\nint w;\n'
+    command = f"{cc} -x c++ -std={{0}} -c main.c -o main.o"
+    yield _edits(
+        f"comment-behind-a-raw-string-{cc}",
+        command.format("c++17"),
+        ("miss", raw.format("one", "one")),
+        ("hit", raw.format("one", "two")),
+        ("nohit", raw.format("two", "two")),
+    )
+    # No raw string in C++98, so that a comment begins in the text.
+    macro = '#define R ""\n#define A(x)\n'
+    old = macro + 'const char *s = R"(a" /*{0} ")" A(" */ "b{1}"\n);\n\nint w;\n'
+    yield _edits(
+        f"comment-behind-no-raw-string-{cc}",
+        command.format("c++98"),
+        ("any", old.format("one", "")),
+        ("any", old.format("two", "")),
+        ("nohit", old.format("two", "c")),
+    )
+
+
 def _seen(cc: str) -> Iterator[Scenario]:
     """Yield edits of comments that a compiler reads."""
     body = (
@@ -296,6 +334,7 @@ def scenarios() -> Iterator[Scenario]:
         yield from _repeated(cc)
         yield from _unseen(cc)
         yield from _lines(cc)
+        yield from _odd(cc)
         yield from _seen(cc)
         yield from _twins(cc)
         yield from _documented(cc)

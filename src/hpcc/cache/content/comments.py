@@ -43,7 +43,7 @@ _PART: Final = re.compile(
 _FACTS: Final = b"facts-for-comments"
 # A pragma with one of these makes a compiler warn of comments that it does not see otherwise.
 _WARNS: Final = (b"c90-c99-compat", b"-Wdocumentation", b"-Weverything", b"fallthrough=1")
-_TAG: Final = b"comment-free-2"
+_TAG: Final = b"comment-free-3"
 _UNKNOWN: Final = b"raw"
 
 

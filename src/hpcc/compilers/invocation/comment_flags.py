@@ -30,7 +30,7 @@ _C: Final = re.compile(
     rb"|(?P<gnu90>gnu(?:89|90))"
 )
 _CXX: Final = re.compile(
-    rb"(?:c|gnu)\+\+(?:98|03|0x|11|(?P<separators>1y|14|1z|17|2a|20|2b|23|2c|26))"
+    rb"(?:c|gnu)\+\+(?:(?P<before_11>98|03)|0x|11|(?P<separators>1y|14|1z|17|2a|20|2b|23|2c|26))"
 )
 _HARMLESS: Final = frozenset(
     {
@@ -155,6 +155,7 @@ def _mode(invocation: Invocation) -> LexMode | None:
         return LexMode(
             has_line_comments=True,
             has_digit_separators=not is_c,
+            has_raw_strings=not is_c,
             shows_line_comments=is_compared,
         )
     if standard == b"ansi":
@@ -166,6 +167,7 @@ def _mode(invocation: Invocation) -> LexMode | None:
     return LexMode(
         has_line_comments=not found.get("c90"),
         has_digit_separators=bool(found.get("c23") or found.get("separators")),
+        has_raw_strings=not is_c and not found.get("before_11"),
         shows_line_comments=is_compared or bool(found.get("gnu90")),
     )
 

@@ -9,9 +9,9 @@ Without `keeps_lines` the empty lines that are left disappear, too. Then the res
 tokens in the same columns, but not in the same lines.
 
 A file gets no such form (None) where the extent of a comment could depend on anything but the
-file's text and the mode. Known cases are a splice or trigraph inside a token, raw strings with
-quotes, names of headers with slashes, and prose in a skipped block. Whether a command may use the
-form at all is decided by `hpcc.compilers.invocation.comment_flags`.
+file's text and the mode. Known cases are a splice or trigraph inside a token but a string, raw
+strings of several lines, names of headers with slashes, and prose in a skipped block. Whether a
+command may use the form at all is decided by `hpcc.compilers.invocation.comment_flags`.
 
 Sources: C23 5.2.1.1 and 6.4; GCC libcpp/lex.cc (_cpp_lex_direct, fallthrough_comment_p, lex_string,
 lex_raw_string), libcpp/line-map.cc, gcc/c-family/c-indentation.cc; Clang Lexer.cpp and
@@ -31,7 +31,7 @@ from hpcc.compilers.scan.header_names import has_odd_header_name
 class LexMode:
     """What a command's language standard and compiler make of a file's bytes.
 
-    False is always the careful value of the first two: such text then gives no form.
+    False is always the careful value of the first three: such text then gives no form.
     `has_doc_comments`: the compiler can warn about comments that look like documentation.
     `shows_line_comments`: it can warn about the first comment in a file that begins with slashes.
     `keeps_end`: the object may hold the place of the file's end. `keeps_lines`: the object may hold
@@ -40,6 +40,7 @@ class LexMode:
 
     has_line_comments: bool
     has_digit_separators: bool
+    has_raw_strings: bool = False
     has_doc_comments: bool = False
     shows_line_comments: bool = True
     keeps_end: bool = True
@@ -72,15 +73,17 @@ _NOT_WORD: Final = rb"[^0-9A-Za-z_]"
 # A number goes on behind these: "1.'x" and "1e+'x" are numbers with a digit separator.
 _IN_NUMBER: Final = rb"0-9A-Za-z_.$+\x80-\xff-"
 _NOT_IN_NUMBER: Final = rb"[^'" + _IN_NUMBER + rb"]"
-_STRING: Final = rb'[^"\\\n]*(?:\\[^\n][^"\\\n]*)*"'
+# Lines that a backslash joins are one string everywhere; compilers warn of a blank behind it.
+_STRING: Final = rb'[^"\\\n]*(?:\\[\s\S][^"\\\n]*)*"'
 _ESCAPE: Final = rb"\\(?:[abefnrtv'\"?\\]|[0-7]{1,3}|[xuU][0-9A-Fa-f]{1,8})"
-_CHARACTER: Final = rb"(?:[^'\\\n]|" + _ESCAPE + rb"|[0-9A-Za-z_]{2,8})'"
+# One of several characters has none that could begin a comment or a string, were it prose.
+_CHARACTER: Final = rb"(?:[^'\\\n]|" + _ESCAPE + rb"|(?:[^'\"\\/\n]|/(?![/*]))+)'"
 # Begins with a set of four bytes to search for. What none of the parts accepts is `bad`.
 _TOKEN: Final = re.compile(
     rb"[/\"'\\](?:(?<=/)(?P<comment>[/*])"
     # Strings. A raw string must be one that reads the same as a plain string.
     rb'|(?<=")(?<!R")' + _STRING + rb'|(?<=R")(?P<mark>[^ ()\\\t\v\f\n"]{0,16})'
-    rb'\([^"\\\n]*\)(?P=mark)"(?P<raw>)'
+    rb'\((?:[^"\\\n]*\)(?P=mark)"(?P<raw>)|[^\n]*?\)(?P=mark)"(?P<surely_raw>))'
     rb"|(?<=" + _WORD + rb'R")' + _STRING + rb"(?P<maybe_raw>)"
     # Characters, with or without a prefix: one, or several that cannot be prose.
     rb"|(?<=')(?:(?<![" + _IN_NUMBER + rb"]')|(?<=" + _NOT_IN_NUMBER + rb"[uUL]')"
@@ -88,26 +91,32 @@ _TOKEN: Final = re.compile(
     + _NOT_IN_NUMBER
     + rb"u8'))"
     + _CHARACTER
-    + rb"|(?<=[+-]')"
+    + rb"|(?:(?<=[+-]')|(?<=[+-][uUL]')|(?<=[+-]u8'))"
     + _CHARACTER
     + rb"(?P<signed>)"
-    rb"|(?<=[0-9A-Za-z]')(?=[0-9A-Za-z])(?P<separator>)"
+    rb"|(?<="
+    + _NOT_IN_NUMBER
+    + rb"case')"
+    + _CHARACTER
+    + rb"|(?<=[0-9A-Za-z]')(?=[0-9A-Za-z])(?P<separator>)"
     # A splice that joins no two tokens.
-    rb"|(?:(?<=[ \t;{}(),]\\)\n|(?<=\\)\n(?=[ \t\n]))"
+    rb"|(?:(?<=[ \t\n;{}(),]\\)\n|(?<=\\)\n(?=[ \t\n;{}(),]))"
     rb"|(?<!/)(?P<bad>))"
 )
 _RAW_PREFIX: Final = re.compile(_NOT_WORD + rb"(?:u8|[uUL])R\Z")
+_SURE_PREFIX: Final = re.compile(_NOT_IN_NUMBER + rb"(?:u8|[uUL])?R\Z")
 _NUMBER: Final = re.compile(
     rb"[^0-9A-Za-z_.$'\x80-\xff]\.?[0-9][0-9A-Za-z_.]*(?:'[0-9A-Za-z_.]+)*\Z"
 )
 _EXPONENT: Final = re.compile(
-    rb"(?:[^0-9A-Za-z_.$'\x80-\xff]\.?[0-9]|\A)[0-9A-Za-z_.'+\x80-\xff-]*[eEpP][+-]\Z"
+    rb"(?:[^0-9A-Za-z_.$'\x80-\xff]\.?[0-9]|\A)[0-9A-Za-z_.'+\x80-\xff-]*[eEpP][+-]"
+    rb"(?:u8|[uUL])?\Z"
 )
 _MAX_NUMBER: Final = 80
 
-# Backslashes that join lines, also within the end of a comment.
-_SPLICE: Final = re.compile(rb"\\[ \t\f\v]*\n")
-_SPLICED_END: Final = re.compile(rb"\*(?:\\[ \t\f\v]*\n)+/")
+# Backslashes (or their trigraphs) that join lines, also within the end of a comment.
+_SPLICE: Final = re.compile(rb"(?:\\|\?\?/)[ \t\f\v]*\n")
+_SPLICED_END: Final = re.compile(rb"\*(?:(?:\\|\?\?/)[ \t\f\v]*\n)+/")
 # Comments that a warning reads: for a case that falls through, for another comment inside, for a
 # direction of text that is not closed (LRM, RLM, U+202A to U+202E, U+2066 to U+2069).
 _KEPT: Final = re.compile(
@@ -234,10 +243,9 @@ class _Walk:
         data, mode = self._data, self._mode
         comment = data[start:end]
         is_line = comment.startswith(b"//")
-        if b"??/" in comment:
-            return None
         kept = comment.replace(b"\n", _BREAK)
-        if b"\\" in comment and _SPLICE.search(comment + b"\n" if is_line else comment):
+        may_splice = b"\\" in comment or b"??/" in comment
+        if may_splice and _SPLICE.search(comment + b"\n" if is_line else comment):
             return None if is_line or _SPLICED_END.search(comment) else kept
         is_doc = mode.has_doc_comments and comment[2:3] in _DOC_MARKS
         self.has_doc_comments |= is_doc
@@ -346,6 +354,8 @@ def _is_harmless(kind: str, data: bytes, at: int, mode: LexMode) -> bool:
     before = data[max(0, at - _MAX_NUMBER) : at]
     if kind == "maybe_raw":
         return _RAW_PREFIX.search(before) is None
+    if kind == "surely_raw":
+        return mode.has_raw_strings and _SURE_PREFIX.search(before) is not None
     if kind == "signed":
         return _EXPONENT.search(before) is None
     if kind == "separator":

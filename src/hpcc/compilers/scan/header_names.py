@@ -16,8 +16,13 @@ _DIRECTIVE: Final = (
     + rb"(?!(?:define|undef|error|warning|line|ident)\b)"
 )
 _REST: Final = rb"(?:[^\n\\]|\\\n)*+"
-_CLEAR: Final = rb"(?:[^\n\\/\"']|/(?![/*])|\"(?:[^\"\n\\/]|/(?![/*]))*\"|\\\n)*+"
-_ANGLED: Final = re.compile(_DIRECTIVE + rb"(?:[^\n\\<]|\\\n)*+<(" + _REST + rb")")
+# A character is none of a header's name: no compiler accepts one where it expects a name.
+_CHARACTER: Final = rb"'(?:[^'\\\n]|\\(?:[abefnrtv'\"?\\]|[0-7]{1,3}|x[0-9A-Fa-f]{1,8}))'"
+_CLEAR: Final = (
+    rb"(?:[^\n\\/\"']|/(?![/*])|\"(?:[^\"\n\\/]|/(?![/*]))*\"|" + _CHARACTER + rb"|\\\n)*+"
+)
+_ANGLED: Final = re.compile(_DIRECTIVE + rb"(?:[^\n\\<]|\\\n)*+<" + _REST)
+_BEGIN: Final = re.compile(rb"/[/*]|[<\"']")
 _ODD_IN_NAME: Final = re.compile(rb"//|/\*|[\"']")
 _HEADER_NAMES: Final = tuple(
     (word, re.compile(pattern))
@@ -35,9 +40,23 @@ def has_odd_header_name(text: bytes) -> bool:
     if any(word in text and pattern.search(text) for word, pattern in _HEADER_NAMES):
         return True
     for match in _ANGLED.finditer(text):
-        names = (b"<" + match[1]).split(b">")[:-1]
-        for name in names:
+        for name in _behind_comments(match[0]).split(b">")[:-1]:
             start = name.find(b"<")
             if start >= 0 and _ODD_IN_NAME.search(name, start):
                 return True
     return False
+
+
+def _behind_comments(directive: bytes) -> bytes:
+    """Return a directive from its first quote or bracket that is not in a comment."""
+    at = 0
+    while begin := _BEGIN.search(directive, at):
+        if begin[0] == b"//":
+            break
+        if begin[0] != b"/*":
+            return directive[begin.start() :]
+        end = directive.find(b"*/", begin.end())
+        if end < 0:
+            break
+        at = end + len(b"*/")
+    return b""

@@ -103,12 +103,14 @@ def test_only_proved_compilers_without_hidden_flags_are_on_the_list() -> None:
 def test_the_standard_decides_how_files_are_read(
     line: str, *, has_line_comments: bool, has_digit_separators: bool
 ) -> None:
+    has_raw_strings = (line.endswith(".cc") and "ansi" not in line) or "c++26" in line
     for is_clang, major in ((False, 12), (True, 17)):
         assert lex_mode(
             _invocation(line), is_clang=is_clang, major=major, has_hidden_flags=False
         ) == LexMode(
             has_line_comments=has_line_comments,
             has_digit_separators=has_digit_separators,
+            has_raw_strings=has_raw_strings,
             has_doc_comments=False,
             shows_line_comments="gnu90" in line,
             keeps_end=False,

@@ -18,7 +18,8 @@ from hpcc.compilers.scan.comments import comment_free as form_of
 
 C90 = LexMode(has_line_comments=False, has_digit_separators=False, has_doc_comments=False)
 C17 = LexMode(has_line_comments=True, has_digit_separators=False, has_doc_comments=False)
-CXX20 = LexMode(has_line_comments=True, has_digit_separators=True, has_doc_comments=False)
+CXX20 = LexMode(has_line_comments=True, has_digit_separators=True, has_raw_strings=True)
+C23 = replace(CXX20, has_raw_strings=False)
 CLANG = LexMode(has_line_comments=True, has_digit_separators=True, has_doc_comments=True)
 
 _END = b"\nend;\n"
@@ -69,6 +70,25 @@ _EQUAL = [
     (b"f(); // \xc3\xa9 \xe2\x80\x93 \xf0\x9f\x98\x80", b"f(); // one"),
     (b'x = "\xc3\xa9"; // one', b'x = "\xc3\xa9"; // two'),
     (b"f(); // what??!", b"f(); // ??'"),
+    (b"f(); /* any??/text */", b"f(); /* one */"),
+    # Strings of several lines, raw ones with quotes, and constants of several characters.
+    (b'x = "a\\\nb"; // one', b'x = "a\\\nb"; // two'),
+    (b'x = "\\\n  // a\\\n  \\"/* b"; // one', b'x = "\\\n  // a\\\n  \\"/* b"; // two'),
+    (b'x = R"(a"b)"; // one', b'x = R"(a"b)"; // two'),
+    (b'x = LR"(a\\)"; // one', b'x = LR"(a\\)"; // two'),
+    (b'x = u8R"x(\'"\')"/*)x"; // one', b'x = u8R"x(\'"\')"/*)x"; // two'),
+    (b"x = '<<' + '[a b]' + 'a/b'; // one", b"x = '<<' + '[a b]' + 'a/b'; // two"),
+    # Directives in which a bracket or a backslash belongs to no header's name.
+    (b"#if A /* <a//b> */ && 1 // one\n#endif", b"#if A /* <a//b> */ && 1 // two\n#endif"),
+    (
+        b"#if A /* <a\\\n//b> */ \\\n && 1\n#endif // one",
+        b"#if A /* <a\\\n//b> */ \\\n && 1\n#endif",
+    ),
+    (b"#if A // <a//b>\n#endif", b"#if A // two\n#endif"),
+    (
+        b"#if L'\\0'-1 > 0 || '\"' == 34 \\\n || 1\n#endif // one",
+        b"#if L'\\0'-1 > 0 || '\"' == 34 \\\n || 1\n#endif",
+    ),
 ]
 
 
@@ -158,7 +178,8 @@ _UNCLEAR = [
     b"f() /\\\n/ one",
     b"f() \\ \n // one",
     b'R\\\n"(" // one',
-    b'x = "a\\\nb"; // one',
+    b'x = "a\\ \nb"; // one',
+    b'x = "a??/\nb"; // one',
     b"x \\y // one",
     # Quotes without an end, and prose.
     b"#if 0\ndon't // one\n#endif",
@@ -175,10 +196,12 @@ _UNCLEAR = [
     b"#if 0\n$5'0' // one\n#endif",
     b"#if 0\n" + b"1" * 100 + b"e+'x' // '\n#endif",
     # Raw strings that a compiler without them reads otherwise.
-    b'x = R"(a"b)"; // one',
-    b'x = LR"(a\\)"; // one',
     b'x = R"(\n)"; // one',
-    b'x = u8R"(\'"\')"; // one',
+    b'x = fooR"(a"b)"; // one',
+    b'x = 1.R"(a"b)"; // one',
+    b'x = 1e+u8R"(a"b)"; // one',
+    b'x = $R"(a"b)"; // one',
+    b'x = R"(a??/"b)"; // one',
     # Names of headers.
     b"#include <a//b>",
     b"#include <a/*b> // */",
@@ -195,6 +218,9 @@ _UNCLEAR = [
     b"# \\\n include <a//b>",
     b"#if /* one\n */ HAS(<a//b>)\n#endif",
     b"#if HAS /* one\n */ (2)\n#endif",
+    b"#if /* one */ HAS(<a//b>)\n#endif",
+    b"#if 'a' == 'a' /* one */ && HAS(<a//b>)\n#endif",
+    b'#if \'a\' && HAS("a\\" // one ")\n#endif',
     b"import <a//b>;",
     # No end.
     b"f(); /* one",
@@ -205,6 +231,14 @@ _UNCLEAR = [
 @pytest.mark.parametrize("text", _UNCLEAR)
 def test_a_file_that_could_be_read_in_two_ways_has_no_form(text: bytes) -> None:
     assert comment_free(text + _END + b"// more\n\n", CXX20) is None
+
+
+@pytest.mark.parametrize(
+    "text", [b'x = R"(a"b)"; // one', b'x = LR"(a\\)"; // one', b'x = u8R"(\'"\')"; // one']
+)
+def test_a_raw_string_is_clear_only_where_the_language_has_them(text: bytes) -> None:
+    assert comment_free(text + _END, CXX20) == text.removesuffix(b" // one") + _END
+    assert comment_free(text + _END, C23) is None
 
 
 def test_two_slashes_are_no_comment_in_c90() -> None:
