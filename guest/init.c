@@ -247,6 +247,24 @@ static void become(const struct job *job, int go, int error_fd) {
     dprintf(error_fd, "%d", errno);
     _exit(127);
 }
+/* Of the clock that stamps changes of files. */
+static struct timespec tick_of_start;
+static struct timespec tick(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME_COARSE, &t);
+    return t;
+}
+/* The agent knows by ctime what a program changed, so no change may have the time of the agent's own.
+ * This process started after the agent's last change. Nearly always the next tick is long past. */
+static void wait_for_next_tick(void) {
+    for (int i = 0; i < 1000; i++) {
+        struct timespec now = tick();
+        if (now.tv_sec != tick_of_start.tv_sec || now.tv_nsec != tick_of_start.tv_nsec) return;
+        nanosleep(&(struct timespec){0, 1000000}, 0);
+    }
+    errno = ETIME;
+    fail("clock");
+}
 static long now_us(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -269,6 +287,7 @@ static void inner(const struct job *job) {
     close(errors[1]);
     if (read(errors[0], &byte, 1) != 1) _exit(125); /* the child has reported why */
     map_ids(child, job->uid);
+    wait_for_next_tick();
     if (write(go[1], "g", 1) != 1) fail("start");
     ssize_t n = read(errors[0], code, sizeof code - 1); /* 0: the exec succeeded and closed the pipe */
     long started = now_us();
@@ -314,6 +333,7 @@ static void join(char *groups) {
 }
 static int sandbox(int argc, char **argv) {
     if (argc < 11 || strcmp(argv[9], "--")) return 64;
+    tick_of_start = tick();
     report_fd = atoi(argv[1]);
     struct job job = {.uid = argv[3], .fsize = argv[4], .nproc = argv[5], .cwd = argv[8], .argv = argv + 10};
     fcntl(report_fd, F_SETFD, FD_CLOEXEC);

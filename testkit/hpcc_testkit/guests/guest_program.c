@@ -110,6 +110,28 @@ int main(int argc, char **argv) {
         }
         return 0;
     }
+    if (is(c, "unsettle")) { /* changes a directory of inputs in one way, and undoes it if it can */
+        char in[99], out[99];
+        struct timespec old[2] = {{1, 0}, {1, 0}};
+        snprintf(in, sizeof in, "%s/a.h", x); snprintf(out, sizeof out, "%s/left", x);
+        if (is(y, "read")) return close(open(in, O_RDONLY));
+        if (is(y, "order")) return rename(in, out) || rename(out, in);
+        if (is(y, "gone")) return mkdir(out, 0777) || rmdir(out);
+        if (is(y, "name")) return close(open(out, O_WRONLY | O_CREAT, 0666));
+        if (is(y, "mode")) return chmod(x, 0700);
+        if (is(y, "time")) return utimensat(AT_FDCWD, x, old, 0);
+        if (is(y, "mark")) return setxattr(x, "user.left", "1", 1, 0) && errno != EOPNOTSUPP;
+        if (is(y, "moved")) return rename(x, "away") || mkdir(x, 0777) || rename("away/a.h", in);
+        if (is(y, "link")) return rename(x, "away") || symlink("away", x);
+    }
+    if (is(c, "state")) { /* of a directory: mode, owner, marks, and its names in their order */
+        struct stat s;
+        if (stat(x, &s)) return 1;
+        printf("%o %d %d ", (unsigned)s.st_mode & 07777, s.st_uid == getuid(), (int)getxattr(x, "user.left", 0, 0));
+        DIR *d = opendir(x);
+        for (struct dirent *e; (e = readdir(d));) if (e->d_name[0] != '.') printf("%s ", e->d_name);
+        printf("\n"); return 0;
+    }
     if (is(c, "forbidden")) {
         denied("vsock", socket(40, SOCK_STREAM, 0)); denied("netlink", socket(16, SOCK_RAW, 0));
         denied("packet", socket(17, SOCK_RAW, 0)); denied("mount", mount("t", "/tmp", "tmpfs", 0, 0));

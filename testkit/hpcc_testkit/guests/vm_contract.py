@@ -283,6 +283,24 @@ class VmContract(GuestContract):
             read = request(program, "copy", "a.h", "o", inputs=[("a.h", header)], outputs=("o",))
             assert (await run(guest, read, MemoryBlobs(header))).outputs == {"o": header}
 
+    async def test_a_directory_that_a_compile_changed_is_a_new_one_for_the_next(
+        self, guest: Guest, program: str
+    ) -> None:
+        inputs = [(f"inc/{name}.h", name.encode()) for name in ("a", "b", "c")]
+        blobs = MemoryBlobs(*(data for _, data in inputs))
+
+        async def told(*argv: str) -> bytes:
+            done = await run(guest, request(program, *argv, inputs=inputs), blobs)
+            assert (done.result.exit_code, done.result.reason) == (0, "")
+            return done.stdout
+
+        first = await told("state", "inc")
+        assert sorted(first.decode().split()[3:]) == ["a.h", "b.h", "c.h"]
+        # The first of them lets the agent keep the directory.
+        for way in ("read", "order", "gone", "name", "mode", "time", "mark", "moved", "link"):
+            await told("unsettle", "inc", way)
+            assert await told("state", "inc") == first
+
     async def test_inputs_of_one_content_are_separate_files_of_one_time(
         self, guest: Guest, program: str
     ) -> None:

@@ -17,6 +17,7 @@ The rule:
   compare inodes (`#pragma once` in Clang). GCC compares times, which are the same for all inputs.
 - A path that the compile may write as its output is a copy that it owns.
 - A copy is made where the file system refuses the link, for example because a file has too many.
+- A directory that a compile left as it was stays for the next tree (`hpcc.agent.linux.kept`).
 
 Example: a compile unlinks its header and writes another one in its place. The tree has the
 compile's own file now. The blob has one link less and a new ctime, so the next compile that names
@@ -29,54 +30,24 @@ one tree are one file; a compile's change reaches another compile.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import stat
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
 from hpcc.agent.base.blobs import INPUT_TIME_NS, BlobCache
-from hpcc.core import Digest, IntegrityError
+from hpcc.agent.linux.kept import Directory, KeptDirectories, state_of
+from hpcc.agent.linux.linked_file import LinkedFile, one_link_less
+from hpcc.agent.linux.removal import OPEN_DIRECTORY, remove_tree
+from hpcc.core import Digest, InputFile
 
 _REFUSED: Final = frozenset({errno.EMLINK, errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP})
-_READ_BYTES: Final = 1 << 20
 _PLAIN, _EXECUTABLE = 0o444, 0o555
-
-type _Seen = tuple[int, int, int]
-
-
-class _File:
-    """One file that trees have links to. `seen` is None when its content must be checked."""
-
-    __slots__ = ("digest", "mode", "path", "seen")
-
-    def __init__(self, path: str, digest: Digest, mode: int) -> None:
-        self.path, self.digest, self.mode = path, digest, mode
-        self.seen: _Seen | None = None
-
-    def now(self) -> _Seen:
-        status = os.stat(self.path, follow_symlinks=False)
-        return (status.st_ino, status.st_size, status.st_ctime_ns)
-
-    def check(self) -> None:
-        """Note what the file is now, after reading all of it.
-
-        Raises:
-            IntegrityError: it is not the blob any more, or others may write it.
-        """
-        check, wanted = hashlib.sha256(), (stat.S_IFREG | self.mode, os.geteuid())
-        fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(fd)
-            while data := os.read(fd, _READ_BYTES):
-                check.update(data)
-        finally:
-            os.close(fd)
-        is_right = check.hexdigest() == self.digest.hash
-        if not is_right or (status.st_mode, status.st_uid) != wanted:
-            raise IntegrityError(f"blob {self.digest} changed in the guest's cache")
-        self.seen = (status.st_ino, status.st_size, status.st_ctime_ns)
+# Beside the blobs, which have hashes as names.
+_KEPT: Final = "kept"
+# For fewer files it costs less to make the directory again.
+_FEWEST_KEPT: Final = 3
+# A removal has a descriptor for each level.
+_DEEPEST: Final = 32
 
 
 class LinkedBlobs:
@@ -84,11 +55,12 @@ class LinkedBlobs:
 
     def __init__(self, blobs: BlobCache) -> None:
         self._blobs = blobs
-        self._plain: dict[str, _File] = {}
-        self._executable: dict[str, _File] = {}
+        self._plain: dict[str, LinkedFile] = {}
+        self._executable: dict[str, LinkedFile] = {}
         blobs.on_evicted = self._evicted
+        self.kept = KeptDirectories(blobs.path(_KEPT))
 
-    def file(self, digest: Digest, *, is_executable: bool) -> _File:
+    def file(self, digest: Digest, *, is_executable: bool) -> LinkedFile:
         """Return the file of a blob that the cache has, in one of two modes.
 
         Raises:
@@ -103,7 +75,7 @@ class LinkedBlobs:
                 path += ".x"
                 self._make_executable(digest, path)
             mode = _EXECUTABLE if is_executable else _PLAIN
-            file = files[digest.hash] = _File(path, digest, mode)
+            file = files[digest.hash] = LinkedFile(path, digest, mode)
         return file
 
     def _make_executable(self, digest: Digest, path: str) -> None:
@@ -135,28 +107,65 @@ class LinkedBlobs:
         self._plain.pop(name, None)
         if self._executable.pop(name, None) is not None:
             os.unlink(f"{self._blobs.path(name)}.x")
+        self.kept.evicted(name)
 
 
 class TreeLinks:
-    """The links of one tree."""
+    """The links of one tree, by directory."""
 
     def __init__(self, linked: LinkedBlobs) -> None:
         self._linked = linked
-        self._files: set[_File] = set()
+        self._files: set[LinkedFile] = set()
+        self._of_directory: dict[str, list[LinkedFile]] = {}
+        self._directories: dict[str, Directory | None] = {}
 
-    def place(self, digest: Digest, path: str, *, is_executable: bool, uid: int) -> None:
-        """Make a path of the tree that has a blob's content, as a link if possible.
+    def take(self, path: str, files: tuple[InputFile, ...], target: str, uid: int) -> bool:
+        """Make a directory with all its files of one that an earlier tree had, if there is one.
+
+        Raises:
+            OSError: it cannot be moved.
+        """
+        kept = self._linked.kept
+        found = kept.take(path, files, self._files)
+        if found is None or not kept.put_into(found, target, uid):
+            return False
+        self._add(path, found.links, found)
+        return True
+
+    def made(self, path: str, files: tuple[InputFile, ...], links: list[LinkedFile]) -> None:
+        """Note a directory that was made, with the links that were placed in it."""
+        is_whole = path != "" and len(links) == len(files) >= _FEWEST_KEPT
+        self._add(path, links, Directory(path, files, links) if is_whole else None)
+
+    def _add(self, path: str, links: list[LinkedFile], directory: Directory | None) -> None:
+        self._files.update(links)
+        self._of_directory[path] = links
+        self._directories[path] = directory
+
+    def complete(self, root: str) -> None:
+        """Note what the directories are before the compile begins."""
+        for path, directory in self._directories.items():
+            if directory is not None:
+                status = os.stat(f"{root}/{path}", follow_symlinks=False)
+                directory.state = state_of(status)
+
+    def place(
+        self, digest: Digest, path: str, *, is_executable: bool, uid: int
+    ) -> LinkedFile | None:
+        """Make a path of the tree that has a blob's content. Return the file if it is a link.
 
         Raises:
             IntegrityError: the blob is damaged.
             OSError: there is no room.
         """
         file = self._linked.file(digest, is_executable=is_executable)
-        if file in self._files or not self._link(file, path):
-            self.copy(digest, path, is_executable=is_executable, uid=uid)
+        if file not in self._files and self._link(file, path):
+            return file
+        self.copy(digest, path, is_executable=is_executable, uid=uid)
+        return None
 
     def copy(self, digest: Digest, path: str, *, is_executable: bool, uid: int) -> None:
-        """Make a path of the tree that the compile owns and may write.
+        """Make a path of the tree that the compile owns and may write. Returns no link.
 
         Raises:
             IntegrityError: the blob is damaged.
@@ -164,7 +173,7 @@ class TreeLinks:
         """
         self._linked.copy(digest, path, 0o755 if is_executable else 0o644, uid)
 
-    def _link(self, file: _File, path: str) -> bool:
+    def _link(self, file: LinkedFile, path: str) -> bool:
         if file.now() != file.seen:
             file.check()
         try:
@@ -177,22 +186,74 @@ class TreeLinks:
         self._files.add(file)
         return True
 
-    def removed_by(self, remove: Callable[[], None]) -> None:
-        """Call `remove`, which removes the whole tree, and note what that does to the files.
+    def remove(self, root: str, around: str) -> None:
+        """Remove `around`, in which the tree is at `root`. No process of the compile lives.
 
-        What is not as noted before is digested before its next link.
+        Raises:
+            OSError: something cannot be removed.
         """
-        before = [(file, self._status(file)) for file in self._files]
-        remove()
-        for file, (seen, links) in before:
-            after, rest = self._status(file)
-            is_known = seen is not None and seen == file.seen and rest == links - 1
-            file.seen = after if is_known else None
+        if any(directory and directory.state for directory in self._directories.values()):
+            top = _Node()
+            for path, directory in self._directories.items():
+                top.add(path, directory)
+            with suppress(FileNotFoundError):
+                fd = os.open(root, OPEN_DIRECTORY)
+                try:
+                    self._keep(top, "", fd)
+                finally:
+                    os.close(fd)
+        self._remove("", around)
 
-    @staticmethod
-    def _status(file: _File) -> tuple[_Seen | None, int]:
-        try:
-            status = os.stat(file.path, follow_symlinks=False)
-        except FileNotFoundError:  # evicted
-            return None, 0
-        return (status.st_ino, status.st_size, status.st_ctime_ns), status.st_nlink
+    def _keep(self, node: _Node, path: str, fd: int) -> None:
+        """Take the unchanged directories below an open directory out of the tree."""
+        for name, child in node.below.items():
+            try:
+                below = os.open(name, OPEN_DIRECTORY, dir_fd=fd)
+            except OSError:
+                continue  # the compile removed it
+            try:
+                directory = child.directory
+                is_kept = directory is not None and directory.is_unchanged(below)
+                at = f"{path}{name}"
+                self._keep(child, f"{at}/", below)
+                if is_kept:
+                    # Nothing changed in it, so these are all its directories.
+                    for rest in child.below:
+                        if f"{at}/{rest}" in self._directories:
+                            self._remove(f"{at}/{rest}", rest, below)
+            finally:
+                os.close(below)
+            if is_kept and directory is not None:
+                self._forget(at)
+                self._linked.kept.keep(directory, name, fd)
+
+    def _remove(self, path: str, name: str, fd: int | None = None) -> None:
+        """Remove a directory with the tree's directories in it, of which `path` is the first."""
+        gone = [at for at in self._directories if not path or f"{at}/".startswith(f"{path}/")]
+        files = [file for at in gone for file in self._of_directory[at]]
+        with one_link_less(files):
+            remove_tree(name, dir_fd=fd)
+        for at in gone:
+            self._forget(at)
+
+    def _forget(self, path: str) -> None:
+        del self._directories[path]
+        self._files.difference_update(self._of_directory.pop(path))
+
+
+class _Node:
+    """A directory of a tree, with those below it. Too deep ones are left out."""
+
+    __slots__ = ("below", "directory")
+
+    def __init__(self) -> None:
+        self.below: dict[str, _Node] = {}
+        self.directory: Directory | None = None
+
+    def add(self, path: str, directory: Directory | None) -> None:
+        names = path.split("/") if path else []
+        at = self
+        for name in names[:_DEEPEST]:
+            at = at.below.setdefault(name, _Node())
+        if len(names) < _DEEPEST:
+            at.directory = directory

@@ -19,8 +19,9 @@ from hpcc.agent.base.ending import Ending, OnStdio, Output
 from hpcc.agent.base.intake import FirstExecHeader
 from hpcc.agent.linux.cgroup import Room, new_cgroup
 from hpcc.agent.linux.links import LinkedBlobs, TreeLinks
+from hpcc.agent.linux.removal import remove_tree
 from hpcc.agent.linux.sandbox import Sandbox, uid_of
-from hpcc.agent.linux.tree import list_directories, open_listed, open_outputs, remove_tree, stage
+from hpcc.agent.linux.tree import list_directories, open_listed, open_outputs, stage
 from hpcc.core import ExecRequest
 
 # linux/random.h
@@ -170,7 +171,7 @@ class _Workplace:
         if self._links is None:
             remove_tree(self._directory)
         else:
-            self._links.removed_by(lambda: remove_tree(self._directory))
+            self._links.remove(self._source, self._directory)
 
     async def stage(self, blobs: BlobCache) -> None:
         self._links = self._ways.links(blobs)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import secrets
 import stat
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from hpcc.agent.base.ending import Output, OutputTreeError
+from hpcc.agent.linux.linked_file import LinkedFile
 from hpcc.agent.linux.links import TreeLinks
-from hpcc.core import MAX_OUTPUT_ENTRIES, CallerError, ExecRequest, check_guest_path
+from hpcc.agent.linux.removal import OPEN_DIRECTORY
+from hpcc.core import MAX_OUTPUT_ENTRIES, CallerError, ExecRequest, InputFile, check_guest_path
 
 _FILES_PER_TURN: Final = 64
 # Listing a directory holds a descriptor for each level.
 _MAX_DEPTH: Final = 64
-_OPEN_DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO planted under an output's name must not stop the agent.
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -24,38 +25,58 @@ _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 async def stage(root: str, request: ExecRequest, links: TreeLinks, uid: int) -> None:
     """Make the source tree of `request` under `root`: directories of `uid`, and links to blobs.
 
+    A directory's files come before the directories in it, so that the order of names is the same
+    in a kept directory.
+
     Raises:
         OSError: it does not fit.
         IntegrityError: a cached blob is damaged.
     """
-    os.mkdir(root, 0o755)
-    os.chown(root, uid, uid)
-    made = {""}
     outputs = [os.path.dirname(p) for p in (*request.outputs, *request.output_directories)]
     created = [d for d in request.output_directories if d not in request.outputs]
-    for directory in [request.cwd, *outputs, *created]:
-        _make_dirs(root, directory, made, uid)
+    files: dict[str, list[InputFile]] = {}
+    for file in request.inputs:
+        files.setdefault(file.path.rpartition("/")[0], []).append(file)
+    is_output, count = _outputs_of(request), itertools.count()
+    for directory in _top_down([request.cwd, *outputs, *created, *files]):
+        here, at = tuple(files.get(directory, ())), f"{root}/{directory}"
+        if here and links.take(directory, here, at, uid):
+            continue
+        os.mkdir(at, 0o755)
+        os.chown(at, uid, uid)
+        placed: list[LinkedFile] = []
+        try:
+            for file in here:
+                put = links.copy if is_output(file.path) else links.place
+                link = put(
+                    file.digest, f"{root}/{file.path}", is_executable=file.is_executable, uid=uid
+                )
+                if link is not None:
+                    placed.append(link)
+                if next(count) % _FILES_PER_TURN == 0:
+                    await asyncio.sleep(0)
+        finally:
+            links.made(directory, here, placed)
+    links.complete(root)
+
+
+def _outputs_of(request: ExecRequest) -> Callable[[str], bool]:
+    """Return whether the compile may write to a path."""
     written = frozenset(request.outputs)
     below = tuple(f"{directory}/" for directory in request.output_directories)
-    for number, file in enumerate(request.inputs):
-        path = file.path
-        directory = path.rpartition("/")[0]
-        if directory not in made:
-            _make_dirs(root, directory, made, uid)
-        is_output = path in written or path.startswith(below)
-        put = links.copy if is_output else links.place
-        put(file.digest, f"{root}/{path}", is_executable=file.is_executable, uid=uid)
-        if number % _FILES_PER_TURN == 0:
-            await asyncio.sleep(0)
+    return lambda path: path in written or path.startswith(below)
 
 
-def _make_dirs(root: str, path: str, made: set[str], uid: int) -> None:
-    if path in made:
-        return
-    _make_dirs(root, os.path.dirname(path), made, uid)
-    os.mkdir(f"{root}/{path}", 0o755)
-    os.chown(f"{root}/{path}", uid, uid)
-    made.add(path)
+def _top_down(directories: Iterable[str]) -> Iterable[str]:
+    """Return directories with all above them, each once and after those above it."""
+    found: dict[str, None] = {"": None}
+    for path in directories:
+        above, missing = path, []
+        while above not in found:
+            missing.append(above)
+            above = above.rpartition("/")[0]
+        found.update(dict.fromkeys(reversed(missing)))
+    return found
 
 
 def open_outputs(root: str, paths: tuple[str, ...]) -> list[Output]:
@@ -89,7 +110,7 @@ def list_directories(root: str, paths: tuple[str, ...]) -> list[Output]:
     """
     found: list[Output] = []
     for path in paths:
-        fd = _open_beneath(root, path, _OPEN_DIR)
+        fd = _open_beneath(root, path, OPEN_DIRECTORY)
         if fd is None:
             continue
         try:
@@ -112,7 +133,7 @@ def _list(fd: int, path: str, found: list[Output]) -> None:
                 raise OutputTreeError(str(error)) from error
             status = entry.stat(follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
-                below = os.open(entry.name, _OPEN_DIR, dir_fd=fd)
+                below = os.open(entry.name, OPEN_DIRECTORY, dir_fd=fd)
                 try:
                     _list(below, name, found)
                 finally:
@@ -140,10 +161,10 @@ def open_listed(root: str, output: Output) -> int:
 
 def _open_beneath(root: str, path: str, flags: int = _OPEN_FILE) -> int | None:
     *parents, name = path.split("/")
-    at = os.open(root, _OPEN_DIR)
+    at = os.open(root, OPEN_DIRECTORY)
     try:
         for part in parents:
-            below = os.open(part, _OPEN_DIR, dir_fd=at)
+            below = os.open(part, OPEN_DIRECTORY, dir_fd=at)
             os.close(at)
             at = below
         return os.open(name, flags, dir_fd=at)
@@ -151,37 +172,3 @@ def _open_beneath(root: str, path: str, flags: int = _OPEN_FILE) -> int | None:
         return None
     finally:
         os.close(at)
-
-
-def remove_tree(root: str) -> None:
-    """Remove a directory with everything that a hostile program left below it.
-
-    The tree may be deeper than a path can be long and than descriptors exist, so directories are
-    moved up before they are emptied. `shutil.rmtree` holds one descriptor for each level.
-    """
-    prefix, count = secrets.token_hex(16), itertools.count()
-    at = os.open(root, _OPEN_DIR)
-    try:
-        while below := _clear(at):
-            for name in below:
-                fd = os.open(name, _OPEN_DIR, dir_fd=at)
-                try:
-                    for deeper in _clear(fd):
-                        new = f"{prefix}{next(count)}"
-                        os.rename(deeper, new, src_dir_fd=fd, dst_dir_fd=at)
-                finally:
-                    os.close(fd)
-                os.rmdir(name, dir_fd=at)
-    finally:
-        os.close(at)
-    os.rmdir(root)
-
-
-def _clear(directory_fd: int) -> list[str]:
-    """Unlink all entries that are not directories; return the names of the directories."""
-    with os.scandir(directory_fd) as entries:
-        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    for name, is_directory in found:
-        if not is_directory:
-            os.unlink(name, dir_fd=directory_fd)
-    return [name for name, is_directory in found if is_directory]

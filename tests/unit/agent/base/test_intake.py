@@ -47,6 +47,25 @@ def test_a_good_header_is_a_request() -> None:
     assert first_exec is None
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"path": "b.c"}, {"digest": bytes(32)}, {"size_bytes": 9}, {"is_executable": True}],
+    ids=lambda change: next(iter(change)),
+)
+def test_an_input_is_what_its_own_header_says(change: dict[str, Any]) -> None:
+    """Inputs of earlier headers are remembered."""
+    fields = {"path": "a.c", "digest": RAW, "size_bytes": len(DATA), "is_executable": False}
+    for wanted in (fields, fields | change, fields):
+        request, _ = Intake().header(header(inputs=[pb.Input(**wanted)]))
+        found = request.inputs[0]
+        assert {
+            "path": found.path,
+            "digest": bytes.fromhex(found.digest.hash),
+            "size_bytes": found.digest.size_bytes,
+            "is_executable": found.is_executable,
+        } == wanted
+
+
 def test_a_birth_is_read() -> None:
     guest = pb.Guest(guest_id="g-1", wall_time_ns=5, entropy=bytes(64))
     _, first_exec = Intake().header(header(guest=guest))
@@ -76,6 +95,11 @@ BAD = {
     "huge input": {"inputs": [pb.Input(path="a", digest=RAW, size_bytes=1 << 50)]},
     "input twice": {"inputs": [pb.Input(path="a", digest=RAW)] * 2},
     "input under input": {"inputs": [pb.Input(path=p, digest=RAW) for p in ("a", "a/b")]},
+    "input under input, far below": {
+        "inputs": [pb.Input(path=p, digest=RAW) for p in ("a/b", "a/b/c/d/e")]
+    },
+    "cwd under input": {"cwd": "a.c/x/y"},
+    "output under input": {"outputs": ["a.c/x/a.o"]},
     "too many inputs": {"inputs": [pb.Input(path="a", digest=RAW)] * (MAX_INPUTS + 1)},
     "traceparent": {"traceparent": "x" * 56},
     "no limits": {"limits": pb.Limits()},

@@ -8,63 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.agent.base.blobs import INPUT_TIME_NS, BlobCache
+from hpcc.agent.base.blobs import INPUT_TIME_NS
 from hpcc.agent.linux import links
-from hpcc.agent.linux.links import LinkedBlobs, TreeLinks
-from hpcc.agent.linux.tree import remove_tree, stage
+from hpcc.agent.linux.linked_file import LinkedFile
+from hpcc.agent.linux.links import TreeLinks
 from hpcc.core import Digest, IntegrityError
-from hpcc_testkit.guests.guest_contract import request
+from hpcc_testkit.guests.staged_trees import StagingGuest
 
 ONE, TWO = b"int one;\n", b"int two;\n"
 
 
-class Guest:
-    """The blob cache of one guest, and the trees that it stages."""
-
-    def __init__(self, directory: Path, budget_bytes: int = 1 << 20) -> None:
-        self.directory = directory
-        self.blobs = BlobCache(str(directory / "blobs"), budget_bytes)
-        self.linked = LinkedBlobs(self.blobs)
-        self.digests: list[Digest] = []
-        self._count = 0
-
-    def receive(self, data: bytes) -> Digest:
-        digest = Digest.of(data)
-        self.blobs.pin([digest])
-        writer = self.blobs.receive(digest)
-        writer.write(data)
-        writer.finish()
-        writer.close()
-        return digest
-
-    def blob(self, data: bytes) -> Path:
-        return self.directory / "blobs" / Digest.of(data).hash
-
-    async def tree(self, *inputs: tuple[str, bytes], **more: tuple[str, ...]) -> Tree:
-        self._count += 1
-        root = self.directory / f"x{self._count}"
-        tree = TreeLinks(self.linked)
-        await stage(str(root), request("cc", inputs=inputs, **more), tree, os.getuid())
-        return Tree(root, tree)
-
-
-class Tree:
-    """One staged tree."""
-
-    def __init__(self, root: Path, links_of_it: TreeLinks) -> None:
-        self.root, self._links = root, links_of_it
-
-    def remove(self) -> None:
-        self._links.removed_by(lambda: remove_tree(str(self.root)))
-        assert not self.root.exists()
-
-    def inode(self, name: str) -> int:
-        return (self.root / name).stat().st_ino
-
-
 @pytest.fixture
-def guest(tmp_path: Path) -> Guest:
-    guest = Guest(tmp_path)
+def guest(tmp_path: Path) -> StagingGuest:
+    guest = StagingGuest(tmp_path)
     guest.receive(ONE)
     guest.receive(TWO)
     return guest
@@ -74,17 +30,17 @@ def guest(tmp_path: Path) -> Guest:
 def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the hashes of the blobs whose content is read before a link, in order."""
     found: list[str] = []
-    check = links._File.check
+    check = LinkedFile.check
 
-    def counted(file: links._File) -> None:
+    def counted(file: LinkedFile) -> None:
         found.append(file.digest.hash)
         check(file)
 
-    monkeypatch.setattr(links._File, "check", counted)
+    monkeypatch.setattr(LinkedFile, "check", counted)
     return found
 
 
-async def test_an_input_is_the_blobs_own_file(guest: Guest) -> None:
+async def test_an_input_is_the_blobs_own_file(guest: StagingGuest) -> None:
     tree = await guest.tree(("a/one.h", ONE))
     status = (tree.root / "a/one.h").stat()
     assert status.st_ino == guest.blob(ONE).stat().st_ino
@@ -92,7 +48,7 @@ async def test_an_input_is_the_blobs_own_file(guest: Guest) -> None:
 
 
 async def test_content_is_read_once_while_only_links_come_and_go(
-    guest: Guest, checked: list[str]
+    guest: StagingGuest, checked: list[str]
 ) -> None:
     for _ in range(3):
         first = await guest.tree(("one.h", ONE), ("two.h", TWO))
@@ -106,7 +62,7 @@ async def test_content_is_read_once_while_only_links_come_and_go(
 
 @pytest.mark.parametrize("when", ["between", "in a tree"])
 async def test_changed_bytes_are_noticed_whatever_the_change_restores(
-    guest: Guest, when: str
+    guest: StagingGuest, when: str
 ) -> None:
     """Only root could do this. Size, inode, mode and time are as before; ctime is not."""
     tree = await guest.tree(("one.h", ONE))
@@ -124,7 +80,7 @@ async def test_changed_bytes_are_noticed_whatever_the_change_restores(
 
 
 @pytest.mark.parametrize("change", ["mode", "file"])
-async def test_a_blob_that_others_may_write_is_refused(guest: Guest, change: str) -> None:
+async def test_a_blob_that_others_may_write_is_refused(guest: StagingGuest, change: str) -> None:
     (await guest.tree(("one.h", ONE))).remove()
     blob = guest.blob(ONE)
     if change == "mode":
@@ -137,7 +93,7 @@ async def test_a_blob_that_others_may_write_is_refused(guest: Guest, change: str
 
 
 async def test_a_replaced_name_costs_one_reading_and_changes_no_other_tree(
-    guest: Guest, checked: list[str]
+    guest: StagingGuest, checked: list[str]
 ) -> None:
     tree, other = await guest.tree(("one.h", ONE)), await guest.tree(("one.h", ONE))
     (tree.root / "one.h").unlink()
@@ -153,7 +109,7 @@ async def test_a_replaced_name_costs_one_reading_and_changes_no_other_tree(
 
 
 async def test_a_second_link_that_a_compile_made_costs_a_reading(
-    guest: Guest, checked: list[str]
+    guest: StagingGuest, checked: list[str]
 ) -> None:
     tree = await guest.tree(("one.h", ONE))
     os.link(tree.root / "one.h", tree.root / "again.h")
@@ -162,7 +118,7 @@ async def test_a_second_link_that_a_compile_made_costs_a_reading(
     assert len(checked) == 2
 
 
-async def test_two_paths_of_a_tree_are_never_one_file(guest: Guest) -> None:
+async def test_two_paths_of_a_tree_are_never_one_file(guest: StagingGuest) -> None:
     for _ in range(2):
         tree = await guest.tree(("a.h", ONE), ("b.h", ONE), ("c.h", TWO))
         assert len({tree.inode(name) for name in ("a.h", "b.h", "c.h")}) == 3
@@ -172,7 +128,7 @@ async def test_two_paths_of_a_tree_are_never_one_file(guest: Guest) -> None:
         tree.remove()
 
 
-async def test_each_mode_is_a_separate_file(guest: Guest) -> None:
+async def test_each_mode_is_a_separate_file(guest: StagingGuest) -> None:
     tree = TreeLinks(guest.linked)
     plain, program = guest.directory / "plain", guest.directory / "program"
     digest = Digest.of(ONE)
@@ -184,7 +140,7 @@ async def test_each_mode_is_a_separate_file(guest: Guest) -> None:
     assert program.stat().st_mtime_ns == INPUT_TIME_NS
 
 
-async def test_what_a_compile_writes_is_its_own_copy(guest: Guest) -> None:
+async def test_what_a_compile_writes_is_its_own_copy(guest: StagingGuest) -> None:
     tree = await guest.tree(
         ("a.o", ONE), ("d/b.o", ONE), ("d.h", TWO), outputs=("a.o",), output_directories=("d",)
     )
@@ -197,7 +153,7 @@ async def test_what_a_compile_writes_is_its_own_copy(guest: Guest) -> None:
 
 @pytest.mark.parametrize("number", [errno.EMLINK, errno.EPERM, errno.EXDEV])
 async def test_a_refused_link_is_a_copy(
-    guest: Guest, number: int, monkeypatch: pytest.MonkeyPatch
+    guest: StagingGuest, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -211,7 +167,7 @@ async def test_a_refused_link_is_a_copy(
 
 
 async def test_a_full_disk_is_no_reason_to_copy(
-    guest: Guest, monkeypatch: pytest.MonkeyPatch
+    guest: StagingGuest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, "full")
@@ -222,14 +178,13 @@ async def test_a_full_disk_is_no_reason_to_copy(
 
 
 async def test_an_evicted_blob_takes_its_executable_form_along(tmp_path: Path) -> None:
-    guest = Guest(tmp_path, budget_bytes=0)
+    guest = StagingGuest(tmp_path, budget_bytes=0)
     digest = guest.receive(ONE)
     tree = TreeLinks(guest.linked)
     tree.place(digest, str(tmp_path / "program"), is_executable=True, uid=os.getuid())
-    assert len(list((tmp_path / "blobs").iterdir())) == 2
+    assert len(list((tmp_path / "blobs").iterdir())) == 3
     guest.blobs.unpin([digest])
-    assert list((tmp_path / "blobs").iterdir()) == []
-    tree.removed_by((tmp_path / "program").unlink)
+    assert [path.name for path in (tmp_path / "blobs").iterdir()] == ["kept"]
     # The same blob again is another file, about which nothing is known.
     guest.receive(ONE)
     tree.place(digest, str(tmp_path / "again"), is_executable=True, uid=os.getuid())

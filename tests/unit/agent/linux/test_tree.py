@@ -11,12 +11,12 @@ import pytest
 
 from hpcc.agent.base.blobs import BlobCache
 from hpcc.agent.linux.links import LinkedBlobs, TreeLinks
+from hpcc.agent.linux.removal import remove_tree
 from hpcc.agent.linux.tree import (
     OutputTreeError,
     list_directories,
     open_listed,
     open_outputs,
-    remove_tree,
     stage,
 )
 from hpcc.core import Digest, IntegrityError
