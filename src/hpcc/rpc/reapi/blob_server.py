@@ -87,19 +87,19 @@ class BlobServices:
         self, request: pb.BatchUpdateBlobsRequest, call: Call
     ) -> pb.BatchUpdateBlobsResponse:
         session = await self._session(call, request.instance_name)
-        if len(request.requests) > MAX_DIGESTS or (
-            sum(len(r.data) for r in request.requests) > MAX_BATCH_BYTES
-        ):
+        size = sum(len(r.data) for r in request.requests)
+        if len(request.requests) > MAX_DIGESTS or size > MAX_BATCH_BYTES:
             raise CallerError(f"a batch may hold {MAX_BATCH_BYTES} bytes", reason="batch-size")
         answer = pb.BatchUpdateBlobsResponse()
-        for item in request.requests:
-            entry = answer.responses.add(digest=item.digest)
-            try:
-                if item.compressor:
-                    raise CallerError("compressed blobs are not supported", reason="compressor")
-                await session.put(Blob.checked(digest_from_proto(item.digest), item.data))
-            except HpccError as error:
-                entry.status.CopyFrom(status_of(error, max_bytes=1024))
+        async with self._room.hold(session.tenant, size):
+            for item in request.requests:
+                entry = answer.responses.add(digest=item.digest)
+                try:
+                    if item.compressor:
+                        raise CallerError("compressed blobs are not supported", reason="compressor")
+                    await session.put(Blob.checked(digest_from_proto(item.digest), item.data))
+                except HpccError as error:
+                    entry.status.CopyFrom(status_of(error, max_bytes=1024))
         return answer
 
     async def batch_read(

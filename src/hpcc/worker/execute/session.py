@@ -46,8 +46,9 @@ from hpcc.worker.stores.entries import open_entry
 from hpcc.worker.stores.quotas import Quotas
 from hpcc.worker.stores.storage import TenantStorage
 
-# Leaves room in a message for stdout, stderr and labels.
-_MAX_INLINE_BYTES: Final = 7 << 20
+# The outputs in one answer. An answer is in memory five times while it is made, and counts in no
+# limit. More is downloaded, which costs a call and is bounded (`hpcc.rpc.base.blob_room`).
+_MAX_INLINE_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
