@@ -57,12 +57,16 @@ class Directory:
         self.state: _State | None = None
         self.place = ""
 
-    def is_unchanged(self, fd: int) -> bool:
-        """Return whether the open directory is this one, as it was when its tree was complete."""
+    def may_stay(self, fd: int) -> bool:
+        """Return whether the open directory is this one, as it was when its tree was complete.
+
+        It may not stay with a link to an evicted blob, whose room it would keep.
+        """
         return (
             self.state is not None
             and self.state == state_of(os.fstat(fd))
             and all(name.startswith(_SYSTEMS_OWN) for name in _attributes(fd))
+            and not any(link.is_evicted for link in self.links)
         )
 
     def has_right_files(self, fd: int) -> bool:

@@ -26,13 +26,17 @@ def seen_of(status: os.stat_result) -> Seen:
 
 
 class LinkedFile:
-    """One file that trees have links to. `seen` is None when its content must be checked."""
+    """One file that trees have links to. `seen` is None when its content must be checked.
 
-    __slots__ = ("digest", "mode", "path", "seen")
+    `is_evicted`: the cache has it no more, but trees may still have links to it.
+    """
+
+    __slots__ = ("digest", "is_evicted", "mode", "path", "seen")
 
     def __init__(self, path: str, digest: Digest, mode: int) -> None:
         self.path, self.digest, self.mode = path, digest, mode
         self.seen: Seen | None = None
+        self.is_evicted = False
 
     def now(self) -> Seen:
         return seen_of(os.stat(self.path, follow_symlinks=False))

@@ -104,9 +104,12 @@ class LinkedBlobs:
             os.close(fd)
 
     def _evicted(self, name: str) -> None:
-        self._plain.pop(name, None)
-        if self._executable.pop(name, None) is not None:
-            os.unlink(f"{self._blobs.path(name)}.x")
+        plain, executable = self._plain.pop(name, None), self._executable.pop(name, None)
+        if plain is not None:
+            plain.is_evicted = True
+        if executable is not None:
+            executable.is_evicted = True
+            os.unlink(executable.path)
         self.kept.evicted(name)
 
 
@@ -213,7 +216,7 @@ class TreeLinks:
                 continue  # the compile removed it
             try:
                 directory = child.directory
-                is_kept = directory is not None and directory.is_unchanged(below)
+                is_kept = directory is not None and directory.may_stay(below)
                 at = f"{path}{name}"
                 self._keep(child, f"{at}/", below)
                 if is_kept:
