@@ -30,6 +30,7 @@ from hpcc.store.known import KnownBlobStore
 from hpcc.store.memory import MemoryActionCache, MemoryBlobStore
 from hpcc.store.metered import MeteredObjects
 from hpcc.store.objects import MemoryObjects, Objects, PrefixObjects
+from hpcc.store.recent import RecentBlobs, RecentBlobStore
 from hpcc.store.tiered import ReadCachingActionCache, ReadCachingBlobStore
 from hpcc.store.write_behind import Publisher, PublishingActionCache, WriteBehindBlobStore
 from hpcc.store.zstd import ZstdObjects
@@ -81,6 +82,9 @@ STORES: dict[str, Callable[[Path], BlobStore]] = {
     "zstd-metered-prefix": lambda _: zstd(),
     "held": lambda _: ObjectBlobStore(HeldObjects(Held(held, idle_seconds=60))),
     "known": lambda _: KnownBlobStore(objects(), SystemClock()),
+    "recent": lambda _: RecentBlobStore(
+        objects(), RecentBlobs(SystemClock(), seconds=60, max_bytes=1 << 20), "acme"
+    ),
     "guarded-objects": lambda _: ObjectBlobStore(GuardedObjects(MemoryObjects(), breaker())),
     "guarded": lambda _: GuardedBlobStore(objects(), breaker()),
     "degrading": lambda _: DegradingBlobStore(objects(), Counter()),

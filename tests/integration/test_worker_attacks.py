@@ -34,7 +34,14 @@ from hpcc.rpc.scheduler.client import SchedulerClient
 from hpcc_testkit.farm.actions import forged_token as forged
 from hpcc_testkit.farm.actions import made_action as made
 from hpcc_testkit.farm.actions import run_script as run
-from hpcc_testkit.farm.in_process import IMAGE, OTHER_IMAGE, TENANT, FarmUnderTest, farm_under_test
+from hpcc_testkit.farm.in_process import (
+    IMAGE,
+    OTHER_IMAGE,
+    TENANT,
+    FarmUnderTest,
+    LaterClock,
+    farm_under_test,
+)
 
 REAPI = "/build.bazel.remote.execution.v2"
 
@@ -306,11 +313,16 @@ async def test_a_missing_input_is_named(farm: FarmUnderTest) -> None:
 
 
 async def test_a_corrupt_input_in_the_store_is_missing_and_can_be_sent_again(
-    farm: FarmUnderTest,
+    tmp_path: Path,
 ) -> None:
-    blobs = made("cp a.c a.o")
-    async with farm.client() as client:
+    blobs, clock = made("cp a.c a.o"), LaterClock()
+    async with (
+        farm_under_test(tmp_path, clock=clock) as farm,
+        farm.serving(),
+        farm.client() as client,
+    ):
         await client.upload(blobs)
+        clock.ahead += 60.0  # the worker has no longer in memory what it got
         name = blobs[0].digest.hash
         stored = farm.directory / "worker/store/acme/cas" / name[:2] / name
         stored.write_bytes(b"evil x\n")

@@ -21,7 +21,7 @@ from hpcc.config.settings import Settings
 from hpcc.core import RemoteFailure, RemoteInput, RemoteOutcome, RemoteRequest, RemoteResult
 from hpcc.dispatch.remote import DispatcherClient, start_remote
 from hpcc.ports import GuestBootError
-from hpcc_testkit.farm.in_process import FarmUnderTest, farm_under_test
+from hpcc_testkit.farm.in_process import FarmUnderTest, LaterClock, farm_under_test
 
 
 @asynccontextmanager
@@ -157,12 +157,14 @@ async def test_a_worker_whose_parent_is_gone_ends(tmp_path: Path) -> None:
 
 
 async def test_blobs_that_vanish_from_the_store_are_sent_again(tmp_path: Path) -> None:
-    async with farm_under_test(tmp_path) as farm:
+    clock = LaterClock()
+    async with farm_under_test(tmp_path, clock=clock) as farm:
         client = client_of(farm)
         try:
             async with farm.serving():
                 first = await compile_(client, request_of(tmp_path, "cp a.c a.o"))
                 assert isinstance(first, RemoteResult)
+                clock.ahead += 20.0  # not in the worker's memory, but still believed to be there
                 for file in (tmp_path / "worker/store/acme/cas").glob("??/*"):
                     file.unlink()
                 # The store still believes in them, so only Execute finds out.

@@ -14,7 +14,7 @@ from hpcc.files.access import FileAccess
 NONBLOCK: Final = os.O_NONBLOCK
 
 
-def open_file(path: Path, flags: int, mode: int = 0o600) -> int:
+def open_file(path: Path | str, flags: int, mode: int = 0o600) -> int:
     """Return a descriptor opened by `flags` of `os.open`. Links and inheritance are excluded.
 
     Raises:

@@ -41,7 +41,7 @@ def _runtime() -> Any:  # noqa: ANN401 - only Windows has the module's types
     return import_module("msvcrt")
 
 
-def open_file(path: Path, flags: int, mode: int = 0o600) -> int:
+def open_file(path: Path | str, flags: int, mode: int = 0o600) -> int:
     """Return a descriptor opened by `flags` of `os.open` for read, write, create and append.
 
     The file may be renamed and removed while it is open, and its content is bytes. With `mode` 0600
@@ -51,7 +51,7 @@ def open_file(path: Path, flags: int, mode: int = 0o600) -> int:
     how = OPEN_EXISTING
     if flags & os.O_CREAT:
         how = CREATE_NEW if flags & os.O_EXCL else OPEN_ALWAYS
-    with _as_os_errors(path):
+    with _as_os_errors(Path(path)):
         handle = open_handle(
             _library(),
             str(path),

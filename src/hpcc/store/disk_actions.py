@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from hpcc.store.files import ASIDE_PREFIX, read_file_or_none, write_file
 MAX_RECORD_BYTES: Final = 16 << 20
 _MAGIC: Final = b"hpcc-ac1"
 _HEADER_BYTES: Final = len(_MAGIC) + 32
+# Up to this size a write that is not synced costs less than a switch to another thread.
+_INLINE_BYTES: Final = 64 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,7 @@ class DiskActionCache:
 
     def __init__(self, config: DiskActionCacheConfig, *, fault: FaultPoint = no_fault) -> None:
         self._config, self._fault = config, fault
+        self._root = os.fspath(config.directory)
         config.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         for file in config.directory.glob(f"??/{ASIDE_PREFIX}*"):
             with suppress(OSError):
@@ -62,7 +66,7 @@ class DiskActionCache:
         record = data[_HEADER_BYTES:]
         if len(data) > limit or data[:_HEADER_BYTES] != _header(action, record):
             with suppress(OSError):
-                path.unlink(missing_ok=True)
+                os.unlink(path)
             raise NotFoundError(f"result for {action} was damaged", reason="damaged")
         return record
 
@@ -70,7 +74,13 @@ class DiskActionCache:
         if len(record) > MAX_RECORD_BYTES:
             raise InfrastructureError("result record is too large to keep", reason="record-size")
         data = _header(action, record) + record
-        await asyncio.to_thread(write_file, self._path(action), data, sync=True, fault=self._fault)
+        path = self._path(action)
+        # Not synced: a power cut may leave an empty or torn file, which `get` finds to be damaged.
+        # The compile runs once more then, as it does for a blob that the same power cut lost.
+        if len(data) <= _INLINE_BYTES:
+            write_file(path, data, sync=False, fault=self._fault)
+        else:
+            await asyncio.to_thread(write_file, path, data, sync=False, fault=self._fault)
         self._count += 1
         self._size_bytes += len(data)
         config = self._config
@@ -100,8 +110,9 @@ class DiskActionCache:
                 found.append((status.st_mtime, status.st_size, file))
         return found
 
-    def _path(self, action: Digest) -> Path:
-        return self._config.directory / action.hash[:2] / f"{action.hash}-{action.size_bytes}"
+    def _path(self, action: Digest) -> str:
+        name = f"{action.hash}-{action.size_bytes}"
+        return f"{self._root}/{name[:2]}/{name}"
 
 
 def _header(action: Digest, record: bytes) -> bytes:

@@ -82,8 +82,8 @@ class DiskBlobStore:
     async def find_missing(self, digests: Iterable[Digest]) -> frozenset[Digest]:
         return frozenset(d for d in digests if d != EMPTY_DIGEST and not self._touch(d))
 
-    def _path(self, name: str) -> Path:
-        return blob_path(self._config.directory, name)
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name[:2]}/{name}"
 
     def _touch(self, digest: Digest) -> bool:
         """Return whether the blob's file exists: a user may empty the cache at any time."""
@@ -91,11 +91,9 @@ class DiskBlobStore:
             if self._index.get(digest.hash) != digest.size_bytes:
                 return False
             self._index.move_to_end(digest.hash)
-        name = digest.hash
         try:
             # A compile asks for every header, and a Path costs three times the call.
-            status = os.stat(f"{self._root}/{name[:2]}/{name}")  # noqa: PTH116 - see above
-            is_here = status.st_size == digest.size_bytes
+            is_here = os.stat(self._path(digest.hash)).st_size == digest.size_bytes
         except OSError:
             is_here = False
         if not is_here:
@@ -118,7 +116,9 @@ class DiskBlobStore:
         # The order of use must survive a restart. It is stored only as mtimes.
         with suppress(OSError):
             os.utime(path)
-        self._touch(digest)
+        with self._lock:
+            if digest.hash in self._index:
+                self._index.move_to_end(digest.hash)
         return blob
 
     def _put(self, blob: Blob) -> None:
@@ -145,7 +145,7 @@ class DiskBlobStore:
 
     def _remove(self, name: str) -> None:
         with suppress(OSError):
-            self._path(name).unlink(missing_ok=True)
+            os.unlink(self._path(name))
         self._forget(name)
 
     def _forget(self, name: str) -> None:

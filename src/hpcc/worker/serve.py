@@ -113,7 +113,7 @@ class _Parts:
         )
         deps = SharedStoreDeps(audit=audit, clock=clock, group=group, refers_to=outputs_of)
         self.shared = SharedStores(parse_stores(config.stores), deps)
-        storage = TenantStorage(config.store, config.max_store_bytes, self.shared)
+        storage = TenantStorage(config.store, config.max_store_bytes, clock, self.shared)
         retained = retained_inputs_or_none(config, clock)
         self.sinks: tuple[TrailSink, ...] = ()
         # These tasks never end by themselves: `serve_worker` cancels them.

@@ -162,6 +162,16 @@ class FarmUnderTest:
             yield ReapiClient(channel, token or route.token, config)
 
 
+class LaterClock(SystemClock):
+    """The machine's clocks, of which `monotonic` is some seconds ahead."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead
+
+
 @asynccontextmanager
 async def farm_under_test(
     directory: Path,

@@ -1,4 +1,4 @@
-"""Which blobs of a disk store need another thread."""
+"""Which blobs and results on disk need another thread."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import Blob
+from hpcc.store.disk_actions import DiskActionCache, DiskActionCacheConfig
 from hpcc.store.disk_blobs import DiskBlobStore, DiskBlobStoreConfig
 
 SMALL, LARGE = Blob.of(b"x" * (64 << 10)), Blob.of(b"x" * ((64 << 10) + 1))
@@ -39,6 +40,18 @@ async def test_only_large_and_synced_blobs_are_written_in_another_thread(
     await synced.put(SMALL)
     assert threads == ["_put", "_put"]
     assert [(await s.get(SMALL.digest)) for s in (store, synced)] == [SMALL, SMALL]
+
+
+async def test_only_a_large_result_is_written_in_another_thread(
+    tmp_path: Path, threads: list[str]
+) -> None:
+    cache = DiskActionCache(DiskActionCacheConfig(directory=tmp_path))
+    await cache.put(SMALL.digest, b"small")
+    assert threads == []
+    await cache.put(LARGE.digest, LARGE.data)
+    assert threads == ["write_file"]
+    assert await cache.get(SMALL.digest) == b"small"
+    assert await cache.get(LARGE.digest) == LARGE.data
 
 
 async def test_an_eviction_by_a_small_blob_happens_in_another_thread(

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Final
 
 from hpcc.core import TenantId
-from hpcc.ports import ActionCache, BlobStore
+from hpcc.ports import ActionCache, BlobStore, Clock
 from hpcc.store.disk_actions import DiskActionCache, DiskActionCacheConfig, action_cache_directory
 from hpcc.store.disk_blobs import DiskBlobStore, DiskBlobStoreConfig
+from hpcc.store.recent import RecentBlobs, RecentBlobStore
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.stores.shared import SharedStores
+
+# What a compile brings and what it leaves is read again while it runs, by it and by its client.
+_RECENT_SECONDS: Final = 15.0
+# For all tenants together.
+_RECENT_BYTES: Final = 32 << 20
 
 
 class TenantStorage:
     """Blob stores by tenant and action caches by trust domain, under one directory."""
 
-    def __init__(self, directory: Path, max_bytes: int, shared: SharedStores | None = None) -> None:
+    def __init__(
+        self, directory: Path, max_bytes: int, clock: Clock, shared: SharedStores | None = None
+    ) -> None:
         self._directory, self._max_bytes, self._shared = directory, max_bytes, shared
+        self._recent = RecentBlobs(clock, seconds=_RECENT_SECONDS, max_bytes=_RECENT_BYTES)
         self._lock = asyncio.Lock()
         self._limits: dict[TenantId, int] = {}
         self._blobs: dict[TenantId, DiskBlobStore] = {}
@@ -46,7 +56,8 @@ class TenantStorage:
                 store = await asyncio.to_thread(DiskBlobStore, config)
                 store.bound(self._limits.get(tenant, self._max_bytes))
                 share = self._shared.of(tenant, store) if self._shared else None
-                stack = share.blobs() if share else store
+                below = share.blobs() if share else store
+                stack = RecentBlobStore(below, self._recent, tenant.value)
                 self._blobs[tenant], self._stacks[tenant] = store, stack
         return stack
 

@@ -35,7 +35,8 @@ CLAIMS = RouteClaims(
 
 
 def quotas_of(directory: Path, **limits: int) -> tuple[Quotas, FixedClock, TenantStorage]:
-    clock, storage = FixedClock(), TenantStorage(directory, 1 << 30)
+    clock = FixedClock()
+    storage = TenantStorage(directory, 1 << 30, clock)
     quotas = Quotas(storage, clock)
     quotas.note(replace(CLAIMS, quotas=RouteQuotas(**limits)))
     return quotas, clock, storage
