@@ -6,8 +6,10 @@ Paths are POSIX, relative to the guest's source root, without `.`, `..` or empty
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from functools import cached_property
+from typing import Final, Literal, cast
 
 from hpcc.core.digest import Digest
 from hpcc.core.errors import CallerError
@@ -61,6 +63,35 @@ class InputFile:
     is_executable: bool = False
 
 
+@dataclass(frozen=True)
+class InputPart:
+    """The files of one directory at one place, and the directory's digest.
+
+    Most parts of a request are those of the request before. What is made of a part, its maker
+    therefore keeps with it.
+    """
+
+    directory: Digest
+    files: tuple[InputFile, ...]
+
+    @cached_property
+    def by_hash(self) -> Mapping[str, Digest]:
+        """The digests of the files by their hashes."""
+        return {f.digest.hash: f.digest for f in self.files}
+
+    @cached_property
+    def digests(self) -> frozenset[Digest]:
+        """The digests of the directory and its files."""
+        return frozenset({self.directory, *self.by_hash.values()})
+
+    def encoded(self, encode: Callable[[tuple[InputFile, ...]], bytes]) -> bytes:
+        """Return the files as `encode` encodes them. Only one function may be passed, ever."""
+        found = self.__dict__.get("_encoded")
+        if found is None:
+            found = self.__dict__["_encoded"] = encode(self.files)
+        return cast("bytes", found)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecLimits:
     """What one compile may use. The agent enforces it, and the host has a deadline as backup."""
@@ -78,6 +109,7 @@ class ExecRequest:
 
     `cwd` may be "" for the root itself. `env` is complete: nothing is inherited. If a path in
     `output_directories` is a directory after the compile, it is returned with all its content.
+    `parts` has the files of `inputs` once more, in pieces that other requests share, or is empty.
     """
 
     exec_id: str
@@ -88,6 +120,7 @@ class ExecRequest:
     outputs: tuple[str, ...]
     output_directories: tuple[str, ...] = ()
     limits: ExecLimits = field(default_factory=ExecLimits)
+    parts: tuple[InputPart, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

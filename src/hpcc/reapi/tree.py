@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,6 +15,7 @@ from hpcc.core import (
     MAX_PATH_BYTES,
     Digest,
     InputFile,
+    InputPart,
     check_guest_path,
 )
 from hpcc.reapi.digests import digest_from_proto, parse_message
@@ -185,6 +186,21 @@ class DirectoryListing:
     files: tuple[InputFile, ...]
     directories: tuple[tuple[str, Digest], ...]
 
+    def path_chars(self, prefix: str) -> int:
+        """Return the characters of the files' paths if the directory is at `prefix`."""
+        before = len(prefix) + 1 if prefix else 0
+        return sum(len(f.path) for f in self.files) + before * len(self.files)
+
+
+def place_directory(digest: Digest, listing: DirectoryListing, prefix: str) -> InputPart:
+    """Return the files of a directory that is at `prefix` below the root.
+
+    Raises:
+        ReapiError: a path is too long.
+    """
+    files = (InputFile(_join(prefix, f.path), f.digest, f.is_executable) for f in listing.files)
+    return InputPart(digest, tuple(files))
+
 
 def parse_directory(data: bytes) -> DirectoryListing:
     """Parse one `Directory` from a hostile peer.
@@ -231,14 +247,20 @@ class TreeWalk:
     wanted, so that a small tree of shared subtrees cannot expand without limit.
     """
 
-    def __init__(self, root: Digest) -> None:
-        """Start at a root.
+    def __init__(
+        self,
+        root: Digest,
+        place: Callable[[Digest, DirectoryListing, str], InputPart] = place_directory,
+    ) -> None:
+        """Start at a root. `place` does what `place_directory` does, or remembers it.
 
         Raises:
             ReapiError: the digest's size is over the limit of a directory.
         """
         _check_directory(root)
-        self._files: list[InputFile] = []
+        self._place_one = place
+        self._parts: list[InputPart] = []
+        self._count = 0
         self._directories: set[Digest] = set()
         self._waiting: dict[Digest, list[tuple[str, int]]] = {root: [("", 0)]}
         self._places = 1
@@ -252,7 +274,12 @@ class TreeWalk:
     @property
     def files(self) -> tuple[InputFile, ...]:
         """Return the files so far, with paths from the root; complete when `wanted` is empty."""
-        return tuple(self._files)
+        return tuple(itertools.chain.from_iterable(part.files for part in self._parts))
+
+    @property
+    def parts(self) -> tuple[InputPart, ...]:
+        """Return the same files by directory and place."""
+        return tuple(self._parts)
 
     @property
     def directories(self) -> frozenset[Digest]:
@@ -288,14 +315,13 @@ class TreeWalk:
         for prefix, depth in places:
             if depth > MAX_TREE_DEPTH:
                 raise ReapiError("input tree is too deep", reason="tree-limit")
-            if len(self._files) + len(listing.files) > MAX_INPUTS:
+            self._count += len(listing.files)
+            if self._count > MAX_INPUTS:
                 raise ReapiError(f"more than {MAX_INPUTS} inputs", reason="tree-limit")
-            for file in listing.files:
-                path = _join(prefix, file.path)
-                self._path_bytes += len(path)
-                if self._path_bytes > MAX_TREE_PATH_BYTES:
-                    raise ReapiError("paths of the input tree are too long", reason="tree-limit")
-                self._files.append(InputFile(path, file.digest, file.is_executable))
+            self._path_bytes += listing.path_chars(prefix)
+            if self._path_bytes > MAX_TREE_PATH_BYTES:
+                raise ReapiError("paths of the input tree are too long", reason="tree-limit")
+            self._parts.append(self._place_one(digest, listing, prefix))
             for name, child in listing.directories:
                 _check_directory(child)
                 self._places += 1

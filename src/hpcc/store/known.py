@@ -21,12 +21,19 @@ class KnownBlobStore:
         self.inner, self._clock = inner, clock
         self._seconds = seconds
         self._known: LruMemo[Digest, float] = LruMemo(max_entries)
+        # How often `inner` lacked a blob that was wanted. A summary of what is known ends with it.
+        self.losses = 0
+
+    def since(self, digests: Iterable[Digest]) -> float:
+        """Return when the blob was noted that was noted first; minus infinity if one was not."""
+        return min((self._known.get(d, float("-inf")) for d in digests), default=float("inf"))
 
     async def get(self, digest: Digest) -> Blob:
         try:
             blob = await self.inner.get(digest)
         except NotFoundError:
             self._known.pop(digest, None)
+            self.losses += 1
             raise
         self._note(digest)
         return blob

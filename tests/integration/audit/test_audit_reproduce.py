@@ -17,6 +17,8 @@ from hpcc.core import (
     Digest,
     ImageDigest,
     InfrastructureError,
+    InputFile,
+    InputPart,
     IntegrityError,
     Isolation,
     NotFoundError,
@@ -209,7 +211,9 @@ async def test_retained_inputs_expire_by_their_age_and_use_prolongs_them(tmp_pat
     from hpcc.reapi.action import parse_action
 
     blobs = made(SCRIPT)
-    spec, inputs = parse_action(blobs[-1].data), frozenset(b.digest for b in blobs[:-2])
+    spec = parse_action(blobs[-1].data)
+    files = tuple(InputFile(b.digest.hash, b.digest) for b in blobs[:-2])
+    inputs = (InputPart(spec.input_root, files),)
     retained = RetainedInputs(tmp_path, max_bytes=1 << 20, keep_seconds=1000.0, clock=SystemClock())
     source = Source(blobs)
     await retained.keep(TENANT, source, blobs[-1].digest, spec, inputs)
@@ -223,7 +227,9 @@ async def test_retained_inputs_expire_by_their_age_and_use_prolongs_them(tmp_pat
         status = file.stat()
         os.utime(file, (status.st_mtime - 900, status.st_mtime - 900))
     fresh = RetainedInputs(tmp_path, max_bytes=1 << 20, keep_seconds=1000.0, clock=SystemClock())
-    await fresh.keep(TENANT, source, blobs[-1].digest, spec, inputs - {blobs[0].digest})
+    await fresh.keep(
+        TENANT, source, blobs[-1].digest, spec, [InputPart(spec.input_root, files[1:])]
+    )
     old = next(f for f in kept if f.name == blobs[0].digest.hash)
     os.utime(old, (old.stat().st_mtime - 200, old.stat().st_mtime - 200))
     assert fresh.remove_expired() == 1

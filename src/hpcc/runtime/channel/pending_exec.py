@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from hpcc._proto import agent_pb2 as pb
-from hpcc.core import CallerError, Digest, ExecEvent, ExecRequest, IntegrityError, ResultEvent
+from hpcc.core import (
+    CallerError,
+    Digest,
+    ExecEvent,
+    ExecRequest,
+    InputFile,
+    IntegrityError,
+    ResultEvent,
+)
 from hpcc.ports import BlobSource
 from hpcc.runtime.channel.replies import ReplyChecker, ReplyPhase
 from hpcc.wire import warden as wire
 from hpcc.wire.exec_frames import CHUNK_BYTES, MAX_HEADER_FRAME_BYTES
 from hpcc.wire.frame_gate import PROTOCOL_VIOLATION
+
+_HEADER_TAG: Final = bytes([pb.ClientFrame.HEADER_FIELD_NUMBER << 3 | 2])
+_VARINT_BITS: Final = 0x7F
+_VARINT_MORE: Final = 0x80
 
 
 class WardenConnection(Protocol):
@@ -185,15 +197,6 @@ def encode_header(request: ExecRequest, first_exec: pb.Guest | None) -> bytes:
         argv=request.argv,
         env=[pb.Variable(name=n, value=v) for n, v in request.env],
         cwd=request.cwd,
-        inputs=[
-            pb.Input(
-                path=f.path,
-                digest=bytes.fromhex(f.digest.hash),
-                size_bytes=f.digest.size_bytes,
-                is_executable=f.is_executable,
-            )
-            for f in request.inputs
-        ],
         outputs=request.outputs,
         output_directories=request.output_directories,
         limits=pb.Limits(
@@ -205,7 +208,33 @@ def encode_header(request: ExecRequest, first_exec: pb.Guest | None) -> bytes:
         ),
         guest=first_exec,
     )
-    frame = pb.ClientFrame(header=header)
-    if frame.ByteSize() > MAX_HEADER_FRAME_BYTES:
+    # A message's fields may come in any order, so those that earlier requests had are appended as
+    # they were encoded then. A ClientFrame is the tag of its only field, a length, and the header.
+    parts = [part.encoded(_encode_inputs) for part in request.parts]
+    pieces = [header.SerializeToString(), *(parts or [_encode_inputs(request.inputs)])]
+    frame = b"".join((_HEADER_TAG, _varint(sum(map(len, pieces))), *pieces))
+    if len(frame) > MAX_HEADER_FRAME_BYTES:
         raise CallerError(f"the request is larger than {MAX_HEADER_FRAME_BYTES} bytes")
-    return frame.SerializeToString()
+    return frame
+
+
+def _encode_inputs(files: tuple[InputFile, ...]) -> bytes:
+    """Encode a Header that has only these inputs."""
+    header = pb.Header()
+    for file in files:
+        header.inputs.add(
+            path=file.path,
+            digest=bytes.fromhex(file.digest.hash),
+            size_bytes=file.digest.size_bytes,
+            is_executable=file.is_executable,
+        )
+    return header.SerializeToString()
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > _VARINT_BITS:
+        encoded.append(number & _VARINT_BITS | _VARINT_MORE)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)

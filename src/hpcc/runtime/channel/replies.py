@@ -69,7 +69,11 @@ class ReplyChecker:
 
     def __init__(self, request: ExecRequest) -> None:
         self._request = request
-        self._inputs = {f.digest.hash: f.digest for f in request.inputs}
+        self._inputs: dict[str, Digest] = {}
+        for part in request.parts:
+            self._inputs.update(part.by_hash)
+        if not request.parts:
+            self._inputs.update({f.digest.hash: f.digest for f in request.inputs})
         self._stdio_bytes = self._stdio_pieces = self._output_bytes = 0
         # Path of the current or last file, whether more of it must follow, and its mode.
         self._path, self._is_output_open, self._is_executable = "", False, False

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterable
 from typing import Final
 
-from hpcc.core import Digest, ExecLimits, ExecRequest, InputFile, NotFoundError
+from hpcc.core import Digest, ExecLimits, ExecRequest, InputFile, InputPart, NotFoundError
 from hpcc.ports import BlobStore
 from hpcc.reapi.action import ActionSpec
 from hpcc.reapi.command import CommandSpec
@@ -18,13 +18,12 @@ _GUEST_OVERHEAD_MIB: Final = 160
 class ExecInputs:
     """`BlobSource` of an execution: gives only blobs of its input tree, from the tenant's store."""
 
-    def __init__(self, store: BlobStore, files: Iterable[InputFile]) -> None:
-        self._store = store
-        self._allowed = {f.digest for f in files}
+    def __init__(self, store: BlobStore, parts: Iterable[InputPart]) -> None:
+        self._store, self._parts = store, tuple(parts)
         self.missing: list[Digest] = []
 
     async def read(self, digest: Digest) -> bytes:
-        if digest not in self._allowed:
+        if all(part.by_hash.get(digest.hash) != digest for part in self._parts):
             raise NotFoundError("not an input of this action", reason="foreign-input")
         try:
             return (await self._store.get(digest)).data
@@ -40,8 +39,12 @@ def exec_request(
     *,
     memory_mib: int,
     max_wall_seconds: float,
+    parts: tuple[InputPart, ...] = (),
 ) -> ExecRequest:
-    """Build the request for a guest of `memory_mib`; the shorter of both time limits applies."""
+    """Build the request for a guest of `memory_mib`; the shorter of both time limits applies.
+
+    `parts` are those of `files`, if they are known.
+    """
     memory = max(memory_mib - _GUEST_OVERHEAD_MIB, 64) << 20
     wall = min(action.timeout_seconds, max_wall_seconds)
     return ExecRequest(
@@ -53,4 +56,5 @@ def exec_request(
         outputs=command.root_outputs(),
         output_directories=command.root_directories(),
         limits=ExecLimits(wall_seconds=wall, memory_bytes=memory),
+        parts=parts,
     )

@@ -35,7 +35,6 @@ from hpcc.core import (
     ExecRequest,
     HpccError,
     InfrastructureError,
-    InputFile,
     IntegrityError,
     NotFoundError,
     OutputEvent,
@@ -143,14 +142,13 @@ class Runner:
         tenant = work.domain.tenant
         store = self._trees.store(tenant, await self._storage.blobs(tenant))
         tree = await self._trees.read(tenant, store, work.action.input_root)
-        files = tree.files
         await self._retain(work, store, tree)
         with self._room.share(tenant) as share:
             async with self._pool.lease(work.domain) as lease:
                 _check_label(work.domain, lease)
                 started_at = self._clock.now()
                 try:
-                    collector = await self._execute(work, lease, store, files, share)
+                    collector = await self._execute(work, lease, store, tree, share)
                 except MissingBlobsError:
                     raise  # the command has not run
                 except asyncio.CancelledError:
@@ -186,7 +184,7 @@ class Runner:
             return
         tenant, action = work.domain.tenant, work.action
         try:
-            await self._retained.keep(tenant, store, work.digest, action, tree.digests)
+            await self._retained.keep(tenant, store, work.digest, action, tree.parts)
         except (InfrastructureError, NotFoundError) as error:
             await self._event("inputs-not-retained", work, ("reason", error.reason))
 
@@ -257,12 +255,12 @@ class Runner:
         work: Work,
         lease: Lease,
         store: BlobStore,
-        files: tuple[InputFile, ...],
+        tree: ActionInputs,
         share: OutputShare,
     ) -> GuestOutputCollector:
-        request = self._request(work, files)
+        request = self._request(work, tree)
         collector = GuestOutputCollector(request)
-        inputs = ExecInputs(store, files)
+        inputs = ExecInputs(store, tree.parts)
         try:
             async with (
                 asyncio.timeout(request.limits.wall_seconds + _TRANSFER_SECONDS),
@@ -291,11 +289,12 @@ class Runner:
             raise GuestLostError(text) from error
         return collector
 
-    def _request(self, work: Work, files: tuple[InputFile, ...]) -> ExecRequest:
+    def _request(self, work: Work, tree: ActionInputs) -> ExecRequest:
         return exec_request(
             work.action,
             work.command,
-            files,
+            tree.files,
+            parts=tree.parts,
             memory_mib=self._config.memory_mib,
             max_wall_seconds=self._config.max_wall_seconds,
         )

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from hpcc.core import EMPTY_DIGEST, Blob, Digest, IntegrityError, NotFoundError, TenantId
+from hpcc.core import EMPTY_DIGEST, Blob, Digest, InputPart, IntegrityError, NotFoundError, TenantId
 from hpcc.ports import BlobStore, Clock
 from hpcc.reapi.action import ActionSpec
 from hpcc.store.disk_blobs import DiskBlobStore, DiskBlobStoreConfig, blob_path
@@ -45,6 +45,8 @@ class RetainedInputs:
         self._lock = asyncio.Lock()
         # When this process last renewed a blob's time.
         self._renewed: dict[tuple[TenantId, str], float] = {}
+        # By directory: the earliest of these times of the directory and its files.
+        self._complete: dict[tuple[TenantId, str], float] = {}
 
     async def keep(
         self,
@@ -52,19 +54,20 @@ class RetainedInputs:
         source: BlobStore,
         digest: Digest,
         action: ActionSpec,
-        inputs: frozenset[Digest],
+        inputs: Iterable[InputPart],
     ) -> None:
         """Retain all blobs of an action; their retention time starts now.
 
-        `inputs` are the directories and the files of its input tree.
+        `inputs` are the directories of its input tree, with their files.
 
         Raises:
             NotFoundError: `source` has lost one of them.
             InfrastructureError: a blob cannot be written.
         """
         store = await self._store(tenant)
-        wanted = {digest, action.command, *inputs} - {EMPTY_DIGEST}
         due = self._clock.monotonic() - self._keep_seconds / _RENEW_PART
+        parts = [p for p in inputs if self._complete.get((tenant, p.directory.hash), due) <= due]
+        wanted = {digest, action.command}.union(*(p.digests for p in parts)) - {EMPTY_DIGEST}
         stale = [d for d in wanted if self._renewed.get((tenant, d.hash), due) <= due]
         missing = await store.find_missing(stale)
         for blob in missing:
@@ -72,7 +75,7 @@ class RetainedInputs:
         old = [d for d in stale if d not in missing]
         if old:
             await asyncio.to_thread(self._renew, tenant, old)
-        self._remember(tenant, stale)
+        self._remember(tenant, stale, parts)
 
     async def _store(self, tenant: TenantId) -> DiskBlobStore:
         async with self._lock:
@@ -91,11 +94,17 @@ class RetainedInputs:
             with suppress(OSError):
                 os.utime(blob_path(directory, digest.hash), (now, now))
 
-    def _remember(self, tenant: TenantId, digests: Iterable[Digest]) -> None:
+    def _remember(
+        self, tenant: TenantId, digests: Iterable[Digest], parts: Iterable[InputPart]
+    ) -> None:
         if len(self._renewed) > _MAX_REMEMBERED:
             self._renewed.clear()
+            self._complete.clear()
         now = self._clock.monotonic()
         self._renewed.update({(tenant, d.hash): now for d in digests})
+        for part in parts:
+            times = (self._renewed.get((tenant, d.hash), now) for d in part.digests)
+            self._complete[tenant, part.directory.hash] = min(times)
 
     async def expire(self) -> None:
         """Remove expired blobs, until cancelled."""

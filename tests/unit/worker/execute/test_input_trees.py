@@ -114,7 +114,7 @@ async def test_a_blob_that_a_guest_did_not_get_is_asked_for_again_at_once() -> N
     tree = await worker.read(store, encoded.root)
     del store.blobs[HEADER.digest]
     await worker.read(store, encoded.root)  # within the time in which it counts as present
-    inputs = ExecInputs(worker.trees.store(ACME, store), tree.files)
+    inputs = ExecInputs(worker.trees.store(ACME, store), tree.parts)
     with pytest.raises(NotFoundError):
         await inputs.read(HEADER.digest)
     assert inputs.missing == [HEADER.digest]
@@ -163,3 +163,40 @@ async def test_limits_of_a_whole_tree_hold_for_remembered_directories(
     with pytest.raises(ReapiError) as caught:
         await worker.read(store, encoded.root)
     assert caught.value.reason == "tree-limit"
+
+
+async def test_what_did_not_change_is_the_same_part() -> None:
+    edited = Blob.of(b"int z;\n")
+    before = build_tree(FILES)
+    after = build_tree([InputFile("a.c", edited.digest), *FILES[1:]])
+    worker, store = Worker(), Store(before, after)
+    await store.put(edited)
+    first = await worker.read(store, before.root)
+    second = await worker.read(store, after.root)
+    ours = {id(part) for part in first.parts}
+    shared = [part for part in second.parts if id(part) in ours]
+    assert [[f.path for f in p.files] for p in shared] == [["include/y.h"], ["include/deep/y.h"]]
+    other = await worker.read(store, before.root, OTHER)
+    assert ours.isdisjoint(id(part) for part in other.parts), "of each tenant apart"
+
+
+async def test_one_directory_at_two_places_is_two_parts() -> None:
+    files = [InputFile(f"{place}/y.h", HEADER.digest) for place in ("a", "b")]
+    encoded, worker = build_tree(files), Worker()
+    store = Store(encoded)
+    for _ in range(2):
+        found = await worker.read(store, encoded.root)
+        assert sorted(f.path for f in found.files) == ["a/y.h", "b/y.h"]
+
+
+async def test_presence_is_remembered_no_longer_for_a_part_than_for_its_blobs() -> None:
+    before, after = build_tree(FILES), build_tree([*FILES, InputFile("b.c", UNIT.digest)])
+    worker, store = Worker(), Store(before, after)
+    await worker.read(store, before.root)
+    worker.clock.time += PRESENT_SECONDS - 1
+    await worker.read(store, after.root)  # a new part with blobs that were asked for earlier
+    del store.blobs[UNIT.digest]
+    worker.clock.time += 1.1
+    with pytest.raises(MissingBlobsError) as caught:
+        await worker.read(store, after.root)
+    assert caught.value.digests == (UNIT.digest,)
