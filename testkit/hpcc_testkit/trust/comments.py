@@ -327,11 +327,29 @@ def _repeated(cc: str) -> Iterator[Scenario]:
     )
 
 
+def _large(cc: str) -> Iterator[Scenario]:
+    """Yield a large header without a guard: the texts tell how often it may be included."""
+    big = write("big.def", "\n" * 40_000 + "extern int big;\n")
+    once, often = '#include "big.def"\n', '#include "big.def"\n' * 60
+    text = "int f(void); // {0}\n\n"
+    command = f"{cc} -g -gdwarf-4 -c main.c -o main.o"
+    yield Scenario(
+        name=f"comment-beside-a-large-header-{cc}",
+        steps=(
+            step(command, "miss", write("main.c", once + text.format("one")), big),
+            step(command, "hit", write("main.c", once + text.format("two"))),
+            step(command, "nohit", write("main.c", often + text.format("two"))),
+            step(command, "nohit", write("main.c", often + text.format("x" * 300))),
+        ),
+    )
+
+
 def scenarios() -> Iterator[Scenario]:
     """Yield every scenario of this family."""
     for cc in _COMPILERS:
         yield from _assembled(cc)
         yield from _repeated(cc)
+        yield from _large(cc)
         yield from _unseen(cc)
         yield from _lines(cc)
         yield from _odd(cc)

@@ -19,6 +19,7 @@ from hpcc.cache.base.files import FileMemo, Listing, Signature
 from hpcc.cache.base.manifest import InputSet
 from hpcc.cache.base.twins import are_files_related
 from hpcc.cache.content.entries import Unsettled
+from hpcc.cache.content.inclusions import most_inclusions
 from hpcc.cache.content.places import Places
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.compilers.scan.comments import MAX_GCC_LOCATIONS, LexMode, comment_free, gcc_locations
@@ -35,6 +36,8 @@ _GUARD: Final = re.compile(
 )
 _MOST_INCLUSIONS: Final = 64
 _FEW_INCLUSIONS: Final = 4
+# A file whose bound of locations is larger is asked about.
+_MANY_LOCATIONS: Final = MAX_GCC_LOCATIONS // 16
 _SOURCES: Final = (b".cc", b".cpp", b".cxx")
 _PART: Final = re.compile(
     rb"#[ \t]*error[ \t]+\"Never use <[^>\n]+> directly[^\n]*\n[ \t]*#[ \t]*endif[^\n]*\s+"
@@ -82,17 +85,39 @@ class CommentFree:
         self._memo, self._mode, self._stored = memo, mode, stored
         self._known = memo.derived_known
         # A file of the source's base name may be the source by another name.
-        self._base = source.rpartition(b"/")[2]
+        self._source, self._base = source, source.rpartition(b"/")[2]
         self._header_mode = replace(mode, keeps_end=False)
         # The hash of a plain tuple is cheap, and it is needed for each file.
         self._question = (_TAG, *astuple(mode))
         self._header_question = (_TAG, *astuple(self._header_mode))
         self._inside = tuple(place + b"/" for place in places if place)
         self.plain: dict[bytes, bytes] = {}
-        self.locations = 0
+        self._once = 0
+        self._unguarded: dict[bytes, tuple[int, int]] = {}
         self.repeated: dict[bytes, int] = {}
         self._repetitions = 0
         self.may_warn = False
+
+    @property
+    def locations(self) -> int:
+        """Return an upper bound of GCC's locations for all files that are not in `repeated`."""
+        total = self._once + sum(each * most for each, most in self._unguarded.values())
+        if total <= MAX_GCC_LOCATIONS:
+            return total
+        for path, (each, most) in self._unguarded.items():
+            if each * most > _MANY_LOCATIONS:
+                times = most_inclusions(self._memo, path, self.plain, self._most, most)
+                total -= each * (most - times)
+        return total
+
+    def _most(self, path: bytes, plain: bytes) -> int:
+        if path == self._source:  # mostly no text names it
+            return most_inclusions(self._memo, path, self.plain, self._guarded, _MOST_INCLUSIONS)
+        return self._guarded(path, plain)
+
+    def _guarded(self, _path: bytes, plain: bytes) -> int:
+        facts = cast("_Facts | None", self._known((_FACTS, plain)))
+        return _MOST_INCLUSIONS if facts is None else facts.most
 
     @property
     def has_all_columns(self) -> bool:
@@ -125,8 +150,10 @@ class CommentFree:
         if most > 1 and digest == plain:
             self.repeated[path] = locations
             self._repetitions += locations * most
+        elif most > 1:
+            self._unguarded[path] = (locations, most)
         else:
-            self.locations += locations * most
+            self._once += locations
         return digest
 
     def _form(self, path: bytes, plain: bytes) -> bytes | None:
@@ -162,7 +189,7 @@ class CommentFree:
                 self.repeated[path] = locations
                 self._repetitions += locations * most
             else:
-                self.locations += locations
+                self._once += locations
             self.may_warn |= may_warn
             found.append(file)
         return tuple(found)
