@@ -60,7 +60,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(routes, name, 60.0)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("patient")
 async def test_slots_add_up_and_a_killed_worker_comes_back_to_the_same_build(
     tmp_path: Path,
@@ -95,6 +95,6 @@ async def test_slots_add_up_and_a_killed_worker_comes_back_to_the_same_build(
         last = WatchedBuild(later.connection, later.dispatcher, later.directory)
         (last.directory / "now").mkdir()
         await last.run(range(48, 64), jobs=8)
-        last.check(range(48, 64))
+        last.check(range(48, 64), may_be_local=True)
         assert set(last.by_process()) == {again.pid, other.pid}
         assert last.most_at_once() <= 2 * SLOTS
