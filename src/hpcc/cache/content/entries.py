@@ -16,10 +16,10 @@ from hpcc.cache.base.manifest import InputSet, decode_manifest, encode_manifest
 from hpcc.cache.content.places import Places
 from hpcc.core import IntegrityError
 
-_FORMAT: Final = b"content-entries-5"
+_FORMAT: Final = b"content-entries-6"
 MAX_ENTRIES: Final = 16
 _MAX_NAMES: Final = 10_000
-_FIELDS: Final = 9
+_FIELDS: Final = 10
 _DIGEST_BYTES: Final = 32
 # In place of digests: the entry is one with those of `content.comments`, without a plain one.
 _ONLY_FREE: Final = b"x"
@@ -53,6 +53,7 @@ class ContentEntry(NamedTuple):
     on: `c` for the working directory, `r` for the root, `o` for the target's private directory.
     `s`: no link may lead to a file in the places, because GCC may write its real name.
     `private` is that directory with a mark. `names` are the files whose names show.
+    `macros` are the definitions of the command line (`ContentForm.macros`).
     `is_comment_free`: the digests are those of `content.comments`, and `unsettled` is for these.
     """
 
@@ -64,6 +65,7 @@ class ContentEntry(NamedTuple):
     is_comment_free: bool = False
     unsettled: Unsettled = Unsettled()
     private: bytes = b""
+    macros: tuple[bytes, ...] = ()
 
     def suits(self, places: Places, private: bytes = b"") -> bool:
         """Tell whether the result may be used at these places, as far as they are fixed."""
@@ -142,6 +144,7 @@ def _encode(entry: ContentEntry, free: ContentEntry | None) -> bytes:
             encode_manifest((entry.inputs,)),
             b"%d %d %d" % entry.unsettled,
             entry.private,
+            encode_fields(entry.macros),
         ]
     )
 
@@ -150,7 +153,7 @@ def _decode(data: bytes) -> tuple[ContentEntry, ...]:
     fields = decode_fields(data)
     if len(fields) != _FIELDS:
         raise IntegrityError("not a content entry", reason="bad-record")
-    cwd, root, fixed, targets, known, form, body, unsettled, private = fields
+    cwd, root, fixed, targets, known, form, body, unsettled, private, macros = fields
     sets = decode_manifest(body)
     kind, *names = decode_fields(known) or [b""]
     left = _UNSETTLED.fullmatch(unsettled)
@@ -166,7 +169,9 @@ def _decode(data: bytes) -> tuple[ContentEntry, ...]:
     inputs, words = sets[0], tuple(decode_fields(targets))
     is_free = form == _ONLY_FREE
     doubts = Unsettled(left[1] == b"1", int(left[2]), int(left[3]))
-    entry = ContentEntry(inputs, Places(cwd, root), fixed, words, found, is_free, doubts, private)
+    defined = tuple(decode_fields(macros))
+    places = Places(cwd, root)
+    entry = ContentEntry(inputs, places, fixed, words, found, is_free, doubts, private, defined)
     if is_free or not form:
         return (entry,)
     if len(form) != _DIGEST_BYTES * len(inputs.files):

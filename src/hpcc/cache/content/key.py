@@ -1,8 +1,9 @@
 """The content key: what decides the object besides the contents of the files.
 
 It holds what the exact key holds (`hpcc.cache.key.prepare`), but paths are relative to `Places`,
-and the names of outputs are left out. In addition it holds what the exact key need not hold because
-the same directory implies it: which search directories are one directory.
+and the names of outputs are left out. So are -D and -U, which entries hold (`content.macros`). In
+addition it holds what the exact key need not hold because the same directory implies it: which
+search directories are one directory.
 
 Relative names stay as the user spelled them beside the place they lead to. So two compiles with one
 key spell every file in the same way, up to the places.
@@ -25,7 +26,7 @@ from hpcc.cache.key.prepare import Prepared, directory_by_variable
 from hpcc.cache.key.share import SEARCH_ENV, has_other_names
 from hpcc.compilers.invocation.content import ContentForm
 
-KEY_FORMAT: Final = b"content-8"
+KEY_FORMAT: Final = b"content-9"
 _SYSTEM_DIRS: Final = ("-isystem", "-idirafter")
 # Compilers for these write file names into symbols and into debug information.
 _OTHER_NAMES: Final = (b"windows", b"msvc", b"win32", b"uefi")
@@ -94,7 +95,7 @@ def content_key(memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -
         return None
     env = [v for n, v in request.env.items() if n not in _NOT_IN_KEY and n[:5] != b"HPCC_"]
     plain = [piece for piece in form.pieces if isinstance(piece, bytes)]
-    texts = (request.compiler, *plain, *env)
+    texts = (request.compiler, *plain, *form.macros, *env)
     private = private_directory(prepared, places, form, texts)
     pieces, named = _spelled_pieces(form, request.cwd, places, private)
     pinned = _pinned(prepared, places, form, texts)

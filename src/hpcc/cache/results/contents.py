@@ -43,6 +43,7 @@ from hpcc.cache.content.entries import (
     encode_entries,
 )
 from hpcc.cache.content.key import ContentKey, content_key
+from hpcc.cache.content.macros import has_same_text
 from hpcc.cache.content.messages import moved_messages, name_an_output
 from hpcc.cache.content.names import ask_names, may_move, moved_marks
 from hpcc.cache.content.places import Places
@@ -99,12 +100,13 @@ class Contents:
 
     def find(self, prepared: Prepared, key: ContentKey) -> ContentFound | None:
         """Return a result that the compiler would make here now, with this compile's names."""
-        entries = self._read(key.key)
+        # Those with the same macros first: they need no look into the files.
+        entries = sorted(self._read(key.key), key=lambda e: e.macros != key.form.macros)
         plain = tuple(e for e in entries if not e.is_comment_free)
         found = self._first(prepared, key, plain, None)
         mode = _lex_mode(prepared) if found is None and len(plain) < len(entries) else None
         if mode is not None:
-            entries = self._read(key.key)  # with the names that were asked for
+            entries = list(self._read(key.key))  # with the names that were asked for
         if mode is None:
             return found
         found = self._first(prepared, key, (e for e in entries if e.is_comment_free), mode)
@@ -135,7 +137,7 @@ class Contents:
             known = self._with_names(prepared, key, entry) if moved else entry
             if not may_move(known, moved):
                 continue
-            # The preprocessor took time: the inputs must still be those of the entry.
+            # The preprocessor took time.
             if known is not entry and not view.holds(self._memo):
                 continue
             named = _with_texts(prepared, key, entry, result)
@@ -151,18 +153,22 @@ class Contents:
         self, prepared: Prepared, key: ContentKey, entry: ContentEntry, mode: LexMode | None
     ) -> InputSet | None:
         """Return an entry's inputs with this compile's paths; None if they do not hold now."""
-        view = spelled(entry.inputs, key.places, key.private)
+        view, form = spelled(entry.inputs, key.places, key.private), key.form
         if mode is None:
-            return view if view.holds(self._memo) else None
+            holds = view.holds(self._memo)
+            is_same = holds and has_same_text(self._memo, prepared, form, view, entry)
+            return view if is_same else None
         stored = dict(view.files)
         facts = CommentFree(self._memo, key.places, mode, prepared.source, stored)
         if not view.holds(facts):
             return None
-        answer = settle(self._memo, prepared, facts, entry.unsettled)
         view = facts.with_plain_digests(view)
+        # Before the doubts, which are settled for the entry's own text.
+        if not has_same_text(self._memo, prepared, form, view, entry):
+            return None
+        answer = settle(self._memo, prepared, facts, entry.unsettled)
         if answer.left is not entry.unsettled:
             self._counters.add("content.asked")
-            # The answer is about the files as they are now.
             if not view.holds(self._memo):
                 return None
             self._change(key, entry, lambda e: e._replace(unsettled=answer.left))
@@ -197,15 +203,15 @@ class Contents:
         if key.has_other_names(names) or _leave_through_links(names, key.places):
             return
         places = key.places
-        # In the order of the exact entry, so that the names are encoded once for both.
+        # In the order of the exact entry: the names are encoded once for both.
         absences = tuple(sorted(closure.absences, key=lambda a: a.directory))
         state = InputSet(closure.files, closure.present, absences, stored, twins=closure.twins)
         inputs = marked(state, places, key.private)
-        # A place's length decides, and links do.
         fixed_by_names = b"crs" if _is_respelled(self._memo, closure, inputs) else b""
         if _leave_through_links(names, places, fixed_by_names):
             return
-        fixed = b"cr" if is_private else self._fixed(closure, places, result)
+        fixed = fixed_by_names
+        fixed += b"cr" if is_private else self._fixed(closure, places, result)
         fixed += letters_reached_from_outside(self._memo, prepared, key, closure)
         if puts_names_together(self._memo, prepared, closure):
             self._counters.add("content.assembled-names")
@@ -215,10 +221,9 @@ class Contents:
             self._memo, closure, key.private, outputs, result.stderr
         ):
             fixed += b"o"
-        fixed += fixed_by_names
-        private = places.mark(key.private)
+        private, form = places.mark(key.private), key.form
         entry = ContentEntry(
-            inputs, places, fixed, key.form.targets, Names.UNKNOWN, private=private
+            inputs, places, fixed, form.targets, Names.UNKNOWN, private=private, macros=form.macros
         )
         new: tuple[ContentEntry, ...] = (entry,)
         mode = _lex_mode(prepared)
@@ -370,6 +375,9 @@ def _with_texts(
 ) -> Result | None:
     """Return a stored result with depfile and messages of the asking compile; None if unknown."""
     depfile, stderr = result.depfile, result.stderr
+    # A message may offer the name of a macro.
+    if stderr and entry.macros != key.form.macros:
+        return None
     if (depfile is None) != (prepared.depfile is None):
         return None
     if len(result.side) != len(prepared.side_paths):

@@ -217,6 +217,11 @@ class GnuFamily:
         mode = (b"-E",) if keeps_lines else (b"-E", b"-P")
         return [compiler, *without_outputs(invocation), *mode]
 
+    def macro_use_command(self, compiler: bytes, invocation: Invocation) -> list[bytes] | None:
+        if self.is_clang_like:
+            return None
+        return [compiler, *without_outputs(invocation), b"-E", b"-dU"]
+
     def strip_headers(self, stderr: bytes) -> Headers:
         return strip_headers(stderr)
 

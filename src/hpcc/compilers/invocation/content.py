@@ -40,6 +40,8 @@ _DEBUG: Final = re.compile(
     rb"|-g(?:no-)?(?:column-info|variable-location-views|inline-line-tables|strict-dwarf|record-gcc-switches"
     rb"|statement-frontiers|as-loc-support|as-locview-support|describe-dies|simple-template-names)"
 )
+_MACROS: Final = frozenset({"-D", "-U"})
+_MACRO_DEBUG: Final = frozenset({b"-g3", b"-ggdb3"})
 # The object holds names of files or of the directory, and no name of an output.
 _NAMING: Final = re.compile(
     rb"-gz(?:=zlib(?:-gnu)?|=zstd)?|-f(?:file|macro|debug)-prefix-map=.*|-fcanon-prefix-map"
@@ -168,13 +170,16 @@ class ContentForm:
     `pieces` are plain texts and paths. `names_directory`: the object may hold the working directory
     and the names of all files (debug information, sanitizers, prefix maps). `is_tied`: it holds
     them in a way of which nothing is known but that it is the same in the same places. `targets`
-    are the words of the depfile's first rule before its colon, () without a depfile.
+    are the words of the depfile's first rule before its colon, () without a depfile. `macros` are
+    the values of -D and -U behind that letter, in their order; pieces hold them if debug
+    information does.
     """
 
     pieces: tuple[bytes | NamedPath, ...]
     names_directory: bool
     is_tied: bool
     targets: tuple[bytes, ...]
+    macros: tuple[bytes, ...] = ()
 
 
 def content_form(invocation: Invocation, *, is_clang: bool, major: int) -> ContentForm | None:
@@ -190,9 +195,14 @@ def content_form(invocation: Invocation, *, is_clang: bool, major: int) -> Conte
         b"-Wp" if invocation.deps_by_wp else b"",
     ]
     names_directory = is_tied = False
+    has_macros_in_pieces = any(f.raw[0] in _MACRO_DEBUG for f in invocation.flags)
+    macros: list[bytes] = []
     for part in invocation.parts:
         if isinstance(part, Operand):
             pieces += (b"\0source", NamedPath(part.name))
+            continue
+        if part.spec.spelling in _MACROS and not has_macros_in_pieces:
+            macros.append(part.spec.spelling[1:].encode() + part.value)
             continue
         found = _pieces(part, is_clang=is_clang)
         if found is None:
@@ -208,7 +218,7 @@ def content_form(invocation: Invocation, *, is_clang: bool, major: int) -> Conte
         if found_targets is None:
             return None
         targets = found_targets
-    return ContentForm(tuple(pieces), names_directory, is_tied, targets)
+    return ContentForm(tuple(pieces), names_directory, is_tied, targets, tuple(macros))
 
 
 def _pieces(flag: Flag, *, is_clang: bool) -> tuple[bytes | NamedPath, ...] | None:

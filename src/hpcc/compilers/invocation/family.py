@@ -236,6 +236,10 @@ class Files(Protocol):
         """Return a command that preprocesses to stdout, if possible without line markers."""
         ...
 
+    def macro_use_command(self, compiler: bytes, invocation: Invocation) -> list[bytes] | None:
+        """Return a command that writes `#define NAME` or `#undef NAME` for each macro in use."""
+        ...
+
     def strip_headers(self, stderr: bytes) -> Headers:
         """Return what `Way.HEADERS` added to a compile's messages, and the messages without it."""
         ...

@@ -165,6 +165,10 @@ class MsvcFamily(ClangFamily):
         mode = (b"-E",) if keeps_lines else (b"-E", b"-clang:-P")
         return [compiler, *without_outputs(invocation), *mode]
 
+    def macro_use_command(self, compiler: bytes, invocation: Invocation) -> list[bytes] | None:
+        del compiler, invocation
+        return None
+
     def separates_streams(self, invocation: Invocation) -> bool:
         return any(f.spec.spelling.startswith("showIncludes") for f in invocation.flags)
 

@@ -40,6 +40,7 @@ def _entry(number: int = 0, **changes: object) -> ContentEntry:
         _entry(names=(), fixed=b"", targets=()),
         _entry(names=(ROOT_MARK + b"/a.c", b"../b.h"), is_comment_free=True),
         _entry(made_at=Places(b"/p", b"")),
+        _entry(macros=(b"DNAME=a b", b"UOTHER", b"D")),
         _entry(unsettled=Unsettled(assembly=True, locations=12345, repeated=67)),
     ],
 )
