@@ -44,6 +44,7 @@ from hpcc.cache.inputs.embedded_files import (
     embed_directories,
     listing_flag,
     look_again,
+    unlisted_doubts,
     watched_names,
 )
 from hpcc.cache.inputs.flag_inputs import with_files_of_flags
@@ -317,7 +318,7 @@ class LocalCache:
                 data=names_listed(pending),
                 absent=watched_names(prepared, self._config_names(prepared)),
                 twin_rule=family.twin_rule,
-                doubts=family.doubts(invocation),
+                doubts=family.doubts(invocation) | unlisted_doubts(prepared, has_listing),
                 resolvable=family.resolvable(prepared.identity.major),
                 look_again=partial(
                     look_again, self._memo, prepared, search, lambda: False, has_listing=has_listing

@@ -159,6 +159,24 @@ def _lto(cc: str, flag: str, name: str) -> Scenario:
     )
 
 
+def _unlisted() -> Iterator[Scenario]:
+    """Yield scenarios of directives in a section's name, where as does not list its files."""
+    pieces = '__attribute__((section(".data\\n.inc" "bin \\"blob\\"\\n#"))) int here = 1;\n'
+    for name, flags in (("lto", "-flto -ffat-lto-objects -frandom-seed=1"), ("programs", "-B.")):
+        yield _changes(
+            f"data-section-name-in-pieces-{name}-gcc",
+            f"gcc {flags} -c main.c -o main.o",
+            write("main.c", pieces),
+            hits=False,
+        )
+        text = '__attribute__((section(".data.mine"))) int here = 1;\n'
+        command = f"gcc {flags} -c main.c -o main.o"
+        yield Scenario(
+            name=f"section-name-{name}-gcc",
+            steps=(step(command, "miss", write("main.c", text)), step(command, "hit")),
+        )
+
+
 def _other_ways() -> Iterator[Scenario]:
     """Yield scenarios of an external assembler, of no assembler, and of options for the output."""
     for cc, flags, hits in (
@@ -422,4 +440,5 @@ def scenarios() -> Iterator[Scenario]:
     yield from _other_ways()
     yield from _assembler()
     yield from _plain_assembler()
+    yield from _unlisted()
     yield from _embed()

@@ -60,6 +60,61 @@ def test_a_source_that_the_assembler_reads_is_data(use: str, make: Callable[...,
     _settles(project, ["gcc", *WORDS], "miss")
 
 
+# GCC copies these strings into its assembler output. No `asm` is in the text.
+HIDDEN = {
+    "section": '__attribute__((section("s,\\"a\\"\\n.inc" "bin \\"a.c\\"\\n#"))) int v = 1;\n',
+    "escape": '__attribute__((section("s,\\"a\\"\\n.\\x69ncbin \\"a.c\\"\\n#"))) int v = 1;\n',
+    "macro": "#define SECTION(x) __attribute__((__section__(x)))\n#define I .inc##bin\n#define S(x) #x\n"
+    '#define T(x) S(x)\nSECTION("s,\\"a\\"\\n" T(.inc) "bin \\"a.c\\"\\n#") int v = 1;\n',
+    "name-of-the-word": "#define NAME section\n"
+    '__attribute__((NAME("s,\\"a\\"\\n.i" "ncbin \\"a.c\\"\\n#"))) int v = 1;\n',
+    "argument": "#define ATTRIBUTE(a, x) __attribute__((a(x)))\n"
+    'ATTRIBUTE(section, "s,\\"a\\"\\n.i" "ncbin \\"a.c\\"\\n#") int v = 1;\n',
+    "pasted": "#define P(a, b) P_(a, b)\n#define P_(a, b) a##b\n"
+    '__attribute__((P(sec, tion)("s,\\"a\\"\\n.i" "ncbin \\"a.c\\"\\n#"))) int v = 1;\n',
+    "weakref": "int f(void);\n"
+    'static int z(void) __attribute__((weakref("f\\n.inc" "bin \\"a.c\\"\\n#")));\n'
+    "int q(void) { return z(); }\n",
+    "weak-alias": "int f(void);\n"
+    'static int z(void) __attribute__((weakref, alias("f\\n.inc" "bin \\"a.c\\"\\n#")));\n'
+    "int q(void) { return z(); }\n",
+    "symver": '__attribute__((symver("z@V\\n.inc" "bin \\"a.c\\"\\n#"))) int z(void) { return 1; }\n',
+    "ident": '#ident "a\\"\\n.\\x69ncbin \\"a.c\\"\\n.ascii \\"b"\nint v;\n',
+    "assembler-macro": '__attribute__((section("s,\\"a\\"\\n.macro m x\\n.inc\\\\x \\"a.c\\"\\n.endm\\nm bin\\n#"))) '
+    "int v = 1;\n",
+}
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_a_source_that_a_string_outside_of_asm_makes_data(
+    kind: str, make: Callable[..., Project]
+) -> None:
+    project = make("p", {"a.c": "int one(void) { return 1; } // first\n" + HIDDEN[kind]})
+    assert project.compile(["gcc", *WORDS], cwd=".") == "miss"
+    _edited(project, "a.c", "// first", "// other")
+    _settles(project, ["gcc", *WORDS], "miss")
+
+
+def test_strings_that_hold_no_directive_are_settled_once(make: Callable[..., Project]) -> None:
+    text = "int one(void) { return 1; } // first\n"
+    text += '__attribute__((section("my.section"))) int v = 1; const char *s = "see .include x";\n'
+    text = text.replace("see .include x", "x.h, see; .text")
+    project = make("p", {"a.c": text})
+    assert project.compile(["gcc", *WORDS], cwd=".") == "miss"
+    _edited(project, "a.c", "// first", "// second")
+    _settles(project, ["gcc", *WORDS], "hit")
+    _edited(project, "a.c", "// second", "// a third one")
+    assert project.compile(["gcc", *WORDS], cwd=".") == "hit"
+
+
+def test_without_such_strings_nothing_is_asked(make: Callable[..., Project]) -> None:
+    project = make("p", {"a.c": "#include <stdio.h>\nint one(void) { return 1; } // first\n"})
+    assert project.compile(["gcc", *WORDS], cwd=".") == "miss"
+    _edited(project, "a.c", "// first", "// second")
+    assert project.compile(["gcc", *WORDS], cwd=".") == "hit"
+    assert "content.asked" not in project.cache.counters()
+
+
 def test_a_macro_on_the_command_line_changes_the_settled_answer(
     make: Callable[..., Project],
 ) -> None:

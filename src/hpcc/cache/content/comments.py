@@ -273,8 +273,9 @@ def comment_free_files(
     existing = ((path, view.digest(path) or b"") for path in closure.existing)
     if _may_become_twins(memo, (*files, *existing), view.plain):
         return None
-    names_source = bool(closure.data) and is_named and bool(closure.hazards & _ASSEMBLY)
-    return files, Unsettled(names_source, locations)
+    names_source = bool(closure.data) and is_named
+    in_asm = names_source and bool(closure.hazards & _ASSEMBLY)
+    return files, Unsettled(in_asm, locations, strings=names_source)
 
 
 def _may_become_twins(memo: FileMemo, files: Files, plain: Mapping[bytes, bytes]) -> bool:

@@ -5,7 +5,8 @@ Two doubts are rare and their answers cost a run of the preprocessor, so an entr
 compile are then those of the compile that made the entry, and so are the answers.
 
 - GNU as lists the source's base name for `.file`. If templates of `asm` cannot be read from the
-  files, one of them could read that file with `.incbin`: the expanded text decides.
+  files, one of them could read that file with `.incbin`: the expanded text decides. So it does if a
+  text may give GCC a string, such as a section's name, that it copies into its assembler output.
 - A file without a guard may be included many times. GCC loses columns after too many lines
   (`compilers.scan.comments.gcc_locations`): the line markers tell how often it is included.
 """
@@ -22,9 +23,11 @@ from hpcc.cache.base.uncacheable import UncacheableError
 from hpcc.cache.content.comments import CommentFree
 from hpcc.cache.content.entries import Unsettled
 from hpcc.cache.inputs.discovery import answer_about
+from hpcc.cache.inputs.embedded_files import may_be_in_strings
 from hpcc.cache.inputs.pragmas import is_preprocessor_blind
 from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.scan.assembler import mentions_directive, read_statements
+from hpcc.compilers.scan.assembler_names import strings_may_direct
 from hpcc.compilers.scan.comments import MAX_GCC_LOCATIONS
 from hpcc.compilers.scan.pragmas import is_compilers_own
 from hpcc.compilers.scan.text import joined, may_hold_comments, without_comments
@@ -44,10 +47,14 @@ _LINE_DIRECTIVE: Final = re.compile(
 
 
 class Answer(NamedTuple):
-    """What is left of an entry's doubts, and whether digests may stand for files."""
+    """What is left of an entry's doubts, and whether digests may stand for files.
+
+    `was_asked`: the preprocessor ran.
+    """
 
     left: Unsettled
     is_usable: bool
+    was_asked: bool = False
 
 
 def settle(memo: FileMemo, prepared: Prepared, facts: CommentFree, unsettled: Unsettled) -> Answer:
@@ -61,24 +68,28 @@ def settle(memo: FileMemo, prepared: Prepared, facts: CommentFree, unsettled: Un
     has_columns = facts.has_all_columns if not left.locations else used <= MAX_GCC_LOCATIONS
     if facts.may_warn or not has_columns:
         return Answer(left, is_usable=False)
-    counts = left.locations and not left.repeated
+    counts = bool(left.locations and not left.repeated)
+    in_strings = left.strings and may_be_in_strings(memo, prepared, facts.plain.items())
+    reads = left.assembly or in_strings
     try:
         lines = b""
-        is_blind = (counts or left.assembly) and is_preprocessor_blind(memo, prepared, facts.plain)
+        is_blind = (counts or reads) and is_preprocessor_blind(memo, prepared, facts.plain)
         if counts or is_blind:
             lines = _expanded(prepared, keeps_lines=True)
         if is_blind and not _obeys_no_pragma(memo, facts.plain, lines):
             return Answer(left, is_usable=False)
-        if left.assembly:
+        if reads:
             if not _reads_no_data(_expanded(prepared, keeps_lines=False)):
                 return Answer(left, is_usable=False)
-            left = left._replace(assembly=False)
+            left = left._replace(assembly=False, strings=False)
         if counts:
             left = left._replace(repeated=_locations(lines, facts.repeated))
     except UncacheableError:
         return Answer(left, is_usable=False)
+    if left.strings and not in_strings:
+        left = left._replace(strings=False)
     is_usable = not left.locations or used + left.repeated <= MAX_GCC_LOCATIONS
-    return Answer(left, is_usable=is_usable)
+    return Answer(left, is_usable, was_asked=counts or reads)
 
 
 def _expanded(prepared: Prepared, *, keeps_lines: bool) -> bytes:
@@ -118,7 +129,8 @@ def _gives_names(text: bytes) -> bool:
 def _reads_no_data(text: bytes) -> bool:
     """Tell whether preprocessed C or C++ names no file for the assembler, in any string."""
     found = read_statements(text)
-    return not found.is_opaque and not found.names and not mentions_directive(text)
+    is_plain = not found.is_opaque and not found.names and not mentions_directive(text)
+    return is_plain and not strings_may_direct(text)
 
 
 def _locations(text: bytes, repeated: Mapping[bytes, int]) -> int:

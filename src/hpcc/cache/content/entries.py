@@ -16,14 +16,14 @@ from hpcc.cache.base.manifest import InputSet, decode_manifest, encode_manifest
 from hpcc.cache.content.places import Places
 from hpcc.core import IntegrityError
 
-_FORMAT: Final = b"content-entries-6"
+_FORMAT: Final = b"content-entries-7"
 MAX_ENTRIES: Final = 16
 _MAX_NAMES: Final = 10_000
 _FIELDS: Final = 10
 _DIGEST_BYTES: Final = 32
 # In place of digests: the entry is one with those of `content.comments`, without a plain one.
 _ONLY_FREE: Final = b"x"
-_UNSETTLED: Final = re.compile(rb"([01]) ([0-9]{1,18}) ([0-9]{1,18})")
+_UNSETTLED: Final = re.compile(rb"([01]) ([0-9]{1,18}) ([0-9]{1,18}) ([01])")
 
 
 class Names(enum.Enum):
@@ -38,12 +38,14 @@ class Unsettled(NamedTuple):
 
     `assembly`: whether the assembler reads the source as data. `locations`: whether GCC has columns
     for all lines; this many of its locations were in use beside those of repeated system headers.
-    `repeated` are the locations of these once the preprocessor told them, else 0.
+    `repeated` are the locations of these once the preprocessor told them, else 0. `strings`:
+    whether the assembler reads the source as data if a string outside of `asm` says so.
     """
 
     assembly: bool = False
     locations: int = 0
     repeated: int = 0
+    strings: bool = False
 
 
 class ContentEntry(NamedTuple):
@@ -142,7 +144,7 @@ def _encode(entry: ContentEntry, free: ContentEntry | None) -> bytes:
             encode_fields(known),
             form,
             encode_manifest((entry.inputs,)),
-            b"%d %d %d" % entry.unsettled,
+            b"%d %d %d %d" % entry.unsettled,
             entry.private,
             encode_fields(entry.macros),
         ]
@@ -168,7 +170,7 @@ def _decode(data: bytes) -> tuple[ContentEntry, ...]:
         raise IntegrityError("not a content entry", reason="bad-record")
     inputs, words = sets[0], tuple(decode_fields(targets))
     is_free = form == _ONLY_FREE
-    doubts = Unsettled(left[1] == b"1", int(left[2]), int(left[3]))
+    doubts = Unsettled(left[1] == b"1", int(left[2]), int(left[3]), left[4] == b"1")
     defined = tuple(decode_fields(macros))
     places = Places(cwd, root)
     entry = ContentEntry(inputs, places, fixed, words, found, is_free, doubts, private, defined)

@@ -25,10 +25,15 @@ from hpcc.cache.inputs.pragmas import is_preprocessor_blind, refuse_parsed_clock
 from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.invocation.invocation import Language
 from hpcc.compilers.scan.assembler import Directives, read_assembler, read_statements
+from hpcc.compilers.scan.assembler_names import (
+    may_name_for_assembler,
+    may_name_in_arguments,
+    strings_may_direct,
+)
 from hpcc.compilers.scan.scan import Hazard
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
-_ASSEMBLY: Final = Hazard.ASSEMBLER_FILE | Hazard.OPAQUE_ASSEMBLY
+_ASSEMBLY: Final = Hazard.ASSEMBLER_FILE | Hazard.OPAQUE_ASSEMBLY | Hazard.ASSEMBLER_STRINGS
 _MAX_INCLUDED: Final = 200
 _MAX_INCLUDED_BYTES: Final = 8 << 20
 # `-Wa,` splits at commas, and the driver's specs interpret white space and quotes.
@@ -84,6 +89,27 @@ def read_listing(prepared: Prepared, data: bytes, named: Iterable[bytes] = ()) -
     return tuple(names)
 
 
+def unlisted_doubts(prepared: Prepared, has_listing: bool) -> Hazard:  # noqa: FBT001 - one question
+    """Return the doubts of a compile whose assembler does not list its files."""
+    family, invocation = prepared.family, prepared.invocation
+    copies = family.runs_gnu_as(invocation) and family.obeys_directives(invocation)
+    if has_listing or not copies or invocation.language is Language.ASSEMBLER:
+        return Hazard.NONE
+    return Hazard.ASSEMBLER_STRINGS
+
+
+def may_be_in_strings(
+    memo: FileMemo, prepared: Prepared, files: Iterable[tuple[bytes, bytes]]
+) -> bool:
+    """Tell whether one of these texts may give GCC a string for its assembler output."""
+    if may_name_in_arguments(b"\n".join(prepared.invocation.macros)):
+        return True
+    return any(
+        memo.derived(path, digest, "names-for-assembler", may_name_for_assembler) is not False
+        for path, digest in files
+    )
+
+
 def watched_names(prepared: Prepared, configs: tuple[bytes, ...]) -> tuple[bytes, ...]:
     """Return the paths where a configuration file for the driver could appear."""
     return tuple(absolute(prepared.cwd, n) for n in (*configs, *prepared.identity.relative_names))
@@ -113,10 +139,7 @@ def look_again(
             a pragma hides assembler from the preprocessor.
     """
     is_assembler = prepared.invocation.language is Language.ASSEMBLER
-    if has_listing or not prepared.family.obeys_directives(prepared.invocation):
-        doubts &= ~_ASSEMBLY
-    if prepared.dates_are_pinned:
-        doubts &= ~Hazard.DATE_OR_TIME
+    doubts = _left(memo, prepared, doubts, paths, has_listing=has_listing)
     if not doubts & (_ASSEMBLY | CLOCKS):
         return ()
     if is_preprocessor_blind(memo, prepared, paths):
@@ -129,10 +152,32 @@ def look_again(
     if doubts & CLOCKS:
         is_pinned = prepared.dates_are_pinned
         refuse_clocks(text, paths, started_ns=started_ns, is_pinned=is_pinned)
-    if not doubts & _ASSEMBLY:
+    if Hazard.ASSEMBLER_STRINGS in doubts and strings_may_direct(text):
+        raise UncacheableError(UncacheableReason.INCBIN)
+    if not doubts & (Hazard.ASSEMBLER_FILE | Hazard.OPAQUE_ASSEMBLY):
         return ()
     found = read_assembler(text) if is_assembler else read_statements(text)
     return follow(found, (prepared.cwd, *(absolute(prepared.cwd, d) for d in directories)))
+
+
+def _left(
+    memo: FileMemo,
+    prepared: Prepared,
+    doubts: Hazard,
+    paths: tuple[bytes, ...],
+    *,
+    has_listing: bool,
+) -> Hazard:
+    """Return the doubts that nothing but the preprocessor's output settles."""
+    if has_listing or not prepared.family.obeys_directives(prepared.invocation):
+        doubts &= ~_ASSEMBLY
+    if Hazard.ASSEMBLER_STRINGS in doubts:
+        files = ((path, memo.digest(path) or b"") for path in paths)
+        if not may_be_in_strings(memo, prepared, files):
+            doubts &= ~Hazard.ASSEMBLER_STRINGS
+    if prepared.dates_are_pinned:
+        doubts &= ~Hazard.DATE_OR_TIME
+    return doubts
 
 
 def _expand(prepared: Prepared, is_cancelled: Callable[[], bool], *, is_assembler: bool) -> bytes:

@@ -32,6 +32,7 @@ from hpcc.cache.inputs.flag_inputs import with_names
 from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.invocation.invocation import Language
 from hpcc.compilers.scan.assembler import Directives, read_assembler, read_statements, unescape
+from hpcc.compilers.scan.assembler_names import may_name_for_assembler, strings_may_direct
 from hpcc.compilers.scan.scan import Hazard, Scan, scan_arguments
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
@@ -83,6 +84,9 @@ def own_closure(
         code = _MARKER.sub(b"", text)
         is_read = prepared.family.obeys_directives(prepared.invocation)
         assembled = read_statements(code) if is_read and listed is None else None
+        has_strings = prepared.family.runs_gnu_as(prepared.invocation) and strings_may_direct(code)
+        if assembled is not None and has_strings and may_name_for_assembler(code):
+            raise UncacheableError(UncacheableReason.INCBIN)
     data = () if listed is None else listed(tuple(names))
     directories = (cwd, *(absolute(cwd, d) for d in prepared.invocation.include_dirs))
     if assembled is not None:

@@ -137,7 +137,6 @@ class Contents:
             known = self._with_names(prepared, key, entry) if moved else entry
             if not may_move(known, moved):
                 continue
-            # The preprocessor took time.
             if known is not entry and not view.holds(self._memo):
                 continue
             named = _with_texts(prepared, key, entry, result)
@@ -168,7 +167,8 @@ class Contents:
             return None
         answer = settle(self._memo, prepared, facts, entry.unsettled)
         if answer.left is not entry.unsettled:
-            self._counters.add("content.asked")
+            if answer.was_asked:
+                self._counters.add("content.asked")
             if not view.holds(self._memo):
                 return None
             self._change(key, entry, lambda e: e._replace(unsettled=answer.left))

@@ -99,6 +99,7 @@ _SIMPLE: Final = {
 _TOKEN: Final = re.compile(
     rb'(?:u8|[LuU])?R"(?P<mark>[^ ()\\\s]{0,16})\(.*?\)(?P=mark)"'
     rb'|"(?:[^"\\\n]|\\.)*+"'
+    rb"|(?<![\w$.])\d[\w.]*+(?:'[\w.]++)++"  # quotes in 1'000 begin nothing
     rb"|'(?:[^'\\\n]|\\.)++'"
     rb"|(?<![\w$])(?P<asm>__asm__|__asm|_asm|asm)(?![\w$])"
     rb'|R(?="[^ ()\\\s]{0,16}\((?P<raw>))'
@@ -129,6 +130,11 @@ def _is_cut(data: bytes) -> bool:
 def _is_member(data: bytes, dot: int) -> bool:
     before = data[dot - _LOOK_BEHIND : dot] if dot > _LOOK_BEHIND else b"\n" + data[:dot]
     return _MEMBER.fullmatch(before) is not None
+
+
+def mentions_machinery(text: bytes) -> bool:
+    """Return whether assembler text defines macros, of which other text may make directives."""
+    return _MACHINERY.search(text) is not None
 
 
 def read_assembler(text: bytes) -> Directives:

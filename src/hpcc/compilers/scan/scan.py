@@ -39,6 +39,7 @@ class Hazard(enum.Flag):
     OPAQUE_QUESTION = enum.auto()  # __has_include with a name from a macro
     FILE_TIME = enum.auto()  # #pragma GCC dependency
     COMPUTED_INCLUDE = enum.auto()  # #include MACRO
+    ASSEMBLER_STRINGS = enum.auto()  # strings that GCC copies; no scan finds it
     READ_ONCE = enum.auto()  # #import, or a macro whose text holds `once`: for any other file
 
 
@@ -63,6 +64,7 @@ RESOLVABLE: Final = (
     | Hazard.TIMESTAMP
     | Hazard.PASTED_CLOCK
     | Hazard.EMBED
+    | Hazard.ASSEMBLER_STRINGS
 )
 """Hazards that a closer look may dispel: which files are read, or that no clock is."""
 

@@ -41,7 +41,7 @@ def _entry(number: int = 0, **changes: object) -> ContentEntry:
         _entry(names=(ROOT_MARK + b"/a.c", b"../b.h"), is_comment_free=True),
         _entry(made_at=Places(b"/p", b"")),
         _entry(macros=(b"DNAME=a b", b"UOTHER", b"D")),
-        _entry(unsettled=Unsettled(assembly=True, locations=12345, repeated=67)),
+        _entry(unsettled=Unsettled(assembly=True, locations=12345, repeated=67, strings=True)),
     ],
 )
 def test_an_entry_comes_back_as_it_was(entry: ContentEntry) -> None:

@@ -27,6 +27,7 @@ _OPAQUE = Hazard.OPAQUE_ASSEMBLY
         (b'asm(".inc" "bin \\"a\\"");', (b"a",)),
         (b'asm(".\\151ncb\\x69n \\"a\\"\\n.INCLUDE \\"b.s\\"" : : "i"(1));', (b"a", b"b.s")),
         (b'__asm__ goto /**/ (R"x(.incbin "a")x" :::: l);', (b"a",)),
+        (b'int a = 1\'000; asm(".incbin \\"a\\""); int b = 0x1\'0f;', (b"a",)),
         (b'const char *s = R"(asm(x))"; asm(".incbin \\"a\\"");', (b"a",)),
         (b'asm(".Lx%=: jmp .Lx%=\\n.ascii \\"%c0\\"" :: "i"(1));', ()),
     ],

@@ -1,0 +1,158 @@
+"""Strings that GCC copies into its assembler output as they are: names of sections and the like.
+
+Such a string may hold a line break and a directive like `.incbin`, and may be put together from
+pieces. Before expansion the only question is whether a text has the words with
+which that is possible. After it all strings are there, and each is read as the assembler reads it.
+
+Facts, from experiments with GCC 12 and 14: the strings of `section`, `weakref`, `symver` and
+`#ident` are copied. Those of `alias`, `ifunc`, `target`, `visibility` and `tls_model` are checked
+first. Clang quotes such names.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from hpcc.compilers.scan.assembler import mentions_machinery, read_assembler, unescape
+from hpcc.compilers.scan.text import joined, without_comments
+
+# Each pattern begins with a literal, which is found at memory speed. What precedes it is checked
+# afterwards. `fentry_name` and `fentry_section` are attributes for x86.
+_PASTE: Final = rb"(?:##|%:%:|\?\?=\?\?=)"
+_WORD: Final = rb"(?:.*[^\w$])?_{0,2}"
+_GAP: Final = rb"(?:\s|/\*(?:[^*]|\*(?!/)){0,60}+\*/|//[^\n]{0,60}+\n)*"
+_HASH: Final = rb".*(?:\#|%:|\?\?=)" + _GAP
+_PIECE: Final = rb".*(?:[(,]|" + _PASTE + rb")" + _GAP + rb"_{0,2}"
+
+
+def _rule(
+    literal: bytes, behind: bytes, before: bytes, *starts: bytes
+) -> tuple[bytes, re.Pattern[bytes], re.Pattern[bytes]]:
+    """Return a literal, a pattern that begins with it, and one for what precedes it.
+
+    The token is the literal, or one of `starts` and the literal. Python searches a pattern fast if
+    it begins with a literal, so that the token's begin is checked behind it.
+    """
+    begins = [rb"(?<![\w$]%s)" % literal, *(rb"(?<=%s%s)" % (s, literal) for s in starts)]
+    pattern = literal + rb"(?:" + b"|".join(begins) + rb")" + behind
+    return literal, re.compile(pattern), re.compile(before, re.DOTALL)
+
+
+_CALL: Final = rb"_{0,2}\s*+(?:\(|/[*/])"
+_ARGUMENT: Final = rb"_{0,2}" + _GAP + rb"[,)]"
+_END: Final = rb"_{0,2}(?![\w$])"
+_RULES: Final = (
+    # With an argument. A comment may stand between. libstdc++ makes the string of a weak name from
+    # a macro's argument, for each thread function.
+    _rule(b"section", _CALL, _WORD + rb"(?:fentry_)?", b"__", b"fentry_"),
+    _rule(b"weakref", rb"_{0,2}\s*+(?:\((?!#name2\))|/[*/])", _WORD, b"__"),
+    _rule(b"symver", _CALL, _WORD, b"__"),
+    _rule(b"fentry_name", _CALL, _WORD, b"__"),
+    # As the argument of a macro.
+    _rule(b"section", _ARGUMENT, _PIECE + rb"(?:fentry_)?", b"__", b"fentry_"),
+    _rule(b"weakref", _ARGUMENT, _PIECE, b"__"),
+    _rule(b"symver", _ARGUMENT, _PIECE, b"__"),
+    _rule(b"fentry_name", _ARGUMENT, _PIECE, b"__"),
+    # Most of a word beside `##`, or as an argument of a macro that may hold `##`.
+    _rule(b"tion", _END, _PIECE + rb"(?:e?c)?", rb"[^\w$]c", rb"[^\w$]ec"),
+    _rule(b"kref", _END, _PIECE + rb"(?:e?a)?", rb"[^\w$]a", rb"[^\w$]ea"),
+    _rule(b"ref", _END, rb".*(?:weak\s*,|" + _PASTE + rb")" + _GAP + rb"_{0,2}"),
+    _rule(b"mver", _END, _PIECE + rb"y?", rb"[^\w$]y"),
+    _rule(b"sect", rb"(?:io?)?" + _GAP + rb"(?:[,)]|" + _PASTE + rb")", _WORD, b"__"),
+    _rule(b"weakr", rb"e?" + _GAP + rb"(?:[,)]|" + _PASTE + rb")", _WORD, b"__"),
+    _rule(b"weak", _GAP + _PASTE, _WORD, b"__"),
+    _rule(b"symv", rb"e?" + _GAP + rb"(?:[,)]|" + _PASTE + rb")", _WORD, b"__"),
+    _rule(b"ident", rb"\b", _HASH),
+    _rule(b"sccs", rb"\b", _HASH),
+)
+_IN_DEFINITION: Final = tuple(
+    (word, re.compile(word + rb"(?![A-Za-z0-9$]|_{0,2}[ \t]*\()"))
+    for word in (b"section", b"weakref", b"symver", b"fentry_name")
+)
+_DEFINE: Final = re.compile(rb"[ \t]*(?:\#|%:|\?\?=)[ \t]*define\b")
+_LOOK_BEHIND: Final = 64
+_MAX_BEFORE: Final = 4096  # on the line of a word; more is not searched
+
+_TOKEN: Final = re.compile(
+    rb"(?<![\w$.])\d[\w.]*+(?:'[\w.]++)++"  # quotes in 1'000 begin nothing
+    rb"|'(?:[^'\\\n]|\\.)++'"
+    # The template of an `asm` is read as such.
+    rb"|(?<![\w$])(?:__asm__|__asm|_asm|asm)(?![\w$])[\s\w]*\(\s*+(?P<template>(?:"
+    rb'(?:u8|[LuU])?"(?:[^"\\\n]|\\.)*+"\s*+)*+)'
+    rb'|(?P<strings>(?:(?:u8|[LuU])?(?:R"(?P<mark>[^ ()\\\s]{0,16})\(.{0,65536}?\)(?P=mark)"'
+    rb'|"(?:[^"\\\n]|\\.)*+")\s*+)++)'
+    rb'|(?P<open>(?<![\w$])(?:u8|[LuU])?R"[^ ()\\\s]{0,16}\(|")',
+    re.DOTALL,
+)
+_STRING: Final = re.compile(
+    rb'R"(?P<mark>[^ ()\\\s]{0,16})\((?P<raw>.{0,65536}?)\)(?P=mark)"'
+    rb'|"(?P<text>(?:[^"\\\n]|\\.)*+)"',
+    re.DOTALL,
+)
+_RAW: Final = re.compile(rb'(?<![0-9A-Za-z_])(?:u8|[LuU])?R"')
+_MAX_RAW_STRINGS: Final = 5_000
+
+
+def may_name_for_assembler(data: bytes) -> bool:
+    """Return whether a source may give GCC a string to copy; a superset."""
+    data = joined(data)
+    return _seems_to_name(data) and _seems_to_name(without_comments(data))
+
+
+def may_name_in_arguments(text: bytes) -> bool:
+    """Return whether the macros of a command line may hold one of the words."""
+    return any(literal in text for literal, _, _ in _RULES[:-2])
+
+
+def _seems_to_name(data: bytes) -> bool:
+    for literal, pattern, before in _RULES:
+        if literal in data and any(
+            before.fullmatch(data[max(0, match.start() - _LOOK_BEHIND) : match.start()])
+            for match in pattern.finditer(data)
+        ):
+            return True
+    return any(
+        _is_in_definition(data, match.start())
+        for word, pattern in _IN_DEFINITION
+        if word in data
+        for match in pattern.finditer(data)
+    )
+
+
+def _is_in_definition(data: bytes, at: int) -> bool:
+    start = data.rfind(b"\n", max(0, at - _MAX_BEFORE), at) + 1
+    if not start and at > _MAX_BEFORE:
+        return True
+    return _DEFINE.match(data, start, at) is not None
+
+
+def strings_may_direct(text: bytes) -> bool:
+    """Return whether a string in preprocessed C or C++ may hold directives that name files.
+
+    Adjacent strings are one. Strings of `asm` do not count: see `assembler.read_statements`.
+    """
+    if len(_RAW.findall(text)) > _MAX_RAW_STRINGS:
+        return True
+    for match in _TOKEN.finditer(text):
+        if match["open"] is not None:
+            return True  # without an end, or a raw string that is too long
+        if match["strings"] is None:
+            continue
+        joined: list[bytes] = []
+        for piece in _STRING.finditer(match["strings"]):
+            raw, plain = piece["raw"], piece["text"]
+            found = raw if raw is not None else unescape(plain)
+            if found is None:
+                return True
+            joined.append(found)
+        if _may_direct(b"".join(joined)):
+            return True
+    return False
+
+
+def _may_direct(text: bytes) -> bool:
+    if b"." not in text:
+        return False
+    found = read_assembler(text)
+    return found.is_opaque or bool(found.names) or mentions_machinery(text)

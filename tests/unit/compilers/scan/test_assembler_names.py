@@ -1,0 +1,100 @@
+"""Strings that GCC copies into its assembler output: which texts may have them, and what they say."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcc.compilers.scan.assembler_names import may_name_for_assembler, strings_may_direct
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'int v __attribute__((section("x")));',
+        b'int v __attribute__((__section__ ("x")));',
+        b'int v __attribute__((section\n/* why */("x")));',
+        b'[[gnu::section("x")]] int v;',
+        b"#define S section\n",
+        b"# define S(x) __attribute__((__section__ x))\n",
+        b'ATTRIBUTE(section, "x")',
+        b'ATTRIBUTE(1, __section__, "x")',
+        b"#define S sec\\\ntion\n",
+        b"sec##tion",
+        b"P(sec, tion)",
+        b"P(__se, ction__)",
+        b"P(s, ection)",
+        b"P(sect, ion)",
+        b"x(secti ## on)",
+        b"x(sectio%:%:n)",
+        b"x(sec /* a */ ## /* b */ tion)",
+        b'int f() __attribute__((weakref("x")));',
+        b"P(weak, ref)",
+        b"weak##ref",
+        b"P(weakr, ef)",
+        b"P(wea, kref)",
+        b"P(w, eakref)",
+        b'int f() __attribute__((symver("x")));',
+        b"P(symv, er)",
+        b"P(sy, mver)",
+        b'int f() __attribute__((fentry_name("x")));',
+        b'int f() __attribute__((fentry_section("x")));',
+        b'#ident "x"',
+        b' # /* a */ sccs "x"',
+        b'%:ident "x"',
+    ],
+)
+def test_words_with_which_gcc_copies_a_string(text: bytes) -> None:
+    assert may_name_for_assembler(b"int a;\n" + text + b"\nint b;\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"/* see section (3), section, and P(sec, tion) */",
+        b"// the section(s) of a file\n",
+        b"struct section *section; int n = section->size; get_section(x); int ident = identifier;",
+        b"void f(struct section *section, int reference) { function(direction); }",
+        b'int f(void) __attribute__((weak, alias("g"))); int ref;',
+        b"# define __gthrw2(a, b, c) static __typeof(a) b __attribute__ ((__weakref__(#c)));".replace(
+            b"#c", b"#name2"
+        ),
+    ],
+)
+def test_texts_without_such_words(text: bytes) -> None:
+    assert not may_name_for_assembler(b"int a;\n" + text + b"\nint b;\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        rb'section("s\n.incbin \"x\"\n#")',
+        rb'section("s\n.inc" "bin \"x\"\n#")',
+        rb'section("s\n.inc" L"bin \"x\"\n#")',
+        b'section("s\\n.inc"\n\n  "bin \\"x\\"\\n#")',
+        rb'section("s\n.\x69ncbin \"x\"\n#")',
+        rb'section("s;.\151nclude \"x\";#")',
+        b'section(R"(s\n.inc)" R"m(bin "x"\n#)m")',
+        rb'section("s\n.macro m x\n\x \"y\"\n.endm\n#")',
+        rb'section("s\u002eincbin")',
+        b'section(R"(' + b"x" * 70_000 + b'\n.incbin "x")")',
+        b'int a = 1\'000; section("s\\n.incbin \\"x\\""); int b = 1\'000;',
+        rb"""char c = '"'; section("s\n.inc" "bin \"x\""); char d = '"';""",
+        rb'#ident "a\"\n.\x69ncbin \"x\"\n"',
+        b'section("without an end\n',
+    ],
+)
+def test_strings_that_may_hold_a_directive(text: bytes) -> None:
+    assert strings_may_direct(b"int a;\n" + text + b"\nint b;\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'section(".text.unlikely") section(".gnu.warning.f\\n\\t#")',
+        rb'printf("a.c: %s.\n" "see x.h; \"y\"", "include")',
+        b"int a = 1'000'000; char c = '\\''; char d = L'x';",
+        b'asm(".incbin \\"x\\""); __asm__ volatile (".inc" "bin \\"x\\"" : : "r"(1));',
+    ],
+)
+def test_strings_without_a_directive(text: bytes) -> None:
+    assert not strings_may_direct(b"int a;\n" + text + b"\nint b;\n")
