@@ -125,11 +125,11 @@ def test_columns_that_gcc_drops_are_not_moved(make: Callable[..., Project]) -> N
     header = "#define CAT(a, b) CAT_(a, b)\n#define CAT_(a, b) a##b\n" + "".join(
         f"int CAT(v{i}_, N); // {comment}\n" for i in range(9000)
     )
-    uses = "".join(f'#undef N\n#define N {n}\n#include "x.def"\n' for n in range(3))
+    uses = "".join(f'#undef N\n#define N {n}\n#include "x.def"\n' for n in range(16))
     project = make("p", {"src/a.c": uses, "inc/x.def": header})
     words = ["gcc", *WORDS]
     assert project.compile(words) == "miss"
-    _edited(project, "inc/x.def", f"// {comment}\n", f"// {comment * 60}\n")
+    _edited(project, "inc/x.def", f"// {comment}\n", f"// {comment * 194}\n")
     assert project.compile(words) == "miss"
 
 
