@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
-from hpcc_testkit.trust.steps import Edit, Scenario, hard_link, set_times, step, write
+from hpcc_testkit.trust.steps import Edit, Scenario, hard_link, mkdir, set_times, step, write
 
 _COMPILERS: Final = ("gcc", "gcc-14", "clang", "clang-19")
 _FLAGS: Final = {
@@ -243,6 +244,41 @@ def _twins(cc: str) -> Iterator[Scenario]:
     )
 
 
+def _beside_twins(cc: str) -> Iterator[Scenario]:
+    """Yield an edit in a third header while two others are one, and one that makes it a third."""
+    once = "#pragma once\n#ifndef ONE\n#define ONE {0}\n#else\n#define TWO {0}\n#endif\n\n"
+
+    def at(name: str, text: str) -> Edit:
+        def edit(root: Path) -> None:
+            write(name, text)(root)
+            set_times(name, 10**9)(root)
+
+        return edit
+
+    main = (
+        '#include "a/h.h"\n#include "b/h.h"\n#include "c.h"\n#ifdef TWO\nint two;\n#endif\n'
+        "int w = ONE;\n"
+    )
+    command = f"{cc} -c main.c -o main.o"
+    for name, make in {"times": at, "links": None}.items():
+        second = make("b/h.h", once.format(1)) if make else hard_link("a/h.h", "b/h.h")
+        yield Scenario(
+            name=f"comment-beside-twins-by-{name}-{cc}",
+            steps=(
+                step(command, "any", write("main.c", main), at("a/h.h", once.format(1)),
+                     mkdir("b"), second, at("c.h", "int c; // one\n\n")),
+                step(command, "hit", at("c.h", "int c; // two, and longer\n\n")),
+                step(command, "nohit", at("c.h", "int c2; // two\n\n")),
+                step(command, "nohit", at("a/h.h", once.format("1 // a"))),
+                step(command, "any", at("a/h.h", once.format("1 // b"))),
+                step(command, "any", set_times("a/h.h", 2 * 10**9)),
+                step(command, "any", at("c.h", once.format("1 // b"))),
+                step(command, "any", at("c.h", once.format("1 // c"))),
+                step(command, "any", at("a/h.h", once.format("1 // c"))),
+            ),
+        )  # fmt: skip
+
+
 def _documented(cc: str) -> Iterator[Scenario]:
     """Yield the depfile with rules for headers, which two releases of Clang lay out otherwise."""
     for flags in ("-MD -MP", "-MMD -MP -MF main.d", "-MD"):
@@ -355,4 +391,5 @@ def scenarios() -> Iterator[Scenario]:
         yield from _odd(cc)
         yield from _seen(cc)
         yield from _twins(cc)
+        yield from _beside_twins(cc)
         yield from _documented(cc)

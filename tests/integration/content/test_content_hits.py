@@ -81,6 +81,24 @@ def test_another_output_hits_where_the_object_holds_names_of_files(
     assert project.compile([*words, "c.o"]) == "miss"
 
 
+@pytest.mark.parametrize("option", ["-ffile-prefix-map={root}=/usr/p", "-fmacro-prefix-map=/=/x/"])
+def test_prefix_maps_without_debug_information_need_no_directory(
+    cc: str, option: str, make: Callable[..., Project]
+) -> None:
+    project = make("p", FILES)
+    words = [cc, option, "-O1", "-I{root}/inc", "-c", "{root}/src/shows.c", "-o", "a.o"]
+    assert project.compile(words, "build") == "miss"
+    assert project.compile(words, "other") == "hit"
+    # Here the name of a file in the build directory shows.
+    for directory in ("build", "other"):
+        project.write(f"{directory}/shows.h", FILES["inc/shows.h"])
+    age(project.root)
+    words = [cc, option, "-O1", "-I{root}/BUILD", "-c", "{root}/src/header_shows.c", "-o", "a.o"]
+    build, other = ([w.replace("BUILD", d) for w in words] for d in ("build", "other"))
+    assert project.compile(build, "build") == "miss"
+    assert project.compile(other, "other") == "miss"
+
+
 @pytest.mark.parametrize("words", [ABSOLUTE, RELATIVE], ids=["absolute", "relative"])
 @pytest.mark.parametrize("root_name", [".git", ".hpcc", ""])
 def test_a_new_build_directory_hits(

@@ -95,6 +95,14 @@ def are_files_related(twins: Iterable[Twins]) -> bool:
     return any(t.rule not in _OF_NO_TWO_FILES for t in twins)
 
 
+def related_files(twins: Iterable[Twins]) -> frozenset[bytes] | None:
+    """Return the files of these relations, without search directories; None if all files are."""
+    found = [t for t in twins if t.rule not in _OF_NO_TWO_FILES]
+    if any(t.rule is TwinRule.PLACE for t in found):
+        return None
+    return frozenset(path for t in found for path in t.paths)
+
+
 def links_of(twins: Iterable[Twins]) -> tuple[bytes, ...]:
     """Return the names behind a link of which the real name counts."""
     return tuple(path for t in twins if t.rule is TwinRule.LINK for path in t.paths)

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, cast
 
 from hpcc.cache.base.files import FileMemo, Listing, Signature
 from hpcc.cache.base.manifest import InputSet
-from hpcc.cache.base.twins import are_files_related
+from hpcc.cache.base.twins import related_files
 from hpcc.cache.content.entries import Unsettled
 from hpcc.cache.content.inclusions import most_inclusions
 from hpcc.cache.content.places import Places
@@ -256,10 +256,11 @@ def comment_free_files(
     so these count as text, until an answer says that the assembler reads any data.
 
     Two files that differ only in comments could become twins with `#pragma once` by an edit, and a
-    compiler then skips one of them.
+    compiler then skips one of them. Files that are twins keep their plain digests.
     """
     has_embeds = bool(closure.data) and bool(closure.hazards & _EMBEDS)
-    if closure.hazards & _RAW or has_embeds or are_files_related(closure.twins):
+    twins = related_files(closure.twins)
+    if closure.hazards & _RAW or has_embeds or twins is None:
         return None
     base = source.rpartition(b"/")[2]
     is_named = all(path.rpartition(b"/")[2] == base for path in closure.data)
@@ -271,20 +272,25 @@ def comment_free_files(
         return None
     locations = 0 if view.has_all_columns else view.locations
     existing = ((path, view.digest(path) or b"") for path in closure.existing)
-    if _may_become_twins(memo, (*files, *existing), view.plain):
+    if _may_become_twins(memo, (*files, *existing), view.plain, twins):
         return None
+    if twins:
+        files = tuple((p, view.plain[p] if p in twins else digest) for p, digest in files)
     names_source = bool(closure.data) and is_named
     in_asm = names_source and bool(closure.hazards & _ASSEMBLY)
     return files, Unsettled(in_asm, locations, strings=names_source)
 
 
-def _may_become_twins(memo: FileMemo, files: Files, plain: Mapping[bytes, bytes]) -> bool:
+def _may_become_twins(
+    memo: FileMemo, files: Files, plain: Mapping[bytes, bytes], twins: frozenset[bytes]
+) -> bool:
+    """Tell whether an edit of comments can make two files one; `twins` may not be edited."""
     if len({digest for _, digest in files}) == len(files):
         return False
     first: dict[bytes, bytes] = {}
     for path, digest in files:
         other = first.setdefault(digest, path)
-        if other is path:
+        if other is path or (path in twins and other in twins):
             continue
         # With and without `..` it is one file: `Contents` refuses a `..` that leaves a link.
         if os.path.normpath(other) == os.path.normpath(path):

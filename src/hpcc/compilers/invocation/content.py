@@ -51,6 +51,8 @@ _NAMING: Final = re.compile(
     rb"|-fsanitize-coverage=[a-z0-9,-]+",
     re.DOTALL,
 )
+# Line markers of a preprocessor have plain names with these, in all compilers that are proved.
+_MAPPING: Final = re.compile(rb"-f(?:file|macro|debug)-prefix-map=.*", re.DOTALL)
 # What as gets and what changes only instructions and messages.
 _ASSEMBLER: Final = re.compile(
     rb"-Wa(?:,(?:-m[A-Za-z0-9=._+-]+|--(?:no)?execstack|--fatal-warnings|--no-warn|-W|--(?:32|x32|64)))+"
@@ -209,7 +211,9 @@ def content_form(invocation: Invocation, *, is_clang: bool, major: int) -> Conte
             return None
         is_debug = part.spec.spelling == "-g" and part.raw[0] not in _NO_DEBUG
         is_naming = _NAMING.fullmatch(part.raw[0]) is not None
-        names_directory |= is_debug or is_naming
+        # Maps only change names that show, of which the preprocessor tells.
+        is_map = _MAPPING.fullmatch(part.raw[0]) is not None
+        names_directory |= is_debug or (is_naming and not is_map)
         is_tied |= is_naming and part.raw[0].startswith(b"-f")
         pieces += found
     targets: tuple[bytes, ...] = ()

@@ -64,7 +64,6 @@ def test_other_flags_have_none(flag: str) -> None:
     "flag",
     [
         "-fsanitize=address,undefined",
-        "-ffile-prefix-map=/a=/b",
         "-gz",
         "-fsanitize-coverage=trace-pc",
     ],
@@ -75,7 +74,17 @@ def test_flags_that_write_file_names_keep_the_directory(flag: str) -> None:
     assert form.names_directory
 
 
-@pytest.mark.parametrize("flag", ["-Wa,--noexecstack,-mtune=generic32", "--param=x=1", "-O2"])
+def test_debug_information_keeps_the_directory_with_prefix_maps() -> None:
+    words = ("-g", "-ffile-prefix-map=/a=/b", "-c", "a.c", "-o", "a.o")
+    form = content_form(_read(*words), is_clang=False, major=14)
+    assert form is not None
+    assert form.names_directory
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["-Wa,--noexecstack,-mtune=generic32", "--param=x=1", "-O2", "-ffile-prefix-map=/a=/b"],
+)
 def test_flags_that_write_no_name_leave_the_directory_out(flag: str) -> None:
     form = content_form(_read(flag, "-c", "a.c", "-o", "a.o"), is_clang=False, major=14)
     assert form is not None
