@@ -96,16 +96,20 @@ class FarmProcess:
         assert self._process.stdout is not None
         self.client = self._process.stdout.readline()
         if not self.client:
+            self.close()
             raise FarmError(f"the farm did not come up: {self._log.name}")
 
     def close(self) -> None:
+        """End the farm: it ends at the end of its input."""
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         try:
             self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._process.stdout.close()
         self._log.close()
 
 
