@@ -355,9 +355,8 @@ class WorkerSession:
                 elif (executed := update.executed) is None:
                     yield Finished(update.name, error=update.error)
                 else:
-                    result = executed.result
-                    if inline:
-                        result = await self._inlined(executed.record, inline)
+                    plain = executed.result
+                    result = await self._inlined(executed.record, inline) if inline else plain
                     if update.is_joined:
                         row = self._row(
                             "joined", executed.action, executed.record, executed.lineage, started
