@@ -43,6 +43,16 @@ class CircuitBreaker:
             self._opened_at = now
         return opens
 
+    @property
+    def is_open(self) -> bool:
+        """Tell whether an admitted caller is the one that tries; always False without one."""
+        return self._opened_at is not None
+
+    def abandoned(self) -> None:
+        """Admit another caller at once: the one that tries was cancelled without an answer."""
+        if self._opened_at is not None:
+            self._retry_at = float("-inf")
+
     def succeeded(self, now: float) -> float | None:
         """Count a success; return the seconds that the breaker was open, None if it was closed."""
         self._failures = 0

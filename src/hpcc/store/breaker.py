@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -51,6 +52,7 @@ class Breaker:
         if not self._breaker.admits(self._clock.monotonic()):
             self.counters["skipped"] += 1
             raise InfrastructureError("the shared store is not called for now", reason=_AWAY)
+        is_try = self._breaker.is_open
         try:
             yield
         except InfrastructureError as error:
@@ -59,6 +61,12 @@ class Breaker:
             raise
         except HpccError:  # absent or damaged: the store did answer
             await self._succeeded()
+            raise
+        except asyncio.CancelledError:
+            # The one caller that tries is often one of a group whose other calls are refused at
+            # once, and they cancel it. Without this a store that is back can stay unused for long.
+            if is_try:
+                self._breaker.abandoned()
             raise
         else:
             await self._succeeded()

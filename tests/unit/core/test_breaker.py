@@ -41,6 +41,17 @@ def test_one_caller_tries_and_its_success_admits_all() -> None:
     assert not of.failed(26.0), "the count has started anew"
 
 
+def test_after_a_caller_that_was_cancelled_while_it_tried_the_next_one_tries() -> None:
+    of = breaker(tries_one=True)
+    of.abandoned()
+    assert not of.is_open
+    of.failed(0.0, at_once=True)
+    assert of.admits(10.0)
+    assert of.is_open
+    of.abandoned()
+    assert [of.admits(10.1), of.admits(10.1)] == [True, False]
+
+
 def test_while_one_caller_tries_each_failure_keeps_it_open() -> None:
     of = breaker(tries_one=True)
     of.failed(0.0, at_once=True)

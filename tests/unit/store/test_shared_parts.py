@@ -161,6 +161,26 @@ async def test_a_trial_that_is_cancelled_leaves_a_later_one() -> None:
     assert not await objects.has("cas/x")
 
 
+async def test_a_trial_that_its_neighbours_refusals_cancel_is_followed_at_once() -> None:
+    events, clock, faulty = Events(), FakeClock(), Faulty()
+    objects = GuardedObjects(faulty, breaker_of(events, clock))
+    faulty.fault = "store-timeout"
+    await failing(objects)
+    clock.at += 10
+    faulty.hold, faulty.fault = asyncio.Event(), ""
+
+    async def ask_three() -> None:
+        async with asyncio.TaskGroup() as group:
+            for name in ("a", "b", "c"):
+                group.create_task(objects.has(f"cas/{name}"))
+
+    with pytest.raises(ExceptionGroup):
+        await ask_three()
+    faulty.hold = None
+    assert not await objects.has("cas/x")
+    assert [name for name, _ in events] == ["store-degraded", "store-recovered"]
+
+
 async def test_an_object_that_is_too_large_says_nothing_of_the_store() -> None:
     events = Events()
     objects = GuardedObjects(MemoryObjects(limit_bytes=1), breaker_of(events, FakeClock()))
