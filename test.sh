@@ -19,8 +19,9 @@ fi
 [ "$(id -u)" = 0 ] || echo "test.sh: not root; tests of foreign owners and mount namespaces will say that they need it."
 
 if [ $# -gt 0 ]; then exec .venv/bin/python -m pytest "$@"; fi
-# Each worker runs a guest or a compiler: one worker per processor, at most four because of memory.
-jobs=$(nproc)
+# Each worker runs a guest or a compiler, at most four because of memory. One more worker than
+# processors, because the two that run guests wait half of the time.
+jobs=$(($(nproc) + 1))
 [ "$jobs" -le 4 ] || jobs=4
 make --no-print-directory static
 exec .venv/bin/python -m pytest -q --durations=15 -n "$jobs" --no-loadscope-reorder --select=changed --junitxml=.nightly/test.xml
