@@ -38,6 +38,7 @@ from hpcc.runtime.vm.vm import VmGuest, booted
 from hpcc.runtime.vm.warm import WarmStart
 from hpcc.runtime.vm.warm import open_store as open_snapshots
 from hpcc_testkit.guests.guest_program import build_scratch_image
+from hpcc_testkit.guests.memory import memory_of
 
 RESULTS = Path(__file__).parent / "results"
 MEMORY_MIB = 512
@@ -122,13 +123,6 @@ def host_seconds(vmm: int) -> float:
     """Return the CPU of this process and its wardens, without the VMM."""
     own = [p for p in children(os.getpid()) if p != vmm]
     return time.process_time() + sum(cpu_seconds(p) for p in own)
-
-
-def proportional_mib(pid: int) -> float:
-    """Return the memory of a process (PSS: shared pages are divided among their users)."""
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    found = re.search(r"^Pss:\s+(\d+) kB", text, re.M)
-    return int(found[1]) / 1024 if found else 0.0
 
 
 class Bench:
@@ -239,13 +233,17 @@ class Bench:
         async with self.runtime.guest(self.spec) as one, self.runtime.guest(self.spec) as two:
             self._add_memory([one, two])
             known = {one.vmm_pid, two.vmm_pid}
-            others = [proportional_mib(p) for p in children(os.getpid()) if p not in known]
+            others = [memory_of(p).proportional for p in children(os.getpid()) if p not in known]
             self._add("idle guest: its warden, and half of their zygote", sum(others) / 2, "MiB")
 
     def _add_memory(self, guests: Sequence[VmGuest]) -> None:
-        most = max(proportional_mib(g.vmm_pid) for g in guests)
+        found = max((memory_of(g.vmm_pid) for g in guests), key=lambda m: m.proportional)
         kind = "restored" if guests[0].identity.snapshot_digest else "booted"
-        self._add(f"idle guest, {kind}: memory of its VMM, shared pages by halves", most, "MiB")
+        what = f"idle guest, {kind}"
+        self._add(f"{what}: memory of its VMM, shared pages by halves", found.proportional, "MiB")
+        self._add(f"{what}: of it, an emulator's translated code", found.translated, "MiB")
+        goal = 64 if kind == "restored" else None
+        self._add(f"{what}: what one more of them takes", found.own, "MiB", goal)
 
     def _add(
         self,

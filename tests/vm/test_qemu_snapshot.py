@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from hpcc.core import GuestReuse, ImageDigest, Isolation, TenantId
 from hpcc.ports import Guest, GuestSpec, SystemClock
 from hpcc.runtime.assets.assets import GuestAssets
 from hpcc.runtime.qemu.backend import QemuConfig, QemuRuntime
@@ -20,7 +21,11 @@ from hpcc.runtime.vm.snapshot_store import Saved
 from hpcc.runtime.vm.vm import VmGuest
 from hpcc.runtime.vm.warm import WarmStart
 from hpcc.runtime.vm.warm import open_store as open_snapshots
+from hpcc.worker.base.domain import TrustDomain
+from hpcc.worker.pool.decisions import PoolLimits
+from hpcc.worker.pool.pool import GuestPool, GuestShape
 from hpcc_testkit.guests.guest_contract import request, run
+from hpcc_testkit.guests.memory import memory_of
 from hpcc_testkit.guests.vm_contract import VmContract
 
 pytestmark = [pytest.mark.vm, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
@@ -222,6 +227,51 @@ async def test_a_worker_that_stops_ends_its_template(
     assert not warm.is_making
     assert list(own.directory.iterdir()) == []
     assert list((tmp_path / "snapshots").glob("*/*")) == []
+
+
+class OneImage:
+    """`ImageProvider` with one image."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def image(self, _: ImageDigest) -> Path:
+        return self._path
+
+
+async def test_a_pool_restores_guests_ahead_of_demand_and_they_are_small(
+    runtime: QemuRuntime, spec: GuestSpec
+) -> None:
+    limits = PoolLimits(
+        max_guests=2, vcpus=1, guest_mib=1, memory_mib=2, max_queue=9, idle_seconds=600.0,
+        session_seconds=600.0, ahead_guests=9,
+    )  # fmt: skip
+    domain = TrustDomain.of(
+        tenant=TenantId("acme"), image=spec.image, isolation=Isolation.QEMU_TCG,
+        reuse=GuestReuse.PRINCIPAL, principal="ann",
+    )  # fmt: skip
+    shape = GuestShape(memory_mib=spec.memory_mib, boot_timeout_seconds=spec.boot_timeout_seconds)
+
+    async def no_loss(guest_id: str, reason: str) -> None:
+        raise AssertionError((guest_id, reason))
+
+    async with asyncio.TaskGroup() as group:
+        images = OneImage(spec.image_path)
+        pool = GuestPool(limits, shape, runtime, images, group, no_loss, SystemClock())
+        pool.expect(domain, 64)
+        while pool.numbers()["idle"] < 2:  # noqa: ASYNC110 - guests that start; the test has a limit
+            await asyncio.sleep(0.05)
+        async with pool.lease(domain) as one, pool.lease(domain) as two:
+            assert one.number != two.number
+            for lease in (one, two):
+                assert isinstance(lease.guest, VmGuest)
+                assert lease.guest.identity.snapshot_digest
+                memory = memory_of(lease.guest.vmm_pid)
+                assert memory.own - memory.translated < 64, memory
+                done = await run(lease.guest, request("/probe", "exit", "3"))
+                assert done.result.exit_code == 3
+        assert pool.counts.started == pool.counts.ahead == pool.counts.ahead_used == 2
+        await pool.drain(0.0)
 
 
 async def test_this_qemu_says_that_it_can(assets: GuestAssets, config: QemuConfig) -> None:
