@@ -48,9 +48,8 @@ from hpcc.worker.execute.runner import Runner, RunnerConfig
 from hpcc.worker.execute.session import SessionDeps, WorkerAuthorizer
 from hpcc.worker.execute.toolchains import Prober, ToolchainBook
 from hpcc.worker.link import LinkState, SchedulerLink
-from hpcc.worker.pool.decisions import PoolLimits
-from hpcc.worker.pool.guests import overhead_mib
-from hpcc.worker.pool.pool import GuestPool, GuestShape, ImageProvider
+from hpcc.worker.pool.guests import limits_of, shape_of
+from hpcc.worker.pool.pool import GuestPool, ImageProvider
 from hpcc.worker.pool.report import GuestsReport
 from hpcc.worker.stores.entries import outputs_of
 from hpcc.worker.stores.quotas import Quotas
@@ -99,17 +98,16 @@ class _Parts:
         self.link: SchedulerLink | None = None
         self.prober: Prober | None = None
         self.images = images
-        self.shape = GuestShape(
-            memory_mib=config.guest_memory_mib, boot_timeout_seconds=config.boot_timeout_seconds
-        )
+        self.shape = shape_of(config)
         self.pool = GuestPool(
-            _limits(config), self.shape, runtime, images, group, self.on_lost, clock
+            limits_of(config), self.shape, runtime, images, group, self.on_lost, clock
         )
         runner_config = RunnerConfig(
             worker=config.worker_id,
             memory_mib=config.guest_memory_mib,
             max_wall_seconds=config.max_wall_seconds,
             audit_argv=config.audit_argv,
+            by_image=self.shape.by_image,
         )
         deps = SharedStoreDeps(audit=audit, clock=clock, group=group, refers_to=outputs_of)
         self.shared = SharedStores(parse_stores(config.stores), deps)
@@ -218,21 +216,6 @@ class _Parts:
         await self.pool.prewarm(domain)
 
 
-def _limits(config: WorkerConfig) -> PoolLimits:
-    return PoolLimits(
-        max_guests=config.max_guests,
-        vcpus=config.vcpus,
-        guest_mib=config.guest_memory_mib + overhead_mib(config),
-        memory_mib=config.memory_mib,
-        max_queue=config.max_queue,
-        idle_seconds=config.idle_seconds,
-        session_seconds=config.session_seconds,
-        ahead_guests=config.ahead_guests,
-        park_after_starts=config.park_after_starts,
-        park_seconds=config.park_seconds,
-    )
-
-
 @asynccontextmanager
 async def serve_worker(
     config: WorkerConfig,
@@ -304,7 +287,7 @@ async def _serving(
                 certificate=tls.certificate_der,
                 isolation=runtime.isolation,
                 images=tuple(ImageDigest(d) for d in config.image_digests),
-                capacity=_limits(config).capacity * config.vcpus,
+                capacity=limits_of(config).capacity * config.vcpus,
                 result_key=parts.signer.public,
                 result_proof=parts.signer.possession(config.worker_id, tls.certificate_der),
                 toolchains=compilers,

@@ -21,6 +21,8 @@ from hpcc.rpc.scheduler.schedulers import split_schedulers
 from hpcc.worker.base.stores_config import parse_stores
 
 AUDIT_KEY_NAME: Final = "audit-signing.key"
+# Kernel and agent take 100 MiB.
+MIN_GUEST_MIB: Final = 256
 _ANYWHERE: Final = frozenset({"", "0.0.0.0", "::", "[::]"})  # noqa: S104 - refused, not bound
 _WORKER_ID: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")
 
@@ -60,6 +62,8 @@ class WorkerConfig:
     pull_images: tuple[str, ...] = ()
     guest_reuse: str = GuestReuse.PRINCIPAL.value
     guest_memory_mib: int = 1024
+    # For images whose guests need more or less: sha256:… to MiB.
+    guest_memory_by_image: Mapping[str, int] = field(default_factory=dict)
     vcpus: int = 2
     max_guests: int = 2
     # The memory that all guests together may take, in MiB.
@@ -165,10 +169,28 @@ class WorkerConfig:
             raise CallerError("idle_seconds, session_seconds and drain_seconds must be positive")
         if self.max_snapshot_bytes <= 0:
             raise CallerError("max_snapshot_bytes must be positive; warm_start = false is for none")
-        if self.memory_mib < self.guest_memory_mib + GUEST_OVERHEAD_MIB:
+        self._check_sizes()
+
+    def memory_of(self, image: ImageDigest) -> int:
+        """Return the memory of a guest of this image, in MiB."""
+        return self.guest_memory_by_image.get(image.value, self.guest_memory_mib)
+
+    def _check_sizes(self) -> None:
+        sizes: Mapping[str, object] = self.guest_memory_by_image  # from a file: not checked yet
+        for image, mib in sizes.items():
+            if image not in self.image_digests:
+                raise CallerError(
+                    f"guest_memory_by_image: {image[:80]} is not one of image_digests"
+                )
+            if isinstance(mib, bool) or not isinstance(mib, int) or mib < MIN_GUEST_MIB:
+                raise CallerError(
+                    f"guest_memory_by_image: a guest needs {MIN_GUEST_MIB} MiB or more"
+                )
+        most = max([self.guest_memory_mib, *self.guest_memory_by_image.values()])
+        if self.memory_mib < most + GUEST_OVERHEAD_MIB:
             raise CallerError(
                 f"memory_mib ({self.memory_mib}) is too little for one guest: guest_memory_mib "
-                f"({self.guest_memory_mib}) and {GUEST_OVERHEAD_MIB} for its VMM"
+                f"({most}) and {GUEST_OVERHEAD_MIB} for its VMM"
             )
 
     def _check_idle_guests(self) -> None:

@@ -217,13 +217,13 @@ async def _run(
         inputs.action,
         inputs.command,
         inputs.files,
-        memory_mib=config.guest_memory_mib,
+        memory_mib=config.memory_of(ImageDigest(row.image_digest)),
         max_wall_seconds=config.max_wall_seconds,
     )
     spec = GuestSpec(
         image=ImageDigest(row.image_digest),
         image_path=image,
-        memory_mib=config.guest_memory_mib,
+        memory_mib=config.memory_of(ImageDigest(row.image_digest)),
         vcpus=config.vcpus,
         boot_timeout_seconds=config.boot_timeout_seconds,
     )

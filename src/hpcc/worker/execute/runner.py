@@ -25,8 +25,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from hpcc.core import (
@@ -34,6 +35,7 @@ from hpcc.core import (
     Digest,
     ExecRequest,
     HpccError,
+    ImageDigest,
     InfrastructureError,
     IntegrityError,
     NotFoundError,
@@ -71,12 +73,17 @@ _ABANDONED_ROW_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerConfig:
-    """The worker's id and the limits of one compile."""
+    """The worker's id and the limits of one compile; `by_image` has other sizes of guests."""
 
     worker: str
     memory_mib: int
     max_wall_seconds: float
     audit_argv: bool
+    by_image: Mapping[ImageDigest, int] = field(default_factory=dict)
+
+    def memory_of(self, image: ImageDigest) -> int:
+        """Return the memory of a guest of this image, in MiB."""
+        return self.by_image.get(image, self.memory_mib)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,7 +302,7 @@ class Runner:
             work.command,
             tree.files,
             parts=tree.parts,
-            memory_mib=self._config.memory_mib,
+            memory_mib=self._config.memory_of(work.domain.image),
             max_wall_seconds=self._config.max_wall_seconds,
         )
 

@@ -136,7 +136,7 @@ class Prober:
         spec = GuestSpec(
             image=image,
             image_path=await self._images.image(image),
-            memory_mib=self._shape.memory_mib,
+            memory_mib=self._shape.memory_of(image),
             vcpus=self._vcpus,
             boot_timeout_seconds=self._shape.boot_timeout_seconds,
             is_passing=True,

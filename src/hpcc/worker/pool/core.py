@@ -9,7 +9,8 @@ The rules:
 - A guest belongs to one trust domain from boot to end. It has as many places as vCPUs, and with
   reuse "exec" one place for one exec.
 - A waiter gets a free place of its domain in the order of arrival. If there is none, a guest boots
-  as long as `PoolLimits.capacity` allows. Tenants take turns (see `queue`).
+  as long as `PoolLimits` allow, by number and by the memory of its image. Tenants take turns (see
+  `queue`).
 - A guest takes memory from the start of its boot until its end is reported by `ended`, so that the
   sum never exceeds the limit.
 - When a domain waits and no guest may boot, room is made in this order: the guest that has been
@@ -252,9 +253,15 @@ class PoolCore:
                 yield domain
 
     def _next_boot(self, now: float) -> TrustDomain | None:
-        if len(self._guests) >= self._limits.capacity:
-            return None
-        return next(self._wanting(now), None)
+        """Return who is next, if a guest fits: a smaller one does not pass a larger one."""
+        domain = next(self._wanting(now), None)
+        return domain if domain is not None and self._fits(domain) else None
+
+    def _fits(self, domain: TrustDomain) -> bool:
+        limits, guests = self._limits, self._guests.values()
+        taken = sum(limits.cost_mib(g.domain.image) for g in guests)
+        needed = limits.cost_mib(domain.image)
+        return len(guests) < limits.max_guests and taken + needed <= limits.memory_mib
 
     def _boot(self, domain: TrustDomain, *, is_ahead: bool = False) -> None:
         self._last_guest += 1
@@ -270,12 +277,11 @@ class PoolCore:
 
     def _boot_ahead(self, now: float) -> None:
         """Boot guests for announced compiles, in room that no waiter needs."""
-        while len(self._guests) < self._limits.capacity:
-            if next(self._wanting(now), None) is not None:
-                return
+        while next(self._wanting(now), None) is None:
             unused = sum(g.is_unused_ahead and g.serves for g in self._guests.values())
             short = self._announced.short(now, self._places, lambda d: self._serving(d.tenant))
-            domain = next((d for d in short if self._no_boot_until.get(d, now) <= now), None)
+            ready = (d for d in short if self._no_boot_until.get(d, now) <= now)
+            domain = next((d for d in ready if self._fits(d)), None)
             if domain is None or unused >= self._limits.ahead_guests:
                 return
             self._boot(domain, is_ahead=True)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from hpcc.core import ImageDigest
 from hpcc.worker.base.domain import TrustDomain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolLimits:
-    """Bounds, in MiB and seconds. `guest_mib` is the host's cost of one guest with its VMM."""
+    """Bounds, in MiB and seconds. `guest_mib` is the host's cost of one guest with its VMM.
+
+    `mib_by_image` has the cost for images whose guests have another size.
+    """
 
     max_guests: int
     vcpus: int
@@ -31,6 +36,11 @@ class PoolLimits:
     # starts of a guest of its image, but not before `park_seconds`; 0 starts: only by idle_seconds.
     park_after_starts: float = 0.0
     park_seconds: float = 60.0
+    mib_by_image: Mapping[ImageDigest, int] = field(default_factory=dict)
+
+    def cost_mib(self, image: ImageDigest) -> int:
+        """Return the host's cost of a guest of an image."""
+        return self.mib_by_image.get(image, self.guest_mib)
 
     def hold_seconds(self, start_seconds: float | None, *, is_unused_ahead: bool) -> float:
         """Return how long a guest may be idle; `start_seconds` is what the last start took.
@@ -47,8 +57,9 @@ class PoolLimits:
 
     @property
     def capacity(self) -> int:
-        """How many guests may exist at the same time."""
-        return min(self.max_guests, self.memory_mib // self.guest_mib)
+        """How many guests may exist at the same time, if all are of the largest size."""
+        largest = max([self.guest_mib, *self.mib_by_image.values()])
+        return min(self.max_guests, self.memory_mib // largest)
 
 
 class Refusal(enum.Enum):

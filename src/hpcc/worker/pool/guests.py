@@ -1,4 +1,4 @@
-"""Picks the runtime for a worker's guests: what its configuration asks for, on this system."""
+"""What a worker's configuration says of its guests: runtime, sizes and limits of the pool."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from hpcc.runtime.registry.windows_pick import (
 from hpcc.runtime.windows.pipes import load_pipe_calls, windows_streams
 from hpcc.runtime.windows.spec import VM_OVERHEAD_MIB
 from hpcc.worker.base.config import WorkerConfig
+from hpcc.worker.pool.decisions import PoolLimits
+from hpcc.worker.pool.pool import GuestShape
 
 if TYPE_CHECKING:
     from hpcc.runtime.vm.warm import WarmStart
@@ -85,3 +87,30 @@ def overhead_mib(config: WorkerConfig, *, is_windows: bool = os.name == "nt") ->
     """Return the memory in MiB that a guest takes in addition to its own."""
     is_hyperv = is_windows and check_windows_backend(config.runtime) == "hyperv"
     return VM_OVERHEAD_MIB if is_hyperv else GUEST_OVERHEAD_MIB
+
+
+def shape_of(config: WorkerConfig) -> GuestShape:
+    """Return the sizes of guests by a worker's configuration."""
+    return GuestShape(
+        memory_mib=config.guest_memory_mib,
+        boot_timeout_seconds=config.boot_timeout_seconds,
+        by_image={ImageDigest(d): mib for d, mib in config.guest_memory_by_image.items()},
+    )
+
+
+def limits_of(config: WorkerConfig) -> PoolLimits:
+    """Return the limits of the pool by a worker's configuration."""
+    overhead = overhead_mib(config)
+    return PoolLimits(
+        max_guests=config.max_guests,
+        vcpus=config.vcpus,
+        guest_mib=config.guest_memory_mib + overhead,
+        mib_by_image={i: mib + overhead for i, mib in shape_of(config).by_image.items()},
+        memory_mib=config.memory_mib,
+        max_queue=config.max_queue,
+        idle_seconds=config.idle_seconds,
+        session_seconds=config.session_seconds,
+        ahead_guests=config.ahead_guests,
+        park_after_starts=config.park_after_starts,
+        park_seconds=config.park_seconds,
+    )

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -51,10 +51,15 @@ class ImageProvider(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestShape:
-    """Memory and boot limit of each guest."""
+    """Memory and boot limit of each guest; `by_image` has other sizes."""
 
     memory_mib: int
     boot_timeout_seconds: float
+    by_image: Mapping[ImageDigest, int] = field(default_factory=dict)
+
+    def memory_of(self, image: ImageDigest) -> int:
+        """Return the memory of a guest of this image, in MiB."""
+        return self.by_image.get(image, self.memory_mib)
 
 
 @dataclass(slots=True, eq=False)
@@ -307,7 +312,7 @@ class GuestPool:
         spec = GuestSpec(
             image=slot.domain.image,
             image_path=path,
-            memory_mib=self._shape.memory_mib,
+            memory_mib=self._shape.memory_of(slot.domain.image),
             vcpus=slot.places,
             boot_timeout_seconds=self._shape.boot_timeout_seconds,
         )

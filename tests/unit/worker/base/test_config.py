@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.core import CallerError
+from hpcc.core import CallerError, ImageDigest
 from hpcc.worker.base.config import WorkerConfig
 
+IMAGE = "sha256:" + "ab" * 32
 PATHS = ("keys", "store", "audit", "images", "guest_assets", "state")
 
 
@@ -24,6 +25,16 @@ def config(**changes: object) -> WorkerConfig:
     return WorkerConfig(**values)
 
 
+def sizes(mib: object, **changes: object) -> dict[str, object]:
+    return {"image_digests": (IMAGE,), "guest_memory_by_image": {IMAGE: mib}, **changes}
+
+
+def test_an_image_may_have_another_size_than_the_others() -> None:
+    made = config(**sizes(mib=2048), memory_mib=4096)
+    assert made.memory_of(ImageDigest(IMAGE)) == 2048
+    assert made.memory_of(ImageDigest("sha256:" + "cd" * 32)) == made.guest_memory_mib
+
+
 @pytest.mark.parametrize("reuse", ["exec", "principal", "tenant"])
 def test_every_reuse_class_is_taken(reuse: str) -> None:
     assert config(guest_reuse=reuse).guest_reuse == reuse
@@ -35,6 +46,15 @@ def test_every_reuse_class_is_taken(reuse: str) -> None:
         ({"guest_reuse": "everybody"}, "guest_reuse must be exec, principal or tenant"),
         ({"memory_mib": 1535}, "memory_mib (1535) is too little for one guest"),
         ({"idle_seconds": 0.0}, "must be positive"),
+        ({"park_seconds": 0.0}, "must be positive"),
+        ({"park_after_starts": -1.0}, "guests that stay"),
+        ({"ahead_guests": -1}, "ahead_guests must be 0 to 1024"),
+        ({"ahead_guests": 1025}, "ahead_guests must be 0 to 1024"),
+        ({"guest_memory_by_image": {IMAGE: 512}}, "is not one of image_digests"),
+        (sizes(mib=255), "256 MiB or more"),
+        (sizes(mib=True), "256 MiB or more"),
+        (sizes(mib="512"), "256 MiB or more"),
+        (sizes(mib=4096, memory_mib=4000), "memory_mib (4000) is too little for one guest"),
         ({"drain_seconds": -1.0}, "must be positive"),
         ({"max_queue": 0}, "must be positive"),
         ({"vcpus": 0}, "must be positive"),
