@@ -69,9 +69,9 @@ CASES = {
         f"{POOL_CORE}::test_a_tenant_that_floods_starves_nobody",
     ),
     "guest-memory": Case(
-        "worker/pool/decisions.py",
-        "return min(self.max_guests, self.memory_mib // self.guest_mib)",
-        "return self.max_guests",
+        "worker/pool/core.py",
+        "return len(guests) < limits.max_guests and taken + needed <= limits.memory_mib",
+        "return len(guests) < limits.max_guests",
         f"{POOL_CORE}::test_memory_bounds_the_guests_whatever_max_guests_says",
     ),
     "firecracker-version": Case(
