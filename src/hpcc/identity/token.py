@@ -19,9 +19,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from hpcc.core import CallerError, GuestReuse, ImageDigest, Isolation, PolicyError, TenantId
+from hpcc.core.memo import LruMemo
 from hpcc.ports import Clock
 
 MAX_TOKEN_CHARS: Final = 2048
+# About 4 KiB each. A principal with a build under way has one.
+_MAX_SIGNED: Final = 1024
 MAX_LIFETIME_SECONDS: Final = 600.0
 # Clocks of scheduler and worker may differ by this much.
 MAX_SKEW_SECONDS: Final = 30.0
@@ -129,6 +132,8 @@ class TokenVerifier:
     ) -> None:
         self._keys, self._issuer = dict(keys), issuer
         self._audience, self._clock = audience, clock
+        # The claims of tokens with a good signature, which each call of a build shows again.
+        self._signed: LruMemo[str, RouteClaims] = LruMemo(_MAX_SIGNED)
 
     def verify(self, token: str) -> RouteClaims:
         """Return the claims of a token that is valid at this worker now.
@@ -138,6 +143,13 @@ class TokenVerifier:
         """
         if len(token) > MAX_TOKEN_CHARS:
             raise TokenError("token is too long", reason="token-oversized")
+        claims = self._signed.use(token)
+        if claims is None:
+            claims = self._signed[token] = self._signed_claims(token)
+        self._check(claims)
+        return claims
+
+    def _signed_claims(self, token: str) -> RouteClaims:
         parts = token.split(".")
         if len(parts) != 3:  # noqa: PLR2004 - header, body, signature
             raise TokenError("token is malformed", reason="token-malformed")
@@ -146,9 +158,7 @@ class TokenVerifier:
             key.verify(_decode(parts[2]), f"{parts[0]}.{parts[1]}".encode())
         except InvalidSignature as error:
             raise TokenError("token signature is wrong", reason="token-signature") from error
-        claims = _claims(_object(parts[1]))
-        self._check(claims)
-        return claims
+        return _claims(_object(parts[1]))
 
     def _key_of(self, header: Mapping[str, object]) -> Ed25519PublicKey:
         if set(header) != {"alg", "kid", "typ"}:

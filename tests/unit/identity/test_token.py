@@ -216,3 +216,35 @@ def test_a_share_of_another_form_is_refused(share: object) -> None:
     signed = f"{header}.{encode({**claims, 'share': share})}"
     signature = base64.urlsafe_b64encode(KEY.sign(signed.encode())).rstrip(b"=").decode()
     assert refused(f"{signed}.{signature}") == "token-malformed"
+
+
+def test_a_token_that_was_valid_before_is_refused_once_it_has_expired() -> None:
+    clock = StillClock()
+    checks = TokenVerifier(
+        keys={"k1": KEY.public_key()}, issuer="scheduler-1", audience="worker-key", clock=clock
+    )
+    token = sign()
+    assert checks.verify(token) == CLAIMS
+    assert checks.verify(token) is checks.verify(token), "its signature is checked once"
+    clock.at = CLAIMS.expires_at
+    with pytest.raises(TokenError) as caught:
+        checks.verify(token)
+    assert caught.value.reason == "token-expired"
+
+
+def test_a_token_that_was_refused_is_refused_again() -> None:
+    checks, forged = verifier(), sign(key=OTHER_KEY)
+    for _ in range(2):
+        with pytest.raises(TokenError) as caught:
+            checks.verify(forged)
+        assert caught.value.reason == "token-signature"
+
+
+def test_only_the_whole_token_is_known() -> None:
+    checks, token = verifier(), sign()
+    checks.verify(token)
+    signed, _, signature = token.rpartition(".")
+    other = sign(key=OTHER_KEY).rpartition(".")[2]
+    for text in (f"{signed}.{other}", f"{signed}.", f"{token}.", f" {token}", signature):
+        with pytest.raises(TokenError):
+            checks.verify(text)
