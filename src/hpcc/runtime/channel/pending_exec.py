@@ -22,6 +22,9 @@ from hpcc.wire import warden as wire
 from hpcc.wire.exec_frames import CHUNK_BYTES, MAX_HEADER_FRAME_BYTES
 from hpcc.wire.frame_gate import PROTOCOL_VIOLATION
 
+# Each frame wakes the warden. Most compiles end with fewer replies than it may send without credit;
+# it still has some of that when these come.
+_CREDITS_TOGETHER: Final = wire.REPLIES_AHEAD // 2
 _HEADER_TAG: Final = bytes([pb.ClientFrame.HEADER_FIELD_NUMBER << 3 | 2])
 _VARINT_BITS: Final = 0x7F
 _VARINT_MORE: Final = 0x80
@@ -68,7 +71,7 @@ class PendingExec:
         # Bounded by the warden's credit. None: no more replies will come.
         self._replies: asyncio.Queue[wire.Reply | None] = asyncio.Queue()
         self._events: asyncio.Queue[ExecEvent | None] = asyncio.Queue()
-        self._ahead = 0
+        self._ahead = self._credits_due = 0
         self._chunks = asyncio.Semaphore(wire.CHUNKS_AHEAD)
         self._chunks_sent = 0
         self._is_abandoned = False
@@ -118,9 +121,12 @@ class PendingExec:
         return await self._events.get()
 
     def give_credit(self) -> None:
-        """Allow the warden to send one more reply."""
-        self._ahead -= 1
-        self._connection.say(wire.frame(wire.CREDIT, self.number))
+        """Allow the warden to send one more reply, at the latest with the next few."""
+        self._credits_due += 1
+        if self._credits_due == _CREDITS_TOGETHER:
+            self._credits_due = 0
+            self._ahead -= _CREDITS_TOGETHER
+            self._connection.say(wire.frame(wire.CREDIT, self.number) * _CREDITS_TOGETHER)
 
     async def run(self) -> None:
         """Run the exec to its end: send header and inputs, then check and queue the replies.

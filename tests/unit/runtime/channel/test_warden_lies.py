@@ -207,6 +207,29 @@ async def test_a_flood_to_a_slow_consumer_is_bounded_by_the_credit(
     assert taken <= 1 + wire.REPLIES_AHEAD + 1
 
 
+@pytest.mark.parametrize("pieces", [1, wire.REPLIES_AHEAD, 5 * wire.REPLIES_AHEAD + 3])
+async def test_credit_comes_for_half_of_it_at_once_and_always_in_time(pieces: int) -> None:
+    credits = 0
+
+    async def honest(warden: Warden) -> None:
+        nonlocal credits
+        await warden.say(wire.frame(wire.READY))
+        await warden.hear(wire.EXEC)
+        replies = [NEED, *[wire.StdioReply(1, b"x")] * pieces, RESULT, OUTPUT]
+        for sent, value in enumerate(replies):
+            while sent - credits == wire.REPLIES_AHEAD:
+                await warden.hear(wire.CREDIT)
+                credits += 1
+            await warden.say(reply(value))
+        await warden.say(wire.frame(wire.END, 1))
+        await warden.for_ever()
+
+    async with connected(honest) as channel:
+        events = await run(channel)
+    assert len(events) == pieces + 2
+    assert (credits == 0) is (pieces + 3 <= wire.REPLIES_AHEAD)
+
+
 async def test_a_warden_that_takes_nothing_gets_no_more_than_its_credit() -> None:
     chunks = 0
 
