@@ -24,6 +24,9 @@ from hpcc.ports import AuditRow, Clock, SecurityEvent, SignedHead
 _log: Final = logging.getLogger(__name__)
 _MAX_WAITING: Final = 4096
 _MAX_GROUP: Final = 256
+# In one transaction of the index, which costs as much for one record as for many.
+_MAX_UNINDEXED: Final = 64
+_MAX_UNINDEXED_BYTES: Final = 1 << 20
 # The pause between two runs of retention. Nothing waits for them.
 RETENTION_SECONDS: Final = 60.0
 
@@ -47,6 +50,11 @@ class SpoolAuditLog:
         # One tuple, so that a reader never pairs a new count with an old head.
         self._anchor = (spool.count, spool.head)
         self._acknowledged: Callable[[], int] | None = None
+        # Records of the spool that the index lacks, and their bytes.
+        self._unindexed: list[Placed] = []
+        self._unindexed_bytes = 0
+        # After a failure the index lacks records; a reader fills it from its last record on.
+        self._has_index_failed = False
 
     @property
     def anchor(self) -> tuple[int, str]:
@@ -93,6 +101,8 @@ class SpoolAuditLog:
         finally:
             while not self._queue.empty():
                 self._write_group(self._more([]))
+            with suppress(InfrastructureError):
+                self._index_rest()
 
     async def keep_house(self) -> None:
         """Run retention and sealing by age, until cancelled."""
@@ -144,7 +154,8 @@ class SpoolAuditLog:
     def _write(self, group: list[_Waiting]) -> InfrastructureError | None:
         """Chain, write and sync a group; return the error if it is not durable.
 
-        The index is updated after that. It may lag, because the spool can refill it.
+        The index is updated after that, for many records at once. It may lag: a reader
+        fills it from the spool.
         """
         count, head = self._spool.count, self._spool.head
         placed: list[Placed] = []
@@ -174,14 +185,32 @@ class SpoolAuditLog:
 
     def _follow(self, placed: list[Placed], retired: list[Seal], *, must_seal: bool) -> None:
         """Update index and segments. A failure here does not harm the records."""
+        self._unindexed += placed
+        self._unindexed_bytes += sum(len(p.record.data) for p in placed)
+        is_due = len(self._unindexed) >= _MAX_UNINDEXED or bool(retired) or must_seal
         try:
-            self._index.add(placed)
+            if is_due or self._unindexed_bytes >= _MAX_UNINDEXED_BYTES:
+                self._index_rest()
             self._spool.retire(retired)
             if retired:
                 self._index.forget(retired[-1].end)
             self._spool.rotate(at_least=1 if must_seal else None)
         except (OSError, InfrastructureError) as error:
             _log.warning("audit index or segments lag behind: %s", error)
+
+    def _index_rest(self) -> None:
+        """Add the records that the index lacks.
+
+        Raises:
+            InfrastructureError: the database failed. Later records stay out of the index, too:
+                a reader goes on from its last record, and would not notice a gap.
+        """
+        rest, self._unindexed, self._unindexed_bytes = self._unindexed, [], 0
+        if self._has_index_failed:
+            return
+        self._has_index_failed = True
+        self._index.add(rest)
+        self._has_index_failed = False
 
     async def seal(self) -> None:
         """Seal the open segment at any size. If the disk fails, it stays open."""

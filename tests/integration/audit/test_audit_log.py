@@ -8,14 +8,15 @@ import errno
 import json
 import os
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from hpcc.audit.canonical import AuditDamagedError, row_of
-from hpcc.audit.index import Query
+from hpcc.audit.index import AuditIndex, Query
 from hpcc.audit.reader import open_index
-from hpcc.audit.segments import spool_path
+from hpcc.audit.segments import Placed, spool_path
 from hpcc.audit.verify import verify_trail
 from hpcc.core import InfrastructureError, IntegrityError, NotFoundError
 from hpcc.ports import SecurityEvent
@@ -162,6 +163,50 @@ async def test_an_index_that_lags_behind_catches_up(tmp_path: Path) -> None:
     db.close()
     with open_index(tmp_path) as index:
         assert len(list(index.find(Query()))) == 5
+
+
+async def test_the_index_gets_many_records_at_once_and_whoever_opens_it_has_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added: list[int] = []
+    add = AuditIndex.add
+
+    def counted(index: AuditIndex, placed: Iterable[Placed]) -> None:
+        records = list(placed)
+        added.append(len(records))
+        add(index, records)
+
+    async with opened(tmp_path) as log:
+        with monkeypatch.context() as patch:
+            patch.setattr(AuditIndex, "add", counted)
+            for i in range(70):
+                await log.append(row(i))
+            assert added == [64]
+        with open_index(tmp_path) as index:
+            assert len(list(index.find(Query()))) == 70
+    with sqlite3.connect(tmp_path / "index.sqlite") as db:
+        assert db.execute("SELECT count(*) FROM record").fetchone() == (70,)
+    db.close()
+
+
+async def test_an_index_that_failed_once_has_no_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(_index: AuditIndex, _placed: Iterable[Placed]) -> None:
+        raise InfrastructureError("database is locked", reason="audit-index")
+
+    async with opened(tmp_path) as log:
+        await log.append(row(0))
+        with monkeypatch.context() as patch:
+            patch.setattr(AuditIndex, "add", locked)
+            await log.seal()
+        for i in range(1, 100):
+            await log.append(row(i))
+        await log.seal()
+        with open_index(tmp_path) as index:
+            assert len(list(index.find(Query()))) == 100
+    with open_index(tmp_path) as index:
+        assert len(list(index.find(Query()))) == 100
 
 
 async def test_a_full_disk_fails_the_row_and_leaves_the_chain_whole(
