@@ -20,6 +20,7 @@ from hpcc.runtime.assets.assets import GuestAssets
 from hpcc.runtime.firecracker.backend import FirecrackerConfig, FirecrackerRuntime
 from hpcc.runtime.firecracker.tools import FirecrackerTools
 from hpcc.runtime.registry.pick import pick_runtime
+from hpcc_testkit.guests.confinement import status_of, unconfined
 from hpcc_testkit.guests.guest_contract import request, run
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
@@ -44,11 +45,6 @@ def mounts() -> str:
 
 def entries(directory: Path) -> set[Path]:
     return set(directory.iterdir()) if directory.exists() else set()
-
-
-def status_of(pid: int) -> dict[str, str]:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 def exists(path: str) -> bool:
@@ -107,6 +103,9 @@ async def test_a_jailed_guest_is_confined_named_and_leaves_nothing(
         cgroup = read(f"/proc/{pid}/cgroup")
         descriptors = [os.readlink(f"/proc/{pid}/fd/{n}") for n in os.listdir(f"/proc/{pid}/fd")]
         links = jail_files(guests_directory)
+        # Its jailer makes no user namespace.
+        found = unconfined(pid, may_hold=frozenset(links), shares=frozenset({"user"}))
+    assert found == ""
     assert identity.isolation is Isolation.FIRECRACKER_KVM
     assert (identity.vmm_version, identity.vmm_digest, identity.jailer_digest) == (
         "firecracker 1.12.1", firecracker_tools.firecracker_digest, firecracker_tools.jailer_digest,

@@ -12,7 +12,7 @@ from typing import Final
 from hpcc.cli.doctor.check import Check, DoctorCheck
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
-from hpcc.core import HpccError
+from hpcc.core import HpccError, InfrastructureError
 from hpcc.runtime.registry.table import check_names, is_linux_container
 
 
@@ -45,6 +45,7 @@ async def _warden(_: Paths) -> DoctorCheck:
 async def _qemu(paths: Paths) -> DoctorCheck:
     from hpcc.runtime.host.tools import run_tool
     from hpcc.runtime.qemu.backend import PROGRAM as QEMU_PROGRAM
+    from hpcc.runtime.qemu.jail import find_jail
 
     if shutil.which(QEMU_PROGRAM) is None and _uses_containers(paths):
         return DoctorCheck(
@@ -58,7 +59,15 @@ async def _qemu(paths: Paths) -> DoctorCheck:
             cost="no guests: every miss compiles locally", remedy="apt-get install qemu-system-x86",
         )  # fmt: skip
     version = (await run_tool(QEMU_PROGRAM, "--version")).splitlines()[0]
-    return DoctorCheck(name="qemu", state="ok", detail=version)
+    try:
+        await find_jail(QEMU_PROGRAM, paths.state / "runtime" / "guests")
+    except InfrastructureError as error:
+        return DoctorCheck(
+            name="qemu", state="degraded", detail=f"{version}, without a jail: {error}",
+            cost="a VMM that a guest took over has the host's network and sees its files",
+            remedy="run `hpcc up` with sudo, or allow user namespaces to users",
+        )  # fmt: skip
+    return DoctorCheck(name="qemu", state="ok", detail=f"{version}; it runs in a jail")
 
 
 async def _kvm(paths: Paths) -> DoctorCheck:
@@ -99,7 +108,7 @@ async def _firecracker(paths: Paths) -> DoctorCheck:
         problem, remedy = state.reason, "remembered until the next reboot, or another release"
     return DoctorCheck(
         name="firecracker", state="degraded", detail=": ".join(filter(None, [found, problem])),
-        cost="guests run under QEMU: the same boundary, with more VMM code in it",
+        cost="guests run under QEMU: its jail is hpcc's own, and more VMM code is in it",
         remedy=remedy,
     )  # fmt: skip
 

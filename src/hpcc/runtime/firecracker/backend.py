@@ -25,8 +25,9 @@ from hpcc.runtime.firecracker.plan import (
     Microvm,
     boot_calls,
 )
-from hpcc.runtime.firecracker.tools import check_machine, has_cgroups
+from hpcc.runtime.firecracker.tools import check_machine
 from hpcc.runtime.firecracker.vm import FirecrackerConfig, JailedVm
+from hpcc.runtime.host.cgroups import has_cgroups
 from hpcc.runtime.host.tools import sha256_of
 from hpcc.runtime.host.users import warden_label
 from hpcc.runtime.vm.snapshot_store import Snapshot, snapshot_key

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.core import InfrastructureError, IntegrityError
+from hpcc.runtime.host.cgroups import PARENT_CGROUP
 from hpcc.wire.exec_frames import TOKEN_PARAMETER, VSOCK_PARAMETER, VSOCK_PORT
 
 MINIMUM_VERSION: Final = (1, 12)
@@ -27,9 +28,6 @@ MEMORY: Final = "memory"
 STATE: Final = "state"
 API_SOCKET: Final = "api.sock"
 VSOCK_SOCKET: Final = "vsock.sock"
-PARENT_CGROUP: Final = "hpcc"
-# Controllers that the VMM's cgroup needs.
-CONTROLLERS: Final = frozenset({"memory", "pids"})
 _GUEST_CID: Final = 3
 # Beside the guest's memory: the VMM's own, page tables and the page cache of its drives.
 _OVERHEAD_MIB: Final = 128
@@ -123,7 +121,7 @@ def jailer_argv(jail: Jail) -> list[str]:
     file_bytes = jail.memory_mib << 20 if jail.is_template else 0
     return [
         "prlimit", "--core=0", "setpriv", "--pdeathsig=KILL",
-        "unshare", "--pid", "--net", "--ipc", "--fork", "--kill-child=KILL",
+        "unshare", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child=KILL",
         "sh", "-c", '"$@"; exit "$?"', "sh",
         jail.jailer, "--id", jail.jail_id, "--exec-file", jail.firecracker,
         "--uid", str(jail.uid), "--gid", str(jail.gid), "--chroot-base-dir", jail.base,
@@ -215,8 +213,3 @@ def check_configuration(answer: Mapping[str, object]) -> None:
 def cgroup_of(jail_id: str) -> str:
     """Return the guest's cgroup, relative to the cgroup file system's root."""
     return f"{PARENT_CGROUP}/{jail_id}"
-
-
-def has_controllers(text: str) -> bool:
-    """Return whether the text of `cgroup.controllers` names all needed controllers."""
-    return set(text.split()) >= CONTROLLERS

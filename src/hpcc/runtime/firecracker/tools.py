@@ -16,13 +16,11 @@ from hpcc.runtime.firecracker.plan import (
     MINIMUM_VERSION,
     PROGRAM,
     RELEASES,
-    has_controllers,
     parse_version,
 )
 from hpcc.runtime.host.tools import ToolError, run_tool, sha256_of
 
 KVM: Final = Path("/dev/kvm")
-CGROUPS: Final = Path("/sys/fs/cgroup")
 _VERSION_SECONDS: Final = 30.0
 _INSTALL: Final = (
     f"install {PROGRAM} and {JAILER} of one official release, {MINIMUM_VERSION[0]}."
@@ -110,17 +108,3 @@ def check_machine(directory: Path) -> None:
                 " point HPCC_DIR at another file system",
                 reason="jail-mount",
             )
-
-
-def has_cgroups() -> bool:
-    """Return whether the VMM can be put into a cgroup v2 with limits.
-
-    Below a cgroup that holds processes itself, as in a container, no controller can be enabled.
-    """
-    is_top = not (CGROUPS / "cgroup.type").exists()
-    name = "cgroup.controllers" if is_top else "cgroup.subtree_control"
-    try:
-        text = (CGROUPS / name).read_text()
-    except OSError:
-        return False
-    return has_controllers(text) and os.access(CGROUPS, os.W_OK)

@@ -38,7 +38,8 @@ from hpcc.runtime.firecracker.plan import (
     check_version,
     jailer_argv,
 )
-from hpcc.runtime.firecracker.tools import CGROUPS, FirecrackerTools, has_cgroups
+from hpcc.runtime.firecracker.tools import FirecrackerTools
+from hpcc.runtime.host.cgroups import CGROUPS, has_cgroups
 from hpcc.runtime.host.leftovers import record, remove_cgroup
 from hpcc.runtime.host.threads import in_thread
 from hpcc.runtime.host.users import VMM_NUMBERS, vmm_user
@@ -145,9 +146,9 @@ class JailedVm(Vm):
     async def _record(self, *vmm: int) -> None:
         assert self._directory is not None
         assert self._process is not None
-        cgroup = CGROUPS / cgroup_of(self._identity.guest_id) if self._has_cgroup else None
+        cgroups = [CGROUPS / cgroup_of(self._identity.guest_id)] if self._has_cgroup else []
         owners = [os.getpid(), self._process.pid, *vmm]
-        await asyncio.to_thread(record, self._directory, owners, cgroup)
+        await asyncio.to_thread(record, self._directory, owners, cgroups)
 
     async def _spawn(self, jail_id: str, *, is_template: bool) -> asyncio.subprocess.Process:
         jail = Jail(

@@ -9,6 +9,7 @@ import shutil
 import signal
 import tempfile
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -54,15 +55,15 @@ def new_directory(parent: Path) -> Path:
     return directory
 
 
-def record(directory: Path, pids: list[int], cgroup: Path | None = None) -> None:
-    """Record the processes and the cgroup of a guest's directory, for `sweep`.
+def record(directory: Path, pids: list[int], cgroups: Sequence[Path] = ()) -> None:
+    """Record the processes and the cgroups of a guest's directory, for `sweep`.
 
     `pids` starts with the owner. All of it is left over once the owner is gone.
     """
     content = json.dumps([[pid, start_time(pid)] for pid in pids])
     (directory / _RECORD).write_text(content)
-    if cgroup is not None:
-        (directory / _CGROUP).write_text(str(cgroup))
+    if cgroups:
+        (directory / _CGROUP).write_text("\n".join(map(str, cgroups)))
 
 
 def sweep(parent: Path) -> int:
@@ -77,12 +78,12 @@ def sweep(parent: Path) -> int:
         processes = _read(directory / _RECORD)
         if processes and _is_alive(*processes[0]):
             continue
-        cgroup = _cgroup_of(directory)
-        if cgroup is not None:
+        cgroups = _cgroups_of(directory)
+        for cgroup in cgroups:
             with suppress(OSError):
                 (cgroup / "cgroup.kill").write_text("1")
         _end([*processes[1:], *_living_in(directory)])
-        if cgroup is not None:
+        for cgroup in cgroups:
             remove_cgroup(cgroup)
         _unmount(directory)
         shutil.rmtree(directory, ignore_errors=True)
@@ -135,11 +136,11 @@ def mounts_below(directory: Path) -> list[Path]:
     return [p for p in map(Path, points) if directory in p.parents]
 
 
-def _cgroup_of(directory: Path) -> Path | None:
+def _cgroups_of(directory: Path) -> list[Path]:
     try:
-        return Path((directory / _CGROUP).read_text())
+        return [Path(line) for line in (directory / _CGROUP).read_text().splitlines()]
     except OSError:
-        return None
+        return []
 
 
 def remove_cgroup(cgroup: Path) -> None:

@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -35,6 +35,7 @@ async def run_tool(
     timeout_seconds: float = 120.0,
     remedy: str = "",
     env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> str:
     """Run a tool of the host to its end and return its standard output.
 
@@ -47,7 +48,7 @@ async def run_tool(
     if shutil.which(argv[0]) is None:
         raise ToolError(f"{argv[0]} is not installed{hint}", reason="tool-missing")
     process = await asyncio.create_subprocess_exec(
-        *argv, cwd=cwd, env={**os.environ, "LC_ALL": "C", **(env or {})},
+        *argv, cwd=cwd, env={**os.environ, "LC_ALL": "C", **(env or {})}, pass_fds=pass_fds,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip

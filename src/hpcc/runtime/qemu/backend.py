@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
 import shutil
@@ -11,12 +12,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from hpcc.core import Isolation
+from hpcc.core import InfrastructureError, Isolation
 from hpcc.ports import Clock, GuestBootError, GuestIdentity, GuestSpec, Probe
 from hpcc.runtime.assets.assets import GuestAssets, probe_spec
 from hpcc.runtime.host.tools import ToolError, run_tool, sha256_of
 from hpcc.runtime.host.users import warden_label
 from hpcc.runtime.qemu.argv import Accelerator, QemuMachine, qemu_argv
+from hpcc.runtime.qemu.jail import QemuJail, find_jail
 from hpcc.runtime.qemu.vm import PROGRAM, QemuConfig, QemuVm, host_tsc_khz
 from hpcc.runtime.vm.snapshot_store import Snapshot, snapshot_key
 from hpcc.runtime.vm.vm import Vm, VmGuest, booted
@@ -25,6 +27,7 @@ from hpcc.runtime.vm.warm import Template, WarmStart
 __all__ = ["PROGRAM", "QemuConfig", "QemuRuntime", "why_no_snapshots"]
 # The first version with memory files that are opened for reading and mapped for writing.
 _SNAPSHOT_VERSION: Final = (8, 2)
+_log: Final = logging.getLogger(__name__)
 _VERSION: Final = re.compile(r"version (\d{1,4})\.(\d{1,4})")
 
 
@@ -45,6 +48,8 @@ class QemuRuntime:
         self._warm = warm
         self._vmm_digest = ""
         self._no_snapshots: str | None = None
+        self._jail: QemuJail | None = None
+        self.why_no_jail: str | None = None
 
     @property
     def isolation(self) -> Isolation:
@@ -100,8 +105,18 @@ class QemuRuntime:
             yield guest
 
     async def _ask_program(self) -> None:
-        if not self._vmm_digest:
+        if self.why_no_jail is None:
             self._vmm_digest = await asyncio.to_thread(_program_digest, self._config.program)
+            await self._find_jail()
+
+    async def _find_jail(self) -> None:
+        try:
+            self._jail = await find_jail(self._config.program, self._config.directory)
+        except InfrastructureError as error:
+            self.why_no_jail = str(error)
+            _log.warning("QEMU runs without a jail: %s", error)
+        else:
+            self.why_no_jail = ""
 
     async def _why_no_snapshots(self) -> str:
         if self._no_snapshots is None:
@@ -153,7 +168,7 @@ class QemuRuntime:
             warden=warden_label(),
             snapshot_digest=snapshot.digest if snapshot else "",
         )
-        return QemuVm(self._config, self._assets, spec, identity, snapshot)
+        return QemuVm(self._config, self._assets, spec, identity, snapshot, self._jail)
 
 
 async def why_no_snapshots(program: str) -> str:

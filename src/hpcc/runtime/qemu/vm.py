@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import select
+import signal
 import socket
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final
 
+from hpcc.config.settings import GUEST_OVERHEAD_MIB
 from hpcc.ports import GuestIdentity, GuestSpec
 from hpcc.runtime.assets.assets import GuestAssets
 from hpcc.runtime.channel.channel import GuestChannel
+from hpcc.runtime.host.cgroups import make_groups, remove_groups
 from hpcc.runtime.host.leftovers import record
 from hpcc.runtime.host.users import VMM_NUMBERS, vmm_user
 from hpcc.runtime.qemu.argv import (
@@ -25,6 +30,7 @@ from hpcc.runtime.qemu.argv import (
     qemu_argv,
     tsc_khz,
 )
+from hpcc.runtime.qemu.jail import Jailing, QemuJail, jail_argv
 from hpcc.runtime.qemu.qmp import Qmp
 from hpcc.runtime.vm.snapshot_files import MAX_STATE_BYTES
 from hpcc.runtime.vm.snapshot_store import MEMORY, STATE, Saved, Snapshot
@@ -33,6 +39,11 @@ from hpcc.runtime.vm.warm import TEMPLATE_NICE
 from hpcc.wire.link import TOKEN_BYTES
 
 PROGRAM: Final = "qemu-system-x86_64"
+_JAIL: Final = "jail"
+# Threads of QEMU beside those of its vCPUs; its pool for drives has up to 64.
+_MAX_PIDS: Final = 96
+_NUMBER_BYTES: Final = 16
+_END_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +67,18 @@ class QemuVm(Vm):
         spec: GuestSpec,
         identity: GuestIdentity,
         snapshot: Snapshot | None,
+        jail: QemuJail | None,
     ) -> None:
         super().__init__()
         self._config, self._assets, self._spec, self._identity = config, assets, spec, identity
         self._user, self._snapshot = vmm_user(self._lease(VMM_NUMBERS)), snapshot
+        self._jail, self._groups = jail, list[Path]()
+        self._jailed_pid, self._jailed = 0, -1
         self._token = snapshot.token if snapshot else secrets.token_hex(TOKEN_BYTES // 2)
 
     @property
     def pid(self) -> int:
-        return self._process.pid if self._process else 0
+        return self._jailed_pid or (self._process.pid if self._process else 0)
 
     @property
     def identity(self) -> GuestIdentity:
@@ -79,12 +93,12 @@ class QemuVm(Vm):
         with ExitStack() as stack:
             stack.enter_context(vmm_end)
             if self._snapshot is None:
-                await self._launch(self._spawn(self._open_files(stack, vmm_end.fileno(), None)))
+                await self._run(self._open_files(stack, vmm_end.fileno(), None))
             else:
                 files = _opened(stack, self._snapshot.memory), _opened(stack, self._snapshot.state)
                 control = await self._launch_controlled(stack, vmm_end, files, is_template=False)
                 await self._while_alive(_restore(control))
-        await asyncio.to_thread(record, directory, [os.getpid(), self.pid])
+        await self._record(directory)
         return channel
 
     async def save(self) -> Saved:
@@ -107,7 +121,7 @@ class QemuVm(Vm):
                 stack, vmm_end, (memory, state), is_template=True
             )
             vmm_end.close()
-            await asyncio.to_thread(record, directory, [os.getpid(), self.pid])
+            await self._record(directory)
             await self._while_alive(wait_ready(host_end))
             await self._while_alive(_save(control))
         await self.hear_out()
@@ -127,7 +141,7 @@ class QemuVm(Vm):
                 control_fd=theirs.fileno(),
                 is_template=is_template,
             )
-            await self._launch(self._spawn(self._open_files(stack, vmm_end.fileno(), fds)))
+            await self._run(self._open_files(stack, vmm_end.fileno(), fds))
         return control
 
     def _open_files(self, stack: ExitStack, port_fd: int, fds: SnapshotFds | None) -> QemuMachine:
@@ -148,41 +162,146 @@ class QemuVm(Vm):
             snapshot=fds,
         )
 
-    async def _spawn(self, machine: QemuMachine) -> asyncio.subprocess.Process:
-        fds: tuple[int, ...] = (
-            machine.kernel_fd, machine.initramfs_fd, machine.image_fd, machine.drive_fd,
-            machine.port_fd,
-        )  # fmt: skip
-        snapshot, file_bytes = machine.snapshot, 0
-        if snapshot is not None:
-            fds = (*fds, snapshot.memory_fd, snapshot.state_fd, snapshot.control_fd)
-            file_bytes = MAX_STATE_BYTES if snapshot.is_template else 0
+    async def _record(self, directory: Path) -> None:
+        assert self._process is not None
+        pids = [os.getpid(), self._process.pid, self.pid]
+        await asyncio.to_thread(record, directory, pids, self._groups)
+
+    async def _run(self, machine: QemuMachine) -> None:
+        """Start QEMU, in its jail if this machine has one."""
+        argv, files = qemu_argv(self._config.program, machine), _inherited(machine)
+        is_template = machine.snapshot is not None and machine.snapshot.is_template
+        if self._jail is None:
+            command = ["setpriv", "--pdeathsig=KILL", *argv]
+            await self._launch(self._spawn(command, files, self._user.options(), is_template))
+            return
+        reader, writer = await self._prepare_jail(is_template=is_template)
+        try:
+            jailing = Jailing(
+                jail=self._jail, root=self._jail_root, argv=argv, user=self._user,
+                guest_files=self._opened_by_name(machine), groups=self._groups, status_fd=writer,
+            )  # fmt: skip
+            command = jail_argv(jailing)
+            await self._launch(self._spawn(command, (*files, writer), {}, is_template))
+            os.close(writer)
+            writer = -1
+            self._jailed_pid = await self._while_alive(_number_from(reader))
+            self._jailed = os.pidfd_open(self._jailed_pid)
+        finally:
+            for fd in (reader, writer):
+                if fd >= 0:
+                    os.close(fd)
+
+    async def _prepare_jail(self, *, is_template: bool) -> tuple[int, int]:
+        """Make the jail's directory and cgroups; returns the pipe that tells QEMU's number."""
+        memory = self._spec.memory_mib * (2 if is_template else 1) + GUEST_OVERHEAD_MIB
+        name = self._identity.guest_id
+        if self._user.uid is not None:
+            self._groups = await asyncio.to_thread(
+                make_groups, name, memory_bytes=memory << 20, pids=_MAX_PIDS + self._spec.vcpus
+            )
+            await asyncio.to_thread(record, self._jail_root.parent, [os.getpid()], self._groups)
+        await asyncio.to_thread(self._jail_root.mkdir, mode=0o700)
+        return os.pipe()
+
+    @property
+    def _jail_root(self) -> Path:
+        assert self._directory is not None
+        return self._directory / _JAIL
+
+    def _opened_by_name(self, machine: QemuMachine) -> list[tuple[str, Path, bool]]:
+        """Return the files that QEMU opens by name, some of them by `/dev/fd`; see `Jailing`."""
+        files = [
+            (f"/dev/fd/{machine.kernel_fd}", self._assets.kernel, False),
+            (f"/dev/fd/{machine.initramfs_fd}", self._assets.initramfs, False),
+        ]
+        if self._assets.firmware is not None:
+            files.append((machine.firmware, self._assets.firmware, False))
+        if machine.snapshot is not None:
+            memory = Path(f"/proc/self/fd/{machine.snapshot.memory_fd}").readlink()
+            place = f"/dev/fd/{machine.snapshot.memory_fd}"
+            files.append((place, memory, machine.snapshot.is_template))
+        return files
+
+    async def _spawn(
+        self,
+        command: Sequence[str],
+        fds: Sequence[int],
+        options: Mapping[str, object],
+        is_template: bool,  # noqa: FBT001 - a private call with names
+    ) -> asyncio.subprocess.Process:
         # A template yields the CPU to guests that someone waits for.
-        modest = ["nice", "-n", str(TEMPLATE_NICE)] if file_bytes else []
+        modest = ["nice", "-n", str(TEMPLATE_NICE)] if is_template else []
+        file_bytes = MAX_STATE_BYTES if is_template else 0
         # prlimit and setpriv (util-linux) set limits and make QEMU die with the worker, whatever
         # ends that.
-        confined = [
-            "prlimit",
-            "--core=0",
-            f"--fsize={file_bytes}",
-            "--nofile=256",
-            "setpriv",
-            "--pdeathsig=KILL",
-        ]
+        limits = ["prlimit", "--core=0", f"--fsize={file_bytes}", "--nofile=256"]
         return await asyncio.create_subprocess_exec(
-            *modest, *confined, *qemu_argv(self._config.program, machine),
+            *modest, *limits, *command,
             pass_fds=fds, cwd=self._directory, start_new_session=True,
             env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            **self._user.options(),  # type: ignore[arg-type]  # a TypedDict would have to list them all
+            **options,  # type: ignore[arg-type]  # a TypedDict would have to list them all
         )  # fmt: skip
+
+    def _kill(self) -> None:
+        """Kill QEMU and what waits for it, at once, however far its jail is."""
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def _finish(self) -> None:
+        await super()._finish()
+        if self._jailed >= 0:
+            # `unshare` has ended. QEMU was killed with it, and may hold memory and uid for longer.
+            await asyncio.to_thread(_wait_for_end, self._jailed)
+            os.close(self._jailed)
+            self._jailed = -1
+        await asyncio.to_thread(remove_groups, self._groups)
 
 
 def _opened(stack: ExitStack, path: Path, flags: int = os.O_RDONLY) -> int:
     fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
     stack.callback(os.close, fd)
     return fd
+
+
+def _inherited(machine: QemuMachine) -> tuple[int, ...]:
+    fds: tuple[int, ...] = (
+        machine.kernel_fd, machine.initramfs_fd, machine.image_fd, machine.drive_fd,
+        machine.port_fd,
+    )  # fmt: skip
+    snapshot = machine.snapshot
+    if snapshot is None:
+        return fds
+    return (*fds, snapshot.memory_fd, snapshot.state_fd, snapshot.control_fd)
+
+
+def _wait_for_end(pidfd: int) -> None:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.poll(_END_SECONDS * 1000)
+
+
+async def _number_from(reader: int) -> int:
+    """Return the number that a jailed QEMU has on the host; it tells it before it runs."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[None] = loop.create_future()
+
+    def tell() -> None:
+        loop.remove_reader(reader)
+        told.set_result(None)
+
+    loop.add_reader(reader, tell)
+    try:
+        await told
+    finally:
+        loop.remove_reader(reader)
+    text = os.read(reader, _NUMBER_BYTES)
+    if not text:
+        raise ConnectionResetError("QEMU's jail could not be made")
+    return int(text)
 
 
 async def _restore(control: Qmp) -> None:

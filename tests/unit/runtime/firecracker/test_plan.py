@@ -16,7 +16,6 @@ from hpcc.runtime.firecracker.plan import (
     boot_calls,
     check_configuration,
     check_version,
-    has_controllers,
     jailer_argv,
     kernel_command_line,
     parse_version,
@@ -77,8 +76,6 @@ def test_the_vmm_is_below_processes_that_die_with_the_worker() -> None:
 
 def test_without_cgroup_v2_none_is_asked_for() -> None:
     assert "--cgroup" not in jailer_argv(replace(JAIL, has_cgroup=False))
-    assert has_controllers("cpuset cpu io memory pids")
-    assert not has_controllers("cpu memory")
 
 
 @pytest.mark.parametrize(

@@ -115,29 +115,3 @@ async def test_firecracker_without_kvm_is_a_contradiction(
             clock=SystemClock(),
             backend="firecracker",
         )
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({"cgroup.controllers": "cpu memory pids"}, True),
-        ({"cgroup.controllers": "cpu"}, False),
-        ({}, False),
-        (
-            {
-                "cgroup.type": "domain",
-                "cgroup.controllers": "memory pids",
-                "cgroup.subtree_control": "",
-            },
-            False,
-        ),
-        ({"cgroup.type": "domain", "cgroup.subtree_control": "memory pids"}, True),
-    ],
-)
-def test_a_cgroup_is_used_where_its_controllers_can_be(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str], expected: bool
-) -> None:
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    monkeypatch.setattr(tools, "CGROUPS", tmp_path)
-    assert tools.has_cgroups() is expected
