@@ -55,7 +55,7 @@ _SHORT_SECONDS: Final = 0.1
 _MISCHIEF: Final = 0.25
 _KILLED_MEANWHILE: Final = 0.01
 _ANSWERS: Final = ("hit.", "miss.", "bypass.")
-_COUNTED_SECONDS: Final = 3.0
+_COUNTED_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.02
 _REMEMBERED: Final = 500
 # On a busy machine a daemon is too slow now and then, and the launcher runs the compiler itself.
