@@ -126,8 +126,9 @@ class LocalCache:
                 break
         try:
             content = self._content_key(prepared)
+            waits = partial(self._inflight.waits, flight, is_cancelled, self._counters)
             # With a result that could not be put in place, only the compiler may write there.
-            done = None if found is not None else self._content_hit(prepared, content)
+            done = None if found is not None else self._content_hit(prepared, content, waits)
             if done is not None:
                 self._inflight.release(flight)
                 return done
@@ -142,14 +143,16 @@ class LocalCache:
         found = self._shared.find_either(prepared.share, prepared.key)
         return None if found is None else self._put(prepared, *found)
 
-    def _content_hit(self, prepared: Prepared, content: ContentKey | None) -> Done | None:
+    def _content_hit(
+        self, prepared: Prepared, content: ContentKey | None, waits: Callable[[bytes], bool]
+    ) -> Done | None:
         """Put the result of another compile in place that gives the same outputs here."""
         if content is None:
             return None
         known = self._contents.find(prepared, content)
-        if known is None:
-            return None
-        done = self._put(prepared, known.found, known.key)
+        if known is None and waits(content.key):
+            known = self._contents.find(prepared, content)
+        done = None if known is None else self._put(prepared, known.found, known.key)
         if done is not None:
             self._counters.add("hit.content")
         return done

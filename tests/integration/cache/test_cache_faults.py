@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,14 @@ _ARGV = ("gcc", "-Iinc", "-MD", "-c", "src/main.c", "-o", "out.o")
 
 def _entries(paths: Paths) -> list[Path]:
     return [p for p in (paths.cache / "private").rglob("*") if p.is_file() and len(p.name) > 60]
+
+
+def _wait_until(holds: Callable[[], bool]) -> None:
+    for _ in range(2000):
+        if holds():
+            return
+        time.sleep(0.01)
+    pytest.fail("it never held")
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "empty", "appended", "swapped"])
@@ -169,6 +178,72 @@ def test_equal_compiles_at_once_run_the_compiler_once(launcher: FakeLauncher, ca
     counters = cache.counters()
     assert (counters["miss.local"], counters["hit.local"]) == (1, 4)
     assert counters["dedup.waited"] >= 1
+
+
+def test_one_source_of_two_targets_at_once_is_compiled_once(
+    launcher: FakeLauncher, cache: Cache
+) -> None:
+    first = launcher.request(_ARGV)
+    leader = cache.begin(first, lambda: False)
+    assert isinstance(leader, Run)
+    other = launcher.request(tuple("other.o" if word.endswith(".o") else word for word in _ARGV))
+    answers: list[object] = []
+    thread = threading.Thread(target=lambda: answers.append(cache.begin(other, lambda: False)))
+    thread.start()
+    _wait_until(lambda: cache.counters().get("dedup.waited") == 1)
+    code, out, err = run_bare(leader.argv, cwd=launcher.cwd)
+    cache.finish(first, leader, RunReport(code, 0, out, err, is_truncated=False))
+    thread.join(20)
+    assert [type(a) for a in answers] == [Done]
+    counters = cache.counters()
+    assert (counters["miss.local"], counters["hit.content"]) == (1, 1)
+    assert (launcher.cwd / "other.o").read_bytes() == (launcher.cwd / "out.o").read_bytes()
+
+
+def test_one_source_of_two_targets_is_compiled_for_each_if_the_first_leaves_no_result(
+    launcher: FakeLauncher, cache: Cache
+) -> None:
+    first = launcher.request(_ARGV)
+    leader = cache.begin(first, lambda: False)
+    assert isinstance(leader, Run)
+    answers: list[Done | Exec | Run] = []
+    others = [
+        launcher.request(tuple(name if word.endswith(".o") else word for word in _ARGV))
+        for name in ("a.o", "b.o")
+    ]
+    threads = [
+        threading.Thread(target=lambda r=other: answers.append(cache.begin(r, lambda: False)))
+        for other in others
+    ]
+    for thread in threads:
+        thread.start()
+    _wait_until(lambda: cache.counters().get("dedup.waited") == 2)
+    cache.abandon(first, leader)
+    for thread in threads:
+        thread.join(20)
+    # Each waited once, so both compile now.
+    assert [type(a) for a in answers] == [Run, Run]
+
+
+def test_the_second_target_is_compiled_if_a_header_was_edited_meanwhile(
+    launcher: FakeLauncher, cache: Cache
+) -> None:
+    (launcher.cwd / "first.h").write_text("#define V 1\n")
+    (launcher.cwd / "uses.c").write_text('#include "first.h"\nint value = V;\n')
+    words = ("gcc", "-c", "uses.c", "-o")
+    first = launcher.request((*words, "one.o"))
+    leader = cache.begin(first, lambda: False)
+    assert isinstance(leader, Run)
+    other = launcher.request((*words, "two.o"))
+    answers: list[object] = []
+    thread = threading.Thread(target=lambda: answers.append(cache.begin(other, lambda: False)))
+    thread.start()
+    _wait_until(lambda: cache.counters().get("dedup.waited") == 1)
+    code, out, err = run_bare(leader.argv, cwd=launcher.cwd)
+    (launcher.cwd / "first.h").write_text("#define V 22\n")
+    cache.finish(first, leader, RunReport(code, 0, out, err, is_truncated=False))
+    thread.join(20)
+    assert [type(a) for a in answers] == [Run]
 
 
 def test_when_the_leader_dies_exactly_one_waiter_takes_over(
