@@ -17,7 +17,9 @@ _DROPPED: Final = frozenset(
     {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKE_TERMOUT", "MAKE_TERMERR", "PATH", "OLDPWD", "_"}
 )
 # Files of configure's questions; a build directory keeps some of them.
-_QUESTION: Final = re.compile(r"(^|/)(conftest|CMakeScratch|CompilerIdC|meson-private|CMakeTmp)")
+_QUESTION: Final = re.compile(
+    r"(^|/)(conftest|CMakeScratch|CompilerIdC|meson-private|CMakeTmp|_CMakeLTOTest)"
+)
 # Besides the object: what flags may make, named after it.
 SIDE_SUFFIXES: Final = (".d", ".gcno", ".dwo", ".su", ".ci")
 

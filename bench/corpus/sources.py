@@ -165,5 +165,7 @@ def _run(command: list[str], cwd: Path | None) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SourceError(f"{command[0]}: {error}") from error
     if done.returncode:
-        why = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()][-1:]
+        lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        # apt's last line does not say which file is missing where.
+        why = [line for line in lines if line.startswith("E: ")][:1] or lines[-1:]
         raise SourceError(f"{command[0]} {command[-1]}: {' '.join(why)[:200]}")

@@ -177,6 +177,7 @@ def test_the_shim_records_a_compile_that_can_be_run_again(real: Path, tmp_path: 
         "gcc -c x.o",
         "gcc -E -c a.c",
         "gcc -c conftest.c",
+        "c++ -flto=auto -c /b/CMakeFiles/_CMakeLTOTest-CXX/src/foo.cpp",
         "gcc -c",
     ],
 )
@@ -385,6 +386,22 @@ def test_an_older_version_is_fetched_where_the_mirror_lacks_the_newest(
     else:
         with pytest.raises(SourceError):
             apt.fetch("zstd", tmp_path)
+
+
+def test_a_file_that_the_mirror_lacks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "apt-get"
+    program.write_text(
+        "#!/bin/sh\necho 'Err:1 http://m/p x 1 (dsc)' >&2\n"
+        "echo 'E: Failed to fetch http://m/p/x_1.dsc  404  Not Found' >&2\n"
+        "echo 'E: Failed to fetch some archives.' >&2\nexit 100\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(Apt, "_prepare", lambda _: None)
+    with pytest.raises(SourceError, match=r"x_1\.dsc  404"):
+        Apt(tmp_path / "state").fetch("x", tmp_path)
 
 
 @pytest.fixture
