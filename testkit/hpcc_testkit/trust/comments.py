@@ -138,12 +138,16 @@ def _seen(cc: str) -> Iterator[Scenario]:
         "int f(int a) {{\n  switch (a) {{\n  case 1: a = 2;\n{0}\n  case 2: a++;\n  }}\n"
         "  return a;\n}}\n"
     )
+    # Clang reads no comment for this warning.
+    seen = "nohit" if "gcc" in cc else "hit"
     yield _edits(
         f"comment-says-fall-through-{cc}",
         f"{cc} -Wextra -c main.c -o main.o",
         ("miss", body.format("  /* fall through */")),
-        ("nohit", body.format("  /* far through */")),
-        ("nohit", body.format("  // no fall-throuhg")),
+        (seen, body.format("  /* far through */")),
+        ("hit", body.format("  /* waterfall, or fall back */")),
+        (seen, body.format("  // falls \t-through")),
+        ("any", body.format("  // no fall-throuhg")),
         ("any", body.format("  // Fall-through.")),
     )
     command = f"{cc} -Wall -c main.c -o main.o"
@@ -279,6 +283,50 @@ def _beside_twins(cc: str) -> Iterator[Scenario]:
         )  # fmt: skip
 
 
+def _imported(cc: str) -> Iterator[Scenario]:
+    """Yield headers that another text makes read once, or seems to."""
+    command = f"{cc} -c main.c -o main.o"
+    call = write("o.h", "#define do_once(f) f##_once()\n#define O once\n\n")
+    main = '#include "o.h"\n#include "a/h.h"\n#include "b/h.h"\nint w;\n'
+    twice = "int v{0};\n"
+    yield Scenario(
+        name=f"comment-beside-a-word-for-once-{cc}",
+        steps=(
+            step(command, "miss", call, write("main.c", main),
+                 write("a/h.h", "int a; // one\n"), write("b/h.h", "int b; // one\n")),
+            step(command, "hit", write("a/h.h", "int a; // two\n")),
+            step(command, "hit", write("main.c", main + "// three\n"),
+                 write("b/h.h", "int b;\n// two\n")),
+            step(command, "nohit", write("b/h.h", "int c; // two\n")),
+        ),
+    )  # fmt: skip
+
+    def at(name: str, text: str) -> Edit:
+        def edit(root: Path) -> None:
+            write(name, text)(root)
+            set_times(name, 10**9)(root)
+
+        return edit
+
+    pragma = '#define O _Pragma("once")\n'
+    for name, text, begin in (
+        ("import", main.replace("include", "import"), ""),
+        ("macro", main.replace('"o.h"', '"o.h" '), "O\n"),
+    ):
+        yield Scenario(
+            name=f"comment-makes-twins-by-{name}-{cc}",
+            steps=(
+                step(command, "any", write("o.h", pragma), write("main.c", text),
+                     at("a/h.h", begin + twice.format(" /* a */")),
+                     at("b/h.h", begin + twice.format(" /* b */"))),
+                step(command, "any", at("b/h.h", begin + twice.format(" /* a */"))),
+                step(command, "any", at("a/h.h", begin + twice.format(" /* c */"))),
+                step(command, "any", at("a/h.h", begin + "int v = 1; /* c */\n")),
+                step(command, "any", at("b/h.h", begin + "int v = 1; /* c */\n")),
+            ),
+        )  # fmt: skip
+
+
 def _documented(cc: str) -> Iterator[Scenario]:
     """Yield the depfile with rules for headers, which two releases of Clang lay out otherwise."""
     for flags in ("-MD -MP", "-MMD -MP -MF main.d", "-MD"):
@@ -378,6 +426,19 @@ def _large(cc: str) -> Iterator[Scenario]:
             step(command, "nohit", write("main.c", often + text.format("x" * 300))),
         ),
     )
+    # A word in a message names no file, a macro may.
+    message = '#ifdef NEVER\n#error "never include it"\n#endif\n'
+    macro = '#define X <stddef.h>\n#define BIG "big.def"\n' + "#include BIG\n" * 60
+    command = command.replace("-c main", "-I. -c main")
+    yield Scenario(
+        name=f"comment-beside-a-large-header-and-a-message-{cc}",
+        steps=(
+            step(command, "miss", write("main.c", message + once + text.format("one")), big),
+            step(command, "hit", write("main.c", message + once + text.format("two"))),
+            step(command, "nohit", write("main.c", message + macro + text.format("two"))),
+            step(command, "nohit", write("main.c", message + macro + text.format("x" * 300))),
+        ),
+    )
 
 
 def scenarios() -> Iterator[Scenario]:
@@ -392,4 +453,5 @@ def scenarios() -> Iterator[Scenario]:
         yield from _seen(cc)
         yield from _twins(cc)
         yield from _beside_twins(cc)
+        yield from _imported(cc)
         yield from _documented(cc)

@@ -164,11 +164,81 @@ def _tied(cc: str) -> Iterator[Scenario]:
             step(fall, "miss", write("one/src/main.c", late), mkdir("one/b1"), cwd="one/b1"),
             step(
                 fall,
-                "nohit",
+                "nohit" if "gcc" in cc else "any",
                 write("one/src/main.c", early),
                 cwd="one/b1",
             ),
             step(fall, "any", write("one/src/main.c", late), cwd="one/b1"),
+        ),
+    )
+
+
+_SWITCH: Final = (
+    '#include "w.h"\nint g(int);\nint f(int a) {{\n  switch (a) {{\n  case 1: a = g(a);\n'
+    "  {0}\n  case 2: a++;\n  }}\n  return a;\n}}\nint w;\n"
+)
+_MACROS: Final = "#define P_(x) _Pragma(#x)\n#define P(x) P_(x)\n"
+_WARN: Final = {
+    "line": '#pragma GCC diagnostic warning "-Wimplicit-fallthrough"\n',
+    "group": '#pragma GCC diagnostic warning "-Wextra"\n',
+    "operator": '_Pragma("GCC diagnostic warning \\"-Wextra\\"")\n',
+    "pieces": '#pragma GCC diagnostic warning "-Wimplicit-" "fallthrough"\n',
+    "macro": _MACROS + '#define W(x) P(GCC diagnostic warning x)\nW("-Wimplicit-fallthrough")\n',
+    "word": _MACROS
+    + "#define S(x) #x\n#define W(x) P(GCC diagnostic warning S(-W##x))\nW(implicit-fallthrough)\n",
+}
+_IGNORED: Final = '#pragma GCC diagnostic ignored "-Wextra"\n'
+
+
+def _cases(cc: str) -> Iterator[Scenario]:
+    """Yield texts that warn of cases without a flag: GCC then reads no comment."""
+    command = f"{cc} -O2 -Wall -c main.c -o main.o"
+    marked, bare = (write("main.c", _SWITCH.format(c)) for c in ("// fall through", "// far"))
+    for name, text in _WARN.items():
+        yield Scenario(
+            name=f"comment-of-a-case-and-a-pragma-{name}-{cc}",
+            steps=(
+                step(command, "miss", marked, write("w.h", _IGNORED)),
+                step(command, "hit", bare),
+                step(command, "nohit", write("w.h", text)),
+                step(command, "any", marked),
+                step(command, "any", bare),
+                step(command, "hit", write("w.h", _IGNORED)),
+                step(f"{command} -Wextra", "nohit"),
+                step(f"{command} -Wextra", "nohit" if "gcc" in cc else "any", marked),
+            ),
+        )
+
+
+def _documented(cc: str) -> Iterator[Scenario]:
+    """Yield a text that makes Clang read documentation, or tells it not to."""
+    command = f"{cc} -O2 -Wall -c main.c -o main.o"
+    text = '#include "w.h"\n/// \\param {0} one\nint f(int a);\nint v;\n'
+    good, bad = (write("main.c", text.format(n)) for n in ("a", "b"))
+    guarded = '#ifdef __clang__\n#pragma clang diagnostic {0} "-W{1}"\n#endif\n'
+    for kind in ("documentation", "everything"):
+        seen = "nohit" if "clang" in cc else "hit"
+        off, on = (write("w.h", guarded.format(word, kind)) for word in ("ignored", "warning"))
+        yield Scenario(
+            name=f"comment-of-documentation-and-a-pragma-{kind}-{cc}",
+            steps=(
+                step(command, "miss", good, off),
+                step(command, "hit", bad),
+                step(command, "nohit", on),
+                step(command, seen, good),
+                step(command, "any", bad),
+                step(command, "hit", off),
+            ),
+        )
+    word = _MACROS + "#define S(x) #x\n#define W(x) P(GCC diagnostic warning S(-W##x))\n"
+    yield Scenario(
+        name=f"comment-of-documentation-and-a-word-{cc}",
+        steps=(
+            step(command, "miss", good, write("w.h", word)),
+            step(command, "hit", bad),
+            step(command, "any", write("w.h", word + "W(documentation)\n")),
+            step(command, "nohit" if "clang" in cc else "any", good),
+            step(command, "any", bad),
         ),
     )
 
@@ -178,3 +248,5 @@ def scenarios() -> Iterator[Scenario]:
     for cc in ("gcc", "gcc-14", "clang", "clang-19"):
         yield from _places(cc)
         yield from _tied(cc)
+        yield from _cases(cc)
+        yield from _documented(cc)

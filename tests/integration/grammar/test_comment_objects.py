@@ -121,6 +121,28 @@ def test_what_stays_in_a_form_can_be_seen(tmp_path: Path) -> None:
     assert results[1].startswith(b"0 \x7fELF")
 
 
+@pytest.mark.parametrize("compiler", [c for c in _COMPILERS if c.startswith("gcc")])
+def test_only_a_flag_makes_gcc_read_comments_of_a_case(compiler: str, tmp_path: Path) -> None:
+    """A pragma that turns the warning on does not, at any level, so such a comment is text."""
+    text = (
+        b"int g(int);\nint f(int a) {\n  switch (a) {\n  case 1: a = g(a);\n  %s\n"
+        b"  case 2: a++;\n  }\n  return a;\n}\n"
+    )
+    marked, bare = text % b"// FALLTHROUGH", text % b"// one"
+    for warning in ("extra", "", *(f"implicit-fallthrough{n}" for n in ("", "=2", "=3", "=4"))):
+        pragma = f'#pragma GCC diagnostic warning "-W{warning}"\n'.encode()
+        flags = ["-Wall"]
+        mode = _mode(compiler, "c", flags)
+        forms = [comment_free(pragma + source, mode) for source in (marked, bare)]
+        assert forms[0] == forms[1] is not None
+        found = [_compile(compiler, "c", flags, pragma + s, tmp_path) for s in (marked, bare)]
+        assert found[0] == found[1]
+        assert b"this statement may fall through" in found[0]
+    for flags in (["-Wextra"], ["-W"], ["-Wimplicit-fallthrough"], ["-Werror=extra"]):
+        mode = _mode(compiler, "c", flags)
+        assert comment_free(marked, mode) != comment_free(bare, mode)
+
+
 @pytest.mark.parametrize("compiler", _COMPILERS)
 def test_files_with_one_form_are_warned_of_alike(compiler: str, tmp_path: Path) -> None:
     """Comments between a body and the next statement decide whether GCC warns."""

@@ -23,10 +23,15 @@ from hpcc.cache.content.inclusions import most_inclusions
 from hpcc.cache.content.places import Places
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.compilers.scan.comments import MAX_GCC_LOCATIONS, LexMode, comment_free, gcc_locations
+from hpcc.compilers.scan.raised_warnings import (
+    COMMENTS,
+    DOCUMENTATION,
+    raised_warnings,
+)
 from hpcc.compilers.scan.scan import Hazard
 
 # The time or the text of a file counts in another way.
-_RAW: Final = Hazard.FILE_TIME | Hazard.TIMESTAMP | Hazard.READ_ONCE
+_RAW: Final = Hazard.FILE_TIME | Hazard.TIMESTAMP
 _EMBEDS: Final = Hazard.EMBED | Hazard.OPAQUE_EMBED
 _ASSEMBLY: Final = Hazard.ASSEMBLER_FILE | Hazard.OPAQUE_ASSEMBLY
 _ONCE: Final = re.compile(rb"^[ \t]*#[ \t]*pragma[ \t]+once\b", re.MULTILINE)
@@ -44,9 +49,7 @@ _PART: Final = re.compile(
     rb"#[ \t]*ifndef[ \t]+(\w+)\s+#[ \t]*define[ \t]+\1\b"
 )
 _FACTS: Final = b"facts-for-comments"
-# A pragma with one of these makes a compiler warn of comments that it does not see otherwise.
-_WARNS: Final = (b"c90-c99-compat", b"-Wdocumentation", b"-Weverything", b"fallthrough=1")
-_TAG: Final = b"comment-free-3"
+_TAG: Final = b"comment-free-4"
 _UNKNOWN: Final = b"raw"
 
 
@@ -57,12 +60,12 @@ Files = tuple[tuple[bytes, bytes], ...]
 class _Facts(NamedTuple):
     """`locations`: of GCC, for one inclusion. `most`: how often the file may be included.
 
-    `may_warn`: the text may turn on a warning of comments.
+    `raised`: which warnings of comments the text may turn on (`compilers.scan.raised_warnings`).
     """
 
     locations: int
     most: int
-    may_warn: bool
+    raised: int
 
 
 class CommentFree:
@@ -96,7 +99,13 @@ class CommentFree:
         self._unguarded: dict[bytes, tuple[int, int]] = {}
         self.repeated: dict[bytes, int] = {}
         self._repetitions = 0
-        self.may_warn = False
+        self._raised = 0
+
+    @property
+    def may_warn(self) -> bool:
+        """Tell whether a text may make the compiler warn of comments that have no form."""
+        refused = COMMENTS | DOCUMENTATION if self._mode.is_clang else COMMENTS
+        return bool(self._raised & refused)
 
     @property
     def locations(self) -> int:
@@ -141,11 +150,11 @@ class CommentFree:
             facts = self._memo.derived(path, plain, _FACTS, _facts)
             if facts is None:
                 return None
-        locations, most, may_warn = cast("_Facts", facts)
+        locations, most, raised = cast("_Facts", facts)
         # gtest-all.cc includes other sources, each once.
         is_source = most > _FEW_INCLUSIONS and path.endswith(_SOURCES)
         most = _FEW_INCLUSIONS if is_source else most
-        self.may_warn |= may_warn
+        self._raised |= raised
         digest = self._form(path, plain)
         if most > 1 and digest == plain:
             self.repeated[path] = locations
@@ -184,13 +193,13 @@ class CommentFree:
                     return None
                 found.append((path, digest))
                 continue
-            locations, most, may_warn = cast("_Facts", facts)
+            locations, most, raised = cast("_Facts", facts)
             if most > 1:
                 self.repeated[path] = locations
                 self._repetitions += locations * most
             else:
                 self._once += locations
-            self.may_warn |= may_warn
+            self._raised |= raised
             found.append(file)
         return tuple(found)
 
@@ -229,9 +238,7 @@ class _Former:
 
 
 def _facts(data: bytes) -> _Facts:
-    # One search for each word: together they are an alternation, which is ten times as slow.
-    may_warn = any(word in data for word in _WARNS)
-    return _Facts(gcc_locations(data), _most_inclusions(data), may_warn)
+    return _Facts(gcc_locations(data), _most_inclusions(data), raised_warnings(data))
 
 
 def _most_inclusions(data: bytes) -> int:
@@ -272,7 +279,8 @@ def comment_free_files(
         return None
     locations = 0 if view.has_all_columns else view.locations
     existing = ((path, view.digest(path) or b"") for path in closure.existing)
-    if _may_become_twins(memo, (*files, *existing), view.plain, twins):
+    every = Hazard.READ_ONCE in closure.hazards
+    if _may_become_twins(memo, (*files, *existing), view.plain, twins, are_all_once=every):
         return None
     if twins:
         files = tuple((p, view.plain[p] if p in twins else digest) for p, digest in files)
@@ -282,9 +290,17 @@ def comment_free_files(
 
 
 def _may_become_twins(
-    memo: FileMemo, files: Files, plain: Mapping[bytes, bytes], twins: frozenset[bytes]
+    memo: FileMemo,
+    files: Files,
+    plain: Mapping[bytes, bytes],
+    twins: frozenset[bytes],
+    *,
+    are_all_once: bool,
 ) -> bool:
-    """Tell whether an edit of comments can make two files one; `twins` may not be edited."""
+    """Tell whether an edit of comments can make two files one; `twins` may not be edited.
+
+    `are_all_once`: a file may be read once without a word of it in its own text.
+    """
     if len({digest for _, digest in files}) == len(files):
         return False
     first: dict[bytes, bytes] = {}
@@ -295,6 +311,8 @@ def _may_become_twins(
         # With and without `..` it is one file: `Contents` refuses a `..` that leaves a link.
         if os.path.normpath(other) == os.path.normpath(path):
             continue
+        if are_all_once:
+            return True
         if any(memo.may_be_read_once(p, plain.get(p, b"")) is not False for p in (path, other)):
             return True
     return False

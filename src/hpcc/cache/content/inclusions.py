@@ -14,7 +14,8 @@ from hpcc.cache.base.files import FileMemo
 from hpcc.compilers.scan.text import joined, without_comments
 
 _COMPUTED: Final = re.compile(
-    rb"^[^\n#%?]*+(?:#|%:|\?\?=)[^\n]*?\b(?:include(?:_next)?|import)\b(?![ \t]*[<\"])",
+    rb"^[^\n#%?]*+(?:#|%:|\?\?=)(?![ \t\f\v]*(?:error|warning)\b)"
+    rb"[^\n]*?\b(?:include(?:_next)?|import)\b(?![ \t]*[<\"])",
     re.MULTILINE,
 )
 _TAG: Final = b"times-named"

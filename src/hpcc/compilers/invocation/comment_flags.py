@@ -117,7 +117,14 @@ def lex_mode(
     has_places = _has_places(flags)
     # Of the end of a file no object of C holds the place.
     keeps_end = has_places and invocation.language is not Language.C
-    return replace(mode, keeps_end=keeps_end, keeps_lines=has_places)
+    reads_fall_through = not is_clang and any(_reads_fall_through(flag) for flag in flags)
+    return replace(
+        mode,
+        reads_fall_through=reads_fall_through,
+        is_clang=is_clang,
+        keeps_end=keeps_end,
+        keeps_lines=has_places,
+    )
 
 
 def _is_invisible(flag: Flag, *, is_clang: bool) -> bool:
@@ -130,6 +137,11 @@ def _is_invisible(flag: Flag, *, is_clang: bool) -> bool:
     if _SWITCH.fullmatch(argument):
         return _READS.fullmatch(argument) is None
     return _INVISIBLE.fullmatch(argument) is not None or debug.fullmatch(argument) is not None
+
+
+def _reads_fall_through(flag: Flag) -> bool:
+    """Return whether GCC may read comments for -Wimplicit-fallthrough because of a flag."""
+    return any(b"extra" in a or b"fallthrough" in a or a == b"-W" for a in flag.raw)
 
 
 def _has_hash(flags: tuple[Flag, ...]) -> bool:

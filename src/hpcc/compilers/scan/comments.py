@@ -34,6 +34,8 @@ class LexMode:
     False is always the careful value of the first three: such text then gives no form.
     `has_doc_comments`: the compiler can warn about comments that look like documentation.
     `shows_line_comments`: it can warn about the first comment in a file that begins with slashes.
+    `reads_fall_through`: a comment can say that a case falls through. `is_clang`: the compiler is
+    Clang, which a text can tell to warn about documentation, and never about a case.
     `keeps_end`: the object may hold the place of the file's end. `keeps_lines`: the object may hold
     the numbers of lines.
     """
@@ -43,6 +45,8 @@ class LexMode:
     has_raw_strings: bool = False
     has_doc_comments: bool = False
     shows_line_comments: bool = True
+    reads_fall_through: bool = True
+    is_clang: bool = True
     keeps_end: bool = True
     keeps_lines: bool = True
 
@@ -117,11 +121,11 @@ _MAX_NUMBER: Final = 80
 # Backslashes (or their trigraphs) that join lines, also within the end of a comment.
 _SPLICE: Final = re.compile(rb"(?:\\|\?\?/)[ \t\f\v]*\n")
 _SPLICED_END: Final = re.compile(rb"\*(?:(?:\\|\?\?/)[ \t\f\v]*\n)+/")
-# Comments that a warning reads: for a case that falls through, for another comment inside, for a
-# direction of text that is not closed (LRM, RLM, U+202A to U+202E, U+2066 to U+2069).
-_KEPT: Final = re.compile(
-    rb"fall|/\*|[\f\v]|\xe2(?:\x80[\x8e\x8f\xaa-\xae]|\x81[\xa6-\xa9])", re.IGNORECASE
-)
+# Comments that a warning reads: for another comment inside, for a direction of text that is not
+# closed (LRM, RLM, U+202A to U+202E, U+2066 to U+2069).
+_KEPT: Final = re.compile(rb"/\*|[\f\v]|\xe2(?:\x80[\x8e\x8f\xaa-\xae]|\x81[\xa6-\xa9])")
+# Each comment that GCC takes for a mark of a case that falls through holds this.
+_FALLS: Final = re.compile(rb"falls?[ \t-]*+thr", re.IGNORECASE)
 _DOC_MARKS: Final = b"/*!<"
 # A line that begins like a directive counts as one for -Wmisleading-indentation.
 _LIKE_DIRECTIVE: Final = re.compile(rb"\n[ \t]*[#%]")
@@ -253,6 +257,8 @@ class _Walk:
             has_lines = b"\n" in comment
             return None if has_lines and _is_in_directive(data, start) else kept
         if is_doc or _KEPT.search(comment, 2) or _LIKE_DIRECTIVE.search(comment):
+            return kept
+        if mode.reads_fall_through and _FALLS.search(comment):
             return kept
         if (mode.keeps_end and _LAST_LINE.match(data, end)) or not _is_text(comment):
             return kept

@@ -56,6 +56,8 @@ def _times(directory: Path, **texts: str) -> int:
         ('#include <x/big.h>\n#include "y.h"\n// see big.h, #include it\n', 2),
         ('#inc\\\nlude "b\\\nig.h"\n', 2),
         ("int v;\n", 1),
+        ('#error "never include it"\n # warning do not include <x.h>\n', 1),
+        ('#error x\n#define X "big.h"\n#include X\n', 64),
         ("#define X <a.h>\n#include X\n", 64),
         ("/* */ # /* */ include /* */ X\n", 64),
         ("%: include_next X\n", 64),

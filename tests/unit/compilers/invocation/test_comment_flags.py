@@ -113,9 +113,34 @@ def test_the_standard_decides_how_files_are_read(
             has_raw_strings=has_raw_strings,
             has_doc_comments=False,
             shows_line_comments="gnu90" in line,
+            reads_fall_through=False,
+            is_clang=is_clang,
             keeps_end=False,
             keeps_lines=False,
         )
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("-O2 -Wall -g -Werror -pedantic", False),
+        ("-Wextra", True),
+        ("-W", True),
+        ("-Werror=extra", True),
+        ("-Wimplicit-fallthrough", True),
+        ("-Wimplicit-fallthrough=3", True),
+        ("-Werror=implicit-fallthrough", True),
+        ("-Wextra -Wno-implicit-fallthrough", True),
+    ],
+)
+def test_a_flag_makes_gcc_read_marks_of_cases(flags: str, *, expected: bool) -> None:
+    line = _invocation(f"{flags} -c a.c")
+    for is_clang, major in ((False, 14), (True, 17)):
+        mode = lex_mode(line, is_clang=is_clang, major=major, has_hidden_flags=False)
+        if is_clang and "-g" in flags:
+            continue  # a hash of each file
+        assert mode is not None
+        assert mode.reads_fall_through is (expected and not is_clang)
 
 
 @pytest.mark.parametrize(

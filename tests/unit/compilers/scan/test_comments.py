@@ -119,7 +119,10 @@ _DIFFERENT = [
     # Blanks before other blanks than these.
     (b"f(); \f", b"f();\f"),
     # Comments that compilers read.
-    *((b"f(); // " + word, b"f(); // one") for word in (b"FALLTHRU", b"Fall", b"-fallthrough")),
+    *(
+        (b"f(); // " + word, b"f(); // one")
+        for word in (b"FALLTHRU", b"Fall-\tThru", b"-fallthrough")
+    ),
     (b"f(); /* falls thru */", b"f(); /* it falls through */"),
     (b"f(); // a /* b", b"f(); // a * b"),
     (b"f(); // a\fb", b"f(); // a b"),
@@ -265,10 +268,28 @@ def test_without_lines_comments_take_no_place() -> None:
     kept = b"#define A 1 \\\n\nf();\n  // one\n    g();\n"
     assert comment_free(kept, free) == kept.replace(b"// one", b"/**/")
     # Lines within a comment that a warning reads, and between comments that Clang joins.
-    kept = b"/* falls\n\nthrough */\nf();\n"
+    kept = b"/* falls through\n\n*/\nf();\n"
     assert comment_free(kept, free) == kept
     doc = b"/// one\n\n/// two\nf();\n"
     assert comment_free(doc, replace(free, has_doc_comments=True)) == doc
+
+
+@pytest.mark.parametrize(
+    "text", [b"fall back", b"falls\nthrough", b"fall. Through", b"waterfall, through", b"FALL TH"]
+)
+def test_gcc_takes_few_comments_for_a_mark_of_a_case(text: bytes) -> None:
+    source = b"f();\n/* " + text + b" */\ng();\n"
+    lines = b"\n" * (text.count(b"\n") + 1)
+    assert comment_free(source, CXX20) == b"f();\n" + lines + b"g();\n"
+
+
+def test_a_mark_of_a_case_is_text_if_no_warning_reads_it() -> None:
+    source = b"f(); // fall through" + _END
+    assert comment_free(source, CXX20) == source
+    assert comment_free(source, replace(CXX20, reads_fall_through=False)) == b"f();" + _END
+    # What else a warning reads stays.
+    source = b"f(); // fall through /* one" + _END
+    assert comment_free(source, replace(CXX20, reads_fall_through=False)) == source
 
 
 def test_a_quote_in_a_number_is_clear_only_with_digit_separators() -> None:
