@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 import secrets
 import shutil
 import subprocess
@@ -27,8 +26,8 @@ from hpcc_testkit.farm.booted import (
     missing_or_none,
     own_network,
 )
-from hpcc_testkit.farm.estate import ProviderThread
-from hpcc_testkit.farm.machine import HPCC, Machine
+from hpcc_testkit.farm.estate import ProviderThread, log_in
+from hpcc_testkit.farm.machine import Machine
 from hpcc_testkit.services.identity_provider import CLIENT
 
 pytestmark = [pytest.mark.vm, pytest.mark.nightly, pytest.mark.timeout(1500)]
@@ -198,18 +197,7 @@ def _log_in(
         f'client_id = "{CLIENT}"\nimage = "{image}"\n'
         f'scheduler_certificate = """\n{facts["certificate_pem"]}"""\n'
     )
-    with person.spawn([str(HPCC), "login", str(farm)], cwd=person.root) as login:
-        assert login.stdout is not None
-        said = ""
-        while "or    " not in said:
-            line = login.stdout.readline()
-            assert line, said
-            said += line
-        page = re.search(r"^or    (\S+)$", said, re.MULTILINE)
-        assert page is not None, said
-        provider.confirm(page[1], "ann")
-        rest, _ = login.communicate(timeout=120)
-        assert login.returncode == 0, said + rest
+    log_in(person, farm, provider, "ann")
 
 
 def _guests(worker: BootedMachine) -> list[int]:
@@ -230,6 +218,8 @@ def test_a_farm_of_the_shipped_units_compiles(farm: Farm) -> None:
     farm.compile("first.c", "int first;\n")
     assert farm.executed() == 1, farm.worker.journal("hpcc-worker")[-4000:]
     farm.compile_until_executed("warm")
+    # The unit leaves the worker all that QEMU's jail needs.
+    assert "without a jail" not in farm.worker.journal("hpcc-worker")
 
 
 def test_a_worker_that_is_stopped_lets_its_compiles_finish(farm: Farm) -> None:

@@ -34,6 +34,14 @@ async def test_this_machines_qemu_runs_in_its_jail(tmp_path: Path) -> None:
     assert set(VMM_NUMBERS._taken) == taken
 
 
+async def test_a_worker_that_hides_its_files_has_the_jail(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        assert await find_jail(PROGRAM, tmp_path / "guests")
+    finally:
+        os.umask(before)
+
+
 @pytest.fixture
 def others_directory() -> Iterator[Path]:
     """A directory of another user, which it can reach."""

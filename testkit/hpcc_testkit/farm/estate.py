@@ -246,18 +246,7 @@ class Estate:
         }  # fmt: skip
         text = "\n".join(f'{key} = "{value}"' for key, value in lines.items())
         farm.write_text(f'{text}\nscheduler_certificate = """\n{self.certificates}"""\n')
-        with machine.spawn([str(HPCC), "login", str(farm)], cwd=machine.root) as login:
-            assert login.stdout is not None
-            said = ""
-            while "or    " not in said:
-                line = login.stdout.readline()
-                assert line, said
-                said += line
-            page = re.search(r"^or    (\S+)$", said, re.MULTILINE)
-            assert page is not None, said
-            self.providers[tenant].confirm(page[1], name)
-            rest, _ = login.communicate(timeout=120)
-            assert login.returncode == 0, said + rest
+        log_in(machine, farm, self.providers[tenant], name)
         return machine
 
     def close(self) -> None:
@@ -296,6 +285,22 @@ class Estate:
         table = json.loads(service.config.read_bytes())
         ports = {"port": service.port, "worker_port": service.facts["worker_port"]}
         write_private_file(service.config, json.dumps({**table, **ports}).encode())
+
+
+def log_in(person: Machine, farm: Path, provider: ProviderThread, name: str) -> None:
+    """Log in with a farm's file, and confirm the login at the provider as `name`."""
+    with person.spawn([str(HPCC), "login", str(farm)], cwd=person.root) as login:
+        assert login.stdout is not None
+        said = ""
+        while "or    " not in said:
+            line = login.stdout.readline()
+            assert line, said
+            said += line
+        page = re.search(r"^or    (\S+)$", said, re.MULTILINE)
+        assert page is not None, said
+        provider.confirm(page[1], name)
+        rest, _ = login.communicate(timeout=120)
+        assert login.returncode == 0, said + rest
 
 
 def _processes_of(directory: Path) -> list[str]:
