@@ -151,6 +151,27 @@ def _tied(cc: str) -> Iterator[Scenario]:
             ),
         ),
     )
+    twice = "int f(void) { int n; return 1; } // {0}\n\nint w; // {0}\n\nint v;\n"
+    for name, flags in {"": "", "-in-colour": " -fdiagnostics-color=always"}.items():
+        quoting = f"{relative}{flags}"
+        steps = (
+            step(
+                quoting,
+                expect,
+                write("one/src/main.c", twice.replace("{0}", a, 1).replace("{0}", b)),
+                mkdir("one/b1"),
+                cwd="one/b1",
+            )
+            for expect, a, b in (
+                ("miss", "a", "a"),
+                # Clang 14 does not number the lines that it quotes.
+                ("any" if cc == "clang" else "hit", "a", "b"),
+                ("nohit", "b", "b"),
+                ("nohit", "\x1b[31mb\x1b[m", "b"),
+                ("any", "b", "b"),
+            )
+        )
+        yield Scenario(name=f"warning-beside-a-comment{name}-{cc}", steps=tuple(steps))
     # No warning before, one now: a comment that is added may end one, but brings none.
     late = (
         "int g(int);\nint f(int a) {\n  switch (a) {\n  case 1: a = g(a);\n  case 2: a++;\n  }\n"

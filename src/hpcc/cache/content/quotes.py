@@ -5,7 +5,8 @@ column, so a compiler has the same messages for both. Only the lines that it quo
 comment. So each quoted line is compared with the file.
 
 GCC since version 9 and Clang since version 17 number the lines that they quote. What is in another
-form counts as a difference.
+form counts as a difference. Colours and links are left out: no file with a digest without comments
+holds the character that begins them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ _OTHER: Final = re.compile(
     rb"|[^\s:]+: (?:warning|note): [^\n]*"
     rb"|\d+ warnings? generated\."
 )
+# A colour, the end of a line's colour, and a link.
+_ESCAPE: Final = re.compile(rb"\x1b(?:\[[\d;]*[mK]|\]8;[^\x1b\x07]*(?:\x1b\\|\x07))")
 _TAG: Final = b"line-for-quotes"
 _MAX_LINES: Final = 2_000
 _TAB: Final = 8
@@ -37,6 +40,8 @@ def hold_quotes(messages: bytes, cwd: bytes, files: Mapping[bytes, bytes], memo:
 
     `files` are the inputs, absolute paths with their digests.
     """
+    if b"\x1b" in messages:
+        messages = _ESCAPE.sub(b"", messages)
     lines = messages.splitlines()
     if len(lines) > _MAX_LINES:
         return False

@@ -40,6 +40,13 @@ def _holds(messages: bytes, directory: Path, text: bytes = _TEXT) -> bool:
         b"cc1: warning: no place\n",
         b"a.h:1:1: note: nothing is quoted\n",
         b"a.h:1:1: warning: x\n    1 | int f(void) {\n      | ^~~\n  +++ |+#include <x.h>\n",
+        b"\x1b[01m\x1b[Ka.h:2:13:\x1b[m\x1b[K \x1b[01;35m\x1b[Kwarning: \x1b[m\x1b[Kx"
+        b" [\x1b]8;;https://a/b#c\x1b\\-Wx\x1b]8;;\x07]\n"
+        b"    2 |         int \x1b[01;35m\x1b[Ka\x1b[m\x1b[K; // one\n"
+        b"      |             \x1b[01;35m\x1b[K^\x1b[m\x1b[K\n",
+        b"\x1b[1ma.h:2:6: \x1b[0m\x1b[0;1;35mwarning: \x1b[0m\x1b[1mx [-Wx]\x1b[0m\n"
+        b"    2 | \x1b[0;34m        int\x1b[0m a; \x1b[0;32m// one\x1b[0m\n"
+        b"      | \x1b[0;1;32m            ^\n\x1b[0m1 warning generated.\n",
         b"    inlined from 'f' at a.h:1:2,\n    inlined from 'g' at a.h:1:2:\n",
     ],
 )
@@ -58,7 +65,8 @@ def test_lines_that_are_there_hold(messages: bytes, tmp_path: Path) -> None:
         _GCC.replace(b"a.h:2:13", b"c.h:2:13"),
         b"    1 | int f(void) {\n",  # of an unknown file
         b"a.h:2:5: warning: x\n\tint a; // one\n\t    ^\n",  # without numbers
-        b"\x1b[01ma.h:2:5:\x1b[m warning: x\n",
+        b"\x1b[01ma.h:2:5:\x1b[m warning: x\n    2 | \x1b[31m        int a; // two\x1b[m\n",
+        b"\x1b[01xa.h:2:5:\x1b[m warning: x\n    2 |         int a; // one\n",
         b"a.h:1:1: note: x\n" * 3_000,
     ],
 )
