@@ -426,6 +426,20 @@ def _large(cc: str) -> Iterator[Scenario]:
             step(command, "nohit", write("main.c", often + text.format("x" * 300))),
         ),
     )
+    # The preprocessor tells how often a header is included that a macro names.
+    computed = '#define BIG "big.def"\n'
+    use = "#include BIG\n"
+    yield Scenario(
+        name=f"comment-beside-a-large-header-of-a-macro-{cc}",
+        steps=(
+            step(command, "miss", write("main.c", computed + use + text.format("one")), big),
+            step(command, "hit", write("main.c", computed + use + text.format("two"))),
+            step(command, "hit", write("main.c", computed + use + text.format("x" * 300))),
+            step(command, "any", write("big.def", "\n" * 40_000 + "extern int big; // x\n")),
+            step(command, "nohit", write("main.c", computed + use * 60 + text.format("two"))),
+            step(command, "nohit", write("main.c", computed + use * 60 + text.format("x" * 300))),
+        ),
+    )
     # A word in a message names no file, a macro may.
     message = '#ifdef NEVER\n#error "never include it"\n#endif\n'
     macro = '#define X <stddef.h>\n#define BIG "big.def"\n' + "#include BIG\n" * 60

@@ -119,6 +119,12 @@ class CommentFree:
                 total -= each * (most - times)
         return total
 
+    def large(self) -> dict[bytes, bytes]:
+        """Return the plain digests of headers that may be included too often for GCC's columns."""
+        sizes = self._unguarded.items()
+        paths = (path for path, (each, most) in sizes if each * most > _MANY_LOCATIONS)
+        return {path: self.plain[path] for path in paths if path != self._source}
+
     def _most(self, path: bytes, plain: bytes) -> int:
         if path == self._source:  # mostly no text names it
             return most_inclusions(self._memo, path, self.plain, self._guarded, _MOST_INCLUSIONS)
@@ -275,6 +281,11 @@ def comment_free_files(
     stored = {path: plain for path, plain in closure.files if path in data} if data else {}
     view = CommentFree(memo, places, mode, source, stored)
     files = view.digests_of(closure.files)
+    if view.locations > MAX_GCC_LOCATIONS and (large := view.large()):
+        # How often these are included is asked before a hit, which tells nothing of edited ones.
+        stored = {**stored, **large}
+        view = CommentFree(memo, places, mode, source, stored)
+        files = view.digests_of(closure.files)
     if files is None or view.may_warn or view.locations > MAX_GCC_LOCATIONS:
         return None
     locations = 0 if view.has_all_columns else view.locations
