@@ -409,6 +409,25 @@ def _repeated(cc: str) -> Iterator[Scenario]:
             step(command, "nohit", write("main.c", text.format("x" * 300))),
         ),
     )
+    # A pragma about a warning of that name defines no macro.
+    named = '#pragma GCC diagnostic warning "-Wignored-pragma-optimize"\n'
+    obeyed = '#pragma GCC optimize("O2")\n'
+    quiet = f"{command} -Wno-pragmas -Wno-unknown-warning-option"
+    head = '#pragma GCC diagnostic ignored "-Wunused"\n'
+    yield Scenario(
+        name=f"comment-behind-repeated-headers-and-a-pragma-{cc}",
+        steps=(
+            step(quiet, "miss", write("main.c", head + named + text.format("one")),
+                 write("many.def", many), off),
+            step(quiet, "hit", write("main.c", head + named + text.format("two"))),
+            step(quiet, "nohit", write("main.c", head + obeyed + text.format("two"))),
+            # Clang does not know the pragma.
+            step(quiet, "nohit" if "gcc" in cc else "any",
+                 write("main.c", head + obeyed + text.format("six"))),
+            step(quiet, "nohit", on),
+            step(quiet, "nohit", write("main.c", head + obeyed + text.format("x" * 300))),
+        ),
+    )  # fmt: skip
 
 
 def _large(cc: str) -> Iterator[Scenario]:

@@ -37,7 +37,9 @@ from hpcc.core.reasons.uncacheable import UncacheableReason
 _ENTERED: Final = re.compile(rb'^# \d+ "(?:[^"\n]*/)?([^"/\n]*)" 1(?: [34]){0,2}$', re.MULTILINE)
 
 _PRAGMA_OR_NAME: Final = re.compile(
-    rb'^(?:# \d+ "(?P<name>[^"\n]*)"|[ \t]*#[ \t]*pragma\b[^\n]*\b(?:target|optimize)\b)',
+    rb'^(?:# \d+ "(?P<name>[^"\n]*)"'
+    rb"|[ \t]*#[ \t]*pragma\b(?![ \t]+(?:GCC|clang)[ \t]+diagnostic\b)"
+    rb"[^\n]*\b(?:target|optimize)\b)",
     re.MULTILINE,
 )
 # Also in a raw string, whose lines the output holds.
