@@ -141,7 +141,7 @@ CASES = {
         "tests/unit/identity/test_token.py::test_a_token_for_another_worker_is_refused",
     ),
     "token-tenant": Case(
-        "worker/execute/session.py",
+        "worker/execute/authorizer.py",
         "if client.instance != claims.tenant.value:",
         "if False:",
         f"{ATTACKS}::test_another_tenants_instance_name_is_refused_and_recorded",

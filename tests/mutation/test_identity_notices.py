@@ -50,7 +50,7 @@ CASES = {
     "csr-signature": Case(CA, "if not is_signed:", "if False:",
                           ENROLS + "test_a_request_that_is_a_bomb_or_a_lie_is_refused_and_costs_no_token"),
     "proof-asked": Case(
-        "worker/execute/session.py",
+        "worker/execute/authorizer.py",
         "if claims.client_key:",
         "if False:",
         "tests/integration/test_dispatch_routes.py"

@@ -31,13 +31,13 @@ class GatewayConfig:
     port: int = 0
     default_images: tuple[str, ...] = ()
     # Concurrent calls. Bazel has up to --jobs of them, mostly executions that wait. Callers that
-    # are not authenticated yet may use half of them, and one address a quarter.
+    # are not authenticated yet may use half of them; their addresses take turns.
     max_calls: int = 2048
     max_calls_of_tenant: int = 1024
     max_calls_of_principal: int = 512
     # Messages in memory at the same time; one tenant may use half.
     max_buffer_bytes: int = 512 << 20
-    # The same for callers whose token was not accepted yet: one message each, half per address.
+    # The same for callers whose token was not accepted yet: one message each.
     max_lobby_bytes: int = 64 << 20
     first_message_seconds: float = 20.0
     # The limit for a piece of an upload to arrive, or for an answer to be read.
@@ -64,11 +64,6 @@ class GatewayConfig:
     def max_calls_of_strangers(self) -> int:
         """Concurrent calls of callers whose token was not accepted yet."""
         return max(self.max_calls // 2, 1)
-
-    @property
-    def max_calls_of_address(self) -> int:
-        """How many of these one address may have."""
-        return max(self.max_calls // 4, 1)
 
     def images(self) -> Mapping[TenantId, ImageRef]:
         """Return the default images by tenant.

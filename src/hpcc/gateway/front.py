@@ -17,12 +17,15 @@ from hpcc.gateway.visitors import Visitor, Visitors
 from hpcc.reapi.action import image_of_action
 from hpcc.reapi.command import image_of_command
 from hpcc.rpc.base.errors import UnauthenticatedError
+from hpcc.rpc.base.lobby import Lobby, LobbySize, Seat, address_of
 from hpcc.rpc.relay.link import IMAGE_METADATA, RelayCall, RelayedError, RelayLink
 from hpcc.rpc.relay.methods import MAX_RELAY_REQUEST_BYTES, Shape, Target, operation_name
 from hpcc.rpc.relay.upstream import Upstream, is_lost
 
 _log: Final = logging.getLogger(__name__)
 _MAX_WAITING: Final = 4096
+# A stranger's message may have 5 MiB, and come over a slow line.
+_HURRIED_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class GatewayFront:
         self._config, self._visitors, self._routes = config, visitors, routes
         self._refusals, self._images = refusals, config.images()
         self._buffers = Budget(config.max_buffer_bytes, _MAX_WAITING)
-        self._lobby = Budget(config.max_lobby_bytes, _MAX_WAITING)
+        self._lobby = Lobby(_lobby_size(config))
         self._calls = Calls()
 
     async def serve(self, link: RelayLink) -> None:
@@ -65,52 +68,54 @@ class GatewayFront:
     @asynccontextmanager
     async def _visit(self, link: RelayLink) -> AsyncGenerator[_Visit]:
         """Read the first message into reserved memory, and authenticate its sender."""
-        call, seconds = link.call, self._config.call_seconds
-        tenant = self._visitors.tenant_or_none(call.credential)
-        most = MAX_RELAY_REQUEST_BYTES + call.method.answer_bytes
         async with AsyncExitStack() as stack:
-            if tenant is not None:
-                hold = await stack.enter_async_context(self._buffers.hold(tenant, most, seconds))
-                target, visitor = await self._first(link, stack)
-            else:
-                owner = call.peer.rpartition(":")[0]
-                async with (
-                    self._as_stranger(owner),
-                    self._lobby.hold(owner, MAX_RELAY_REQUEST_BYTES, seconds) as seat,
-                ):
-                    target, visitor = await self._first(link, stack)
-                    size = len(target.request) + call.method.answer_bytes
-                    seat.shrink(len(target.request))
-                    hold = await stack.enter_async_context(
-                        self._buffers.hold(visitor.tenant.value, size, seconds)
-                    )
-            hold.shrink(len(target.request) + call.method.answer_bytes)
-            yield _Visit(link, visitor, target, hold)
+            visit = await self._of_known(link, stack)
+            if visit is None:
+                async with self._lobby.seat(address_of(link.call.peer)) as seat:
+                    # Another call may have shown the token meanwhile: a build starts with many.
+                    visit = await self._of_known(link, stack, seat)
+                    visit = visit or await self._of_stranger(link, stack, seat)
+            visit.hold.shrink(len(visit.target.request) + link.call.method.answer_bytes)
+            yield visit
 
-    @asynccontextmanager
-    async def _as_stranger(self, address: str) -> AsyncGenerator[None]:
-        """Count a call until its token is accepted, so that idle strangers leave calls to others.
+    async def _of_known(
+        self, link: RelayLink, stack: AsyncExitStack, seat: Seat | None = None
+    ) -> _Visit | None:
+        tenant = self._visitors.tenant_or_none(link.call.credential)
+        if tenant is None:
+            return None
+        if seat is not None:
+            seat.arrived()
+        most = MAX_RELAY_REQUEST_BYTES + link.call.method.answer_bytes
+        hold = await stack.enter_async_context(
+            self._buffers.hold(tenant, most, self._config.call_seconds)
+        )
+        target = await self._target(link)
+        return _Visit(link, await self._admitted(link, target, stack), target, hold)
 
-        Keys are peer addresses, not tenant names.
-        """
-        config = self._config
-        with (
-            self._calls.one(" strangers", config.max_calls_of_strangers),
-            self._calls.one(f" of {address}", config.max_calls_of_address),
-        ):
-            yield
+    async def _of_stranger(self, link: RelayLink, stack: AsyncExitStack, seat: Seat) -> _Visit:
+        target = await self._target(link)
+        seat.arrived()
+        visitor = await self._admitted(link, target, stack)
+        size = len(target.request) + link.call.method.answer_bytes
+        hold = await stack.enter_async_context(
+            self._buffers.hold(visitor.tenant.value, size, self._config.call_seconds)
+        )
+        return _Visit(link, visitor, target, hold)
 
-    async def _first(self, link: RelayLink, stack: AsyncExitStack) -> tuple[Target, Visitor]:
+    async def _target(self, link: RelayLink) -> Target:
         first = await link.read(self._config.first_message_seconds)
         if first is None:
             raise CallerError("a call without a message", reason="bad-reapi-message")
-        target = link.call.method.target(first)
+        return link.call.method.target(first)
+
+    async def _admitted(self, link: RelayLink, target: Target, stack: AsyncExitStack) -> Visitor:
         visitor = await self._visitors.admit(link.call.credential, TenantId(target.instance))
         config = self._config
         tenant, name = visitor.tenant.value, visitor.name
         stack.enter_context(self._calls.one(tenant, config.max_calls_of_tenant))
         stack.enter_context(self._calls.one(f"{tenant}/{name}", config.max_calls_of_principal))
-        return target, visitor
+        return visitor
 
     async def _relay(self, visit: _Visit) -> None:
         """Relay a call; if the worker is lost before it answers, once more by another worker."""
@@ -236,3 +241,16 @@ def _upstream(call: RelayCall, place: Place) -> Upstream:
 def _seconds(call: RelayCall, limit: float) -> float:
     """Return the shorter of the limit and the client's own deadline, in seconds."""
     return limit if call.seconds_left is None else min(limit, max(call.seconds_left, 0.1))
+
+
+def _lobby_size(config: GatewayConfig) -> LobbySize:
+    most = config.max_calls_of_strangers
+    seats = min(config.max_lobby_bytes // MAX_RELAY_REQUEST_BYTES, most)
+    return LobbySize(
+        seats=seats,
+        waiting=most - seats,
+        # The message, the scheduler's answer, and the wait for memory have their own limits.
+        seconds=config.first_message_seconds + 2 * config.call_seconds,
+        hurried_seconds=_HURRIED_SECONDS,
+        patience_seconds=config.call_seconds,
+    )

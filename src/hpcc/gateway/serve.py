@@ -28,8 +28,6 @@ _MORE_RPCS: Final = 256
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_RELAY_REQUEST_BYTES),
     ("grpc.max_concurrent_streams", 512),
-    # For clients that connect and send nothing.
-    ("grpc.server_handshake_timeout_ms", 20_000),
     ("grpc.max_connection_idle_ms", 600_000),
     # A client that disappeared silently would otherwise keep its executions running to their end.
     ("grpc.keepalive_time_ms", 60_000),

@@ -25,7 +25,7 @@ from hpcc.identity.keys import (
 )
 from hpcc.identity.tls import TlsIdentity
 from hpcc.ports import Clock, ControlStore, ControlStoreError
-from hpcc.rpc.base.channel import ServerTls, start_server
+from hpcc.rpc.base.channel import SMALL_MESSAGES, ServerTls, start_server
 from hpcc.rpc.base.method import OnRefusal
 from hpcc.rpc.scheduler.audit_api import audit_handlers
 from hpcc.rpc.scheduler.enrolment import enrol_handlers, renew_handlers
@@ -135,7 +135,7 @@ async def _served(
                 service, told, idle_seconds=2 * max(config.lease_seconds, MAX_LEASE_SECONDS)
             ),
             *renew_handlers(enrolment, told),
-            *audit_handlers(parts.intake, told),
+            *audit_handlers(parts.intake, service, told),
         ),
         host=config.host,
         port=config.worker_port,
@@ -154,6 +154,8 @@ async def _served(
             tls=ServerTls(tls.key_pem, tls.certificate_pem),
             # Watches never end by themselves and must not use up what logins need.
             more_rpcs=MAX_WATCHERS,
+            # Strangers log in here, and no message of a daemon is larger.
+            options=SMALL_MESSAGES,
         )
         try:
             yield port, worker_port

@@ -107,6 +107,14 @@ class SchedulerService:
             is_alone=not config.database,
         )
 
+    def judge(self, credential: str) -> None:
+        """Check that a credential is a session that counts, of whichever tenant it names.
+
+        Raises:
+            UnauthenticatedError: the session is unknown or has ended.
+        """
+        self._sessions.check(credential)
+
     async def authenticate(
         self,
         credential: str,

@@ -43,9 +43,10 @@ from hpcc.worker.base.identity import (
     read_token,
 )
 from hpcc.worker.base.stores_config import parse_stores
+from hpcc.worker.execute.authorizer import WorkerAuthorizer
 from hpcc.worker.execute.deduper import ExecutionDeduper
 from hpcc.worker.execute.runner import Runner, RunnerConfig
-from hpcc.worker.execute.session import SessionDeps, WorkerAuthorizer
+from hpcc.worker.execute.session import SessionDeps
 from hpcc.worker.execute.toolchains import Prober, ToolchainBook
 from hpcc.worker.link import LinkState, SchedulerLink
 from hpcc.worker.pool.guests import limits_of, shape_of

@@ -20,6 +20,12 @@ MAX_BATCH_BYTES: Final = 4 << 20
 MAX_UPLOAD_BYTES: Final = 256 << 20
 MAX_CONCURRENT_RPCS: Final = 1024
 
+# A server of small messages: a login with its report of the host's compilers (64 KiB) fits.
+MAX_SMALL_BYTES: Final = 68 << 10
+SMALL_MESSAGES: Final[tuple[tuple[str, int], ...]] = (
+    ("grpc.max_receive_message_length", MAX_SMALL_BYTES),
+)
+
 COMMON_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -132,6 +138,15 @@ async def start_server(
         "grpc.so_reuseport": 0,
         "grpc.keepalive_permit_without_calls": 1,
         "grpc.http2.min_ping_interval_without_data_ms": 5_000,
+        # What a call may send before its handler reads: 64 KiB, and not more on a fast connection.
+        # A message that is read may come at once, whatever its size.
+        "grpc.http2.bdp_probe": 0,
+        # Calls that wait for this process. gRPC ends some of them at random when there are more,
+        # honest ones too, so there is room for a burst of strangers' calls, which are refused.
+        "grpc.server.max_pending_requests": 4 * MAX_CONCURRENT_RPCS,
+        "grpc.server.max_pending_requests_hard_limit": 8 * MAX_CONCURRENT_RPCS,
+        # For clients that connect and send nothing.
+        "grpc.server_handshake_timeout_ms": 20_000,
         **dict(options),
     }
     most = MAX_CONCURRENT_RPCS + more_rpcs

@@ -1,4 +1,9 @@
-"""Wraps every server method: reads bounded metadata and turns errors into statuses."""
+"""Wraps every server method: judges the caller before its message is read, bounds the wait for it.
+
+gRPC reads the message of a unary method before it calls the handler, before the sender is known.
+So each method is served as one that takes a stream, which is the same on the wire: the handler
+reads.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +18,16 @@ from collections.abc import (
 )
 from contextlib import aclosing
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import unquote
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from hpcc.core import CallerError, HpccError
 from hpcc.rpc.base.errors import code_of, trailer_of
+from hpcc.rpc.base.lobby import Lobby, address_of, in_time
 
 AUTHORIZATION_METADATA: Final = "authorization"
 _BEARER: Final = "Bearer "
@@ -38,6 +44,9 @@ EXPECTED_METADATA: Final = "hpcc-expected"
 _MAX_EXPECTED: Final = 4096
 _REQUEST_ID_BYTES: Final = 8
 _MAX_PEER_CHARS: Final = 256
+
+# How long one message of a caller with a good credential may take, from its first byte on.
+MESSAGE_SECONDS: Final = 60.0
 
 # `Any` stands for messages of generated code. It stays inside this package.
 UnaryFn = Callable[[Any, "Call"], Awaitable[Any]]
@@ -63,6 +72,8 @@ class Call:
     # The connection's client certificate in PEM. It is empty unless the server asks for
     # certificates, and TLS has checked it against the server's client roots.
     certificate: bytes = b""
+    # What the service's `Gate` found out about the caller.
+    known: object = None
 
     @classmethod
     def of(cls, context: Any, method: str = "") -> Call:  # noqa: ANN401 - grpc's context is generic over the messages
@@ -95,13 +106,37 @@ class Call:
 class Duplex:
     """Both directions of a stream, at the server."""
 
-    def __init__(self, context: Any) -> None:  # noqa: ANN401 - see Call.of
-        self._context = context
+    def __init__(self, context: Any, request: type[Message]) -> None:  # noqa: ANN401 - see Call.of
+        self._context, self._request = context, request
 
     async def read(self) -> Any:  # noqa: ANN401 - see UnaryFn
-        """Wait for a message; return None at the end of the caller's messages."""
-        message = await self._context.read()
-        return None if message is grpc.aio.EOF else message
+        """Wait for a message; return None at the end of the caller's messages.
+
+        Raises:
+            CallerError: it is malformed.
+        """
+        data = await self._context.read()
+        if data is grpc.aio.EOF:
+            return None
+        try:
+            return self._request.FromString(data)
+        except DecodeError as error:
+            name = self._request.DESCRIPTOR.name
+            raise CallerError(f"not a {name}", reason="malformed") from error
+
+    async def read_in_time(self) -> Any:  # noqa: ANN401 - see UnaryFn
+        """As `read`, within `MESSAGE_SECONDS`.
+
+        Raises:
+            DeadlineError: the message was not whole by then.
+        """
+        async with in_time(MESSAGE_SECONDS):
+            return await self.read()
+
+    async def messages(self) -> AsyncGenerator[Any]:
+        """Yield the caller's messages, each of which must come in time."""
+        while (message := await self.read_in_time()) is not None:
+            yield message
 
     async def write(self, message: Message) -> None:
         """Send a message; waits while flow control blocks."""
@@ -134,8 +169,22 @@ def _peer(text: str) -> str:
     return "".join(c for c in plain if c.isprintable())
 
 
-# Called for each refused call with the call, its request and the error.
+# Called for each refused call with the call, its request and the error. The request is empty if
+# the call was refused before its message was read.
 OnRefusal = Callable[["Call", Message, HpccError], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What happens before the first message of a call is read.
+
+    `judge` decides by metadata and certificate alone, and returns what it found out: `Call.known`.
+    It raises an `HpccError` to refuse. Callers of methods with `is_login` cannot be judged before
+    their message is read; they wait in the `lobby`.
+    """
+
+    judge: Callable[[Call], Awaitable[object]]
+    lobby: Lobby = field(default_factory=Lobby)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +198,11 @@ class Method:
     stream: StreamFn | None = None
     duplex: DuplexFn | None = None
     is_client_streaming: bool = False
+    is_login: bool = False
 
 
 def service_handler(
-    service: str, methods: tuple[Method, ...], on_refusal: OnRefusal | None = None
+    service: str, methods: tuple[Method, ...], gate: Gate, on_refusal: OnRefusal | None = None
 ) -> grpc.GenericRpcHandler:
     """Build the handler of a service. An `HpccError` of a method becomes a status with details.
 
@@ -160,76 +210,96 @@ def service_handler(
     `HpccError`: that would not become a status.
     """
     return grpc.method_handlers_generic_handler(
-        service, {m.name: _handler(m, f"/{service}/{m.name}", on_refusal) for m in methods}
+        service,
+        {m.name: _Served(m, f"/{service}/{m.name}", gate, on_refusal).handler() for m in methods},
     )
 
 
-def _handler(
-    method: Method, path: str, on_refusal: OnRefusal | None
-) -> grpc.RpcMethodHandler[Any, Any]:
-    codec = {
-        "request_deserializer": method.request.FromString,
-        "response_serializer": lambda m: m.SerializeToString(),
-    }
-    if method.duplex is not None:
-        return grpc.stream_stream_rpc_method_handler(
-            _duplex_handler(method.duplex, path, on_refusal, method.request), **codec
-        )
-    if method.stream is not None:
-        stream = method.stream
+class _Served:
+    """One method of a running server."""
 
-        async def serve_stream(request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: ANN401 - see UnaryFn
-            call = Call.of(context, path)
-            _current.set(call)
-            try:
-                # Close the generator as soon as the caller leaves. Otherwise its resources stay
-                # open until the garbage collector runs.
-                async with aclosing(stream(request, call)) as messages:
-                    async for message in messages:
-                        yield message
-            except HpccError as error:
-                if on_refusal is not None:
-                    await on_refusal(call, request, error)
-                await _abort(context, error, call)
+    def __init__(self, method: Method, path: str, gate: Gate, on_refusal: OnRefusal | None) -> None:
+        self._method, self._path, self._gate = method, path, gate
+        self._on_refusal = on_refusal
 
-        return grpc.unary_stream_rpc_method_handler(serve_stream, **codec)
-    assert method.unary is not None
-    serve = _unary_handler(method.unary, path, on_refusal)
-    if method.is_client_streaming:
-        return grpc.stream_unary_rpc_method_handler(serve, **codec)
-    return grpc.unary_unary_rpc_method_handler(serve, **codec)
+    def handler(self) -> grpc.RpcMethodHandler[Any, Any]:
+        codec = {"response_serializer": lambda m: m.SerializeToString()}
+        if self._method.duplex is not None:
+            return grpc.stream_stream_rpc_method_handler(self._serve_duplex, **codec)
+        if self._method.stream is not None:
+            return grpc.stream_stream_rpc_method_handler(self._serve_stream, **codec)
+        return grpc.stream_unary_rpc_method_handler(self._serve_unary, **codec)
 
-
-def _unary_handler(
-    unary: UnaryFn, path: str, on_refusal: OnRefusal | None
-) -> Callable[[Any, Any], Awaitable[Any]]:
-    async def serve(request: Any, context: Any) -> Any:  # noqa: ANN401 - see UnaryFn
-        call = Call.of(context, path)
-        _current.set(call)
+    async def _serve_unary(self, _: Any, context: Any) -> Any:  # noqa: ANN401 - see UnaryFn
+        method = self._method
+        assert method.unary is not None
+        call, request = self._call(context), method.request()
+        duplex = Duplex(context, method.request)
         try:
-            return await unary(request, call)
+            call = await self._judged(call)
+            if method.is_client_streaming:
+                async with aclosing(duplex.messages()) as messages:
+                    return await method.unary(messages, call)
+            request = await self._first(duplex, call)
+            return await method.unary(request, call)
         except HpccError as error:
-            if on_refusal is not None:
-                await on_refusal(call, request, error)
-            await _abort(context, error, call)
+            await self._refuse(context, call, request, error)
 
-    return serve
-
-
-def _duplex_handler(
-    duplex: DuplexFn, path: str, on_refusal: OnRefusal | None, request: type[Message]
-) -> Callable[[Any, Any], Awaitable[None]]:
-    async def serve(_: Any, context: Any) -> None:  # noqa: ANN401 - see UnaryFn
-        call = Call.of(context, path)
-        _current.set(call)
+    async def _serve_stream(self, _: Any, context: Any) -> AsyncIterator[Any]:  # noqa: ANN401 - see UnaryFn
+        method = self._method
+        assert method.stream is not None
+        call, request = self._call(context), method.request()
         try:
-            await duplex(Duplex(context), call)
+            call = await self._judged(call)
+            request = await self._first(Duplex(context, method.request), call)
+            # Close the generator as soon as the caller leaves. Otherwise its resources stay
+            # open until the garbage collector runs.
+            async with aclosing(method.stream(request, call)) as messages:
+                async for message in messages:
+                    yield message
         except HpccError as error:
-            if on_refusal is not None:
-                await on_refusal(call, request(), error)
-            await _abort(context, error, call)
+            await self._refuse(context, call, request, error)
 
-    return serve
+    async def _serve_duplex(self, _: Any, context: Any) -> None:  # noqa: ANN401 - see UnaryFn
+        method = self._method
+        assert method.duplex is not None
+        call = self._call(context)
+        try:
+            call = await self._judged(call)
+            await method.duplex(Duplex(context, method.request), call)
+        except HpccError as error:
+            await self._refuse(context, call, method.request(), error)
+
+    def _call(self, context: Any) -> Call:  # noqa: ANN401 - see Call.of
+        call = Call.of(context, self._path)
+        _current.set(call)
+        return call
+
+    async def _judged(self, call: Call) -> Call:
+        if self._method.is_login:
+            return call
+        return replace(call, known=await self._gate.judge(call))
+
+    async def _first(self, duplex: Duplex, call: Call) -> Any:  # noqa: ANN401 - see UnaryFn
+        if self._method.is_login:
+            async with self._gate.lobby.seat(address_of(call.peer)):
+                message = await duplex.read()
+        else:
+            message = await duplex.read_in_time()
+        if message is None:
+            raise CallerError("a call without a message", reason="malformed")
+        return message
+
+    async def _refuse(
+        self,
+        context: Any,  # noqa: ANN401 - see Call.of
+        call: Call,
+        request: Message,
+        error: HpccError,
+    ) -> None:
+        if self._on_refusal is not None:
+            await self._on_refusal(call, request, error)
+        await _abort(context, error, call)
 
 
 async def _abort(context: Any, error: HpccError, call: Call) -> None:  # noqa: ANN401 - see UnaryFn

@@ -17,7 +17,7 @@ from hpcc.reapi.digests import digest_from_proto, digest_to_proto
 from hpcc.rpc.base.blob_room import BlobRoom
 from hpcc.rpc.base.channel import MAX_BATCH_BYTES
 from hpcc.rpc.base.errors import code_of, status_of
-from hpcc.rpc.base.method import Call, Method, service_handler
+from hpcc.rpc.base.method import Call, Gate, Method, service_handler
 from hpcc.rpc.reapi.blob_server import BlobServices
 from hpcc.rpc.reapi.inline_blobs import InlineBlobs
 from hpcc.rpc.reapi.session import Authorizer, Finished, Running, Session, client_of
@@ -31,6 +31,7 @@ def reapi_handlers(authorizer: Authorizer) -> tuple[grpc.GenericRpcHandler, ...]
     room = BlobRoom()
     server = _ReapiServer(authorizer, room)
     blobs = BlobServices(authorizer, room)
+    gate = Gate(authorizer.judge)
     return (
         service_handler(
             f"{_REAPI}.Capabilities",
@@ -42,12 +43,13 @@ def reapi_handlers(authorizer: Authorizer) -> tuple[grpc.GenericRpcHandler, ...]
                     unary=server.capabilities,
                 ),
             ),
+            gate,
         ),
-        service_handler(f"{_REAPI}.ContentAddressableStorage", blobs.cas_methods()),
-        service_handler("google.bytestream.ByteStream", blobs.stream_methods()),
-        service_handler(f"{_REAPI}.ActionCache", server.cache_methods()),
-        service_handler(f"{_REAPI}.Execution", server.execution_methods()),
-        service_handler("google.longrunning.Operations", server.operation_methods()),
+        service_handler(f"{_REAPI}.ContentAddressableStorage", blobs.cas_methods(), gate),
+        service_handler("google.bytestream.ByteStream", blobs.stream_methods(), gate),
+        service_handler(f"{_REAPI}.ActionCache", server.cache_methods(), gate),
+        service_handler(f"{_REAPI}.Execution", server.execution_methods(), gate),
+        service_handler("google.longrunning.Operations", server.operation_methods(), gate),
     )
 
 

@@ -31,6 +31,8 @@ class Client:
     proof: str = ""
     method: str = ""
     expected: int = 0
+    # What `Authorizer.judge` returned for this call.
+    known: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,16 @@ class Session(Protocol):
 class Authorizer(Protocol):
     """Decides whether a caller gets a session."""
 
+    async def judge(self, call: Call) -> object:
+        """Check credential and proof alone, before a byte of the caller's message is read.
+
+        The result is the `Client.known` of the sessions that the call asks for.
+
+        Raises:
+            PolicyError: the credential is invalid.
+        """
+        ...
+
     async def session(self, client: Client) -> Session:
         """Check the credential and that its tenant has the instance name.
 
@@ -156,6 +168,7 @@ def client_of(call: Call, instance: str) -> Client:
         call.proof,
         call.method,
         call.expected,
+        call.known,
     )
 
 

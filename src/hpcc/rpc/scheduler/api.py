@@ -162,11 +162,29 @@ class BeatAnswer:
     lease_seconds: float = 0.0
 
 
-class SchedulerBackend(Protocol):
+class WorkerAdmission(Protocol):
+    """Decides which certificates are those of workers."""
+
+    async def admit(self, certificate: bytes, worker_id: str | None) -> str:
+        """Return the worker id of a caller's certificate (PEM).
+
+        `worker_id` is the id that the caller claims; None if the call names none.
+
+        Raises:
+            HpccError: the certificate is not accepted, or belongs to another worker.
+        """
+        ...
+
+
+class SchedulerBackend(WorkerAdmission, Protocol):
     """The scheduler behind its services. `credential` is the bearer as sent, unchecked.
 
     Every method raises an `HpccError` with a reason where it refuses.
     """
+
+    def judge(self, credential: str) -> None:
+        """Check that a credential is a session of some tenant, before a message is read."""
+        ...
 
     async def authenticate(
         self,
@@ -193,16 +211,6 @@ class SchedulerBackend(Protocol):
         self, credential: str, tenant: TenantId, key_ids: tuple[str, ...]
     ) -> Mapping[str, bytes]:
         """Return the known keys by id (32 bytes each) that may sign results of the tenant."""
-        ...
-
-    async def admit(self, certificate: bytes, worker_id: str | None) -> str:
-        """Return the worker id of a caller's certificate (PEM).
-
-        `worker_id` is the id that the caller claims; None if the call names none.
-
-        Raises:
-            HpccError: the certificate is not accepted, or belongs to another worker.
-        """
         ...
 
     # The methods below are called only after `admit`.

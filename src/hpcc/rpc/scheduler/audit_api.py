@@ -11,7 +11,8 @@ import grpc
 from hpcc._proto import audit_pb2 as pb
 from hpcc.core import CallerError
 from hpcc.rpc.base.errors import error_of_call
-from hpcc.rpc.base.method import Call, Method, OnRefusal, service_handler
+from hpcc.rpc.base.method import Call, Gate, Method, OnRefusal, service_handler
+from hpcc.rpc.scheduler.api import WorkerAdmission
 from hpcc.rpc.scheduler.registration_messages import worker_id_of
 from hpcc.rpc.scheduler.schedulers import Schedulers
 
@@ -56,7 +57,7 @@ class AuditBackend(Protocol):
 
 
 def audit_handlers(
-    backend: AuditBackend, on_refusal: OnRefusal | None = None
+    backend: AuditBackend, workers: WorkerAdmission, on_refusal: OnRefusal | None = None
 ) -> tuple[grpc.GenericRpcHandler, ...]:
     """Build the handler of the audit service."""
     server = _AuditServer(backend)
@@ -64,7 +65,8 @@ def audit_handlers(
         Method("AppendAudit", pb.AppendAuditRequest, pb.AppendAuditResponse, unary=server.append),
         Method("Anchors", pb.AnchorsRequest, pb.AnchorsResponse, unary=server.anchors),
     )
-    return (service_handler("hpcc.v1.AuditService", methods, on_refusal),)
+    gate = Gate(lambda call: workers.admit(call.certificate, None))
+    return (service_handler("hpcc.v1.AuditService", methods, gate, on_refusal),)
 
 
 class _AuditServer:

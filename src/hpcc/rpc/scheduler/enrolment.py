@@ -9,7 +9,8 @@ import grpc
 
 from hpcc._proto import scheduler_pb2 as pb
 from hpcc.rpc.base.errors import UnavailableError, error_of_call
-from hpcc.rpc.base.method import Call, Method, OnRefusal, bearer, service_handler
+from hpcc.rpc.base.method import Call, Gate, Method, OnRefusal, bearer, service_handler
+from hpcc.rpc.scheduler.api import WorkerAdmission
 
 _SERVICE: Final = "hpcc.v1.WorkerEnrolmentService"
 _CALL_SECONDS: Final = 10.0
@@ -25,7 +26,7 @@ class WorkerGrant:
     expires_at: float
 
 
-class EnrolmentBackend(Protocol):
+class EnrolmentBackend(WorkerAdmission, Protocol):
     """Issues certificates. `request` is a certificate request as the worker sent it.
 
     Raises `HpccError` if the worker may not have a certificate, or the request is malformed.
@@ -43,6 +44,9 @@ class EnrolmentBackend(Protocol):
 class _EnrolmentSide:
     def __init__(self, backend: EnrolmentBackend, worker_port: int) -> None:
         self._backend, self._worker_port = backend, worker_port
+
+    def gate(self) -> Gate:
+        return Gate(lambda call: self._backend.admit(call.certificate, None))
 
     async def enrol(self, request: pb.EnrolRequest, call: Call) -> pb.EnrolResponse:
         grant = await self._backend.enrol(
@@ -64,8 +68,8 @@ def enrol_handlers(
 ) -> tuple[grpc.GenericRpcHandler, ...]:
     """Build the handlers of the daemons' port."""
     side = _EnrolmentSide(backend, worker_port)
-    method = Method("Enrol", pb.EnrolRequest, pb.EnrolResponse, unary=side.enrol)
-    return (service_handler(_SERVICE, (method,), on_refusal),)
+    method = Method("Enrol", pb.EnrolRequest, pb.EnrolResponse, unary=side.enrol, is_login=True)
+    return (service_handler(_SERVICE, (method,), side.gate(), on_refusal),)
 
 
 def renew_handlers(
@@ -74,7 +78,7 @@ def renew_handlers(
     """Build the handlers of the workers' port."""
     side = _EnrolmentSide(backend, 0)
     method = Method("Renew", pb.RenewRequest, pb.RenewResponse, unary=side.renew)
-    return (service_handler(_SERVICE, (method,), on_refusal),)
+    return (service_handler(_SERVICE, (method,), side.gate(), on_refusal),)
 
 
 async def ask_to_enrol(

@@ -13,7 +13,7 @@ import grpc
 from hpcc._proto import scheduler_pb2 as pb
 from hpcc.core import CallerError, ImageRef, TenantId
 from hpcc.rpc.base.generation_rate import GenerationRateLimit
-from hpcc.rpc.base.method import Call, Method, OnRefusal, service_handler
+from hpcc.rpc.base.method import Call, Gate, Method, OnRefusal, service_handler
 from hpcc.rpc.scheduler.api import (
     ASK_AGAIN,
     MAX_SLOTS,
@@ -46,8 +46,9 @@ def scheduler_handlers(
     backend: SchedulerBackend, on_refusal: OnRefusal | None = None
 ) -> tuple[grpc.GenericRpcHandler, ...]:
     """Build the handlers of the daemons' port; `on_refusal` runs for each refused call."""
-    methods = _DaemonSide(backend).methods()
-    return (service_handler("hpcc.v1.SchedulerService", methods, on_refusal),)
+    side = _DaemonSide(backend)
+    gate = Gate(side.judge)
+    return (service_handler("hpcc.v1.SchedulerService", side.methods(), gate, on_refusal),)
 
 
 def registry_handlers(
@@ -58,7 +59,8 @@ def registry_handlers(
     A worker's stream without a message for `idle_seconds` is ended.
     """
     methods = _WorkerSide(backend, idle_seconds).methods()
-    return (service_handler("hpcc.v1.WorkerRegistryService", methods, on_refusal),)
+    gate = Gate(lambda call: backend.admit(call.certificate, None))
+    return (service_handler("hpcc.v1.WorkerRegistryService", methods, gate, on_refusal),)
 
 
 class _DaemonSide:
@@ -72,6 +74,7 @@ class _DaemonSide:
                 pb.AuthenticateRequest,
                 pb.AuthenticateResponse,
                 unary=self.authenticate,
+                is_login=True,
             ),
             Method("Route", pb.RouteRequest, pb.RouteResponse, unary=self.route),
             Method("WatchRoutes", pb.WatchRoutesRequest, pb.RouteEvent, stream=self.watch),
@@ -79,6 +82,9 @@ class _DaemonSide:
                 "ResultKeys", pb.ResultKeysRequest, pb.ResultKeysResponse, unary=self.result_keys
             ),
         )
+
+    async def judge(self, call: Call) -> None:
+        self._backend.judge(call.credential)
 
     async def authenticate(
         self, request: pb.AuthenticateRequest, call: Call

@@ -113,6 +113,14 @@ class Sessions:
         claims = self._claims(credential)
         if claims.tenant != tenant.value:
             raise PolicyError("the session is of another tenant", reason="foreign-tenant")
+        return claims, self._policy(claims, tenant)
+
+    def check(self, credential: str) -> None:
+        """Raise as `find` does for a session that does not count, of whichever tenant it is."""
+        claims = self._claims(credential)
+        self._policy(claims, TenantId(claims.tenant))
+
+    def _policy(self, claims: SessionClaims, tenant: TenantId) -> TenantPolicy:
         policy = self._authenticator.policy_or_none(tenant)
         floor = self._floors.get((claims.tenant, claims.principal))
         if policy is None or _fingerprint(policy.identity) != claims.identity:
@@ -125,7 +133,7 @@ class Sessions:
             or (floor is not None and claims.serial < floor.serial)
         ):
             raise UnauthenticatedError("session is unknown or has ended", reason="session")
-        return claims, policy
+        return policy
 
     def is_over(self, credential: str, tenant: TenantId) -> bool:
         """Return whether `find` would refuse the session."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from hpcc.audit.limiter import EventLimiter
 from hpcc.core import (
@@ -16,16 +14,14 @@ from hpcc.core import (
     Digest,
     GuestReuse,
     HpccError,
-    InfrastructureError,
     Isolation,
     NotFoundError,
     PolicyError,
     TenantId,
 )
-from hpcc.identity.proof import check_proof
 from hpcc.identity.result_keys import ResultKeys
 from hpcc.identity.results import ResultError
-from hpcc.identity.token import RouteClaims, TokenError, TokenVerifier
+from hpcc.identity.token import RouteClaims
 from hpcc.ports import AuditLog, AuditRow, Clock
 from hpcc.reapi.action import parse_action
 from hpcc.reapi.command import IMAGE_PROPERTY, CommandSpec, parse_command
@@ -39,7 +35,6 @@ from hpcc.rpc.base.method import current_caller
 from hpcc.rpc.reapi.session import Client, Finished, Running
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.base.rows import Caller, ExecutionResult, Lineage, audit_row
-from hpcc.worker.execute.announced import announced
 from hpcc.worker.execute.deduper import ExecutionDeduper, ExecutionKey, ExecutionOutcome
 from hpcc.worker.execute.runner import Runner, Work
 from hpcc.worker.stores.entries import open_entry
@@ -70,70 +65,6 @@ class SessionDeps:
         """Record a refusal as a security event, with the peer and request id of this call."""
         peer, request_id = current_caller()
         await self.events.event(name, tenant, *fields, peer=peer, request_id=request_id)
-
-
-class WorkerAuthorizer:
-    """The worker's `Authorizer`: accepts tokens of its schedulers, for the tenant they name."""
-
-    def __init__(self, deps: SessionDeps, refresh_keys: Callable[[], Awaitable[bool]]) -> None:
-        """`refresh_keys` asks the schedulers for their keys and returns whether one answered."""
-        self._deps, self._refresh_keys = deps, refresh_keys
-        self._verifier: TokenVerifier | None = None
-
-    def admit(self, keys: Mapping[str, bytes], *, issuer: str, audience: str) -> None:
-        """Trust only these token keys from now on (key id to 32 bytes of Ed25519)."""
-        public = {kid: Ed25519PublicKey.from_public_bytes(raw) for kid, raw in keys.items()}
-        self._verifier = TokenVerifier(
-            keys=public, issuer=issuer, audience=audience, clock=self._deps.clock
-        )
-
-    async def session(self, client: Client) -> WorkerSession:
-        """Return a session with the rights of the caller's token. Refusals are recorded.
-
-        Raises:
-            TokenError: token or proof of possession is invalid.
-            PolicyError: the instance is another tenant's, the token does not allow the cache,
-                or it requires a stronger isolation.
-            InfrastructureError: the worker has no token keys yet.
-        """
-        try:
-            claims = await self._verify(client.credential)
-            if claims.client_key:
-                check_proof(
-                    client.proof,
-                    key=claims.client_key,
-                    token=client.credential,
-                    method=client.method,
-                    now=self._deps.clock.now(),
-                )
-        except TokenError as error:
-            await self._deps.refusal("token-refused", "", ("reason", error.reason))
-            raise
-        if client.instance != claims.tenant.value:
-            await self._deps.refusal("foreign-instance", claims.tenant.value)
-            raise PolicyError("instance name is not the token's tenant", reason="foreign-tenant")
-        if "cache" not in claims.rights:
-            raise PolicyError("the token gives no right to the cache", reason="rights")
-        if self._deps.isolation.rank < claims.minimum_isolation.rank:
-            await self._deps.refusal("isolation-too-weak", claims.tenant.value)
-            raise PolicyError("this worker isolates less than required", reason="isolation")
-        self._deps.quotas.note(claims)
-        return WorkerSession(self._deps, claims, announced(client, claims))
-
-    async def _verify(self, token: str) -> RouteClaims:
-        """Check a token; if its key is unknown, fetch the schedulers' keys and check once more."""
-        if self._verifier is None:
-            raise InfrastructureError("the worker is not registered yet", reason="not-ready")
-        try:
-            return self._verifier.verify(token)
-        except TokenError as error:
-            if error.reason != "token-unknown-key" or not await self._refresh_keys():
-                raise
-        return self._verifier.verify(token)
-
-    async def refused(self, client: Client, what: str) -> None:
-        """Record that the server refused this call before a session existed."""
-        await self._deps.refusal(f"refused-{what}", client.instance[:63])
 
 
 class WorkerSession:
