@@ -23,8 +23,23 @@ TENANTS, SESSIONS = "scheduler/tenants/table.py", "scheduler/tenants/sessions.py
 PROOF = "tests/unit/identity/test_proof.py::"
 ENROLS = "tests/integration/identity/test_worker_enrolment.py::"
 PULSES, PULSE = "tests/unit/rpc/scheduler/test_pulse.py::", "rpc/scheduler/pulse.py"
+LOBBIES, LOBBY = "tests/unit/rpc/base/test_lobby.py::", "rpc/base/lobby.py"
+SILENCE, METHOD = "tests/integration/hostile/test_silent_calls.py::", "rpc/base/method.py"
 ENROLMENT, CA = "scheduler/enrolment.py", "identity/worker_ca.py"
 CASES = {
+    "judged-first": Case(METHOD, "            call = await self._judged(call)\n            if method", "            if method",
+                         SILENCE + "test_a_worker_refuses_a_bad_token_before_any_message"),
+    "message-deadline": Case(METHOD, "async with in_time(MESSAGE_SECONDS):", "if True:",
+                             SILENCE + "test_a_good_token_without_a_message_has_a_deadline"),
+    "lobby-turns": Case(LOBBY, "                self._queues[address] = queue",
+                        "                self._queues = {address: queue, **self._queues}",
+                        LOBBIES + "test_addresses_take_turns"),
+    "lobby-hurry": Case(LOBBY, "                seat.hurry()\n        turn", "                pass\n        turn",
+                        LOBBIES + "test_while_others_wait_a_silent_call_ends_sooner"),
+    "lobby-most": Case(LOBBY, "if self._waiting > self._size.waiting:", "if False:",
+                       LOBBIES + "test_when_too_many_wait_one_of_the_address_with_most_is_refused"),
+    "lobby-address": Case(LOBBY, "key=lambda a: len(self._queues[a])", "key=lambda a: -len(self._queues[a])",
+                          LOBBIES + "test_when_too_many_wait_one_of_the_address_with_most_is_refused"),
     "pulse-admit": Case(PULSE, "await self._backend.admit(call.certificate, beat.worker_id)", "pass",
                         PULSES + "test_a_worker_that_is_revoked_is_refused_with_its_next_heartbeat"),
     "pulse-rate": Case(PULSE, "if self._room < 1:", "if False:",

@@ -57,7 +57,7 @@ async def test_a_call_without_a_message_ends_at_its_deadline() -> None:
 
 
 async def test_while_others_wait_a_silent_call_ends_sooner() -> None:
-    room = lobby(hurried_seconds=0.01)
+    room = lobby(hurried_seconds=0.01, patience_seconds=5.0)
     async with silent(room, "a", "a") as first:
         assert not any(task.done() for task in first)
         async with room.seat("b"):
