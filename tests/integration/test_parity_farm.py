@@ -311,7 +311,7 @@ NONSENSE = {
         compilers=[
             pb.Toolchain(
                 names=["gcc"], family="gcc", version="1", target="x",
-                headers=[pb.HeaderDigest(directory="/x", sha256=b"x" * 32)] * 2000,
+                headers=[pb.HeaderDigest(directory="/x", sha256=b"x" * 32)] * 1680,
             )
         ],
     ),

@@ -57,12 +57,16 @@ def _toolchains(messages: Iterable[pb.Toolchain]) -> tuple[Toolchain, ...]:
 
 
 def report_message(report: HostReport | None) -> pb.HostReport | None:
-    """Build the message of a client's compilers, or None without a report."""
+    """Build the message of a client's compilers; None without a report, or if it is too long.
+
+    A scheduler would drop it, or refuse the login.
+    """
     if report is None:
         return None
-    return pb.HostReport(
+    message = pb.HostReport(
         image=str(report.image), compilers=[toolchain_message(t) for t in report.compilers]
     )
+    return message if message.ByteSize() <= _MAX_REPORT_BYTES else None
 
 
 def report_or_none(message: pb.HostReport) -> HostReport | None:
