@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -9,8 +10,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hpcc.core import GuestReuse, ImageDigest, Isolation, TenantId
 from hpcc.identity.token import RouteClaims, TokenError, TokenSigner
-from hpcc.rpc.reapi.session import Client
-from hpcc.worker.execute.session import SessionDeps, WorkerAuthorizer
+from hpcc.rpc.base.method import Call
+from hpcc.rpc.reapi.session import client_of
+from hpcc.worker.execute.authorizer import WorkerAuthorizer
+from hpcc.worker.execute.session import SessionDeps, WorkerSession
 
 NOW = 1_900_000_000.0
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
@@ -65,22 +68,35 @@ async def test_a_token_that_was_accepted_is_refused_once_its_key_is_withdrawn() 
 
     deps = Deps()
     authorizer = WorkerAuthorizer(cast("SessionDeps", cast("Any", deps)), refresh)
-    client = Client(
-        credential=TokenSigner(KEY, kid="k1").sign(CLAIMS), instance=TENANT.value, method="/m"
-    )
+    call = Call(TokenSigner(KEY, kid="k1").sign(CLAIMS), b"", method="/m")
+
+    async def session() -> WorkerSession:
+        judged = replace(call, known=await authorizer.judge(call))
+        return await authorizer.session(client_of(judged, TENANT.value))
+
     both = {"k1": raw(KEY), "k2": raw(NEXT_KEY)}
     authorizer.admit(both, issuer="scheduler-1", audience="worker-key")
     for _ in range(2):
-        assert (await authorizer.session(client)).tenant == TENANT
+        assert (await session()).tenant == TENANT
     assert not asked
 
     authorizer.admit({"k2": raw(NEXT_KEY)}, issuer="scheduler-1", audience="worker-key")
     with pytest.raises(TokenError):
-        await authorizer.session(client)
+        await session()
     assert asked == 1
     assert deps.refusals == [(("reason", "token-unknown-key"),)]
     # Another key under the same name is another key.
     authorizer.admit({"k1": raw(NEXT_KEY)}, issuer="scheduler-1", audience="worker-key")
     with pytest.raises(TokenError) as caught:
-        await authorizer.session(client)
+        await session()
     assert caught.value.reason == "token-signature"
+
+
+async def test_a_call_that_nobody_judged_gets_no_session() -> None:
+    async def refresh() -> bool:
+        return False
+
+    authorizer = WorkerAuthorizer(cast("SessionDeps", cast("Any", Deps())), refresh)
+    call = Call(TokenSigner(KEY, kid="k1").sign(CLAIMS), b"", method="/m")
+    with pytest.raises(TokenError):
+        await authorizer.session(client_of(call, TENANT.value))
