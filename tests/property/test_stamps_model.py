@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcc.cache.base.stamps import Distance, take_start
-from hpcc.cache.base.uncacheable import UncacheableError, check_start, is_fresh
+from hpcc.cache.base.uncacheable import UncacheableError, check_start, is_fresh, settled_ns
 from hpcc_testkit.suite.examples import examples
 
 _SECOND: Final = 10**9
@@ -204,7 +204,12 @@ def test_what_is_kept_was_made_from_what_is_there(
     kept = []
     for path in _FILES:
         digest = machine.digest(path)
-        if not is_fresh(machine.stat(path), started):
+        status = machine.stat(path)
+        for start in (started, int(started)):
+            if not is_fresh(status, start):
+                continue
+            assert max(status.st_mtime_ns, status.st_ctime_ns) >= settled_ns(start), path
+        if not is_fresh(status, started):
             kept.append((path, digest))
     try:
         check_start(started, kept)
@@ -298,6 +303,16 @@ def test_a_stamp_of_the_future_is_settled_for_a_known_file(is_exact: bool, is_kn
     assert is_fresh(machine.stat(_FILES[0]), started) is not is_known
     machine.write(_FILES[0], b"third")
     assert is_fresh(machine.stat(_FILES[0]), started)
+
+
+def test_what_was_stamped_long_ago_needs_no_look_at_the_clock() -> None:
+    machine = Machine()
+    started = take_start(machine, (b"/local", b"/foreign"), _FILES, machine.digest)
+    machine.go(60 * _MILLISECOND)
+    old = machine.stat(_FILES[0])
+    assert max(old.st_mtime_ns, old.st_ctime_ns) < settled_ns(started)
+    machine.write(_FILES[0], b"other")
+    assert machine.stat(_FILES[0]).st_ctime_ns >= settled_ns(started)
 
 
 @pytest.mark.parametrize(("ago", "is_kept"), [(60 * _MILLISECOND, True), (_MILLISECOND, False)])

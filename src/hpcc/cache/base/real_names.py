@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 from typing import Final
 
-# Names that do not name an entry of the directory before them.
-_NO_NAMES: Final = frozenset({b"", b".", b".."})
 _MAX_LEVELS: Final = 100  # a deeper path costs a look at each of its directories
 
 
@@ -31,9 +29,24 @@ class RealNames:
 
     def of(self, path: bytes) -> bytes:
         """Return the real name of an absolute path; the directories before it are remembered."""
+        if path.count(b"/") > _MAX_LEVELS:
+            return os.path.realpath(path)
         home, _, base = path.rpartition(b"/")
-        if base in _NO_NAMES or path.count(b"/") > _MAX_LEVELS:
-            return os.path.realpath(path or b"/")
-        full = self.of_directory(home).rstrip(b"/") + b"/" + base
+        real = self.of_directory(home)
+        # These do not name an entry of the directory before them.
+        if base in {b"", b"."}:
+            return real
+        if base == b"..":
+            return real.rpartition(b"/")[0] or b"/"
+        full = real.rstrip(b"/") + b"/" + base
         is_link = os.path.islink(full)  # noqa: PTH114 - paths are bytes
         return os.path.realpath(full) if is_link else full
+
+    def of_existing(self, path: bytes) -> bytes:
+        """Return what `of` does for a path that must lead to something.
+
+        Raises:
+            OSError: it leads nowhere.
+        """
+        os.stat(path)  # noqa: PTH116 - paths are bytes
+        return self.of(path)

@@ -117,6 +117,8 @@ class CompileStart(int):
     _distance: Distance
     _devices: frozenset[int]
     _known: _Known
+    settled_ns: int
+    """What was stamped only before this had not changed since, on every file system."""
 
     @classmethod
     def make(
@@ -131,6 +133,7 @@ class CompileStart(int):
         self = cls(clock.wall_ns())
         self._clock, self._stamp_ns, self._distance = clock, stamp_ns, distance
         self._devices, self._known = devices, known
+        self.settled_ns = min(settled_before(self), stamp_ns) if devices else settled_before(self)
         return self
 
     def may_have_changed(self, status: os.stat_result) -> bool:
@@ -165,6 +168,11 @@ def is_in_window(status: os.stat_result, started_ns: int) -> bool:
     # Both stamps in whole seconds: the file system stores no finer ones.
     is_coarse = status.st_mtime_ns % _SECOND_NS == 0 and status.st_ctime_ns % _SECOND_NS == 0
     return newest >= started_ns - (2 * _SECOND_NS if is_coarse else _WINDOW_NS)
+
+
+def settled_before(started_ns: int) -> int:
+    """Return the time before which no stamp is in the window of `is_in_window`."""
+    return started_ns - 2 * _SECOND_NS
 
 
 def take_start(

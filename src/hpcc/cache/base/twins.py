@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from hpcc.cache.base.fields import decode_fields, encode_fields
+from hpcc.cache.base.real_names import RealNames
 from hpcc.cache.base.trees import look_at_tree
 from hpcc.compilers.scan.twins import TwinRule
 from hpcc.core import IntegrityError
@@ -82,8 +83,8 @@ def look_at_twins(rule: TwinRule, paths: Iterable[bytes]) -> Twins:
     if rule is TwinRule.TREE:
         return Twins(rule, tuple((look_at_tree(path).digest, path) for path in sorted(paths)))
     if rule is TwinRule.LINK:
-        names = sorted(paths)
-        return Twins(rule, tuple((os.path.realpath(p, strict=True), p) for p in names))
+        names = RealNames()
+        return Twins(rule, tuple((names.of_existing(path), path) for path in sorted(paths)))
     groups: dict[tuple[int, ...], list[bytes]] = {}
     for path in sorted(paths):
         groups.setdefault(_identity(rule, os.stat(path)), []).append(path)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Final
 
-from hpcc.cache.base.stamps import CompileStart, is_in_window
+from hpcc.cache.base.stamps import CompileStart, is_in_window, settled_before
 from hpcc.core.reasons.uncacheable import UncacheableReason
+
+# A compile asks for about a hundred, each twice; the units of a project ask for the same.
+_MAX_REMEMBERED: Final = 8_192
 
 
 class UncacheableError(Exception):
@@ -20,6 +25,7 @@ class UncacheableError(Exception):
         self.reason, self.path = reason, path
 
 
+@lru_cache(maxsize=_MAX_REMEMBERED)
 def absolute(cwd: bytes, path: bytes) -> bytes:
     """Join without resolving `..`, because that is wrong behind a symbolic link."""
     full = path if path.startswith(b"/") else cwd.rstrip(b"/") + b"/" + path
@@ -51,6 +57,13 @@ def freshness(started_ns: int) -> Callable[[os.stat_result], bool]:
     if isinstance(started_ns, CompileStart):
         return started_ns.may_have_changed
     return lambda status: is_in_window(status, started_ns)
+
+
+def settled_ns(started_ns: int) -> int:
+    """Return a time: with ctime and mtime before it, nothing is fresh for this compile."""
+    if isinstance(started_ns, CompileStart):
+        return started_ns.settled_ns
+    return settled_before(started_ns)
 
 
 def check_start(started_ns: int, files: Iterable[tuple[bytes, bytes]]) -> None:

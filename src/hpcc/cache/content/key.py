@@ -52,17 +52,15 @@ class ContentKey(NamedTuple):
     pattern: bytes
     private: bytes = b""
 
-    def is_that_of(self, memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -> bool:
-        """Tell whether `content_key` would return this key for the same compile again.
+    def is_valid(self, cwd: bytes, search: tuple[bytes, ...]) -> bool:
+        """Tell whether the file system decides about a compile with these places as it did.
 
-        Only what the file system decides is looked at.
+        The places themselves are not looked for again: any choice of them is right.
         """
-        places = _places_of(memo, prepared)
         return (
             search == self.search
-            and places == self.places
             and not any(map(_may_be_respelled, self.system_dirs))
-            and _pattern(prepared.cwd, search) == self.pattern
+            and _pattern(cwd, search) == self.pattern
         )
 
     def has_other_names(self, paths: Iterable[bytes]) -> bool:

@@ -30,7 +30,13 @@ from typing import Final
 
 from hpcc.cache.base.files import FileMemo, has_content
 from hpcc.cache.base.real_names import RealNames
-from hpcc.cache.base.uncacheable import UncacheableError, all_absolute, freshness, is_fresh
+from hpcc.cache.base.uncacheable import (
+    UncacheableError,
+    all_absolute,
+    freshness,
+    is_fresh,
+    settled_ns,
+)
 from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
 from hpcc.cache.inputs.lookup import Lookup
 from hpcc.cache.inputs.questions import names_asked
@@ -114,7 +120,9 @@ def _looked_up(
     Adds to the files those that a link leads to one of them.
     """
     # The units of a project mostly find the same headers behind the same links.
-    links = expected = _aliases_expected(scans)
+    # A link that changes from here on is young when `check_places` looks at the way to each file.
+    names = RealNames()
+    links = expected = _aliases_expected(names, scans)
     scans |= _examine_all(memo, expected, request, plain)
     for _ in range(_MAX_ROUNDS):
         asked = names_asked(memo, scans, in_arguments, request)
@@ -126,7 +134,7 @@ def _looked_up(
                 del scans[path]
             links = expected = ()
             continue
-        aliases = _aliases(lookup.existing, plain, scans)
+        aliases = _aliases(names, lookup.existing, plain, scans)
         if not aliases:
             if links != expected:
                 _remember(path for path in links if path not in lookup.unled)
@@ -137,7 +145,10 @@ def _looked_up(
 
 
 def _aliases(
-    existing: Iterable[bytes], plain: Container[bytes], scans: Container[bytes]
+    names: RealNames,
+    existing: Iterable[bytes],
+    plain: Container[bytes],
+    scans: Container[bytes],
 ) -> tuple[bytes, ...]:
     """Return those of the existing names that a link leads to a file of the closure.
 
@@ -145,7 +156,6 @@ def _aliases(
     that is shorter. The compile depends on where the link leads, and looks for quoted names beside
     the link. So the file is an input by both names. `plain` are paths that are not links.
     """
-    names = RealNames()
     found: list[bytes] = []
     for path in existing:
         home, _, base = path.rpartition(b"/")
@@ -153,20 +163,17 @@ def _aliases(
         is_plain = path in plain
         if is_plain and real_home == home:
             continue
-        real = os.path.join(real_home, base) if is_plain else os.path.realpath(path)
+        real = os.path.join(real_home, base) if is_plain else names.of(path)
         # With `..` and without links it is one name in two spellings.
         if real in scans and real != os.path.normpath(path):
             found.append(path)
     return tuple(found)
 
 
-def _aliases_expected(scans: Collection[bytes]) -> tuple[bytes, ...]:
+def _aliases_expected(names: RealNames, scans: Collection[bytes]) -> tuple[bytes, ...]:
     """Return the names that earlier compiles met for these files, and that lead there now."""
     met = _MET.get
     found = [(path, name) for path in scans for name in met(path, ())]
-    if not found:
-        return ()
-    names = RealNames()
     return tuple(name for path, name in found if name not in scans and names.of(name) == path)
 
 
@@ -182,7 +189,7 @@ def _examine_all(
     """Return digest and scan of each file; note the device of those that are not links."""
     # Nearly all files are headers that an earlier compile read: these cost one `lstat` each.
     lstat, digest_known, scan_known = os.lstat, memo.digest_known, memo.scan_known
-    may_have_changed = freshness(request.started_ns)
+    may_have_changed, settled = freshness(request.started_ns), settled_ns(request.started_ns)
     scans: dict[bytes, tuple[bytes, Scan]] = {}
     for path in paths:
         known = digest_known(path)
@@ -201,7 +208,8 @@ def _examine_all(
             ):
                 scan = scan_known(known[1])
                 has_none = scan is not None and scan.hazards is Hazard.NONE
-                if scan is not None and has_none and not may_have_changed(status):
+                is_old = status.st_ctime_ns < settled and status.st_mtime_ns < settled
+                if scan is not None and has_none and (is_old or not may_have_changed(status)):
                     plain[path] = status.st_dev
                     scans[path] = known[1], scan
                     continue

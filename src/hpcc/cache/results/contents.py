@@ -191,7 +191,7 @@ class Contents:
         names this checkout.
         """
         try:
-            if not key.is_that_of(self._memo, prepared, search_path(prepared)):
+            if not key.is_valid(prepared.cwd, search_path(prepared)):
                 return
         except UncacheableError:
             return  # the search path is unknown now
@@ -207,10 +207,9 @@ class Contents:
         absences = tuple(sorted(closure.absences, key=lambda a: a.directory))
         state = InputSet(closure.files, closure.present, absences, stored, twins=closure.twins)
         inputs = marked(state, places, key.private)
-        fixed_by_names = b"crs" if _is_respelled(self._memo, closure, inputs) else b""
-        if _leave_through_links(names, places, fixed_by_names):
+        fixed = b"crs" if _is_respelled(self._memo, closure, inputs) else b""
+        if fixed and _leave_through_links(names, places, fixed):
             return
-        fixed = fixed_by_names
         fixed += b"cr" if is_private else self._fixed(closure, places, result)
         fixed += letters_reached_from_outside(self._memo, prepared, key, closure)
         if puts_names_together(self._memo, prepared, closure):

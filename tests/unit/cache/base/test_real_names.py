@@ -66,3 +66,14 @@ def test_each_directory_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.Mo
     names = RealNames()
     assert [names.of(path) for path in paths] == paths
     assert len(looked) == len(set(looked)) == len(paths) + len(tmp_path.parts) + 1
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_name_that_must_lead_somewhere_does_as_for_the_kernel(seed: int, tmp_path: Path) -> None:
+    names = RealNames()
+    for path in _names(tmp_path, seed):
+        if os.path.exists(path):
+            assert names.of_existing(path) == os.path.realpath(path, strict=True)
+        else:
+            with pytest.raises(OSError, match=os.fsdecode(path)):
+                names.of_existing(path)
