@@ -319,11 +319,35 @@ def _encode_body(
     )
 
 
+class SortedNames:
+    """Sorts sets of names; faster if the one before was nearly the same. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._last: tuple[frozenset[bytes], list[bytes]] = frozenset(), []
+
+    def of(self, names: frozenset[bytes]) -> list[bytes]:
+        """Return the sorted names, which must not be changed."""
+        last, order = self._last
+        less, more = last - names, names - last
+        if 4 * (len(less) + len(more)) > len(names):
+            found = sorted(names)
+        else:
+            found = [name for name in order if name not in less] if less else order.copy()
+            found += sorted(more)
+            found.sort()  # two sorted runs are merged in one pass
+        self._last = names, found
+        return found
+
+
+# The largest set of a unit's names is nearly that of the unit before.
+_SORTED: Final = SortedNames()
+
+
 # A result has the same names under its key and under its content key: the second finds them here.
 @lru_cache(maxsize=16)
 def _encode_sets(sets: tuple[frozenset[bytes], ...]) -> bytes:
     base = max(sets, key=len, default=frozenset[bytes]())
-    encoded = [_join(base)]
+    encoded = [b"\0".join(_SORTED.of(base))]
     for names in sets:
         if 2 * len(names) <= len(base):  # the difference has at least as many names
             encoded.append(encode_fields([_join(names)]))

@@ -180,7 +180,7 @@ class Planner:
         is_cancelled: Callable[[], bool],
     ) -> RemotePlan:
         prepared, root = job.prepared, job.root
-        self._argv(prepared, guest, image)  # refuses before the work that follows
+        before, spelled = guest, self._argv(prepared, guest, image)  # may refuse: before more work
         extra = self._completions.of(job.key)
         if root.is_found or renamed_build(prepared, root):
             guest = without_names(prepared, root, guest)
@@ -191,7 +191,9 @@ class Planner:
         if guest.build and (rename_conflicts(guest.build, files.components) or holds(BUILD_NAME)):
             guest = replace(guest, build=b"")
             files, asked, started = self._files(prepared, guest, is_cancelled, extra)
-        argv, injected, specs = self._argv(prepared, guest, image)
+        if guest is not before:
+            spelled = self._argv(prepared, guest, image)
+        argv, injected, specs = spelled
         if specs:
             if holds(SPECS_NAME):
                 raise NotPortableError(FallbackReason.NATIVE, "a source holds a name of hpcc's")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import random
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from hpcc.cache.base.manifest import (
     MAX_SETS,
     Absence,
     InputSet,
+    SortedNames,
     add_set,
     decode_manifest,
     encode_manifest,
@@ -460,3 +462,18 @@ def test_a_name_behind_a_link_is_related_to_its_real_name(tmp_path: Path) -> Non
     assert not relation.holds()
     current.unlink()
     assert not relation.holds()
+
+
+def test_names_are_sorted_as_always_whatever_was_sorted_before() -> None:
+    chosen = random.Random(7)
+    every = [b"%x.h" % chosen.randrange(10**6) for _ in range(400)]
+    names, sorts = frozenset(every[:300]), SortedNames()
+    for _ in range(200):
+        assert sorts.of(names) == sorted(names)
+        match chosen.randrange(8):
+            case 0:
+                names = frozenset(chosen.sample(every, chosen.randrange(300)))
+            case _:
+                less = chosen.sample(sorted(names), min(len(names), chosen.randrange(4)))
+                more = chosen.sample(every, chosen.randrange(4))
+                names = (names - frozenset(less)) | frozenset(more)
