@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from hpcc.cache.base.api import CompileHandler, RemoteClient
+from hpcc.config.owners import refuse_foreign_owner
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings, load_settings
 from hpcc.core import HpccError
@@ -98,6 +99,7 @@ def run_daemon(
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level="INFO")
     try:
         paths = Paths.from_env(os.environ)
+        refuse_foreign_owner(paths, os.environ)
         settings = load_settings(paths.config_file)
         daemon = open_daemon(
             process.take_place(paths, settings),

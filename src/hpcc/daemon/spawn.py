@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from hpcc.config.owners import TRUST_VARIABLE, refuse_foreign_owner
 from hpcc.config.paths import Paths
 from hpcc.core import CallerError
 
@@ -27,6 +28,7 @@ READY: Final = b"ready"
 # All other variables belong to a build: MAKEFLAGS would tie the daemon to its jobserver.
 _KEPT_NAMES: Final = frozenset(
     {"HOME", "PATH", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "HPCC_DIR"}
+    | {TRUST_VARIABLE}
     | {"HPCC_NATIVE"}  # a switch to debug the native library
 )
 _KEPT_PREFIXES: Final = ("LC_", "XDG_")
@@ -61,8 +63,10 @@ def spawn_daemon(paths: Paths, timeout_seconds: float) -> str:
     with the cause.
 
     Raises:
-        CallerError: the log cannot be written (reason `run-dir`).
+        CallerError: the log cannot be written (reason `run-dir`), or another user owns one of
+            our directories (`foreign-owner`).
     """
+    refuse_foreign_owner(paths, os.environ)  # before the log is written there
     try:
         log = open_log(paths.state)
     except OSError as error:

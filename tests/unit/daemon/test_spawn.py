@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.config.paths import Paths
 from hpcc.core import CallerError
 from hpcc.daemon.client import daemon_environment
 from hpcc.daemon.socket_lock import prepare_private_directory
-from hpcc.daemon.spawn import MAX_LOG_BYTES, open_log
+from hpcc.daemon.spawn import MAX_LOG_BYTES, open_log, spawn_daemon
 
 
 def test_the_daemon_gets_no_variable_of_a_build() -> None:
@@ -61,3 +62,22 @@ def test_a_directory_that_is_not_ours_alone_is_refused(tmp_path: Path, how: str)
     with pytest.raises(CallerError) as caught:
         prepare_private_directory(place)
     assert caught.value.reason == "run-dir"
+
+
+def test_no_log_is_written_in_a_directory_of_another_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = os.lstat
+    monkeypatch.setenv("HPCC_DIR", str(tmp_path))
+
+    def lstat(path: str) -> os.stat_result:
+        status = look(path)
+        return (
+            os.stat_result((*status[:4], 12345, *status[5:])) if path == str(tmp_path) else status
+        )
+
+    monkeypatch.setattr("hpcc.config.owners.os.lstat", lstat)
+    with pytest.raises(CallerError) as caught:
+        spawn_daemon(Paths.from_env(os.environ), 5.0)
+    assert caught.value.reason == "foreign-owner"
+    assert list(tmp_path.iterdir()) == []

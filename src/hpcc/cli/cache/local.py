@@ -9,6 +9,7 @@ import os
 import sys
 from typing import Final
 
+from hpcc.config.owners import refuse_foreign_owner
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, HpccError, NotFoundError
@@ -86,7 +87,9 @@ def _status(args: argparse.Namespace) -> int:
     try:
         answer = query(paths, "status")
     except NotFoundError:
-        load_settings(paths.config_file)  # an error in it explains why no daemon runs
+        # An error of either explains why no daemon runs.
+        refuse_foreign_owner(paths, os.environ)
+        load_settings(paths.config_file)
         print("no daemon is running; the next compile or `hpcc start` starts one")
         if not args.json and sys.platform != "win32":
             print(f"{'root':<9} {root_line()}")

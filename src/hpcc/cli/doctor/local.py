@@ -14,6 +14,7 @@ from typing import Final
 from hpcc.cli.cache.checkout import MARKER_REASONS, home_directory
 from hpcc.cli.doctor.check import Check, DoctorCheck, State
 from hpcc.cli.image import answers
+from hpcc.config.owners import TRUST_VARIABLE, refuse_foreign_owner
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, HpccError, NotFoundError
@@ -35,12 +36,15 @@ async def _python(_: Paths) -> DoctorCheck:
 
 async def _settings(paths: Paths) -> DoctorCheck:
     try:
+        await asyncio.to_thread(refuse_foreign_owner, paths, os.environ)
         load_settings(paths.config_file)
     except CallerError as error:
+        is_foreign = error.reason == "foreign-owner"
         return DoctorCheck(
             name="settings", state="missing", detail=str(error), is_local=True,
             cost="no daemon starts: every compile runs without the cache",
-            remedy=f"fix {paths.config_file}, or move it away",
+            remedy=f"set HPCC_DIR or {TRUST_VARIABLE}" if is_foreign
+            else f"fix {paths.config_file}, or move it away",
         )  # fmt: skip
     there = await asyncio.to_thread(paths.config_file.exists)
     detail = str(paths.config_file) if there else f"defaults: there is no {paths.config_file}"
