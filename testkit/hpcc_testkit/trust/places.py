@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
-from hpcc_testkit.trust.steps import Scenario, delete, link, mkdir, move, step, write
+from hpcc_testkit.trust.steps import (
+    Edit,
+    Scenario,
+    copy,
+    delete,
+    link,
+    mkdir,
+    move,
+    step,
+    write,
+)
 
 _USE: Final = write("main.c", "#include <v.h>\nint value = V;\n")
 _ONE: Final = write("inc/v.h", "#define V 1\n")
@@ -131,8 +142,87 @@ def _moved(cc: str) -> Iterator[Scenario]:
     )
 
 
+def _cmake_cache(build: str) -> Edit:
+    """Write a build directory's cache, which names the source directory."""
+
+    def edit(root: Path) -> None:
+        write(f"{build}/CMakeCache.txt", f"CMAKE_HOME_DIRECTORY:INTERNAL={root}/src\n")(root)
+
+    return edit
+
+
+def _build_directories(cc: str) -> Iterator[Scenario]:
+    """With Makefiles, CMake compiles below a build directory that absolute names lead to."""
+    flags = "-I%ROOT%/{0}/first -I%ROOT%/{0}/gen"
+    plain = f"{cc} -O2 {flags} -c %ROOT%/src/main.c"
+    tree = (
+        _cmake_cache("b"),
+        mkdir("b/sub", "b/other", "b/first"),
+        write("b/gen/gen.h", "#define V 1\n"),
+        write("src/main.c", '#include "gen.h"\nint value = V;\n'),
+    )
+    yield Scenario(
+        name=f"build-directory-with-generated-headers-{cc}",
+        steps=(
+            step(plain.format("b") + " -o main.o", "miss", *tree, cwd="b/sub"),
+            step(plain.format("c") + " -o main.o", "hit", copy("b", "c"), cwd="c/sub"),
+            step(plain.format("b") + " -o main.o", "hit", cwd="b/other"),
+            step(plain.format("c") + " -o new.o", "nohit", write("c/gen/gen.h", "#define V 2\n"),
+                 cwd="c/sub"),
+            step(plain.format("b") + " -o new.o", "nohit", write("b/first/gen.h", "#define V 3\n"),
+                 cwd="b/sub"),
+            step(plain.format("c") + " -o third.o", "hit", write("c/gen/gen.h", "#define V 1\n"),
+                 cwd="c/sub"),
+            step(plain.format("c") + " -o fourth.o", "nohit", delete("c/gen"), cwd="c/sub"),
+        ),
+    )  # fmt: skip
+    shows = write("b/gen/gen.h", "#define V 1\nconst char *name = __FILE__;\n")
+    for name, command, edit in (
+        ("shown-name", plain, shows),
+        ("debug", f"{plain} -g", tree[2]),
+        ("macro", f"{plain} -DWHERE=%ROOT%/{{0}}", tree[2]),
+    ):
+        yield Scenario(
+            name=f"build-directory-{name}-{cc}",
+            steps=(
+                step(command.format("b") + " -o main.o", "miss", *tree, edit, cwd="b/sub"),
+                step(command.format("c") + " -o main.o", "nohit", copy("b", "c"), cwd="c/sub"),
+                step(command.format("c") + " -o new.o", "hit", cwd="c/sub"),
+            ),
+        )
+    over = f"{cc} -O2 -I%ROOT%/{{0}} -c %ROOT%/src/main.c"
+    crossing = (
+        *tree[:2],
+        write("b/sub/y.h", "#define V 1\n"),
+        write("b/other/y.h", "#define V 2\n"),
+        write("src/main.c", '#include "sub/y.h"\nint value = V;\n'),
+    )
+    yield Scenario(
+        name=f"build-directory-leads-into-the-working-directory-{cc}",
+        steps=(
+            step(over.format("b") + " -o main.o", "miss", *crossing, cwd="b/sub"),
+            step(over.format("c") + " -o main.o", "hit", copy("b", "c"), cwd="c/sub"),
+            step(over.format("c") + " -o main.o", "nohit", write("c/sub/y.h", "#define V 4\n"),
+                 write("c/other/y.h", "#define V 1\n"), cwd="c/other"),
+        ),
+    )  # fmt: skip
+    # The root is in the build directory, and the working directory in the root.
+    yield Scenario(
+        name=f"build-directory-above-the-root-{cc}",
+        steps=(
+            step(f"{cc} -O2 -I%ROOT%/b/dep -c %ROOT%/b/dep/main.c -o main.o", "miss",
+                 _cmake_cache("b"), mkdir("b/dep/.git", "q/.git"),
+                 write("b/dep/sub/y.h", "#define V 1\n"), write("q/sub/y.h", "#define V 2\n"),
+                 write("b/dep/main.c", '#include "sub/y.h"\nint value = V;\n'),
+                 write("q/main.c", '#include "sub/y.h"\nint value = V;\n'), cwd="b/dep/sub"),
+            step(f"{cc} -O2 -I%ROOT%/q -c %ROOT%/q/main.c -o new.o", "nohit", cwd="b/dep/sub"),
+        ),
+    )  # fmt: skip
+
+
 def scenarios() -> Iterator[Scenario]:
     """Yield every scenario of this family."""
     for cc in ("gcc", "clang"):
         yield from _of_a_process(cc)
         yield from _moved(cc)
+        yield from _build_directories(cc)

@@ -2,7 +2,11 @@
 
 A path below a place is stored with the place's mark. That is right if it was looked up from a
 directory in this place. With `-I/p`, the place /p/build and `#include "build/gen.h"` the compiler
-looks from /p, wherever the working directory is. Then the place must be the same.
+looks from /p, wherever the working directory is. Then the place must be the same, and so must a
+place from which it was looked up.
+
+A name that is looked up from the build directory moves with it. Then the working directory must
+have the same name below the build directory.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from typing import Final
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.uncacheable import absolute
 from hpcc.cache.content.key import ContentKey
+from hpcc.cache.content.places import ALL_LETTERS, BUILD_MARK, LETTERS, letter_of
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.invocation.invocation import Language
@@ -36,11 +41,21 @@ def letters_reached_from_outside(
     if closure.hazards & _HIDDEN and any(
         may_be_part(macro, key.places) for macro in prepared.invocation.macros
     ):
-        return b"cr"  # the macro may put a name together
+        return ALL_LETTERS  # the macro may put a name together
     letters = b""
-    for letter, place in zip((b"c", b"r"), key.places, strict=True):
-        if place and _is_reached(memo, prepared, key, closure, place, arguments):
-            letters += letter
+    for letter, place in zip(LETTERS, key.places, strict=True):
+        if not place:
+            continue
+        starts = set(_starts(prepared, key, closure, place))
+        moving = set[bytes]()
+        if letter == b"c":
+            moving = {s for s in starts if key.places.mark(s).startswith(BUILD_MARK)}
+        if _has_own_headers(prepared, key, place) or _is_reached(
+            memo, closure, place, starts - moving, arguments
+        ):
+            letters += letter + b"".join(letter_of(key.places.mark(s)) for s in starts - moving)
+        if _is_reached(memo, closure, place, moving, arguments):
+            letters += b"i"
     return letters
 
 
@@ -71,23 +86,17 @@ def _is_opaque(text: bytes) -> bool:
     return read_assembler(text).is_opaque
 
 
+def _has_own_headers(prepared: Prepared, key: ContentKey, place: bytes) -> bool:
+    """Tell whether the compiler's own headers are in a place: they do not move."""
+    own = (d for d in key.search if d not in prepared.invocation.include_dirs)
+    return any((absolute(prepared.cwd, d) + b"/").startswith(place + b"/") for d in own)
+
+
 def _is_reached(
-    memo: FileMemo,
-    prepared: Prepared,
-    key: ContentKey,
-    closure: Closure,
-    place: bytes,
-    arguments: bytes,
+    memo: FileMemo, closure: Closure, place: bytes, starts: Iterable[bytes], arguments: bytes
 ) -> bool:
-    inside = place + b"/"
-    for directory in key.search:
-        path = absolute(prepared.cwd, directory)
-        is_own = directory not in prepared.invocation.include_dirs
-        if is_own and (path + b"/").startswith(inside):
-            return True  # the compiler's own headers do not move
-    rests = {
-        place[len(start) :].lstrip(b"/") + b"/" for start in _starts(prepared, key, closure, place)
-    }
+    """Tell whether a name that is looked up from one of these directories may lead into a place."""
+    rests = {place[len(start) :].lstrip(b"/") + b"/" for start in starts}
     if not rests:
         return False
     if closure.hazards & _HIDDEN or any(rest in arguments for rest in rests):

@@ -13,13 +13,14 @@ from typing import Final, NamedTuple
 
 from hpcc.cache.base.fields import decode_fields, encode_fields
 from hpcc.cache.base.manifest import InputSet, decode_manifest, encode_manifest
-from hpcc.cache.content.places import Places
+from hpcc.cache.content.places import ALL_LETTERS, BUILD_MARK, LETTERS, Places
 from hpcc.core import IntegrityError
 
-_FORMAT: Final = b"content-entries-7"
+_FORMAT: Final = b"content-entries-8"
 MAX_ENTRIES: Final = 16
 _MAX_NAMES: Final = 10_000
-_FIELDS: Final = 10
+_FIELDS: Final = 11
+_LETTERS: Final = frozenset(ALL_LETTERS + b"ois")
 _DIGEST_BYTES: Final = 32
 # In place of digests: the entry is one with those of `content.comments`, without a plain one.
 _ONLY_FREE: Final = b"x"
@@ -52,7 +53,8 @@ class ContentEntry(NamedTuple):
     """One state of the inputs (with marks), and the result for it.
 
     `made_at` are the maker's places. `fixed` are the letters of the places that the result depends
-    on: `c` for the working directory, `r` for the root, `o` for the target's private directory.
+    on: `c` for the working directory, `r` for the root, `b` for the build directory, `i` for the
+    working directory's name below the build directory, `o` for the target's private directory.
     `s`: no link may lead to a file in the places, because GCC may write its real name.
     `private` is that directory with a mark. `names` are the files whose names show.
     `macros` are the definitions of the command line (`ContentForm.macros`).
@@ -73,9 +75,18 @@ class ContentEntry(NamedTuple):
         """Tell whether the result may be used at these places, as far as they are fixed."""
         if b"o" in self.fixed and private != self.private:
             return False
-        return not (b"c" in self.fixed and places.cwd != self.made_at.cwd) and not (
-            b"r" in self.fixed and places.root != self.made_at.root
-        )
+        if b"i" in self.fixed and places.inside_build != self.made_at.inside_build:
+            return False
+        if self.made_at.build and not places.build and self._is_in_build():
+            return False
+        trios = zip(LETTERS, places, self.made_at, strict=True)
+        return all(letter not in self.fixed or here == there for letter, here, there in trios)
+
+    def _is_in_build(self) -> bool:
+        inputs = self.inputs
+        names = (*(path for path, _ in inputs.files), *inputs.present)
+        directories = (absence.directory for absence in inputs.absences)
+        return any(name.startswith(BUILD_MARK) for name in (*names, *directories))
 
 
 def add_entries(
@@ -155,11 +166,11 @@ def _decode(data: bytes) -> tuple[ContentEntry, ...]:
     fields = decode_fields(data)
     if len(fields) != _FIELDS:
         raise IntegrityError("not a content entry", reason="bad-record")
-    cwd, root, fixed, targets, known, form, body, unsettled, private, macros = fields
+    cwd, root, build, fixed, targets, known, form, body, unsettled, private, macros = fields
     sets = decode_manifest(body)
     kind, *names = decode_fields(known) or [b""]
     left = _UNSETTLED.fullmatch(unsettled)
-    is_odd = len(sets) != 1 or not cwd or not set(fixed) <= set(b"cros") or len(names) > _MAX_NAMES
+    is_odd = len(sets) != 1 or not cwd or not _LETTERS.issuperset(fixed) or len(names) > _MAX_NAMES
     if is_odd or left is None:
         raise IntegrityError("not a content entry", reason="bad-record")
     if kind == b"=":
@@ -172,7 +183,7 @@ def _decode(data: bytes) -> tuple[ContentEntry, ...]:
     is_free = form == _ONLY_FREE
     doubts = Unsettled(left[1] == b"1", int(left[2]), int(left[3]), left[4] == b"1")
     defined = tuple(decode_fields(macros))
-    places = Places(cwd, root)
+    places = Places(cwd, root, build)
     entry = ContentEntry(inputs, places, fixed, words, found, is_free, doubts, private, defined)
     if is_free or not form:
         return (entry,)

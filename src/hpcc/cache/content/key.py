@@ -20,13 +20,13 @@ from typing import Final, NamedTuple
 from hpcc.cache.base.fields import encode_fields
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.uncacheable import absolute
-from hpcc.cache.content.places import CWD_MARK, ROOT_MARK, Places, find_places
+from hpcc.cache.content.places import BUILD_MARK, CWD_MARK, ROOT_MARK, Places, find_places
 from hpcc.cache.content.private import PRIVATE_MARK, private_directory
 from hpcc.cache.key.prepare import Prepared, directory_by_variable
 from hpcc.cache.key.share import SEARCH_ENV, has_other_names
 from hpcc.compilers.invocation.content import ContentForm
 
-KEY_FORMAT: Final = b"content-10"
+KEY_FORMAT: Final = b"content-11"
 _SYSTEM_DIRS: Final = ("-isystem", "-idirafter")
 # Compilers for these write file names into symbols and into debug information.
 _OTHER_NAMES: Final = (b"windows", b"msvc", b"win32", b"uefi")
@@ -113,7 +113,7 @@ def content_key(memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -
         pattern,
     ]
     key = hashlib.sha256(encode_fields(fields)).digest()
-    marks = frozenset(named & {CWD_MARK, ROOT_MARK})
+    marks = frozenset(named & {CWD_MARK, ROOT_MARK, BUILD_MARK})
     path = absolute(request.cwd, private) if private else b""
     return ContentKey(key, places, form, marks, own, search, pattern, path)
 
@@ -151,13 +151,19 @@ def _pinned(
     share = prepared.share
     if form.names_directory:
         if share is not None:  # the maps replace the root, and nothing else
-            return [b"inside", places.cwd[len(places.root) :] if places.root else b""]
+            inside = [_below(d, places.root) for d in (places.cwd, places.build) if places.root]
+            return [b"inside", *(inside or [b"", places.build])]
         return [b"at", *places, directory_by_variable(prepared.request)]
     pinned: list[bytes] = []
-    for name, place in zip((b"cwd", b"root"), places, strict=True):
+    for name, place in zip((b"cwd", b"root", b"build"), places, strict=True):
         if place and any(place in text for text in texts):
             pinned += (name, place)
     return pinned
+
+
+def _below(directory: bytes, root: bytes) -> bytes:
+    """Return the rest of a directory's name behind that of the root; the whole name without it."""
+    return directory[len(root) :] if directory.startswith(root + b"/") else directory
 
 
 def _pattern(cwd: bytes, search: Iterable[bytes]) -> bytes:

@@ -13,7 +13,7 @@ from typing import Final
 from hpcc.cache.base.uncacheable import UncacheableError
 from hpcc.cache.content.entries import ContentEntry, Names
 from hpcc.cache.content.key import ContentKey
-from hpcc.cache.content.places import CWD_MARK, ROOT_MARK, Places
+from hpcc.cache.content.places import BUILD_MARK, CWD_MARK, ROOT_MARK, Places
 from hpcc.cache.inputs.discovery import answer_about
 from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.invocation.content import names_arguments
@@ -52,12 +52,16 @@ def moved_marks(key: ContentKey, made_at: Places, *, has_maps: bool) -> frozense
     places = key.places
     is_cwd_same = places.cwd == made_at.cwd
     is_root_same = places.root == made_at.root
+    is_build_same = places.build == made_at.build
     if has_maps:
-        # The maps make the root's part equal; the working directory's part below it may differ.
+        # The maps make the root's part equal; the part below it may differ.
         is_root_same = True
-        is_cwd_same = is_cwd_same or _inside(places) == _inside(made_at) is not None
-    moved = {m for m, same in ((CWD_MARK, is_cwd_same), (ROOT_MARK, is_root_same)) if not same}
-    return key.absolute & moved
+        is_cwd_same |= _inside(places, places.cwd) == _inside(made_at, made_at.cwd) is not None
+        is_build_same |= (
+            _inside(places, places.build) == _inside(made_at, made_at.build) is not None
+        )
+    marks = ((CWD_MARK, is_cwd_same), (ROOT_MARK, is_root_same), (BUILD_MARK, is_build_same))
+    return key.absolute & {mark for mark, is_same in marks if not is_same}
 
 
 def may_move(entry: ContentEntry, moved: frozenset[bytes]) -> bool:
@@ -69,9 +73,6 @@ def may_move(entry: ContentEntry, moved: frozenset[bytes]) -> bool:
     return not any(name[: len(CWD_MARK)] in moved for name in entry.names)
 
 
-def _inside(places: Places) -> bytes | None:
-    if not places.root:
-        return b""  # the working directory is the root
-    if not places.cwd.startswith(places.root + b"/"):
-        return None
-    return places.cwd[len(places.root) :]
+def _inside(places: Places, directory: bytes) -> bytes | None:
+    root = places.root or places.cwd
+    return directory[len(root) :] if (directory + b"/").startswith(root + b"/") else None

@@ -46,7 +46,7 @@ from hpcc.cache.content.key import ContentKey, content_key
 from hpcc.cache.content.macros import has_same_text
 from hpcc.cache.content.messages import moved_messages, name_an_output
 from hpcc.cache.content.names import ask_names, may_move, moved_marks
-from hpcc.cache.content.places import Places
+from hpcc.cache.content.places import ALL_LETTERS, LETTERS, Places
 from hpcc.cache.content.private import marked, needs_directory, spelled
 from hpcc.cache.content.quotes import hold_quotes
 from hpcc.cache.inputs.closure_types import Closure
@@ -207,14 +207,14 @@ class Contents:
         absences = tuple(sorted(closure.absences, key=lambda a: a.directory))
         state = InputSet(closure.files, closure.present, absences, stored, twins=closure.twins)
         inputs = marked(state, places, key.private)
-        fixed = b"crs" if _is_respelled(self._memo, closure, inputs) else b""
+        fixed = ALL_LETTERS + b"s" if _is_respelled(self._memo, closure, inputs) else b""
         if fixed and _leave_through_links(names, places, fixed):
             return
-        fixed += b"cr" if is_private else self._fixed(closure, places, result)
+        fixed += ALL_LETTERS if is_private else self._fixed(closure, places, result)
         fixed += letters_reached_from_outside(self._memo, prepared, key, closure)
         if puts_names_together(self._memo, prepared, closure):
             self._counters.add("content.assembled-names")
-            fixed += b"cr"
+            fixed += ALL_LETTERS
         outputs = (result.object_data, *result.side)
         if key.private and needs_directory(
             self._memo, closure, key.private, outputs, result.stderr
@@ -239,7 +239,7 @@ class Contents:
         """Return the letters of the places that outputs or sources name."""
         fixed = b""
         may_name = closure.has_absolute or bool(closure.hazards & _NAMING)
-        for letter, place in zip((b"c", b"r"), places, strict=True):
+        for letter, place in zip(LETTERS, places, strict=True):
             if not place:
                 continue
             if any(place in data for data in (result.object_data, *result.side)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from hpcc.cache.base.fields import decode_fields, encode_fields
@@ -15,7 +17,7 @@ from hpcc.cache.content.entries import (
     decode_entries,
     encode_entries,
 )
-from hpcc.cache.content.places import CWD_MARK, ROOT_MARK, Places
+from hpcc.cache.content.places import BUILD_MARK, CWD_MARK, ROOT_MARK, Places
 from hpcc.core import IntegrityError
 
 PLACES = Places(b"/p/build", b"/p")
@@ -40,6 +42,7 @@ def _entry(number: int = 0, **changes: object) -> ContentEntry:
         _entry(names=(), fixed=b"", targets=()),
         _entry(names=(ROOT_MARK + b"/a.c", b"../b.h"), is_comment_free=True),
         _entry(made_at=Places(b"/p", b"")),
+        _entry(made_at=Places(b"/p/build/sub", b"/p", b"/p/build"), fixed=b"crbois"),
         _entry(macros=(b"DNAME=a b", b"UOTHER", b"D")),
         _entry(unsettled=Unsettled(assembly=True, locations=12345, repeated=67, strings=True)),
     ],
@@ -109,10 +112,10 @@ def test_entries_of_other_inputs_are_two_records(change: dict[str, object]) -> N
 def test_digests_of_a_record_must_be_those_of_its_files() -> None:
     fmt, body = decode_fields(encode_entries(_pair()))
     fields = decode_fields(body)
-    assert len(fields[5]) == 64
-    for damaged in (fields[5][:-1], fields[5][:32], fields[5] * 2):
+    assert len(fields[6]) == 64
+    for damaged in (fields[6][:-1], fields[6][:32], fields[6] * 2):
         with pytest.raises(IntegrityError):
-            decode_entries(encode_fields([fmt, encode_fields([*fields[:5], damaged, *fields[6:]])]))
+            decode_entries(encode_fields([fmt, encode_fields([*fields[:6], damaged, *fields[7:]])]))
 
 
 def test_pairs_count_as_two_entries() -> None:
@@ -139,14 +142,14 @@ def test_new_entries_of_a_result_replace_its_old_ones() -> None:
     ("field", "value"),
     [
         (0, b""),  # a working directory
-        (2, b"z"),  # an unknown letter
-        (4, encode_fields([b"%"])),  # an unknown kind of names
-        (5, b"y"),
-        (6, b""),
+        (3, b"z"),  # an unknown letter
+        (5, encode_fields([b"%"])),  # an unknown kind of names
+        (6, b"y"),
         (7, b""),
-        (7, b"2 0 0"),
-        (7, b"1 -1 0"),
-        (7, b"1 0"),
+        (8, b""),
+        (8, b"2 0 0"),
+        (8, b"1 -1 0"),
+        (8, b"1 0"),
     ],
 )
 def test_a_damaged_entry_is_refused(field: int, value: bytes) -> None:
@@ -177,3 +180,36 @@ def test_too_many_entries_are_refused() -> None:
 )
 def test_a_fixed_place_must_be_the_same(*, fixed: bytes, places: Places, suits: bool) -> None:
     assert _entry(fixed=fixed).suits(places) is suits
+
+
+@pytest.mark.parametrize(
+    ("fixed", "places", "suits"),
+    [
+        (b"b", Places(b"/p/build/x", b"/q", b"/p/build"), True),
+        (b"b", Places(b"/p/b2/sub", b"/p", b"/p/b2"), False),
+        (b"i", Places(b"/p/b2/sub", b"/q", b"/p/b2"), True),
+        (b"i", Places(b"/p/b2/x", b"/p", b"/p/b2"), False),
+        (b"i", Places(b"/p/build", b"/p", b""), False),
+        (b"", Places(b"/p/b2/x", b"/q", b"/p/b2"), True),
+        (b"", Places(b"/p/build", b"/p", b""), True),
+    ],
+)
+def test_the_build_directory_may_be_fixed(*, fixed: bytes, places: Places, suits: bool) -> None:
+    made_at = Places(b"/p/build/sub", b"/p", b"/p/build")
+    assert _entry(fixed=fixed, made_at=made_at).suits(places) is suits
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": ((BUILD_MARK + b"/x.h", bytes(32)),)},
+        {"present": (BUILD_MARK + b"/x",)},
+        {"absences": (Absence(BUILD_MARK, frozenset({b"x.h"}), frozenset()),)},
+    ],
+)
+def test_inputs_in_the_build_directory_need_one(change: dict[str, Any]) -> None:
+    made_at = Places(b"/p/build/sub", b"/p", b"/p/build")
+    entry = _entry(fixed=b"", made_at=made_at)
+    entry = entry._replace(inputs=entry.inputs._replace(**change))
+    assert entry.suits(Places(b"/q/b2/sub", b"/q", b"/q/b2"))
+    assert not entry.suits(Places(b"/q/b2", b"/q"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.cache.base.files import FileMemo
-from hpcc.cache.content.places import CWD_MARK, ROOT_MARK, Places, find_places
+from hpcc.cache.content.places import BUILD_MARK, CWD_MARK, ROOT_MARK, Places, find_places
 
 
 @pytest.mark.parametrize(
@@ -23,9 +23,14 @@ from hpcc.cache.content.places import CWD_MARK, ROOT_MARK, Places, find_places
         (Places(b"/p", b"/p/sub"), b"/p/sub/x.h", ROOT_MARK + b"/x.h"),
         (Places(b"/p", b""), b"/p/../q/x.h", CWD_MARK + b"/../q/x.h"),
         (Places(b"/p", b""), b"//p/x.h", b"//p/x.h"),
+        (Places(b"/p/b/s", b"/p", b"/p/b"), b"/p/b/s/x.h", CWD_MARK + b"/x.h"),
+        (Places(b"/p/b/s", b"/p", b"/p/b"), b"/p/b/x.h", BUILD_MARK + b"/x.h"),
+        (Places(b"/p/b/s", b"/p", b"/p/b"), b"/p/b/s2/x.h", BUILD_MARK + b"/s2/x.h"),
+        (Places(b"/p/b/s", b"/p", b"/p/b"), b"/p/b2/x.h", ROOT_MARK + b"/b2/x.h"),
+        (Places(b"/p/b/s", b"/p/b/dep", b"/p/b"), b"/p/b/dep/x.h", ROOT_MARK + b"/x.h"),
     ],
 )
-def test_the_longer_place_is_marked_and_spelled_again(
+def test_the_longest_place_is_marked_and_spelled_again(
     places: Places, path: bytes, marked: bytes
 ) -> None:
     assert places.mark(path) == marked
@@ -60,6 +65,24 @@ def test_cmakes_cache_names_the_root_if_it_is_above_the_source(tmp_path: Path, h
     assert found is not None
     expected = tmp_path if home == "elsewhere" else tmp_path / home
     assert found.root == os.fsencode(expected)
+    assert found.build == os.fsencode(tmp_path / "b")
+    assert found.inside_build == b"/sub"
+
+
+@pytest.mark.parametrize(("build", "source"), [("b/sub", "p/a.c"), ("b", "b/a.c")])
+def test_a_build_directory_that_is_another_place_is_left_out(
+    tmp_path: Path, build: str, source: str
+) -> None:
+    for name in ("b/sub", "p", build):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+    (tmp_path / build / "CMakeCache.txt").write_text(
+        f"CMAKE_HOME_DIRECTORY:INTERNAL={(tmp_path / source).parent}\n"
+    )
+    found = _found(tmp_path / "b/sub", tmp_path / source)
+    assert found == Places(
+        os.fsencode(tmp_path / "b/sub"), os.fsencode((tmp_path / source).parent), b""
+    )
+    assert found.inside_build == b""
 
 
 def test_without_a_sign_it_is_the_directory_above_both(tmp_path: Path) -> None:

@@ -1,0 +1,79 @@
+"""A build directory above the working directory is a place of its own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+from .conftest import Project, age
+
+FILES = {
+    "src/a.c": '#include "gen.h"\nint value = V;\n',
+    "b/gen/gen.h": "#define V 1\n",
+    "b/CMakeCache.txt": "CMAKE_HOME_DIRECTORY:INTERNAL=/nowhere\n",
+}
+
+
+@pytest.fixture(params=["gcc", "clang-19"])
+def cc(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def _words(cc: str, build: str, *more: str) -> list[str]:
+    return [cc, *more, f"-I{{root}}/{build}/gen", "-c", "{root}/src/a.c", "-o", "a.o"]
+
+
+@pytest.mark.parametrize("root_name", [".git", ".hpcc", ""])
+def test_a_new_build_directory_of_makefiles_hits(
+    cc: str, root_name: str, make: Callable[..., Project]
+) -> None:
+    project = make("p", FILES, root_name=root_name)
+    assert project.compile(_words(cc, "b", "-O2"), cwd="b/sub") == "miss"
+    shutil.copytree(project.root / "b", project.root / "c")
+    age(project.root)
+    assert project.compile(_words(cc, "c", "-O2"), cwd="c/sub") == "hit"
+    project.write("c/gen/gen.h", "#define V 2\n")
+    age(project.root)
+    assert project.compile([*_words(cc, "c", "-O2")[:-1], "b.o"], cwd="c/sub") == "miss"
+
+
+def test_two_subdirectories_of_a_build_share_results(cc: str, make: Callable[..., Project]) -> None:
+    project = make("p", FILES)
+    assert project.compile(_words(cc, "b", "-O2"), cwd="b/lib") == "miss"
+    assert project.compile(_words(cc, "b", "-O2"), cwd="b/tests/unit") == "hit"
+    assert project.compile(_words(cc, "b", "-O2"), cwd="b") == "miss"
+
+
+def _nested(project: Project) -> None:
+    """Make the working directory's parent the build directory."""
+    (project.root / "b/s/gen").mkdir(parents=True)
+    shutil.move(project.root / "b/CMakeCache.txt", project.root / "b/s/CMakeCache.txt")
+    shutil.copy2(project.root / "b/gen/gen.h", project.root / "b/s/gen/gen.h")
+    age(project.root)
+
+
+@pytest.mark.parametrize("root_name", [".git", ".hpcc"])
+@pytest.mark.parametrize("debug", ["-g", "-g3"])
+def test_debug_information_names_the_build_directory_below_the_root(
+    cc: str, debug: str, root_name: str, make: Callable[..., Project]
+) -> None:
+    project = make("p", FILES, root_name=root_name)
+    project.write("b/gen/gen.h", "struct s { int member; };\n#define V sizeof(struct s)\n")
+    age(project.root)
+    assert project.compile(_words(cc, "b", debug), cwd="b/s/t") == "miss"
+    _nested(project)
+    assert project.compile(_words(cc, "b/s", debug), cwd="b/s/t") == "miss"
+
+
+@pytest.mark.parametrize("root_name", [".git", ".hpcc"])
+def test_a_name_that_shows_the_build_directory_below_the_root(
+    cc: str, root_name: str, make: Callable[..., Project]
+) -> None:
+    project = make("p", FILES, root_name=root_name)
+    project.write("b/gen/gen.h", "#define V 1\nconst char *name = __FILE__;\n")
+    age(project.root)
+    assert project.compile(_words(cc, "b", "-O2"), cwd="b/s/t") == "miss"
+    _nested(project)
+    assert project.compile(_words(cc, "b/s", "-O2"), cwd="b/s/t") == "miss"
