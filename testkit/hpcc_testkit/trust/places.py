@@ -220,9 +220,56 @@ def _build_directories(cc: str) -> Iterator[Scenario]:
     )  # fmt: skip
 
 
+def _system_directories(cc: str) -> Iterator[Scenario]:
+    """GCC writes the real name of a system header where that is shorter."""
+    header = "#define V 1\nstatic inline const char *name(void) { return __FILE__; }\n"
+    tree = (
+        mkdir("tree/.git", "a", "b"),
+        write("r1/v.h", header),
+        write("r2/v.h", header),
+        link("../../r1", "tree/third_party/lib"),
+        write("tree/main.c", "#include <v.h>\nconst char *n(void) { return name(); }\n"
+              "int value = V;\n"),
+    )  # fmt: skip
+    for flag in ("-isystem", "-idirafter"):
+        command = f"{cc} -O2 {flag} %ROOT%/tree/third_party/lib -c %ROOT%/tree/main.c -MD -o"
+        yield Scenario(
+            name=f"system-directory-is-a-link{flag}-{cc}",
+            steps=(
+                step(f"{command} a.o", "miss", *tree, cwd="a"),
+                step(f"{command} b.o", "hit", cwd="a"),
+                step(f"{command} c.o", "hit", cwd="b"),
+                step(f"{command} d.o", "nohit", link("../../r2", "tree/third_party/lib"), cwd="a"),
+                step(f"{command} e.o", "hit", cwd="a"),
+                step(f"{command} f.o", "hit", link("../../r1", "tree/third_party/lib"), cwd="a"),
+                step(f"{command} g.o", "nohit", write("r1/v.h", header.replace("V 1", "V 2")),
+                     cwd="a"),
+                step(f"{command} h.o", "nohit", delete("r1/v.h"), link("../r2/v.h", "r1/v.h"),
+                     cwd="a"),
+                step(f"{command} i.o", "nohit", delete("r1/v.h"), write("r1/v.h", header),
+                     delete("tree/third_party/lib"), copy("r1", "tree/third_party/lib"), cwd="a"),
+            ),
+        )  # fmt: skip
+    command = f"{cc} -O2 -isystem ../tree/in/../lib -c ../tree/main.c -MD -o"
+    yield Scenario(
+        name=f"system-directory-by-dots-{cc}",
+        steps=(
+            step(f"{command} a.o", "miss", *tree[:1], tree[4], mkdir("tree/in", "z/in"),
+                 write("tree/lib/v.h", header), write("z/lib/v.h", header.replace("V 1", "V 2")),
+                 cwd="b"),
+            step(f"{command} b.o", "hit", cwd="b"),
+            step(f"{command} c.o", "nohit", delete("tree/in"), link("../z/in", "tree/in"), cwd="b"),
+            step(f"{command} d.o", "any", delete("tree/in"), mkdir("tree/in", "c"), cwd="c"),
+            step(f"{command} e.o", "nohit", move("tree/lib", "lib"), link("../lib", "tree/lib"),
+                 cwd="b"),
+        ),
+    )  # fmt: skip
+
+
 def scenarios() -> Iterator[Scenario]:
     """Yield every scenario of this family."""
     for cc in ("gcc", "clang"):
         yield from _of_a_process(cc)
         yield from _moved(cc)
         yield from _build_directories(cc)
+        yield from _system_directories(cc)

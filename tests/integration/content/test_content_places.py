@@ -1,9 +1,10 @@
-"""A build directory above the working directory is a place of its own."""
+"""A build directory above the working directory, and system headers with real names."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -77,3 +78,23 @@ def test_a_name_that_shows_the_build_directory_below_the_root(
     assert project.compile(_words(cc, "b", "-O2"), cwd="b/s/t") == "miss"
     _nested(project)
     assert project.compile(_words(cc, "b/s", "-O2"), cwd="b/s/t") == "miss"
+
+
+def test_system_headers_behind_a_link_hit_for_another_target(
+    cc: str, make: Callable[..., Project], tmp_path: Path
+) -> None:
+    text = "#define V 1\nstatic inline const char *name(void) { return __FILE__; }\n"
+    project = make("p", {"src/a.c": "#include <v.h>\nconst char *n(void) { return name(); }\n"})
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "v.h").write_text(text)
+        age(tmp_path / name)
+    link = project.root / "third_party"
+    link.symlink_to(tmp_path / "x")
+    words = [cc, "-O2", "-isystem", "{root}/third_party", "-c", "{root}/src/a.c", "-MD", "-o"]
+    assert project.compile([*words, "a.o"]) == "miss"
+    assert project.compile([*words, "b.o"]) == "hit"
+    assert project.compile([*words, "c.o"], cwd="build-2") == "hit"
+    link.unlink()
+    link.symlink_to(tmp_path / "y")
+    assert project.compile([*words, "d.o"]) == "miss"

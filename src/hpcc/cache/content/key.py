@@ -3,7 +3,9 @@
 It holds what the exact key holds (`hpcc.cache.key.prepare`), but paths are relative to `Places`,
 and the names of outputs are left out. So are -D and -U, which entries hold (`content.macros`). In
 addition it holds what the exact key need not hold because the same directory implies it: which
-search directories are one directory.
+search directories are one directory, and the real names of directories of system headers whose
+names have links or `..`. GCC may write such a real name, so the directory's name is in the key as
+it is.
 
 Relative names stay as the user spelled them beside the place they lead to. So two compiles with one
 key spell every file in the same way, up to the places.
@@ -33,6 +35,20 @@ _OTHER_NAMES: Final = (b"windows", b"msvc", b"win32", b"uefi")
 _NOT_IN_KEY: Final = frozenset({b"PATH", b"PWD", b"TMPDIR", b"OLDPWD"})
 
 
+class SystemDirectory(NamedTuple):
+    """A directory of -isystem or -idirafter; `real` is its real name if that differs, else b""."""
+
+    path: bytes
+    real: bytes
+
+    def has_other_name(self, path: bytes) -> bool:
+        """Tell whether a header's real name differs in more than that of this directory."""
+        if not self.real or not path.startswith(self.path + b"/"):
+            return False
+        rest = path[len(self.path) :]
+        return b"/../" in rest or os.path.realpath(path) != self.real + rest
+
+
 class ContentKey(NamedTuple):
     """A key (32 bytes) and what it was computed from.
 
@@ -47,7 +63,7 @@ class ContentKey(NamedTuple):
     places: Places
     form: ContentForm
     absolute: frozenset[bytes]
-    system_dirs: tuple[bytes, ...]
+    system_dirs: tuple[SystemDirectory, ...]
     search: tuple[bytes, ...]
     pattern: bytes
     private: bytes = b""
@@ -59,13 +75,17 @@ class ContentKey(NamedTuple):
         """
         return (
             search == self.search
-            and not any(map(_may_be_respelled, self.system_dirs))
+            and all(_system_directory(d.path) == d for d in self.system_dirs)
             and _pattern(cwd, search) == self.pattern
         )
 
     def has_other_names(self, paths: Iterable[bytes]) -> bool:
-        """Tell whether a compiler may spell one of these headers by its real name."""
-        return has_other_names(self.system_dirs, paths)
+        """Tell whether a compiler may spell one of these headers by a name that no key holds."""
+        paths = tuple(paths)
+        plain = tuple(d.path for d in self.system_dirs if not d.real)
+        return has_other_names(plain, paths) or any(
+            d.has_other_name(path) for d in self.system_dirs for path in paths
+        )
 
 
 def content_key(memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -> ContentKey | None:
@@ -88,8 +108,9 @@ def content_key(memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -
     if places is None:
         return None
     system_dirs = (absolute(request.cwd, d) for d in invocation.values(*_SYSTEM_DIRS))
-    own = tuple(d for d in system_dirs if places.mark(d) != d)
-    if any(map(_may_be_respelled, own)):
+    found = [_system_directory(d) for d in system_dirs if places.mark(d) != d]
+    own = tuple(directory for directory in found if directory is not None)
+    if len(own) < len(found):
         return None
     env = [v for n, v in request.env.items() if n not in _NOT_IN_KEY and n[:5] != b"HPCC_"]
     plain = [piece for piece in form.pieces if isinstance(piece, bytes)]
@@ -97,6 +118,7 @@ def content_key(memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -
     private = private_directory(prepared, places, form, texts)
     pieces, named = _spelled_pieces(form, request.cwd, places, private)
     pinned = _pinned(prepared, places, form, texts)
+    pinned += [name for directory in own if directory.real for name in directory]
     pattern = _pattern(request.cwd, search)
     fields = [
         KEY_FORMAT,
@@ -180,7 +202,13 @@ def _pattern(cwd: bytes, search: Iterable[bytes]) -> bytes:
     return ",".join(map(str, found)).encode()
 
 
-def _may_be_respelled(directory: bytes) -> bool:
-    """Tell whether a compiler may spell system headers of a directory by their real names."""
-    is_odd = b".." in directory.split(b"/") or directory.endswith((b"/.", b"/"))
-    return is_odd or os.path.realpath(directory) != posixpath.normpath(directory)
+def _system_directory(directory: bytes) -> SystemDirectory | None:
+    """Return a directory whose headers a compiler may spell by their real names.
+
+    None if its headers' names do not begin with its own name.
+    """
+    if directory.endswith((b"/.", b"/")):
+        return None
+    real = os.path.realpath(directory)
+    is_plain = b".." not in directory.split(b"/") and real == posixpath.normpath(directory)
+    return SystemDirectory(directory, b"" if is_plain else real)
