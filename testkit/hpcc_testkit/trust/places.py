@@ -220,6 +220,30 @@ def _build_directories(cc: str) -> Iterator[Scenario]:
     )  # fmt: skip
 
 
+def _hidden_names(cc: str) -> Iterator[Scenario]:
+    """A name leads from one root into the working directory, and from another one elsewhere."""
+    quote = '#define S(x) #x\n#define T(x) S(x)\nint value;\nasm(".incbin \\"'
+    for name, text in {
+        "plain": '#include "sub/y.h"\nint value = V;\n',
+        "splice": '#include "su\\\nb/y.h"\nint value = V;\n',
+        "trigraph": '#include "sub??/\n/y.h"\nint value = V;\n',
+        "macro": "#define Q <sub/y.h>\n#include Q\nint value = V;\n",
+        "assembler": f'{quote}sub/y.h\\"");\n',
+        "escape": f'{quote}su\\142/y.h\\"");\n',
+        "argument": f'{quote}" T(NAME) "/y.h\\"");\n',
+    }.items():
+        command = f"{cc} -std=gnu11 -trigraphs -DNAME=sub -O2 -I%ROOT%/{{0}} -c %ROOT%/{{0}}/main.c"
+        yield Scenario(
+            name=f"root-leads-into-the-working-directory-{name}-{cc}",
+            steps=(
+                step(command.format("p") + " -o main.o", "any", mkdir("p/.git", "q/.git"),
+                     write("p/sub/y.h", "#define V 1\n"), write("q/sub/y.h", "#define V 2\n"),
+                     write("p/main.c", text), write("q/main.c", text), cwd="p/sub"),
+                step(command.format("q") + " -o new.o", "nohit", cwd="p/sub"),
+            ),
+        )  # fmt: skip
+
+
 def _system_directories(cc: str) -> Iterator[Scenario]:
     """GCC writes the real name of a system header where that is shorter."""
     header = "#define V 1\nstatic inline const char *name(void) { return __FILE__; }\n"
@@ -272,4 +296,5 @@ def scenarios() -> Iterator[Scenario]:
         yield from _of_a_process(cc)
         yield from _moved(cc)
         yield from _build_directories(cc)
+        yield from _hidden_names(cc)
         yield from _system_directories(cc)

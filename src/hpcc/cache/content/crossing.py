@@ -24,6 +24,7 @@ from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.invocation.invocation import Language
 from hpcc.compilers.scan.assembler import read_assembler
 from hpcc.compilers.scan.scan import Hazard
+from hpcc.compilers.scan.text import joined
 
 _WORD: Final = re.compile(rb"[0-9A-Za-z_$.+\x80-\xff-]+")
 # What a macro without a text stands for, and its opposite: any source can write it.
@@ -42,6 +43,9 @@ def letters_reached_from_outside(
         may_be_part(macro, key.places) for macro in prepared.invocation.macros
     ):
         return ALL_LETTERS  # the macro may put a name together
+    # An escape in a string may hide the name of a file of the assembler.
+    has_data = any(path != prepared.source for path in closure.data)
+    is_hidden = has_data or bool(closure.hazards & _HIDDEN)
     letters = b""
     for letter, place in zip(LETTERS, key.places, strict=True):
         if not place:
@@ -51,10 +55,10 @@ def letters_reached_from_outside(
         if letter == b"c":
             moving = {s for s in starts if key.places.mark(s).startswith(BUILD_MARK)}
         if _has_own_headers(prepared, key, place) or _is_reached(
-            memo, closure, place, starts - moving, arguments
+            memo, closure, arguments, _rests(place, starts - moving), is_hidden=is_hidden
         ):
             letters += letter + b"".join(letter_of(key.places.mark(s)) for s in starts - moving)
-        if _is_reached(memo, closure, place, moving, arguments):
+        if _is_reached(memo, closure, arguments, _rests(place, moving), is_hidden=is_hidden):
             letters += b"i"
     return letters
 
@@ -92,14 +96,18 @@ def _has_own_headers(prepared: Prepared, key: ContentKey, place: bytes) -> bool:
     return any((absolute(prepared.cwd, d) + b"/").startswith(place + b"/") for d in own)
 
 
+def _rests(place: bytes, starts: Iterable[bytes]) -> frozenset[bytes]:
+    """Return the names of a place from directories above it."""
+    return frozenset(place[len(start) :].lstrip(b"/") + b"/" for start in starts)
+
+
 def _is_reached(
-    memo: FileMemo, closure: Closure, place: bytes, starts: Iterable[bytes], arguments: bytes
+    memo: FileMemo, closure: Closure, arguments: bytes, rests: frozenset[bytes], *, is_hidden: bool
 ) -> bool:
-    """Tell whether a name that is looked up from one of these directories may lead into a place."""
-    rests = {place[len(start) :].lstrip(b"/") + b"/" for start in starts}
+    """Tell whether a name that is looked up may begin with one of these names of a place."""
     if not rests:
         return False
-    if closure.hazards & _HIDDEN or any(rest in arguments for rest in rests):
+    if is_hidden or any(rest in arguments for rest in rests):
         return True
     return any(
         memo.derived(path, digest, (b"holds", rest), Holds(rest)) is not False
@@ -121,13 +129,13 @@ def may_be_part(macro: bytes, places: Iterable[bytes]) -> bool:
 
 
 class Holds:
-    """Tells whether a text holds a part of a name."""
+    """Tells whether a text holds a part of a name, also one that a backslash splits."""
 
     def __init__(self, part: bytes) -> None:
         self._part = part
 
     def __call__(self, text: bytes) -> bool:
-        return self._part in text
+        return self._part in text or self._part in joined(text)
 
 
 def _starts(prepared: Prepared, key: ContentKey, closure: Closure, place: bytes) -> Iterator[bytes]:
