@@ -144,7 +144,14 @@ def _sources(tree: Tree) -> list[Path]:
         for c in tree.commands
         if not c.is_assembler and not c.source.endswith((".i", ".ii"))
     }
-    return [Path(name) for name in sorted(names) if name.startswith(f"{tree.root}/")]
+    return [Path(name) for name in sorted(names) if _is_own(tree, name)]
+
+
+def _is_own(tree: Tree, name: str) -> bool:
+    """Tell whether a file is in the tree; a link may lead to sources that the machine has."""
+    return name.startswith(f"{tree.root}/") and Path(name).resolve().is_relative_to(
+        tree.root.resolve()
+    )
 
 
 def _shared_headers(tree: Tree) -> list[Path]:
@@ -155,7 +162,8 @@ def _shared_headers(tree: Tree) -> list[Path]:
         if command.depfile and os.path.isfile(path):
             words = Path(path).read_text(errors="replace").split()
             texts.append(" ".join(os.path.join(command.cwd, word) for word in words))
-    return [Path(name) for name in headers_of(texts, str(tree.root)) if Path(name).is_file()][:1]
+    names = headers_of(texts, str(tree.root))
+    return [Path(name) for name in names if Path(name).is_file() and _is_own(tree, name)][:1]
 
 
 def edited_comment(data: bytes) -> bytes:

@@ -415,6 +415,26 @@ def tree(tmp_path: Path) -> Tree:
     return Tree(root, [command(*argv, cwd=str(root / "build"))])
 
 
+@pytest.mark.parametrize("name", ["comment-edited", "branch-and-back"])
+def test_no_scenario_edits_a_file_that_a_link_leads_to(
+    tree: Tree, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("corpus.scenarios._SETTLE_SECONDS", 0.0)
+    machine = tmp_path / "machine"
+    machine.mkdir()
+    texts = {"b.h": "#define B 1\n", "b.c": '#include "b.h"\nint b = B;\n'}
+    for file, text in texts.items():
+        (machine / file).write_text(text)
+    (tree.root / "src/vendor").symlink_to(machine)
+    argv = ("gcc", "-MD", "-MF", "b.d", "-c", f"{tree.root}/src/vendor/b.c", "-o", "b.o")
+    commands = [*tree.commands, command(*argv, cwd=str(tree.build))]
+    (tree.build / "b.d").write_text(f"b.o: {tree.root}/src/vendor/b.c {tree.root}/src/vendor/b.h\n")
+    place = prepare(name, Tree(tree.root, commands))
+    assert place is not None
+    assert {file: (machine / file).read_text() for file in texts} == texts
+    place.undo()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_each_scenario_compiles_in_its_place_and_leaves_the_tree_as_it_was(
     tree: Tree, name: str, monkeypatch: pytest.MonkeyPatch
