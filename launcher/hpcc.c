@@ -69,6 +69,11 @@ static const char *const ENV_NAMES[] = {
     "LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH", "LD_DEBUG", "LD_DEBUG_OUTPUT", "LD_PROFILE",
     "LD_PROFILE_OUTPUT", "LD_SHOW_AUXV", "LD_TRACE_LOADED_OBJECTS", "LD_TRACE_PRELINKING",
     "LD_HWCAP_MASK", "LD_DYNAMIC_WEAK", "LD_LIBRARY_VERSION", "GLIBC_TUNABLES", "GCONV_PATH",
+    /* Allocators, in libc, linked in or preloaded: settings, and what makes them write. */
+    "MALLOC_", "MALLOCSTATS", "MIMALLOC_", "TCMALLOC_", "HEAPPROFILE", "HEAPCHECK", "CPUPROFILE",
+    "PERFTOOLS_VERBOSE", "NSS_WRAPPER_DEBUGLEVEL", "UID_WRAPPER_DEBUGLEVEL",
+    /* libc: order of options; where locales are, also in the libcs of Nix and Guix. */
+    "POSIXLY_CORRECT", "LOCALE_ARCHIVE", "LOCALE_ARCHIVE_2_27", "GUIX_LOCPATH",
     "GCC_", "CCC_", "CLANG_", "LC_", "HPCC_",
     /* No prefix "CC_": Linux' Kbuild exports CC_FLAGS_FPU and others, which no compiler reads. */
     "CC_PRINT_", "CC_LOG_", "LLVM_OVERRIDE_PRODUCER", "RC_DEBUG_", "AS_SECURE_LOG_FILE",

@@ -136,6 +136,45 @@ def _wrapper(program: str, extra: str) -> Edit:
     return edit
 
 
+def _assembler(text: str) -> Edit:
+    """Make an assembler whose objects are all this text; all have one size and time."""
+    source = f"""
+#include <stdio.h>
+#include <string.h>
+static const char text[] = "{text}";
+int main(int n, char **v) {{
+  for (int i = 1; i + 1 < n; i++) {{
+    FILE *file = strcmp(v[i], "-o") ? 0 : fopen(v[i + 1], "w");
+    if (file && (fputs(text, file) < 0 || fclose(file))) return 1;
+  }}
+  return 0;
+}}
+"""
+
+    def edit(root: Path) -> None:
+        write("tools/as.c", source)(root)
+        run_tool("gcc", "-s", "tools/as.c", "-o", "tools/aside")(root)
+        write("tools/as", (root / "tools/aside").read_bytes(), 0o755)(root)
+        os.utime(root / "tools/as", (1, 1))
+
+    return edit
+
+
+def _assemblers() -> Iterator[Scenario]:
+    command = "gcc -c main.c -o main.o"
+    env = {"PATH": "%ROOT%/tools:/usr/bin"}
+    yield Scenario(
+        name="assembler-changed-with-equal-size-and-time",
+        steps=(
+            step(command, "miss", _PLAIN, _assembler("one"), env=env),
+            step(command, "hit", env=env),
+            step(command, "nohit", _assembler("two"), env=env),
+            step(command, "hit", env=env),
+            step(command, "hit", _assembler("one"), env=env),
+        ),
+    )
+
+
 def _compilers(cc: str) -> Iterator[Scenario]:
     use = write("main.c", "int value = V;\n")
     command = f"%ROOT%/tools/{cc} -c main.c -o main.o"
@@ -488,4 +527,5 @@ def scenarios() -> Iterator[Scenario]:
         yield from _data(cc)
         yield from _arguments(cc)
         yield from _variables(cc)
+    yield from _assemblers()
     yield from _tools()

@@ -81,6 +81,68 @@ def _foreign(cc: str) -> Iterator[Scenario]:
     )
 
 
+def _impostors(cc: str) -> Iterator[Scenario]:
+    """Yield a foreign library with a known name; it reads a variable that the daemon never sees."""
+    command = f"{cc} -c main.c -o main.o"
+    speaks = """
+#include <stdio.h>
+#include <stdlib.h>
+__attribute__((constructor)) static void speak(void) { fputs(getenv("OWN"), stderr); }
+"""
+    build = "gcc -shared -fPIC -s -w lib.c -o lib/libeatmydata.so"
+    env = {"LD_LIBRARY_PATH": "%ROOT%/lib", "LD_PRELOAD": "libeatmydata.so"}
+    made = (_PLAIN, mkdir("lib"), write("lib.c", speaks), run_tool(*build.split()))
+    yield Scenario(
+        name=f"a-foreign-library-has-a-known-name-{cc}",
+        steps=(
+            step(command, "bypass", *made, env={**env, "OWN": "1"}),
+            step(command, "bypass", env={**env, "OWN": "2"}),
+            step(command, "miss"),
+            step(command, "bypass", env={**env, "OWN": "1"}),
+            step(command, "hit"),
+        ),
+    )
+
+
+def _allocators(cc: str) -> Iterator[Scenario]:
+    """Yield settings of allocators: some make a preloaded one write messages or files."""
+    command = f"{cc} -c main.c -o main.o"
+    library = {"LD_PRELOAD": "libstdc++.so.6"}
+    for name, value, alone in (
+        ("MALLOC_CONF", "stats_print:true", "hit"),
+        ("TCMALLOC_SAMPLE_PARAMETER", "1", "hit"),
+        ("MIMALLOC_VERBOSE", "1", "hit"),
+        ("HEAPPROFILE", "%ROOT%/heap", "bypass"),
+        ("MALLOCSTATS", "1", "bypass"),
+    ):
+        yield Scenario(
+            name=f"setting-of-an-allocator-{name}-{cc}",
+            steps=(
+                step(command, "miss", _PLAIN, env=library),
+                step(command, "hit", env=library),
+                step(command, "bypass", env={**library, name: value}),
+                step(command, "nohit", env={name: value}),
+                step(command, alone, env={name: value}),
+                step(command, "hit", env=library),
+            ),
+        )
+    for name, one, other in (
+        ("MALLOC_PERTURB_", "1", "77"),
+        ("MALLOC_CHECK_", "0", "3"),
+        ("POSIXLY_CORRECT", "1", "2"),
+        ("LOCALE_ARCHIVE", "/a", "/b"),
+    ):
+        yield Scenario(
+            name=f"setting-of-libc-{name}-{cc}",
+            steps=(
+                step(command, "miss", _PLAIN, env={name: one}),
+                step(command, "nohit", env={name: other}),
+                step(command, "hit", env={name: one}),
+                step(command, "hit", env={name: other}),
+            ),
+        )
+
+
 def _variables(cc: str) -> Iterator[Scenario]:
     command = f"{cc} -c main.c -o main.o"
     for name, value, again in (
@@ -194,12 +256,18 @@ def _unnameable(cc: str) -> Iterator[Scenario]:
     )
 
 
+# It executes no other assembler, or it would be a wrapper.
 _ASSEMBLER: Final = """
-#include <unistd.h>
+#include <stdio.h>
+#include <string.h>
 int own(void);
 int main(int count, char **words) {
   own();
-  return execv("/usr/bin/as", words);
+  for (int i = 1; i + 1 < count; i++) {
+    FILE *file = strcmp(words[i], "-o") ? 0 : fopen(words[i + 1], "w");
+    if (file && (fputs("object", file) < 0 || fclose(file))) return 1;
+  }
+  return 0;
 }
 """
 _OWN: Final = "int own(void) { return 0; }\n"
@@ -241,6 +309,8 @@ def scenarios() -> Iterator[Scenario]:
     """Yield every scenario of this family."""
     for cc in ("gcc", "clang"):
         yield from _foreign(cc)
+        yield from _impostors(cc)
+        yield from _allocators(cc)
         yield from _variables(cc)
         yield from _directories(cc)
         yield from _skipped(cc)

@@ -1,12 +1,23 @@
-"""Scenarios of drivers that are shell scripts, and of specs files in two words."""
+"""Scenarios of drivers that are scripts or wrappers, and of specs files in two words."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
-from hpcc_testkit.trust.steps import Edit, Scenario, delete, link, step, write
+from hpcc_testkit.trust.steps import (
+    Edit,
+    Scenario,
+    Step,
+    delete,
+    link,
+    run_tool,
+    step,
+    write,
+)
 
 
 def _script(text: str) -> Edit:
@@ -132,7 +143,125 @@ def _specs() -> Iterator[Scenario]:
         )  # fmt: skip
 
 
+# The wrapper adds a flag with a value that only it reads.
+_WRAPPER: Final = """
+#define _GNU_SOURCE
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+extern char **environ;
+int main(int n, char **v) {{
+  char **w = calloc((size_t)n + 2, sizeof *w), flag[100], value[50] = "0";
+  FILE *file = fopen("own.cfg", "r");
+  if (file) {{ if (!fgets(value, sizeof value, file)) return 1; fclose(file); }}
+  if (getenv("OWN_VALUE")) strcpy(value, getenv("OWN_VALUE"));
+  snprintf(flag, sizeof flag, "{flag}%s", value);
+  w[0] = "{program}";
+  w[1] = flag;
+  for (int i = 1; i < n; i++) w[i + 1] = v[i];
+  {runs}
+  return 127;
+}}
+"""
+_REPLACES: Final = "execv(w[0], w);"
+_WAITS: Final = """
+  pid_t child; int status;
+  if (posix_spawn(&child, w[0], 0, 0, w, environ) || waitpid(child, &status, 0) < 0) return 127;
+  return WEXITSTATUS(status);
+"""
+_USE: Final = write("main.c", "int value = OWN;\n")
+# The assembler's symbol is in the object.
+_ASSEMBLY: Final = write("main.c", 'int value;\n__asm__(".globl own_\\n.set own_, OWN\\n");\n')
+
+
+def _wrapper(path: str, program: str, flag: str, runs: str = _REPLACES, *flags: str) -> Edit:
+    def edit(root: Path) -> None:
+        real = str(Path(shutil.which(program) or program).resolve())
+        text = _WRAPPER.format(program=real, flag=flag, runs=runs)
+        write("own.c", text)(root)
+        (root / path).parent.mkdir(exist_ok=True)
+        run_tool("gcc", "-s", "-w", *flags, "own.c", "-o", path)(root)
+        (root / "own.c").unlink()
+
+    return edit
+
+
+def _steps(command: str, *edits: Edit, path: str = "/usr/bin:/bin") -> tuple[Step, ...]:
+    """Return compiles with equal bytes everywhere, but for what the wrapper alone reads."""
+    return (
+        step(command, "nohit", *edits, env={"OWN_VALUE": "1", "PATH": path}),
+        step(command, "nohit", env={"OWN_VALUE": "1", "PATH": path}),
+        step(command, "nohit", env={"OWN_VALUE": "2", "PATH": path}),
+        step(command, "nohit", write("own.cfg", "3"), env={"PATH": path}),
+        step(command, "nohit", write("own.cfg", "4"), env={"PATH": path}),
+        step(command, "nohit", delete("own.cfg"), env={"PATH": path}),
+    )
+
+
+def _drivers() -> Iterator[Scenario]:
+    for cc in ("gcc", "clang"):
+        name = f"%ROOT%/tools/{cc} -c main.c -o main.o"
+        for kind, runs, flags in (
+            ("replaces-itself", _REPLACES, ()),
+            ("waits-for-it", _WAITS, ()),
+            ("is-static", _REPLACES, ("-static",)),
+        ):
+            wrapper = _wrapper(f"tools/{cc}", cc, "-DOWN=", runs, *flags)
+            yield Scenario(
+                name=f"a-wrapper-{kind}-and-reads-its-own-variable-and-file-{cc}",
+                steps=_steps(name, _USE, wrapper),
+            )
+        wrapper = _wrapper(f"tools/{cc}", cc, "-DOWN=")
+        yield Scenario(
+            name=f"a-wrapper-found-on-the-path-{cc}",
+            steps=_steps(f"{cc} -c main.c -o main.o", _USE, wrapper, path="%ROOT%/tools:/usr/bin"),
+        )
+        real = str(Path(shutil.which(cc) or f"/usr/bin/{cc}").resolve())
+        plain = f"%ROOT%/tools/{cc} -DOWN=9 -c main.c -o main.o"
+        yield Scenario(
+            name=f"a-wrapper-takes-the-place-of-a-compiler-and-leaves-it-{cc}",
+            steps=(
+                step(plain, "miss", _USE, link(real, f"tools/{cc}")),
+                step(plain, "hit"),
+                step(plain, "bypass", delete(f"tools/{cc}"), wrapper, env={"OWN_VALUE": "1"}),
+                step(plain, "bypass", env={"OWN_VALUE": "2"}),
+                step(plain, "hit", link(real, f"tools/{cc}"), env={"OWN_VALUE": "2"}),
+            ),
+        )
+
+
+def _assemblers() -> Iterator[Scenario]:
+    flag = "--defsym=OWN="
+    wrapper = _wrapper("tools/as", "as", flag)
+    script = write("tools/as", f'#!/bin/sh\nexec /usr/bin/as {flag}$OWN_VALUE "$@"\n', 0o755)
+    command = "gcc -c main.c -o main.o"
+    for kind, assembler in (("wrapper", wrapper), ("script", script)):
+        yield Scenario(
+            name=f"an-assembler-on-the-path-is-a-{kind}",
+            steps=_steps(command, _ASSEMBLY, assembler, path="%ROOT%/tools:/usr/bin"),
+        )
+    for cc, more in (("gcc", ""), ("clang", " -fno-integrated-as")):
+        yield Scenario(
+            name=f"an-assembler-below-a-prefix-is-a-wrapper-{cc}",
+            steps=_steps(f"{cc}{more} -Btools/ -c main.c -o main.o", _ASSEMBLY, wrapper),
+        )
+    proper = Path("/usr/lib/gcc").glob("*/12/cc1")
+    yield Scenario(
+        name="a-compiler-proper-below-a-prefix-is-a-wrapper",
+        steps=_steps(
+            "gcc-12 -Btools/ -c main.c -o main.o",
+            _USE,
+            _wrapper("tools/cc1", str(next(proper, "cc1")), "-DOWN="),
+        ),
+    )
+
+
 def scenarios() -> Iterator[Scenario]:
     """Yield every scenario of this family."""
     yield from _scripts()
     yield from _specs()
+    yield from _drivers()
+    yield from _assemblers()

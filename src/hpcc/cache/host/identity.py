@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from hpcc.cache.base.fields import encode_fields
 from hpcc.cache.base.files import FileMemo
@@ -21,7 +21,6 @@ from hpcc.cache.base.uncacheable import absolute
 from hpcc.cache.host.driver_answers import (
     may_name_relative,
     refusal_of_driver,
-    search_lines,
     specs_files,
 )
 from hpcc.cache.host.driver_files import lists_its_files
@@ -31,11 +30,14 @@ from hpcc.cache.host.loader import (
     DIRECTING_FILES,
     IDENTITY_ENV,
     Skipped,
+    has_impostor,
     has_unnameable_directory,
     libraries_of,
     loader_environment,
     look_at_skipped,
 )
+from hpcc.cache.host.search_path import SearchAnswer, search_of
+from hpcc.cache.host.wrappers import executes_others
 from hpcc.cache.replay.engine import Engine, Outcome, Plan
 from hpcc.cache.replay.replay import NotPinnedError, Pins
 from hpcc.compilers.clang.config_files import config_names
@@ -93,13 +95,8 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    identity: Identity
+    identity: Identity | Bypass  # a wrapper is remembered, too
     evidence: Evidence
-
-
-class _Search(NamedTuple):
-    directories: tuple[bytes, ...]
-    target: bytes
 
 
 class Compilers:
@@ -109,7 +106,7 @@ class Compilers:
         self._memo, self._engine = memo, engine
         self._known: dict[tuple[bytes | None, ...], _Known] = {}
         self._checks: dict[tuple[bytes | None, ...], object] = {}
-        self._search: BoundedMemo[tuple[object, ...], _Search] = BoundedMemo(_MAX_REMEMBERED)
+        self._search: BoundedMemo[tuple[object, ...], SearchAnswer] = BoundedMemo(_MAX_REMEMBERED)
         self._asking = [threading.Lock() for _ in range(_MAX_ASKING)]
 
     def identify(
@@ -211,7 +208,7 @@ class Compilers:
         invocation: Invocation,
         env: Mapping[bytes, bytes],
         cwd: bytes,
-    ) -> _Search:
+    ) -> SearchAnswer:
         arguments = invocation.search_arguments
         paths = tuple(env.get(name) for name in family.search_variables)
         roots = (absolute(cwd, root) for root in family.installation_roots(invocation))
@@ -225,7 +222,7 @@ class Compilers:
         with self._asking[hash(key) % _MAX_ASKING]:
             known = self._search.get(key)
             if known is None:
-                known = _search_of(family, compiler, invocation, env, cwd)
+                known = search_of(family, compiler, invocation, env, cwd)
                 if place or all(path.startswith(b"/") for path in known.directories):
                     self._search[key] = known
             return known
@@ -245,27 +242,6 @@ class Compilers:
             plan = Plan(checks=pins.checks(), outputs=(), mode=0, source=(0, 0), answer=b"")
             self._checks[key] = self._engine.prepare(plan)
         return True
-
-
-def _search_of(
-    family: CompilerFamily,
-    compiler: bytes,
-    invocation: Invocation,
-    env: Mapping[bytes, bytes],
-    cwd: bytes,
-) -> _Search:
-    question = family.search_question(invocation)
-    asking = {**family.question_environment(env), b"LC_ALL": b"C"}
-    answer = ask([compiler, *question], env=asking, cwd=cwd)
-    if answer.exit_code != 0:
-        # Some flags need another: -mcmodel=kernel is an error where code is PIC by default.
-        answer = ask([compiler, *invocation.code_arguments, *question], env=asking, cwd=cwd)
-    found = search_lines(answer.stderr)
-    # -nostdinc leaves an empty list; without it, an empty list is an answer hpcc cannot read.
-    if answer.exit_code != 0 or not (found or b"-nostdinc" in invocation.search_arguments):
-        raise OSError("the compiler did not tell its search path")
-    target = TARGET.search(answer.stderr)
-    return _Search(found, b"" if target is None else target[1])
 
 
 class _CompilerProbe:
@@ -311,6 +287,13 @@ class _CompilerProbe:
             )
             assembler = programs[b"as"]
             lists = assembler is not None and lists_its_files(assembler, self._env)
+            found = tuple(filter(None, programs.values()))
+            if executes_others(
+                self._compiler, found, family.program_questions, env=self._env, cwd=b"/"
+            ):
+                files = tuple(self._files.items())
+                evidence = Evidence(files, tuple(self._absent), (), (), ())
+                return _Known(Bypass(BypassReason.WRAPPER), evidence)
         except OSError:
             return Bypass(BypassReason.COMPILER_UNREADABLE)
         driver_files.update(dict.fromkeys(specs_files(about)))
@@ -341,7 +324,11 @@ class _CompilerProbe:
                 files = (*files, (path, digest))
         absent = (*self._absent, *self._tried)
         skipped = tuple(self._skipped.values())
-        return _Known(identity, Evidence(files, absent, listings, trees, skipped))
+        is_foreign = has_impostor(self._env, self._files)
+        return _Known(
+            Bypass(BypassReason.LOADER) if is_foreign else identity,
+            Evidence(files, absent, listings, trees, skipped),
+        )
 
     def _add_driver_files(self, names: Iterable[bytes]) -> bool:
         """Add existing files to the identity; return False if one of them names further files."""

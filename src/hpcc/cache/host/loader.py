@@ -14,7 +14,8 @@ Rule, as decided in docs/adr/0049-the-dynamic-loader.md:
 - variables that choose libraries or change how the loader binds are in the key with their value;
 - a relative directory of libraries is refused where no absolute name for it can be given;
 - a variable that makes it run foreign code or write messages is refused. `LD_PRELOAD` of a library
-  that is known not to change what a program writes, such as fakeroot's, is not foreign.
+  that is known not to change what a program writes, such as fakeroot's, is not foreign;
+- variables that make such a library write are refused. Those that only tune it are in the key.
 
 What must never happen: a hit although another library would have run.
 """
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from hpcc.cache.base.files import FileMemo, Signature, signature_of
@@ -48,12 +49,20 @@ _TALKATIVE: Final = frozenset(
         b"LD_TRACE_LOADED_OBJECTS", b"LD_TRACE_PRELINKING",
     }
 )  # fmt: skip
+# An allocator writes a file or a report at the end, also one that is linked into the compiler
+# (gperftools, heapprofiler.html and heap_checker.html).
+_REPORTS: Final = frozenset({b"HEAPPROFILE", b"HEAPCHECK", b"CPUPROFILE", b"MALLOCSTATS"})
+# They make a preloaded library write messages (jemalloc, mimalloc, gperftools, cwrap).
+_TALKATIVE_LIBRARIES: Final = re.compile(
+    rb"MALLOC_CONF|MIMALLOC_.*|TCMALLOC_.*|PERFTOOLS_VERBOSE|[NU](?:SS|ID)_WRAPPER_DEBUGLEVEL"
+)
 # They change files' owners, allocate memory, buffer streams, check accesses, or draw windows.
 _HARMLESS: Final = re.compile(
     rb"(?:/(?:usr|lib|lib64|nix/store|gnu/store)/(?:[^/]+/)*)?"
     rb"lib(?:fakeroot(?:-0|-sysv|-tcp)?|eatmydata|jemalloc|tcmalloc(?:_minimal)?|mimalloc|sandbox"
     rb"|stdbuf|gtk3-nocsd|nss_wrapper|uid_wrapper|stdc\+\+|gcc_s)\.so(?:\.[0-9]+)*"
 )
+_OF_THE_SYSTEM: Final = re.compile(rb"/(?:usr|lib|lib64|nix/store|gnu/store)/")
 _SEPARATOR: Final = re.compile(rb"([:;])")
 _UNNAMEABLE: Final = re.compile(rb"[:;$]")
 # What the other names expand to, such as $LIB and $PLATFORM, is relative (glibc, elf/dl-load.c).
@@ -117,12 +126,28 @@ def _look(path: bytes) -> tuple[Signature | None, Signature | None]:
 def refusal_of_loader(env: Mapping[bytes, bytes]) -> Bypass | None:
     """Return why a compile with these variables is not for the cache; None if it is."""
     for name in env:
-        if name in _TALKATIVE or (name in _FOREIGN_CODE and env[name]):
+        if name in _TALKATIVE or (name in _FOREIGN_CODE | _REPORTS and env[name]):
             return Bypass(BypassReason.LOADER)
-    names = re.split(rb"[ :]+", env.get(b"LD_PRELOAD", b""))
-    if all(not name or (_HARMLESS.fullmatch(name) and b".." not in name) for name in names):
+    names = _preloaded(env)
+    if names and any(map(_TALKATIVE_LIBRARIES.fullmatch, env)):
+        return Bypass(BypassReason.LOADER)
+    if all(_HARMLESS.fullmatch(name) and b".." not in name for name in names):
         return None
     return Bypass(BypassReason.LOADER)
+
+
+def has_impostor(env: Mapping[bytes, bytes], loaded: Iterable[bytes]) -> bool:
+    """Tell whether a bare name of LD_PRELOAD led to a file outside the system's directories.
+
+    LD_LIBRARY_PATH may hold a library of any name. `loaded` are the files that the loader loads.
+    """
+    bare = {name for name in _preloaded(env) if b"/" not in name}
+    found = {path for path in loaded if path.rpartition(b"/")[2] in bare}
+    return not all(_OF_THE_SYSTEM.match(os.path.realpath(path)) for path in found)
+
+
+def _preloaded(env: Mapping[bytes, bytes]) -> list[bytes]:
+    return [name for name in re.split(rb"[ :]+", env.get(b"LD_PRELOAD", b"")) if name]
 
 
 def loader_environment(env: Mapping[bytes, bytes], cwd: bytes) -> Mapping[bytes, bytes]:

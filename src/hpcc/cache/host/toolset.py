@@ -9,15 +9,18 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from hpcc.cache.base.files import signature_of
 from hpcc.cache.base.tools import ask
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
 from hpcc.cache.host.loader import libraries_of, loader_environment
+from hpcc.cache.host.wrappers import executes_others
 from hpcc.compilers.gnu.specs import BESIDE_GCC, is_tame
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.core.memo import BoundedMemo
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 _SPECS_FLAGS: Final = ("-specs=", "--specs=", "-specs", "--specs")
@@ -38,6 +41,9 @@ _READ: Final = re.compile(rb"^Reading specs from (.+)$", re.MULTILINE)
 _HEADERS: Final = (b"include", b"include-fixed")
 _ELF: Final = b"\x7fELF"
 _MAX_SPECS_BYTES: Final = 1 << 20
+_MAX_REMEMBERED: Final = 256
+# Whether these flags make a driver execute a wrapper, by the stats of the programs.
+_WRAPPED: Final[BoundedMemo[tuple[object, ...], bool]] = BoundedMemo(_MAX_REMEMBERED)
 
 
 def files_of_tools(
@@ -61,7 +67,9 @@ def files_of_tools(
         own += _default_lists(invocation, compiler, env, cwd, search)
     targets = family.assembler_targets(invocation)
     if targets is not None:
-        own += _assemblers(invocation, targets, compiler, env, cwd)
+        external = _assemblers(invocation, targets, compiler, env, cwd)
+        _refuse_wrappers(invocation.search_arguments, external, family, compiler, env, cwd)
+        own += external
     base = family.proper_program(invocation)
     if base:
         own += _own_program(invocation, base, compiler, env, cwd)
@@ -81,10 +89,47 @@ def files_of_tools(
         *_in_prefixes(invocation, lists, target[1], cwd),
         *_specs(invocation, lists, _READ.findall(about), cwd),
     }
-    for path in [absolute(cwd, name) for name in names]:
-        if path.rpartition(b"/")[2] in _programs(target[1]):
-            names.update(_libraries(path, env))
+    paths = [absolute(cwd, name) for name in names]
+    programs = [p for p in paths if p.rpartition(b"/")[2] in _programs(target[1])]
+    for path in programs:
+        names.update(_libraries(path, env))
+    _refuse_wrappers(arguments, programs, family, compiler, env, cwd)
     return tuple(sorted(names))
+
+
+def _refuse_wrappers(
+    arguments: tuple[bytes, ...],
+    candidates: Sequence[bytes],
+    family: CompilerFamily,
+    compiler: bytes,
+    env: Mapping[bytes, bytes],
+    cwd: bytes,
+) -> None:
+    """Refuse programs that execute further ones; `candidates` need not exist."""
+    there = [path for path in (compiler, *candidates) if os.path.exists(path)]
+    if len(there) == 1:
+        return
+    key = (cwd, arguments, *((path, *signature_of(os.stat(path))) for path in there))
+    is_wrapped = _WRAPPED.get(key)
+    if is_wrapped is None:
+        named = [
+            _ask([compiler, *arguments, b"-print-prog-name=" + name], env, cwd).strip()
+            for name in family.programs
+        ]
+        places = env.get(b"PATH", b"").split(b":")
+        found = {absolute(cwd, n) if b"/" in n else _first(n, places) for n in named}
+        programs = [path for path in found if os.path.exists(path)]
+        questions = [(*arguments, *question) for question in family.program_questions]
+        is_wrapped = executes_others(compiler, programs, questions, env=env, cwd=cwd)
+        _WRAPPED[key] = is_wrapped
+    if is_wrapped:
+        raise UncacheableError(UncacheableReason.PROGRAM_PREFIX)
+
+
+def _first(name: bytes, places: Sequence[bytes]) -> bytes:
+    """Return the path of a program in the first directory that has it; b"" if none has."""
+    paths = (posixpath.join(place, name) for place in places)
+    return next((path for path in paths if os.access(path, os.X_OK)), b"")
 
 
 def _ask(argv: list[bytes], env: Mapping[bytes, bytes], cwd: bytes) -> bytes:

@@ -11,7 +11,8 @@ which no compiler reads.
 - Refused: variables that edit the command line, make the compiler write a file, or add places where
   it looks for files that nothing else here tracks.
 - In the identity and in the key: variables that change which programs and files a driver finds,
-  and which libraries the dynamic loader picks (`hpcc.cache.host.loader` refuses others of it).
+  and which libraries the dynamic loader picks (`hpcc.cache.host.loader` refuses others of it, and
+  those that make an allocator write).
 - In the key: everything else, for example `COLLECT_AS_OPTIONS` (GCC writes it into LTO objects),
   `LLVM_OVERRIDE_PRODUCER` (bitcode holds it) and `RC_DEBUG_PREFIX_MAP` (Clang for Darwin).
 """

@@ -41,6 +41,7 @@ class ClangFamily(GnuFamily):
     quotes_named_files: bool = False
     finds_installations: bool = True
     programs: tuple[bytes, ...] = (b"as", b"objcopy")
+    program_questions: tuple[tuple[bytes, ...], ...] = ((b"-fno-integrated-as", b"-xc"),)
     search_variables: tuple[bytes, ...] = (*INCLUDE_ENV, *sorted(MSVC_ENV))
 
     def variant(self, words: Sequence[bytes]) -> CompilerFamily:

@@ -65,6 +65,7 @@ class GnuFamily:
     quotes_named_files: bool = True
     finds_installations: bool = False
     programs: tuple[bytes, ...] = (b"cc1", b"cc1plus", b"as", b"collect2", b"objcopy")
+    program_questions: tuple[tuple[bytes, ...], ...] = ((b"-xc",), (b"-xc++",))
     search_variables: tuple[bytes, ...] = (*INCLUDE_ENV, *ROOT_ENV)
 
     def settled(self, asked: CompilerFamily) -> CompilerFamily:

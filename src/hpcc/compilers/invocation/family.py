@@ -105,6 +105,11 @@ class Identification(Protocol):
         ...
 
     @property
+    def program_questions(self) -> tuple[tuple[bytes, ...], ...]:
+        """Arguments of compiles that together run those programs."""
+        ...
+
+    @property
     def search_variables(self) -> tuple[bytes, ...]:
         """Variables that change the search path of headers."""
         ...

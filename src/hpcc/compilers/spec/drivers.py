@@ -46,6 +46,8 @@ INCLUDE_ENV: Final = (
 OTHER_CACHES: Final = frozenset(
     {b"ccache", b"sccache", b"distcc", b"icecc", b"buildcache", b"fastbuild", b"hpcc", b"recc"}
 )
+DRIVER_MARKS: Final = (b"GCC_EXEC_PREFIX", b"CCC_OVERRIDE_OPTIONS")
+"""Variables that only the driver of GCC, and that of Clang, read. Their files hold the names."""
 # GCC puts these in place of its installation's prefix, in search paths of programs and headers
 # (libiberty's prefix.c, `get_key_value`). Environment modules set GCC_ROOT.
 ROOT_ENV: Final = (b"GCC_ROOT", b"G++_ROOT", b"BINUTILS_ROOT")

@@ -93,11 +93,12 @@ class BypassReason(Reason, prefix="bypass"):
         "Compile with `-c`. Links are not cached.")
     LINKER_INPUT = "linker-input", "given objects or libraries", "Compile with `-c` and link later."
     LOADER = (
-        "loader", "a variable of the dynamic loader runs foreign code, writes messages, or means a "
-        "directory that cannot be named", _UNSET,
-        "`LD_AUDIT`, `LD_DEBUG`, `LD_PROFILE`, `GCONV_PATH`, and `LD_PRELOAD` unless it names a "
-        "library that changes no output, such as fakeroot's. Also a relative or empty part of "
-        "`LD_LIBRARY_PATH` in a working directory whose name holds `:`, `;` or `$`.")
+        "loader", "a variable of the dynamic loader or of an allocator runs foreign code, writes "
+        "messages or files, or means a directory that cannot be named", _UNSET,
+        "`LD_AUDIT`, `LD_DEBUG`, `LD_PROFILE`, `GCONV_PATH`, `HEAPPROFILE`, and `LD_PRELOAD` "
+        "unless it names a library of the system that changes no output, such as fakeroot's. Also "
+        "a relative or empty part of `LD_LIBRARY_PATH` in a working directory whose name holds "
+        "`:`, `;` or `$`.")
     MANAGED_CODE = (
         "managed-code", "`/clr` or `/ZW` (cl): assemblies, not only objects", "Nothing to do.")
     MEASURES_TIME = (
@@ -228,8 +229,10 @@ class BypassReason(Reason, prefix="bypass"):
         "Set up a farm.",
         "The daemon keeps no results on Windows: [docs/windows.md](windows.md).")
     WRAPPER = (
-        "wrapper", "the compiler is another cache or a wrapper", "Call the compiler itself.",
-        "hpcc does not know what it runs.")
+        "wrapper", "the compiler, or its assembler, is another cache or a wrapper",
+        "Call the compiler itself.",
+        "It executes programs that are not the compiler's own. hpcc does not know which variables "
+        "and files it reads.")
     WRAPPER_SCRIPT = (
         "wrapper-script", "the compiler is a script that does more than execute a compiler",
         "Call the compiler itself.",

@@ -85,7 +85,8 @@ class UncacheableReason(Reason, prefix="uncacheable"):
         "Remove the pragma.")
     PROCESS_PATH = "process-path", "a link leads below `/proc`", "Let the link lead elsewhere."
     PROGRAM_PREFIX = (
-        "program-prefix", "a script below a `-B` directory", "Put the program itself there.")
+        "program-prefix", "a script or a wrapper below a `-B` directory, or as assembler",
+        "Put the program itself there.")
     SEARCH_PATH = "search-path", "the compiler did not report where it looks for headers", _READS
     SIDE_OUTPUT_MISSING = (
         "side-output-missing", "the compiler did not write a file that its flags announce", _READS)

@@ -14,6 +14,7 @@ from hpcc.cache.base.files import FileMemo, signature_of
 from hpcc.cache.host.identity import Compilers, Identity
 from hpcc.cache.host.loader import (
     Skipped,
+    has_impostor,
     libraries_of,
     loader_environment,
     look_at_skipped,
@@ -38,6 +39,13 @@ from hpcc.core.reasons.bypass import BypassReason
         ("GCONV_PATH", "", False),
         ("LD_LIBRARY_PATH", "/x", False),
         ("GLIBC_TUNABLES", "glibc.malloc.check=1", False),
+        ("HEAPPROFILE", "/tmp/x", True),
+        ("HEAPCHECK", "normal", True),
+        ("CPUPROFILE", "/tmp/x", True),
+        ("MALLOCSTATS", "1", True),
+        ("MALLOCSTATS", "", False),
+        ("MALLOC_CONF", "stats_print:true", False),  # no library is preloaded
+        ("MALLOC_PERTURB_", "77", False),
         ("LD_PRELOAD", "", False),
         ("LD_PRELOAD", "/home/me/libown.so", True),
         ("LD_PRELOAD", "libfaketime.so.1", True),
@@ -54,6 +62,39 @@ from hpcc.core.reasons.bypass import BypassReason
 def test_foreign_code_and_talk_are_refused(name: str, value: str, is_refused: bool) -> None:
     found = refusal_of_loader({os.fsencode(name): os.fsencode(value)})
     assert found == (Bypass(BypassReason.LOADER) if is_refused else None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["MALLOC_CONF", "MIMALLOC_VERBOSE", "TCMALLOC_SAMPLE_PARAMETER", "PERFTOOLS_VERBOSE",
+     "NSS_WRAPPER_DEBUGLEVEL", "UID_WRAPPER_DEBUGLEVEL"],
+)  # fmt: skip
+def test_what_makes_a_preloaded_library_write_is_refused(name: str) -> None:
+    talk = {os.fsencode(name): b"1"}
+    assert refusal_of_loader(talk) is None
+    assert refusal_of_loader({**talk, b"LD_PRELOAD": b""}) is None
+    known = {**talk, b"LD_PRELOAD": b"libjemalloc.so.2"}
+    assert refusal_of_loader(known) == Bypass(BypassReason.LOADER)
+
+
+@pytest.mark.parametrize(
+    ("preload", "loaded", "is_one"),
+    [
+        ("libjemalloc.so.2", "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2", False),
+        ("libjemalloc.so.2", "/usr/bin/../lib/x86_64-linux-gnu/libjemalloc.so.2", False),
+        ("libjemalloc.so.2", "/home/me/libjemalloc.so.2", True),
+        ("libjemalloc.so.2", "/usr/lib/../../home/me/libjemalloc.so.2", True),
+        ("libstdc++.so.6 libjemalloc.so.2", "/tmp/libjemalloc.so.2", True),
+        ("", "/home/me/libjemalloc.so.2", False),
+        ("libjemalloc.so.2", "/home/me/libother.so.2", False),
+        ("/usr/lib/libjemalloc.so.2", "/usr/lib/libjemalloc.so.2", False),
+    ],
+)
+def test_a_known_name_in_a_foreign_directory_is_an_impostor(
+    preload: str, loaded: str, is_one: bool
+) -> None:
+    env = {b"LD_PRELOAD": os.fsencode(preload)}
+    assert has_impostor(env, [os.fsencode(loaded)]) is is_one
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ class _Asker:
             self.asked += 1
             return ask(argv, env=env, cwd=cwd)
 
-        monkeypatch.setattr("hpcc.cache.host.identity.ask", counted)
+        monkeypatch.setattr("hpcc.cache.host.search_path.ask", counted)
 
     def paths(self, *arguments: bytes) -> list[tuple[bytes, ...]]:
         invocation = read_invocation(self.compiler, (*arguments, b"-c", b"a.c"))
