@@ -2,7 +2,8 @@
 
 It reads one JSON request line on stdin, writes progress and one result as JSON lines on stdout,
 and ends when its parent closes the other end of stdin. Hostile layers are read here, under limits
-of memory and processor time, and without a network where the kernel allows that.
+of memory and processor time, without capabilities and, where the kernel has Landlock, with no
+files but its own and no network (`confine`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import hpcc
 from hpcc.core import CallerError, Digest, HpccError, InfrastructureError, IntegrityError
+from hpcc.images.assembly.confine import confine
 from hpcc.images.assembly.flatten import FlattenReport, flatten
 from hpcc.images.base.limits import FlattenLimits
 from hpcc.images.oci.blobfile import LayerFile
@@ -37,6 +40,7 @@ _ADDRESS_SPACE_BYTES: Final = 4 << 30
 _CPU_SECONDS: Final = 1800
 _BLOCK_BYTES: Final = 4096
 _STDERR_BYTES: Final = 2000
+_PROGRAMS: Final = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/dev/urandom")
 # Room for what other programs write to the same disk meanwhile.
 _SPARE_BYTES: Final = 64 << 20
 
@@ -104,6 +108,8 @@ def _run_mkfs(request: BuildRequest, progress: Callable[[int, int], None]) -> Fl
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        # The only directory where it may write.
+        env={**os.environ, "TMPDIR": str(request.output.parent)},
     ) as tool:
         assert tool.stdin is not None
         try:
@@ -194,6 +200,12 @@ def _limit_self() -> None:
         os.unshare(os.CLONE_NEWNET)  # needs privilege, and is an extra that may fail
 
 
+def _readable(request: BuildRequest) -> list[Path]:
+    """Return what the builder reads: the layers, its program, and the tool with its libraries."""
+    programs = [sys.prefix, sys.base_prefix, *_PROGRAMS, str(Path(hpcc.__file__).parent)]
+    return [*map(Path, programs), Path(request.mkfs), *(one.path for one in request.layers)]
+
+
 def _die_with_parent(output: Path) -> None:
     """Start a thread that kills the whole process group when the parent closes stdin."""
 
@@ -230,6 +242,7 @@ def main() -> int:
         line += byte
     request = BuildRequest.from_json(line.decode())
     _limit_self()
+    confine(readable=_readable(request), writable=[request.output.parent, Path(os.devnull)])
     _die_with_parent(request.output)
     try:
         result = build(request, lambda done, total: _say({"done": done, "total": total}))
