@@ -76,12 +76,19 @@ class Script(ProviderHttp):
         self.answers = list(answers)
         self.asked: list[tuple[str, dict[str, str], tuple[str, str] | None]] = []
 
-    async def get(self, url: str, *, max_bytes: int) -> ProviderResponse:
+    async def get(self, url: str, *, max_bytes: int, issuer: str = "") -> ProviderResponse:
         return ProviderResponse(200, DISCOVERY)
 
     async def post(
-        self, url: str, form: Mapping[str, str], *, basic: tuple[str, str] | None, max_bytes: int
+        self,
+        url: str,
+        form: Mapping[str, str],
+        *,
+        basic: tuple[str, str] | None,
+        max_bytes: int,
+        issuer: str,
     ) -> ProviderResponse:
+        assert issuer == DISCOVERY["issuer"], "an endpoint that a document named"
         self.asked.append((url, dict(form), basic))
         answer = self.answers.pop(0)
         if isinstance(answer, HpccError):
@@ -440,9 +447,10 @@ async def test_a_renewal_that_a_logout_overtakes_does_not_bring_the_login_back(
             *,
             basic: tuple[str, str] | None,
             max_bytes: int,
+            issuer: str,
         ) -> ProviderResponse:
             (tmp_path / "l").unlink(missing_ok=True)  # as `hpcc logout` does
-            return await super().post(url, form, basic=basic, max_bytes=max_bytes)
+            return await super().post(url, form, basic=basic, max_bytes=max_bytes, issuer=issuer)
 
     clock = FixedClock()
     http = Slow(error("invalid_grant") if is_refused else tokens(), ProviderResponse(200, {}))

@@ -23,8 +23,8 @@ class Stalling:
         self._clock, self.asked, self.is_over = clock, 0, asyncio.Event()
         self.begun = asyncio.Event()
 
-    async def get(self, url: str, *, max_bytes: int) -> Any:
-        del url, max_bytes
+    async def get(self, url: str, *, max_bytes: int, issuer: str = "") -> Any:
+        del url, max_bytes, issuer
         self.asked += 1
         self.begun.set()
         await self.is_over.wait()

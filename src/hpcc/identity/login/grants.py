@@ -203,6 +203,7 @@ class Grants:
             form,
             basic=(self._profile.client_id, secret),
             max_bytes=MAX_ANSWER_BYTES,
+            issuer=self._provider.issuer,
         )
         return self._tokens(_accepted(answer), kind="access")
 
@@ -217,7 +218,11 @@ class Grants:
         }
         try:
             answer = await self._http.post(
-                self._provider.revocation_endpoint, form, basic=None, max_bytes=MAX_ANSWER_BYTES
+                self._provider.revocation_endpoint,
+                form,
+                basic=None,
+                max_bytes=MAX_ANSWER_BYTES,
+                issuer=self._provider.issuer,
             )
         except HpccError:
             return False
@@ -231,7 +236,11 @@ class Grants:
 
     async def _post(self, url: str, form: Mapping[str, str]) -> ProviderResponse:
         return await self._http.post(
-            self._endpoint(url), form, basic=None, max_bytes=MAX_ANSWER_BYTES
+            self._endpoint(url),
+            form,
+            basic=None,
+            max_bytes=MAX_ANSWER_BYTES,
+            issuer=self._provider.issuer,
         )
 
     def _endpoint(self, url: str) -> str:

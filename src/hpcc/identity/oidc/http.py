@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from hpcc.config.addresses import AddressError, direct_transport
 from hpcc.core import CallerError, InfrastructureError, IntegrityError
 
 if TYPE_CHECKING:
@@ -97,28 +98,36 @@ class ProviderHttp:
         """Send through `proxy` and trust the roots in `ca_file`; empty means the system's."""
         self._proxy, self._ca_file, self._total_seconds = proxy, ca_file, total_seconds
 
-    async def get(self, url: str, *, max_bytes: int) -> ProviderResponse:
-        """Return the JSON object at `url`.
+    async def get(self, url: str, *, max_bytes: int, issuer: str = "") -> ProviderResponse:
+        """Return the JSON object at `url`, which a document of `issuer` may have named.
 
         Raises:
             ProviderError: unreachable, slow, an error status, or a redirect.
             IntegrityError: too large, or not a JSON object.
         """
-        answer = await self._send("GET", url, {}, {}, max_bytes)
+        answer = await self._send("GET", url, {}, {}, max_bytes, issuer or url)
         if answer.status != _OK:
             raise ProviderError(f"{_host(url)} answers {answer.status}", reason="idp-status")
         return answer
 
     async def post(
-        self, url: str, form: Mapping[str, str], *, basic: tuple[str, str] | None, max_bytes: int
+        self,
+        url: str,
+        form: Mapping[str, str],
+        *,
+        basic: tuple[str, str] | None,
+        max_bytes: int,
+        issuer: str = "",
     ) -> ProviderResponse:
-        """Send a form. 4xx is returned and not raised, because OAuth puts error codes there.
+        """Send a form to `url`, which a document of `issuer` may have named.
+
+        4xx is returned and not raised, because OAuth puts error codes there.
 
         Raises:
             ProviderError, IntegrityError: see `get`.
         """
         headers = {"Authorization": _basic(*basic)} if basic else {}
-        answer = await self._send("POST", url, form, headers, max_bytes)
+        answer = await self._send("POST", url, form, headers, max_bytes, issuer or url)
         is_told = answer.status in _CLIENT_ERRORS and answer.status != _TOO_MANY
         if answer.status != _OK and not is_told:
             raise ProviderError(f"{_host(url)} answers {answer.status}", reason="idp-status")
@@ -131,13 +140,14 @@ class ProviderHttp:
         form: Mapping[str, str],
         headers: Mapping[str, str],
         max_bytes: int,
+        issuer: str,
     ) -> ProviderResponse:
         import httpx  # late: it takes 60 ms, which other commands need not pay
 
         try:
             async with (
                 asyncio.timeout(self._total_seconds),
-                self._client(url) as client,
+                self._client(url, issuer) as client,
                 client.stream(method, url, data=dict(form) or None, headers=headers) as response,
             ):
                 if response.status_code in _REDIRECTS:
@@ -145,6 +155,8 @@ class ProviderHttp:
                     raise ProviderError(f"{_host(url)} redirects: refused", reason="idp-redirect")
                 raw = await _read(response, max_bytes)
                 status = response.status_code
+        except AddressError as error:
+            raise ProviderError(str(error), reason=error.reason) from error
         except TimeoutError as error:
             raise ProviderError(f"{_host(url)} takes too long") from error
         except httpx.ConnectError as error:
@@ -159,12 +171,20 @@ class ProviderHttp:
         return ProviderResponse(status, _object(raw, url, is_ok=status == _OK))
 
     @asynccontextmanager
-    async def _client(self, url: str) -> AsyncIterator[httpx.AsyncClient]:
+    async def _client(self, url: str, issuer: str) -> AsyncIterator[httpx.AsyncClient]:
         import httpx
 
         is_local = is_loopback(urlsplit(url).hostname)
         roots = self._roots()
         try:
+            configured = urlsplit(issuer).hostname or ""
+            direct = (
+                direct_transport(
+                    url, configured=configured, verify=roots, may_use_proxy=not is_local
+                )
+                if is_local or not self._proxy
+                else None
+            )
             made = httpx.AsyncClient(
                 follow_redirects=False,
                 timeout=httpx.Timeout(self._total_seconds, connect=_CONNECT_SECONDS),
@@ -173,6 +193,7 @@ class ProviderHttp:
                 trust_env=not is_local,
                 proxy=(self._proxy or None) if not is_local else None,
                 verify=roots,
+                transport=direct,
                 headers={
                     "User-Agent": "hpcc",
                     "Accept": "application/json",

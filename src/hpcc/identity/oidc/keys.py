@@ -164,7 +164,9 @@ class KeyCache:
     async def _ask(self) -> None:
         try:
             provider = await discover(self._http, self._issuer)
-            answer = await self._http.get(provider.jwks_uri, max_bytes=MAX_JWKS_BYTES)
+            answer = await self._http.get(
+                provider.jwks_uri, max_bytes=MAX_JWKS_BYTES, issuer=self._issuer
+            )
             self._keys = parse_keys(answer.body)
         except HpccError as error:
             self._failure = error

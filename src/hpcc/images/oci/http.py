@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+from hpcc.config.addresses import direct_transport
 from hpcc.core import CallerError, InfrastructureError, IntegrityError, NotFoundError
 from hpcc.images.oci.auth import (
     MAX_TOKEN_ANSWER_BYTES,
@@ -56,6 +57,7 @@ class Endpoint:
         import httpx  # imported late: it takes 60 ms, which commands without a registry save
 
         is_local = is_loopback(self._base.hostname)
+        roots = ssl.create_default_context()
         self._client = httpx.AsyncClient(
             follow_redirects=False,
             timeout=httpx.Timeout(
@@ -64,7 +66,13 @@ class Endpoint:
             # A proxy cannot reach this machine's loopback. The system's roots are used, because
             # companies install theirs there.
             trust_env=not is_local,
-            verify=ssl.create_default_context(),
+            verify=roots,
+            transport=direct_transport(
+                self._base.geturl(),
+                configured=self._base.hostname or "",
+                verify=roots,
+                may_use_proxy=not is_local,
+            ),
             headers={"User-Agent": "hpcc", "Accept-Encoding": "identity"},
         )
         return self
