@@ -421,7 +421,7 @@ def test_an_include_by_a_macro_moves_beside_other_macros(
 ) -> None:
     source = '#define H "x.h"\n#include H\nint f(void) { return X; }\n'
     project = make("p", {"src/m.c": source, "src/x.h": "#define X 1\n"})
-    words = [cc, "-DNDEBUG", "-DLEVEL=64", "-DNONE=", "-O2", "-c", "{root}/src/m.c", "-o", "a.o"]
+    words = [cc, "-DNDEBUG", "-DLEVEL=QUUX", "-DNONE=", "-O2", "-c", "{root}/src/m.c", "-o", "a.o"]
     assert project.compile(words) == "miss"
     assert move(project, "q").compile(words) == "hit"
 
