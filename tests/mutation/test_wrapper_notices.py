@@ -14,9 +14,9 @@ WRAPPER, TRACE, OWNER = "cache/host/wrappers.py", "cache/host/exec_trace.py", "c
 CASES = {
     "wrapper-of-identity": Case("cache/host/identity.py", "if executes_others(", "if not executes_others(",
                                 WRAPPERS + "test_a_wrapper_is_asked_once_and_again_when_it_has_changed"),
-    "wrapper-same-process": Case(WRAPPER, "len(set(pids)) < len(pids) or", "",
+    "wrapper-same-process": Case(WRAPPER, "if execution.pid in pids or execution", "if execution",
                                  WRAPPERS + "test_a_process_that_becomes_the_driver_twice_is_a_wrapper"),
-    "wrapper-other-program": Case(WRAPPER, "or not own >= {e.program for e in seen}", "",
+    "wrapper-other-program": Case(WRAPPER, " or execution.program not in own:", ":",
                                   WRAPPERS + "test_a_program_that_is_not_the_drivers_own_makes_a_wrapper"),
     "wrapper-emulated": Case(WRAPPER, "if seen[0].program != driver:", "if False:",
                              WRAPPERS + "test_an_emulator_in_front_of_the_driver_leaves_the_question_to_its_file"),

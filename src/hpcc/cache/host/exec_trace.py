@@ -40,10 +40,11 @@ FileId = tuple[int, int]
 
 
 class Execution(NamedTuple):
-    """One execve: the process, and the file of the program that it then was."""
+    """One execve: the process, the file of the program that it then was, and its parent."""
 
     pid: int
     program: FileId
+    parent: int = 0
 
 
 def executions(
@@ -127,9 +128,11 @@ class _Trace:
     def _note(self, pid: int) -> bool:
         try:
             status = os.stat(b"/proc/%d/exe" % pid)
-        except OSError:
+            with open(b"/proc/%d/stat" % pid, "rb") as file:
+                parent = int(file.read().rpartition(b")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
             return False
-        self._executed.append(Execution(pid, (status.st_dev, status.st_ino)))
+        self._executed.append(Execution(pid, (status.st_dev, status.st_ino), parent))
         if len(self._executed) > _MAX_EXECUTIONS:
             self._kill()
             return False

@@ -9,6 +9,10 @@ may execute itself, and the programs that it names when it is asked for them: th
 the assembler and their like. A process may execute one of these once. Anything else is a wrapper,
 be it the driver, the assembler or the compiler proper.
 
+What a program of the system's directories executes in its turn is not looked at. It is a part of
+the installation there, for example a program in front of cc1 that counts how often it runs. Only
+root can put it there.
+
 Where no trace is possible, and where the kernel runs the driver in an emulator, programs must be
 ELF files, and the driver must hold the name of a variable that only a driver reads.
 
@@ -20,13 +24,16 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from hpcc.cache.host.exec_trace import Execution, FileId, executions
 from hpcc.compilers.spec.drivers import DRIVER_MARKS
 
 _ELF: Final = b"\x7fELF"
+_LINE_BYTES: Final = 256
+# The places of compilers that a distribution installs.
+_OF_THE_SYSTEM: Final = (b"/usr/bin/", b"/usr/lib/", b"/usr/libexec/", b"/lib/", b"/bin/")
 
 
 def executes_others(
@@ -44,7 +51,12 @@ def executes_others(
     Raises:
         OSError: one of the files cannot be read.
     """
-    own = {_identify(path) for path in (compiler, *programs)}
+    own = {_identify(compiler): False}
+    for path in programs:
+        is_of_system = os.path.realpath(path).startswith(_OF_THE_SYSTEM)
+        own.setdefault(_identify(path), is_of_system)
+        if is_of_system and (interpreter := _interpreter(path)):
+            own.setdefault(_identify(interpreter), True)
     with tempfile.TemporaryDirectory(prefix="hpcc-probe-") as directory:
         output = os.path.join(os.fsencode(directory), b"probe.o")
         for question in questions:
@@ -58,16 +70,38 @@ def executes_others(
     return False
 
 
-def _judge(seen: Sequence[Execution], driver: FileId, own: Set[FileId]) -> bool | None:
-    """Tell whether a trace is a wrapper's; None if it began with another file than the driver."""
+def _judge(seen: Sequence[Execution], driver: FileId, own: Mapping[FileId, bool]) -> bool | None:
+    """Tell whether a trace is a wrapper's; None if it began with another file than the driver.
+
+    `own`: the driver and its programs, and whether what they execute is not looked at.
+    """
     if seen[0].program != driver:
         return None  # an emulator's, or the driver was replaced a moment ago
-    pids = [execution.pid for execution in seen]
-    return len(set(pids)) < len(pids) or not own >= {e.program for e in seen}
+    pids: set[int] = set()
+    inner: set[int] = set()
+    for execution in seen:
+        if execution.pid in inner or execution.parent in inner:
+            inner.add(execution.pid)
+            continue
+        if execution.pid in pids or execution.program not in own:
+            return True
+        pids.add(execution.pid)
+        if own[execution.program]:
+            inner.add(execution.pid)
+    return False
 
 
 def _looks_like_a_driver(compiler: bytes, programs: Collection[bytes]) -> bool:
     return all(map(_is_elf, programs)) and _has_mark(compiler)
+
+
+def _interpreter(path: bytes) -> bytes:
+    """Return the program that runs a script; b"" if the file is not a script."""
+    with open(path, "rb") as file:
+        line = file.read(_LINE_BYTES).partition(b"\n")[0]
+    words = line[2:].split()
+    is_there = line.startswith(b"#!") and words and os.path.exists(words[0])
+    return words[0] if is_there else b""
 
 
 def _is_elf(path: bytes) -> bool:

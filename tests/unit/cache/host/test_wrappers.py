@@ -144,7 +144,7 @@ def test_a_process_that_becomes_the_driver_twice_is_a_wrapper(
 ) -> None:
     gcc = _file(_which("gcc"))
     for pids, is_one in (((1, 2), False), ((1, 1), True), ((1, 2, 2), True)):
-        seen = tuple(Execution(pid, gcc) for pid in pids)
+        seen = tuple(Execution(pid, gcc, 1) for pid in pids)
         monkeypatch.setattr(wrappers, "executions", lambda *_, seen=seen, **__: seen)
         assert executes_others(_which("gcc"), [], _QUESTIONS, env=_ENV, cwd=b"/") is is_one
 
@@ -159,6 +159,20 @@ def test_a_program_that_is_not_the_drivers_own_makes_a_wrapper(
         assert (
             executes_others(_which("gcc"), [_which("as")], _QUESTIONS, env=_ENV, cwd=b"/") is is_one
         )
+
+
+def test_what_a_program_of_the_system_executes_is_its_own_matter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gcc, assembler, real = _file(_which("gcc")), _file(_which("as")), _file("/bin/true")
+    replaces = (Execution(1, gcc), Execution(2, assembler, 1), Execution(2, real, 1))
+    waits = (Execution(1, gcc), Execution(2, assembler, 1), Execution(3, real, 2))
+    for seen in (replaces, waits):
+        monkeypatch.setattr(wrappers, "executions", lambda *_, seen=seen, **__: seen)
+        assert not executes_others(_which("gcc"), [_which("as")], ((),), env=_ENV, cwd=b"/")
+        monkeypatch.setattr(wrappers, "_OF_THE_SYSTEM", b"/elsewhere/")
+        assert executes_others(_which("gcc"), [_which("as")], ((),), env=_ENV, cwd=b"/")
+        monkeypatch.undo()
 
 
 def test_a_wrapper_is_asked_once_and_again_when_it_has_changed(
