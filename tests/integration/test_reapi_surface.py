@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,17 +45,6 @@ async def farm(tmp_path: Path) -> AsyncGenerator[FarmUnderTest]:
         yield farm
 
 
-@asynccontextmanager
-async def channel_of(farm: FarmUnderTest) -> AsyncGenerator[tuple[grpc.aio.Channel, str]]:
-    """Yield a channel to the worker and a valid token for ann."""
-    route = await farm.route()
-    peer = PinnedPeer.from_der(route.worker_certificate)
-    async with open_channel(
-        route.endpoint, certificate_pem=peer.certificate_pem, name=peer.name
-    ) as channel:
-        yield channel, route.token
-
-
 async def called(
     farm: FarmUnderTest,
     method: str,
@@ -66,7 +54,7 @@ async def called(
     token: str = "",
 ) -> Any:
     """Make one unary call with messages and metadata that hpcc's client would never send."""
-    async with channel_of(farm) as (channel, good):
+    async with farm.worker_channel() as (channel, good):
         call = channel.unary_unary(
             method,
             request_serializer=type(request).SerializeToString,
@@ -84,7 +72,7 @@ async def streamed(
     *metadata: tuple[str, str | bytes],
     token: str = "",
 ) -> list[Any]:
-    async with channel_of(farm) as (channel, good):
+    async with farm.worker_channel() as (channel, good):
         call = channel.unary_stream(
             method,
             request_serializer=type(request).SerializeToString,
@@ -393,7 +381,7 @@ async def test_uploads_that_never_end_take_a_tenants_room_and_not_the_worker(
         yield bs.WriteRequest(resource_name=name, data=b"x")
         await asyncio.sleep(30)
 
-    async with channel_of(farm) as (channel, token):
+    async with farm.worker_channel() as (channel, token):
         write = channel.stream_unary(
             "/google.bytestream.ByteStream/Write",
             request_serializer=bs.WriteRequest.SerializeToString,

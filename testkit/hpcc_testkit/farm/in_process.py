@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hpcc.config.farm import Farm
@@ -153,13 +154,21 @@ class FarmUnderTest:
         self, *, token: str = "", tenant: TenantId = TENANT, principal: str = "ann"
     ) -> AsyncGenerator[ReapiClient]:
         """Yield a REAPI client of the worker, with a good token unless another is given."""
+        async with self.worker_channel(principal) as (channel, good):
+            config = ReapiClientConfig(tenant=tenant, tool_version="test")
+            yield ReapiClient(channel, token or good, config)
+
+    @asynccontextmanager
+    async def worker_channel(
+        self, principal: str = "ann"
+    ) -> AsyncGenerator[tuple[grpc.aio.Channel, str]]:
+        """Yield a channel to the worker, and a good token."""
         route = await self.route(principal)
         peer = PinnedPeer.from_der(route.worker_certificate)
         async with open_channel(
             route.endpoint, certificate_pem=peer.certificate_pem, name=peer.name
         ) as channel:
-            config = ReapiClientConfig(tenant=tenant, tool_version="test")
-            yield ReapiClient(channel, token or route.token, config)
+            yield channel, route.token
 
 
 class LaterClock(SystemClock):

@@ -49,16 +49,6 @@ async def at_scheduler(farm: FarmUnderTest) -> AsyncGenerator[grpc.aio.Channel]:
         yield channel
 
 
-@asynccontextmanager
-async def at_worker(farm: FarmUnderTest) -> AsyncGenerator[tuple[grpc.aio.Channel, str]]:
-    route = await farm.route()
-    peer = PinnedPeer.from_der(route.worker_certificate)
-    async with open_channel(
-        route.endpoint, certificate_pem=peer.certificate_pem, name=peer.name
-    ) as channel:
-        yield channel, route.token
-
-
 async def silent(channel: grpc.aio.Channel, path: str, credential: str) -> grpc.StatusCode:
     """Send the headers of a call and nothing else; return how the server ends it."""
     call: Any = channel.stream_stream(path)(metadata=bearer(credential), timeout=20)
@@ -70,7 +60,7 @@ async def silent(channel: grpc.aio.Channel, path: str, credential: str) -> grpc.
 async def test_a_worker_refuses_a_bad_token_before_any_message(
     farm: FarmUnderTest, path: str
 ) -> None:
-    async with at_worker(farm) as (channel, _):
+    async with farm.worker_channel() as (channel, _):
         assert await silent(channel, path, "no.token") is Codes.UNAUTHENTICATED
 
 
@@ -85,7 +75,7 @@ async def test_a_scheduler_refuses_a_bad_session_before_any_message(
 async def test_a_good_token_without_a_message_has_a_deadline(
     farm: FarmUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with at_worker(farm) as (channel, token):
+    async with farm.worker_channel() as (channel, token):
         monkeypatch.setattr(method, "MESSAGE_SECONDS", 0.1)
         for path in AT_WORKER:
             call: Any = channel.stream_stream(path)(metadata=bearer(token), timeout=20)
@@ -104,7 +94,7 @@ async def test_a_login_larger_than_any_report_is_refused(farm: FarmUnderTest) ->
 
 
 async def test_bytes_that_are_no_message_are_refused_in_words(farm: FarmUnderTest) -> None:
-    async with at_worker(farm) as (channel, token):
+    async with farm.worker_channel() as (channel, token):
         for path in AT_WORKER:
             call: Any = channel.stream_stream(path)(metadata=bearer(token), timeout=20)
             await call.write(b"\xff" * 64)
