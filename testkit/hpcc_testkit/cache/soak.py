@@ -11,6 +11,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -243,13 +244,41 @@ def _describe_machine(directory: Path) -> str:
     return "\n".join(lines)
 
 
+def _run_jobs(args: argparse.Namespace) -> int:
+    """Run `jobs` soaks side by side, each with its own seed, and end all when one fails."""
+    share = -(-args.operations // args.jobs)
+    own = [sys.executable, "-m", "hpcc_testkit.cache.soak", "--jobs", "1"]
+    own += ["--operations", str(share), "--seconds", str(args.seconds)]
+    if args.sources is not None:
+        own += ["--sources", str(args.sources)]
+    running = [
+        subprocess.Popen([*own, "--seed", str(args.seed + number)]) for number in range(args.jobs)
+    ]
+    try:
+        while any(one.poll() is None for one in running):
+            if any(one.poll() for one in running):
+                return 1
+            threading.Event().wait(1)
+    finally:
+        for one in running:
+            # As a key would: a soak that is interrupted ends its daemon.
+            one.send_signal(signal.SIGINT)
+            one.wait()
+    return int(any(one.returncode for one in running))
+
+
 def _main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--operations", type=int, default=10_000)
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="soaks side by side, with shares"
+    )
     parser.add_argument("--seconds", type=float, default=float("inf"), help="end earlier")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4)))
     parser.add_argument("--sources", type=Path, help="a real project, edited too")
     args = parser.parse_args()
+    if args.jobs > 1:
+        return _run_jobs(args)
     directory = Path(tempfile.mkdtemp(prefix="hpcc-soak-"))
     sys.stdout.write(f"seed {args.seed}, in {directory}\n{_describe_machine(directory)}\n")
     sys.stdout.flush()
