@@ -7,7 +7,7 @@ STAMP := $(VENV)/.hpcc-dev-stamp
 JOBS ?= auto
 
 .PHONY: help dev check static test test-fast test-vm test-chaos test-windows test-farm test-machines test-integration nightly nightly-restart \
-	fuzz demo bench bench-guest bench-signing bench-farm bench-farm-cost bench-farm-scale bench-farm-peers bench-corpus soak gen docs clean lock changelog release-notes hooks
+	fuzz demo bench bench-guest bench-signing bench-farm bench-farm-cost bench-farm-scale bench-farm-peers bench-corpus soak gen docs clean lock changelog release-notes hooks release release-verify audit-deps
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -30,6 +30,7 @@ static: dev  ## the part of `make check` that runs no test
 	$(PY) tools/gen.py --check
 	$(PY) tools/gen_reasons.py --check
 	$(PY) tools/check_prose.py
+	tools/release.sh licences
 
 test:  ## ./test.sh: installs what the tests need and runs them, without what the last nightly covered; 25 minutes
 	./test.sh
@@ -133,6 +134,16 @@ changelog: dev  ## the changelog section that the fragments in changes/ make, wi
 release-notes: dev  ## the same written into CHANGELOG.md, fragments removed: make release-notes VERSION=0.2.0
 	@[ -n "$(VERSION)" ] || { echo "make release-notes VERSION=x.y.z" >&2; exit 2; }
 	$(VENV)/bin/towncrier build --yes --version "$(VERSION)"
+
+DIR ?= dist/release
+release: dev  ## wheel, source archive, SBOM, provenance of HEAD, built twice: make release VERSION=0.1.0 RELEASE_KEY=key.pem
+	tools/release.sh make --out "$(DIR)" --version "$(VERSION)" --key "$(RELEASE_KEY)"
+
+release-verify: dev  ## check a release and build it again: make release-verify DIR=dist/release KEY=public.pem
+	tools/release.sh verify $(if $(KEY),--key "$(KEY)") $(ARGS) "$(DIR)"
+
+audit-deps: dev  ## known vulnerabilities of the lock files; says so where it cannot ask: make audit-deps ARGS=--required
+	tools/release.sh audit $(ARGS)
 
 hooks: dev  ## install the git hooks: lint at each commit, `make check` before a push
 	$(VENV)/bin/pre-commit install
