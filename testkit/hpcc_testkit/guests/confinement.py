@@ -90,6 +90,8 @@ def _groups(pid: int) -> list[str]:
     for path in unified:
         group = Path("/sys/fs/cgroup") / path.lstrip("/")
         found += [f"no {n}" for n in _V2_LIMITS if (group / n).read_text().strip() == "max"]
+        swap = group / "memory.swap.max"
+        found += ["swap"] if swap.exists() and swap.read_text().strip() != "0" else []
     return found
 
 

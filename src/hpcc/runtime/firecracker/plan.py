@@ -68,7 +68,10 @@ class Microvm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Jail:
-    """How the jailer is called. `has_cgroup`: there is a cgroup v2 with the needed controllers."""
+    """How the jailer is called.
+
+    `has_cgroup`: there is a cgroup v2 with the needed controllers. `counts_swap`: it counts swap.
+    """
 
     jailer: str
     firecracker: str
@@ -77,6 +80,7 @@ class Jail:
     uid: int
     gid: int
     has_cgroup: bool
+    counts_swap: bool
     memory_mib: int
     is_template: bool = False
 
@@ -117,6 +121,8 @@ def jailer_argv(jail: Jail) -> list[str]:
         cgroup = [
             "--cgroup-version", "2", "--parent-cgroup", PARENT_CGROUP,
             "--cgroup", f"memory.max={memory}", "--cgroup", f"pids.max={_MAX_PIDS}",
+            # A guest's memory holds sources, which must not reach the host's disk.
+            *(["--cgroup", "memory.swap.max=0"] if jail.counts_swap else []),
         ]  # fmt: skip
     file_bytes = jail.memory_mib << 20 if jail.is_template else 0
     return [

@@ -39,7 +39,7 @@ from hpcc.runtime.firecracker.plan import (
     jailer_argv,
 )
 from hpcc.runtime.firecracker.tools import FirecrackerTools
-from hpcc.runtime.host.cgroups import CGROUPS, has_cgroups
+from hpcc.runtime.host.cgroups import CGROUPS, counts_swap, has_cgroups
 from hpcc.runtime.host.leftovers import record, remove_cgroup
 from hpcc.runtime.host.threads import in_thread
 from hpcc.runtime.host.users import VMM_NUMBERS, vmm_user
@@ -151,6 +151,7 @@ class JailedVm(Vm):
         await asyncio.to_thread(record, self._directory, owners, cgroups)
 
     async def _spawn(self, jail_id: str, *, is_template: bool) -> asyncio.subprocess.Process:
+        swap = self._has_cgroup and await asyncio.to_thread(counts_swap)
         jail = Jail(
             jailer=str(self._config.tools.jailer),
             firecracker=str(self._config.tools.firecracker),
@@ -159,6 +160,7 @@ class JailedVm(Vm):
             uid=self._uid,
             gid=self._uid,
             has_cgroup=self._has_cgroup,
+            counts_swap=swap,
             memory_mib=self._microvm.memory_mib,
             is_template=is_template,
         )

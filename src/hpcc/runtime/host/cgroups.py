@@ -29,6 +29,20 @@ def has_cgroups() -> bool:
     return set(text.split()) >= CONTROLLERS and os.access(CGROUPS, os.W_OK)
 
 
+def counts_swap() -> bool:
+    """Return whether a cgroup v2 below `hpcc` has a limit of swap. Makes `hpcc` itself. Blocks.
+
+    A kernel without swap accounting has none, and the file of such a limit cannot be written.
+    """
+    parent = CGROUPS / PARENT_CGROUP
+    try:
+        parent.mkdir(exist_ok=True)
+    except OSError:
+        return False
+    _enable_controllers(CGROUPS)
+    return (parent / "memory.swap.max").exists()
+
+
 def make_groups(name: str, *, memory_bytes: int, pids: int) -> list[Path]:
     """Make the cgroups of a VMM, below `hpcc`; [] where this process may not. Blocks.
 
@@ -67,10 +81,15 @@ def _make(group: Path, limits: dict[str, int]) -> None:
     group.mkdir(parents=True)
     if has_cgroups():
         for parent in (group.parents[1], group.parent):
-            with suppress(OSError):  # another worker did it, or the limits below are missing
-                text = " ".join(f"+{c}" for c in sorted(CONTROLLERS))
-                (parent / "cgroup.subtree_control").write_text(text)
+            _enable_controllers(parent)
     for name, value in limits.items():
         file = group / name
         if file.exists():
             file.write_text(str(value))
+
+
+def _enable_controllers(parent: Path) -> None:
+    """Give the children of a cgroup v2 the files of their limits."""
+    with suppress(OSError):  # another worker did it, or the limits are missing
+        text = " ".join(f"+{c}" for c in sorted(CONTROLLERS))
+        (parent / "cgroup.subtree_control").write_text(text)

@@ -24,7 +24,7 @@ from hpcc.runtime.firecracker.plan import (
 VM = Microvm(memory_mib=512, vcpus=2, token="t" * 32)
 JAIL = Jail(
     jailer="/bin/jailer", firecracker="/bin/firecracker", jail_id="f-1", base="/b", uid=7, gid=8,
-    has_cgroup=True, memory_mib=512,
+    has_cgroup=True, counts_swap=True, memory_mib=512,
 )  # fmt: skip
 DRIVES = [{"drive_id": "image", "is_read_only": True}, {"drive_id": "agent", "is_read_only": True}]
 CONFIGURATION: Mapping[str, object] = {
@@ -72,6 +72,13 @@ def test_the_vmm_is_below_processes_that_die_with_the_worker() -> None:
     argv = jailer_argv(JAIL)
     assert argv.index("--pdeathsig=KILL") < argv.index("--kill-child=KILL") < argv.index("sh")
     assert {"--pid", "--net"} <= set(argv[: argv.index("sh")])
+
+
+def test_nothing_of_a_vmm_is_swapped_out_where_the_kernel_counts_swap() -> None:
+    argv = jailer_argv(JAIL)
+    assert argv[argv.index("memory.swap.max=0") - 1] == "--cgroup"
+    assert argv.index("memory.swap.max=0") < argv.index("--")
+    assert not [a for a in jailer_argv(replace(JAIL, counts_swap=False)) if "swap" in a]
 
 
 def test_without_cgroup_v2_none_is_asked_for() -> None:

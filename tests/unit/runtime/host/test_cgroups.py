@@ -63,3 +63,28 @@ def test_without_a_hierarchy_there_is_no_group(
     (tmp_path / "memory").mkdir()
     assert cgroups.make_groups("q-1", memory_bytes=4096, pids=7) == []
     assert [p.name for p in tmp_path.iterdir()] == ["memory"]
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_swap_is_limited_where_a_group_below_the_root_has_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, counts: bool
+) -> None:
+    monkeypatch.setattr(cgroups, "CGROUPS", tmp_path)
+    (tmp_path / "cgroup.subtree_control").touch()
+    original = Path.mkdir
+
+    def kernel_made(path: Path, *_: object, **__: object) -> None:
+        original(path)
+        if counts:
+            (path / "memory.swap.max").write_text("max\n")
+
+    monkeypatch.setattr(Path, "mkdir", kernel_made)
+    assert cgroups.counts_swap() is counts
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+memory +pids"
+
+
+def test_swap_is_not_limited_where_no_group_can_be_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cgroups, "CGROUPS", tmp_path / "absent")
+    assert not cgroups.counts_swap()
