@@ -36,3 +36,11 @@ def test_with_reuse_principal_a_guest_counts_what_it_ran(machine: Machine) -> No
     assert len({row["guest_id"] for row in rows}) == 1
     assert [row["guest_execs_before"] for row in rows] == [0, 1, 2]
     assert {row["reuse"] for row in rows} == {"principal"}
+    lines = {str(row["kernel_command_line"]) for row in rows}
+    assert [set(line.split()) & {"mitigations=off", "mitigations=auto"} for line in lines] == [
+        {"mitigations=off"}
+    ]
+    (jail,) = {row["vmm_jail"] for row in rows}
+    assert jail in ("hpcc", "jailer", "none")
+    shown = machine.hpcc("audit", "show", str(rows[0]["row_id"])).stdout.splitlines()
+    assert {f"{'kernel_command_line:':<22}{lines.pop()}", f"{'vmm_jail:':<22}{jail}"} <= set(shown)

@@ -230,6 +230,7 @@ def spec(scratch_image: Path) -> GuestSpec:
         image_path=scratch_image,
         memory_mib=384,
         boot_timeout_seconds=90,
+        has_mitigations=False,  # as in most farms; test_qemu_gcc.py has a guest with them
     )
 
 

@@ -15,6 +15,7 @@ from hpcc.images.toolchains import probe_guest
 from hpcc.ports import GuestSpec, SystemClock
 from hpcc.runtime.assets.assets import GuestAssets
 from hpcc.runtime.qemu.backend import QemuConfig, QemuRuntime
+from hpcc.runtime.vm.command_line import recorded_line
 from hpcc.runtime.vm.vm import VmGuest
 from hpcc_testkit.farm.machine import Machine
 from hpcc_testkit.guests.guest_contract import MemoryBlobs, Outcome, request, run
@@ -102,6 +103,13 @@ async def test_a_compiler_without_memory_is_a_limit_and_not_an_error_of_the_user
     limits = ExecLimits(memory_bytes=12 << 20)
     done = await compile_(guest, large_source(), "-O2", limits=limits)
     assert done.result.reason == "memory"
+
+
+async def test_its_kernel_was_started_with_the_line_of_its_rows(guest: VmGuest) -> None:
+    done = await run(guest, request("cat", "/proc/cmdline", env=ENV))
+    line = recorded_line(done.stdout.decode())
+    assert line == guest.identity.kernel_command_line
+    assert "mitigations=auto" in line.split()
 
 
 async def test_the_images_compiler_says_what_it_is_as_the_hosts_own_does(guest: VmGuest) -> None:

@@ -17,6 +17,7 @@ from hpcc.core import GuestReuse, ImageDigest, Isolation, TenantId
 from hpcc.ports import Guest, GuestSpec, SystemClock
 from hpcc.runtime.assets.assets import GuestAssets
 from hpcc.runtime.qemu.backend import QemuConfig, QemuRuntime
+from hpcc.runtime.vm.command_line import recorded_line
 from hpcc.runtime.vm.snapshot_store import Saved
 from hpcc.runtime.vm.vm import VmGuest
 from hpcc.runtime.vm.warm import WarmStart
@@ -115,6 +116,9 @@ async def test_guests_of_one_snapshot_are_not_the_same(
         random = [await read(g, "/dev/urandom", 32) for g in (one, two)]
         boots = [await read(g, "/proc/sys/kernel/random/boot_id") for g in (one, two)]
         clocks = [int((await run(g, request("/probe", "time"))).stdout) for g in (one, two)]
+        lines = [recorded_line((await read(g, "/proc/cmdline")).decode()) for g in (one, two)]
+        assert lines == [one.identity.kernel_command_line, two.identity.kernel_command_line]
+        assert "mitigations=off" in lines[0].split()
         assert all(len(r) == 65 for r in random)
         assert random[0] != random[1]
         # Made when it is first asked for: after the entropy came.

@@ -33,6 +33,7 @@ GUEST_OVERHEAD_MIB: Final = 512
 _DEFAULT_GUEST_MIB: Final = 1024
 MAX_AHEAD_GUESTS: Final = 1024
 Reuse = Literal["exec", "principal", "tenant"]
+Mitigations = Literal["auto", "on", "off"]
 Accelerator = Literal["auto", "tcg"]
 
 
@@ -118,6 +119,8 @@ class WorkerSettings:
     warm_start: bool = True
     # Whose code a guest may have run before: no one's, the same principal's, or the same tenant's.
     guest_reuse: Reuse = "principal"
+    # Whether guests' kernels defend against side channels; "auto": those that serve several people.
+    guest_mitigations: Mitigations = "auto"
     # A developer's coffee break before the next build.
     idle_seconds: float = 600.0
     # What a compile left in a guest lives no longer than half a working day.
@@ -150,6 +153,7 @@ _CHOICES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("worker", "runtime"): BACKENDS,
     ("worker", "accelerator"): ("auto", "tcg"),
     ("worker", "guest_reuse"): ("exec", "principal", "tenant"),
+    ("worker", "guest_mitigations"): ("auto", "on", "off"),
 }
 _MAY_BE_ZERO: Final = frozenset({("worker", "ahead_guests"), ("worker", "park_after_starts")})
 _AT_MOST: Final[Mapping[tuple[str, str], int]] = {

@@ -34,7 +34,14 @@ from hpcc.core.exec import (
     StdioEvent,
     check_guest_path,
 )
-from hpcc.core.names import GuestReuse, ImageDigest, ImageRef, Isolation, TenantId
+from hpcc.core.names import (
+    GuestMitigations,
+    GuestReuse,
+    ImageDigest,
+    ImageRef,
+    Isolation,
+    TenantId,
+)
 from hpcc.core.parity import (
     FALLBACKS,
     LOCAL_SLOTS,
@@ -112,6 +119,7 @@ __all__ = [
     "Fallback",
     "Family",
     "Finding",
+    "GuestMitigations",
     "GuestReuse",
     "HostReport",
     "HpccError",

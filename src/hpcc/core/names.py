@@ -135,3 +135,21 @@ class GuestReuse(enum.StrEnum):
         """Return the one of the two that lets fewer share a guest."""
         order = (GuestReuse.EXEC, GuestReuse.PRINCIPAL, GuestReuse.TENANT)
         return min(self, other, key=order.index)
+
+
+class GuestMitigations(enum.StrEnum):
+    """Which guests' kernels defend their processes against side channels of the CPU."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+    def are_on(self, reuse: GuestReuse) -> bool:
+        """Return whether a guest of this class has them.
+
+        With "auto" it has them where code of several principals runs in it. A guest of one
+        principal holds no secret that its code could not read anyway.
+        """
+        if self is GuestMitigations.AUTO:
+            return reuse is GuestReuse.TENANT
+        return self is GuestMitigations.ON

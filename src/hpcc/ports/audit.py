@@ -49,6 +49,8 @@ class AuditRow:
     vmm_version: str = ""
     jailer_digest: str = ""
     snapshot_digest: str = ""
+    kernel_command_line: str = ""
+    vmm_jail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

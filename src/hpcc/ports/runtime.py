@@ -28,6 +28,7 @@ class GuestSpec:
     """What a guest boots from. `image_path` is a read-only filesystem image.
 
     `is_passing`: the guest answers one question and ends, so a snapshot is not worth making.
+    `has_mitigations`: its kernel defends processes in it against side channels of the CPU.
     """
 
     image: ImageDigest
@@ -36,6 +37,7 @@ class GuestSpec:
     vcpus: int = 1
     boot_timeout_seconds: float = 60.0
     is_passing: bool = False
+    has_mitigations: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,10 @@ class GuestIdentity:
     warden: str = "none"
     # The snapshot that it was restored from; "" if it was booted.
     snapshot_digest: str = ""
+    # What its kernel was started with, without the token; "" if it runs on the host's kernel.
+    kernel_command_line: str = ""
+    # What confines its VMM: "jailer" (Firecracker's), "hpcc" (QEMU's) or "none"; "" without a VMM.
+    vmm_jail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ async def test_rows_read_back_and_the_chain_holds(tmp_path: Path) -> None:
 
 
 # Fields that older rows lack.
-_NEW = {"vmm_version", "jailer_digest", "snapshot_digest"}
+_NEW = {"vmm_version", "jailer_digest", "snapshot_digest", "kernel_command_line", "vmm_jail"}
 
 
 async def test_a_row_older_than_a_field_is_read_and_one_with_a_strange_field_is_not(
@@ -56,7 +56,7 @@ async def test_a_row_older_than_a_field_is_read_and_one_with_a_strange_field_is_
         record = index.row("row_id-0")
     older = {k: v for k, v in record.body.items() if k not in _NEW}
     read = row_of(dataclasses.replace(record, body=older))
-    assert [getattr(read, name) for name in sorted(_NEW)] == ["", "", ""]
+    assert [getattr(read, name) for name in sorted(_NEW)] == [""] * len(_NEW)
     assert read.vmm_digest == "vmm_digest-0"
     strange = {**record.body, "strange": ""}
     nameless = {k: v for k, v in record.body.items() if k != "isolation"}
@@ -255,11 +255,11 @@ async def test_the_command_line_lists_shows_and_exports(
     assert out.count("qemu/tcg") == 2
     assert "\x1b" not in out
     assert main(["audit", "show", "abab", *where]) == 0
-    assert "isolation:          qemu/tcg" in capsys.readouterr().out
+    assert "isolation:            qemu/tcg" in capsys.readouterr().out
     assert main(["audit", "export", "--format", "tsv", *where]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
-    assert {line.count("\t") for line in lines} == {31}
+    assert {line.count("\t") for line in lines} == {33}
     assert main(["audit", "export", *where]) == 0
     first = json.loads(capsys.readouterr().out.splitlines()[0])
     assert first["row_id"] == "ab" * 16

@@ -11,6 +11,7 @@ from hpcc.core import (
     Blob,
     CallerError,
     Digest,
+    GuestMitigations,
     GuestReuse,
     ImageDigest,
     ImageRef,
@@ -121,3 +122,12 @@ def test_of_two_reuse_policies_the_stricter_counts() -> None:
     assert {exec_.stricter(r) for r in GuestReuse} == {exec_}
     assert {r.stricter(tenant) for r in GuestReuse} == set(GuestReuse)
     assert tenant.stricter(principal) is principal.stricter(tenant) is principal
+
+
+def test_mitigations_are_on_where_code_of_several_principals_runs_or_the_setting_asks() -> None:
+    on = {m: {r for r in GuestReuse if m.are_on(r)} for m in GuestMitigations}
+    assert on == {
+        GuestMitigations.AUTO: {GuestReuse.TENANT},
+        GuestMitigations.ON: set(GuestReuse),
+        GuestMitigations.OFF: set(),
+    }

@@ -262,8 +262,8 @@ def _run_show(args: argparse.Namespace) -> int:
         elif isinstance(value, tuple):
             value = " ".join(value) or "-"
         text = "\n".join(printable(part) for part in str(value).split("\n"))
-        print(f"{name + ':':<20}{text or '-'}".rstrip())
-    print(f"{'record:':<20}number {record.sequence}, hash {record.hash}")
+        print(f"{name + ':':<22}{text or '-'}".rstrip())
+    print(f"{'record:':<22}number {record.sequence}, hash {record.hash}")
     return 0
 
 

@@ -151,6 +151,7 @@ class _LocalFarm:
             max_guests=worker.max_guests,
             memory_mib=worker.memory_mib,
             guest_reuse=worker.guest_reuse,
+            guest_mitigations=worker.guest_mitigations,
             idle_seconds=worker.idle_seconds,
             session_seconds=worker.session_seconds,
             ahead_guests=worker.ahead_guests,

@@ -18,18 +18,21 @@ from hpcc.runtime.firecracker.plan import (
     AGENT,
     IMAGE,
     INITRAMFS,
+    JAILER,
     KERNEL,
     MEMORY,
     PROGRAM,
     STATE,
     Microvm,
     boot_calls,
+    kernel_command_line,
 )
 from hpcc.runtime.firecracker.tools import check_machine
 from hpcc.runtime.firecracker.vm import FirecrackerConfig, JailedVm
 from hpcc.runtime.host.cgroups import has_cgroups
 from hpcc.runtime.host.tools import sha256_of
 from hpcc.runtime.host.users import warden_label
+from hpcc.runtime.vm.command_line import recorded_line
 from hpcc.runtime.vm.snapshot_store import Snapshot, snapshot_key
 from hpcc.runtime.vm.vm import Vm, VmGuest, booted
 from hpcc.runtime.vm.warm import Template, WarmStart
@@ -135,13 +138,14 @@ class FirecrackerRuntime:
             vcpus=spec.vcpus,
             token=secrets.token_hex(TOKEN_BYTES // 2),
             has_console=has_console,
+            has_mitigations=spec.has_mitigations,
             extra_options=self._config.extra_kernel_options,
         )
 
     def _vm(
         self, spec: GuestSpec, *, has_console: bool, snapshot: Snapshot | None = None
     ) -> JailedVm:
-        tools = self._config.tools
+        tools, microvm = self._config.tools, self._microvm(spec, has_console=has_console)
         identity = GuestIdentity(
             guest_id=f"f-{secrets.token_hex(8)}",
             isolation=self.isolation,
@@ -152,8 +156,9 @@ class FirecrackerRuntime:
             vmm_version=f"{PROGRAM} {tools.version}",
             jailer_digest=tools.jailer_digest,
             snapshot_digest=snapshot.digest if snapshot else "",
+            kernel_command_line=recorded_line(kernel_command_line(microvm)),
+            vmm_jail=JAILER,
         )
-        microvm = self._microvm(spec, has_console=has_console)
         files = {
             KERNEL: self._assets.vmlinux,
             INITRAMFS: self._assets.vsock_initramfs,

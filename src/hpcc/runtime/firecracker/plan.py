@@ -13,6 +13,7 @@ from typing import Final
 
 from hpcc.core import InfrastructureError, IntegrityError
 from hpcc.runtime.host.cgroups import PARENT_CGROUP
+from hpcc.runtime.vm.command_line import mitigation_options
 from hpcc.wire.exec_frames import TOKEN_PARAMETER, VSOCK_PARAMETER, VSOCK_PORT
 
 MINIMUM_VERSION: Final = (1, 12)
@@ -37,7 +38,7 @@ _MAX_FILES: Final = 256
 # The jailer writes a pid file. Only a template writes more: its snapshot.
 _MAX_FILE_BYTES: Final = 4096
 _KERNEL_OPTIONS: Final = (
-    "quiet", "rdinit=/init", "panic=-1", "reboot=k", "mitigations=off", "nokaslr",
+    "quiet", "rdinit=/init", "panic=-1", "reboot=k",
     "random.trust_cpu=on", "cryptomgr.notests", "i8042.noaux", "i8042.nomux", "i8042.nopnp",
     "i8042.dumbkbd",
 )  # fmt: skip
@@ -62,6 +63,7 @@ class Microvm:
     memory_mib: int
     vcpus: int
     token: str
+    has_mitigations: bool
     has_console: bool = False
     extra_options: str = ""
 
@@ -181,7 +183,7 @@ def kernel_command_line(vm: Microvm) -> str:
         ["console=ttyS0", "loglevel=4"] if vm.has_console else ["8250.nr_uarts=0", "loglevel=0"]
     )
     options = [
-        *console, *_KERNEL_OPTIONS,
+        *console, *_KERNEL_OPTIONS, *mitigation_options(has_mitigations=vm.has_mitigations),
         f"{TOKEN_PARAMETER}={vm.token}", f"{VSOCK_PARAMETER}={VSOCK_PORT}",
     ]  # fmt: skip
     if vm.extra_options:

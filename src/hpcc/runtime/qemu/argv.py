@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from hpcc.runtime.vm.command_line import mitigation_options
 from hpcc.wire.exec_frames import PORT_NAME, TOKEN_PARAMETER
 
 Accelerator = Literal["kvm", "tcg"]
@@ -14,7 +15,7 @@ _SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourceco
 _TCG_CACHE_MIB: Final = 256
 _KERNEL_OPTIONS: Final = (
     "console=ttyS0", "quiet", "loglevel=4", "rdinit=/init", "panic=-1", "reboot=t",
-    "mitigations=off", "nokaslr", "random.trust_cpu=on", "cryptomgr.notests",
+    "random.trust_cpu=on", "cryptomgr.notests",
 )  # fmt: skip
 
 
@@ -49,6 +50,7 @@ class QemuMachine:
     firmware: str
     token: str
     tsc_khz: int
+    has_mitigations: bool
     extra_options: str = ""
     snapshot: SnapshotFds | None = None
 
@@ -104,7 +106,10 @@ def kernel_command_line(machine: QemuMachine) -> str:
     Under emulation a busy host makes the kernel's TSC calibration fail. The boot then hangs forever
     in about half the cases. So the frequency is passed as an option.
     """
-    options = [*_KERNEL_OPTIONS, f"{TOKEN_PARAMETER}={machine.token}"]
+    options = [
+        *_KERNEL_OPTIONS, *mitigation_options(has_mitigations=machine.has_mitigations),
+        f"{TOKEN_PARAMETER}={machine.token}",
+    ]  # fmt: skip
     if machine.accelerator == "tcg" and machine.tsc_khz:
         options.append(f"tsc_early_khz={machine.tsc_khz}")
     if machine.extra_options:

@@ -17,9 +17,10 @@ from hpcc.ports import Clock, GuestBootError, GuestIdentity, GuestSpec, Probe
 from hpcc.runtime.assets.assets import GuestAssets, probe_spec
 from hpcc.runtime.host.tools import ToolError, run_tool, sha256_of
 from hpcc.runtime.host.users import warden_label
-from hpcc.runtime.qemu.argv import Accelerator, QemuMachine, qemu_argv
+from hpcc.runtime.qemu.argv import Accelerator, QemuMachine, kernel_command_line, qemu_argv
 from hpcc.runtime.qemu.jail import QemuJail, find_jail
 from hpcc.runtime.qemu.vm import PROGRAM, QemuConfig, QemuVm, host_tsc_khz
+from hpcc.runtime.vm.command_line import recorded_line
 from hpcc.runtime.vm.snapshot_store import Snapshot, snapshot_key
 from hpcc.runtime.vm.vm import Vm, VmGuest, booted
 from hpcc.runtime.vm.warm import Template, WarmStart
@@ -129,12 +130,6 @@ class QemuRuntime:
         Raises:
             OSError: a file is missing.
         """
-        machine = QemuMachine(
-            name="", accelerator=self._config.accelerator, memory_mib=spec.memory_mib,
-            vcpus=spec.vcpus, kernel_fd=0, initramfs_fd=0, image_fd=0, drive_fd=0, port_fd=0,
-            firmware=str(self._assets.firmware or ""), token="",
-            tsc_khz=host_tsc_khz(), extra_options=self._config.extra_kernel_options,
-        )  # fmt: skip
         firmware = sha256_of(self._assets.firmware) if self._assets.firmware else ""
         return snapshot_key(
             spec,
@@ -143,8 +138,18 @@ class QemuRuntime:
             self._assets.agent_digest,
             self._vmm_digest,
             firmware,
-            *qemu_argv(self._config.program, machine),
+            *qemu_argv(self._config.program, self._machine(spec)),
         )
+
+    def _machine(self, spec: GuestSpec) -> QemuMachine:
+        """Return a guest's VM without what differs each time: descriptors, name and token."""
+        return QemuMachine(
+            name="", accelerator=self._config.accelerator, memory_mib=spec.memory_mib,
+            vcpus=spec.vcpus, kernel_fd=0, initramfs_fd=0, image_fd=0, drive_fd=0, port_fd=0,
+            firmware=str(self._assets.firmware or ""), token="",
+            tsc_khz=host_tsc_khz(), extra_options=self._config.extra_kernel_options,
+            has_mitigations=spec.has_mitigations,
+        )  # fmt: skip
 
     def cold(self, spec: GuestSpec) -> Vm:
         """Return a guest to boot."""
@@ -167,6 +172,8 @@ class QemuRuntime:
             agent_digest=self._assets.agent_digest,
             warden=warden_label(),
             snapshot_digest=snapshot.digest if snapshot else "",
+            kernel_command_line=recorded_line(kernel_command_line(self._machine(spec))),
+            vmm_jail="hpcc" if self._jail else "none",
         )
         return QemuVm(self._config, self._assets, spec, identity, snapshot, self._jail)
 

@@ -159,6 +159,7 @@ class QemuVm(Vm):
             token=self._token,
             extra_options=self._config.extra_kernel_options,
             tsc_khz=host_tsc_khz(),
+            has_mitigations=self._spec.has_mitigations,
             snapshot=fds,
         )
 

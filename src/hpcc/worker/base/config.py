@@ -16,7 +16,7 @@ from hpcc.config.settings import (
     default_containerd,
     default_guests_mib,
 )
-from hpcc.core import CallerError, GuestReuse, ImageDigest, ImageRef, check_port
+from hpcc.core import CallerError, GuestMitigations, GuestReuse, ImageDigest, ImageRef, check_port
 from hpcc.rpc.scheduler.schedulers import split_schedulers
 from hpcc.worker.base.stores_config import parse_stores
 
@@ -61,6 +61,7 @@ class WorkerConfig:
     # Windows only: images that containerd fetches when the worker starts, name@sha256:…
     pull_images: tuple[str, ...] = ()
     guest_reuse: str = GuestReuse.PRINCIPAL.value
+    guest_mitigations: str = GuestMitigations.AUTO.value
     guest_memory_mib: int = 1024
     # For images whose guests need more or less: sha256:… to MiB.
     guest_memory_by_image: Mapping[str, int] = field(default_factory=dict)
@@ -163,6 +164,8 @@ class WorkerConfig:
             raise CallerError("accelerator must be auto or tcg")
         if self.guest_reuse not in {r.value for r in GuestReuse}:
             raise CallerError("guest_reuse must be exec, principal or tenant")
+        if self.guest_mitigations not in {m.value for m in GuestMitigations}:
+            raise CallerError("guest_mitigations must be auto, on or off")
         if min(self.guest_memory_mib, self.vcpus, self.max_guests, self.max_queue) <= 0:
             raise CallerError("guest_memory_mib, vcpus, max_guests and max_queue must be positive")
         if min(self.idle_seconds, self.session_seconds, self.drain_seconds) <= 0:

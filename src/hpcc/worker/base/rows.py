@@ -6,11 +6,15 @@ import posixpath
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Final
 
 from hpcc.core import Digest, TenantId
 from hpcc.ports import AuditRow
 from hpcc.reapi.result import ResultRecord
 from hpcc.rpc.reapi.session import Client
+
+# An entry may be older than these fields.
+_NEWER: Final = frozenset({"snapshot_digest", "kernel_command_line", "vmm_jail"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +34,8 @@ class Lineage:
     injected_flags: tuple[str, ...]
     working_directory: str
     snapshot_digest: str = ""
+    kernel_command_line: str = ""
+    vmm_jail: str = ""
 
     @classmethod
     def of(cls, table: Mapping[str, object]) -> Lineage:
@@ -38,8 +44,7 @@ class Lineage:
         Raises:
             ValueError: fields are missing or have another type.
         """
-        # An entry may be older than the newest field.
-        if set(table) | {"snapshot_digest"} != {f.name for f in fields(cls)}:
+        if set(table) | _NEWER != {f.name for f in fields(cls)}:
             raise ValueError("other fields")
         return cls(
             input_root_digest=_text(table["input_root_digest"]),
@@ -54,7 +59,7 @@ class Lineage:
             warden=_text(table["warden"]),
             injected_flags=_texts(table["injected_flags"]),
             working_directory=_text(table["working_directory"]),
-            snapshot_digest=_text(table.get("snapshot_digest", "")),
+            **{name: _text(table.get(name, "")) for name in _NEWER},
         )
 
 
@@ -144,6 +149,8 @@ def audit_row(
         vmm_version=lineage.vmm_version,
         jailer_digest=lineage.jailer_digest,
         snapshot_digest=lineage.snapshot_digest,
+        kernel_command_line=lineage.kernel_command_line,
+        vmm_jail=lineage.vmm_jail,
         agent_digest=lineage.agent_digest,
         injected_flags=lineage.injected_flags,
         scheduler=scheduler,

@@ -20,6 +20,8 @@ from hpcc.core import (
     CallerError,
     Digest,
     ExecRequest,
+    GuestMitigations,
+    GuestReuse,
     ImageDigest,
     InfrastructureError,
     InputFile,
@@ -226,6 +228,7 @@ async def _run(
         memory_mib=config.memory_of(ImageDigest(row.image_digest)),
         vcpus=config.vcpus,
         boot_timeout_seconds=config.boot_timeout_seconds,
+        has_mitigations=GuestMitigations(config.guest_mitigations).are_on(GuestReuse.EXEC),
     )
     async with runtime.guest(spec) as guest:
         collector = await _execute(guest.exec(request, reader), request)

@@ -351,6 +351,8 @@ class Runner:
             agent_digest=identity.agent_digest,
             warden=identity.warden,
             snapshot_digest=identity.snapshot_digest,
+            kernel_command_line=identity.kernel_command_line,
+            vmm_jail=identity.vmm_jail,
             injected_flags=tuple(f for f in work.client.injected if f in argv),
             working_directory=work.command.cwd,
         )

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from hpcc.core import HpccError, ImageDigest, ImageToolchains, Toolchain
+from hpcc.core import GuestReuse, HpccError, ImageDigest, ImageToolchains, Toolchain
 from hpcc.images.survey import Survey, SurveyLog
 from hpcc.images.toolchains import probe_guest
 from hpcc.ports import Clock, GuestSpec, Runtime
@@ -140,6 +140,7 @@ class Prober:
             vcpus=self._vcpus,
             boot_timeout_seconds=self._shape.boot_timeout_seconds,
             is_passing=True,
+            has_mitigations=self._shape.mitigations.are_on(GuestReuse.EXEC),
         )
         async with self._runtime.guest(spec) as guest:
             await probe_guest(guest, log, patience=patience)

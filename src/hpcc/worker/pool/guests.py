@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from hpcc.config.backends import Backend
 from hpcc.config.settings import GUEST_OVERHEAD_MIB
-from hpcc.core import CallerError, ImageDigest, ImageRef
+from hpcc.core import CallerError, GuestMitigations, ImageDigest, ImageRef
 from hpcc.ports import Clock, Runtime
 from hpcc.rpc.base.process import ServiceProcess
 from hpcc.runtime.registry.windows_pick import (
@@ -95,6 +95,7 @@ def shape_of(config: WorkerConfig) -> GuestShape:
         memory_mib=config.guest_memory_mib,
         boot_timeout_seconds=config.boot_timeout_seconds,
         by_image={ImageDigest(d): mib for d, mib in config.guest_memory_by_image.items()},
+        mitigations=GuestMitigations(config.guest_mitigations),
     )
 
 

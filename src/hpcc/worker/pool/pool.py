@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from hpcc.core import HpccError, ImageDigest, InfrastructureError
+from hpcc.core import GuestMitigations, HpccError, ImageDigest, InfrastructureError
 from hpcc.ports import Clock, Guest, GuestSpec, Runtime
 from hpcc.rpc.base.errors import BusyError
 from hpcc.worker.base.domain import TrustDomain
@@ -51,11 +51,12 @@ class ImageProvider(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestShape:
-    """Memory and boot limit of each guest; `by_image` has other sizes."""
+    """Memory, boot limit and kernel of each guest; `by_image` has other sizes."""
 
     memory_mib: int
     boot_timeout_seconds: float
     by_image: Mapping[ImageDigest, int] = field(default_factory=dict)
+    mitigations: GuestMitigations = GuestMitigations.AUTO
 
     def memory_of(self, image: ImageDigest) -> int:
         """Return the memory of a guest of this image, in MiB."""
@@ -315,6 +316,7 @@ class GuestPool:
             memory_mib=self._shape.memory_of(slot.domain.image),
             vcpus=slot.places,
             boot_timeout_seconds=self._shape.boot_timeout_seconds,
+            has_mitigations=self._shape.mitigations.are_on(slot.domain.reuse),
         )
         report: asyncio.Task[None] | None = None
         async with self._runtime.guest(spec) as guest:

@@ -21,7 +21,7 @@ from hpcc.runtime.firecracker.plan import (
     parse_version,
 )
 
-VM = Microvm(memory_mib=512, vcpus=2, token="t" * 32)
+VM = Microvm(memory_mib=512, vcpus=2, token="t" * 32, has_mitigations=True)
 JAIL = Jail(
     jailer="/bin/jailer", firecracker="/bin/firecracker", jail_id="f-1", base="/b", uid=7, gid=8,
     has_cgroup=True, counts_swap=True, memory_mib=512,
@@ -57,6 +57,14 @@ def test_the_console_is_off_unless_asked_for() -> None:
 def test_the_agent_is_told_its_token_and_its_channel() -> None:
     words = kernel_command_line(replace(VM, extra_options="rdinit=/other")).split()
     assert {f"hpcc.tok={VM.token}", "hpcc.vsock=5005", "rdinit=/other"} <= set(words)
+
+
+def test_a_guest_without_mitigations_says_so_on_its_command_line() -> None:
+    assert "mitigations=auto" in kernel_command_line(VM).split()
+    assert "nokaslr" not in kernel_command_line(VM)
+    off = kernel_command_line(replace(VM, has_mitigations=False)).split()
+    assert {"mitigations=off", "nokaslr"} <= set(off)
+    assert "mitigations=auto" not in off
 
 
 def test_the_jail_has_its_own_user_and_limits() -> None:

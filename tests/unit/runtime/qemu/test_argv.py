@@ -12,10 +12,12 @@ from hpcc.runtime.qemu.argv import (
     qemu_argv,
     tsc_khz,
 )
+from hpcc.runtime.vm.command_line import recorded_line
 
 MACHINE = QemuMachine(
     name="/a,b", accelerator="tcg", memory_mib=512, vcpus=2, kernel_fd=3, initramfs_fd=4, image_fd=5, drive_fd=6,
     port_fd=7, firmware="/fw", token="tok", tsc_khz=2_000_000,
+    has_mitigations=True,
 )  # fmt: skip
 
 
@@ -39,6 +41,21 @@ def test_the_clock_rate_is_given_only_under_emulation() -> None:
     assert "tsc_early_khz=2000000" in kernel_command_line(MACHINE)
     assert "tsc_early_khz" not in kernel_command_line(replace(MACHINE, accelerator="kvm"))
     assert "tsc_early_khz" not in kernel_command_line(replace(MACHINE, tsc_khz=0))
+
+
+def test_a_guest_without_mitigations_says_so_on_its_command_line() -> None:
+    assert {"mitigations=auto"} == {
+        w for w in kernel_command_line(MACHINE).split() if "mitig" in w or "kaslr" in w
+    }
+    off = kernel_command_line(replace(MACHINE, has_mitigations=False)).split()
+    assert {"mitigations=off", "nokaslr"} <= set(off)
+    assert "mitigations=auto" not in off
+
+
+def test_the_line_of_a_row_is_the_whole_line_without_the_token() -> None:
+    line = kernel_command_line(MACHINE)
+    assert "hpcc.tok=tok" in line
+    assert recorded_line(line).split() == [w for w in line.split() if w != "hpcc.tok=tok"]
 
 
 def test_accelerators_and_firmware() -> None:

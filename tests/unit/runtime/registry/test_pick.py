@@ -13,6 +13,8 @@ import pytest
 from hpcc.core import InfrastructureError, Isolation
 from hpcc.ports import SystemClock
 from hpcc.runtime.assets.assets import GuestAssets, probe_spec
+from hpcc.runtime.firecracker.backend import FirecrackerConfig, FirecrackerRuntime
+from hpcc.runtime.firecracker.tools import FirecrackerTools
 from hpcc.runtime.host.users import VMM_NUMBERS, VmmUser
 from hpcc.runtime.qemu import backend as qemu
 from hpcc.runtime.qemu import opening
@@ -158,3 +160,22 @@ async def test_a_cancel_at_any_step_of_a_start_leaves_nothing(
     assert entries(tmp_path / "guests") == []
     assert not [p for p in pids if (Path("/proc") / str(p)).exists()]
     assert numbers == VMM_NUMBERS._taken
+
+
+def test_guests_of_another_command_line_have_snapshots_of_their_own(
+    assets: GuestAssets, tmp_path: Path
+) -> None:
+    qemu_config = qemu.QemuConfig(accelerator="tcg", directory=tmp_path)
+    tools = FirecrackerTools(
+        firecracker=Path("f"), jailer=Path("j"), version="1.12.1",
+        firecracker_digest="sha256:f", jailer_digest="sha256:j",
+    )  # fmt: skip
+    firecracker_config = FirecrackerConfig(tools=tools, directory=tmp_path)
+    spec = probe_spec(assets, 60.0)
+    for runtime in (
+        qemu.QemuRuntime(qemu_config, assets, SystemClock()),
+        FirecrackerRuntime(firecracker_config, assets, SystemClock()),
+    ):
+        on, off = (replace(spec, has_mitigations=has) for has in (True, False))
+        assert runtime.key(on) == runtime.key(replace(on))
+        assert runtime.key(on) != runtime.key(off)

@@ -155,6 +155,15 @@ async def test_the_row_of_a_cancelled_compile_that_is_lost_is_an_event_too() -> 
     ]
 
 
+async def test_a_row_says_how_the_guests_kernel_was_started_and_what_held_its_vmm() -> None:
+    trail, machine = Trail("takes"), Machine()
+    line = "quiet mitigations=auto"
+    machine.identity = replace(IDENTITY, kernel_command_line=line, vmm_jail="hpcc")
+    with pytest.raises(InfrastructureError):
+        await runner_of(machine, trail).run(WORK)
+    assert [(r.kernel_command_line, r.vmm_jail) for r in trail.rows] == [(line, "hpcc")]
+
+
 async def test_nothing_runs_in_a_guest_with_another_isolation_than_was_promised() -> None:
     trail, machine = Trail("takes"), Machine()
     machine.identity = replace(IDENTITY, isolation=Isolation.LOCAL_NONE)

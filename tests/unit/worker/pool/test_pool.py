@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.core import GuestReuse, ImageDigest, InfrastructureError, Isolation, TenantId
+from hpcc.core import (
+    GuestMitigations,
+    GuestReuse,
+    ImageDigest,
+    InfrastructureError,
+    Isolation,
+    TenantId,
+)
 from hpcc.ports import GuestSpec, SystemClock
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.pool.decisions import PoolLimits
@@ -45,6 +52,18 @@ class Gated(FakeRuntime):
         except asyncio.CancelledError:
             self.given_up += 1
             raise
+        async with super().guest(spec) as guest:
+            yield guest
+
+
+class Seen(FakeRuntime):
+    """A runtime that keeps what its guests should boot with."""
+
+    has_mitigations: bool | None = None
+
+    @asynccontextmanager
+    async def guest(self, spec: GuestSpec) -> AsyncIterator[FakeGuest]:
+        self.has_mitigations = spec.has_mitigations
         async with super().guest(spec) as guest:
             yield guest
 
@@ -223,3 +242,20 @@ async def failure(bench: Bench) -> str:
     with pytest.raises(InfrastructureError) as caught:
         await use(bench)
     return caught.value.reason
+
+
+@pytest.mark.parametrize("mitigations", list(GuestMitigations))
+@pytest.mark.parametrize("reuse", list(GuestReuse))
+async def test_a_guests_kernel_follows_from_whom_it_can_serve(
+    tmp_path: Path, reuse: GuestReuse, mitigations: GuestMitigations
+) -> None:
+    async def no_report(guest_id: str, reason: str) -> None:
+        raise AssertionError((guest_id, reason))
+
+    runtime = Seen(tmp_path)
+    shape = GuestShape(memory_mib=1, boot_timeout_seconds=5.0, mitigations=mitigations)
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        pool = GuestPool(LIMITS, shape, runtime, Images(), group, no_report, SystemClock())
+        async with pool.lease(replace(domain(), reuse=reuse)):
+            assert runtime.has_mitigations is mitigations.are_on(reuse)
+        await pool.drain(0.0)

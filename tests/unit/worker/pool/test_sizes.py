@@ -6,7 +6,7 @@ import itertools
 from dataclasses import replace
 from pathlib import Path
 
-from hpcc.core import GuestReuse, ImageDigest, Isolation, TenantId
+from hpcc.core import GuestMitigations, GuestReuse, ImageDigest, Isolation, TenantId
 from hpcc.worker.base.config import WorkerConfig
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.pool.core import PoolCore
@@ -107,3 +107,6 @@ def test_the_configuration_says_the_sizes() -> None:
     assert (limits.cost_mib(SMALL), limits.cost_mib(LARGE)) == (1024 + 512, 4096 + 512)
     assert limits.capacity == 3, "of the largest"
     assert [shape_of(config).memory_of(i) for i in (SMALL, LARGE)] == [1024, 4096]
+    assert shape_of(config).mitigations is GuestMitigations.AUTO
+    told = replace(config, guest_mitigations="on")
+    assert shape_of(told).mitigations is GuestMitigations.ON
