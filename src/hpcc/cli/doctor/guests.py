@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.cli.doctor.check import Check, DoctorCheck
+from hpcc.cli.doctor.host import HOST_CHECKS
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import HpccError, InfrastructureError
@@ -271,4 +272,5 @@ GUEST_CHECKS: Final[Mapping[str, Check]] = {
     "erofs": _erofs,
     "mmdebstrap": _mmdebstrap,
     "confine": _confine,
+    **HOST_CHECKS,
 }
