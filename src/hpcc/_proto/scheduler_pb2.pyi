@@ -190,12 +190,14 @@ class RegisterRequest(_message.Message):
     def __init__(self, worker_id: _Optional[str] = ..., endpoint: _Optional[str] = ..., certificate: _Optional[bytes] = ..., isolation: _Optional[str] = ..., images: _Optional[_Iterable[str]] = ..., capacity: _Optional[int] = ..., result_key: _Optional[_Union[WorkerResultKey, _Mapping]] = ..., toolchains: _Optional[_Iterable[_Union[ImageToolchains, _Mapping]]] = ..., generation: _Optional[int] = ..., token_format: _Optional[int] = ..., store: _Optional[str] = ...) -> None: ...
 
 class WorkerResultKey(_message.Message):
-    __slots__ = ("public_key", "proof")
+    __slots__ = ("public_key", "proof", "is_announced")
     PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
     PROOF_FIELD_NUMBER: _ClassVar[int]
+    IS_ANNOUNCED_FIELD_NUMBER: _ClassVar[int]
     public_key: bytes
     proof: bytes
-    def __init__(self, public_key: _Optional[bytes] = ..., proof: _Optional[bytes] = ...) -> None: ...
+    is_announced: bool
+    def __init__(self, public_key: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., is_announced: _Optional[bool] = ...) -> None: ...
 
 class ResultKeysRequest(_message.Message):
     __slots__ = ("tenant", "key_ids")
@@ -262,14 +264,16 @@ class AuditAnchor(_message.Message):
     def __init__(self, count: _Optional[int] = ..., head: _Optional[str] = ..., at: _Optional[float] = ..., public_key: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class HeartbeatResponse(_message.Message):
-    __slots__ = ("token_keys", "generation", "lease_seconds")
+    __slots__ = ("token_keys", "generation", "lease_seconds", "replace_result_key")
     TOKEN_KEYS_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_RESULT_KEY_FIELD_NUMBER: _ClassVar[int]
     token_keys: _containers.RepeatedCompositeFieldContainer[TokenKey]
     generation: int
     lease_seconds: float
-    def __init__(self, token_keys: _Optional[_Iterable[_Union[TokenKey, _Mapping]]] = ..., generation: _Optional[int] = ..., lease_seconds: _Optional[float] = ...) -> None: ...
+    replace_result_key: str
+    def __init__(self, token_keys: _Optional[_Iterable[_Union[TokenKey, _Mapping]]] = ..., generation: _Optional[int] = ..., lease_seconds: _Optional[float] = ..., replace_result_key: _Optional[str] = ...) -> None: ...
 
 class SandboxLostRequest(_message.Message):
     __slots__ = ("worker_id", "generation", "guest_id", "reason")

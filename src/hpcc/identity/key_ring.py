@@ -27,6 +27,7 @@ from hpcc.identity.keys import key_id
 MAX_KEYS: Final = 16
 MIN_SEAL_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
+_LOST: Final = "If it is lost: `hpcc scheduler reseal`"
 _RAW_BYTES: Final = 32
 _ISSUER: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _KID: Final = re.compile(r"[0-9a-f]{32}")
@@ -161,14 +162,18 @@ class Sealer:
     def new_key(self, issuer: str, not_before: float) -> RingKey:
         """Return a new sealed key for the ring of `issuer`."""
         private = Ed25519PrivateKey.generate()
-        kid, nonce = key_id(private.public_key()), os.urandom(_NONCE_BYTES)
-        raw = private.private_bytes_raw()
+        kid = key_id(private.public_key())
         return RingKey(
             kid=kid,
             public=private.public_key().public_bytes_raw(),
-            sealed=nonce + self._aead.encrypt(nonce, raw, _bound(issuer, kid)),
+            sealed=self.sealed_key(issuer, kid, private),
             not_before=not_before,
         )
+
+    def sealed_key(self, issuer: str, kid: str, private: Ed25519PrivateKey) -> bytes:
+        """Return the sealed private part of a key of the ring of `issuer`."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._aead.encrypt(nonce, private.private_bytes_raw(), _bound(issuer, kid))
 
     def seal(self, purpose: bytes, raw: bytes) -> bytes:
         """Seal a secret. Only `unseal` with the same purpose opens it."""
@@ -187,7 +192,7 @@ class Sealer:
         except (InvalidTag, ValueError) as error:
             raise KeyRingError(
                 "a secret of the farm was sealed with another key, or changed since: give this"
-                " scheduler the sealing key of the others"
+                f" scheduler the sealing key of the others. {_LOST}"
             ) from error
 
     def open(self, issuer: str, key: RingKey) -> Ed25519PrivateKey:
@@ -203,12 +208,30 @@ class Sealer:
         except (InvalidTag, ValueError) as error:
             raise KeyRingError(
                 "the signing keys were sealed with another key, or changed since: give this"
-                " scheduler the sealing key of the others"
+                f" scheduler the sealing key of the others. {_LOST}"
             ) from error
         public = private.public_key()
         if public.public_bytes_raw() != key.public or key_id(public) != key.kid:
             raise KeyRingError("a public key of the ring is not its private key's")
         return private
+
+
+def resealed(ring: KeyRing, old: Sealer, new: Sealer) -> KeyRing:
+    """Return the same keys, sealed with another key; those that `new` opens stay as they are.
+
+    Raises:
+        KeyRingError: neither opens a key.
+    """
+
+    def sealed(key: RingKey) -> RingKey:
+        try:
+            new.open(ring.issuer, key)
+        except KeyRingError:
+            private = old.open(ring.issuer, key)
+            return replace(key, sealed=new.sealed_key(ring.issuer, key.kid, private))
+        return key
+
+    return replace(ring, keys=tuple(map(sealed, ring.keys)))
 
 
 def derive_secret(private: Ed25519PrivateKey, purpose: str) -> bytes:

@@ -35,6 +35,10 @@ class ResultSigner:
             serialization.Encoding.Raw, serialization.PublicFormat.Raw
         )
 
+    def use(self, other: ResultSigner) -> None:
+        """Sign with another's key from now on. Called in the event loop, as `sign` is."""
+        self._key, self.key_id, self.public = other._key, other.key_id, other.public
+
     def sign(self, record: ResultRecord, scope: ResultScope) -> ResultRecord:
         """Return the record with a signature at the current time."""
         unsigned = ResultSignature(self.key_id, round(self._clock.now() * 1000), b"")

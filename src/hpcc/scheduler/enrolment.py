@@ -32,8 +32,8 @@ _log: Final = logging.getLogger(__name__)
 TOKEN_SPACE: Final = "enrol-token"  # noqa: S105 - where they are kept, not one
 WORKER_SPACE: Final = "enrolled-worker"
 CA_SPACE: Final = "worker-ca"
-_CA_KEY: Final = "ca"
-_PURPOSE: Final = b"worker CA"
+CA_KEY: Final = "ca"
+CA_PURPOSE: Final = b"worker CA"
 MAX_TOKENS: Final = 4096
 MAX_WORKERS: Final = 16_384
 MAX_VALID_SECONDS: Final = 7 * 86_400.0
@@ -100,28 +100,28 @@ class Enrolment:
             ControlStoreError: the store does not answer.
             IntegrityError: the CA is damaged, or sealed with another key.
         """
-        entry = await self._store.entry_or_none(CA_SPACE, _CA_KEY)
+        entry = await self._store.entry_or_none(CA_SPACE, CA_KEY)
         if entry is None:
             ca = WorkerCa.new(self._clock.now())
-            sealed = self._sealer.seal(_PURPOSE, ca.key_der)
+            sealed = self._sealer.seal(CA_PURPOSE, ca.key_der)
             value = {
                 "certificate": ca.certificate_pem.decode(),
                 "sealed": base64.b64encode(sealed).decode(),
             }
             try:
                 entry = await self._store.put(
-                    CA_SPACE, _CA_KEY, json.dumps(value, sort_keys=True).encode(), expect=0
+                    CA_SPACE, CA_KEY, json.dumps(value, sort_keys=True).encode(), expect=0
                 )
             except ConflictError:
                 _log.info("another scheduler made the worker CA first")
-                entry = await self._store.entry_or_none(CA_SPACE, _CA_KEY)
+                entry = await self._store.entry_or_none(CA_SPACE, CA_KEY)
         self._ca = self._opened(entry)
         await self._mirror.read()
 
     def _opened(self, entry: Entry | None) -> WorkerCa:
         try:
             value = json.loads(entry.value if entry is not None else b"")
-            key = self._sealer.unseal(_PURPOSE, base64.b64decode(value["sealed"]))
+            key = self._sealer.unseal(CA_PURPOSE, base64.b64decode(value["sealed"]))
             return WorkerCa.load(key, value["certificate"].encode())
         except (ValueError, KeyError, TypeError, AttributeError, CallerError) as error:
             raise IntegrityError(

@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
@@ -28,6 +28,8 @@ TOUCH_SECONDS: Final = 86_400.0
 REREAD_SECONDS: Final = 15.0
 MAX_LEARNED_A_SECOND: Final = 32
 MAX_LISTED: Final = 10_000
+# No key is replaced when fewer than so many more can be listed.
+_ROOM: Final = 500
 # Another scheduler may just have listed an unknown key.
 UNKNOWN_SECONDS: Final = 1.0
 _TRIES: Final = 3
@@ -40,7 +42,9 @@ _KEY: Final = re.compile(r"[0-9a-f]{64}")
 class ListedKey:
     """A key (64 hex digits), the worker that last registered it, and times in epoch seconds.
 
-    `revoked_at` is 0 for a valid key. A revoked key stays listed, so that it can never return.
+    `revoked_at` is 0 for a valid key. A revoked key stays listed, so that it can never return; a
+    retired one (`is_retired`) is a revoked one whose worker is still trusted. `replace_at` is when
+    an operator ordered its worker to replace it, or 0. An announced key does not sign yet.
     """
 
     key: str
@@ -48,6 +52,9 @@ class ListedKey:
     first_at: float
     last_at: float
     revoked_at: float = 0.0
+    replace_at: float = 0.0
+    is_announced: bool = False
+    is_retired: bool = False
 
     @classmethod
     def of(cls, value: bytes) -> ListedKey:
@@ -60,11 +67,15 @@ class ListedKey:
             table = json.loads(value)
             texts = [table["key"], table["worker"]]
             times = [table["first_at"], table["last_at"], table["revoked_at"]]
+            # Absent in what versions without rotation wrote.
+            times.append(table.get("replace_at", 0.0))
+            flags = [table.get(name, False) for name in ("is_announced", "is_retired")]
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ControlStoreError("an entry of a result key has another form") from error
         if (
             not all(isinstance(t, str) for t in texts)
             or not all(isinstance(t, float) for t in times)
+            or not all(isinstance(f, bool) for f in flags)
             or not _KEY.fullmatch(texts[0])
         ):
             raise ControlStoreError("an entry of a result key has another form")
@@ -74,6 +85,9 @@ class ListedKey:
             first_at=times[0],
             last_at=times[1],
             revoked_at=times[2],
+            replace_at=times[3],
+            is_announced=flags[0],
+            is_retired=flags[1],
         )
 
     def encode(self) -> bytes:
@@ -83,8 +97,16 @@ class ListedKey:
 class ResultKeyTable:
     """The farm's result keys: in the control store, and in memory while that is unreachable."""
 
-    def __init__(self, store: ControlStore, clock: Clock, lifetime_seconds: float) -> None:
+    def __init__(
+        self,
+        store: ControlStore,
+        clock: Clock,
+        lifetime_seconds: float,
+        rotate_seconds: float = 0.0,
+    ) -> None:
+        """Workers replace a key that is `rotate_seconds` old; 0 leaves that to the operator."""
         self._store, self._clock, self._lifetime = store, clock, lifetime_seconds
+        self._rotate_seconds = rotate_seconds
         self._keys: dict[str, ListedKey] = {}
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
@@ -108,7 +130,7 @@ class ResultKeyTable:
         await self._reread()
         for _ in range(_TRIES):
             try:
-                await self._keep(kid, key.hex(), worker)
+                await self._keep(kid, key.hex(), worker, is_announced=registration.is_key_announced)
             except ConflictError:
                 continue
             except ControlStoreError as error:
@@ -135,26 +157,89 @@ class ResultKeyTable:
         await self._reread()
         return {kid: (key, self._is_good(key)) for kid, key in sorted(self._keys.items())}
 
-    async def revoke(self, kid: str) -> ListedKey:
+    async def revoke(self, kid: str, *, is_retiring: bool = False) -> ListedKey:
         """Revoke a key permanently; its results become misses.
+
+        With `is_retiring` only if its worker signs with another key, and stays trusted.
 
         Raises:
             NotFoundError: no worker ever registered it.
+            CallerError: it is to be retired, and its worker has no other key that signs.
         """
+
+        def revoked(key: ListedKey) -> ListedKey:
+            if key.revoked_at:
+                return key
+            if is_retiring and not self._has_successor(key):
+                raise CallerError(
+                    f"worker {key.worker} has no other key that signs: first"
+                    f" `hpcc scheduler rotate-result-key {kid}`",
+                    reason="result-key-in-use",
+                )
+            return replace(key, revoked_at=self._clock.now(), is_retired=is_retiring)
+
+        await self.all()
+        return await self._change(kid, revoked)
+
+    async def order(self, kid: str) -> ListedKey:
+        """Order the worker of a key to replace it; a later order for the key changes nothing.
+
+        Raises:
+            NotFoundError: no worker ever registered it.
+            CallerError: the key is not valid any more, or its worker has a newer one.
+        """
+
+        def ordered(key: ListedKey) -> ListedKey:
+            if not self._is_good(key):
+                raise CallerError(f"key {kid} is not valid any more", reason="result-key")
+            if key not in self.newest():
+                raise CallerError(f"worker {key.worker} has a newer key", reason="result-key")
+            return replace(key, replace_at=key.replace_at or self._clock.now())
+
+        await self.all()
+        return await self._change(kid, ordered)
+
+    async def _change(self, kid: str, change: Callable[[ListedKey], ListedKey]) -> ListedKey:
         for _ in range(_TRIES):
             entry = await self._store.entry_or_none(SPACE, kid)
             if entry is None:
                 raise NotFoundError(f"no worker ever registered the result key {kid}")
-            key = ListedKey.of(entry.value)
-            if not key.revoked_at:
-                key = replace(key, revoked_at=self._clock.now())
+            before = ListedKey.of(entry.value)
+            key = change(before)
+            if key != before:
                 try:
                     await self._store.put(SPACE, kid, key.encode(), expect=entry.version)
                 except ConflictError:
+                    await self.all()
                     continue
             self._keys[kid] = key
             return key
         raise ControlStoreError("the result key changes all the time")
+
+    def newest(self) -> frozenset[ListedKey]:
+        """Return the newest valid key of each worker."""
+        found: dict[str, ListedKey] = {}
+        for key in sorted(self._keys.values(), key=lambda key: key.first_at):
+            if self._is_good(key):
+                found[key.worker] = key
+        return frozenset(found.values())
+
+    def _has_successor(self, key: ListedKey) -> bool:
+        return any(
+            other.worker == key.worker and other.first_at > key.first_at and not other.is_announced
+            for other in self.newest()
+        )
+
+    def due_or_empty(self, public: bytes) -> str:
+        """Return the id of a worker's key if the worker shall replace it, else an empty string."""
+        kid = self._id_or_none(public)
+        key = self._keys.get(kid) if kid is not None else None
+        if kid is None or key is None or not self._is_good(key):
+            return ""
+        age = self._clock.now() - key.first_at
+        is_due = key.replace_at > 0 or 0 < self._rotate_seconds <= age
+        # A key without room would be refused.
+        return kid if is_due and len(self._keys) < MAX_LISTED - _ROOM else ""
 
     async def tend(self, workers: Iterable[Registration]) -> tuple[str, ...]:
         """Keep the keys of living workers listed; return the workers whose key was revoked."""
@@ -171,7 +256,12 @@ class ResultKeyTable:
                 revoked.append(worker.worker_id)
             elif known is None or self._clock.now() - known.last_at >= TOUCH_SECONDS:
                 try:
-                    await self._keep(kid, worker.result_key.hex(), worker.worker_id)
+                    await self._keep(
+                        kid,
+                        worker.result_key.hex(),
+                        worker.worker_id,
+                        is_announced=worker.is_key_announced,
+                    )
                 except HpccError as error:
                     _log.warning("result key of worker %s: %s", worker.worker_id, error)
         return tuple(revoked)
@@ -194,12 +284,14 @@ class ResultKeyTable:
     def _is_good(self, key: ListedKey) -> bool:
         return not key.revoked_at and self._clock.now() - key.last_at < self._lifetime
 
-    async def _keep(self, kid: str, key: str, worker: str) -> None:
+    async def _keep(self, kid: str, key: str, worker: str, *, is_announced: bool) -> None:
         now = self._clock.now()
         entry = await self._store.entry_or_none(SPACE, kid)
         if entry is None:
             await self._make_room()
-            listed = ListedKey(key=key, worker=worker, first_at=now, last_at=now)
+            listed = ListedKey(
+                key=key, worker=worker, first_at=now, last_at=now, is_announced=is_announced
+            )
             await self._store.put(SPACE, kid, listed.encode(), expect=0)
         else:
             listed = ListedKey.of(entry.value)
@@ -210,8 +302,9 @@ class ResultKeyTable:
                     "and it makes a new one",
                     reason="result-key-revoked",
                 )
-            if listed.worker != worker or now - listed.last_at >= TOUCH_SECONDS:
-                listed = replace(listed, worker=worker, last_at=now)
+            is_known = (listed.worker, listed.is_announced) == (worker, is_announced)
+            if not is_known or now - listed.last_at >= TOUCH_SECONDS:
+                listed = replace(listed, worker=worker, last_at=now, is_announced=is_announced)
                 await self._store.put(SPACE, kid, listed.encode(), expect=entry.version)
         self._keys[kid] = listed
 
@@ -274,4 +367,6 @@ class ResultKeyTable:
 
 def result_key_table(config: SchedulerConfig, store: ControlStore, clock: Clock) -> ResultKeyTable:
     """Return the table of a scheduler with this configuration."""
-    return ResultKeyTable(store, clock, config.result_key_days * 86_400)
+    days = (config.result_key_days, config.result_key_rotate_days)
+    lifetime, rotate = (number * 86_400 for number in days)
+    return ResultKeyTable(store, clock, lifetime, rotate)

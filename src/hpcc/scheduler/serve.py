@@ -244,21 +244,11 @@ async def open_control(
         InfrastructureError: the embedded store cannot be used.
         IntegrityError: the keys in the store are another farm's.
     """
-    if not config.database:
-        make_private_directory(config.state)
-        seal = load_or_create_seal(config.sealing_file)
-        with EmbeddedControlStore(config.state / STATE_NAME, clock) as embedded:
-            keys = _keys(config, embedded, seal, clock)
-            await keys.load()
-            yield embedded, keys
-        return
-    database = read_database_config(config.database, config.database_password_file)
-    seal = read_secret_file(config.sealing_file)
-    async with open_postgres(database, clock) as store:
-        keys = _keys(config, store, seal, clock)
+    async with open_store(config, clock) as (store, check):
+        keys = _keys(config, store, read_seal(config), clock)
         while True:
             try:
-                await store.check()
+                await check()
                 await keys.load()
             except ControlStoreError as error:
                 if not is_waiting:
@@ -268,6 +258,41 @@ async def open_control(
             else:
                 break
         yield store, keys
+
+
+def read_seal(config: SchedulerConfig) -> bytes:
+    """Return the sealing key. Without a database the first call creates it.
+
+    Raises:
+        CallerError: there is none for the database, or the file is not private.
+    """
+    if config.database:
+        return read_secret_file(config.sealing_file)
+    return load_or_create_seal(config.sealing_file)
+
+
+async def _no_check() -> None:
+    pass
+
+
+@asynccontextmanager
+async def open_store(
+    config: SchedulerConfig, clock: Clock
+) -> AsyncGenerator[tuple[ControlStore, Callable[[], Coroutine[None, None, None]]]]:
+    """Yield the control store of a configuration, and a check that it can be used.
+
+    Raises:
+        CallerError: a file is invalid. The check raises it if the database lacks its tables.
+        InfrastructureError: the embedded store cannot be used.
+    """
+    if not config.database:
+        make_private_directory(config.state)
+        with EmbeddedControlStore(config.state / STATE_NAME, clock) as embedded:
+            yield embedded, _no_check
+        return
+    database = read_database_config(config.database, config.database_password_file)
+    async with open_postgres(database, clock) as store:
+        yield store, store.check
 
 
 def _keys(config: SchedulerConfig, store: ControlStore, seal: bytes, clock: Clock) -> SigningKeys:

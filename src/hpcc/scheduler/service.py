@@ -223,7 +223,12 @@ class SchedulerService:
             self.sharing.joined(beat.worker_id)
         if beat.anchor is not None:
             self.sharing.anchors.note(beat.anchor)
-        return BeatAnswer(self._keys.token_keys, worker.generation, self._registry.lease_seconds)
+        return BeatAnswer(
+            self._keys.token_keys,
+            worker.generation,
+            self._registry.lease_seconds,
+            self._result_keys.due_or_empty(worker.registration.result_key),
+        )
 
     def parted(self, worker_id: str) -> None:
         """Note that a worker's stream ended: no new routes to it until it returns."""

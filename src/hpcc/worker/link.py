@@ -16,6 +16,7 @@ from hpcc.ports import Clock, SignedHead
 from hpcc.rpc.scheduler.api import Admission, Beat, BeatAnswer, Registration
 from hpcc.rpc.scheduler.client import RegistryClient
 from hpcc.rpc.scheduler.pulse import Pulse
+from hpcc.worker.base.result_key import ResultKeyFiles
 
 _log: Final = logging.getLogger(__name__)
 _RETRY_SECONDS: Final = 0.5
@@ -25,6 +26,19 @@ _REPORT_SECONDS: Final = 2.0
 # More add nothing: each report ends the generation of all before it.
 _MAX_UNREPORTED: Final = 8
 _REFRESH_SECONDS: Final = 1.0
+# Refusals that another attempt does not change.
+_FINAL: Final = frozenset(
+    {
+        "foreign-worker",
+        "worker-certificate",
+        "worker-certificate-expired",
+        "worker-foreign-ca",
+        "worker-revoked",
+        "bad-request",
+        "result-key",
+        "result-key-revoked",
+    }
+)
 # A broken stream is opened again at once, and after each failure a little later.
 _REOPEN_SECONDS: Final = 0.2
 _MAX_REOPEN_SECONDS: Final = 2.0
@@ -50,8 +64,10 @@ class SchedulerLink:
         *,
         state: Callable[[], LinkState],
         on_admission: Callable[[Admission], None],
+        keys: ResultKeyFiles,
     ) -> None:
         self._client, self._registration, self._clock = client, registration, clock
+        self._keys = keys
         self._state, self._on_admission = state, on_admission
         self._generation = 0
         self._lease_seconds = 0.0
@@ -73,43 +89,43 @@ class SchedulerLink:
         """
         delay = _RETRY_SECONDS
         while True:
-            # A scheduler that does not know this worker continues its present generation, unless
-            # that generation ended by a loss that no scheduler has heard of.
-            generation = 0 if self._unreported else self._generation
-            registration = self._registration
             try:
-                admission = await self._client.register(
-                    replace(registration, generation=generation)
-                )
+                return await self._register_once()
             except HpccError as error:
-                if error.reason in {
-                    "foreign-worker",
-                    "worker-certificate",
-                    "worker-certificate-expired",
-                    "worker-foreign-ca",
-                    "worker-revoked",
-                    "bad-request",
-                    "result-key",
-                    "result-key-revoked",
-                }:
+                if error.reason in _FINAL:
                     raise
                 _log.warning("cannot register: %s", error)
                 await self._clock.sleep(delay)
                 delay = min(delay * 2, _MAX_RETRY_SECONDS)
-            else:
-                # What was learned during the call, or before a refusal, is registered next time.
-                self._is_changed = self._registration is not registration
-                # A guest may have died meanwhile: an older generation never comes back.
-                is_continued = generation != 0
-                self._generation = max(
-                    admission.generation, self._generation if is_continued else 0
-                )
-                if not generation:
-                    # A new generation ends all earlier ones.
-                    self._unreported.clear()
-                self._admission = admission
-                self._on_admission(admission)
-                return admission
+
+    async def _register_once(self) -> Admission:
+        # A scheduler that does not know this worker continues its present generation, unless
+        # that generation ended by a loss that no scheduler has heard of.
+        generation = 0 if self._unreported else self._generation
+        registration = self._registration
+        admission = await self._client.register(replace(registration, generation=generation))
+        # What was learned during the call, or before a refusal, is registered next time.
+        self._is_changed = self._registration is not registration
+        # A guest may have died meanwhile: an older generation never comes back.
+        is_continued = generation != 0
+        self._generation = max(admission.generation, self._generation if is_continued else 0)
+        if not generation:
+            # A new generation ends all earlier ones.
+            self._unreported.clear()
+        self._admission = admission
+        self._on_admission(admission)
+        self._keys.admitted(registration)
+        return admission
+
+    async def _register_changes(self) -> None:
+        """Register what has changed; if that fails, it is tried again with the next heartbeat.
+
+        Heartbeats go on, so the earlier registration stays in force.
+        """
+        try:
+            self._lease_seconds = (await self._register_once()).lease_seconds
+        except HpccError as error:
+            _log.warning("cannot register what has changed: %s", error)
 
     def learned(self, toolchains: ImageToolchains) -> None:
         """Add an image's compilers to the registration; the next heartbeat registers again."""
@@ -129,7 +145,7 @@ class SchedulerLink:
                 try:
                     await self._report_rest()
                     if self._is_changed:
-                        self._lease_seconds = (await self.register()).lease_seconds
+                        await self._register_changes()
                     await self._renew()
                 except NotFoundError:
                     self._lease_seconds = (await self.register()).lease_seconds
@@ -182,10 +198,24 @@ class SchedulerLink:
         # A report of a lost guest may have raised the generation meanwhile.
         self._generation = max(self._generation, answer.generation)
         self._lease_seconds = answer.lease_seconds or self._lease_seconds
+        if answer.replace_result_key:
+            await self._replace_result_key(answer.replace_result_key)
         known = self._admission
         if known is not None and answer.token_keys and answer.token_keys != known.token_keys:
             self._admission = replace(known, token_keys=answer.token_keys)
             self._on_admission(self._admission)
+
+    async def _replace_result_key(self, kid: str) -> None:
+        if await asyncio.to_thread(self._keys.make_next, kid):
+            self._register_key()
+
+    def key_signs(self) -> None:
+        """Register that the result key which was announced signs now."""
+        self._register_key()
+
+    def _register_key(self) -> None:
+        self._registration = self._keys.put_into(self._registration)
+        self._is_changed = True
 
     async def _answer(self) -> BeatAnswer:
         async with self._beat_lock:

@@ -20,9 +20,8 @@ from hpcc.core import (
     InfrastructureError,
     TenantId,
 )
-from hpcc.identity.keys import load_or_create_signing_key, load_or_create_tls
+from hpcc.identity.keys import load_or_create_tls
 from hpcc.identity.result_keys import ResultKeys
-from hpcc.identity.results import ResultSigner
 from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import AuditLog, Clock, Runtime, SecurityEvent
 from hpcc.rpc.base.channel import ServerTls, start_server
@@ -42,6 +41,7 @@ from hpcc.worker.base.identity import (
     load_identity_or_none,
     read_token,
 )
+from hpcc.worker.base.result_key import ResultKeyFiles
 from hpcc.worker.base.stores_config import parse_stores
 from hpcc.worker.execute.authorizer import WorkerAuthorizer
 from hpcc.worker.execute.deduper import ExecutionDeduper
@@ -61,8 +61,6 @@ from hpcc.worker.stores.store_stats import StoreStats
 
 _log: Final = logging.getLogger(__name__)
 TLS_NAME: Final = "worker.hpcc.internal"
-# A separate key: the TLS key may be renewed, which would invalidate what it signed.
-RESULT_KEY_NAME: Final = "result-signing.key"
 _GRACE_SECONDS: Final = 1.0
 # A result that is not published by then is made again elsewhere.
 _PUBLISH_SECONDS: Final = 3.0
@@ -92,8 +90,7 @@ class _Parts:
         registry: RegistryClient,
     ) -> None:
         self.registry = registry
-        key = load_or_create_signing_key(config.keys / RESULT_KEY_NAME)
-        self.signer = ResultSigner(key, clock)
+        self.keys = ResultKeyFiles(config.keys, clock, config.result_key_announce_seconds)
         self.config, self.runtime, self.audit, self.clock = config, runtime, audit, clock
         self.reuse = GuestReuse(config.guest_reuse)
         self.link: SchedulerLink | None = None
@@ -124,7 +121,7 @@ class _Parts:
         guests = GuestsReport(config.state, self.pool.numbers, clock)
         self.chores.append(group.create_task(guests.run(), name="guests report"))
         self.runner = Runner(
-            runner_config, storage, self.pool, audit, clock, self.signer, retained=retained
+            runner_config, storage, self.pool, audit, clock, self.keys.signer, retained=retained
         )
         self.authorizer = WorkerAuthorizer(
             SessionDeps(
@@ -150,8 +147,8 @@ class _Parts:
         try:
             return await self.registry.result_key(tenant, kid)
         except InfrastructureError:
-            if kid == self.signer.key_id:
-                return self.signer.public
+            if (own := self.keys.public_or_none(kid)) is not None:
+                return own
             raise
 
     async def on_lost(self, guest_id: str, reason: str) -> None:
@@ -289,12 +286,13 @@ async def _serving(
                 isolation=runtime.isolation,
                 images=tuple(ImageDigest(d) for d in config.image_digests),
                 capacity=limits_of(config).capacity * config.vcpus,
-                result_key=parts.signer.public,
-                result_proof=parts.signer.possession(config.worker_id, tls.certificate_der),
+                result_key=b"",  # `put_into` adds key and proof
+                result_proof=b"",
                 toolchains=compilers,
                 knows_shares=True,
                 store=parse_stores(config.stores).name,
             )
+            registration = parts.keys.put_into(registration)
             async with _renewing(channels, schedulers, registry), _linked(parts, registration):
                 yield RunningWorker(config.host, port, runtime.isolation.value)
         finally:
@@ -364,11 +362,13 @@ async def _linked(parts: _Parts, registration: Registration) -> AsyncGenerator[N
         parts.clock,
         state=parts.state,
         on_admission=parts.on_admission,
+        keys=parts.keys,
     )
     admission = await link.register()
     parts.link = link
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(link.run(admission.lease_seconds), name="heartbeats")]
+        tasks += [group.create_task(parts.keys.run(link.key_signs), name="result key")]
         tasks += [group.create_task(parts.learn_rest(link), name="image probes")]
         tasks += [group.create_task(sink.run(), name="audit sink") for sink in parts.sinks]
         try:

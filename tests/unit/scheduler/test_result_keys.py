@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -210,3 +211,74 @@ async def test_the_list_is_bounded_and_makes_room_of_what_expired(
     table._keys = {f"{n:032x}": replace(old, last_at=0.0) for n in range(3)}
     await table.note(registered("w1", signer))
     assert list(table._keys) == [signer.key_id]
+
+
+async def test_a_worker_is_told_to_replace_a_key_until_it_has(
+    store: EmbeddedControlStore, table: ResultKeyTable, clock: At, signer: ResultSigner
+) -> None:
+    await table.note(registered("w1", signer))
+    assert table.due_or_empty(signer.public) == ""
+    await ResultKeyTable(store, clock, 90 * DAY).order(signer.key_id)
+    clock.at += REREAD_SECONDS
+    await table.listed(())
+    assert table.due_or_empty(signer.public) == signer.key_id
+    new = ResultSigner(Ed25519PrivateKey.generate(), clock)
+    await table.note(replace(registered("w1", new), is_key_announced=True))
+    assert table.due_or_empty(new.public) == ""
+    assert {k.key for k in table.newest()} == {new.public.hex()}
+    with pytest.raises(CallerError, match="newer key"):
+        await table.order(signer.key_id)
+
+
+async def test_a_key_is_retired_only_when_another_one_signs(
+    table: ResultKeyTable, clock: At, signer: ResultSigner
+) -> None:
+    await table.note(registered("w1", signer))
+    new = ResultSigner(Ed25519PrivateKey.generate(), clock)
+    clock.at += 1
+    for refused in range(2):
+        with pytest.raises(CallerError, match="no other key that signs"):
+            await table.revoke(signer.key_id, is_retiring=True)
+        if not refused:
+            await table.note(replace(registered("w1", new), is_key_announced=True))
+    # Another worker's key does not count.
+    await table.note(registered("w2", ResultSigner(Ed25519PrivateKey.generate(), clock)))
+    with pytest.raises(CallerError, match="no other key that signs"):
+        await table.revoke(signer.key_id, is_retiring=True)
+    await table.note(registered("w1", new))
+    assert (await table.revoke(signer.key_id, is_retiring=True)).is_retired
+    assert await table.listed((signer.key_id, new.key_id)) == {new.key_id: new.public}
+    with pytest.raises(PolicyError):
+        await table.note(registered("w1", signer))
+
+
+async def test_a_key_of_the_configured_age_is_replaced_without_an_order(
+    store: EmbeddedControlStore, clock: At, signer: ResultSigner
+) -> None:
+    table = ResultKeyTable(store, clock, 90 * DAY, 30 * DAY)
+    await table.note(registered("w1", signer))
+    clock.at += 30 * DAY - 1
+    assert table.due_or_empty(signer.public) == ""
+    clock.at += 1
+    assert table.due_or_empty(signer.public) == signer.key_id
+    await table.revoke(signer.key_id)
+    assert table.due_or_empty(signer.public) == ""
+
+
+@pytest.mark.parametrize("public", [b"", b"x", b"\xff" * 32])
+async def test_bytes_that_are_not_a_key_are_never_due(table: ResultKeyTable, public: bytes) -> None:
+    assert table.due_or_empty(public) == ""
+
+
+async def test_entries_of_versions_without_rotation_are_read(
+    store: EmbeddedControlStore, table: ResultKeyTable, signer: ResultSigner
+) -> None:
+    await table.note(registered("w1", signer))
+    entry = await store.entry_or_none(SPACE, signer.key_id)
+    assert entry is not None
+    fields = json.loads(entry.value)
+    for name in ("replace_at", "is_announced", "is_retired"):
+        del fields[name]
+    assert ListedKey.of(json.dumps(fields).encode()) == ListedKey.of(entry.value)
+    with pytest.raises(ControlStoreError):
+        ListedKey.of(json.dumps({**fields, "is_retired": "no"}).encode())

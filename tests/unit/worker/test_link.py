@@ -24,7 +24,9 @@ async def test_tokens_of_invented_keys_do_not_wait_one_after_the_other(
     """Otherwise each would occupy one of the worker's calls until all earlier ones had ended."""
     clock, asked, begun, hangs = Clock(), 0, asyncio.Event(), asyncio.Event()
     nothing: Any = None
-    link = SchedulerLink(nothing, nothing, cast("Any", clock), state=nothing, on_admission=nothing)
+    link = SchedulerLink(
+        nothing, nothing, cast("Any", clock), state=nothing, on_admission=nothing, keys=nothing
+    )
 
     async def renew() -> None:
         nonlocal asked

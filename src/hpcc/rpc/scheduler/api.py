@@ -126,6 +126,8 @@ class Registration:
     knows_shares: bool = False
     # Names the store behind its action cache, 64 hex digits; "" if it has only its disk.
     store: str = ""
+    # Whether an earlier result key still signs.
+    is_key_announced: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,11 +157,13 @@ class BeatAnswer:
     """The answer to a heartbeat. Keys as in `Admission`; `generation` is the current one.
 
     `lease_seconds` is how long the heartbeat counts; 0 keeps the earlier lease.
+    `replace_result_key` is the id of a result key that the worker shall replace, or empty.
     """
 
     token_keys: tuple[tuple[str, bytes], ...]
     generation: int
     lease_seconds: float = 0.0
+    replace_result_key: str = ""
 
 
 class WorkerAdmission(Protocol):

@@ -86,6 +86,7 @@ class Pulses:
                     ],
                     generation=answer.generation,
                     lease_seconds=answer.lease_seconds,
+                    replace_result_key=answer.replace_result_key,
                 )
             )
 
@@ -165,7 +166,8 @@ class Pulse:
         keys = tuple((k.kid, k.public_key) for k in answer.token_keys)
         # A lease outside the range is ignored: 0 keeps the earlier one.
         is_sane = MIN_LEASE_SECONDS <= answer.lease_seconds <= MAX_LEASE_SECONDS
-        return BeatAnswer(keys, answer.generation, answer.lease_seconds if is_sane else 0.0)
+        lease = answer.lease_seconds if is_sane else 0.0
+        return BeatAnswer(keys, answer.generation, lease, answer.replace_result_key)
 
     async def _exchange(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
         try:

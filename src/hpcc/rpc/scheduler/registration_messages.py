@@ -30,7 +30,9 @@ def registration_message(registration: Registration) -> pb.RegisterRequest:
         images=[i.value for i in registration.images],
         capacity=registration.capacity,
         result_key=pb.WorkerResultKey(
-            public_key=registration.result_key, proof=registration.result_proof
+            public_key=registration.result_key,
+            proof=registration.result_proof,
+            is_announced=registration.is_key_announced,
         ),
         toolchains=[image_message(t) for t in registration.toolchains],
         generation=registration.generation,
@@ -57,6 +59,7 @@ def registration_of(request: pb.RegisterRequest) -> Registration:
         capacity=request.capacity,
         result_key=request.result_key.public_key,
         result_proof=request.result_key.proof,
+        is_key_announced=request.result_key.is_announced,
         toolchains=images_of(request.toolchains),
         generation=generation_of(request.generation),
         knows_shares=request.token_format >= 1,

@@ -56,6 +56,8 @@ class SchedulerConfig:
     session_seconds: float = 3600.0
     # A worker's results become misses if it has not registered its key for so long.
     result_key_days: float = 90.0
+    # A worker replaces its result key at this age; 0 leaves that to `rotate-result-key`.
+    result_key_rotate_days: float = 0.0
     # How long a key signs before the next one follows.
     key_seconds: float = 7 * 86_400.0
     # Its own security events; and the database URL for workers' audit records, if they are stored.
@@ -78,8 +80,7 @@ class SchedulerConfig:
                 f"worker_certificate_seconds must be {MIN_CERTIFICATE_SECONDS:g} to "
                 f"{MAX_CERTIFICATE_SECONDS:g}"
             )
-        if not _MIN_KEY_DAYS <= self.result_key_days <= _MAX_KEY_DAYS:
-            raise CallerError(f"result_key_days must be {_MIN_KEY_DAYS} to {_MAX_KEY_DAYS}")
+        self._check_result_keys()
         self._check_control()
         self._check_audit()
         static = ("tenant", "tenant_secret", "minimum_isolation")
@@ -111,6 +112,12 @@ class SchedulerConfig:
         return SpoolLimits(
             segment_bytes=16 << 20, max_bytes=1 << 30, keep_seconds=self.events_keep_days * 86_400
         )
+
+    def _check_result_keys(self) -> None:
+        if not _MIN_KEY_DAYS <= self.result_key_days <= _MAX_KEY_DAYS:
+            raise CallerError(f"result_key_days must be {_MIN_KEY_DAYS} to {_MAX_KEY_DAYS}")
+        if not 0 <= self.result_key_rotate_days <= _MAX_KEY_DAYS:
+            raise CallerError(f"result_key_rotate_days must be 0 to {_MAX_KEY_DAYS}")
 
     def _check_audit(self) -> None:
         _ = self.event_limits

@@ -52,6 +52,8 @@ class WorkerConfig:
     # port for daemons, `enrol_token_file` holds a one-time token. Same as `hpcc worker enrol`.
     enrol_at: str = ""
     enrol_token_file: str = ""
+    # How long schedulers know a new result key before it signs.
+    result_key_announce_seconds: float = 60.0
     host: str = "127.0.0.1"
     port: int = 0
     runtime: str = "auto"
@@ -170,6 +172,8 @@ class WorkerConfig:
             raise CallerError("guest_memory_mib, vcpus, max_guests and max_queue must be positive")
         if min(self.idle_seconds, self.session_seconds, self.drain_seconds) <= 0:
             raise CallerError("idle_seconds, session_seconds and drain_seconds must be positive")
+        if self.result_key_announce_seconds < 0:
+            raise CallerError("result_key_announce_seconds must not be negative")
         if self.max_snapshot_bytes <= 0:
             raise CallerError("max_snapshot_bytes must be positive; warm_start = false is for none")
         self._check_sizes()
