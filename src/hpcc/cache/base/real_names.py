@@ -10,14 +10,20 @@ import os
 from typing import Final
 
 _MAX_LEVELS: Final = 100  # a deeper path costs a look at each of its directories
+_MAX_LINKS: Final = 20  # links behind links; the rest is left to `os.path.realpath`
+
+
+class _TooManyLinksError(Exception):
+    """Links lead in a circle, or nearly."""
 
 
 class RealNames:
     """What `os.path.realpath` returns for absolute paths. For one look, not to be kept."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_known", "_links")
 
     def __init__(self) -> None:
+        self._links = 0
         self._known: dict[bytes, bytes] = {b"": b"/", b"/": b"/"}
 
     def of_directory(self, path: bytes) -> bytes:
@@ -40,7 +46,22 @@ class RealNames:
             return real.rpartition(b"/")[0] or b"/"
         full = real.rstrip(b"/") + b"/" + base
         is_link = os.path.islink(full)  # noqa: PTH114 - paths are bytes
-        return os.path.realpath(full) if is_link else full
+        return self._behind(real, full) if is_link else full
+
+    def _behind(self, home: bytes, link: bytes) -> bytes:
+        """Return the real name of what a link leads to; `home` is its directory's real name."""
+        if self._links >= _MAX_LINKS:
+            raise _TooManyLinksError
+        self._links += 1
+        try:
+            target = os.readlink(link)  # noqa: PTH115 - paths are bytes
+            return self.of(target if target.startswith(b"/") else home + b"/" + target)
+        except (OSError, _TooManyLinksError):
+            if self._links > 1:
+                raise
+            return os.path.realpath(link)
+        finally:
+            self._links -= 1
 
     def of_existing(self, path: bytes) -> bytes:
         """Return what `of` does for a path that must lead to something.
