@@ -26,6 +26,8 @@ from hpcc.core.reasons.uncacheable import UncacheableReason
 _DIRECTIVE: Final = re.compile(
     rb'^[ \t\f\v]*(?:\#|%:|\?\?=)[ \t]*(?:line[ \t]+)?\d+[ \t]+"((?:[^"\\\n]|\\.)*)"', re.MULTILINE
 )
+# Needed by each of them, and found three times as fast as the start of a line.
+_NUMBERED: Final = re.compile(rb"(?:\#|%:|\?\?=)[ \t]*(?:line[ \t]+)?\d")
 # `gram.y:12:3: warning: ...`; quoted lines begin with a blank.
 _NAMED: Final = re.compile(rb"^(?:In file included from )?([^\s:<][^:\n]*):\d+", re.MULTILINE)
 # Colours and links, which stand before and behind a name.
@@ -71,7 +73,7 @@ def names_in_messages(
 
 
 def _names_in_directives(text: bytes) -> tuple[bytes, ...]:
-    if b'"' not in text or not (b"#" in text or b"%:" in text or b"??=" in text):
+    if b'"' not in text or not _NUMBERED.search(text):
         return ()
     names = (unescape(match[1]) for match in _DIRECTIVE.finditer(text))
     # `# 1 "/home/me//"` names the working directory.

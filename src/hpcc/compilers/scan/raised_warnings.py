@@ -25,6 +25,8 @@ _DOCUMENTATION: Final = re.compile(
     rb"-W(?:error=)?(?:documentation|everything)"
     rb"|[(,\"][ \t]*(?:documentation[a-z-]*|everything)(?:\\?\"|[ \t]*[),])"
 )
+_WORDS: Final = (b"documentation", b"everything")
+_OPTIONS: Final = (b"-W", b"-Werror=")
 # Adjacent strings are one, so that no part need be a whole name.
 _PIECES: Final = re.compile(rb"\"-(?:W[\w+=-]*)?(?:\"\s*\"|\\\"\s*\\\")")
 
@@ -36,6 +38,27 @@ def raised_warnings(data: bytes) -> int:
     raised = COMMENTS if any(word in data for word in _ALWAYS) else 0
     if b"diagnostic" in data and b'"-' in data and _PIECES.search(data):
         raised |= COMMENTS
-    if (b"documentation" in data or b"everything" in data) and _DOCUMENTATION.search(data):
+    if any(_asks_for(word, data) for word in _WORDS):
         raised |= DOCUMENTATION
     return raised
+
+
+def _asks_for(word: bytes, data: bytes) -> bool:
+    """Tell whether `_DOCUMENTATION` is found with this word.
+
+    Licences at the head of files have the first word, and a search of all the text for the pattern
+    costs more than everything else that is looked for.
+    """
+    at = data.find(word)
+    while at >= 0:
+        start = at
+        while start and data[start - 1] in b" \t":
+            start -= 1
+        if data.endswith((b"(", b",", b'"'), 0, start) and _DOCUMENTATION.match(data, start - 1):
+            return True
+        for option in _OPTIONS:
+            before = at - len(option)
+            if data.endswith(option, 0, at) and _DOCUMENTATION.match(data, before):
+                return True
+        at = data.find(word, at + 1)
+    return False

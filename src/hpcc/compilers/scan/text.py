@@ -8,14 +8,16 @@ from typing import Final
 
 # An unterminated comment is an error to every compiler. It extends to the end and costs one pass.
 # A quote without an end is read on behind itself.
-_TOKEN: Final = re.compile(
+_RAW: Final = rb'(?:u8|[LuU])?R"(?P<mark>[^ ()\\\s]{0,16})\(.{0,65536}?\)(?P=mark)"|'
+_PLAIN: Final = (
     rb"/\*(?:.*?\*/|.*)|//[^\n]*"
-    rb'|(?P<kept>(?:u8|[LuU])?R"(?P<mark>[^ ()\\\s]{0,16})\(.{0,65536}?\)(?P=mark)"'
     rb'|"(?:[^"\\\n]|\\.)*+"'
-    rb"|'(?:[^'\\\n]|\\.){1,8}')"
-    rb'|"(?=(?:[^"\\\n]|\\.)*+(?P<open>))',
-    re.DOTALL,
+    rb"|'(?:[^'\\\n]|\\.){1,8}'"
+    rb'|"(?=(?:[^"\\\n]|\\.)*+(?P<open>))'
 )
+# `re` skips what is between tokens three times as fast if each alternative begins with one byte.
+_TOKEN: Final = re.compile(_PLAIN, re.DOTALL)
+_TOKEN_OR_RAW: Final = re.compile(_RAW + _PLAIN, re.DOTALL)
 # An unterminated raw string makes the search long, so their number is limited.
 _MAX_RAW_STRINGS: Final = 5_000
 # Quotes without an end make it long, too, if each is in the line of the one before. So the bytes
@@ -58,23 +60,26 @@ def without_prose(data: bytes) -> bytes:
 
 def _replaced(data: bytes, literal: Callable[[bytes], bytes]) -> bytes:
     """Return the text with a blank for each comment; as it is, if that would take too long."""
-    if data.count(b'R"') > _MAX_RAW_STRINGS:
+    raw_strings = data.count(b'R"')
+    if raw_strings > _MAX_RAW_STRINGS:
         return data
+    token = _TOKEN_OR_RAW if raw_strings else _TOKEN
     left = _MAX_OPEN_BYTES + _MAX_OPEN_TIMES * len(data)
 
     def replace(match: re.Match[bytes]) -> bytes:
         nonlocal left
-        if kept := match["kept"]:
-            return literal(kept)
-        if match["open"] is None:
+        found = match[0]
+        if found.startswith(b"/"):
             return b" "
+        if match["open"] is None:
+            return literal(found)
         left -= match.end("open") - match.start()
         if left < 0:
             raise _TooLongError
-        return match[0]
+        return found
 
     try:
-        return _TOKEN.sub(replace, data)
+        return token.sub(replace, data)
     except _TooLongError:
         return data
 
