@@ -128,7 +128,7 @@ def validate(content: str) -> None:
     """
     try:
         json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RefusedError(f"the bill of materials is not JSON: {error}") from error
     if problem := JsonStrictValidator(SchemaVersion.V1_6).validate_str(content):
         raise RefusedError(

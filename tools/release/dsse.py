@@ -104,7 +104,7 @@ def unseal(content: bytes, key: Ed25519PublicKey) -> dict[str, Any]:
         kind = envelope["payloadType"]
         body = base64.b64decode(envelope["payload"], validate=True)
         signatures = [base64.b64decode(s["sig"], validate=True) for s in envelope["signatures"]]
-    except (ValueError, KeyError, TypeError, binascii.Error) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, binascii.Error) as error:
         raise RefusedError(f"not a DSSE envelope: {error!r}") from error
     if kind != PAYLOAD_TYPE:
         raise RefusedError(f"the envelope holds {kind!r}, not an in-toto statement")

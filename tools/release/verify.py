@@ -107,7 +107,7 @@ def _only(files: dict[str, Path], ending: str) -> Path:
 def _object(content: bytes, name: str) -> dict[str, Any]:
     try:
         found = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RefusedError(f"*{name} is not JSON: {error}") from error
     if not isinstance(found, dict):
         raise RefusedError(f"*{name} is not an object")
@@ -178,7 +178,8 @@ def rebuild(release: Release, origin: build.Source, built: list[Path]) -> None:
         try:
             build.compare(built, again)
         except RefusedError as error:
-            theirs = release.provenance["predicate"]["buildDefinition"]["internalParameters"]
+            definition = release.provenance["predicate"]["buildDefinition"]
+            theirs = definition.get("internalParameters")
             ours = {"toolchain": statements.toolchain()}
             tools = "" if theirs == ours else f"\nbuilt with {theirs}\nhere are   {ours}"
             raise RefusedError(f"{error}{tools}") from error

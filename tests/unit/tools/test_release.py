@@ -135,6 +135,14 @@ def test_an_envelope_opens_with_its_key_only() -> None:
         dsse.unseal(sealed, OTHER.public_key())
 
 
+def test_json_without_a_bottom_is_refused_and_no_crash() -> None:
+    deep = "[" * 200_000
+    with pytest.raises(RefusedError, match="not a DSSE envelope"):
+        dsse.unseal(deep.encode(), KEY.public_key())
+    with pytest.raises(RefusedError, match="not JSON"):
+        bom.validate(deep)
+
+
 def changed(sealed: bytes, **fields: object) -> bytes:
     return json.dumps(json.loads(sealed) | fields).encode()
 
@@ -148,6 +156,7 @@ def changed(sealed: bytes, **fields: object) -> bytes:
         ({"signatures": "x"}, "not a DSSE envelope"),
         ({"payload": "*"}, "not a DSSE envelope"),
         ({"payload": None}, "not a DSSE envelope"),
+        ({"signatures": [{}]}, "not a DSSE envelope"),
     ],
 )
 def test_a_changed_envelope_is_refused(fields: dict[str, object], problem: str) -> None:
