@@ -26,7 +26,7 @@ if sys.platform != "win32":
     from hpcc.cli.cache import checkout, explain
     from hpcc.cli.doctor import doctor
     from hpcc.cli.farm import jobs, login, token, up
-    from hpcc.cli.image import image
+    from hpcc.cli.image import assets, image
 
     _COMMANDS = (
         up,
@@ -39,6 +39,7 @@ if sys.platform != "win32":
         checkout,
         config,
         image,
+        assets,
         audit,
         doctor,
         services,

@@ -121,6 +121,8 @@ class WorkerSettings:
     guest_reuse: Reuse = "principal"
     # Whether guests' kernels defend against side channels; "auto": those that serve several people.
     guest_mitigations: Mitigations = "auto"
+    # The bundle of kernel and agent that guests boot from, sha256:…; "": what this machine offers.
+    guest_bundle: str = ""
     # A developer's coffee break before the next build.
     idle_seconds: float = 600.0
     # What a compile left in a guest lives no longer than half a working day.
@@ -160,7 +162,12 @@ _AT_MOST: Final[Mapping[tuple[str, str], int]] = {
     ("daemon", "processes"): MAX_PROCESSES,
     ("worker", "ahead_guests"): MAX_AHEAD_GUESTS,
 }
-_TEXTS: Final = frozenset(("remote", key) for key in ("engine", "engine_instance", "engine_image"))
+_TEXTS: Final = frozenset(
+    [
+        *(("remote", key) for key in ("engine", "engine_instance", "engine_image")),
+        ("worker", "guest_bundle"),
+    ]
+)
 _MAX_NUMBER: Final = (1 << 63) - 1
 _MAX_TEXT_CHARS: Final = 4096
 _SECTIONS: Final = {

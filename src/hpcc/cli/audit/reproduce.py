@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 async def _reproduce(config: WorkerConfig, row: AuditRow) -> Reproduction:
     from hpcc.images.store import ImageStore
     from hpcc.ports import SystemClock
-    from hpcc.runtime.assets.assets import prepare_assets
+    from hpcc.runtime.assets.bundle import open_assets
     from hpcc.runtime.registry.pick import pick_runtime
     from hpcc.runtime.registry.table import backend_of
     from hpcc.worker.execute.reproduce import reproduce_row
@@ -75,7 +75,7 @@ async def _reproduce(config: WorkerConfig, row: AuditRow) -> Reproduction:
             return found.path
 
     async def choose(isolation: Isolation, state: Path) -> Runtime:
-        assets = await prepare_assets(config.guest_assets, _progress)
+        assets = await open_assets(config.guest_assets, config.guest_bundle, _progress)
         return await pick_runtime(
             assets,
             accelerator="tcg" if isolation is Isolation.QEMU_TCG else "auto",

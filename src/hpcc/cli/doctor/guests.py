@@ -180,10 +180,28 @@ async def _windows(paths: Paths) -> DoctorCheck:
     )
 
 
+async def _bundle(paths: Paths, digest: str) -> DoctorCheck:
+    from hpcc.runtime.assets.bundle import pinned_assets
+
+    try:
+        assets = await asyncio.to_thread(pinned_assets, paths.guest_assets, digest)
+    except HpccError as error:
+        return DoctorCheck(
+            name="kernel", state="missing", detail=str(error),
+            cost="no guests: worker.guest_bundle has no substitute",
+            remedy=f"hpcc assets fetch FILE --digest {digest}",
+        )  # fmt: skip
+    return DoctorCheck(
+        name="kernel", state="ok", detail=f"bundle {digest}, kernel {assets.vmlinux_digest}"
+    )
+
+
 async def _kernel(paths: Paths) -> DoctorCheck:
     from hpcc.runtime.assets.kernel import distribution_id, kernel_package_name, packages_for
     from hpcc.runtime.host.tools import run_tool
 
+    if digest := load_settings(paths.config_file).worker.guest_bundle:
+        return await _bundle(paths, digest)
     cost = "no guests: every miss compiles locally"
     prepared = sorted(p.name for p in paths.guest_assets.glob("kernel-*"))
     if prepared:

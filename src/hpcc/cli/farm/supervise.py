@@ -23,7 +23,7 @@ from hpcc.config.settings import Settings, load_settings
 from hpcc.core import HpccError, ImageRef, Isolation
 from hpcc.identity.keys import load_or_create_secret
 from hpcc.ports import SystemClock
-from hpcc.runtime.assets.assets import prepare_assets
+from hpcc.runtime.assets.bundle import open_assets
 from hpcc.runtime.registry.table import LINUX, row_or_none
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.serve import open_enrolment
@@ -80,7 +80,8 @@ class _LocalFarm:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, stop.set)
-        await prepare_assets(self._paths.guest_assets, self._progress)
+        bundle = self._settings.worker.guest_bundle
+        await open_assets(self._paths.guest_assets, bundle, self._progress)
         supervisor = Supervisor(
             [("scheduler", self._scheduler), ("worker", self._worker)],
             clock=SystemClock(),
@@ -152,6 +153,7 @@ class _LocalFarm:
             memory_mib=worker.memory_mib,
             guest_reuse=worker.guest_reuse,
             guest_mitigations=worker.guest_mitigations,
+            guest_bundle=worker.guest_bundle,
             idle_seconds=worker.idle_seconds,
             session_seconds=worker.session_seconds,
             ahead_guests=worker.ahead_guests,

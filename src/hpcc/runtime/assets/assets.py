@@ -81,7 +81,7 @@ async def prepare_assets(directory: Path, progress: Callable[[str], None]) -> Gu
 
 
 def _assets(kernel: Kernel, initramfs: Path, vsock_initramfs: Path, drive: Path) -> GuestAssets:
-    firmware = next((Path(p) for p in _QBOOT if Path(p).is_file()), None)
+    firmware = find_firmware()
     image = kernel.vmlinux if firmware else kernel.bzimage
     return GuestAssets(
         kernel=image,
@@ -95,6 +95,11 @@ def _assets(kernel: Kernel, initramfs: Path, vsock_initramfs: Path, drive: Path)
         agent_digest=sha256_of(drive),
         firmware=firmware,
     )
+
+
+def find_firmware() -> Path | None:
+    """Return the firmware that starts a plain kernel; None for the VMM's default."""
+    return next((Path(p) for p in _QBOOT if Path(p).is_file()), None)
 
 
 def find_static_compiler() -> str | None:

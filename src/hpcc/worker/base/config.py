@@ -64,6 +64,8 @@ class WorkerConfig:
     pull_images: tuple[str, ...] = ()
     guest_reuse: str = GuestReuse.PRINCIPAL.value
     guest_mitigations: str = GuestMitigations.AUTO.value
+    # The bundle of kernel and agent that guests boot from; "": what this machine offers.
+    guest_bundle: str = ""
     guest_memory_mib: int = 1024
     # For images whose guests need more or less: sha256:… to MiB.
     guest_memory_by_image: Mapping[str, int] = field(default_factory=dict)
@@ -209,6 +211,8 @@ class WorkerConfig:
             raise CallerError(f"ahead_guests must be 0 to {MAX_AHEAD_GUESTS}")
 
     def _check_runtime(self) -> None:
+        if self.guest_bundle:
+            ImageDigest(self.guest_bundle)  # of the same form
         if self.runtime not in BACKENDS:
             raise CallerError(f"runtime must be {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}")
         for image in self.pull_images:

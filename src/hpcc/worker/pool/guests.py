@@ -48,11 +48,11 @@ async def runtime_of(
     if config.pull_images:
         raise CallerError("pull_images is for Windows; on Linux: `hpcc image pull`")
     # POSIX only, as are the modules that they import.
-    from hpcc.runtime.assets.assets import prepare_assets
+    from hpcc.runtime.assets.bundle import open_assets
     from hpcc.runtime.registry.pick import pick_runtime
 
     process.progress("preparing kernel and agent")
-    assets = await prepare_assets(config.guest_assets, process.progress)
+    assets = await open_assets(config.guest_assets, config.guest_bundle, process.progress)
     accelerator: Literal["auto", "tcg"] = "tcg" if config.accelerator == "tcg" else "auto"
     process.progress("looking for the best isolation")
     return await pick_runtime(

@@ -142,3 +142,17 @@ def test_warm_start_says_why_guests_would_boot(
     config.write_text("[worker]\nwarm_start = false\n")
     assert asked()["detail"] == "switched off"
     assert asked()["remedy"] == "worker.warm_start = true"
+
+
+def test_a_bundle_that_is_not_here_is_missing_and_has_no_substitute(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_tools(monkeypatch, tmp_path, "gcc")
+    name = "sha256:" + "7" * 64
+    config = tmp_path / "h/config/hpcc.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f'[worker]\nguest_bundle = "{name}"\n')
+    main(["doctor", "--json"])
+    check = checks(capsys)["kernel"]
+    assert check["state"] == "missing"
+    assert check["remedy"] == f"hpcc assets fetch FILE --digest {name}"

@@ -44,6 +44,7 @@ def test_every_reuse_class_is_taken(reuse: str) -> None:
     ("changes", "said"),
     [
         ({"guest_reuse": "everybody"}, "guest_reuse must be exec, principal or tenant"),
+        ({"guest_bundle": "sha256:../x"}, "sha256"),
         ({"guest_mitigations": "maybe"}, "guest_mitigations must be auto, on or off"),
         ({"memory_mib": 1535}, "memory_mib (1535) is too little for one guest"),
         ({"idle_seconds": 0.0}, "must be positive"),
