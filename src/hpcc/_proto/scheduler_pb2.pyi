@@ -20,16 +20,18 @@ class AuthenticateRequest(_message.Message):
     def __init__(self, tenant: _Optional[str] = ..., principal: _Optional[str] = ..., client_version: _Optional[str] = ..., host: _Optional[_Union[HostReport, _Mapping]] = ...) -> None: ...
 
 class AuthenticateResponse(_message.Message):
-    __slots__ = ("session", "expires_at", "policy", "image")
+    __slots__ = ("session", "expires_at", "policy", "image", "scheduler_certificates")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULER_CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
     session: str
     expires_at: float
     policy: ClientPolicy
     image: ImageToolchains
-    def __init__(self, session: _Optional[str] = ..., expires_at: _Optional[float] = ..., policy: _Optional[_Union[ClientPolicy, _Mapping]] = ..., image: _Optional[_Union[ImageToolchains, _Mapping]] = ...) -> None: ...
+    scheduler_certificates: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, session: _Optional[str] = ..., expires_at: _Optional[float] = ..., policy: _Optional[_Union[ClientPolicy, _Mapping]] = ..., image: _Optional[_Union[ImageToolchains, _Mapping]] = ..., scheduler_certificates: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Toolchain(_message.Message):
     __slots__ = ("names", "family", "version", "build", "target", "probe", "headers")
@@ -264,16 +266,18 @@ class AuditAnchor(_message.Message):
     def __init__(self, count: _Optional[int] = ..., head: _Optional[str] = ..., at: _Optional[float] = ..., public_key: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class HeartbeatResponse(_message.Message):
-    __slots__ = ("token_keys", "generation", "lease_seconds", "replace_result_key")
+    __slots__ = ("token_keys", "generation", "lease_seconds", "replace_result_key", "scheduler_certificates")
     TOKEN_KEYS_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     REPLACE_RESULT_KEY_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULER_CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
     token_keys: _containers.RepeatedCompositeFieldContainer[TokenKey]
     generation: int
     lease_seconds: float
     replace_result_key: str
-    def __init__(self, token_keys: _Optional[_Iterable[_Union[TokenKey, _Mapping]]] = ..., generation: _Optional[int] = ..., lease_seconds: _Optional[float] = ..., replace_result_key: _Optional[str] = ...) -> None: ...
+    scheduler_certificates: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, token_keys: _Optional[_Iterable[_Union[TokenKey, _Mapping]]] = ..., generation: _Optional[int] = ..., lease_seconds: _Optional[float] = ..., replace_result_key: _Optional[str] = ..., scheduler_certificates: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class SandboxLostRequest(_message.Message):
     __slots__ = ("worker_id", "generation", "guest_id", "reason")

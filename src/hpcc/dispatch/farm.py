@@ -16,15 +16,15 @@ from typing import Final
 
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
-from hpcc.core import CallerError, HpccError, ImageRef, Isolation, TenantId, Toolchain
+from hpcc.core import HpccError, ImageRef, Isolation, TenantId, Toolchain
 from hpcc.dispatch.calls import WorkerCalls, ended
 from hpcc.dispatch.channels import RoutedWorker, WorkerChannels
 from hpcc.dispatch.lanes import LaneQueue, MoreRoutes
 from hpcc.dispatch.local_slots import Chance
-from hpcc.dispatch.login import RENEW_BEFORE_SECONDS, FarmLogin
+from hpcc.dispatch.login import RENEW_BEFORE_SECONDS, FarmLogin, known_certificates
 from hpcc.dispatch.routes import RouteBook
+from hpcc.identity.known_certificates import KnownCertificates
 from hpcc.identity.result_keys import ResultKeys
-from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import Clock
 from hpcc.rpc.base.errors import BusyError, UnauthenticatedError, UnavailableError
 from hpcc.rpc.scheduler.api import ASK_AGAIN, MAX_SLOTS, WATCHING, Route, RouteAsk
@@ -51,13 +51,15 @@ class FarmConnection:
         clock: Clock,
         version: str,
         *,
+        known: KnownCertificates | None = None,
         session_file: Path | None = None,
     ) -> None:
         self.farm = farm
         self.tenant = TenantId(farm.tenant)
         self.image = ImageRef.parse(farm.image)
         self._client, self._clock = SchedulerClient(schedulers), clock
-        self._login = FarmLogin(farm, self._client, clock, version, session_file)
+        self._login = FarmLogin(farm, self._client, clock, version, session_file, known)
+        self.has_news = self._login.has_news
         self._channels = WorkerChannels(self.tenant, clock)
         self.result_keys = ResultKeys(self._result_key, clock)
         self._lock = asyncio.Lock()
@@ -383,16 +385,14 @@ async def connect_farm(
     Raises:
         CallerError: farm.json holds no certificate.
     """
-    try:
-        peer = PinnedPeer.from_pem(farm.scheduler_certificate_pem.encode())
-    except CallerError as error:
-        raise CallerError(
-            "farm.json is damaged: run `hpcc up` again", reason="farm-file"
-        ) from error
+    known = await asyncio.to_thread(known_certificates, farm, session_file)
+    peer = known.peer
     async with open_schedulers(
         farm.scheduler, certificate_pem=peer.certificate_pem, name=peer.name, clock=clock
     ) as schedulers:
-        connection = FarmConnection(farm, schedulers, clock, version, session_file=session_file)
+        connection = FarmConnection(
+            farm, schedulers, clock, version, known=known, session_file=session_file
+        )
         try:
             yield connection
         finally:

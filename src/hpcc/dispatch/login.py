@@ -12,6 +12,7 @@ from hpcc.config.farm_session import FarmSession
 from hpcc.config.private_file import write_private_file
 from hpcc.core import (
     MAX_TOOLCHAINS,
+    CallerError,
     HostReport,
     ImageRef,
     InfrastructureError,
@@ -20,6 +21,7 @@ from hpcc.core import (
 )
 from hpcc.core.memo import BoundedMemo
 from hpcc.dispatch.parity import toolchain_of
+from hpcc.identity.known_certificates import CERTIFICATES_NAME, KnownCertificates
 from hpcc.identity.login.source import LoginSource
 from hpcc.ports import Clock
 from hpcc.rpc.scheduler.api import SessionGrant
@@ -29,6 +31,21 @@ _log: Final = logging.getLogger(__name__)
 # A session or token is renewed when it would end within this, so that it outlives the calls made
 # with it.
 RENEW_BEFORE_SECONDS: Final = 60.0
+
+
+def known_certificates(farm: Farm, session_file: Path | None) -> KnownCertificates:
+    """Return the certificates of schedulers that this user trusts.
+
+    Raises:
+        CallerError: farm.json holds no certificate.
+    """
+    file = session_file.with_name(CERTIFICATES_NAME) if session_file else None
+    try:
+        return KnownCertificates(farm.scheduler_certificate_pem, file)
+    except CallerError as error:
+        raise CallerError(
+            "farm.json is damaged: run `hpcc up` again", reason="farm-file"
+        ) from error
 
 
 class FarmLogin:
@@ -41,7 +58,9 @@ class FarmLogin:
         clock: Clock,
         version: str,
         session_file: Path | None,
+        known: KnownCertificates | None = None,
     ) -> None:
+        self._known, self._has_news = known, False
         self._farm, self._client, self._clock, self._version = farm, client, clock, version
         self._tenant, self._image = TenantId(farm.tenant), ImageRef.parse(farm.image)
         self._source = LoginSource(Path(farm.login), clock) if farm.login else None
@@ -78,7 +97,16 @@ class FarmLogin:
                 host=HostReport(self._image, tuple(self._hosts.values())),
             )
             await self._keep(grant)
+            if self._known is not None and await asyncio.to_thread(
+                self._known.learn, grant.certificates
+            ):
+                self._has_news = True
         return grant.session
+
+    def has_news(self) -> bool:
+        """Return, once, whether the scheduler announced other certificates than are in use."""
+        has_news, self._has_news = self._has_news, False
+        return has_news
 
     def forget(self, session: str | None = None) -> None:
         """Log in again next time; without effect if `session` is not the present one."""

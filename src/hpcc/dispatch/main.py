@@ -66,7 +66,9 @@ class Farms:
         except OSError:
             return None
         stat = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
-        if stat != self._stat:
+        current = self._current
+        has_news = isinstance(current, FarmConnection) and current.has_news()
+        if stat != self._stat or has_news:
             farm = load_farm_or_none(self._path)
             self._stat = stat
             self._current = await self._connect(farm) if farm else None

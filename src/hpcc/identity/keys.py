@@ -188,7 +188,14 @@ def _load_certificate_or_none(
 
 def _self_signed(key: ec.EllipticCurvePrivateKey, name: str, clock: Clock) -> x509.Certificate:
     now = datetime.fromtimestamp(clock.now(), UTC)
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    # TLS finds a root by its subject: with a number in it, a peer can trust several of one name.
+    number = x509.random_serial_number()
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.COMMON_NAME, name),
+            x509.NameAttribute(NameOID.SERIAL_NUMBER, f"{number:x}"),
+        ]
+    )
     names = [
         x509.DNSName(name),
         x509.DNSName("localhost"),
@@ -199,7 +206,7 @@ def _self_signed(key: ec.EllipticCurvePrivateKey, name: str, clock: Clock) -> x5
         .subject_name(subject)
         .issuer_name(subject)
         .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
+        .serial_number(number)
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=_CERTIFICATE_DAYS))
         .add_extension(x509.SubjectAlternativeName(names), critical=False)

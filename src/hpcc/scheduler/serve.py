@@ -20,7 +20,6 @@ from hpcc.identity.key_ring import Sealer
 from hpcc.identity.keys import (
     load_or_create_seal,
     load_or_create_signing_key,
-    load_or_create_tls,
     read_secret_file,
 )
 from hpcc.identity.tls import TlsIdentity
@@ -34,9 +33,11 @@ from hpcc.scheduler.audit.book import AuditBook, kept_anchors
 from hpcc.scheduler.audit.database import open_audit_sink
 from hpcc.scheduler.audit.events import RefusalEvents
 from hpcc.scheduler.audit.intake import AuditIntake, AuditSink
+from hpcc.scheduler.base.certificate import SchedulerCertificate
 from hpcc.scheduler.base.collector import Collector
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.base.signing import SigningKeys
+from hpcc.scheduler.certificates import CertificateBook
 from hpcc.scheduler.enrolment import Enrolment
 from hpcc.scheduler.registry import MAX_LEASE_SECONDS, MAX_WORKERS
 from hpcc.scheduler.service import SchedulerService
@@ -44,7 +45,6 @@ from hpcc.scheduler.tenants.authenticator import Authenticator, open_authenticat
 from hpcc.scheduler.watchers import MAX_WATCHERS
 
 _log: Final = logging.getLogger(__name__)
-TLS_NAME = "scheduler.hpcc.internal"
 EVENTS_KEY_NAME: Final = "events-signing.key"
 STATE_NAME: Final = "scheduler.sqlite"
 _GRACE_SECONDS = 1.0
@@ -81,7 +81,8 @@ async def serve_scheduler(
         CallerError: the tenants table is invalid, or the database lacks its tables.
         InfrastructureError: keys, state or address cannot be used.
     """
-    tls = load_or_create_tls(config.keys, TLS_NAME, clock=clock)
+    files = SchedulerCertificate(config.keys, clock)
+    tls = files.load()
     authenticator = authenticator or open_authenticator(config, clock)
     async with (
         open_control(config, clock) as (store, keys),
@@ -91,8 +92,17 @@ async def serve_scheduler(
         enrolment = enrolment_of(config, store, keys, clock)
         await enrolment.load()
         book = AuditBook(store, events, clock)
+        certificates = CertificateBook(store, keys.sealer, clock)
+        await certificates.keep(*files.own())
         service = SchedulerService(
-            config, keys, store, clock, authenticator=authenticator, enrolment=enrolment, book=book
+            config,
+            keys,
+            store,
+            clock,
+            authenticator=authenticator,
+            enrolment=enrolment,
+            book=book,
+            certificates=certificates,
         )
         intake = AuditIntake(service.admit, sink, partial(kept_anchors, store))
         parts = _Parts(service, enrolment, intake, RefusalEvents(events))
@@ -102,11 +112,12 @@ async def serve_scheduler(
             partial(service.work, collector),
             keys.run,
             enrolment.run,
+            partial(certificates.run, files.own),
             authenticator.watch,
             book.run,
         )
         async with (
-            _served(config, parts, tls) as (port, worker_port),
+            _served(config, parts, tls, files) as (port, worker_port),
             _working(*work),
         ):
             certificate = tls.certificate_pem.decode()
@@ -125,7 +136,7 @@ class _Parts:
 
 @asynccontextmanager
 async def _served(
-    config: SchedulerConfig, parts: _Parts, tls: TlsIdentity
+    config: SchedulerConfig, parts: _Parts, tls: TlsIdentity, files: SchedulerCertificate
 ) -> AsyncGenerator[tuple[int, int]]:
     """Serve daemons and workers on separate ports, because only workers show certificates."""
     service, enrolment, told = parts.service, parts.enrolment, parts.refusals
@@ -140,6 +151,7 @@ async def _served(
         host=config.host,
         port=config.worker_port,
         tls=ServerTls(tls.key_pem, tls.certificate_pem, enrolment.ca.certificate_pem),
+        files=files,
         # One stream of heartbeats per worker, which must not use up what registering needs.
         more_rpcs=MAX_WORKERS,
     )
@@ -152,6 +164,7 @@ async def _served(
             host=config.host,
             port=config.port,
             tls=ServerTls(tls.key_pem, tls.certificate_pem),
+            files=files,
             # Watches never end by themselves and must not use up what logins need.
             more_rpcs=MAX_WATCHERS,
             # Strangers log in here, and no message of a daemon is larger.

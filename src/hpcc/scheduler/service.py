@@ -53,6 +53,7 @@ from hpcc.scheduler.audit.book import AuditBook
 from hpcc.scheduler.base.collector import Collector
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.base.signing import SigningKeys
+from hpcc.scheduler.certificates import CertificateBook
 from hpcc.scheduler.enrolment import Enrolment
 from hpcc.scheduler.parity import note_parity
 from hpcc.scheduler.registry import WorkerRegistry
@@ -85,8 +86,9 @@ class SchedulerService:
         authenticator: Authenticator,
         enrolment: Enrolment,
         book: AuditBook,
+        certificates: CertificateBook,
     ) -> None:
-        self._enrolment, self._book = enrolment, book
+        self._enrolment, self._book, self._certificates = enrolment, book, certificates
         self._result_keys = result_key_table(config, store, clock)
         self._config, self._keys, self._clock = config, keys, clock
         self._registry = WorkerRegistry(clock, config.lease_seconds)
@@ -139,7 +141,7 @@ class SchedulerService:
         said = ClientPolicy(fallback=policy.fallback, parity=policy.parity)
         grant, floors = await self._sessions.open(admitted, client_version)
         await self.sharing.sessions_ended(floors)
-        return replace(grant, policy=said, image=image)
+        return replace(grant, policy=said, image=image, certificates=self._certificates.announced)
 
     def route(self, credential: str, ask: RouteAsk) -> Route:
         """Choose a worker, or several, and sign a token for each. Uses memory only.
@@ -228,6 +230,7 @@ class SchedulerService:
             worker.generation,
             self._registry.lease_seconds,
             self._result_keys.due_or_empty(worker.registration.result_key),
+            self._certificates.announced,
         )
 
     def parted(self, worker_id: str) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
@@ -65,9 +65,10 @@ class SchedulerLink:
         state: Callable[[], LinkState],
         on_admission: Callable[[Admission], None],
         keys: ResultKeyFiles,
+        on_certificates: Callable[[Sequence[bytes]], Awaitable[None]],
     ) -> None:
         self._client, self._registration, self._clock = client, registration, clock
-        self._keys = keys
+        self._keys, self._on_certificates = keys, on_certificates
         self._state, self._on_admission = state, on_admission
         self._generation = 0
         self._lease_seconds = 0.0
@@ -198,6 +199,8 @@ class SchedulerLink:
         # A report of a lost guest may have raised the generation meanwhile.
         self._generation = max(self._generation, answer.generation)
         self._lease_seconds = answer.lease_seconds or self._lease_seconds
+        if answer.certificates:
+            await self._on_certificates(answer.certificates)
         if answer.replace_result_key:
             await self._replace_result_key(answer.replace_result_key)
         known = self._admission

@@ -22,7 +22,6 @@ from hpcc.core import (
 )
 from hpcc.identity.keys import load_or_create_tls
 from hpcc.identity.result_keys import ResultKeys
-from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import AuditLog, Clock, Runtime, SecurityEvent
 from hpcc.rpc.base.channel import ServerTls, start_server
 from hpcc.rpc.base.process import leaf_error
@@ -38,6 +37,7 @@ from hpcc.worker.base.identity import (
     SchedulerChannels,
     WorkerIdentity,
     enrol_worker,
+    known_certificates,
     load_identity_or_none,
     read_token,
 )
@@ -258,10 +258,9 @@ async def _serving(
     toolchains: ToolchainBook | None,
 ) -> AsyncGenerator[RunningWorker]:
     tls = load_or_create_tls(config.keys, TLS_NAME, clock=clock)
-    peer = PinnedPeer.from_pem(config.scheduler_certificate_pem.encode())
-    channels = SchedulerChannels(
-        config.keys, await ready_identity(config, clock, progress), clock, config.scheduler, peer
-    )
+    identity = await ready_identity(config, clock, progress)
+    known = known_certificates(config.scheduler_certificate_pem, config.keys)
+    channels = SchedulerChannels(config.keys, identity, clock, config.scheduler, known)
     async with channels.open() as schedulers, asyncio.TaskGroup() as group:
         registry = RegistryClient(schedulers)
         parts = _Parts(config, runtime, images, audit, clock, group, registry)
@@ -293,7 +292,10 @@ async def _serving(
                 store=parse_stores(config.stores).name,
             )
             registration = parts.keys.put_into(registration)
-            async with _renewing(channels, schedulers, registry), _linked(parts, registration):
+            async with (
+                _renewing(channels, schedulers, registry),
+                _linked(parts, registration, channels),
+            ):
                 yield RunningWorker(config.host, port, runtime.isolation.value)
         finally:
             # Deregistered, so no new route leads here: running compiles may finish and be answered.
@@ -313,10 +315,7 @@ async def ready_identity(
         CallerError: there is no certificate, it has expired, or it is another worker's.
         HpccError: see `enrol_worker`.
     """
-    try:
-        PinnedPeer.from_pem(config.scheduler_certificate_pem.encode())
-    except CallerError as error:
-        raise CallerError(f"scheduler_certificate_pem: {error}", reason="config") from error
+    known = known_certificates(config.scheduler_certificate_pem, config.keys)
     found = await asyncio.to_thread(load_identity_or_none, config.keys)
     is_good = found is not None and found.worker_id == config.worker_id
     if found is not None and is_good and found.expires_at > clock.now():
@@ -332,7 +331,7 @@ async def ready_identity(
     identity, _ = await enrol_worker(
         config.keys,
         scheduler=config.enrol_at,
-        certificate_pem=config.scheduler_certificate_pem.encode(),
+        certificate_pem=known.peer.certificate_pem,
         token=token,
         worker_id=config.worker_id,
     )
@@ -354,7 +353,9 @@ async def _renewing(
 
 
 @asynccontextmanager
-async def _linked(parts: _Parts, registration: Registration) -> AsyncGenerator[None]:
+async def _linked(
+    parts: _Parts, registration: Registration, channels: SchedulerChannels
+) -> AsyncGenerator[None]:
     """Stay registered while the block runs; deregister at its end, with a short time limit."""
     link = SchedulerLink(
         parts.registry,
@@ -363,6 +364,7 @@ async def _linked(parts: _Parts, registration: Registration) -> AsyncGenerator[N
         state=parts.state,
         on_admission=parts.on_admission,
         keys=parts.keys,
+        on_certificates=channels.learn,
     )
     admission = await link.register()
     parts.link = link

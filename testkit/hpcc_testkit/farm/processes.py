@@ -99,6 +99,7 @@ class ProcessFarm:
 
     directory: Path
     worker_fields: dict[str, object] = field(default_factory=dict)
+    scheduler_fields: dict[str, object] = field(default_factory=dict)
     ready: dict[str, Any] = field(default_factory=dict)
     scheduler: asyncio.subprocess.Process | None = None
     worker: asyncio.subprocess.Process | None = None
@@ -123,6 +124,7 @@ class ProcessFarm:
                 "tenant": "acme",
                 "tenant_secret": _SECRET,
                 "minimum_isolation": "local/none",
+                **self.scheduler_fields,
                 **ports,
             },
         )
@@ -270,9 +272,11 @@ class ProcessFarm:
 
 
 @asynccontextmanager
-async def process_farm(directory: Path, **worker_fields: object) -> AsyncGenerator[ProcessFarm]:
-    """Run a scheduler and a worker while the block runs."""
-    farm = ProcessFarm(directory, dict(worker_fields))
+async def process_farm(
+    directory: Path, *, scheduler: dict[str, object] | None = None, **worker_fields: object
+) -> AsyncGenerator[ProcessFarm]:
+    """Run a scheduler and a worker while the block runs; `scheduler` is for its config file."""
+    farm = ProcessFarm(directory, dict(worker_fields), dict(scheduler or {}))
     try:
         await farm.start_scheduler()
         await farm.start_worker()

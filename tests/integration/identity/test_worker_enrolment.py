@@ -27,12 +27,14 @@ from hpcc.rpc.base.errors import UnauthenticatedError, UnavailableError
 from hpcc.rpc.scheduler.api import Beat
 from hpcc.rpc.scheduler.client import RegistryClient
 from hpcc.rpc.scheduler.enrolment import ask_to_enrol, ask_to_renew
+from hpcc.scheduler.base.certificate import TLS_NAME
 from hpcc.scheduler.enrolment import Enrolment
-from hpcc.scheduler.serve import TLS_NAME, open_enrolment
+from hpcc.scheduler.serve import open_enrolment
 from hpcc.worker.base.identity import (
     IDENTITY_NAME,
     SchedulerChannels,
     enrol_worker,
+    known_certificates,
     load_identity_or_none,
     read_token,
 )
@@ -355,7 +357,8 @@ async def test_a_worker_renews_in_time_and_goes_on_over_the_new_certificate(worl
         token=await world.token(),
         worker_id="w7",
     )
-    channels = SchedulerChannels(keys, identity, Turns(), f"127.0.0.1:{port}", world.peer)
+    known = known_certificates(world.peer.certificate_pem.decode(), keys)
+    channels = SchedulerChannels(keys, identity, Turns(), f"127.0.0.1:{port}", known)
     async with channels.open() as schedulers:
         registry = RegistryClient(schedulers)
         before = (keys / IDENTITY_NAME).read_bytes()

@@ -41,6 +41,7 @@ async def test_a_changed_sealing_key_loses_nothing(tmp_path: Path) -> None:
         await farm.hpcc("scheduler", "reseal", code=1)
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(180)
 async def test_a_lost_sealing_key_costs_logins_and_enrolments_and_no_result(
     tmp_path: Path,

@@ -25,7 +25,13 @@ async def test_tokens_of_invented_keys_do_not_wait_one_after_the_other(
     clock, asked, begun, hangs = Clock(), 0, asyncio.Event(), asyncio.Event()
     nothing: Any = None
     link = SchedulerLink(
-        nothing, nothing, cast("Any", clock), state=nothing, on_admission=nothing, keys=nothing
+        nothing,
+        nothing,
+        cast("Any", clock),
+        state=nothing,
+        on_admission=nothing,
+        keys=nothing,
+        on_certificates=nothing,
     )
 
     async def renew() -> None:

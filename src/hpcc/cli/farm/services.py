@@ -6,7 +6,16 @@ import argparse
 from pathlib import Path
 
 from hpcc.cli.audit import scheduler_audit
-from hpcc.cli.farm import control, enrol, reseal, result_keys, stores, tenants, windows_service
+from hpcc.cli.farm import (
+    certificates,
+    control,
+    enrol,
+    reseal,
+    result_keys,
+    stores,
+    tenants,
+    windows_service,
+)
 from hpcc.core import CallerError
 
 
@@ -22,7 +31,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         parser.set_defaults(handler=handler)
         if name == "scheduler":
             actions = parser.add_subparsers(title="actions", metavar="ACTION")
-            for module in (tenants, control, reseal, result_keys, scheduler_audit):
+            for module in (tenants, control, certificates, reseal, result_keys, scheduler_audit):
                 module.register(actions)
             enrol.register_scheduler(actions)
         elif name == "worker":

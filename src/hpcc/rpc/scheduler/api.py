@@ -36,6 +36,8 @@ class SessionGrant:
     expires_at: float
     policy: ClientPolicy = field(default_factory=ClientPolicy)
     image: ImageToolchains | None = None
+    # What the farm's schedulers show now or soon, in DER; empty says nothing.
+    certificates: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +99,8 @@ class RouteChange:
     is_dead: bool
 
 
+# The most certificates of a farm's schedulers.
+MAX_CERTIFICATES: Final = 32
 # Sentinel sent when a watch starts. Deaths after this point are delivered. Carries no worker id.
 WATCHING: Final = RouteChange("", 0, is_dead=False)
 # Sent when the scheduler may have other routes for the caller. Carries no worker id.
@@ -164,6 +168,8 @@ class BeatAnswer:
     generation: int
     lease_seconds: float = 0.0
     replace_result_key: str = ""
+    # As in `SessionGrant`.
+    certificates: tuple[bytes, ...] = ()
 
 
 class WorkerAdmission(Protocol):

@@ -14,6 +14,7 @@ from hpcc.rpc.base.errors import UnavailableError, error_of_call
 from hpcc.rpc.base.method import bearer, check_token
 from hpcc.rpc.scheduler.api import (
     ASK_AGAIN,
+    MAX_CERTIFICATES,
     MAX_ROUTES,
     MAX_SLOTS,
     MAX_WARM,
@@ -69,7 +70,13 @@ class SchedulerClient:
             secret,
         )
         image = image_or_none(answer.image) if answer.HasField("image") else None
-        return SessionGrant(answer.session, answer.expires_at, policy_of(answer.policy), image)
+        return SessionGrant(
+            answer.session,
+            answer.expires_at,
+            policy_of(answer.policy),
+            image,
+            tuple(answer.scheduler_certificates)[:MAX_CERTIFICATES],
+        )
 
     async def route(self, session: str, ask: RouteAsk) -> Route:
         """Return a worker for a route request.

@@ -18,7 +18,7 @@ from hpcc.core import CallerError, HpccError
 from hpcc.ports import SignedHead
 from hpcc.rpc.base.errors import DeadlineError, UnavailableError, error_of_call
 from hpcc.rpc.base.method import Call, Duplex
-from hpcc.rpc.scheduler.api import Beat, BeatAnswer, SchedulerBackend
+from hpcc.rpc.scheduler.api import MAX_CERTIFICATES, Beat, BeatAnswer, SchedulerBackend
 from hpcc.rpc.scheduler.registration_messages import generation_of, worker_id_of
 from hpcc.rpc.scheduler.schedulers import Schedulers, is_away
 
@@ -71,6 +71,7 @@ class Pulses:
                 self._backend.parted(name)
 
     async def _answer_all(self, stream: _Stream, duplex: Duplex, call: Call) -> None:
+        told: tuple[bytes, ...] = ()
         while (request := await stream.next_or_none()) is not None:
             beat = beat_of(request)
             # Check for each message: certificates expire, and workers are revoked.
@@ -87,8 +88,12 @@ class Pulses:
                     generation=answer.generation,
                     lease_seconds=answer.lease_seconds,
                     replace_result_key=answer.replace_result_key,
+                    scheduler_certificates=(
+                        answer.certificates if answer.certificates != told else ()
+                    ),
                 )
             )
+            told = answer.certificates
 
     def _take_place(self, name: str, stream: _Stream) -> None:
         before = self._streams.get(name)
@@ -167,7 +172,13 @@ class Pulse:
         # A lease outside the range is ignored: 0 keeps the earlier one.
         is_sane = MIN_LEASE_SECONDS <= answer.lease_seconds <= MAX_LEASE_SECONDS
         lease = answer.lease_seconds if is_sane else 0.0
-        return BeatAnswer(keys, answer.generation, lease, answer.replace_result_key)
+        return BeatAnswer(
+            keys,
+            answer.generation,
+            lease,
+            answer.replace_result_key,
+            tuple(answer.scheduler_certificates)[:MAX_CERTIFICATES],
+        )
 
     async def _exchange(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
         try:

@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
 import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from hpcc.core import CallerError, HpccError, InfrastructureError
 from hpcc.ports import Clock, SystemClock
@@ -26,7 +28,6 @@ _SILENT: Final = frozenset({UnavailableError.default_reason, DeadlineError.defau
 _PAUSE_SECONDS: Final = 0.5
 _MAX_PAUSE_SECONDS: Final = 15.0
 MAX_SCHEDULERS: Final = 16
-_PEM_END: Final = b"-----END CERTIFICATE-----"
 _ENDPOINT: Final = re.compile(r"[A-Za-z0-9.\[\]:_-]{1,255}:[0-9]{1,5}")
 
 
@@ -140,6 +141,34 @@ def is_away(error: HpccError) -> bool:
     return isinstance(error, InfrastructureError) and not isinstance(error, BusyError)
 
 
+def pins_of(certificates_pem: bytes, addresses: int) -> list[bytes]:
+    """Return which certificates, in PEM, each of several schedulers may show.
+
+    TLS finds a root by its subject. A certificate whose subject is its own may be shown by each
+    scheduler. Of those that share a subject, as all have that older versions made, there is one for
+    all schedulers, or one for each in their order.
+
+    Raises:
+        CallerError: the number of certificates does not match.
+    """
+    by_subject: dict[bytes, list[bytes]] = {}
+    try:
+        for found in x509.load_pem_x509_certificates(certificates_pem):
+            pem = found.public_bytes(serialization.Encoding.PEM)
+            by_subject.setdefault(found.subject.public_bytes(), []).append(pem)
+    except ValueError as error:
+        raise CallerError("not an X.509 certificate", reason="certificate") from error
+    pins = [b""] * addresses
+    for pems in by_subject.values():
+        if len(pems) not in {1, addresses}:
+            raise CallerError(
+                f"{addresses} schedulers need one certificate, or one each in the same order",
+                reason="scheduler-address",
+            )
+        pins = [pin + pem for pin, pem in zip(pins, pems * (addresses // len(pems)), strict=True)]
+    return pins
+
+
 @asynccontextmanager
 async def open_schedulers(
     endpoints: str,
@@ -151,25 +180,17 @@ async def open_schedulers(
 ) -> AsyncGenerator[Schedulers]:
     """Open channels to `host:port[,host:port…]`; nothing is sent before the first call.
 
-    `certificate_pem` holds one certificate for all addresses, or one for each in the same order.
-    A bundle for each address would not work: TLS finds a root by its subject, and all
-    certificates of schedulers have the same subject.
+    `certificate_pem` holds the certificates; see `pins_of`.
 
     Raises:
         CallerError: an address is malformed, or the number of certificates does not match.
     """
     addresses = split_schedulers(endpoints)
-    pems = [end + _PEM_END for end in certificate_pem.split(_PEM_END)[:-1]]
-    if len(pems) not in {1, len(addresses)}:
-        raise CallerError(
-            f"{len(addresses)} schedulers need one certificate, or one each in the same order",
-            reason="scheduler-address",
-        )
-    pins = pems if len(pems) > 1 else pems * len(addresses)
+    pins = pins_of(certificate_pem, len(addresses))
     async with AsyncExitStack() as stack:
         channels = [
             await stack.enter_async_context(
-                open_channel(address, certificate_pem=pem.strip() + b"\n", name=name, client=client)
+                open_channel(address, certificate_pem=pem, name=name, client=client)
             )
             for address, pem in zip(addresses, pins, strict=True)
         ]

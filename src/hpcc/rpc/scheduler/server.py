@@ -103,6 +103,7 @@ class _DaemonSide:
             expires_at=grant.expires_at,
             policy=policy_message(grant.policy),
             image=image_message(grant.image) if grant.image is not None else None,
+            scheduler_certificates=grant.certificates,
         )
 
     async def route(self, request: pb.RouteRequest, call: Call) -> pb.RouteResponse:

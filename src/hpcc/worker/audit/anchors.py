@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 from hpcc.audit.canonical import AuditDamagedError
 from hpcc.audit.heads import head_of_text
 from hpcc.core import CallerError
-from hpcc.identity.tls import PinnedPeer
 from hpcc.rpc.scheduler.audit_api import AuditClient
 from hpcc.rpc.scheduler.schedulers import open_schedulers
-from hpcc.worker.base.identity import load_identity_or_none
+from hpcc.worker.base.identity import known_certificates, load_identity_or_none
 
 if TYPE_CHECKING:
     from hpcc.ports import SignedHead
@@ -32,7 +31,7 @@ async def fetch_anchors(config: WorkerConfig) -> list[SignedHead]:
             f"worker {config.worker_id} was never enrolled: nobody holds anchors of it",
             reason="worker-identity",
         )
-    peer = PinnedPeer.from_pem(config.scheduler_certificate_pem.encode())
+    peer = known_certificates(config.scheduler_certificate_pem, config.keys).peer
     async with open_schedulers(
         config.scheduler, certificate_pem=peer.certificate_pem, name=peer.name, client=identity.tls
     ) as schedulers:

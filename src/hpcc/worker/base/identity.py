@@ -15,6 +15,7 @@ from cryptography import x509
 
 from hpcc.config.private_file import write_private_file
 from hpcc.core import CallerError, HpccError
+from hpcc.identity.known_certificates import CERTIFICATES_NAME, KnownCertificates
 from hpcc.identity.login.file import read_own_file
 from hpcc.identity.tls import PinnedPeer
 from hpcc.identity.worker_ca import (
@@ -159,22 +160,46 @@ def _keep(keys: Path, key: bytes, certificate: bytes, worker_id: str) -> WorkerI
     return identity
 
 
+def known_certificates(configured_pem: str, keys: Path) -> KnownCertificates:
+    """Return the certificates of schedulers that a worker trusts.
+
+    Raises:
+        CallerError: the config file holds no certificate.
+    """
+    try:
+        return KnownCertificates(configured_pem, keys / CERTIFICATES_NAME)
+    except CallerError as error:
+        raise CallerError(f"scheduler_certificate_pem: {error}", reason="config") from error
+
+
 class SchedulerChannels:
     """Opens channels to the schedulers with the current certificate, and renews it."""
 
     def __init__(
-        self, keys: Path, identity: WorkerIdentity, clock: Clock, schedulers: str, peer: PinnedPeer
+        self,
+        keys: Path,
+        identity: WorkerIdentity,
+        clock: Clock,
+        schedulers: str,
+        known: KnownCertificates,
     ) -> None:
         self._keys, self.identity, self._clock = keys, identity, clock
-        self._endpoints, self._peer = schedulers, peer
+        self._endpoints, self._known = schedulers, known
+        self._has_learned = asyncio.Event()
+
+    async def learn(self, announced: Sequence[bytes]) -> None:
+        """Trust the certificates that a scheduler announced, from the next channels on."""
+        if await asyncio.to_thread(self._known.learn, announced):
+            self._has_learned.set()
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Schedulers]:
         """Yield channels that present the current certificate."""
+        peer = self._known.peer
         async with open_schedulers(
             self._endpoints,
-            certificate_pem=self._peer.certificate_pem,
-            name=self._peer.name,
+            certificate_pem=peer.certificate_pem,
+            name=peer.name,
             clock=self._clock,
             client=self.identity.tls,
         ) as schedulers:
@@ -183,14 +208,15 @@ class SchedulerChannels:
     async def keep(self, schedulers: Schedulers, use: Callable[[Schedulers], None]) -> None:
         """Renew the certificate at half of its remaining time, until cancelled.
 
-        `use` receives the new channels. They close when this call ends.
+        `use` receives the new channels, also when other certificates of schedulers are trusted.
+        They close when this call ends.
         """
         current, before = schedulers, asyncio.Event()
         async with asyncio.TaskGroup() as group:
             while True:
-                await self._clock.sleep(self._wait_seconds(share=2))
-                while not await self._renewed(current):
-                    await self._clock.sleep(self._wait_seconds(share=_RETRY_SHARE))
+                if not await self._learned(self._wait_seconds(share=2)):
+                    while not await self._renewed(current):
+                        await self._clock.sleep(self._wait_seconds(share=_RETRY_SHARE))
                 opened: asyncio.Future[Schedulers] = asyncio.get_running_loop().create_future()
                 ended = asyncio.Event()
                 group.create_task(self._hold(opened, ended))
@@ -198,6 +224,18 @@ class SchedulerChannels:
                 use(current)
                 group.create_task(self._end(before))
                 before = ended
+
+    async def _learned(self, seconds: float) -> bool:
+        """Wait; return True before the end of the time if other certificates are trusted."""
+        async with asyncio.TaskGroup() as group:
+            learned = group.create_task(self._has_learned.wait())
+            slept = group.create_task(self._clock.sleep(seconds))
+            await asyncio.wait((learned, slept), return_when=asyncio.FIRST_COMPLETED)
+            learned.cancel()
+            slept.cancel()
+        has_learned = self._has_learned.is_set()
+        self._has_learned.clear()
+        return has_learned
 
     async def _end(self, ended: asyncio.Event) -> None:
         await self._clock.sleep(_GRACE_SECONDS)
