@@ -64,6 +64,7 @@ def _pytest(name: str, needs: float, limit: float, workers: Sequence[str] = _TWO
 
 STAGES: Final = (
     Stage("static", ("make", "--no-print-directory", "static"), 30, 300),
+    Stage("dependencies", ("make", "--no-print-directory", "audit-deps"), 30, 420),
     _pytest("fast", 60, 600),
     _pytest("integration", 600, 2700),
     _pytest("mutation", 120, 1800),
