@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from hpcc.cli.base.terminal import emit
+
 _COMPILERS: Final = ("gcc", "g++", "cc", "c++", "clang", "clang++")
 
 
@@ -29,7 +31,7 @@ def _completion(args: argparse.Namespace) -> int:
     writers: dict[str, Callable[[argparse.ArgumentParser], str]] = {
         "bash": _bash, "zsh": _zsh, "fish": _fish,
     }  # fmt: skip
-    print(writers[args.shell](build_parser()))
+    emit(writers[args.shell](build_parser()))
     return 0
 
 

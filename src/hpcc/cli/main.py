@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Final, cast
 
 from hpcc import __version__
-from hpcc.cli.base.terminal import plain
+from hpcc.cli.base.terminal import emit, plain
 from hpcc.cli.cache import config, local, stats
 from hpcc.cli.doctor import selftest
 from hpcc.cli.farm import services, windows_agent
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     given = sys.argv[1:] if argv is None else list(argv)
     if given and (trouble := _why_no_command(parser, given[0])):
-        print(f"hpcc: {plain(trouble)}", file=sys.stderr)
+        emit(f"hpcc: {plain(trouble)}", file=sys.stderr)
         return _EXIT_CALLER
     args = parser.parse_args(given)
     handler = cast("Callable[[argparse.Namespace], int] | None", getattr(args, "handler", None))
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = handler(args)
         sys.stdout.flush()
     except HpccError as error:
-        print(f"hpcc: {plain(error)}", file=sys.stderr)
+        emit(f"hpcc: {plain(error)}", file=sys.stderr)
         return _EXIT_CALLER if isinstance(error, CallerError) else _EXIT_OTHER
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _EXIT_OTHER
     except OSError as error:
         # Another user's directory, a full disk: print a sentence, as for an HpccError.
-        print(f"hpcc: {plain(_sentence(error))}", file=sys.stderr)
+        emit(f"hpcc: {plain(_sentence(error))}", file=sys.stderr)
         return _EXIT_OTHER
     return code
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hpcc.cli.audit import reproduce as _audit_reproduce
+from hpcc.cli.base.terminal import emit
 from hpcc.config.paths import Paths
 from hpcc.core import CallerError
 
@@ -233,15 +234,15 @@ def _run_query(args: argparse.Namespace) -> int:
     if query.kind == "event" and form == "tsv":
         raise CallerError("security events have no fixed columns: use --format jsonl")
     if form == "jsonl":
-        print("\n".join(text.jsonl(records)), end="\n" if records else "")
+        emit("\n".join(text.jsonl(records)), end="\n" if records else "")
     elif form == "tsv":
-        print("\n".join(text.tsv(row_of(r) for r in records)))
+        emit("\n".join(text.tsv(row_of(r) for r in records)))
     elif query.kind == "event":
         text.table([text.EVENT_HEADER, *(text.event_line(event_of(r)) for r in records)])
     else:
         text.table([text.ROW_HEADER, *(text.row_line(row_of(r)) for r in records)])
     if len(found) > args.limit:
-        print(f"… and more; use -n to show more than {args.limit}", file=sys.stderr)
+        emit(f"… and more; use -n to show more than {args.limit}", file=sys.stderr)
     return 0
 
 
@@ -262,8 +263,8 @@ def _run_show(args: argparse.Namespace) -> int:
         elif isinstance(value, tuple):
             value = " ".join(value) or "-"
         text = "\n".join(printable(part) for part in str(value).split("\n"))
-        print(f"{name + ':':<22}{text or '-'}".rstrip())
-    print(f"{'record:':<22}number {record.sequence}, hash {record.hash}")
+        emit(f"{name + ':':<22}{text or '-'}".rstrip())
+    emit(f"{'record:':<22}number {record.sequence}, hash {record.hash}")
     return 0
 
 
@@ -283,7 +284,7 @@ def _run_export(args: argparse.Namespace) -> int:
             from hpcc.cli.audit.parquet import write_parquet
 
             count = write_parquet(args.output, records)
-            print(f"{count} rows in {args.output}")
+            emit(f"{count} rows in {args.output}")
             return 0
         lines = (
             text.jsonl(records) if args.format == "jsonl" else text.tsv(row_of(r) for r in records)
@@ -319,14 +320,14 @@ def _run_verify(args: argparse.Namespace) -> int:
 
 def _say_verified(verified: Verified, *, is_anchored: bool) -> None:
     kept = verified.count - verified.first
-    print(f"{verified.count} records, unbroken; the last has hash {verified.head}")
+    emit(f"{verified.count} records, unbroken; the last has hash {verified.head}")
     if verified.first:
-        print(f"{kept} of them are kept; retention removed those before {verified.first}")
+        emit(f"{kept} of them are kept; retention removed those before {verified.first}")
     for key in verified.keys:
-        print(f"signed by key {key}")
+        emit(f"signed by key {key}")
     if not is_anchored:
-        print("not compared with anchors: a missing end is not detected (--scheduler, --anchors)")
+        emit("not compared with anchors: a missing end is not detected (--scheduler, --anchors)")
         return
-    print(f"{verified.anchors} anchors match, the newest of {verified.newest_anchor} records")
+    emit(f"{verified.anchors} anchors match, the newest of {verified.newest_anchor} records")
     if verified.older_anchors:
-        print(f"{verified.older_anchors} anchors belong to records that are no longer kept")
+        emit(f"{verified.older_anchors} anchors belong to records that are no longer kept")

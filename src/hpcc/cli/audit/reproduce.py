@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hpcc.cli.base.terminal import emit
 from hpcc.config.paths import Paths
 from hpcc.config.service_file import load_service_file
 from hpcc.core import CallerError, ImageDigest, Isolation, NotFoundError
@@ -94,7 +95,7 @@ async def _reproduce(config: WorkerConfig, row: AuditRow) -> Reproduction:
 
 
 def _progress(line: str) -> None:
-    print(f"hpcc: {line}", file=sys.stderr)
+    emit(f"hpcc: {line}", file=sys.stderr)
 
 
 def _say(row: AuditRow, result: Reproduction) -> int:
@@ -103,25 +104,25 @@ def _say(row: AuditRow, result: Reproduction) -> int:
 
     name = row.row_id[:_ROW_CHARS]
     for note in result.notes:
-        print(f"note: {note.name}: {printable(note.text)}")
+        emit(f"note: {note.name}: {printable(note.text)}")
     for finding in result.findings[:MAX_NAMED]:
-        print(f"{result.verdict.value}: {printable(finding.name)}: {printable(finding.text)}")
+        emit(f"{result.verdict.value}: {printable(finding.name)}: {printable(finding.text)}")
     if len(result.findings) > MAX_NAMED:
-        print(f"… and {len(result.findings) - MAX_NAMED} more")
+        emit(f"… and {len(result.findings) - MAX_NAMED} more")
     match result.verdict:
         case Verdict.REPRODUCED:
             same = f"{result.outputs} outputs are the same"
-            print(f"{name}: reproduced, {same}, under {row.isolation}")
+            emit(f"{name}: reproduced, {same}, under {row.isolation}")
             return 0
         case Verdict.DIFFERENT:
-            print(f"{name}: NOT reproduced: the outputs differ")
+            emit(f"{name}: NOT reproduced: the outputs differ")
             return EXIT_DIFFERENT
         case Verdict.EXPIRED:
-            print(f"{name}: cannot be reproduced: the items above are no longer kept")
+            emit(f"{name}: cannot be reproduced: the items above are no longer kept")
             return EXIT_EXPIRED
         case Verdict.UNAVAILABLE:
-            print(f"{name}: cannot be reproduced here: this machine now has another isolation")
+            emit(f"{name}: cannot be reproduced here: this machine now has another isolation")
             return EXIT_UNAVAILABLE
         case Verdict.NOT_COMPARABLE:
-            print(f"{name}: the row released no result, so there is nothing to compare with")
+            emit(f"{name}: the row released no result, so there is nothing to compare with")
             return 2

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from hpcc.cli.base.terminal import emit
 from hpcc.core import CallerError, NotFoundError, TenantId
 
 if TYPE_CHECKING:
@@ -81,11 +82,11 @@ def _audit_sql(args: argparse.Namespace) -> int:
     from hpcc.scheduler.audit.schema import AUDIT_SQL
 
     readers = [_reader(text) for text in args.reader]
-    print(AUDIT_SQL, end="")
+    emit(AUDIT_SQL, end="")
     for tenant, role in readers:
-        print(f"GRANT hpcc_audit_reader TO {role};")
+        emit(f"GRANT hpcc_audit_reader TO {role};")
         values = f"('{role}', '{tenant}')"  # both consist of harmless characters
-        print("INSERT INTO hpcc_audit.reader VALUES", values, "ON CONFLICT DO NOTHING;")
+        emit("INSERT INTO hpcc_audit.reader VALUES", values, "ON CONFLICT DO NOTHING;")
     return 0
 
 

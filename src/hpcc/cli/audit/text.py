@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from hpcc.cli.base.terminal import emit
+
 if TYPE_CHECKING:
     from hpcc.audit.canonical import Record
     from hpcc.ports import AuditRow, SecurityEvent
@@ -73,7 +75,7 @@ def table(lines: Iterable[tuple[str, ...]]) -> None:
     rows = [tuple(printable(cell) for cell in line) for line in lines]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
-        print("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
+        emit("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
 
 
 def printable(text: str) -> str:

@@ -6,13 +6,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from hpcc.cli.base.terminal import emit
+
 
 @contextmanager
 def progress_lines(title: str) -> Iterator[Callable[[str], None]]:
     """Yield a function that shows one line of progress on standard error."""
     if not sys.stderr.isatty():
-        print(f"{title} …", file=sys.stderr, flush=True)
-        yield lambda line: print(f"  {line}", file=sys.stderr, flush=True)
+        emit(f"{title} …", file=sys.stderr, flush=True)
+        yield lambda line: emit(f"  {line}", file=sys.stderr, flush=True)
         return
     from rich.console import Console
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TextIO
+
 
 def plain(text: object) -> str:
     """Return a text with its unprintable characters escaped, except line ends and tabs.
@@ -10,6 +12,11 @@ def plain(text: object) -> str:
     rewrite what the terminal shows.
     """
     return "".join(c if c.isprintable() or c in "\n\t" else _escaped(c) for c in str(text))
+
+
+def emit(*parts: object, end: str = "\n", file: TextIO | None = None, flush: bool = False) -> None:
+    """Print `plain` texts, as `print` does. Each command of hpcc prints with this function."""
+    print(*map(plain, parts), end=end, file=file, flush=flush)
 
 
 def _escaped(character: str) -> str:

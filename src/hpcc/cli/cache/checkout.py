@@ -7,6 +7,7 @@ import os
 import re
 from typing import Final
 
+from hpcc.cli.base.terminal import emit
 from hpcc.compilers.invocation.share import DEBUG_ROOT
 from hpcc.core import NotFoundError
 
@@ -77,9 +78,9 @@ def _debug_map(args: argparse.Namespace) -> int:
     """
     root = _root_of(args.directory)
     if not args.lldb:
-        print("\n".join(gdb_lines(root)))
+        emit("\n".join(gdb_lines(root)))
     if not args.gdb:
-        print(lldb_line(root))
+        emit(lldb_line(root))
     return 0
 
 

@@ -6,6 +6,7 @@ import argparse
 import os
 from typing import Final
 
+from hpcc.cli.base.terminal import emit
 from hpcc.config.paths import DIR_VARIABLE, Paths
 from hpcc.config.settings import setting_origins
 
@@ -48,11 +49,11 @@ def _show(_args: argparse.Namespace) -> int:
     width = max(len(name) for name, _, _ in rows)
     widest = max(len(value) for _, value, _ in rows)
     for name, value, origin in rows:
-        print(f"{name:<{width}}  {value:<{widest}}  {origin}")
+        emit(f"{name:<{width}}  {value:<{widest}}  {origin}")
     return 0
 
 
 def _path(_args: argparse.Namespace) -> int:
     """Print the path of hpcc.toml. The file may be missing."""
-    print(Paths.from_env(os.environ).config_file)
+    emit(Paths.from_env(os.environ).config_file)
     return 0

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hpcc.cli.base.terminal import plain
+from hpcc.cli.base.terminal import emit, plain
 from hpcc.cli.cache.checkout import PRIVATE_REASONS, home_directory
 from hpcc.cli.cache.refusal import explained
 from hpcc.config.paths import Paths
@@ -87,9 +87,9 @@ def _explain(args: argparse.Namespace) -> int:
             f"no record of a compile of {args.file}; compile it through hpcc, or see `hpcc stats`"
         )
     blocks = [explain_lines(history) for history in histories[-_MAX_OUTPUTS:]]
-    print(plain("\n\n".join("\n".join(block) for block in blocks)))
+    emit(plain("\n\n".join("\n".join(block) for block in blocks)))
     if len(histories) > _MAX_OUTPUTS:
-        print(f"\n… and {len(histories) - _MAX_OUTPUTS} more outputs; name one of them")
+        emit(f"\n… and {len(histories) - _MAX_OUTPUTS} more outputs; name one of them")
     return 0
 
 
@@ -255,15 +255,15 @@ def _inspect(args: argparse.Namespace) -> int:
     except IntegrityError as error:
         raise NotFoundError(f"{digest[:16]} was written by another version of hpcc") from error
     made = [r for r in records if r.result == digest and r.outcome.startswith("miss.")]
-    print(f"{kind:<10}{digest}")
+    emit(f"{kind:<10}{digest}")
     if made:
-        print(f"{'output':<10}{plain(made[-1].output)}\n{'kept':<10}{_when(made[-1].at)}")
-        print(f"{'command':<10}{plain(' '.join(made[-1].argv)[:500])}")
-        print(f"{'inputs':<10}{len(made[-1].files)} files (hpcc inspect {made[-1].key[:16]})")
-    print(f"{'last used':<10}{_when(used)}\n{'size':<10}{len(payload)} bytes")
+        emit(f"{'output':<10}{plain(made[-1].output)}\n{'kept':<10}{_when(made[-1].at)}")
+        emit(f"{'command':<10}{plain(' '.join(made[-1].argv)[:500])}")
+        emit(f"{'inputs':<10}{len(made[-1].files)} files (hpcc inspect {made[-1].key[:16]})")
+    emit(f"{'last used':<10}{_when(used)}\n{'size':<10}{len(payload)} bytes")
     for part in parts:
         size = f"{part.size_bytes:>12} bytes" if part.size_bytes >= 0 else ""
-        print(f"  {part.digest}{size}  {plain(part.name)}")
+        emit(f"  {part.digest}{size}  {plain(part.name)}")
     return 0
 
 

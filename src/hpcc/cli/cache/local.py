@@ -9,6 +9,7 @@ import os
 import sys
 from typing import Final
 
+from hpcc.cli.base.terminal import emit
 from hpcc.config.owners import refuse_foreign_owner
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
@@ -68,14 +69,14 @@ def _start(args: argparse.Namespace) -> int:
     """Start the per-user daemon and wait until it accepts compiles; keep a running one."""
     was_started = start_daemon(for_launcher=args.quiet)
     if not args.quiet:
-        print("the daemon is started" if was_started else "the daemon is already running")
+        emit("the daemon is started" if was_started else "the daemon is already running")
     return 0
 
 
 def _stop(args: argparse.Namespace) -> int:
     """Stop the daemon after the running compiles have finished."""
     was_there = stop_daemon(now=args.now)
-    print("the daemon is stopped" if was_there else "no daemon was running")
+    emit("the daemon is stopped" if was_there else "no daemon was running")
     return 0
 
 
@@ -90,12 +91,12 @@ def _status(args: argparse.Namespace) -> int:
         # An error of either explains why no daemon runs.
         refuse_foreign_owner(paths, os.environ)
         load_settings(paths.config_file)
-        print("no daemon is running; the next compile or `hpcc start` starts one")
+        emit("no daemon is running; the next compile or `hpcc start` starts one")
         if not args.json and sys.platform != "win32":
-            print(f"{'root':<9} {root_line()}")
+            emit(f"{'root':<9} {root_line()}")
         return _EXIT_NOT_RUNNING
     if args.json:
-        print(json.dumps(answer, indent=1, sort_keys=True))
+        emit(json.dumps(answer, indent=1, sort_keys=True))
         return 0
     lines = _status_lines(answer)
     if sys.platform != "win32":  # the search there is another one, and needs the daemon's tools
@@ -106,7 +107,7 @@ def _status(args: argparse.Namespace) -> int:
         lines.append(("fallback", _fallbacks()))
     lines += guests_lines(paths)
     for name, value in lines:
-        print(f"{name:<9} {value}")
+        emit(f"{name:<9} {value}")
     return 0
 
 
@@ -198,5 +199,5 @@ def _duration(seconds: object) -> str:
 
 def _wrap(_args: argparse.Namespace) -> int:
     """Refuse: only the launcher, a C program, can do this."""
-    print("hpcc-cli cannot run compilers; call `hpcc wrap CC args…`", file=sys.stderr)
+    emit("hpcc-cli cannot run compilers; call `hpcc wrap CC args…`", file=sys.stderr)
     raise CallerError("use the hpcc program beside hpcc-cli", reason="wrong-program")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from hpcc.cli.base.terminal import emit
 from hpcc.cli.cache.checkout import PRIVATE_REASONS
 from hpcc.cli.cache.refusal import latest_refusals, summed_up
 from hpcc.config.paths import Paths
@@ -122,14 +123,14 @@ def _stats(args: argparse.Namespace) -> int:
     counts = _current(paths)
     if args.reset:
         _write_baseline(paths, counts)
-        print("the counters are reset")
+        emit("the counters are reset")
         return 0
     counts = _since_reset(paths, counts)
     if args.json:
-        print(json.dumps(counts, indent=1, sort_keys=True))
+        emit(json.dumps(counts, indent=1, sort_keys=True))
         return 0
     limit = load_settings(paths.config_file).cache.max_size_bytes
-    print("\n".join(stats_lines(counts, limit, _refusals(paths))))
+    emit("\n".join(stats_lines(counts, limit, _refusals(paths))))
     return 0
 
 
@@ -295,7 +296,7 @@ def _clean(args: argparse.Namespace) -> int:
     if args.max_size is not None or args.max_age is None:
         freed += store.trim(args.max_size or 0)
     store.bump_epoch()
-    print(f"{_human(freed)} freed, {_human(store.size_bytes)} kept")
+    emit(f"{_human(freed)} freed, {_human(store.size_bytes)} kept")
     return 0
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Final
 
+from hpcc.cli.base.terminal import emit
 from hpcc.cli.doctor.check import DoctorCheck
 from hpcc.cli.doctor.guests import GUEST_CHECKS
 from hpcc.cli.doctor.local import LOCAL_CHECKS
@@ -32,7 +33,7 @@ def run_doctor(args: argparse.Namespace) -> int:
     """Print every check; return 0 if the local cache works, else 1."""
     checks = asyncio.run(collect(Paths.from_env(os.environ)))
     if args.json:
-        print(json.dumps([asdict(c) for c in checks], indent=1))
+        emit(json.dumps([asdict(c) for c in checks], indent=1))
     else:
         for check in checks:
             _print(check)
@@ -54,17 +55,17 @@ async def collect(paths: Paths) -> list[DoctorCheck]:
 
 
 def _print(check: DoctorCheck) -> None:
-    print(f"{check.state:<{_WIDTH}}{check.name:<12}{check.detail}")
+    emit(f"{check.state:<{_WIDTH}}{check.name:<12}{check.detail}")
     if check.state != "ok":
         if check.cost:
-            print(f"{'':<{_WIDTH}}{'':<12}cost: {check.cost}")
+            emit(f"{'':<{_WIDTH}}{'':<12}cost: {check.cost}")
         if check.remedy:
-            print(f"{'':<{_WIDTH}}{'':<12}fix:  {check.remedy}")
+            emit(f"{'':<{_WIDTH}}{'':<12}fix:  {check.remedy}")
 
 
 def _print_summary(checks: Sequence[DoctorCheck]) -> None:
     local = [c.name for c in checks if c.is_local and c.state == "missing"]
     guests = [c.name for c in checks if not c.is_local and c.state == "missing"]
-    print()
-    print("local cache:  " + (f"does not work ({', '.join(local)})" if local else "works"))
-    print("guests here:  " + (f"cannot run ({', '.join(guests)})" if guests else "can run"))
+    emit()
+    emit("local cache:  " + (f"does not work ({', '.join(local)})" if local else "works"))
+    emit("guests here:  " + (f"cannot run ({', '.join(guests)})" if guests else "can run"))

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from hpcc import __version__
+from hpcc.cli.base.terminal import emit
 from hpcc.core import CallerError
 from hpcc.ports import SystemClock
 
@@ -67,10 +68,10 @@ def run_windows(args: argparse.Namespace) -> int:
         except OSError as error:
             raise CallerError(f"the report cannot be written: {error}", reason="report") from error
     for result in results:
-        print(f"{result.outcome:<4}  {result.name:<20}  {result.title}")
-        print(f"      {result.reason}")
+        emit(f"{result.outcome:<4}  {result.name:<20}  {result.title}")
+        emit(f"      {result.reason}")
         if result.outcome == "pass":
-            print(f"      remove from docs/windows.md: {result.sentence}")
+            emit(f"      remove from docs/windows.md: {result.sentence}")
     counts = Counter(result.outcome for result in results)
-    print(f"{counts['pass']} passed, {counts['fail']} failed, {counts['skip']} skipped")
+    emit(f"{counts['pass']} passed, {counts['fail']} failed, {counts['skip']} skipped")
     return int(counts["fail"] > 0)

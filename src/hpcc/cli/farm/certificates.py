@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from hpcc.cli.base.terminal import emit
 from hpcc.cli.farm.control import add_config, scheduler_config
 from hpcc.core import CallerError, NotFoundError
 
@@ -50,10 +51,10 @@ def _list(args: argparse.Namespace) -> int:
             found = await book.read()
             return [(kid, parts.get(kid, "other"), known.since) for kid, known in found.items()]
 
-    print(f"{'ID':32}  {'PART':7}  SINCE")
+    emit(f"{'ID':32}  {'PART':7}  SINCE")
     for kid, part, since in sorted(asyncio.run(listed()), key=lambda row: row[2]):
         at = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        print(f"{kid}  {part:7}  {at}")
+        emit(f"{kid}  {part:7}  {at}")
     return 0
 
 
@@ -75,8 +76,8 @@ def _announce(args: argparse.Namespace) -> int:
         async with _book(config) as book:
             return await book.announce(tls.certificate_der)
 
-    print(f"certificate {asyncio.run(announced())} is announced")
-    print(tls.certificate_pem.decode(), end="")
+    emit(f"certificate {asyncio.run(announced())} is announced")
+    emit(tls.certificate_pem.decode(), end="")
     return 0
 
 
@@ -107,7 +108,7 @@ def _use(args: argparse.Namespace) -> int:
                 reason="certificate",
             )
     switch(config.keys)
-    print(f"certificate {kid} is shown on new connections")
+    emit(f"certificate {kid} is shown on new connections")
     return 0
 
 
@@ -127,7 +128,7 @@ def _retire(args: argparse.Namespace) -> int:
             await book.retire(kid)
 
     asyncio.run(retired())
-    print(f"certificate {kid} is retired")
+    emit(f"certificate {kid} is retired")
     return 0
 
 

@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpcc.cli.base.terminal import emit
 from hpcc.core import CallerError, InfrastructureError
 
 if TYPE_CHECKING:
@@ -58,9 +59,9 @@ def _migrate(args: argparse.Namespace) -> int:
         raise CallerError("the config file names no database", reason="database")
     database = read_database_config(config.database, config.database_password_file)
     before, after = asyncio.run(migrate(database, role=args.grant))
-    print(f"{database}: version {before} -> {after}" if before != after else f"{database}: current")
+    emit(f"{database}: version {before} -> {after}" if before != after else f"{database}: current")
     if args.grant:
-        print(f"role {args.grant}: may read and write rows, but change no table")
+        emit(f"role {args.grant}: may read and write rows, but change no table")
     return 0
 
 
@@ -72,7 +73,7 @@ def _rotate(args: argparse.Namespace) -> int:
     """
     logging.basicConfig(level=logging.WARNING)
     kid, seconds = asyncio.run(_rotated(scheduler_config(args), is_revoking=args.revoke))
-    print(f"key {kid} signs {f'in {seconds:.0f} s' if seconds else 'now'}")
+    emit(f"key {kid} signs {f'in {seconds:.0f} s' if seconds else 'now'}")
     return 0
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hpcc.cli.base.terminal import emit
 from hpcc.core import CallerError, InfrastructureError
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def span_seconds(text: str) -> float:
 def _token(args: argparse.Namespace) -> int:
     """Print a token. It can enrol a worker: treat it like a password."""
     seconds = span_seconds(args.valid)
-    print(_with_enrolment(args, lambda enrolment: enrolment.new_token(args.name, seconds)))
+    emit(_with_enrolment(args, lambda enrolment: enrolment.new_token(args.name, seconds)))
     return 0
 
 
@@ -120,15 +121,15 @@ def _workers(args: argparse.Namespace) -> int:
     """List workers: id, key, when enrolled, whether revoked."""
     for name, worker in _with_enrolment(args, lambda enrolment: enrolment.workers()).items():
         state = f"revoked {_when(worker.revoked_at)}" if worker.revoked_at else "enrolled"
-        print(f"{name}  {worker.key_id}  {_when(worker.enrolled_at)}  {state}")
+        emit(f"{name}  {worker.key_id}  {_when(worker.enrolled_at)}  {state}")
     return 0
 
 
 def _revoke(args: argparse.Namespace) -> int:
     """Refuse a worker's certificates from now on, at every scheduler."""
     _with_enrolment(args, lambda enrolment: enrolment.revoke(args.worker))
-    print(f"worker {args.worker} is refused; a token with --name {args.worker} enrols it again")
-    print("its results are still valid: see `hpcc scheduler revoke-result-key`")
+    emit(f"worker {args.worker} is refused; a token with --name {args.worker} enrols it again")
+    emit("its results are still valid: see `hpcc scheduler revoke-result-key`")
     return 0
 
 
@@ -163,8 +164,8 @@ def _enrol(args: argparse.Namespace) -> int:
         ) from error
     hosts = [address.rpartition(":")[0] for address in split_schedulers(args.scheduler)]
     schedulers = ",".join(f"{host}:{port}" for host in hosts)
-    print(f"worker {args.name} is enrolled until {_when(identity.expires_at)}, and renews itself")
-    print(f'  in its config file:  "scheduler": "{schedulers}"')
+    emit(f"worker {args.name} is enrolled until {_when(identity.expires_at)}, and renews itself")
+    emit(f'  in its config file:  "scheduler": "{schedulers}"')
     return 0
 
 

@@ -8,6 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final
 
+from hpcc.cli.base.terminal import emit
 from hpcc.config.paths import Paths
 from hpcc.core import HpccError
 
@@ -41,8 +42,8 @@ def _jobs(_args: argparse.Namespace) -> int:
             number = asyncio.run(_granted(farm))
     except (HpccError, OSError, TimeoutError) as error:
         why = str(error) or "no answer in time"
-        print(f"hpcc: the number of this machine's processors: {why}", file=sys.stderr)
-    print(number or _processors())
+        emit(f"hpcc: the number of this machine's processors: {why}", file=sys.stderr)
+    emit(number or _processors())
     return 0
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hpcc.cli.base.lock import holder_or_none, lock_file
+from hpcc.cli.base.terminal import emit
 from hpcc.config.farm import Farm, load_farm_or_none
 from hpcc.config.paths import Paths
 from hpcc.config.private_file import write_private_file
@@ -99,7 +100,7 @@ async def _login_to(paths: Paths, profile: FarmProfile, args: argparse.Namespace
         said = await _ask_scheduler(profile, token, login)
     except InfrastructureError as error:
         said = None
-        print(f"hpcc: the scheduler could not be asked: {error}", file=sys.stderr)
+        emit(f"hpcc: the scheduler could not be asked: {error}", file=sys.stderr)
     await store_login(paths.login_file, login, clock)
     farm = Farm(
         scheduler=profile.scheduler,
@@ -112,9 +113,9 @@ async def _login_to(paths: Paths, profile: FarmProfile, args: argparse.Namespace
         login=str(paths.login_file),
     )
     write_private_file(paths.farm_file, farm.to_json().encode())
-    print(f"logged in to {profile.scheduler} as {login.principal or '?'} of {profile.tenant}")
+    emit(f"logged in to {profile.scheduler} as {login.principal or '?'} of {profile.tenant}")
     if said is not None:
-        print("the scheduler accepts it")
+        emit("the scheduler accepts it")
 
 
 async def _obtain(profile: FarmProfile, args: argparse.Namespace) -> Login:
@@ -168,10 +169,10 @@ async def _obtain(profile: FarmProfile, args: argparse.Namespace) -> Login:
 
 
 def _show(code: DeviceCode, *, is_browser: bool) -> None:
-    print(f"open  {code.verification_uri}\ncode  {code.user_code}")
+    emit(f"open  {code.verification_uri}\ncode  {code.user_code}")
     if code.complete_uri:
-        print(f"or    {code.complete_uri}")
-    print("Confirm only if the page shows this code; waiting …", flush=True)
+        emit(f"or    {code.complete_uri}")
+    emit("Confirm only if the page shows this code; waiting …", flush=True)
     if is_browser:
         import webbrowser
 
@@ -228,7 +229,7 @@ def _logout(_args: argparse.Namespace) -> int:
         login = load_login_or_none(paths.login_file)
         farm = load_farm_or_none(paths.farm_file)
     except CallerError as error:
-        print(f"hpcc: {error}", file=sys.stderr)
+        emit(f"hpcc: {error}", file=sys.stderr)
         login = farm = None
     is_there = paths.login_file.is_symlink() or paths.login_file.exists()
     # First the steps that need no network.
@@ -239,8 +240,8 @@ def _logout(_args: argparse.Namespace) -> int:
     if login is not None:
         login = asyncio.run(remove_renewed(paths.login_file, SystemClock())) or login
     if login is not None and login.refresh_token and not asyncio.run(_revoke(login)):
-        print("hpcc: the identity provider did not revoke the login; its session expires by itself")
-    print("logged out" if is_there else "nobody was logged in")
+        emit("hpcc: the identity provider did not revoke the login; its session expires by itself")
+    emit("logged out" if is_there else "nobody was logged in")
     return 0
 
 
@@ -269,23 +270,23 @@ def _whoami(args: argparse.Namespace) -> int:
     if login is None:
         farm = load_farm_or_none(paths.farm_file)
         if farm is None:
-            print("nobody is logged in: run `hpcc login FILE`, or `hpcc up` for a local farm")
+            emit("nobody is logged in: run `hpcc login FILE`, or `hpcc up` for a local farm")
             return 1
-        print(f"{farm.principal} of tenant {farm.tenant} (the farm of `hpcc up` on this machine)")
+        emit(f"{farm.principal} of tenant {farm.tenant} (the farm of `hpcc up` on this machine)")
         return 0
     profile = login.farm
-    print(f"{login.principal or '?'} of tenant {profile.tenant}")
-    print(f"  farm:      {profile.scheduler}\n  provider:  {profile.issuer}")
-    print(f"  login:     {_how(login)}")
-    print(f"  token:     {_left(login, clock.now())}")
+    emit(f"{login.principal or '?'} of tenant {profile.tenant}")
+    emit(f"  farm:      {profile.scheduler}\n  provider:  {profile.issuer}")
+    emit(f"  login:     {_how(login)}")
+    emit(f"  token:     {_left(login, clock.now())}")
     if login.ended:
-        print(f"  ended:     {login.ended}")
+        emit(f"  ended:     {login.ended}")
     if not args.check:
         is_over = login.method == "device" and login.expires_at <= clock.now()
         return int(bool(login.ended) or (is_over and not login.refresh_token))
     token = asyncio.run(LoginSource(paths.login_file, clock).token())
     asyncio.run(_ask_scheduler(profile, token, login))
-    print("  scheduler: accepts it")
+    emit("  scheduler: accepts it")
     return 0
 
 

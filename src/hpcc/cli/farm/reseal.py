@@ -9,6 +9,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpcc.cli.base.terminal import emit
 from hpcc.cli.farm.control import add_config, scheduler_config
 
 if TYPE_CHECKING:
@@ -47,13 +48,13 @@ def _reseal(args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING)
     before, after = asyncio.run(_done(scheduler_config(args), args.old_key, is_lost=args.lost))
     if not before.opens:
-        print("the control store holds no secrets yet")
+        emit("the control store holds no secrets yet")
     for name, is_open in before.opens:
-        print(f"{name}: {'this key opens them' if is_open else 'sealed with another key'}")
+        emit(f"{name}: {'this key opens them' if is_open else 'sealed with another key'}")
     if not before.lost:
         return 0
     if args.old_key is not None:
-        print("sealed with this key now: start the schedulers, nothing else is necessary")
+        emit("sealed with this key now: start the schedulers, nothing else is necessary")
     elif args.lost:
         _print_lost(before, "are new: start the schedulers. This was lost:")
     else:
@@ -64,14 +65,14 @@ def _reseal(args: argparse.Namespace) -> int:
 def _print_lost(state: SealedState, what: str) -> None:
     from hpcc.scheduler.resealing import TOKEN_KEYS, WORKER_CA
 
-    print(f"{' and '.join(state.lost)} {what}")
+    emit(f"{' and '.join(state.lost)} {what}")
     if TOKEN_KEYS in state.lost:
-        print("- logins end: daemons log in again by themselves")
+        emit("- logins end: daemons log in again by themselves")
     if WORKER_CA in state.lost:
-        print("- workers' certificates: enrol each worker again, and restart it")
+        emit("- workers' certificates: enrol each worker again, and restart it")
         for name in state.workers:
-            print(f"  hpcc scheduler enrol-token --name {name}")
-    print("Kept: results and their keys, revocations, the audit trail, anchors.")
+            emit(f"  hpcc scheduler enrol-token --name {name}")
+    emit("Kept: results and their keys, revocations, the audit trail, anchors.")
 
 
 async def _done(

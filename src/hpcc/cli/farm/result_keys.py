@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from hpcc.cli.base.terminal import emit
 from hpcc.cli.farm.control import add_config, scheduler_config
 from hpcc.core import CallerError
 
@@ -72,9 +73,9 @@ def _list(args: argparse.Namespace) -> int:
             for kid, (key, is_good) in keys.items()
         ]
 
-    print(f"{'KEY':32}  {'STATE':10}  {'FIRST':10}  {'LAST':10}  WORKER")
+    emit(f"{'KEY':32}  {'STATE':10}  {'FIRST':10}  {'LAST':10}  WORKER")
     for kid, key, state in _with_table(args, listed):
-        print(f"{kid}  {state:10}  {_day(key.first_at)}  {_day(key.last_at)}  {key.worker}")
+        emit(f"{kid}  {state:10}  {_day(key.first_at)}  {_day(key.last_at)}  {key.worker}")
     return 0
 
 
@@ -105,7 +106,7 @@ def _rotate(args: argparse.Namespace) -> int:
         return [(kid, await table.order(kid)) for kid in kids]
 
     for kid, key in _with_table(args, ordered):
-        print(f"worker {key.worker} will replace key {kid}")
+        emit(f"worker {key.worker} will replace key {kid}")
     return 0
 
 
@@ -116,7 +117,7 @@ def _retire(args: argparse.Namespace) -> int:
     """
     kid = _checked(args.key_id)
     key = _with_table(args, lambda table: table.revoke(kid, is_retiring=True))
-    print(f"key {kid} of worker {key.worker} is retired since {_day(key.revoked_at)}")
+    emit(f"key {kid} of worker {key.worker} is retired since {_day(key.revoked_at)}")
     return 0
 
 
@@ -136,9 +137,9 @@ def _revoke(args: argparse.Namespace) -> int:
         return key, others
 
     key, others = _with_table(args, revoked)
-    print(f"key {kid} of worker {key.worker} is revoked since {_day(key.revoked_at)}")
+    emit(f"key {kid} of worker {key.worker} is revoked since {_day(key.revoked_at)}")
     for other in others:
-        print(f"key {other} of this worker is still valid: revoke it, too, if the worker is bad")
+        emit(f"key {other} of this worker is still valid: revoke it, too, if the worker is bad")
     return 0
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from hpcc.cli.base.terminal import emit
 from hpcc.config.service_file import load_service_file
 from hpcc.core import CallerError
 
@@ -42,13 +43,13 @@ def _stores(args: argparse.Namespace) -> int:
     config = load_service_file(Path(path).absolute(), WorkerConfig)
     report = read_stores_report(config.state)
     if args.json:
-        print(json.dumps(asdict(report), sort_keys=True))
+        emit(json.dumps(asdict(report), sort_keys=True))
         return 0
-    print(f"since {_when(report.since)}, as of {_when(report.at)}")
+    emit(f"since {_when(report.since)}, as of {_when(report.at)}")
     for tenant, counts in sorted(report.tenants.items()):
-        print(f"\n{tenant}")
+        emit(f"\n{tenant}")
         for line in lines(counts):
-            print(f"  {line}")
+            emit(f"  {line}")
     return 0
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from hpcc.cli.base.lock import held_lock, lock_file
+from hpcc.cli.base.terminal import emit
 from hpcc.config.farm import Farm
 from hpcc.config.paths import Paths
 from hpcc.config.private_file import write_private_file
@@ -52,7 +53,7 @@ def supervise(paths: Paths, image: str) -> int:
             asyncio.run(farm.run())
         except HpccError as error:
             # `hpcc up` shows the last line of the log, so it must not be a traceback's.
-            print(f"hpcc: {error}", file=sys.stderr)
+            emit(f"hpcc: {error}", file=sys.stderr)
             return 1
         finally:
             paths.farm_file.unlink(missing_ok=True)
@@ -92,7 +93,7 @@ class _LocalFarm:
 
     def _progress(self, line: str) -> None:
         if self._was_ready:
-            print(line, file=sys.stderr, flush=True)
+            emit(line, file=sys.stderr, flush=True)
         else:
             say({"progress": line})
 
@@ -251,7 +252,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         return supervise(Paths.from_env(os.environ), argv[0])
     except HpccError as error:
-        print(f"hpcc: {error}", file=sys.stderr)
+        emit(f"hpcc: {error}", file=sys.stderr)
         return 1
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hpcc.cli.base.terminal import emit
+
 
 def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the action below `hpcc scheduler`."""
@@ -25,18 +27,18 @@ def _check(args: argparse.Namespace) -> int:
     for tenant, policy in sorted(tenants.items()):
         identity = policy.identity
         assert identity is not None, "a table has no static tenant"
-        print(f"{tenant}")
-        print(f"  tokens:    of {identity.issuer} for {identity.audience}")
+        emit(f"{tenant}")
+        emit(f"  tokens:    of {identity.issuer} for {identity.audience}")
         who = [f"clients {', '.join(identity.client_ids)}"] if identity.client_ids else []
         who += [f"{name} = {' or '.join(values)}" for name, values in identity.claims]
-        print(f"  only:      {'; '.join(who)}")
-        print(f"  isolation: {policy.minimum_isolation} or stronger, reuse {policy.guest_reuse}")
-        print(f"  images:    {len(policy.images)}")
+        emit(f"  only:      {'; '.join(who)}")
+        emit(f"  isolation: {policy.minimum_isolation} or stronger, reuse {policy.guest_reuse}")
+        emit(f"  images:    {len(policy.images)}")
         if any(rule.digest is None for rule in policy.images):
-            print(
+            emit(
                 "  note:      a pattern checks only the name that a client writes; digests, and the"
                 " images that the workers have, are certain"
             )
     count = len(tenants)
-    print(f"{count} tenant{'s' * (count > 1)}, nothing wrong")
+    emit(f"{count} tenant{'s' * (count > 1)}, nothing wrong")
     return 0

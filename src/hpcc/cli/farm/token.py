@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from hpcc.cli.base.terminal import emit
 from hpcc.config.farm import Farm, load_farm_or_none
 from hpcc.config.paths import Paths
 from hpcc.config.private_file import write_private_file
@@ -59,14 +60,14 @@ def _token(args: argparse.Namespace) -> int:
         raise CallerError("not logged in: run `hpcc login`", reason="login-none")
     if args.credential_helper is not None:
         _check_asked(sys.stdin.read(_MAX_REQUEST_CHARS + 1), args.credential_helper)
-        print(_answer(asyncio.run(_current(farm))))
+        emit(_answer(asyncio.run(_current(farm))))
         return 0
     token = asyncio.run(_current(farm))
     if args.bazelrc is not None:
         write_private_file(args.bazelrc.absolute(), _bazelrc(farm, token).encode())
-        print(f"wrote {args.bazelrc}")
+        emit(f"wrote {args.bazelrc}")
         return 0
-    print(token)
+    emit(token)
     return 0
 
 

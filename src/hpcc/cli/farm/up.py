@@ -15,6 +15,7 @@ from typing import IO, Final
 
 from hpcc.cli.base.lock import holder_or_none, lock_file
 from hpcc.cli.base.progress import progress_lines
+from hpcc.cli.base.terminal import emit
 from hpcc.config.farm import Farm, load_farm_or_none
 from hpcc.config.paths import Paths
 from hpcc.config.private_file import make_private_directory
@@ -56,7 +57,7 @@ def run_up(args: argparse.Namespace) -> int:
                 reason="already-up",
             )
         where = f": {farm.isolation}, image {farm.image}" if farm else ", and still starting"
-        print(f"hpcc is already up{where}")
+        emit(f"hpcc is already up{where}")
         _say_not_understood(paths, farm.image if farm else "")
         return 0
     _refuse_login(paths)
@@ -68,11 +69,11 @@ def run_up(args: argparse.Namespace) -> int:
         ready = _start_supervisor(paths, image, show)
     seconds = time.monotonic() - started  # noqa: TID251 - as above
     _start_daemon()
-    print(f"hpcc is up ({seconds:.1f} s)")
+    emit(f"hpcc is up ({seconds:.1f} s)")
     for name in ("isolation", "image", "scheduler", "worker", "audit"):
-        print(f"  {name + ':':<11}{ready.get(name, '?')}{_note(name, ready)}")
+        emit(f"  {name + ':':<11}{ready.get(name, '?')}{_note(name, ready)}")
     _say_not_understood(paths, image)
-    print('  try:       make CC="hpcc gcc"')
+    emit('  try:       make CC="hpcc gcc"')
     return 0
 
 
@@ -85,7 +86,7 @@ def _say_not_understood(paths: Paths, image: str) -> None:
     ref = ImageRef.parse(image)
     survey = answers.not_understood(paths, ref)
     for line in answers.lines(survey, ref) if survey is not None else []:
-        print(f"  warning:   {line}")
+        emit(f"  warning:   {line}")
 
 
 def _note(name: str, ready: Mapping[str, object]) -> str:
@@ -170,7 +171,7 @@ def run_down(_args: argparse.Namespace) -> int:
     from hpcc.cli.cache.local import stop_daemon
 
     stop_daemon()
-    print("hpcc is down" if holder else "hpcc was not up")
+    emit("hpcc is down" if holder else "hpcc was not up")
     return 0
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Final
 
+from hpcc.cli.base.terminal import emit
 from hpcc.core import CallerError
 from hpcc.files.whole import Sync, write_whole
 
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         write_whole(args.output, layer.tar, sync=Sync.CONTENT, mode=0o666)
     except OSError as error:
         raise CallerError(f"the layer cannot be written: {error}", reason="output") from error
-    print(layer.diff_id)
+    emit(layer.diff_id)
     return 0
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hpcc.cli.base.terminal import emit
 from hpcc.core import CallerError, InfrastructureError
 
 if TYPE_CHECKING:
@@ -69,11 +70,11 @@ def _install(args: argparse.Namespace) -> int:
             stop_seconds=args.stop_seconds,
         ),
     )
-    print(f"the service {spec.name} is installed; `sc.exe start {spec.name}` starts it")
-    print(f"it runs  {spec.command_line}")
+    emit(f"the service {spec.name} is installed; `sc.exe start {spec.name}` starts it")
+    emit(f"it runs  {spec.command_line}")
     problem = _why_no_worker()
     if problem:
-        print(
+        emit(
             f"hpcc: the worker of this version does not run here ({problem}); "
             "the service will end at once, see docs/windows.md",
             file=sys.stderr,
@@ -86,7 +87,7 @@ def _uninstall(_args: argparse.Namespace) -> int:
     from hpcc.supervisor.windows_service import uninstall_worker
 
     uninstall_worker(_library())
-    print("the service is removed")
+    emit("the service is removed")
     return 0
 
 

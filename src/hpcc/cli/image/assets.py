@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from hpcc import __version__
-from hpcc.cli.base.terminal import plain
+from hpcc.cli.base.terminal import emit, plain
 from hpcc.config.paths import Paths
 from hpcc.core import IntegrityError
 
@@ -56,12 +56,12 @@ def _build(args: argparse.Namespace) -> int:
     from hpcc.runtime.assets.bundle import pack
 
     assets = asyncio.run(prepare_assets(_directory(args), _progress))
-    print(pack(args.file, assets, __version__))
+    emit(pack(args.file, assets, __version__))
     return 0
 
 
 def _progress(line: str) -> None:
-    print(f"hpcc: {line}", file=sys.stderr)
+    emit(f"hpcc: {line}", file=sys.stderr)
 
 
 def _fetch(args: argparse.Namespace) -> int:
@@ -69,8 +69,8 @@ def _fetch(args: argparse.Namespace) -> int:
 
     wanted = check_name(args.digest) if args.digest else ""
     bundle = unpack(args.file, _directory(args), wanted)
-    print(f"hpcc: kept {bundle.directory}", file=sys.stderr)
-    print(f'guest_bundle = "{bundle.digest}"')
+    emit(f"hpcc: kept {bundle.directory}", file=sys.stderr)
+    emit(f'guest_bundle = "{bundle.digest}"')
     return 0
 
 
@@ -83,8 +83,8 @@ def _verify(args: argparse.Namespace) -> int:
             bundle = verify_kept(place)
         except IntegrityError as error:
             code = _EXIT_DAMAGED
-            print(f"damaged  sha256:{place.name}  {plain(error)}")
+            emit(f"damaged  sha256:{place.name}  {plain(error)}")
             continue
         use = "" if bundle.agent_sources == ours else "; its agent is of another hpcc"
-        print(f"ok       {bundle.digest}  {plain(bundle.kernel)}, hpcc {plain(bundle.hpcc)}{use}")
+        emit(f"ok       {bundle.digest}  {plain(bundle.kernel)}, hpcc {plain(bundle.hpcc)}{use}")
     return code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from hpcc.cli.base.terminal import emit
 from hpcc.config.paths import Paths
 from hpcc.core import InfrastructureError
 from hpcc.ports import SystemClock
@@ -38,5 +39,5 @@ def choose_image(paths: Paths, wanted: str | None) -> str:
 def _build_default() -> None:
     from hpcc.cli.image.image import run_build
 
-    print("no toolchain image yet: building one with gcc and g++ from this system's packages")
+    emit("no toolchain image yet: building one with gcc and g++ from this system's packages")
     run_build(argparse.Namespace(packages=[], suite="", mirror="", name="", if_missing=False))

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcc.cli.base.terminal import plain
+from hpcc.cli.base.terminal import emit, plain
 from hpcc.cli.image import answers as _image_answers
 from hpcc.cli.image.progress import image_progress
 from hpcc.config.paths import Paths
@@ -105,7 +105,7 @@ async def _build(args: argparse.Namespace) -> int:
     suite = request.suite or host.suite
     with _store() as store:
         if args.if_missing and (found := _made_before(store, request.label(suite), request.name)):
-            print(found.ref)
+            emit(found.ref)
             return 0
         with image_progress(f"building {request.name} from {suite} packages") as progress:
             ref, layout = await build_debian(
@@ -194,7 +194,7 @@ def _run_list(args: argparse.Namespace) -> int:
         from hpcc.images.prepared import to_table
 
         for image in images:
-            print(json.dumps({**to_table(image), "last_used_at": image.last_used_at}))
+            emit(json.dumps({**to_table(image), "last_used_at": image.last_used_at}))
         return 0
     rows = [
         (
@@ -209,9 +209,7 @@ def _run_list(args: argparse.Namespace) -> int:
     head = ("DIGEST", "NAME", "SIZE", "CREATED", "LAST USED")
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     for row in (head, *rows):
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )
+        emit("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return 0
 
 
@@ -240,10 +238,10 @@ def _run_inspect(args: argparse.Namespace) -> int:
             "ask_again": _image_answers.ask_again(image.ref),
         },
     }
-    print(json.dumps(table, indent=None if args.json else 2, sort_keys=True))
+    emit(json.dumps(table, indent=None if args.json else 2, sort_keys=True))
     if survey is not None and not args.json:
         for line in _image_answers.lines(survey, image.ref):
-            print(f"hpcc: {line}", file=sys.stderr)
+            emit(f"hpcc: {line}", file=sys.stderr)
     return 0
 
 
@@ -252,7 +250,7 @@ def _run_rm(args: argparse.Namespace) -> int:
         for text in args.image:
             digest, name = _meant(store, text)
             store.remove(digest)
-            print(f"removed {name}")
+            emit(f"removed {name}")
     return 0
 
 
@@ -302,14 +300,14 @@ def _registry(mirrors: Sequence[str]) -> OciRegistry:
 def _say(image: PreparedImage) -> None:
     """Print a summary on stderr for people, and the pinned reference on stdout for scripts."""
     dropped = ", ".join(f"{what}: {count}" for what, count in image.dropped)
-    print(
+    emit(
         f"image ready: {_size(image.size_bytes)}, {dict(image.counts).get('files', 0)} files"
         + (f"; left out: {dropped}" if dropped else ""),
         file=sys.stderr,
     )
     if toolchain := image.label("io.hpcc.toolchain"):
-        print(f"toolchain: {plain(' '.join(toolchain.split()))}", file=sys.stderr)
-    print(image.ref, flush=True)
+        emit(f"toolchain: {plain(' '.join(toolchain.split()))}", file=sys.stderr)
+    emit(image.ref, flush=True)
 
 
 def _user_name(uid: int) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from hpcc.cli.base.terminal import emit
+
 if TYPE_CHECKING:
     from hpcc.images.oci.source import Progress
 
@@ -26,7 +28,7 @@ def image_progress(title: str) -> Iterator[Progress]:
         with _bar(title) as progress:
             yield progress
         return
-    print(title, file=sys.stderr, flush=True)
+    emit(title, file=sys.stderr, flush=True)
     yield _PlainLines().show
 
 
@@ -42,7 +44,7 @@ class _PlainLines:
             return
         self._last = (stage, step)
         share = f" {100 * step // _STEPS} %" if total else ""
-        print(f"  {_printable(stage)}{share}", file=sys.stderr, flush=True)
+        emit(f"  {_printable(stage)}{share}", file=sys.stderr, flush=True)
 
 
 @contextmanager

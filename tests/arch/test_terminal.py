@@ -1,0 +1,59 @@
+"""Every command of hpcc prints with one function, which lets no control character pass."""
+
+from __future__ import annotations
+
+import ast
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import hpcc.cli
+from hpcc.cli.base.terminal import emit, plain
+
+CLI = Path(hpcc.cli.__file__).parent
+# They write JSON, or records of a trail as they are stored; both escape what is not printable.
+WRITERS = {"audit/audit.py", "audit/scheduler_audit.py", "farm/supervise.py"}
+
+
+def test_no_command_prints_without_it() -> None:
+    printing, writing = set(), set()
+    for file in CLI.rglob("*.py"):
+        name = str(file.relative_to(CLI))
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
+                printing.add(name)
+            if isinstance(node, ast.Attribute) and ast.unparse(node) in {
+                "sys.stdout.write", "sys.stderr.write", "sys.stdout.buffer",
+            }:  # fmt: skip
+                writing.add(name)
+    assert printing == {"base/terminal.py"}
+    assert writing == WRITERS
+
+
+@given(st.lists(st.text(), max_size=3))
+def test_nothing_that_a_terminal_obeys_is_printed(parts: list[str]) -> None:
+    file = io.StringIO()
+    emit(*parts, file=file)
+    shown = file.getvalue()
+    assert all(c.isprintable() or c in "\n\t" for c in shown)
+    assert plain(shown) == shown
+    assert shown.isascii() or not all(part.isascii() for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[2J", "\\x1b[2J"),
+        ("a\rb", "a\\rb"),
+        ("\x9b31m", "\\x9b31m"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("\udcff", "\\udcff"),
+        ("two\nlines\t", "two\nlines\t"),
+        ("Größe 日本", "Größe 日本"),
+    ],
+)
+def test_what_it_does(text: str, shown: str) -> None:
+    assert plain(text) == shown
