@@ -160,6 +160,10 @@ class _Counted:
 
     def __init__(self, kind: type[Message], sizes: list[int]) -> None:
         self._kind, self._sizes = kind, sizes
+        self.DESCRIPTOR = kind.DESCRIPTOR
+
+    def __call__(self) -> Message:
+        return self._kind()
 
     def FromString(self, data: bytes) -> Message:  # noqa: N802 - protobuf's name
         self._sizes.append(len(data))
