@@ -74,8 +74,30 @@ class DiskBlobStore:
             return
         if self._config.sync or blob.digest.size_bytes > _INLINE_BYTES:
             await asyncio.to_thread(self._put, blob)
-        elif self._write(blob):
-            await asyncio.to_thread(self._evict, keep=blob.digest.hash)
+        else:
+            await self._written(blob.digest, is_over=self._write(blob))
+
+    async def link(self, path: str, digest: Digest) -> bool:
+        """Take a blob's file from another store on this file system, in place of a copy.
+
+        Returns whether that was possible. The content is not read: `get` checks it, as always. The
+        file counts as used now.
+        """
+        own = self._path(digest.hash)
+        try:
+            _link(path, own)
+            os.utime(own)
+            if os.stat(own).st_size != digest.size_bytes:
+                os.unlink(own)
+                return False
+        except OSError:
+            return False
+        await self._written(digest, is_over=self._note(digest))
+        return True
+
+    async def _written(self, digest: Digest, *, is_over: bool) -> None:
+        if is_over:
+            await asyncio.to_thread(self._evict, keep=digest.hash)
         else:
             await asyncio.sleep(0)  # an upload of many small blobs must not hold up the others
 
@@ -127,8 +149,13 @@ class DiskBlobStore:
 
     def _write(self, blob: Blob) -> bool:
         """Write a blob; return whether the store is over its limit now."""
-        name, size = blob.digest.hash, blob.digest.size_bytes
-        write_file(self._path(name), blob.data, sync=self._config.sync, fault=self._fault)
+        path = self._path(blob.digest.hash)
+        write_file(path, blob.data, sync=self._config.sync, fault=self._fault)
+        return self._note(blob.digest)
+
+    def _note(self, digest: Digest) -> bool:
+        """Add a blob to the index; return whether the store is over its limit now."""
+        name, size = digest.hash, digest.size_bytes
         with self._lock:
             self._size_bytes += size - self._index.pop(name, 0)
             self._index[name] = size
@@ -166,3 +193,11 @@ class DiskBlobStore:
         for _, name, size in sorted(found):
             self._index[name] = size
             self._size_bytes += size
+
+
+def _link(path: str, own: str) -> None:
+    try:
+        os.link(path, own, follow_symlinks=False)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(own), mode=0o700, exist_ok=True)
+        os.link(path, own, follow_symlinks=False)

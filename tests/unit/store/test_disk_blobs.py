@@ -10,7 +10,7 @@ import pytest
 
 from hpcc.core import Blob
 from hpcc.store.disk_actions import DiskActionCache, DiskActionCacheConfig
-from hpcc.store.disk_blobs import DiskBlobStore, DiskBlobStoreConfig
+from hpcc.store.disk_blobs import DiskBlobStore, DiskBlobStoreConfig, blob_path
 
 SMALL, LARGE = Blob.of(b"x" * (64 << 10)), Blob.of(b"x" * ((64 << 10) + 1))
 
@@ -79,3 +79,27 @@ async def test_many_small_blobs_let_others_run(tmp_path: Path) -> None:
         await store.put(Blob.of(b"%d" % number))
     task.cancel()
     assert turns >= 10
+
+
+async def test_linked_blobs_count_and_are_evicted_as_others_are(tmp_path: Path) -> None:
+    blobs = [Blob.of(bytes([i]) * 100) for i in range(12)]
+    other = DiskBlobStore(DiskBlobStoreConfig(directory=tmp_path / "a"))
+    config = DiskBlobStoreConfig(directory=tmp_path / "b", max_size_bytes=1000)
+    store = DiskBlobStore(config)
+    for blob in blobs:
+        await other.put(blob)
+        name = blob.digest.hash
+        assert await store.link(str(blob_path(tmp_path / "a", name)), blob.digest)
+    assert store.size_bytes <= 1000
+    assert await store.get(blobs[-1].digest) == blobs[-1]
+    assert await store.find_missing([blobs[0].digest]) == {blobs[0].digest}
+    assert await other.get(blobs[0].digest) == blobs[0]
+
+
+async def test_a_link_that_is_not_possible_changes_nothing(tmp_path: Path) -> None:
+    store = DiskBlobStore(DiskBlobStoreConfig(directory=tmp_path / "a"))
+    assert not await store.link(str(tmp_path / "absent"), SMALL.digest)
+    (tmp_path / "torn").write_bytes(b"x")
+    assert not await store.link(str(tmp_path / "torn"), SMALL.digest)
+    assert store.size_bytes == 0
+    assert await store.find_missing([SMALL.digest]) == {SMALL.digest}

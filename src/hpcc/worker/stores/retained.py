@@ -28,6 +28,11 @@ _RENEW_PART: Final = 16
 _MAX_REMEMBERED: Final = 200_000
 
 
+def cas_directory(store: Path, tenant: TenantId) -> Path:
+    """Return the directory of a tenant's CAS."""
+    return store / tenant.value / "cas"
+
+
 def retained_directory(store: Path, tenant: TenantId) -> Path:
     """Return the directory of a tenant's retained inputs."""
     return store / tenant.value / _DIRECTORY
@@ -70,8 +75,11 @@ class RetainedInputs:
         wanted = {digest, action.command}.union(*(p.digests for p in parts)) - {EMPTY_DIGEST}
         stale = [d for d in wanted if self._renewed.get((tenant, d.hash), due) <= due]
         missing = await store.find_missing(stale)
+        cas = cas_directory(self._directory, tenant)
         for blob in missing:
-            await store.put(await source.get(blob))
+            # A second name for the file of the CAS: it stays when the CAS evicts its own name.
+            if not await store.link(os.fspath(blob_path(cas, blob.hash)), blob):
+                await store.put(await source.get(blob))
         old = [d for d in stale if d not in missing]
         if old:
             await asyncio.to_thread(self._renew, tenant, old)
@@ -142,7 +150,7 @@ class RetainedReader:
     """
 
     def __init__(self, store: Path, tenant: TenantId) -> None:
-        self._directories = (retained_directory(store, tenant), store / tenant.value / "cas")
+        self._directories = (retained_directory(store, tenant), cas_directory(store, tenant))
 
     async def read(self, digest: Digest) -> bytes:
         return (await self.get(digest)).data

@@ -12,6 +12,7 @@ from hpcc.store.disk_actions import DiskActionCache, DiskActionCacheConfig, acti
 from hpcc.store.disk_blobs import DiskBlobStore, DiskBlobStoreConfig
 from hpcc.store.recent import RecentBlobs, RecentBlobStore
 from hpcc.worker.base.domain import TrustDomain
+from hpcc.worker.stores.retained import cas_directory
 from hpcc.worker.stores.shared import SharedStores
 
 # What a compile brings and what it leaves is read again while it runs, by it and by its client.
@@ -50,7 +51,7 @@ class TenantStorage:
         async with self._lock:
             if (stack := self._stacks.get(tenant)) is None:
                 config = DiskBlobStoreConfig(
-                    directory=self._directory / tenant.value / "cas",
+                    directory=cas_directory(self._directory, tenant),
                     max_size_bytes=self._max_bytes,
                 )
                 store = await asyncio.to_thread(DiskBlobStore, config)

@@ -8,7 +8,12 @@ from pathlib import Path
 from hpcc.core import Blob, Digest, InputFile, InputPart, TenantId
 from hpcc.reapi.action import ActionSpec
 from hpcc.store.memory import MemoryBlobStore
-from hpcc.worker.stores.retained import RetainedInputs, retained_directory
+from hpcc.worker.stores.retained import (
+    RetainedInputs,
+    RetainedReader,
+    cas_directory,
+    retained_directory,
+)
 from hpcc_testkit.services.idp_tokens import FixedClock
 
 ACME = TenantId("acme")
@@ -80,3 +85,27 @@ async def test_a_directory_is_renewed_when_its_oldest_file_is_due(tmp_path: Path
     kept.clock.time += 1
     await kept.keep(root(EDITED))
     assert kept.time_of(HEADER.digest) == kept.clock.now()
+
+
+async def test_a_file_of_the_cas_is_retained_as_a_second_name(tmp_path: Path) -> None:
+    """It starts its retention time, and stays when the CAS evicts it."""
+    kept = Kept(tmp_path)
+    place = cas_directory(tmp_path, ACME) / HEADER.digest.hash[:2] / HEADER.digest.hash
+    place.parent.mkdir(parents=True)
+    place.write_bytes(HEADER.data)
+    os.utime(place, (1, 1))
+    await kept.keep(HEADERS)
+    assert place.stat().st_nlink == 2
+    assert kept.time_of(HEADER.digest) != 1
+    place.unlink()
+    reader = RetainedReader(tmp_path, ACME)
+    assert [await reader.get(b.digest) for b in (HEADER, DIRECTORY)] == [HEADER, DIRECTORY]
+
+
+async def test_a_torn_file_of_the_cas_is_not_retained(tmp_path: Path) -> None:
+    kept = Kept(tmp_path)
+    place = cas_directory(tmp_path, ACME) / UNIT.digest.hash[:2] / UNIT.digest.hash
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"")
+    await kept.keep(root(UNIT))
+    assert (await RetainedReader(tmp_path, ACME).get(UNIT.digest)) == UNIT
