@@ -249,6 +249,16 @@ async def stats(there: Site) -> dict[str, int]:
     return counters
 
 
+async def _refused(there: Site, reason: str) -> None:
+    """Wait until the scheduler, which looks at its table every second, refuses the login."""
+    async with asyncio.timeout(60):
+        outcome = await there.compile()
+        while not isinstance(outcome, RemoteFailure):
+            await asyncio.sleep(0.2)
+            outcome = await there.compile()
+        assert outcome.reason == reason
+
+
 @pytest.mark.parametrize("how", ["ended", "refused", "unreadable", "gone"])
 async def test_a_login_that_is_no_good_costs_no_build(
     tmp_path: Path, provider: RealProvider, how: str
@@ -266,7 +276,7 @@ async def test_a_login_that_is_no_good_costs_no_build(
             case "refused":
                 table = tmp_path / "tenants.toml"
                 table.write_text(tenants(there.provider.issuer, audience="another"))
-                await asyncio.sleep(2.5)  # it is looked at every second
+                await _refused(there, "idp-token-audience")
                 reason = "idp-token-audience"
             case "unreadable":
                 paths.login_file.chmod(0o644)
