@@ -19,6 +19,7 @@ PLANTS = {
     "key": ("hpcc/cache/key/relocate.py", "import os"),
     "route-only": ("hpcc/scheduler/registry.py", "import hpcc.store.memory"),
     "agent": ("hpcc/agent/base/service.py", "import hpcc.config.paths"),
+    "helper": ("hpcc/helper/__main__.py", "import hpcc.config.paths"),
     "warden": ("hpcc/warden/session.py", "import hpcc.identity.keys"),
     "proto": ("hpcc/store/memory.py", "import hpcc._proto.agent_pb2"),
     "testkit": ("hpcc/daemon/front.py", "import hpcc_testkit.suite.mutants"),

@@ -1,5 +1,7 @@
 """`python -I …/hpcc/warden/__main__.py FD PID`: the zygote of the worker PID, on descriptor FD.
 
+`HELPER REQUEST` may follow: the socket of the worker's helper, and what to ask there, in hex.
+
 Without arguments: a warden on Windows, whose standard input leads to its worker.
 """
 
@@ -14,7 +16,7 @@ if __name__ == "__main__":
     if sys.argv[1:]:
         from hpcc.warden.zygote import main
 
-        main(int(sys.argv[1]), int(sys.argv[2]))
+        main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
     else:
         from hpcc.warden.windows import main_on_windows
 

@@ -7,11 +7,13 @@ import os
 import platform
 import resource
 import signal
+import socket
 from collections.abc import Iterable
 from typing import Final
 
 from hpcc.core import InfrastructureError
 from hpcc.warden.filter import ARCHITECTURES, assemble, pack
+from hpcc.wire.helper import ANSWER_BYTES, MAPPED
 
 # linux/prctl.h, linux/seccomp.h
 _PR_SET_PDEATHSIG: Final = 1
@@ -20,6 +22,7 @@ _PR_SET_NAME: Final = 15
 _PR_SET_SECCOMP: Final = 22
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _SECCOMP_MODE_FILTER: Final = 2
+_HELPER_SECONDS: Final = 20.0
 
 # Interpreter and libraries take 120 MiB of addresses; the rest is for one request's header in
 # several forms (32 MiB each at most) and for data in transit.
@@ -70,6 +73,23 @@ def die_with_parent(parent_pid: int) -> None:
     _prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
     if os.getppid() != parent_pid:
         os._exit(1)
+
+
+def get_ids(helper: str, request: bytes) -> None:
+    """Enter a user namespace, with the ids that the worker's helper gives for a request.
+
+    This process is root there and has no right outside.
+
+    Raises:
+        OSError: there are no namespaces for users, or the helper gave no ids.
+    """
+    os.unshare(os.CLONE_NEWUSER)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.settimeout(_HELPER_SECONDS)
+        connection.connect(helper)
+        connection.send(request)
+        if connection.recv(ANSWER_BYTES) != MAPPED:
+            raise OSError("the worker's helper gave no ids")
 
 
 def keep_only(descriptors: Iterable[int]) -> None:

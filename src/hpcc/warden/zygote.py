@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.warden.harden import harden
-from hpcc.warden.sandbox import confine, die_with_parent, keep_only, set_name
+from hpcc.warden.sandbox import confine, die_with_parent, get_ids, keep_only, set_name
 from hpcc.wire import warden as wire
 
 type Work = Callable[[socket.socket, socket.socket], Awaitable[None]]
@@ -136,12 +136,17 @@ def _become_warden(work: Work, guest: int, worker: int, uid: int | None, zygote:
     os._exit(0)
 
 
-def main(descriptor: int, worker_pid: int) -> None:
-    """Run as a worker's zygote, on an inherited socket."""
+def main(descriptor: int, worker_pid: int, helper: str = "", request: str = "") -> None:
+    """Run as a worker's zygote, on an inherited socket.
+
+    With a `helper`, wardens get their uids in a user namespace, for which it answers `request`.
+    """
     from hpcc.warden.session import serve
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.chdir("/")
+    if helper:
+        get_ids(helper, bytes.fromhex(request))
     die_with_parent(worker_pid)
     harden()
     run(socket.socket(fileno=descriptor), serve)

@@ -22,7 +22,7 @@ import hpcc
 from hpcc.core import IntegrityError
 from hpcc.ports import GuestLostError
 from hpcc.runtime.channel.warden_link import WARDEN_CPU, WARDEN_DIED, WARDEN_SECCOMP, OnEnd, OnPid
-from hpcc.runtime.host.users import warden_user
+from hpcc.runtime.host.users import warden_maps, warden_user
 from hpcc.wire import warden as wire
 from hpcc.wire.link import TOKEN_BYTES
 
@@ -167,11 +167,16 @@ class Zygote:
     def _start(self) -> socket.socket:
         control, zygote_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._owner = os.getpid()
+        maps = warden_maps()
+        helper = [maps.socket, maps.request.hex()] if maps else []
         with zygote_end:
             # Isolated, with an empty environment, in a new session: Ctrl-C goes to the worker only.
             self._pid = os.posix_spawn(
                 sys.executable,
-                [sys.executable, "-I", str(self._program), str(_ZYGOTE_FD), str(os.getpid())],
+                [
+                    sys.executable, "-I", str(self._program), str(_ZYGOTE_FD), str(os.getpid()),
+                    *helper,
+                ],
                 {},
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
@@ -179,7 +184,7 @@ class Zygote:
                     (os.POSIX_SPAWN_DUP2, zygote_end.fileno(), _ZYGOTE_FD),
                 ],
                 setsid=True,
-            )
+            )  # fmt: skip
         control.settimeout(0)
         self._control = control
         return control

@@ -1,4 +1,8 @@
-"""A VMM's cgroups: limits of memory, swap and processes, in version 2 or 1."""
+"""A VMM's cgroups: limits of memory, swap and processes, in version 2 or 1.
+
+A worker of root makes them at the top, and any other worker below the cgroup that systemd delegated
+to its unit. There it runs in a cgroup beside those of its VMMs (`DelegateSubgroup=`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from typing import Final
 from hpcc.runtime.host.leftovers import remove_cgroup
 
 CGROUPS: Final = Path("/sys/fs/cgroup")
+OWN_CGROUP: Final = Path("/proc/self/cgroup")
 PARENT_CGROUP: Final = "hpcc"
 # Controllers that a VMM's cgroup needs.
 CONTROLLERS: Final = frozenset({"memory", "pids"})
@@ -20,13 +25,46 @@ def has_cgroups() -> bool:
 
     Below a cgroup that holds processes itself, as in a container, no controller can be enabled.
     """
+    return _tree() is not None
+
+
+def _tree() -> Path | None:
+    """Return the directory of version 2 below which this process may make cgroups with limits."""
+    own = _delegated()
+    if own is not None:
+        return own if _can_enable(own) else None
     is_top = not (CGROUPS / "cgroup.type").exists()
     name = "cgroup.controllers" if is_top else "cgroup.subtree_control"
+    return CGROUPS if _has_all(CGROUPS / name) and os.access(CGROUPS, os.W_OK) else None
+
+
+def _delegated() -> Path | None:
+    """Return the cgroup around this process's own one, if this user may make others in it."""
+    if os.geteuid() == 0:
+        return None
     try:
-        text = (CGROUPS / name).read_text()
+        lines = OWN_CGROUP.read_text().splitlines()
+    except OSError:
+        return None
+    own = [CGROUPS / line.removeprefix("0::/") for line in lines if line.startswith("0::/")]
+    is_ours = bool(own) and own[0] != CGROUPS and os.access(own[0].parent, os.W_OK)
+    return own[0].parent if is_ours else None
+
+
+def _can_enable(group: Path) -> bool:
+    """Return whether controllers can be enabled for the children of a cgroup."""
+    try:
+        is_empty = not (group / "cgroup.procs").read_text().strip()
     except OSError:
         return False
-    return set(text.split()) >= CONTROLLERS and os.access(CGROUPS, os.W_OK)
+    return is_empty and _has_all(group / "cgroup.controllers")
+
+
+def _has_all(file: Path) -> bool:
+    try:
+        return set(file.read_text().split()) >= CONTROLLERS
+    except OSError:
+        return False
 
 
 def counts_swap() -> bool:
@@ -48,8 +86,9 @@ def make_groups(name: str, *, memory_bytes: int, pids: int) -> list[Path]:
 
     Nothing in them is swapped out, where the kernel counts swap.
     """
-    if has_cgroups():
-        groups = [CGROUPS / PARENT_CGROUP / name]
+    tree = _tree()
+    if tree is not None:
+        groups = [tree / PARENT_CGROUP / name]
         limits = {"memory.max": memory_bytes, "memory.swap.max": 0, "pids.max": pids}
     else:
         groups = [CGROUPS / c / PARENT_CGROUP / name for c in sorted(CONTROLLERS)]
@@ -64,7 +103,7 @@ def make_groups(name: str, *, memory_bytes: int, pids: int) -> list[Path]:
         }
     try:
         for group in groups:
-            _make(group, limits)
+            _make(group, limits, is_unified=tree is not None)
     except OSError:
         remove_groups(groups)
         return []
@@ -77,9 +116,9 @@ def remove_groups(groups: list[Path]) -> None:
         remove_cgroup(group)
 
 
-def _make(group: Path, limits: dict[str, int]) -> None:
+def _make(group: Path, limits: dict[str, int], *, is_unified: bool) -> None:
     group.mkdir(parents=True)
-    if has_cgroups():
+    if is_unified:
         for parent in (group.parents[1], group.parent):
             _enable_controllers(parent)
     for name, value in limits.items():

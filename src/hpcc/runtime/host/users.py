@@ -1,4 +1,7 @@
-"""The users of VMMs and wardens: a separate uid if the worker is root, else the worker's user."""
+"""The users of VMMs and wardens.
+
+Each has a separate uid if the worker is root or has a helper (ADR 69), else the worker's user.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,14 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.ports import GuestBootError
+from hpcc.wire.helper import FIRST_ID, MapRequest, encode_request
 
-# Uids of VMMs if the worker is root: outside the ranges of distributions and systemd.
-_FIRST_UID: Final = 1_870_000_000
+# The path of the helper's socket. A worker of root needs no helper.
+HELPER_VARIABLE: Final = "HPCC_HELPER"
 # Together with the wardens' uids they end below the containers' (`runc.spec`).
 _UIDS_FOR_EACH_WORKER: Final = 128
 _MAX_PIDS: Final = 32_768
+_FIRST_WARDEN: Final = FIRST_ID + _MAX_PIDS * _UIDS_FOR_EACH_WORKER
 _NOBODY: Final = 65_534
 
 
@@ -53,38 +58,68 @@ VMM_NUMBERS: Final = Leases(_UIDS_FOR_EACH_WORKER)
 
 
 @dataclass(frozen=True, slots=True)
+class Maps:
+    """The helper's socket, and the packet that a process in a new user namespace sends there."""
+
+    socket: str
+    request: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class VmmUser:
-    """The user of a VMM: a separate uid if the worker is root, else None for the worker's user."""
+    """The user of a VMM: a separate uid, or None for the worker's user.
+
+    `maps` is how a process of the worker gets this uid, if it is not root.
+    """
 
     uid: int | None
     groups: tuple[int, ...]
+    maps: Maps | None = None
 
     def options(self) -> dict[str, object]:
         """Return the arguments for `asyncio.create_subprocess_exec`."""
-        if self.uid is None:
+        if self.uid is None or self.maps is not None:
             return {}
         return {"user": self.uid, "group": self.uid, "extra_groups": list(self.groups)}
 
 
 def vmm_user(number: int) -> VmmUser:
     """Return the user of this process's VMM `number`, a number from `VMM_NUMBERS`."""
-    if os.geteuid() != 0:
+    uid, socket = FIRST_ID + _slot(number), helper_socket()
+    if os.geteuid() != 0 and not socket:
         return VmmUser(None, ())
-    uid = _FIRST_UID + _slot(number)
     groups: tuple[int, ...] = ()
     with suppress(OSError):
         status = Path("/dev/kvm").stat()
         if status.st_mode & stat.S_IRGRP and status.st_mode & stat.S_IWGRP and status.st_gid:
             groups = (status.st_gid,)
+    if socket:
+        # The helper maps only groups of the worker.
+        groups = tuple(g for g in groups if g in os.getgroups() and g != os.getegid())
+        return VmmUser(uid, groups, Maps(socket, encode_request(MapRequest(uid, 1))))
     return VmmUser(uid if _is_mapped(uid) else _NOBODY, groups)
 
 
 def warden_user(number: int) -> int | None:
     """Return the uid of this process's warden `number`, counted from 1; None: the worker's uid."""
-    if os.geteuid() != 0:
+    has_helper = bool(helper_socket())
+    if os.geteuid() != 0 and not has_helper:
         return None
-    uid = _FIRST_UID + _MAX_PIDS * _UIDS_FOR_EACH_WORKER + _slot(number)
-    return uid if _is_mapped(uid) else _NOBODY
+    uid = _FIRST_WARDEN + _slot(number)
+    return uid if has_helper or _is_mapped(uid) else _NOBODY
+
+
+def warden_maps() -> Maps | None:
+    """Return how this process's zygote gets the uids of all wardens; None: not by a helper."""
+    socket = helper_socket()
+    if not socket:
+        return None
+    return Maps(socket, encode_request(MapRequest(_FIRST_WARDEN + _slot(0), _UIDS_FOR_EACH_WORKER)))
+
+
+def helper_socket() -> str:
+    """Return where the helper is; "" if this process is root or has no helper."""
+    return "" if os.geteuid() == 0 else os.environ.get(HELPER_VARIABLE, "")
 
 
 def warden_label() -> str:

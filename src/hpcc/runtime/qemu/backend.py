@@ -16,7 +16,7 @@ from hpcc.core import InfrastructureError, Isolation
 from hpcc.ports import Clock, GuestBootError, GuestIdentity, GuestSpec, Probe
 from hpcc.runtime.assets.assets import GuestAssets, probe_spec
 from hpcc.runtime.host.tools import ToolError, run_tool, sha256_of
-from hpcc.runtime.host.users import warden_label
+from hpcc.runtime.host.users import helper_socket, warden_label
 from hpcc.runtime.qemu.argv import Accelerator, QemuMachine, kernel_command_line, qemu_argv
 from hpcc.runtime.qemu.jail import QemuJail, find_jail
 from hpcc.runtime.qemu.vm import PROGRAM, QemuConfig, QemuVm, host_tsc_khz
@@ -114,6 +114,9 @@ class QemuRuntime:
         try:
             self._jail = await find_jail(self._config.program, self._config.directory)
         except InfrastructureError as error:
+            if helper_socket():
+                # Who set up a helper wants no guest without what it is for.
+                raise GuestBootError(f"QEMU has no jail: {error}") from error
             self.why_no_jail = str(error)
             _log.warning("QEMU runs without a jail: %s", error)
         else:

@@ -11,8 +11,9 @@ No network device but an unused `lo` is there. Cgroups limit its memory, swap an
 An example: a worker runs as root. `unshare` makes the namespaces and dies with the worker. Its
 child, `jailed`, is root in them, builds the root, becomes the VMM's uid and executes QEMU.
 
-A worker of another user gets the same with a private user namespace, without cgroups, where the
-kernel lets it. Where it does not, as in many containers, QEMU runs without a jail, with its own uid
+A worker of another user gets the same with a private user namespace, where the kernel lets it: with
+a separate uid if there is a helper (ADR 69), and with cgroups if systemd delegates some. Where it
+does not, as in many containers, QEMU runs without a jail, with its own uid
 if the worker is root, without new privileges and under its own filter of system calls. `hpcc
 doctor` and the worker's log say so.
 """
@@ -112,12 +113,13 @@ def jail_argv(jailing: Jailing) -> list[str]:
     a worker that is not root needs one from the beginning.
     """
     user = jailing.user
-    own = [] if user.uid is not None else [
-        "--user", f"--map-user={os.geteuid()}", f"--map-group={os.getegid()}", "--keep-caps",
-    ]  # fmt: skip
+    own = [] if user.uid is not None and user.maps is None else ["--user", "--keep-caps"]
+    if user.uid is None:
+        own += [f"--map-user={os.geteuid()}", f"--map-group={os.getegid()}"]
     plan = {
         "root": str(jailing.root),
         "files": _files(jailing),
+        "helper": [user.maps.socket, user.maps.request.hex()] if user.maps else None,
         "uid": user.uid,
         "extra_groups": list(user.groups),
         "groups": [str(g) for g in jailing.groups],

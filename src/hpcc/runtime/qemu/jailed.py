@@ -45,6 +45,7 @@ _CAPABILITY_VERSION_3: Final = 0x20080522
 _LAST_CAPABILITY: Final = 63
 _ROOT_OPTIONS: Final = b"size=1m,mode=755"
 _HOST_NAME: Final = "vmm"
+_HELPER_SECONDS: Final = 20.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -59,6 +60,8 @@ def main(plan: Mapping[str, Any]) -> None:
     os.umask(0o022)
     # /proc still shows the host's numbers.
     number = os.readlink("/proc/self")
+    if plan["helper"]:
+        _get_ids(*plan["helper"])
     for group in plan["groups"]:
         _write(os.path.join(group, "cgroup.procs"), "0")
     with suppress(OSError):  # forbidden by systemd's ProtectHostname, and hides little
@@ -70,10 +73,22 @@ def main(plan: Mapping[str, Any]) -> None:
     os.execve(plan["argv"][0], plan["argv"], plan["env"])  # noqa: S606 - no shell is wanted
 
 
+def _get_ids(helper: str, request: str) -> None:
+    """Ask the worker's helper for the ids of QEMU. This process is root in its user namespace."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.settimeout(_HELPER_SECONDS)
+        connection.connect(helper)
+        connection.send(bytes.fromhex(request))
+        if connection.recv(1) != b"\0":
+            raise OSError("the worker's helper gave no ids")
+
+
 def _make_root(plan: Mapping[str, Any]) -> None:
     root = plan["root"]
     _mount("tmpfs", root, b"tmpfs", _MS_NOSUID | _MS_NODEV, _ROOT_OPTIONS)
     for source, target, kind in plan["files"]:
+        if kind == "write" and plan["helper"]:
+            os.chown(source, plan["uid"], -1)  # the worker may not; QEMU opens the file by name
         _bind(source, root + target, kind)
     process_dir = os.open("/proc/self/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.chdir(root)

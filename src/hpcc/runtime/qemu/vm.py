@@ -112,9 +112,11 @@ class QemuVm(Vm):
             stack.enter_context(vmm_end)
             memory = _opened(stack, saved.memory, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             os.ftruncate(memory, self._spec.memory_mib << 20)
-            if self._user.uid is not None:
-                # QEMU opens the file again through its descriptor. Only the template's file: what
-                # is kept is a copy.
+            # QEMU opens the file again through its descriptor. Only the template's file: what is
+            # kept is a copy.
+            if self._user.maps is not None:
+                os.fchmod(memory, 0o640)  # the jail makes QEMU its owner
+            elif self._user.uid is not None:
                 os.fchown(memory, self._user.uid, self._user.uid)
             state = _opened(stack, saved.state, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             control = await self._launch_controlled(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,42 @@ def test_swap_is_not_limited_where_no_group_can_be_made(
 ) -> None:
     monkeypatch.setattr(cgroups, "CGROUPS", tmp_path / "absent")
     assert not cgroups.counts_swap()
+
+
+@pytest.fixture
+def unit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The cgroup that systemd delegated to the unit of a worker that is not root."""
+    unit = tmp_path / "system.slice" / "w.service"
+    (unit / "worker").mkdir(parents=True)
+    (unit / "cgroup.type").write_text("domain")
+    (unit / "cgroup.controllers").write_text("cpu memory pids")
+    (unit / "cgroup.procs").write_text("")
+    (tmp_path / "own").write_text("0::/system.slice/w.service/worker\n")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(cgroups, "CGROUPS", tmp_path)
+    monkeypatch.setattr(cgroups, "OWN_CGROUP", tmp_path / "own")
+    return unit
+
+
+def test_a_worker_that_is_not_root_makes_groups_beside_its_own(unit: Path) -> None:
+    assert cgroups.make_groups("q-1", memory_bytes=4096, pids=7) == [unit / "hpcc" / "q-1"]
+    assert (unit / "cgroup.subtree_control").read_text() == "+memory +pids"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("cgroup.procs", "17\n"), ("cgroup.controllers", "cpu pids")]
+)
+def test_a_unit_whose_children_would_have_no_limit_gets_no_groups(
+    unit: Path, name: str, text: str
+) -> None:
+    (unit / name).write_text(text)
+    assert not cgroups.has_cgroups()
+    assert cgroups.make_groups("q-1", memory_bytes=4096, pids=7) == []
+
+
+def test_nothing_is_made_in_a_cgroup_that_was_not_delegated(
+    unit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert cgroups.make_groups("q-1", memory_bytes=4096, pids=7) == []
+    assert not (unit / "hpcc").exists()

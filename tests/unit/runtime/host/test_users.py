@@ -7,8 +7,17 @@ import os
 import pytest
 
 from hpcc.ports import GuestBootError
-from hpcc.runtime.host.users import Leases, vmm_user, warden_user
+from hpcc.runtime.host.users import (
+    HELPER_VARIABLE,
+    Leases,
+    VmmUser,
+    vmm_user,
+    warden_label,
+    warden_maps,
+    warden_user,
+)
 from hpcc.runtime.runc.spec import FIRST_UID
+from hpcc.wire.helper import FIRST_ID, IDS, decode_request
 
 
 def test_a_number_in_use_is_passed_over_however_many_come_and_go() -> None:
@@ -42,3 +51,43 @@ def test_uids_of_vmms_wardens_and_containers_are_three_ranges(
     wardens = [warden_user(n) for n in range(200)]
     assert max(u or 0 for u in vmms) < min(u or 0 for u in wardens)
     assert max(u or 0 for u in wardens) < FIRST_UID
+
+
+def unprivileged(monkeypatch: pytest.MonkeyPatch, pid: int, helper: str) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "getpid", lambda: pid)
+    monkeypatch.setenv(HELPER_VARIABLE, helper)
+
+
+@pytest.mark.parametrize("pid", [1, 32_767, 4_194_303])
+def test_with_a_helper_each_has_an_id_that_the_helper_gives(
+    monkeypatch: pytest.MonkeyPatch, pid: int
+) -> None:
+    unprivileged(monkeypatch, pid, "/run/h")
+    vmms = [vmm_user(n) for n in range(128)]
+    for user in vmms:
+        assert user.maps is not None
+        assert user.maps.socket == "/run/h"
+        assert decode_request(user.maps.request) == (user.uid, 1)
+        assert user.options() == {}  # this process cannot change to the id itself
+    maps = warden_maps()
+    assert maps is not None
+    first, count = decode_request(maps.request)
+    wardens = {warden_user(n) for n in range(1, 300)}
+    assert wardens == set(range(first, first + count))
+    assert wardens.isdisjoint(user.uid for user in vmms)
+    assert max(u or 0 for u in wardens) < FIRST_ID + IDS
+    assert warden_label() == "own-uid"
+
+
+def test_without_a_helper_all_have_the_workers_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    unprivileged(monkeypatch, 1, "")
+    assert vmm_user(3) == VmmUser(None, ())
+    assert (warden_user(3), warden_maps(), warden_label()) == (None, None, "same-uid")
+
+
+def test_a_worker_of_root_asks_no_helper(monkeypatch: pytest.MonkeyPatch) -> None:
+    unprivileged(monkeypatch, 1, "/run/h")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert vmm_user(3).maps is None
+    assert warden_maps() is None
