@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,12 @@ from hpcc.ports import (
     Anchor,
     ConflictError,
     ControlStore,
+    Divide,
+    LeasedShare,
     News,
     Reread,
     SessionAsk,
+    ShareKey,
     SystemClock,
     WorkerLease,
 )
@@ -53,7 +56,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await migrate(config)
     connection = await asyncpg.connect(request.getfixturevalue("database"))
     await connection.execute(
-        "TRUNCATE hpcc.entry, hpcc.lease, hpcc.anchor, hpcc.session, hpcc.session_floor"
+        "TRUNCATE hpcc.entry, hpcc.lease, hpcc.anchor, hpcc.session, hpcc.session_floor, hpcc.share"
     )
     await connection.close()
     async with open_postgres(config, SystemClock()) as replica:
@@ -390,3 +393,95 @@ async def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(CallerError):
         EmbeddedControlStore(path, SystemClock())
+
+
+def places(worker: str, wanted: int, held: int = 0, principal: str = "ann") -> LeasedShare:
+    return LeasedShare(
+        worker_id=worker, tenant="acme", principal=principal, wanted=wanted, held=held
+    )
+
+
+def up_to(limit: int) -> Divide:
+    """Give the first ones what they want, as long as there is some that nobody holds."""
+
+    def divide(shares: Mapping[ShareKey, LeasedShare]) -> Mapping[ShareKey, int]:
+        left, found = limit - sum(s.held for s in shares.values()), dict[ShareKey, int]()
+        for key, share in shares.items():
+            found[key] = min(share.wanted, share.held + max(left, 0))
+            left -= max(found[key] - share.held, 0)
+        return found
+
+    return divide
+
+
+async def held(store: ControlStore) -> dict[str, int]:
+    """Return what each worker holds, from an ask of another one that wants nothing."""
+    shares = await store.lease_shares([places("nobody", 0)], 60.0, up_to(0))
+    return {share.worker_id: share.held for share in shares.values()}
+
+
+async def test_places_that_many_ask_for_at_once_are_granted_once(store: ControlStore) -> None:
+    asks = [places(f"w{n}", 3) for n in range(8)]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(store.lease_shares([a], 60.0, up_to(7))) for a in asks]
+    assert sum((await held(store)).values()) == 7
+    told = [task.result()[ask.key].granted for task, ask in zip(tasks, asks, strict=True)
+            if ask.key in task.result()]  # fmt: skip
+    assert sorted(told) == [0, 0, 0, 0, 0, 1, 3, 3]
+
+
+async def test_a_worker_holds_what_it_was_granted_until_it_gives_it_back(
+    store: ControlStore,
+) -> None:
+    await store.lease_shares([places("w1", 5)], 60.0, up_to(5))
+    less = lambda shares: dict.fromkeys(shares, 2)  # noqa: E731 - one line of the test
+    shares = await store.lease_shares([places("w1", 5, held=5)], 60.0, less)
+    (share,) = shares.values()
+    assert (share.granted, share.held) == (2, 5)
+    shares = await store.lease_shares([places("w1", 5, held=3)], 60.0, less)
+    assert next(iter(shares.values())).held == 3
+    assert await held(store) == {"w1": 3}
+    await store.lease_shares([places("w1", 0, held=0)], 60.0, up_to(5))
+    assert await held(store) == {}
+
+
+async def test_a_share_that_needs_no_lease_is_forgotten(store: ControlStore) -> None:
+    await store.lease_shares([places("w1", 5), places("w2", 5)], 60.0, up_to(10))
+    shares = await store.lease_shares([places("w1", 5, held=5)], 60.0, lambda _: {})
+    assert {s.worker_id for s in shares.values()} == {"w2"}
+    assert await held(store) == {"w2": 5}
+
+
+async def test_a_share_ends_with_its_time(store: ControlStore) -> None:
+    await store.lease_shares([places("w1", 5)], 0.3, up_to(5))
+    await store.lease_shares([places("w2", 5)], 60.0, up_to(5))
+    async with asyncio.timeout(WAIT_SECONDS):
+        while True:
+            if "w1" not in await held(store):
+                break
+            await asyncio.sleep(0.05)
+    # What runs in spite of that counts as soon as the worker says so.
+    await store.lease_shares([places("w1", 5, held=4)], 60.0, up_to(5))
+    assert (await held(store))["w1"] == 4
+
+
+async def test_a_database_whose_clock_went_back_keeps_no_share_for_longer(
+    postgres: PrivatePostgres,
+) -> None:
+    url = postgres.make_database("clock_of_shares")
+    config = read_database_config(url)
+    await migrate(config)
+    async with open_postgres(config, SystemClock()) as store:
+        await store.lease_shares([places("w1", 5)], 60.0, up_to(5))
+        postgres.sql("clock_of_shares", "UPDATE hpcc.share SET expires_at = now() + '1 day'")
+        await store.lease_shares([places("w2", 5)], 60.0, up_to(5))
+        left = "SELECT max(expires_at) < now() + '91 s' FROM hpcc.share"
+        assert postgres.sql("clock_of_shares", left).strip() == "t"
+
+
+async def test_shares_outlive_the_process_of_an_embedded_store(tmp_path: Path) -> None:
+    clock = SystemClock()
+    with EmbeddedControlStore(tmp_path / "control.sqlite", clock) as before:
+        await before.lease_shares([places("w1", 5)], 60.0, up_to(5))
+    with EmbeddedControlStore(tmp_path / "control.sqlite", clock) as after:
+        assert await held(after) == {"w1": 5}

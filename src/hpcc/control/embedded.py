@@ -14,20 +14,25 @@ from typing import Final, Self
 
 from hpcc.control.checks import check_name, check_news, check_value, victim
 from hpcc.control.fanout import Fanout
+from hpcc.control.shares import check_asks, deal
 from hpcc.core import CallerError
 from hpcc.core.memo import BoundedMemo
 from hpcc.ports import (
     ENTRY_TOPIC,
     MAX_FACTS_BYTES,
+    MAX_SHARE_SECONDS,
     Anchor,
     Clock,
     ConflictError,
     ControlStoreError,
+    Divide,
     Entry,
+    LeasedShare,
     News,
     Reread,
     SessionAsk,
     SessionFloor,
+    ShareKey,
     WorkerLease,
 )
 
@@ -50,6 +55,12 @@ _TABLES: Final = (
     "ALTER TABLE anchor ADD COLUMN key BLOB NOT NULL DEFAULT x''",
     "ALTER TABLE anchor ADD COLUMN signature BLOB NOT NULL DEFAULT x''",
 )
+# Made whenever a file is opened. Older versions, which know no shares, ignore it.
+_SHARES: Final = (
+    "CREATE TABLE IF NOT EXISTS share (worker TEXT, tenant TEXT, principal TEXT,"
+    " wanted INTEGER NOT NULL, granted INTEGER NOT NULL, held INTEGER NOT NULL,"
+    " PRIMARY KEY (worker, tenant, principal)) STRICT"
+)
 
 
 class EmbeddedControlStore:
@@ -67,6 +78,8 @@ class EmbeddedControlStore:
         self._fanout = Fanout()
         # By worker id, with the monotonic time at which each lease ends.
         self._leases: dict[str, tuple[WorkerLease, float]] = {}
+        # When each leased share ends (monotonic). Those of an earlier process get a full lease.
+        self._share_ends: dict[ShareKey, float] = {}
         # What `entries` last read of each space, and at which version of the file.
         self._read: BoundedMemo[str, tuple[int, tuple[Entry, ...]]] = BoundedMemo(_MAX_SPACES)
         # A cancelled call continues in its thread.
@@ -113,6 +126,7 @@ class EmbeddedControlStore:
                 for statement in _TABLES:
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {_VERSION}")
+            self._db.execute(_SHARES)
 
     @property
     def origin(self) -> str:
@@ -229,6 +243,32 @@ class EmbeddedControlStore:
 
         return await self._run(read)
 
+    async def lease_shares(
+        self, asks: Sequence[LeasedShare], seconds: float, divide: Divide
+    ) -> Mapping[ShareKey, LeasedShare]:
+        check_asks(asks)
+
+        def write(db: sqlite3.Connection) -> Mapping[ShareKey, LeasedShare]:
+            now, rows = self._clock.monotonic(), _shares(db)
+            until = now + min(seconds, MAX_SHARE_SECONDS)
+            ends = {s.key: self._share_ends.get(s.key, until) for s in rows}
+            shares, changes = deal((s for s in rows if ends[s.key] > now), asks, divide)
+            before = {s.key: s for s in rows}
+            for key in before.keys() - shares.keys():
+                db.execute(
+                    "DELETE FROM share WHERE worker = ? AND tenant = ? AND principal = ?", key
+                )
+            for key, share in changes.items():
+                if share is not None and share != before.get(key):
+                    numbers = share.wanted, share.granted, share.held
+                    db.execute(
+                        "INSERT OR REPLACE INTO share VALUES (?, ?, ?, ?, ?, ?)", (*key, *numbers)
+                    )
+            self._share_ends = {k: until if k in changes else ends[k] for k in shares}
+            return shares
+
+        return await self._run(write)
+
     async def tell(self, topic: str, text: str) -> None:
         check_news(topic, text)
         self._send(topic, text)
@@ -279,6 +319,14 @@ def _anchor_or_none(db: sqlite3.Connection, worker_id: str) -> Anchor | None:
         (worker_id,),
     ).fetchone()
     return None if row is None else _anchor(row)
+
+
+def _shares(db: sqlite3.Connection) -> tuple[LeasedShare, ...]:
+    rows = db.execute("SELECT worker, tenant, principal, wanted, granted, held FROM share")
+    return tuple(
+        LeasedShare(worker_id=w, tenant=t, principal=p, wanted=wanted, granted=granted, held=held)
+        for w, t, p, wanted, granted, held in rows
+    )
 
 
 _ANCHOR: Final = "worker, count, head, at, key, signature"

@@ -22,17 +22,22 @@ from hpcc.control.database import DatabaseConfig
 from hpcc.control.fanout import Fanout
 from hpcc.control.listen import CHANNEL, BroadcastListener
 from hpcc.control.schema import check_schema
+from hpcc.control.shares import check_asks, deal
 from hpcc.ports import (
     ENTRY_TOPIC,
     MAX_FACTS_BYTES,
+    MAX_SHARE_SECONDS,
     Anchor,
     Clock,
     ConflictError,
+    Divide,
     Entry,
+    LeasedShare,
     News,
     Reread,
     SessionAsk,
     SessionFloor,
+    ShareKey,
     WorkerLease,
 )
 
@@ -98,6 +103,28 @@ _FLOOR: Final = """
     ON CONFLICT (tenant, principal) DO UPDATE
         SET serial = excluded.serial, until = greatest(f.until, excluded.until)
     RETURNING tenant, principal, serial, until"""
+
+# The lock under which places are divided; an arbitrary number for hpcc.
+_SHARES_LOCK: Final = 0x6870_6363_7368
+# A clock that went back must not lengthen a lease.
+_BOUND_SHARES: Final = """
+    UPDATE hpcc.share SET expires_at = clock_timestamp() + $1 * interval '1 s'
+    WHERE expires_at > clock_timestamp() + $1 * interval '1 s'"""
+_LIVE_SHARES: Final = """
+    SELECT worker, tenant, principal, wanted, granted, held FROM hpcc.share
+    WHERE expires_at > clock_timestamp()"""
+_PUT_SHARES: Final = """
+    INSERT INTO hpcc.share (worker, tenant, principal, wanted, granted, held, expires_at)
+    SELECT worker, tenant, principal, wanted, granted, held,
+            clock_timestamp() + $7 * interval '1 s'
+        FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::integer[],
+                    $6::integer[]) AS t (worker, tenant, principal, wanted, granted, held)
+    ON CONFLICT (worker, tenant, principal) DO UPDATE SET wanted = excluded.wanted,
+        granted = excluded.granted, held = excluded.held, expires_at = excluded.expires_at"""
+_END_SHARES: Final = """
+    DELETE FROM hpcc.share WHERE expires_at <= clock_timestamp()
+        OR (worker, tenant, principal) IN (SELECT * FROM unnest($1::text[], $2::text[], $3::text[]))
+    """
 
 
 class PostgresControlStore:
@@ -247,6 +274,30 @@ class PostgresControlStore:
                 now,
             )
         return tuple(SessionFloor(*row) for row in rows)
+
+    async def lease_shares(
+        self, asks: Sequence[LeasedShare], seconds: float, divide: Divide
+    ) -> Mapping[ShareKey, LeasedShare]:
+        check_asks(asks)
+        async with self._connection() as db, db.transaction():
+            await db.execute("SELECT pg_advisory_xact_lock($1)", _SHARES_LOCK)
+            await db.execute(_BOUND_SHARES, MAX_SHARE_SECONDS)
+            live = [
+                LeasedShare(
+                    worker_id=w, tenant=t, principal=p, wanted=wanted, granted=granted, held=held
+                )
+                for w, t, p, wanted, granted, held in await db.fetch(_LIVE_SHARES)
+            ]
+            shares, changes = deal(live, asks, divide)
+            ended = [key for key, share in changes.items() if share is None]
+            await db.execute(_END_SHARES, *([key[part] for key in ended] for part in range(3)))
+            kept = [share for share in changes.values() if share is not None]
+            columns = (
+                [s.worker_id for s in kept], [s.tenant for s in kept], [s.principal for s in kept],
+                [s.wanted for s in kept], [s.granted for s in kept], [s.held for s in kept],
+            )  # fmt: skip
+            await db.execute(_PUT_SHARES, *columns, min(seconds, MAX_SHARE_SECONDS))
+        return shares
 
     async def tell(self, topic: str, text: str) -> None:
         check_news(topic, text)

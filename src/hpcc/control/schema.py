@@ -36,6 +36,12 @@ _STEPS: Final = (
         tenant text, principal text, serial bigint NOT NULL, until double precision NOT NULL,
         PRIMARY KEY (tenant, principal));
     """,
+    """
+    CREATE TABLE hpcc.share (
+        worker text, tenant text, principal text, wanted integer NOT NULL,
+        granted integer NOT NULL, held integer NOT NULL, expires_at timestamptz NOT NULL,
+        PRIMARY KEY (worker, tenant, principal));
+    """,
 )
 SCHEMA_VERSION: Final = len(_STEPS)
 # The oldest code version that can work with the result of all steps.
@@ -86,7 +92,7 @@ async def _migrate(connection: Any, role: str) -> tuple[int, int]:  # noqa: ANN4
             f'GRANT USAGE ON SCHEMA hpcc TO "{role}";'
             f' GRANT SELECT ON hpcc.schema_version TO "{role}";'
             " GRANT SELECT, INSERT, UPDATE, DELETE ON hpcc.entry, hpcc.lease, hpcc.anchor,"
-            f' hpcc.session, hpcc.session_floor TO "{role}"'
+            f' hpcc.session, hpcc.session_floor, hpcc.share TO "{role}"'
         )
     return before, SCHEMA_VERSION
 

@@ -8,7 +8,7 @@ interruption and reads again what it needs.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -62,6 +62,37 @@ class WorkerLease:
     queued: int
     seconds: float
     facts: bytes | None = None
+
+
+# Of a worker, a tenant and a principal of it.
+type ShareKey = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasedShare:
+    """Places for compiles at once that a worker leases for one principal of a tenant.
+
+    `wanted` is what it could use. `granted` is what the last answer said. `held` is what counts: a
+    worker that was granted less holds what it had until it says that it holds less.
+    """
+
+    worker_id: str
+    tenant: str
+    principal: str
+    wanted: int
+    granted: int = 0
+    held: int = 0
+
+    @property
+    def key(self) -> ShareKey:
+        return self.worker_id, self.tenant, self.principal
+
+
+# Gets all shares that have not ended, among them the ones asked for, and returns the places of
+# the latter. One that it leaves out needs no lease.
+type Divide = Callable[[Mapping[ShareKey, LeasedShare]], Mapping[ShareKey, int]]
+# No share is leased for longer, whatever the clock of a database does.
+MAX_SHARE_SECONDS: Final = 90.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +219,19 @@ class ControlStore(Protocol):
 
     async def session_floors(self, now: float) -> tuple[SessionFloor, ...]:
         """Return the floors that have not expired."""
+        ...
+
+    async def lease_shares(
+        self, asks: Sequence[LeasedShare], seconds: float, divide: Divide
+    ) -> Mapping[ShareKey, LeasedShare]:
+        """Divide places anew for workers that ask; return all shares after that.
+
+        No other handle divides at the same time. What is asked for ends after `seconds` (at most
+        `MAX_SHARE_SECONDS`), unless it is asked for again. A share of nothing is forgotten.
+
+        Raises:
+            CallerError: a name exceeds the limits.
+        """
         ...
 
     async def tell(self, topic: str, text: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 from hpcc.config.farm import Farm
 from hpcc.control.database import read_database_config
 from hpcc.control.postgres import open_postgres
-from hpcc.control.schema import migrate
+from hpcc.control.schema import SCHEMA_VERSION, migrate
 from hpcc.core import (
     CallerError,
     HpccError,
@@ -346,8 +346,8 @@ async def test_a_database_without_tables_or_with_newer_ones_is_refused(
     async with open_postgres(config, CLOCK) as store:
         with pytest.raises(CallerError, match="hpcc scheduler migrate"):
             await store.check()
-        assert await migrate(config) == (0, 1)
-        assert await migrate(config) == (1, 1)
+        assert await migrate(config) == (0, SCHEMA_VERSION)
+        assert await migrate(config) == (SCHEMA_VERSION, SCHEMA_VERSION)
         await store.check()
         postgres.sql(config.database, "UPDATE hpcc.schema_version SET version = 9, oldest = 9")
         with pytest.raises(CallerError, match="newer"):
