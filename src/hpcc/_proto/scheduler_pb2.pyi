@@ -237,6 +237,46 @@ class TokenKey(_message.Message):
     public_key: bytes
     def __init__(self, kid: _Optional[str] = ..., public_key: _Optional[bytes] = ...) -> None: ...
 
+class LeaseSharesRequest(_message.Message):
+    __slots__ = ("worker_id", "asks")
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    ASKS_FIELD_NUMBER: _ClassVar[int]
+    worker_id: str
+    asks: _containers.RepeatedCompositeFieldContainer[ShareAsk]
+    def __init__(self, worker_id: _Optional[str] = ..., asks: _Optional[_Iterable[_Union[ShareAsk, _Mapping]]] = ...) -> None: ...
+
+class ShareAsk(_message.Message):
+    __slots__ = ("tenant", "principal", "wanted", "held")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+    WANTED_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    principal: str
+    wanted: int
+    held: int
+    def __init__(self, tenant: _Optional[str] = ..., principal: _Optional[str] = ..., wanted: _Optional[int] = ..., held: _Optional[int] = ...) -> None: ...
+
+class LeaseSharesResponse(_message.Message):
+    __slots__ = ("grants", "seconds", "renew_seconds")
+    GRANTS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    RENEW_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    grants: _containers.RepeatedCompositeFieldContainer[ShareGrant]
+    seconds: float
+    renew_seconds: float
+    def __init__(self, grants: _Optional[_Iterable[_Union[ShareGrant, _Mapping]]] = ..., seconds: _Optional[float] = ..., renew_seconds: _Optional[float] = ...) -> None: ...
+
+class ShareGrant(_message.Message):
+    __slots__ = ("tenant", "principal", "places")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    principal: str
+    places: int
+    def __init__(self, tenant: _Optional[str] = ..., principal: _Optional[str] = ..., places: _Optional[int] = ...) -> None: ...
+
 class HeartbeatRequest(_message.Message):
     __slots__ = ("worker_id", "generation", "running", "queued", "audit")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]

@@ -400,6 +400,11 @@ class WorkerRegistryServiceStub:
                 request_serializer=hpcc_dot_v1_dot_scheduler__pb2.ResultKeysRequest.SerializeToString,
                 response_deserializer=hpcc_dot_v1_dot_scheduler__pb2.ResultKeysResponse.FromString,
                 _registered_method=True)
+        self.LeaseShares = channel.unary_unary(
+                '/hpcc.v1.WorkerRegistryService/LeaseShares',
+                request_serializer=hpcc_dot_v1_dot_scheduler__pb2.LeaseSharesRequest.SerializeToString,
+                response_deserializer=hpcc_dot_v1_dot_scheduler__pb2.LeaseSharesResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerRegistryServiceServicer:
@@ -447,6 +452,15 @@ class WorkerRegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LeaseShares(self, request, context):
+        """Leases places for compiles of tenants whose limits count on the whole farm. A worker asks when
+        it has more compiles than places, and again after `renew_seconds`. UNIMPLEMENTED: the scheduler
+        leases nothing; the limits of the tokens then count alone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerRegistryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -474,6 +488,11 @@ def add_WorkerRegistryServiceServicer_to_server(servicer, server):
                     servicer.ResultKeys,
                     request_deserializer=hpcc_dot_v1_dot_scheduler__pb2.ResultKeysRequest.FromString,
                     response_serializer=hpcc_dot_v1_dot_scheduler__pb2.ResultKeysResponse.SerializeToString,
+            ),
+            'LeaseShares': grpc.unary_unary_rpc_method_handler(
+                    servicer.LeaseShares,
+                    request_deserializer=hpcc_dot_v1_dot_scheduler__pb2.LeaseSharesRequest.FromString,
+                    response_serializer=hpcc_dot_v1_dot_scheduler__pb2.LeaseSharesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -614,6 +633,33 @@ class WorkerRegistryService:
             '/hpcc.v1.WorkerRegistryService/ResultKeys',
             hpcc_dot_v1_dot_scheduler__pb2.ResultKeysRequest.SerializeToString,
             hpcc_dot_v1_dot_scheduler__pb2.ResultKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LeaseShares(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hpcc.v1.WorkerRegistryService/LeaseShares',
+            hpcc_dot_v1_dot_scheduler__pb2.LeaseSharesRequest.SerializeToString,
+            hpcc_dot_v1_dot_scheduler__pb2.LeaseSharesResponse.FromString,
             options,
             channel_credentials,
             insecure,

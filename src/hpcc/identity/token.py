@@ -85,6 +85,8 @@ class RouteClaims:
     quotas: RouteQuotas = RouteQuotas()
     # None where the principal has one route. Only workers that know this claim get it.
     share: RouteShare | None = None
+    # Whether a compile needs a place that the worker has leased for this principal.
+    leased: bool = False
     # The raw Ed25519 key that the user of the token must hold; empty for a bearer token.
     client_key: bytes = b""
     not_before: float
@@ -120,6 +122,8 @@ class TokenSigner:
         }
         if claims.share is not None:
             body["share"] = asdict(claims.share)
+        if claims.leased:
+            body["leased"] = True
         signed = f"{self._header}.{_encode(_json(body))}"
         return f"{signed}.{_encode(self._key.sign(signed.encode()))}"
 
@@ -222,11 +226,15 @@ _TYPES: Final[Mapping[str, type]] = {
     "jti": str, "key": str, "nbf": float, "quotas": dict, "reuse": str, "rights": list, "sub": str,
     "tenant": str,
 }  # fmt: skip
+# Claims that only workers get that know them.
+_OPTIONAL: Final = ("share", "leased")
 
 
 def _claims(body: Mapping[str, object]) -> RouteClaims:
-    share = body.get("share")
-    body = {n: v for n, v in body.items() if n != "share" or v is None}
+    share, leased = body.get("share"), body.get("leased")
+    body = {n: v for n, v in body.items() if n not in _OPTIONAL or v is None}
+    if leased is not None and leased is not True:
+        raise TokenError("token claims are malformed", reason="token-malformed")
     if set(body) != set(_TYPES) or any(type(body[n]) is not t for n, t in _TYPES.items()):
         raise TokenError("token claims are malformed", reason="token-malformed")
     text = {n: v for n, v in body.items() if isinstance(v, str)}
@@ -252,6 +260,7 @@ def _claims(body: Mapping[str, object]) -> RouteClaims:
             client_key=bytes.fromhex(text["key"]),
             quotas=_numbers(RouteQuotas, body["quotas"]),
             share=None if share is None else _numbers(RouteShare, share),
+            leased=leased is True,
             not_before=cast("float", body["nbf"]),
             expires_at=cast("float", body["exp"]),
             token_id=text["jti"],

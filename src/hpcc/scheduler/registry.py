@@ -199,6 +199,10 @@ class WorkerRegistry:
         ]
         return max(said, key=lambda pair: pair[0])[1] if said else None
 
+    def capacities(self) -> dict[str, int]:
+        """Return how many compiles at once each worker takes."""
+        return {worker_id: row.member.capacity for worker_id, row in self._rows.items()}
+
     def registrations(self) -> tuple[Registration, ...]:
         return tuple(row.registration for row in self._rows.values())
 

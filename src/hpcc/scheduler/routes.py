@@ -70,7 +70,7 @@ class RouteIssuer:
         self, request: RouteRequest, first: Worker, wanted: int, quotas: TenantQuotas
     ) -> tuple[list[Worker], list[int]]:
         """Return the workers of an answer, and how many compiles each takes of the caller."""
-        limit = quotas.concurrent_execs or 0
+        limit = quotas.most_execs
         workers = [first]
         if first.registration.capacity < wanted:
             further = self._registry.further(request, first, MAX_ROUTES - 1)
@@ -78,6 +78,10 @@ class RouteIssuer:
                 # A worker that does not know shares would grant the whole quota.
                 further = [w for w in further if w.registration.knows_shares]
                 further = further if first.registration.knows_shares else []
+            if quotas.is_leased:
+                # Likewise one that leases nothing.
+                further = [w for w in further if w.registration.knows_leases]
+                further = further if first.registration.knows_leases else []
             workers += further
         slots = allot([w.registration.capacity for w in workers], wanted, limit)
         workers = workers[: len(slots)]
@@ -93,6 +97,7 @@ class RouteIssuer:
             claims,
             audience=worker.audience,
             generation=worker.generation,
+            leased=claims.leased and registration.knows_leases,
             share=share,
             token_id=secrets.token_urlsafe(16),
         )
@@ -132,6 +137,7 @@ class RouteIssuer:
             guest_reuse=policy.guest_reuse,
             client_key=ask.client_key,
             quotas=policy.quotas.of_one_worker,
+            leased=policy.quotas.is_leased,
             not_before=now,
             expires_at=now + self._config.token_seconds,
             token_id="",

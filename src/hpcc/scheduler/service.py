@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -47,6 +47,8 @@ from hpcc.rpc.scheduler.api import (
     RouteAsk,
     RouteChange,
     SessionGrant,
+    ShareAsk,
+    ShareGrants,
 )
 from hpcc.scheduler.audit.anchors import Anchors
 from hpcc.scheduler.audit.book import AuditBook
@@ -59,6 +61,7 @@ from hpcc.scheduler.parity import note_parity
 from hpcc.scheduler.registry import WorkerRegistry
 from hpcc.scheduler.result_keys import result_key_table
 from hpcc.scheduler.routes import RouteIssuer
+from hpcc.scheduler.shares import ShareBook
 from hpcc.scheduler.store_sync import ControlStoreSync
 from hpcc.scheduler.tenants.authenticator import Authenticator
 from hpcc.scheduler.tenants.sessions import Sessions
@@ -98,6 +101,13 @@ class SchedulerService:
             authenticator, clock, config.session_seconds, keys=keys, store=store
         )
         self._watchers = Watchers()
+        self._shares = ShareBook(
+            store,
+            clock,
+            policy_or_none=authenticator.policy_or_none,
+            capacities=self._registry.capacities,
+            lease_seconds=config.lease_seconds,
+        )
         self.sharing = ControlStoreSync(
             store,
             clock,
@@ -251,6 +261,10 @@ class SchedulerService:
         self._watchers.tell([change])
         await self.sharing.ended(change, successor.generation)
         return successor.generation
+
+    async def lease_shares(self, worker_id: str, asks: Sequence[ShareAsk]) -> ShareGrants:
+        """Divide places among the workers that ask; see `ShareBook`."""
+        return await self._shares.lease(worker_id, asks)
 
     async def deregister(self, worker_id: str) -> None:
         """Remove a worker; without effect if it is unknown."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from hpcc.ports import AuditLog, Clock, Runtime, SecurityEvent
 from hpcc.rpc.base.channel import ServerTls, start_server
 from hpcc.rpc.base.process import leaf_error
 from hpcc.rpc.reapi.server import reapi_handlers
-from hpcc.rpc.scheduler.api import Admission, Registration
+from hpcc.rpc.scheduler.api import Admission, Registration, ShareAsk, ShareGrants
 from hpcc.rpc.scheduler.audit_api import AuditClient
 from hpcc.rpc.scheduler.client import RegistryClient
 from hpcc.rpc.scheduler.schedulers import Schedulers
@@ -123,6 +123,8 @@ class _Parts:
         self.runner = Runner(
             runner_config, storage, self.pool, audit, clock, self.keys.signer, retained=retained
         )
+        quotas = Quotas(storage, clock)
+        self.leases = quotas.leases
         self.authorizer = WorkerAuthorizer(
             SessionDeps(
                 storage=storage,
@@ -133,7 +135,7 @@ class _Parts:
                 clock=clock,
                 isolation=runtime.isolation,
                 reuse=self.reuse,
-                quotas=Quotas(storage, clock),
+                quotas=quotas,
                 result_keys=ResultKeys(self.result_key, clock),
             ),
             self.refresh_keys,
@@ -150,6 +152,9 @@ class _Parts:
             if (own := self.keys.public_or_none(kid)) is not None:
                 return own
             raise
+
+    async def lease(self, asks: Sequence[ShareAsk]) -> ShareGrants:
+        return await self.registry.lease_shares(self.config.worker_id, asks)
 
     async def on_lost(self, guest_id: str, reason: str) -> None:
         fields = (("guest", guest_id), ("reason", reason[:200]))
@@ -289,11 +294,13 @@ async def _serving(
                 result_proof=b"",
                 toolchains=compilers,
                 knows_shares=True,
+                knows_leases=True,
                 store=parse_stores(config.stores).name,
             )
             registration = parts.keys.put_into(registration)
             async with (
                 _renewing(channels, schedulers, registry),
+                parts.leases.asked(parts.lease, lambda: parts.pool.drain(config.drain_seconds)),
                 _linked(parts, registration, channels),
             ):
                 yield RunningWorker(config.host, port, runtime.isolation.value)

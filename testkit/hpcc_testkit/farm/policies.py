@@ -33,3 +33,20 @@ class PolicyAuthenticator:
 
     def says(self, parity: Parity) -> None:
         self.policy = replace(self.policy, parity=parity)
+
+
+class TenantsAuthenticator:
+    """Admits every caller as a member of the tenant that it names, if there is such a tenant."""
+
+    def __init__(self, *policies: TenantPolicy) -> None:
+        self.policies = {policy.tenant: policy for policy in policies}
+
+    async def admit(self, credential: str, tenant: TenantId, principal: str) -> Admitted:
+        del credential
+        return Admitted(self.policies[tenant], principal, None)
+
+    def policy_or_none(self, tenant: TenantId) -> TenantPolicy | None:
+        return self.policies.get(tenant)
+
+    async def watch(self) -> None:
+        await asyncio.Event().wait()

@@ -197,6 +197,28 @@ def test_a_share_comes_back_and_its_absence_too() -> None:
     assert verifier().verify(sign()).share is None
 
 
+def test_a_token_without_a_lease_has_no_claim_of_it() -> None:
+    """Workers that do not know the claim would refuse the token."""
+    assert verifier().verify(sign(replace(CLAIMS, leased=True))).leased
+    assert not verifier().verify(sign()).leased
+    body = sign().split(".")[1]
+    assert b"leased" not in base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
+
+
+@pytest.mark.parametrize("leased", [None, False, 1, "yes"])
+def test_a_lease_of_another_form_is_refused(leased: object) -> None:
+    assert refused(signed_with("leased", leased)) == "token-malformed"
+
+
+def signed_with(name: str, value: object) -> str:
+    """Return a good token with one claim of another value."""
+    header, body, _ = sign().split(".")
+    claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    signed = f"{header}.{encode({**claims, name: value})}"
+    signature = base64.urlsafe_b64encode(KEY.sign(signed.encode())).rstrip(b"=").decode()
+    return f"{signed}.{signature}"
+
+
 @pytest.mark.parametrize(
     "share",
     [
@@ -211,11 +233,7 @@ def test_a_share_comes_back_and_its_absence_too() -> None:
     ],
 )
 def test_a_share_of_another_form_is_refused(share: object) -> None:
-    header, body, _ = sign().split(".")
-    claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
-    signed = f"{header}.{encode({**claims, 'share': share})}"
-    signature = base64.urlsafe_b64encode(KEY.sign(signed.encode())).rstrip(b"=").decode()
-    assert refused(f"{signed}.{signature}") == "token-malformed"
+    assert refused(signed_with("share", share)) == "token-malformed"
 
 
 def test_a_token_that_was_valid_before_is_refused_once_it_has_expired() -> None:

@@ -28,21 +28,22 @@ POLICY = TenantPolicy(tenant=TENANT, identity=None, images=(), minimum_isolation
 class Farm:
     """Workers of two places, and the claims of the tokens that were signed."""
 
-    def __init__(self, *names: str, knows_shares: bool = True) -> None:
+    def __init__(self, *names: str, knows_shares: bool = True, knows_leases: bool = True) -> None:
         clock = FixedClock()
         self.registry, self.signed = WorkerRegistry(clock, 10.0), list[RouteClaims]()
         for name in names:
-            self.add(name, knows_shares=knows_shares)
+            self.add(name, knows_shares=knows_shares, knows_leases=knows_leases)
         keys: Any = SimpleNamespace(issuer="i", signer=lambda: SimpleNamespace(sign=self._sign))
         config: Any = SimpleNamespace(token_seconds=300.0)
         self.issuer = RouteIssuer(config, keys, clock, self.registry)
 
-    def add(self, name: str, *, knows_shares: bool = True) -> None:
+    def add(self, name: str, *, knows_shares: bool = True, knows_leases: bool = True) -> None:
         self.registry.register(
             Registration(
                 worker_id=name, endpoint="h:1", certificate=name.encode(), result_proof=b"p",
                 isolation=Isolation.QEMU_TCG, images=(IMAGE.digest,), capacity=2,
                 result_key=b"k", knows_shares=knows_shares,
+                knows_leases=knows_leases,
             )
         )  # fmt: skip
 
@@ -117,6 +118,27 @@ def test_a_worker_that_knows_no_shares_is_used_alone_or_not_at_all() -> None:
     assert farm.shares == [None]
     assert {r.worker_id for r in farm.ask(8, "w2", quotas=quotas)} == {"w2", "w3"}
     assert len(farm.ask(8, "w2")) == 3, "without a quota it serves as the others"
+
+
+def test_a_tenant_with_a_limit_on_the_farm_needs_leases_at_each_worker() -> None:
+    farm, quotas = Farm("w1", "w2", "w3"), TenantQuotas(farm_execs=5)
+    routes = farm.ask(9, "w1", quotas=quotas)
+    assert [r.slots for r in routes] == [2, 2, 1], "not more than the limit"
+    assert all(c.leased and c.quotas.concurrent_execs == 5 for c in farm.signed)
+    farm.ask(9, "w1", quotas=TenantQuotas(farm_weight=2))
+    assert all(c.leased and not c.quotas.concurrent_execs for c in farm.signed)
+    farm.ask(9, quotas=TenantQuotas(concurrent_execs=5))
+    assert not any(c.leased for c in farm.signed)
+
+
+def test_a_worker_that_leases_nothing_is_used_alone_or_not_at_all() -> None:
+    quotas = TenantQuotas(farm_execs=8)
+    farm = Farm("w1", knows_leases=False)
+    farm.add("w2")
+    farm.add("w3")
+    assert [r.worker_id for r in farm.ask(8, "w1", quotas=quotas)] == ["w1"]
+    assert [c.leased for c in farm.signed] == [False], "it would refuse the claim"
+    assert {r.worker_id for r in farm.ask(8, "w2", quotas=quotas)} == {"w2", "w3"}
 
 
 def test_tokens_of_one_answer_differ_in_worker_and_id_only() -> None:

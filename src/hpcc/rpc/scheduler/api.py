@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -23,6 +23,8 @@ MAX_ROUTES: Final = 32
 MAX_WARM: Final = 64
 # The most compiles at once that a worker takes, and the most that a build wants.
 MAX_SLOTS: Final = 4096
+# The most tenants and principals for which a worker asks at once.
+MAX_ASKS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,8 @@ class Registration:
     generation: int = 0
     # Whether the worker knows the claim `share` of route tokens.
     knows_shares: bool = False
+    # Whether it knows the claim `leased`, and leases places for such tenants.
+    knows_leases: bool = False
     # Names the store behind its action cache, 64 hex digits; "" if it has only its disk.
     store: str = ""
     # Whether an earlier result key still signs.
@@ -170,6 +174,33 @@ class BeatAnswer:
     replace_result_key: str = ""
     # As in `SessionGrant`.
     certificates: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ShareAsk:
+    """What a worker has for one principal. All numbers count compiles at once.
+
+    `wanted` is the most that ran or waited lately. `held` is what may run by the last answer, or
+    what still runs if that is more.
+    """
+
+    tenant: TenantId
+    principal: str
+    wanted: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShareGrants:
+    """Places by tenant and principal; who is absent needs none.
+
+    They count for `seconds` from the moment of the request. The worker asks again after
+    `renew_seconds`.
+    """
+
+    places: Mapping[tuple[TenantId, str], int]
+    seconds: float
+    renew_seconds: float
 
 
 class WorkerAdmission(Protocol):
@@ -244,6 +275,10 @@ class SchedulerBackend(WorkerAdmission, Protocol):
 
     async def deregister(self, worker_id: str) -> None:
         """Remove a worker from the farm."""
+        ...
+
+    async def lease_shares(self, worker_id: str, asks: Sequence[ShareAsk]) -> ShareGrants:
+        """Divide the places of tenants whose limits count on the whole farm."""
         ...
 
     async def result_keys_for_worker(

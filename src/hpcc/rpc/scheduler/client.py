@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,8 @@ from hpcc.rpc.scheduler.api import (
     RouteAsk,
     RouteChange,
     SessionGrant,
+    ShareAsk,
+    ShareGrants,
 )
 from hpcc.rpc.scheduler.pulse import Pulse
 from hpcc.rpc.scheduler.registration_messages import (
@@ -32,6 +34,7 @@ from hpcc.rpc.scheduler.registration_messages import (
     worker_id_of,
 )
 from hpcc.rpc.scheduler.schedulers import Schedulers
+from hpcc.rpc.scheduler.share_messages import ask_message, grants_of
 from hpcc.rpc.scheduler.toolchain_messages import (
     image_or_none,
     policy_of,
@@ -196,6 +199,13 @@ class RegistryClient:
         await self._call(
             "Deregister", pb.DeregisterRequest(worker_id=worker_id), pb.DeregisterResponse
         )
+
+    async def lease_shares(self, worker_id: str, asks: Sequence[ShareAsk]) -> ShareGrants:
+        """Ask for places for compiles of tenants whose limits count on the whole farm."""
+        answer = await self._call(
+            "LeaseShares", ask_message(worker_id, asks), pb.LeaseSharesResponse
+        )
+        return grants_of(answer)
 
     async def _call(self, method: str, request: Any, response: Any) -> Any:  # noqa: ANN401 - generated messages, named by each caller
         return await self._schedulers.call(f"WorkerRegistryService/{method}", request, response, "")

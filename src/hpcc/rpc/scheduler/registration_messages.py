@@ -17,6 +17,8 @@ _ENDPOINT: Final = re.compile(r"[A-Za-z0-9.\[\]:-]{1,255}:[0-9]{1,5}")
 _MAX_CERTIFICATE_BYTES: Final = 16 << 10
 _STORE: Final = re.compile(r"[0-9a-f]{64}")
 _MAX_IMAGES: Final = 1024
+# Formats of tokens: with the claim `share`, and with `leased` too.
+_SHARES, _LEASES = 1, 2
 MAX_GENERATION: Final = 1 << 62
 
 
@@ -36,7 +38,7 @@ def registration_message(registration: Registration) -> pb.RegisterRequest:
         ),
         toolchains=[image_message(t) for t in registration.toolchains],
         generation=registration.generation,
-        token_format=1 if registration.knows_shares else 0,
+        token_format=_LEASES if registration.knows_leases else int(registration.knows_shares),
         store=registration.store,
     )
 
@@ -62,7 +64,8 @@ def registration_of(request: pb.RegisterRequest) -> Registration:
         is_key_announced=request.result_key.is_announced,
         toolchains=images_of(request.toolchains),
         generation=generation_of(request.generation),
-        knows_shares=request.token_format >= 1,
+        knows_shares=request.token_format >= _SHARES,
+        knows_leases=request.token_format >= _LEASES,
         store=_store(request.store),
     )
 

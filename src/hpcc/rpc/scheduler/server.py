@@ -29,6 +29,7 @@ from hpcc.rpc.scheduler.registration_messages import (
     registration_of,
     worker_id_of,
 )
+from hpcc.rpc.scheduler.share_messages import asks_of, grants_message
 from hpcc.rpc.scheduler.toolchain_messages import (
     image_message,
     policy_message,
@@ -170,6 +171,12 @@ class _WorkerSide:
             Method(
                 "ResultKeys", pb.ResultKeysRequest, pb.ResultKeysResponse, unary=self.result_keys
             ),
+            Method(
+                "LeaseShares",
+                pb.LeaseSharesRequest,
+                pb.LeaseSharesResponse,
+                unary=self.lease_shares,
+            ),
         )
 
     async def register(self, request: pb.RegisterRequest, call: Call) -> pb.RegisterResponse:
@@ -204,6 +211,13 @@ class _WorkerSide:
         await self._backend.admit(call.certificate, worker_id)
         await self._backend.deregister(worker_id)
         return pb.DeregisterResponse()
+
+    async def lease_shares(
+        self, request: pb.LeaseSharesRequest, call: Call
+    ) -> pb.LeaseSharesResponse:
+        worker_id = worker_id_of(request.worker_id)
+        await self._backend.admit(call.certificate, worker_id)
+        return grants_message(await self._backend.lease_shares(worker_id, asks_of(request)))
 
     def _count_life(self, worker_id: str) -> None:
         self._generation_rate.count(worker_id, asyncio.get_running_loop().time())

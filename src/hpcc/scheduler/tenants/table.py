@@ -39,9 +39,15 @@ _PATTERN: Final = re.compile(r"[a-z0-9*]+(?:[._:/-]+[a-z0-9*]+)*(?:/\*)?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantQuotas:
-    """Limits of a tenant, per worker except `sessions`; None is unlimited. Bytes are of blobs."""
+    """Limits of a tenant; None is unlimited. Bytes are of blobs.
+
+    `farm_execs` and `sessions` count on the whole farm, the others at each worker.
+    """
 
     concurrent_execs: int | None = None
+    # Compiles at once on all workers together, and the tenant's part when the farm is full.
+    farm_execs: int | None = None
+    farm_weight: int | None = None
     upload_bytes: int | None = None
     upload_window_seconds: int = 3600
     cache_bytes: int | None = None
@@ -52,11 +58,21 @@ class TenantQuotas:
     def of_one_worker(self) -> RouteQuotas:
         """The quotas for a route token; 0 is unlimited."""
         return RouteQuotas(
-            concurrent_execs=self.concurrent_execs or 0,
+            concurrent_execs=self.most_execs,
             upload_bytes=self.upload_bytes or 0,
             upload_window_seconds=self.upload_window_seconds,
             cache_bytes=self.cache_bytes or 0,
         )
+
+    @property
+    def most_execs(self) -> int:
+        """The most compiles at once of one build, and at one worker; 0 is unlimited."""
+        return min((n for n in (self.concurrent_execs, self.farm_execs) if n), default=0)
+
+    @property
+    def is_leased(self) -> bool:
+        """Whether workers lease places for the tenant's compiles."""
+        return bool(self.farm_execs or self.farm_weight)
 
     @property
     def is_split(self) -> bool:

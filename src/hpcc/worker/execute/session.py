@@ -214,7 +214,10 @@ class WorkerSession:
     async def _run(self, work: Work) -> ExecutionResult:
         runner = self._deps.runner
         return await self._deps.quotas.execute(
-            self.tenant, lambda: runner.run(work), principal=self._claims.subject
+            self.tenant,
+            lambda: runner.run(work),
+            principal=self._claims.subject,
+            is_leased=self._claims.leased,
         )
 
     async def wait(self, name: str) -> AsyncGenerator[Running | Finished]:

@@ -6,8 +6,6 @@ are valid at the same time for minutes; the limits of the token that was signed 
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Final
@@ -17,63 +15,26 @@ from hpcc.core.memo import LruMemo
 from hpcc.identity.token import RouteClaims, RouteQuotas, RouteShare
 from hpcc.ports import Clock
 from hpcc.rpc.base.errors import BusyError
+from hpcc.worker.stores.leases import ShareLeases
+from hpcc.worker.stores.places import PlaceQueue
 from hpcc.worker.stores.storage import TenantStorage
 
-# Compiles of one tenant that wait while it is at its limit; each holds its action in memory.
-MAX_WAITING: Final = 256
 _MAX_SHARES: Final = 16_384
-_RETRY_SECONDS: Final = 5.0
 # A daemon pauses uploads as long as the answer says; cached results need no upload.
 _MAX_RETRY_SECONDS: Final = 60.0
 
 
-class _Use:
-    """What a tenant or a principal uses. Decides without awaiting; only `enter` waits."""
+class _Use(PlaceQueue):
+    """What a tenant or a principal uses."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.quotas, self.signed_at = RouteQuotas(), float("-inf")
-        self._running = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
         self._window_ends, self._uploaded = float("-inf"), 0
 
-    async def enter(self) -> None:
-        """Wait for a place, in the order of arrival."""
-        if self._has_room() and not self._waiting:
-            self._running += 1
-            return
-        if len(self._waiting) >= MAX_WAITING:
-            raise BusyError(
-                "too many compiles of the tenant wait here",
-                retry_after_seconds=_RETRY_SECONDS,
-                reason="quota-execs",
-            )
-        place = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
-        try:
-            await place
-        except asyncio.CancelledError:
-            if place.done() and not place.cancelled():
-                self.leave()  # the place was granted at the same moment
-            else:
-                # A waiter that left must neither count nor delay later ones.
-                self._waiting.remove(place)
-            raise
-
-    def leave(self) -> None:
-        self._running -= 1
-        self.wake()
-
-    def wake(self) -> None:
-        """Grant free places to waiters."""
-        while self._waiting and (self._waiting[0].done() or self._has_room()):
-            place = self._waiting.popleft()
-            if not place.done():
-                self._running += 1
-                place.set_result(None)
-
-    def _has_room(self) -> bool:
-        limit = self.quotas.concurrent_execs
-        return not limit or self._running < limit
+    @property
+    def limit(self) -> int | None:
+        return self.quotas.concurrent_execs or None
 
     def upload(self, size_bytes: int, now: float) -> float:
         """Count an upload; return 0.0, or the seconds until the window has room for it again."""
@@ -92,6 +53,7 @@ class Quotas:
 
     def __init__(self, storage: TenantStorage, clock: Clock) -> None:
         self._storage, self._clock = storage, clock
+        self.leases = ShareLeases(clock)
         self._tenants: dict[TenantId, _Use] = {}
         # The shares of principals with routes to several workers.
         self._shares: LruMemo[tuple[TenantId, str], _Use] = LruMemo(_MAX_SHARES)
@@ -144,16 +106,25 @@ class Quotas:
             )
 
     async def execute[T](
-        self, tenant: TenantId, run: Callable[[], Awaitable[T]], *, principal: str = ""
+        self,
+        tenant: TenantId,
+        run: Callable[[], Awaitable[T]],
+        *,
+        principal: str = "",
+        is_leased: bool = False,
     ) -> T:
         """Run one compile when the tenant has a place for it, and the principal's share has one.
+
+        If it `is_leased`, also when this worker has leased a place for it.
 
         Raises:
             BusyError: too many compiles of the tenant wait already.
         """
         share = self._shares.use((tenant, principal))
+        leased = self.leases.of(tenant, principal) if is_leased else None
         async with AsyncExitStack() as stack:
-            for use in (share, self._of(tenant)):
+            # The leased one first: what waits here for another place is known to the scheduler.
+            for use in (leased, share, self._of(tenant)):
                 if use is not None:
                     await use.enter()
                     stack.callback(use.leave)

@@ -54,6 +54,8 @@ claims = {{ groups = ["builders"] }}
 
 [tenants.acme.quotas]
 concurrent_execs = 64
+farm_execs = 40
+farm_weight = 3
 upload_bytes = 10_000_000_000
 upload_window_seconds = 600
 cache_bytes = 50_000_000_000
@@ -85,6 +87,8 @@ def test_everything_that_can_be_said_is_read() -> None:
     assert policy.guest_reuse is GuestReuse.EXEC
     assert (policy.fallback, policy.parity) == ("never", "warn")
     assert policy.quotas.concurrent_execs == 64
+    assert (policy.quotas.farm_execs, policy.quotas.farm_weight) == (40, 3)
+    assert (policy.quotas.most_execs, policy.quotas.is_leased) == (40, True)
     assert policy.quotas.upload_bytes == 10**10
     assert policy.quotas.upload_window_seconds == 600
     assert policy.quotas.cache_bytes == 5 * 10**10
@@ -96,6 +100,7 @@ def test_what_is_left_out_is_the_careful_choice() -> None:
     assert policy.guest_reuse is GuestReuse.PRINCIPAL
     assert (policy.fallback, policy.parity) == ("warn", "refuse")
     assert policy.quotas.concurrent_execs is None
+    assert (policy.quotas.most_execs, policy.quotas.is_leased) == (0, False)
 
 
 @pytest.mark.parametrize(

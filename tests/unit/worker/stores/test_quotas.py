@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hpcc.core import Blob, ImageDigest, Isolation, NotFoundError, TenantId
 from hpcc.identity.token import RouteClaims, RouteQuotas, RouteShare
 from hpcc.rpc.base.errors import BusyError
-from hpcc.worker.stores.quotas import MAX_WAITING, Quotas
+from hpcc.worker.stores.places import MAX_WAITING
+from hpcc.worker.stores.quotas import Quotas
 from hpcc.worker.stores.storage import TenantStorage
 from hpcc_testkit.services.idp_tokens import FixedClock
 from hpcc_testkit.suite.examples import examples
