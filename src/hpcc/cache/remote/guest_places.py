@@ -33,8 +33,16 @@ from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.farm_root import FarmRoot, shown_names
 from hpcc.cache.remote.guest_paths import guest_path, installed_files, is_system, is_under
 from hpcc.cache.root.ignored import BUILD_FILES, build_directory
-from hpcc.compilers.invocation.guest import BUILD_NAME, RELATIVE, WIDE_ROOT, GuestMap
+from hpcc.compilers.invocation.guest import (
+    BUILD_NAME,
+    RELATIVE,
+    WIDE_ROOT,
+    GuestMap,
+    NotPortableError,
+    warns_of_missing_directories,
+)
 from hpcc.compilers.scan.include_closure import UnscannableError, plain_directory
+from hpcc.core.reasons.fallback import FallbackReason
 
 # With one of these a directory is a source directory, whatever else is in it.
 _SOURCE_FILES: Final = (
@@ -123,6 +131,34 @@ def holds_word(
         for path, digest in closure.files
         if is_under(posixpath.normpath(path), root)
     )
+
+
+def searched_directories(prepared: Prepared, guest: GuestMap) -> frozenset[bytes]:
+    """Return the search directories of the arguments that a guest must have, by absolute path.
+
+    None, unless the compiler warns of those that are missing.
+
+    Raises:
+        NotPortableError: one is missing here, or is no directory of the project.
+    """
+    invocation = prepared.invocation
+    if not warns_of_missing_directories(invocation):
+        return frozenset()
+    found = set()
+    for name in invocation.include_dirs:
+        path = posixpath.normpath(absolute(prepared.cwd, name))
+        if not is_under(path, guest.root) or not os.path.isdir(absolute(prepared.cwd, name)):
+            raise NotPortableError(FallbackReason.MISSING_INCLUDE_DIRS, os.fsdecode(name))
+        found.add(path)
+    return frozenset(found)
+
+
+def with_searched(
+    directories: tuple[str, ...], searched: frozenset[bytes], guest: GuestMap
+) -> tuple[str, ...]:
+    """Add the search directories that must exist in the guest even if they are empty."""
+    more = {guest_path(guest.relative(d)) for d in searched if d != guest.root}
+    return tuple(sorted(more.union(directories))) if more else directories
 
 
 def with_passed(

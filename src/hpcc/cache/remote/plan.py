@@ -24,6 +24,7 @@ from hpcc.cache.inputs.closure import find_closure, unchanged_since
 from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
 from hpcc.cache.inputs.discovery import ask_dependencies
 from hpcc.cache.inputs.embedded_files import look_again
+from hpcc.cache.inputs.twins import with_directories
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.completion import Completions
 from hpcc.cache.remote.farm_root import FarmRoot, check_spelling
@@ -34,8 +35,10 @@ from hpcc.cache.remote.guest_places import (
     holds_word,
     rename_conflicts,
     renamed_build,
+    searched_directories,
     with_installed,
     with_passed,
+    with_searched,
     without_names,
 )
 from hpcc.cache.remote.job import RemoteJob, guest_environment, remote_job
@@ -201,6 +204,8 @@ class Planner:
         if len(files.inputs) > MAX_INPUTS:
             raise NotPortableError(FallbackReason.TOO_MANY_FILES)
         self._check_outgoing(prepared, root, files.closure)
+        searched = searched_directories(prepared, guest)
+        directories = with_searched(files.directories, searched, guest)
         env = guest_environment(prepared, guest)
         request = RemoteRequest(
             argv=argv,
@@ -209,14 +214,16 @@ class Planner:
             ),
             cwd=as_text([guest.relative(prepared.cwd)])[0],
             inputs=files.inputs,
-            directories=with_passed(files.directories, prepared, guest),
+            directories=with_passed(directories, prepared, guest),
             shared=files.shared,
             outputs=self._outputs(prepared, guest),
             injected=as_text(injected),
             client_version=__version__,
             build=prepared.request.build,
         )
-        return RemotePlan(request, files.closure, guest, asked, started)
+        # A header may be found before one of them is looked into, so no absence need name it.
+        closure = with_directories(files.closure, searched)
+        return RemotePlan(request, closure, guest, asked, started)
 
     def _check_outgoing(self, prepared: Prepared, root: FarmRoot, closure: Closure) -> None:
         """Refuse a compile that needs a file which must stay here.

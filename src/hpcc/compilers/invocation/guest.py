@@ -200,6 +200,15 @@ def guest_arguments(
     return (*result, *injected)
 
 
+def warns_of_missing_directories(invocation: Invocation) -> bool:
+    """Tell whether the compiler names search directories of its arguments that do not exist."""
+    warning = b"missing-include-dirs"
+    return any(
+        warning in flag.raw[0] and not flag.raw[0].startswith(b"-Wno-" + warning)
+        for flag in invocation.flags
+    )
+
+
 def _flag(flag: Flag, guest: GuestMap) -> tuple[bytes, ...]:
     effect, spelling = flag.spec.effect, flag.spec.spelling
     if effect is Effect.INCLUDE_DIR:
@@ -220,9 +229,6 @@ def _flag(flag: Flag, guest: GuestMap) -> tuple[bytes, ...]:
     if spelling == "-Wp," and flag.value.startswith((b"-MD,", b"-MMD,")):
         mode, _, name = flag.value.partition(b",")
         return (b"-Wp," + mode + b"," + guest.spell(name),)
-    if b"missing-include-dirs" in flag.raw[0]:
-        # Directories without inputs do not exist in the guest.
-        raise NotPortableError(FallbackReason.MISSING_INCLUDE_DIRS)
     if b"-prefix-map=" in flag.raw[0]:
         return (guest_prefix_map(flag.raw[0], guest), *flag.raw[1:])
     return flag.raw

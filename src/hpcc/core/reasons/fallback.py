@@ -74,8 +74,10 @@ class FallbackReason(Reason, prefix="fallback"):
     INTERNAL_ERROR = (
         "internal-error", "a fault of hpcc", "Read `daemon.log`, and report what it says.")
     MISSING_INCLUDE_DIRS = (
-        "missing-include-dirs", "`-Wmissing-include-dirs` would warn about other directories",
-        "Leave the warning out.", "A guest does not have directories without inputs.")
+        "missing-include-dirs",
+        "`-Wmissing-include-dirs` and a search directory that is missing or outside of the project",
+        "Make the directory, or leave it or the warning out.",
+        "`hpcc explain` names the directory. A guest would warn of it, or not, as its image is.")
     NAMES_IN_OUTPUT = (
         "names-in-output", "the output would hold a path of the guest, and no flag changes that",
         "Put a `.hpcc` at the project's root: paths in the output are then relative.",
