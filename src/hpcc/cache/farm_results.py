@@ -24,6 +24,7 @@ from hpcc.compilers.invocation.guest import (
     GUEST_ROOT,
     GuestMap,
     NotPortableError,
+    warns_of_missing_directories,
 )
 from hpcc.config.farm import Farm
 from hpcc.core import CallerError, RemoteResult
@@ -64,6 +65,10 @@ class FarmResults:
             result = _client_result(job.prepared, plan, outcome, self._depfiles)
         except (KeyError, CallerError) as error:
             raise BadResultError from error
+        if b"missing-include-dirs" in result.stderr and warns_of_missing_directories(
+            job.prepared.invocation
+        ):
+            raise NotPortableError(FallbackReason.MISSING_INCLUDE_DIRS, "the image lacks one")
         may_name = job.root.is_found or plan.guest.base != GUEST_ROOT or plan.guest.build
         if may_name and (name := _guest_name(result, plan)):
             raise NotPortableError(FallbackReason.NAMES_IN_OUTPUT, name)

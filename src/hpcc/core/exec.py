@@ -109,6 +109,7 @@ class ExecRequest:
 
     `cwd` may be "" for the root itself. `env` is complete: nothing is inherited. If a path in
     `output_directories` is a directory after the compile, it is returned with all its content.
+    `input_directories` are those of the input tree that hold nothing, and need not be all of them.
     `parts` has the files of `inputs` once more, in pieces that other requests share, or is empty.
     """
 
@@ -119,6 +120,7 @@ class ExecRequest:
     inputs: tuple[InputFile, ...]
     outputs: tuple[str, ...]
     output_directories: tuple[str, ...] = ()
+    input_directories: tuple[str, ...] = ()
     limits: ExecLimits = field(default_factory=ExecLimits)
     parts: tuple[InputPart, ...] = ()
 

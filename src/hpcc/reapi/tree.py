@@ -262,6 +262,7 @@ class TreeWalk:
         self._parts: list[InputPart] = []
         self._count = 0
         self._directories: set[Digest] = set()
+        self._empty: list[str] = []
         self._waiting: dict[Digest, list[tuple[str, int]]] = {root: [("", 0)]}
         self._places = 1
         self._bytes = self._path_bytes = 0
@@ -280,6 +281,11 @@ class TreeWalk:
     def parts(self) -> tuple[InputPart, ...]:
         """Return the same files by directory and place."""
         return tuple(self._parts)
+
+    @property
+    def empty_directories(self) -> tuple[str, ...]:
+        """Return the paths of the directories so far that hold nothing, without the root."""
+        return tuple(self._empty)
 
     @property
     def directories(self) -> frozenset[Digest]:
@@ -318,10 +324,13 @@ class TreeWalk:
             self._count += len(listing.files)
             if self._count > MAX_INPUTS:
                 raise ReapiError(f"more than {MAX_INPUTS} inputs", reason="tree-limit")
-            self._path_bytes += listing.path_chars(prefix)
+            is_empty = bool(prefix) and not listing.files and not listing.directories
+            self._path_bytes += len(prefix) if is_empty else listing.path_chars(prefix)
             if self._path_bytes > MAX_TREE_PATH_BYTES:
                 raise ReapiError("paths of the input tree are too long", reason="tree-limit")
             self._parts.append(self._place_one(digest, listing, prefix))
+            if is_empty:
+                self._empty.append(prefix)
             for name, child in listing.directories:
                 _check_directory(child)
                 self._places += 1

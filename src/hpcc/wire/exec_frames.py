@@ -52,12 +52,13 @@ def check_exec_request(request: ExecRequest) -> None:
     if not _EXEC_ID.fullmatch(request.exec_id):
         raise CallerError(f"bad exec id: {request.exec_id[:130]!r}")
     outputs = max(len(request.outputs), len(request.output_directories))
-    if len(request.inputs) > MAX_INPUTS or outputs > MAX_OUTPUTS:
+    inputs = max(len(request.inputs), len(request.input_directories))
+    if inputs > MAX_INPUTS or outputs > MAX_OUTPUTS:
         raise CallerError(f"more than {MAX_INPUTS} inputs or {MAX_OUTPUTS} outputs")
     _check_words(request.argv, request.env)
     if request.cwd:
         check_guest_path(request.cwd)
-    for path in (*request.outputs, *request.output_directories):
+    for path in (*request.outputs, *request.output_directories, *request.input_directories):
         check_guest_path(path)
     _check_apart(request.output_directories, request.outputs)
     for file in request.inputs:
@@ -67,6 +68,7 @@ def check_exec_request(request: ExecRequest) -> None:
     _check_tree(
         [file.path for file in request.inputs],
         [request.cwd, *request.outputs, *request.output_directories],
+        request.input_directories,
     )
     _check_limits(request.limits)
 
@@ -85,13 +87,16 @@ def _check_words(argv: Sequence[str], env: Sequence[tuple[str, str]]) -> None:
         raise CallerError("a zero byte in argv or env, or a bad variable name")
 
 
-def _check_tree(files: Sequence[str], others: Sequence[str]) -> None:
+def _check_tree(
+    files: Sequence[str], others: Sequence[str], input_directories: Sequence[str]
+) -> None:
     """Reject a path that occurs twice, or that lies under an input file."""
     seen = set(files)
     if len(seen) != len(files):
         raise CallerError("an input path occurs twice")
     # Hundreds of files are in a few directories.
     directories = {path.rpartition("/")[0] for path in (*files, *others)}
+    directories.update(input_directories)
     used = directories.union(*map(_parents, directories))
     if others[0] in seen or not seen.isdisjoint(used):
         raise CallerError("an input is used as a directory")

@@ -95,6 +95,7 @@ class FakeGuest:
             *(f.path for f in request.inputs),
             *request.outputs,
             *request.output_directories,
+            *request.input_directories,
         ):
             check_guest_path(path)
         with tempfile.TemporaryDirectory(dir=self._directory) as name:
@@ -127,8 +128,8 @@ class FakeGuest:
         for path in request.output_directories:
             made = root / path if path not in request.outputs else (root / path).parent
             made.mkdir(parents=True, exist_ok=True)
-        cwd = root / request.cwd
-        cwd.mkdir(parents=True, exist_ok=True)
+        for path in (request.cwd, *request.input_directories):
+            (root / path).mkdir(parents=True, exist_ok=True)
 
     def _command(self, root: Path, request: ExecRequest) -> tuple[list[str], dict[str, str]]:
         """Return argv and environment of the local process that runs the program in `root`."""

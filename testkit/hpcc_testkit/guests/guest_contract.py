@@ -59,6 +59,7 @@ def request(
     outputs: tuple[str, ...] = (),
     cwd: str = "",
     output_directories: tuple[str, ...] = (),
+    input_directories: tuple[str, ...] = (),
     env: tuple[tuple[str, str], ...] = (("PATH", "/usr/bin:/bin"),),
     limits: ExecLimits | None = None,
 ) -> ExecRequest:
@@ -71,6 +72,7 @@ def request(
         inputs=tuple(InputFile(path, Digest.of(data)) for path, data in inputs),
         outputs=outputs,
         output_directories=output_directories,
+        input_directories=input_directories,
         limits=limits or ExecLimits(wall_seconds=_WALL_SECONDS, memory_bytes=128 << 20),
     )
 
@@ -143,6 +145,20 @@ class GuestContract:
             "d/": b"", "d/x/": b"", "d/x/b": b"b", "d/x/deep/": b"", "d/x/deep/a": b"a",
             "empty/": b"",
         }  # fmt: skip
+
+    @pytest.mark.transport
+    async def test_directories_that_hold_nothing_are_there(
+        self, guest: Guest, program: str
+    ) -> None:
+        req = request(
+            program, "exit", "0", inputs=[("d/in", b"a")], outputs=("d",),
+            output_directories=("d",), input_directories=("d/empty", "d/x/deep"),
+        )  # fmt: skip
+        for _ in range(2):
+            done = await run(guest, req, MemoryBlobs(b"a"))
+            assert done.outputs == {
+                "d/": b"", "d/in": b"a", "d/empty/": b"", "d/x/": b"", "d/x/deep/": b""
+            }  # fmt: skip
 
     @pytest.mark.transport
     async def test_a_blob_crosses_once(self, guest: Guest, program: str) -> None:

@@ -70,12 +70,19 @@ class StagingGuest:
         *inputs: tuple[str, bytes],
         outputs: tuple[str, ...] = (),
         output_directories: tuple[str, ...] = (),
+        input_directories: tuple[str, ...] = (),
     ) -> StagedTree:
         """Stage a tree; its compile may begin on return."""
         self._count += 1
         root = self.directory / f"x{self._count}"
         links = TreeLinks(self.linked)
-        asked = request("cc", inputs=inputs, outputs=outputs, output_directories=output_directories)
+        asked = request(
+            "cc",
+            inputs=inputs,
+            outputs=outputs,
+            output_directories=output_directories,
+            input_directories=input_directories,
+        )
         await stage(str(root), asked, links, os.getuid())
         next_tick()
         return StagedTree(root, links)

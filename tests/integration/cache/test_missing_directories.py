@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hpcc.cache.cache import Cache
+from hpcc.core import RemoteOutcome, RemoteRequest
 from hpcc_testkit.cache.compiles import Compiled, FakeLauncher, FakeRemote, run_bare
 
 ENV = {"LC_ALL": "C.UTF-8"}  # as in a guest
@@ -86,6 +88,35 @@ def test_a_directory_outside_of_the_project_stays(
     (tmp_path / "elsewhere").mkdir()
     assert _compare(launcher, _argv("gcc", *WARNING, f"-I{tmp_path}/elsewhere")).answer != "done"
     assert not remote.requests
+
+
+class _Lacking(FakeRemote):
+    """An image without a directory of system headers that this machine has."""
+
+    def compile(self, request: RemoteRequest, is_cancelled: Callable[[], bool]) -> RemoteOutcome:
+        argv = tuple(w.replace("/usr/include/x86_64-linux-gnu", "/nowhere") for w in request.argv)
+        self.requests.append(request)
+        outcome = super().compile(replace(request, argv=argv), is_cancelled)
+        self.requests.pop()
+        return outcome
+
+
+@pytest.mark.parametrize("flag", ["-I", "-isystem"])
+@pytest.mark.parametrize("has_it", [True, False])
+def test_a_directory_of_system_headers_is_the_images(
+    flag: str,
+    has_it: bool,
+    make_cache: Callable[..., Cache],
+    launcher: FakeLauncher,
+) -> None:
+    remote = FakeRemote() if has_it else _Lacking()
+    launcher = replace(launcher, handler=make_cache(remote))
+    argv = _argv("gcc", *WARNING, flag, "/usr/include/x86_64-linux-gnu/sys")
+    answers = [_compare(launcher, argv).answer for _ in range(2)]
+    assert len(remote.requests) == 1
+    assert (answers[0] == "done") == has_it
+    # What the image lacks was compiled here, and is a hit.
+    assert answers[1] == "done"
 
 
 def test_a_warning_that_is_off_keeps_nothing_here(

@@ -62,12 +62,16 @@ FILES = [
 ]
 
 
-def walk_all(root: Digest, blobs: Mapping[Digest, bytes]) -> tuple[InputFile, ...]:
+def walked(root: Digest, blobs: Mapping[Digest, bytes]) -> TreeWalk:
     walk = TreeWalk(root)
     while wanted := walk.wanted:
         for digest in wanted:
             walk.feed(digest, blobs[digest])
-    return walk.files
+    return walk
+
+
+def walk_all(root: Digest, blobs: Mapping[Digest, bytes]) -> tuple[InputFile, ...]:
+    return walked(root, blobs).files
 
 
 def test_digests_are_those_of_the_golden_file() -> None:
@@ -125,6 +129,26 @@ def test_a_tree_reads_back_as_the_files_it_was_built_from() -> None:
     tree = build_tree(FILES, ["build/deep"])
     walked = walk_all(tree.root, tree.directories)
     assert sorted(walked, key=lambda f: f.path) == sorted(FILES, key=lambda f: f.path)
+
+
+def test_directories_that_hold_nothing_are_found_at_each_of_their_places() -> None:
+    tree = build_tree(FILES, ["build/deep", "include/none", "include/none2/x"])
+    walk = walked(tree.root, tree.directories)
+    assert sorted(walk.empty_directories) == ["build/deep", "include/none", "include/none2/x"]
+    assert walked(build_tree([]).root, build_tree([]).directories).empty_directories == ()
+
+
+def test_names_of_empty_directories_count_against_the_limit_of_paths() -> None:
+    # Three levels hold the one below them many times, so that a small tree has many long paths.
+    data, blobs = b"", {Digest.of(b""): b""}
+    for count in (26, 26, 26, *[1] * 8):
+        below = Digest.of(data)
+        names = (f"{n:03}" + "x" * 240 for n in range(count))
+        children = [pb.DirectoryNode(name=n, digest=digest_to_proto(below)) for n in names]
+        data = pb.Directory(directories=children).SerializeToString()
+        blobs[Digest.of(data)] = data
+    with pytest.raises(ReapiError, match="paths of the input tree are too long"):
+        walked(Digest.of(data), blobs)
 
 
 def test_command_and_action_read_back() -> None:

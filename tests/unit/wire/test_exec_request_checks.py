@@ -28,6 +28,7 @@ GOOD = ExecRequest(
     inputs=(InputFile("src/a.c", DIGEST), InputFile("include/a.h", DIGEST)),
     outputs=("obj/a.o", "obj/a.d"),
     output_directories=("dwo",),
+    input_directories=("empty", "include/none"),
     limits=ExecLimits(),
 )
 LIMITS = [f.name for f in dataclasses.fields(ExecLimits)]
@@ -84,7 +85,10 @@ def test_what_is_just_within_the_rules_is_sent(changes: dict[str, object]) -> No
         ({"inputs": inputs("src")}, "used as a directory"),
         ({"inputs": inputs("obj")}, "used as a directory"),
         ({"inputs": inputs("dwo"), "output_directories": ("dwo/x",)}, "used as a directory"),
+        ({"inputs": inputs("empty")}, "used as a directory"),
+        ({"inputs": inputs("a"), "input_directories": ("a/b",)}, "used as a directory"),
         ({"inputs": (sized(MAX_INPUT_BYTES + 1),)}, "is larger than"),
+        ({"input_directories": ("e",) * (MAX_INPUTS + 1)}, "more than"),
         ({"output_directories": ("d", "d")}, "an output directory occurs twice"),
         ({"output_directories": ("d", "d/e")}, "has another output in it"),
         ({"output_directories": ("obj",)}, "has another output in it"),
@@ -98,7 +102,9 @@ def test_each_broken_rule_is_refused(changes: dict[str, object], said: str) -> N
 
 
 @pytest.mark.parametrize("path", ["/a", "../a", "a/../b", "a//b", "a\0b", "./a"])
-@pytest.mark.parametrize("where", ["cwd", "outputs", "output_directories", "inputs"])
+@pytest.mark.parametrize(
+    "where", ["cwd", "outputs", "output_directories", "inputs", "input_directories"]
+)
 def test_no_path_leads_out_of_the_guests_tree(where: str, path: str) -> None:
     values: dict[str, object] = {"cwd": path, "inputs": inputs(path)}
     with pytest.raises(CallerError):

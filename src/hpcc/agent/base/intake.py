@@ -113,7 +113,7 @@ def _input(path: str, raw: bytes, size_bytes: int, is_executable: bool) -> Input
 def _request(header: pb.Header) -> ExecRequest:
     if len(header.traceparent) > MAX_TRACEPARENT_CHARS:
         raise CallerError("traceparent is too long")
-    if len(header.inputs) > MAX_INPUTS:
+    if max(len(header.inputs), len(header.input_directories)) > MAX_INPUTS:
         raise CallerError("too many inputs")
     request = ExecRequest(
         exec_id=header.exec_id,
@@ -125,6 +125,7 @@ def _request(header: pb.Header) -> ExecRequest:
         ),
         outputs=tuple(header.outputs),
         output_directories=tuple(header.output_directories),
+        input_directories=tuple(header.input_directories),
         limits=_limits(header.limits),
     )
     check_exec_request(request)

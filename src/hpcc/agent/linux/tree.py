@@ -38,7 +38,8 @@ async def stage(root: str, request: ExecRequest, links: TreeLinks, uid: int) -> 
     for file in request.inputs:
         files.setdefault(file.path.rpartition("/")[0], []).append(file)
     is_output, count = _outputs_of(request), itertools.count()
-    for directory in _top_down([request.cwd, *outputs, *created, *files]):
+    empty = request.input_directories
+    for directory in _top_down([request.cwd, *outputs, *created, *files, *empty]):
         here, at = tuple(files.get(directory, ())), f"{root}/{directory}"
         if here and links.take(directory, here, at, uid):
             continue

@@ -50,7 +50,7 @@ async def stage(root: str, request: ExecRequest, blobs: BlobCache, chosen: froze
     """
     outputs = [os.path.dirname(p) for p in (*request.outputs, *request.output_directories)]
     created = [d for d in request.output_directories if d not in request.outputs]
-    for directory in [request.cwd, *outputs, *created]:
+    for directory in [request.cwd, *outputs, *created, *request.input_directories]:
         os.makedirs(_at(root, directory), exist_ok=True)
     for number, file in enumerate(f for f in request.inputs if f.path in chosen):
         os.makedirs(_at(root, os.path.dirname(file.path)), exist_ok=True)

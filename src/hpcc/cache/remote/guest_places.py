@@ -136,10 +136,11 @@ def holds_word(
 def searched_directories(prepared: Prepared, guest: GuestMap) -> frozenset[bytes]:
     """Return the search directories of the arguments that a guest must have, by absolute path.
 
-    None, unless the compiler warns of those that are missing.
+    None, unless the compiler warns of those that are missing. Those of system headers are the
+    image's: if it lacks one, its compiler warns, and the result is not taken.
 
     Raises:
-        NotPortableError: one is missing here, or is no directory of the project.
+        NotPortableError: one is missing here, or belongs neither to the project nor to the image.
     """
     invocation = prepared.invocation
     if not warns_of_missing_directories(invocation):
@@ -147,7 +148,9 @@ def searched_directories(prepared: Prepared, guest: GuestMap) -> frozenset[bytes
     found = set()
     for name in invocation.include_dirs:
         path = posixpath.normpath(absolute(prepared.cwd, name))
-        if not is_under(path, guest.root) or not os.path.isdir(absolute(prepared.cwd, name)):
+        is_in_image = name.startswith(b"/") and guest.is_system(path)
+        is_there = is_in_image or is_under(path, guest.root)
+        if not is_there or not os.path.isdir(absolute(prepared.cwd, name)):
             raise NotPortableError(FallbackReason.MISSING_INCLUDE_DIRS, os.fsdecode(name))
         found.add(path)
     return frozenset(found)
@@ -156,8 +159,9 @@ def searched_directories(prepared: Prepared, guest: GuestMap) -> frozenset[bytes
 def with_searched(
     directories: tuple[str, ...], searched: frozenset[bytes], guest: GuestMap
 ) -> tuple[str, ...]:
-    """Add the search directories that must exist in the guest even if they are empty."""
-    more = {guest_path(guest.relative(d)) for d in searched if d != guest.root}
+    """Add those of the project: they must exist in the guest even if they are empty."""
+    inside = (d for d in searched if is_under(d, guest.root) and d != guest.root)
+    more = {guest_path(guest.relative(d)) for d in inside}
     return tuple(sorted(more.union(directories))) if more else directories
 
 

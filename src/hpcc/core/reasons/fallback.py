@@ -75,7 +75,7 @@ class FallbackReason(Reason, prefix="fallback"):
         "internal-error", "a fault of hpcc", "Read `daemon.log`, and report what it says.")
     MISSING_INCLUDE_DIRS = (
         "missing-include-dirs",
-        "`-Wmissing-include-dirs` and a search directory that is missing or outside of the project",
+        "`-Wmissing-include-dirs` and a search directory that is missing, or is not the project's",
         "Make the directory, or leave it or the warning out.",
         "`hpcc explain` names the directory. A guest would warn of it, or not, as its image is.")
     NAMES_IN_OUTPUT = (

@@ -205,6 +205,7 @@ def encode_header(request: ExecRequest, first_exec: pb.Guest | None) -> bytes:
         cwd=request.cwd,
         outputs=request.outputs,
         output_directories=request.output_directories,
+        input_directories=request.input_directories,
         limits=pb.Limits(
             wall_seconds=limits.wall_seconds,
             memory_bytes=limits.memory_bytes,

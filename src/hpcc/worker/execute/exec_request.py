@@ -40,10 +40,11 @@ def exec_request(
     memory_mib: int,
     max_wall_seconds: float,
     parts: tuple[InputPart, ...] = (),
+    directories: tuple[str, ...] = (),
 ) -> ExecRequest:
     """Build the request for a guest of `memory_mib`; the shorter of both time limits applies.
 
-    `parts` are those of `files`, if they are known.
+    `parts` are those of `files`, if they are known. `directories` are those that hold nothing.
     """
     memory = max(memory_mib - _GUEST_OVERHEAD_MIB, 64) << 20
     wall = min(action.timeout_seconds, max_wall_seconds)
@@ -55,6 +56,7 @@ def exec_request(
         inputs=files,
         outputs=command.root_outputs(),
         output_directories=command.root_directories(),
+        input_directories=directories,
         limits=ExecLimits(wall_seconds=wall, memory_bytes=memory),
         parts=parts,
     )

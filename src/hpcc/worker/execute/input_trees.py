@@ -47,10 +47,14 @@ _BY_PREFIX: Final = 8
 
 @dataclass(frozen=True)
 class ActionInputs:
-    """The files of an input tree by directory and place, and the digests of its directories."""
+    """The files of an input tree by directory and place, and the digests of its directories.
+
+    `empty_directories` are the paths of those that hold nothing.
+    """
 
     parts: tuple[InputPart, ...]
     directories: frozenset[Digest]
+    empty_directories: tuple[str, ...] = ()
 
     @cached_property
     def files(self) -> tuple[InputFile, ...]:
@@ -124,7 +128,7 @@ class InputTrees:
             if missing:
                 raise MissingBlobsError(tuple(missing))
         await self._check_present(store, found)
-        return ActionInputs(walk.parts, walk.directories)
+        return ActionInputs(walk.parts, walk.directories, walk.empty_directories)
 
     async def _check_present(self, store: KnownBlobStore, found: list[_Placed]) -> None:
         oldest = self._clock.monotonic() - PRESENT_SECONDS

@@ -92,6 +92,7 @@ class _Inputs:
     action: ActionSpec
     command: CommandSpec
     files: tuple[InputFile, ...]
+    directories: tuple[str, ...]
 
 
 async def reproduce_row(
@@ -150,18 +151,18 @@ async def _gather(reader: RetainedReader, row: AuditRow, gone: list[Difference])
     except NotFoundError:
         gone.append(Difference("command", str(action.command)))
         command = None
-    files = await _tree(reader, action.input_root, gone)
-    for file in files:
+    tree = await _tree(reader, action.input_root, gone)
+    for file in tree.files:
         try:
             await reader.get(file.digest)
         except NotFoundError:
             gone.append(Difference(file.path, str(file.digest)))
-    return _Inputs(action, command, files) if command is not None else None
+    if command is None:
+        return None
+    return _Inputs(action, command, tree.files, tree.empty_directories)
 
 
-async def _tree(
-    reader: RetainedReader, root: Digest, gone: list[Difference]
-) -> tuple[InputFile, ...]:
+async def _tree(reader: RetainedReader, root: Digest, gone: list[Difference]) -> TreeWalk:
     walk, absent = TreeWalk(root), set[Digest]()
     while wanted := set(walk.wanted) - absent:
         for digest in sorted(wanted):
@@ -171,7 +172,7 @@ async def _tree(
                 absent.add(digest)
                 what = "the root directory" if digest == root else "a directory"
                 gone.append(Difference(what, str(digest)))
-    return walk.files
+    return walk
 
 
 async def _image_or_none(
@@ -219,6 +220,7 @@ async def _run(
         inputs.action,
         inputs.command,
         inputs.files,
+        directories=inputs.directories,
         memory_mib=config.memory_of(ImageDigest(row.image_digest)),
         max_wall_seconds=config.max_wall_seconds,
     )

@@ -302,6 +302,7 @@ class Runner:
             work.command,
             tree.files,
             parts=tree.parts,
+            directories=tree.empty_directories,
             memory_mib=self._config.memory_of(work.domain.image),
             max_wall_seconds=self._config.max_wall_seconds,
         )

@@ -182,6 +182,18 @@ async def test_only_the_same_files_in_the_same_place_get_it(
     assert found == dict(inputs)
 
 
+async def test_an_empty_directory_of_one_tree_is_not_in_the_next(guest: StagingGuest) -> None:
+    for _ in range(2):
+        one = await guest.tree(*HEADERS, input_directories=("inc/none", "else/where"))
+        assert os.listdir(one.root / "inc/none") == os.listdir(one.root / "else/where") == []
+        (one.root / "inc/none/left.h").write_text("evil")
+        one.remove()
+        other = await guest.tree(*HEADERS)
+        assert sorted(os.listdir(other.root)) == ["inc"]
+        assert sorted(other.names("inc")) == NAMES
+        other.remove()
+
+
 async def test_directories_in_kept_ones_are_kept_or_removed_one_by_one(guest: StagingGuest) -> None:
     inner = [(f"inc/sub/{n}.h", data) for n, data in enumerate(DATA[4:])]
     outputs = ("inc/obj/unit.o",)

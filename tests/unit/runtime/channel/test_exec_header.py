@@ -27,6 +27,7 @@ REQUEST = ExecRequest(
     inputs=tuple(file for part in PARTS for file in part.files),
     outputs=("a.o",),
     output_directories=("out",),
+    input_directories=("empty",),
 )
 GUEST = pb.Guest(guest_id="g1", wall_time_ns=1, entropy=b"e" * 64)
 
