@@ -22,8 +22,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from hpcc.cache.base.clock_text import is_timestamp_of, mentions_clock, timestamps_in
+from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.uncacheable import UncacheableError
-from hpcc.compilers.scan.scan import Hazard
+from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.scan.scan import Hazard, scan_arguments
 from hpcc.compilers.scan.text import without_prose
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
@@ -31,6 +33,15 @@ CLOCKS: Final = Hazard.DATE_OR_TIME | Hazard.TIMESTAMP | Hazard.PASTED_CLOCK
 """What `refuse_clocks` settles."""
 
 _WORD: Final = re.compile(rb"(?<![\w$])__(?:DATE|TIME|TIMESTAMP)__(?![\w$])")
+
+
+def clocks_in(memo: FileMemo, invocation: Invocation, digests: Iterable[bytes]) -> Hazard:
+    """Return which clocks the command line and texts that were scanned may read; never none."""
+    found = scan_arguments(invocation.arguments, invocation.macros).hazards
+    for digest in digests:
+        scan = memo.scan_known(digest)
+        found |= CLOCKS if scan is None else scan.hazards
+    return found & CLOCKS or CLOCKS
 
 
 def refuse_clocks(

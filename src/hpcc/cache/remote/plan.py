@@ -19,7 +19,7 @@ from hpcc import __version__
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.stamps import CompileStart, StampClock, take_start
 from hpcc.cache.base.uncacheable import UncacheableError, absolute, check_start
-from hpcc.cache.inputs.clocks import CLOCKS
+from hpcc.cache.inputs.clocks import CLOCKS, clocks_in
 from hpcc.cache.inputs.closure import find_closure, unchanged_since
 from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
 from hpcc.cache.inputs.discovery import ask_dependencies
@@ -315,16 +315,22 @@ class Planner:
         started = self._start(prepared, guest)
         files = self._closures.scan(prepared, guest, extra, settled=CLOCKS)
         paths = tuple(path for path, _ in files.closure.files)
-        self._refuse_clocks(prepared, paths, is_cancelled)
+        digests = (digest for _, digest in files.closure.files)
+        doubts = clocks_in(self._memo, prepared.invocation, digests)
+        self._refuse_clocks(prepared, paths, is_cancelled, doubts)
         check_start(started, files.closure.files)
         if not unchanged_since(paths, started):
             raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
         return files
 
     def _refuse_clocks(
-        self, prepared: Prepared, paths: tuple[bytes, ...], is_cancelled: Callable[[], bool]
+        self,
+        prepared: Prepared,
+        paths: tuple[bytes, ...],
+        is_cancelled: Callable[[], bool],
+        doubts: Hazard,
     ) -> tuple[bytes, ...]:
-        return look_again(self._memo, prepared, (), is_cancelled, CLOCKS, paths, has_listing=True)
+        return look_again(self._memo, prepared, (), is_cancelled, doubts, paths, has_listing=True)
 
     def _asked(
         self,
@@ -372,7 +378,9 @@ class Planner:
                 resolvable=Hazard.OPAQUE_ASSEMBLY
                 | (prepared.family.resolvable(prepared.identity.major) & CLOCKS),
                 look_again=lambda doubts, paths: (
-                    self._refuse_clocks(prepared, paths, is_cancelled) if doubts & CLOCKS else ()
+                    self._refuse_clocks(prepared, paths, is_cancelled, doubts & CLOCKS)
+                    if doubts & CLOCKS
+                    else ()
                 ),
                 counts=lambda d: is_under(posixpath.normpath(d), guest.root),
             ),
