@@ -6,15 +6,19 @@ files. Its bytes do not show that, and its answers are those of the real compile
 Means: ptrace(2), with stops at fork and execve only, so that a compile runs at its speed. A new
 thread traces, because the kernel ties a trace to one thread: nobody else waits for its processes,
 and they die with it. The traced program starts behind a shell that waits until the trace is set up,
-and behind `env`, because a shell drops variables like `G++_ROOT`.
+and behind `env`, because a shell drops variables like `G++_ROOT`. The shell says when it runs: the
+trace of a process that is still at its execve shows this one too, and all later ones seem to be
+others.
 
-No trace is possible where ptrace is forbidden, or without /proc. The answer is None then.
+No trace is possible where ptrace is forbidden, or without /proc. The answer is None then. A trace
+that was begun and has gaps is an error: its commands may do anything.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import subprocess
@@ -32,7 +36,7 @@ _EVENT_EXEC: Final = 4
 _FORKS_AND_EXEC: Final = 0x2 | 0x4 | 0x8 | 0x10  # fork, vfork, clone, exec
 _EXITKILL: Final = 0x100000
 _OWN_OF_ANY_KIND: Final = 0x40000000 | 0x20000000  # __WALL, __WNOTHREAD
-_WAIT_THEN_RUN: Final = b'read -r go && exec /usr/bin/env -i "$@"'
+_WAIT_THEN_RUN: Final = b'echo && read -r go && exec /usr/bin/env -i "$@" >/dev/null'
 _MAX_EXECUTIONS: Final = 256
 
 FileId = tuple[int, int]
@@ -53,26 +57,32 @@ def executions(
     """Return every execve of a command in order, its own first; None if no trace is possible.
 
     All its processes are killed after `QUERY_SECONDS`, or after `_MAX_EXECUTIONS`.
+
+    Raises:
+        OSError: the trace was begun, and did not see everything.
     """
     # `env` takes a program with this character for a variable.
-    if sys.platform != "linux" or b"=" in argv[0]:
+    if sys.platform != "linux" or b"=" in argv[0] or not os.path.exists(b"/proc/self/stat"):
         return None
     variables = [name + b"=" + value for name, value in env.items()]
     trace = _Trace([*variables, *argv], cwd)
     thread = threading.Thread(target=trace.run, name="exec-trace")
     thread.start()
     thread.join()
+    if trace.found is None and trace.is_begun:
+        raise OSError(errno.EAGAIN, "a trace of what it executes has gaps", argv[0])
     return trace.found
 
 
 class _Trace:
-    """One traced command. `found` is set by `run`."""
+    """One traced command. `found` and `is_begun` are set by `run`."""
 
     def __init__(self, words: Sequence[bytes], cwd: bytes) -> None:
         self._words, self._cwd = words, cwd
         self._executed: list[Execution] = []
         self._alive: set[int] = set()
         self._is_over = False
+        self.is_begun = False
         self.found: tuple[Execution, ...] | None = None
 
     def run(self) -> None:
@@ -85,7 +95,7 @@ class _Trace:
             env={b"PATH": b"/usr/bin:/bin"},
             cwd=self._cwd,
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
@@ -93,7 +103,11 @@ class _Trace:
         timer = threading.Timer(QUERY_SECONDS, self._kill)
         try:
             assert process.stdin is not None
-            if _ptrace(_SEIZE, process.pid, _FORKS_AND_EXEC | _EXITKILL) != 0:
+            assert process.stdout is not None
+            with process.stdout as said:
+                said.read(1)
+            self.is_begun = _ptrace(_SEIZE, process.pid, _FORKS_AND_EXEC | _EXITKILL) == 0
+            if not self.is_begun:
                 self._kill()
             with contextlib.suppress(BrokenPipeError), process.stdin as go:
                 go.write(b"\n")

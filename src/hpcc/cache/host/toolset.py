@@ -120,7 +120,10 @@ def _refuse_wrappers(
         found = {absolute(cwd, n) if b"/" in n else _first(n, places) for n in named}
         programs = [path for path in found if os.path.exists(path)]
         questions = [(*arguments, *question) for question in family.program_questions]
-        is_wrapped = executes_others(compiler, programs, questions, env=env, cwd=cwd)
+        try:
+            is_wrapped = executes_others(compiler, programs, questions, env=env, cwd=cwd)
+        except OSError as error:
+            raise UncacheableError(UncacheableReason.TOOLSET) from error
         _WRAPPED[key] = is_wrapped
     if is_wrapped:
         raise UncacheableError(UncacheableReason.PROGRAM_PREFIX)

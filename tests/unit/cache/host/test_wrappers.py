@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,8 @@ def test_a_command_without_end_is_ended_with_all_its_processes(
 ) -> None:
     monkeypatch.setattr(exec_trace, "QUERY_SECONDS", 0.3)
     script = b"setsid sleep 1000 & echo $! > pids; exec sleep 1000"
-    assert executions([b"/bin/sh", b"-c", script], env=_ENV, cwd=os.fsencode(tmp_path)) is None
+    with pytest.raises(OSError, match="has gaps"):
+        executions([b"/bin/sh", b"-c", script], env=_ENV, cwd=os.fsencode(tmp_path))
     pid = int((tmp_path / "pids").read_text())
     assert not Path(f"/proc/{pid}/cwd").exists()
 
@@ -93,12 +95,39 @@ def test_a_command_without_end_is_ended_with_all_its_processes(
 def test_a_command_that_executes_without_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exec_trace, "_MAX_EXECUTIONS", 5)
     script = b"while :; do /bin/true; done"
-    assert executions([b"/bin/sh", b"-c", script], env=_ENV, cwd=b"/") is None
+    with pytest.raises(OSError, match="has gaps"):
+        executions([b"/bin/sh", b"-c", script], env=_ENV, cwd=b"/")
+
+
+def test_a_trace_never_shows_the_shell_in_front_of_the_command() -> None:
+    seen: list[tuple[Execution, ...] | None] = []
+
+    def run() -> None:
+        seen.extend(executions([b"/bin/true"], env=_ENV, cwd=b"/") for _ in range(60))
+
+    # A trace of a process that is still at its execve shows that one, too: one of forty, with
+    # this many at once.
+    threads = [threading.Thread(target=run) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    programs = [[e.program for e in one] if one else None for one in seen]
+    assert programs == [[_file("/bin/true")]] * 360
+
+
+def test_a_trace_with_gaps_takes_no_driver_for_a_compiler(
+    wrapper: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exec_trace._Trace, "_note", lambda *_: False)
+    with pytest.raises(OSError, match="has gaps"):
+        executes_others(wrapper, _programs(), _QUESTIONS, env=_ENV, cwd=b"/")
 
 
 def test_no_trace_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert executions([b"/a=b"], env=_ENV, cwd=b"/") is None
-    assert executions([b"/not/there"], env=_ENV, cwd=b"/") is None
+    with pytest.raises(OSError, match="has gaps"):
+        executions([b"/not/there"], env=_ENV, cwd=b"/")
     assert executions([b"/bin/true"], env=_ENV, cwd=b"/not/there") is None
     monkeypatch.setattr(exec_trace, "_ptrace", lambda *_: -1)
     assert executions([b"/bin/true"], env=_ENV, cwd=b"/") is None
