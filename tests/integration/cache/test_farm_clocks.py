@@ -1,4 +1,4 @@
-"""Words of a clock in a unit that the preprocessor alone does not show: it travels if none is read."""
+"""Words of a clock in a unit that the preprocessor cannot judge: what reads no clock travels."""
 
 from __future__ import annotations
 
