@@ -85,16 +85,18 @@ class GatedBuild(Build):
         return self.journal.path.with_name(f"gate-{self.name}")
 
     def let(self, number: int) -> None:
-        """Let the units below a number end."""
+        """Let so many units end, those that started first."""
         new = self._gate.with_suffix(".new")
         new.write_text(f"{number}\n")
         new.rename(self._gate)
 
     def request(self, number: int, seconds: float) -> RemoteRequest:
         request = super().request(number, seconds)
+        # A unit's file tells how many started before it: units may start in another order.
         script = (
-            f"echo +{self.name} >> {self.journal.path};"
-            f" while read n < {self._gate} && [ $n -le {number} ]; do sleep 0.2; done;"
+            f"set -C; i=0; until true > {self._gate}-$i; do i=$((i + 1)); done 2>/dev/null; set +C;"
+            f" echo +{self.name} >> {self.journal.path};"
+            f" while read n < {self._gate} && [ $n -le $i ]; do sleep 0.2; done;"
             f" {request.argv[2]}; echo -{self.name} >> {self.journal.path}"
         )
         return replace(request, argv=("sh", "-c", script))
