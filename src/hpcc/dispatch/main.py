@@ -58,6 +58,7 @@ class Farms:
         self._timeout_seconds = timeout_seconds
         self._stat: tuple[int, ...] = ()
         self._current: FarmConnection | EngineConnection | None = None
+        self._lock = asyncio.Lock()
 
     async def current(self) -> FarmConnection | EngineConnection | None:
         """Return the connection, opened again if farm.json has changed; None without a farm."""
@@ -66,13 +67,15 @@ class Farms:
         except OSError:
             return None
         stat = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
-        current = self._current
-        has_news = isinstance(current, FarmConnection) and current.has_news()
-        if stat != self._stat or has_news:
-            farm = load_farm_or_none(self._path)
-            self._stat = stat
-            self._current = await self._connect(farm) if farm else None
-        return self._current
+        # A build begins with several compiles at once: one connects, and the others wait for it.
+        async with self._lock:
+            current = self._current
+            has_news = isinstance(current, FarmConnection) and current.has_news()
+            if stat != self._stat or has_news:
+                farm = load_farm_or_none(self._path)
+                self._current = await self._connect(farm) if farm else None
+                self._stat = stat
+            return self._current
 
     async def _connect(self, farm: Farm) -> FarmConnection | EngineConnection:
         if farm.engine:
