@@ -455,7 +455,7 @@ class WorkerRegistryServiceServicer:
     def LeaseShares(self, request, context):
         """Leases places for compiles of tenants whose limits count on the whole farm. A worker asks when
         it has more compiles than places, and again after `renew_seconds`. UNIMPLEMENTED: the scheduler
-        leases nothing; the limits of the tokens then count alone.
+        leases nothing; then only the limits of the tokens count.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -210,7 +210,7 @@ def test_a_bill_of_materials_that_lacks_a_package_is_refused(made: Made, copy: P
         made.verify(copy)
 
 
-def test_a_wheel_that_the_commit_does_not_make_is_refused_whoever_signed(
+def test_a_wheel_that_the_commit_does_not_make_is_refused_with_any_signature(
     made: Made, copy: Path
 ) -> None:
     wheel = one(copy, "*.whl")

@@ -159,7 +159,7 @@ async def farm(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         yield Schedulers(flaky, workers, authenticator, clocks)
 
 
-async def test_a_limit_holds_whoever_asks_first(farm: Schedulers) -> None:
+async def test_a_limit_holds_in_each_order_of_asking(farm: Schedulers) -> None:
     for worker in farm.workers:
         for principal in ("ann", "bob", "cyd"):
             worker.want(ACME, principal, 4)

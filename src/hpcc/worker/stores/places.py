@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import Final
 
@@ -13,7 +14,7 @@ MAX_WAITING: Final = 256
 _RETRY_SECONDS: Final = 5.0
 
 
-class PlaceQueue:
+class PlaceQueue(ABC):
     """Decides without awaiting; only `enter` waits. A subclass says how many there are."""
 
     def __init__(self) -> None:
@@ -21,15 +22,16 @@ class PlaceQueue:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
+    @abstractmethod
     def limit(self) -> int | None:
         """How many compiles may run at once; None for any number."""
-        raise NotImplementedError
 
     @property
     def waiting(self) -> int:
         """How many compiles wait for a place."""
         return sum(not place.done() for place in self._waiting)
 
+    @abstractmethod
     def must_wait(self) -> None:
         """Note that a compile has to wait."""
 

@@ -36,6 +36,9 @@ class _Use(PlaceQueue):
     def limit(self) -> int | None:
         return self.quotas.concurrent_execs or None
 
+    def must_wait(self) -> None:
+        """Do nothing: the limit is that of the token."""
+
     def upload(self, size_bytes: int, now: float) -> float:
         """Count an upload; return 0.0, or the seconds until the window has room for it again."""
         if now >= self._window_ends:

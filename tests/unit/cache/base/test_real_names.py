@@ -41,6 +41,20 @@ def _names(root: Path, seed: int) -> list[bytes]:
     return [os.fsencode(f"{root}/{name}") for name in (*directories, *made)]
 
 
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The paths at which is looked whether they are links."""
+    paths: list[bytes] = []
+    is_link = os.path.islink
+
+    def counted(path: bytes) -> bool:
+        paths.append(path)
+        return is_link(path)
+
+    monkeypatch.setattr(os.path, "islink", counted)
+    return paths
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_they_are_those_of_realpath(seed: int, tmp_path: Path) -> None:
     names = RealNames()
@@ -56,24 +70,16 @@ def test_a_very_deep_name_has_one(tmp_path: Path) -> None:
     assert RealNames().of(deep) == os.path.realpath(deep)
 
 
-def test_each_directory_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_directory_is_looked_at_once(tmp_path: Path, looked: list[bytes]) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
     paths = [os.fsencode(tmp_path / f"a/b/{number}.h") for number in range(20)]
-    looked: list[bytes] = []
-    is_link = os.path.islink
-
-    def counted(path: bytes) -> bool:
-        looked.append(path)
-        return is_link(path)
-
-    monkeypatch.setattr(os.path, "islink", counted)
     names = RealNames()
     assert [names.of(path) for path in paths] == paths
     assert len(looked) == len(set(looked)) == len(paths) + len(tmp_path.parts) + 1
 
 
 def test_the_way_behind_links_of_one_directory_is_looked_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, looked: list[bytes]
 ) -> None:
     (tmp_path / "lib/x86/asm").mkdir(parents=True)
     (tmp_path / "include").mkdir()
@@ -83,14 +89,6 @@ def test_the_way_behind_links_of_one_directory_is_looked_at_once(
         Path(os.fsdecode(real)).write_text("")
         os.symlink(b"../lib/x86/asm" + path[path.rindex(b"/") :], path)
     expected = [os.path.realpath(path) for path in paths]
-    looked: list[bytes] = []
-    is_link = os.path.islink
-
-    def counted(path: bytes) -> bool:
-        looked.append(path)
-        return is_link(path)
-
-    monkeypatch.setattr(os.path, "islink", counted)
     names = RealNames()
     assert [names.of(path) for path in paths] == expected
     # Each link, each file, `include` and `lib/x86/asm` with what is before them.

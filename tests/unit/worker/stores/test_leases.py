@@ -134,7 +134,7 @@ async def test_without_an_answer_shares_stay_and_who_has_none_does_not_wait(had:
         await new.start(2)
         await leases.ask(scheduler)
         await asyncio.sleep(0)
-        assert ann.running == (had or 1), "one at least, so that nothing waits for ever"
+        assert ann.running == (had or 1), "one at least, so that nothing waits without end"
         assert new.running == 2
         scheduler.is_away, scheduler.most = False, {"ann": 1, "new": 1}
         await leases.ask(scheduler)
