@@ -2,6 +2,8 @@
 # fuzz.sh TARGET [SECONDS]: one fuzz target for a while.
 #   launcher_reply   the C parser of the launcher, libFuzzer with sanitizers (needs clang)
 #   replay_plan      the C library of the daemon's hit path, in a world of fakes, likewise
+#   exec_header, …   a target of hpcc_testkit.fuzz: seconds are CPU time, and inputs that take new branches
+#                    join the corpus; python -m hpcc_testkit.fuzz --help lists them
 #   NAME             tests/property/test_NAME*.py or tests/fuzz/test_*NAME*.py with many more examples than
 #                    `make check` takes: guest_bytes, guest_replies, wire_warden, ...
 # Add an input that crashes a target to tests/fuzz/corpus/TARGET, under a descriptive name.
@@ -33,6 +35,10 @@ if [ -n "$source" ]; then
         status=1
     done
     exit "$status"
+fi
+
+if .venv/bin/python -c "import sys, hpcc_testkit.fuzz.targets as t; sys.exit(sys.argv[1] not in t.TARGETS)" "$target"; then
+    exec .venv/bin/python -m hpcc_testkit.fuzz "$target" "$seconds"
 fi
 
 set -- tests/property/test_"$target"*.py

@@ -13,6 +13,7 @@ import subprocess
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 
 from cyclonedx.model import Property
 from cyclonedx.model.bom import Bom
@@ -120,6 +121,12 @@ def document(
     return content.encode()
 
 
+@cache
+def _validator() -> JsonStrictValidator:
+    """Return the validator. It reads the schema once."""
+    return JsonStrictValidator(SchemaVersion.V1_6)
+
+
 def validate(content: str) -> None:
     """Check a document against CycloneDX's schema, which the library brings.
 
@@ -130,7 +137,7 @@ def validate(content: str) -> None:
         json.loads(content)
     except (ValueError, RecursionError) as error:
         raise RefusedError(f"the bill of materials is not JSON: {error}") from error
-    if problem := JsonStrictValidator(SchemaVersion.V1_6).validate_str(content):
+    if problem := _validator().validate_str(content):
         raise RefusedError(
             f"the bill of materials breaks its schema: {str(problem).splitlines()[0]}"
         )

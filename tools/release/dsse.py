@@ -110,7 +110,10 @@ def unseal(content: bytes, key: Ed25519PublicKey) -> dict[str, Any]:
         raise RefusedError(f"the envelope holds {kind!r}, not an in-toto statement")
     if not any(is_signed(pre_authentication(kind, body), one, key) for one in signatures):
         raise RefusedError("no signature of the envelope is of this key")
-    statement = json.loads(body)
+    try:
+        statement = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(f"the envelope's payload is not JSON: {error!r}") from error
     if not isinstance(statement, dict):
         raise RefusedError("the envelope's payload is not an object")
     return statement

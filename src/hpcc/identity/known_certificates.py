@@ -23,6 +23,10 @@ from hpcc.identity.tls import PinnedPeer
 
 _log: Final = logging.getLogger(__name__)
 CERTIFICATES_NAME: Final = "scheduler-certificates.json"
+# What reading a file of another form raises; JSON nests.
+_UNUSABLE: Final = (
+    CallerError, ValueError, TypeError, KeyError, AttributeError, RecursionError,
+)  # fmt: skip
 
 
 class KnownCertificates:
@@ -78,7 +82,7 @@ class KnownCertificates:
             if table["configured"] != self._source:
                 return b""
             found = PinnedPeer.from_pem(table["certificates"].encode())
-        except (CallerError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except _UNUSABLE as error:
             _log.warning("%s is not used: %s", self._file, error)
             return b""
         return found.certificate_pem if found.name == self._peer.name else b""

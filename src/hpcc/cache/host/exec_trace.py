@@ -74,6 +74,15 @@ def executions(
     return trace.found
 
 
+def parent_of(status: bytes) -> int:
+    """Return the parent's id of a /proc/PID/stat. The program may have chosen the name in it.
+
+    Raises:
+        ValueError, IndexError: the text is not whole.
+    """
+    return int(status.rpartition(b")")[2].split()[1])
+
+
 class _Trace:
     """One traced command. `found` and `is_begun` are set by `run`."""
 
@@ -143,7 +152,7 @@ class _Trace:
         try:
             status = os.stat(b"/proc/%d/exe" % pid)
             with open(b"/proc/%d/stat" % pid, "rb") as file:
-                parent = int(file.read().rpartition(b")")[2].split()[1])
+                parent = parent_of(file.read())
         except (OSError, ValueError, IndexError):
             return False
         self._executed.append(Execution(pid, (status.st_dev, status.st_ino), parent))

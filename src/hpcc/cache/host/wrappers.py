@@ -110,8 +110,10 @@ def _is_elf(path: bytes) -> bool:
 
 
 def _has_mark(path: bytes) -> bool:
+    if not _is_elf(path):  # an empty file cannot be mapped either
+        return False
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        return text[: len(_ELF)] == _ELF and any(text.find(mark) >= 0 for mark in DRIVER_MARKS)
+        return any(text.find(mark) >= 0 for mark in DRIVER_MARKS)
 
 
 def _identify(path: bytes) -> FileId:

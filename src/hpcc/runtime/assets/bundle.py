@@ -48,6 +48,10 @@ _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _MAX_MANIFEST_BYTES: Final = 16 << 10
 _MAX_FILE_BYTES: Final = 512 << 20
 _CHUNK: Final = 1 << 20
+# What reading a manifest raises that has another form: JSON nests, and knows an infinite size.
+_NO_BUNDLE: Final = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +197,7 @@ def verify(directory: Path) -> Bundle:
             path = directory / name
             if path.is_symlink() or path.stat().st_size != size or sha256_of(path) != digest:
                 raise IntegrityError(f"{path} is not the file of its bundle", reason="bundle")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except _NO_BUNDLE as error:
         raise IntegrityError(f"{directory} is not a bundle: {error}", reason="bundle") from error
     return bundle
 

@@ -1,0 +1,49 @@
+"""The parsers that `python -m hpcc_testkit.fuzz` can fuzz, and where their inputs are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hpcc_testkit.fuzz import farm_bytes, local_bytes
+
+CORPUS: Final = Path(__file__).resolve().parents[3] / "tests/fuzz/corpus"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`run` returns for every input, or raises for a defect. `seeds` makes the first inputs."""
+
+    name: str
+    run: Callable[[bytes], object]
+    seeds: Callable[[], Mapping[str, bytes]]
+
+    @property
+    def place(self) -> Path:
+        """Return the directory of the inputs that are kept."""
+        return CORPUS / self.name
+
+    def inputs(self) -> dict[str, bytes]:
+        """Return the inputs that are kept, by name."""
+        return {path.name: path.read_bytes() for path in sorted(self.place.iterdir())}
+
+
+_FARM: Final = (
+    Target("exec_header", farm_bytes.exec_header, farm_bytes.exec_header_seeds),
+    Target("input_tree", farm_bytes.input_tree, farm_bytes.input_tree_seeds),
+    Target(
+        "announced_certificates",
+        farm_bytes.announced_certificates,
+        farm_bytes.announced_certificates_seeds,
+    ),
+    Target("helper_request", farm_bytes.helper_request, farm_bytes.helper_request_seeds),
+    Target("callers_headers", farm_bytes.callers_headers, farm_bytes.callers_headers_seeds),
+)
+_LOCAL: Final = (
+    Target("guest_bundle", local_bytes.guest_bundle, local_bytes.guest_bundle_seeds),
+    Target("release_files", local_bytes.release_files, local_bytes.release_files_seeds),
+    Target("exec_trace", local_bytes.exec_trace, local_bytes.exec_trace_seeds),
+)
+TARGETS: Final[Mapping[str, Target]] = {target.name: target for target in (*_FARM, *_LOCAL)}
