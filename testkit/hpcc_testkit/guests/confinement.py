@@ -23,7 +23,7 @@ def unconfined(pid: int, *, may_hold: frozenset[str], shares: frozenset[str] = f
     """
     return "\n".join([
         *_identity(pid), *_namespaces(pid, shares), *_addresses(pid), *_root(pid), *_groups(pid),
-        *_descriptors(pid, may_hold),
+        *_descriptors(pid, may_hold), *_merged(pid),
     ])  # fmt: skip
 
 
@@ -102,4 +102,15 @@ def _descriptors(pid: int, may_hold: frozenset[str]) -> list[str]:
         is_private = target.startswith(("pipe:", "socket:", "anon_inode:", "/memfd:"))
         if not (is_private or target in _DEVICES or target.endswith(tuple(may_hold))):
             found.append(f"descriptor of {target}")
+    return found
+
+
+def _merged(pid: int) -> list[str]:
+    """Return where the kernel may merge its pages with equal ones of others (KSM)."""
+    found, at = [], ""
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        name, _, flags = line.partition(":")
+        if name == "VmFlags" and "mg" in flags.split():
+            found.append(f"mergeable memory at {at}")
+        at = line if "-" in name else at
     return found

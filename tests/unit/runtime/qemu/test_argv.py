@@ -31,6 +31,13 @@ def test_a_comma_in_the_name_is_no_option() -> None:
     assert "guest=/a,,b" in qemu_argv("qemu", MACHINE)
 
 
+def test_the_kernel_is_not_asked_to_merge_a_guests_memory_with_others() -> None:
+    fds = SnapshotFds(memory_fd=8, state_fd=9, control_fd=10, is_template=True)
+    for snapshot in (None, fds, replace(fds, is_template=False)):
+        argv = qemu_argv("qemu", replace(MACHINE, snapshot=snapshot))
+        assert "mem-merge=off" in argv[argv.index("-M") + 1].split(",")
+
+
 def test_drives_are_read_only() -> None:
     drives = [a for a in qemu_argv("qemu", MACHINE) if a.startswith("id=")]
     assert len(drives) == 2
@@ -81,6 +88,6 @@ def test_only_a_template_may_write_its_memory_and_only_a_snapshot_has_a_control_
     assert "-incoming" not in template
     assert restored[restored.index("-incoming") + 1] == "defer"
     for argv in (template, restored):
-        assert "microvm,rtc=on,acpi=on,memory-backend=memory" in argv
+        assert "microvm,rtc=on,acpi=on,mem-merge=off,memory-backend=memory" in argv
         assert argv[argv.index("-mon") + 1] == "chardev=control,mode=control"
     assert not {"-mon", "-qmp", "-object", "-incoming"} & set(qemu_argv("qemu", MACHINE))
