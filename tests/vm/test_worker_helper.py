@@ -119,7 +119,7 @@ def own_id(pid: int) -> int:
     return int(number)
 
 
-@pytest.mark.parametrize("kind", ["cold"])
+@pytest.mark.parametrize("kind", ["cold", "warm"])
 def test_guests_of_a_worker_without_rights_have_own_ids_and_end_with_it(
     home: Path, their_assets: GuestAssets, kind: str
 ) -> None:
@@ -134,7 +134,7 @@ def test_guests_of_a_worker_without_rights_have_own_ids_and_end_with_it(
         assert min(own_id(vmm), own_id(warden)) >= FIRST_ID
         assert own_id(zygote) == own_id(process.pid) == UID
         held = (their_assets.kernel, their_assets.initramfs, their_assets.agent_drive)
-        names = frozenset({*(p.name for p in held), "memory", "state"})
+        names = frozenset({*(p.name for p in held), *memory_of(vmm, home), "state"})
         found = unconfined(vmm, may_hold=names).splitlines()
         # Nothing was delegated to this worker; a unit's is.
         assert [line for line in found if not line.startswith("no limit of")] == []
@@ -142,6 +142,13 @@ def test_guests_of_a_worker_without_rights_have_own_ids_and_end_with_it(
     until_gone(vmm, zygote, warden)
     if kind == "warm":
         assert list((home / "guests").iterdir()) == []
+
+
+def memory_of(vmm: int, home: Path) -> list[str]:
+    """Return how a VMM names the snapshot's memory, which it opens by a name in its jail."""
+    kept = [path.stat().st_ino for path in home.glob("snapshots/*/memory")]
+    fds = list(Path(f"/proc/{vmm}/fd").iterdir())
+    return [os.readlink(fd) for fd in fds if fd.stat().st_ino in kept]
 
 
 def end(process: subprocess.Popen[bytes], *, is_killed: bool) -> None:
