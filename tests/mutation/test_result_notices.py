@@ -55,7 +55,7 @@ CASES = {
     "tenant": Case(SIGNED, "scope.tenant.value,", '"",', UNIT + "test_a_result_that_answers_another_question_is_refused"),
     "action": Case(SIGNED, "str(scope.action),", '"",',
                    UNIT + "test_a_result_that_answers_another_question_is_refused"),
-    "principal": Case(SIGNED, "scope.principal if record.reuse is GuestReuse.PRINCIPAL else", "",
+    "principal": Case(SIGNED, "scope.principal if is_private else", "",
                       UNIT + "test_a_result_that_answers_another_question_is_refused"),
     "image": Case(SIGNED, "if record.image != terms.image.value:", "if False:",
                   UNIT + "test_a_true_result_that_the_tenant_does_not_accept_is_refused"),

@@ -7,11 +7,13 @@ from dataclasses import fields, replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcc.core import Digest, GuestReuse, Isolation, TenantId
+from hpcc.core import Digest, GuestReuse, Isolation, SharingClass, TenantId
+from hpcc.reapi.claims import ResultClaim, Voter
 from hpcc.reapi.result import (
     ResultOutput,
     ResultRecord,
     ResultSignature,
+    SharingEvidence,
     encode_result,
     parse_result,
 )
@@ -26,6 +28,29 @@ TIMES = st.integers(0, 1 << 42).map(lambda ms: ms / 1000)
 OUTPUTS = st.lists(
     st.builds(ResultOutput, PATHS, DIGESTS, st.booleans()), max_size=3, unique_by=lambda o: o.path
 ).map(lambda found: tuple(sorted(found, key=lambda o: o.path)))
+CLAIMS = st.builds(
+    ResultClaim,
+    result=st.sampled_from(["1" * 64, "2" * 64]),
+    voter=st.builds(
+        Voter, pseudonym=st.sampled_from(["a" * 32, "b" * 32]), epoch=st.sampled_from("ab")
+    ),
+    guest_id=st.sampled_from(["g", "h", ""]),
+    execs_before=st.integers(0, 3),
+    is_overlapped=st.booleans(),
+    isolation=st.sampled_from(Isolation),
+    reuse=st.sampled_from(GuestReuse),
+    snapshot=st.sampled_from(["", "s"]),
+    row=st.sampled_from(["e" * 32, "f" * 32]),
+    made_at_ms=st.integers(0, 3),
+    key_id=st.sampled_from(["0" * 32, "1" * 32]),
+    signature=st.sampled_from([b"s" * 64, b"t" * 64]),
+)
+EVIDENCE = st.builds(
+    SharingEvidence,
+    sharing=st.sampled_from([SharingClass.FRESH, SharingClass.AGREED]),
+    row=TEXTS,
+    claims=st.lists(CLAIMS, max_size=3).map(tuple),
+)
 RECORDS = st.builds(
     ResultRecord,
     exit_code=st.integers(-2, 2),
@@ -45,6 +70,7 @@ RECORDS = st.builds(
     kernel_digest=TEXTS,
     agent_digest=TEXTS,
     lineage_digest=TEXTS,
+    evidence=st.none() | EVIDENCE,
 )
 SCOPES = st.builds(
     ResultScope,
@@ -63,7 +89,8 @@ SIGNED = [f.name for f in fields(ResultRecord) if f.name not in {"inline", "sign
 
 def meant(record: ResultRecord, scope: ResultScope, signature: ResultSignature) -> object:
     """Return what a signature covers, computed the slow way."""
-    principal = scope.principal if record.reuse is GuestReuse.PRINCIPAL else None
+    is_private = record.reuse is GuestReuse.PRINCIPAL and record.evidence is None
+    principal = scope.principal if is_private else None
     said = tuple(getattr(record, name) for name in SIGNED)
     return said, scope.tenant, scope.action, principal, signature.key_id, signature.signed_at_ms
 

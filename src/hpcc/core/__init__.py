@@ -66,6 +66,7 @@ from hpcc.core.remote import (
     RunHere,
     SharedInputs,
 )
+from hpcc.core.sharing import PRIVATE_ONLY, SharingClass, SharingPolicy
 from hpcc.core.toolchain import (
     MAX_TOOLCHAINS,
     MAX_TOOLCHAINS_BYTES,
@@ -108,6 +109,7 @@ __all__ = [
     "MAX_TOOLCHAINS_BYTES",
     "MAX_WINDOWS_PATH_UNITS",
     "PARITIES",
+    "PRIVATE_ONLY",
     "SOURCE_ROOT",
     "Blob",
     "CallerError",
@@ -146,6 +148,8 @@ __all__ = [
     "ResultEvent",
     "RunHere",
     "SharedInputs",
+    "SharingClass",
+    "SharingPolicy",
     "StdioEvent",
     "TenantId",
     "Toolchain",

@@ -9,9 +9,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from hpcc.core import CallerError, IntegrityError
+from hpcc.identity.claims import good_claims
 from hpcc.identity.keys import key_id
 from hpcc.identity.result_keys import ResultKeys
 from hpcc.ports import Clock
+from hpcc.reapi.claims import ClaimScope, ResultClaim, claim_bytes
 from hpcc.reapi.limits import ReapiError
 from hpcc.reapi.result import ResultRecord, ResultSignature
 from hpcc.reapi.signed import ResultScope, ResultTerms, check_terms, signed_bytes
@@ -44,6 +46,11 @@ class ResultSigner:
         unsigned = ResultSignature(self.key_id, round(self._clock.now() * 1000), b"")
         value = self._key.sign(signed_bytes(record, scope, unsigned))
         return replace(record, signature=replace(unsigned, value=value))
+
+    def sign_claim(self, claim: ResultClaim, scope: ClaimScope) -> ResultClaim:
+        """Return the claim with this key's id, and a signature at the current time."""
+        dated = replace(claim, key_id=self.key_id, made_at_ms=round(self._clock.now() * 1000))
+        return replace(dated, signature=self._key.sign(claim_bytes(dated, scope)))
 
     def possession(self, worker_id: str, certificate: bytes) -> bytes:
         """Return the proof that the worker with this TLS certificate holds the key."""
@@ -90,7 +97,8 @@ async def check_result(
     """Check a result with the key that the scheduler lists for the tenant.
 
     Raises:
-        ResultError: see `verify_result`; or its key is not listed (reason `result-key`).
+        ResultError: see `verify_result`; or its key is not listed (reason `result-key`), or a claim
+            of a shared result does not hold (`result-claims`).
         InfrastructureError: the key is not cached and the scheduler does not answer.
     """
     signature = _named(record, terms, now)
@@ -98,6 +106,13 @@ async def check_result(
     if key is None:
         raise ResultError("the result's key is not listed, or was revoked", reason="result-key")
     verify_result(record, terms, key, now=now)
+    claims = record.evidence.claims if record.evidence else ()
+    if claims:
+        tenant, action = terms.scope.tenant, terms.scope.action
+        scope = ClaimScope(tenant=tenant, action=action, image=terms.image)
+        # Every claim must hold: a revoked key voids what rests on its claims.
+        if len(await good_claims(claims, scope, keys)) != len(claims):
+            raise ResultError("a claim of the shared result does not hold", reason="result-claims")
 
 
 def _named(record: ResultRecord, terms: ResultTerms, now: float) -> ResultSignature:

@@ -21,13 +21,17 @@ from hpcc.core import (
     Digest,
     GuestReuse,
     Isolation,
+    SharingClass,
     check_guest_path,
 )
+from hpcc.reapi.claims import ResultClaim, encode_claims, parse_claims
 from hpcc.reapi.digests import digest_from_proto, digest_to_proto, parse_message
 from hpcc.reapi.limits import MAX_RESULT_BYTES, ReapiError
 
-# 2: signed, with the digests of kernel, agent and lineage.
+# 2: signed, with the digests of kernel, agent and lineage. 3: with the evidence of a shared result;
+# only a caller that says that it knows it gets one.
 _FORMAT: Final = 2
+_SHARED_FORMAT: Final = 3
 _KEY_ID: Final = re.compile(r"[0-9a-f]{32}")
 _SIGNATURE_BYTES: Final = 64
 # A Struct's number (a double) holds integers below this exactly.
@@ -61,11 +65,23 @@ class ResultSignature:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SharingEvidence:
+    """Why a result may serve a whole tenant. `row` is the id of the audit row of its execution.
+
+    `claims` are those that agree, for an agreed result.
+    """
+
+    sharing: SharingClass
+    row: str
+    claims: tuple[ResultClaim, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResultRecord:
     """How an action ended and what ran it. Times are seconds since the epoch, UTC.
 
     `lineage_digest` covers what the worker stores beside the result for later audit rows. `inline`
-    maps output paths to contents.
+    maps output paths to contents. `evidence` is None for a result that serves its principal only.
     """
 
     exit_code: int
@@ -85,6 +101,7 @@ class ResultRecord:
     kernel_digest: str = ""
     agent_digest: str = ""
     lineage_digest: str = ""
+    evidence: SharingEvidence | None = None
     signature: ResultSignature | None = None
     inline: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -128,6 +145,8 @@ def encode_result(record: ResultRecord) -> bytes:
             "reuse": record.reuse.value,
         }
     )
+    if record.evidence is not None:
+        labels.update(_evidence_labels(record.evidence))
     if record.signature is not None:
         labels.update(
             {
@@ -179,6 +198,7 @@ def parse_result(data: bytes) -> ResultRecord:
             kernel_digest=str(labels["kernel"]),
             agent_digest=str(labels["agent"]),
             lineage_digest=str(labels["lineage"]),
+            evidence=_evidence(labels),
             signature=_signature(labels),
             inline={
                 o.path: o.contents
@@ -208,9 +228,33 @@ def _labels(message: pb.ActionResult) -> Mapping[str, object]:
     if len(packed) != 1 or not packed[0].Unpack(labels):
         raise ReapiError("result has no labels of hpcc", reason="foreign-result")
     values = {name: _plain(value) for name, value in labels.items()}
-    if values.get("format") != _FORMAT:
+    if values.get("format") not in {_FORMAT, _SHARED_FORMAT}:
         raise ReapiError("result has another format", reason="foreign-result")
     return values
+
+
+def _evidence_labels(evidence: SharingEvidence) -> dict[str, str | int]:
+    claims = encode_claims(evidence.claims) if evidence.claims else b""
+    return {
+        "claims": base64.b64encode(claims).decode(),
+        "format": _SHARED_FORMAT,
+        "row": evidence.row,
+        "sharing": evidence.sharing.value,
+    }
+
+
+def _evidence(labels: Mapping[str, object]) -> SharingEvidence | None:
+    if labels["format"] == _FORMAT:
+        return None
+    sharing = SharingClass(str(labels["sharing"]))
+    try:
+        claims = base64.b64decode(str(labels["claims"]), validate=True)
+    except binascii.Error as error:
+        raise ValueError("not claims") from error
+    if sharing is SharingClass.PRIVATE:
+        raise ValueError("a private result has no evidence")
+    found = parse_claims(claims) if claims else ()
+    return SharingEvidence(sharing=sharing, row=str(labels["row"]), claims=found)
 
 
 def _signature(labels: Mapping[str, object]) -> ResultSignature | None:

@@ -15,6 +15,9 @@ Each field stands behind its length, so that different fields cannot give the sa
 with the number of the form comes first. Inlined contents are not signed: they are checked against
 the outputs' digests.
 
+A result that may serve the whole tenant has a second form with another tag: the principal is
+empty, and class, audit row and claims of its evidence are signed too.
+
 A reader checks in two steps. `check_terms` compares what the record states about itself with the
 tenant's rules. Then the reader verifies the signature over `signed_bytes` with a key that the
 scheduler lists. The reader supplies tenant, action and principal itself.
@@ -32,12 +35,23 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from hpcc.core import Digest, GuestReuse, ImageDigest, Isolation, TenantId
+from hpcc.core import (
+    PRIVATE_ONLY,
+    Digest,
+    GuestReuse,
+    ImageDigest,
+    Isolation,
+    SharingPolicy,
+    TenantId,
+)
+from hpcc.reapi.agreement import check_sharing
+from hpcc.reapi.claims import encode_claims
 from hpcc.reapi.limits import ReapiError
-from hpcc.reapi.result import ResultRecord, ResultSignature
+from hpcc.reapi.result import ResultRecord, ResultSignature, SharingEvidence
 
 # Raise the number with any change of the form, so that no signature is valid for two forms.
 RESULT_TAG: Final = b"hpcc-result-1"
+SHARED_RESULT_TAG: Final = b"hpcc-result-2"
 # The clocks of a worker and of a reader of its results may differ by this much.
 MAX_RESULT_SKEW_SECONDS: Final = 300.0
 _LENGTH_BYTES: Final = 4
@@ -59,12 +73,16 @@ class ResultScope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultTerms:
-    """The results that a reader accepts: those that answer `scope` under the tenant's rules."""
+    """The results that a reader accepts: those that answer `scope` under the tenant's rules.
+
+    `sharing` is what it accepts of results that were not made for the principal of `scope`.
+    """
 
     scope: ResultScope
     image: ImageDigest
     minimum_isolation: Isolation
     reuse: GuestReuse
+    sharing: SharingPolicy = PRIVATE_ONLY
 
 
 def signed_bytes(record: ResultRecord, scope: ResultScope, signature: ResultSignature) -> bytes:
@@ -72,9 +90,11 @@ def signed_bytes(record: ResultRecord, scope: ResultScope, signature: ResultSign
 
     They contain key id and time of `signature`, not its value; and not `record.inline`.
     """
-    principal = scope.principal if record.reuse is GuestReuse.PRINCIPAL else ""
+    evidence = record.evidence
+    is_private = record.reuse is GuestReuse.PRINCIPAL and evidence is None
+    principal = scope.principal if is_private else ""
     fields = [
-        RESULT_TAG,
+        *([RESULT_TAG] if evidence is None else _evidence_fields(evidence)),
         *(
             text.encode()
             for text in (
@@ -113,6 +133,11 @@ def signed_bytes(record: ResultRecord, scope: ResultScope, signature: ResultSign
     return b"".join(len(f).to_bytes(_LENGTH_BYTES, "big") + f for f in fields)
 
 
+def _evidence_fields(evidence: SharingEvidence) -> list[bytes]:
+    claims = hashlib.sha256(encode_claims(evidence.claims)).digest()
+    return [SHARED_RESULT_TAG, evidence.sharing.value.encode(), evidence.row.encode(), claims]
+
+
 def check_terms(record: ResultRecord, terms: ResultTerms, *, now: float) -> ResultSignature:
     """Compare a result's statements with the terms; return its signature, still unchecked.
 
@@ -120,7 +145,8 @@ def check_terms(record: ResultRecord, terms: ResultTerms, *, now: float) -> Resu
 
     Raises:
         ReapiError: the result is not signed, is of another image, ran under weaker isolation or
-            guest reuse than the tenant accepts, or is signed in the future.
+            guest reuse than the tenant accepts, lacks the evidence to serve others, or is signed
+            in the future.
     """
     signature = record.signature
     if signature is None:
@@ -133,6 +159,7 @@ def check_terms(record: ResultRecord, terms: ResultTerms, *, now: float) -> Resu
         raise ReapiError(
             "the result's guest served more people than allowed", reason="result-reuse"
         )
+    check_sharing(record, terms.sharing)
     if signature.signed_at_ms / 1000 > now + MAX_RESULT_SKEW_SECONDS:
         raise ReapiError(
             "the result is signed in the future: this machine's clock, or the worker's, is wrong",

@@ -17,6 +17,7 @@ from hpcc.core import (
     ImageDigest,
     InfrastructureError,
     Isolation,
+    SharingClass,
     TenantId,
 )
 from hpcc.identity.result_keys import (
@@ -33,7 +34,13 @@ from hpcc.identity.results import (
     check_result,
     verify_result,
 )
-from hpcc.reapi.result import ResultOutput, ResultRecord, encode_result, parse_result
+from hpcc.reapi.result import (
+    ResultOutput,
+    ResultRecord,
+    SharingEvidence,
+    encode_result,
+    parse_result,
+)
 from hpcc.reapi.signed import ResultScope, ResultTerms, signed_bytes
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "signed_result.json"
@@ -138,12 +145,14 @@ OTHER: dict[str, object] = {
     "kernel_digest": "",
     "agent_digest": "",
     "lineage_digest": "",
+    "evidence": SharingEvidence(sharing=SharingClass.FRESH, row="e" * 32),
 }
 
 
 @pytest.mark.parametrize("name", OTHER)
 def test_a_result_with_another_field_is_refused(name: str) -> None:
-    assert refusal(replace(SIGNED, **{name: OTHER[name]})) == "result-signature"
+    reason = "result-sharing" if name == "evidence" else "result-signature"
+    assert refusal(replace(SIGNED, **{name: OTHER[name]})) == reason
 
 
 def test_no_field_of_a_result_is_left_unsigned() -> None:

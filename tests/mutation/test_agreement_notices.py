@@ -1,0 +1,47 @@
+"""Each check of shared results is needed: without it, the test named after the attack fails.
+
+The cases work as in `test_identity_notices.py`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcc_testkit.suite.mutants import Case, Mutants
+
+VOTES = "tests/unit/reapi/test_agreement.py::"
+CLAIMS = "tests/unit/identity/test_claims.py::"
+AGREEMENT, RESULTS, GOOD = "reapi/agreement.py", "identity/results.py", "identity/claims.py"
+
+CASES = {
+    "void": Case(AGREEMENT, "void.add(claim.voter.pseudonym)", "pass",
+                 VOTES + "test_two_digests_from_one_voter_void_both"),
+    "guests": Case(AGREEMENT, "claim.guest_id in guests or", "",
+                   VOTES + "test_one_guest_does_not_vote_for_two_voters"),
+    "workers": Case(AGREEMENT, "(by_worker and claim.key_id in keys)", "False",
+                    VOTES + "test_a_rogue_worker_with_a_valid_key_does_not_agree_with_itself_across_workers"),
+    "kernel": Case(AGREEMENT, "policy.across_workers or isolation.rank < _OWN_KERNEL_RANK", "policy.across_workers",
+                   VOTES + "test_containers_of_one_kernel_are_one_vote"),
+    "epoch": Case(AGREEMENT, "or claim.voter.epoch != epoch", "",
+                  VOTES + "test_votes_of_two_epochs_do_not_count_together"),
+    "isolation": Case(AGREEMENT, "claim.isolation is not isolation or", "",
+                      VOTES + "test_only_claims_of_equal_isolation_count_together"),
+    "reuse": Case(AGREEMENT, "if claim.reuse not in _VOTING:", "if False:",
+                  VOTES + "test_a_guest_that_a_whole_tenant_used_has_no_vote"),
+    "before": Case(AGREEMENT, "not record.guest_execs_before", "True",
+                   VOTES + "test_a_fresh_result_whose_guest_had_executed_before_is_refused"),
+    "result": Case(AGREEMENT, "all(c.result == result for c in claims)", "True",
+                   VOTES + "test_claims_of_another_result_do_not_carry_this_one"),
+    "enough": Case("reapi/signed.py", "check_sharing(record, terms.sharing)", "pass",
+                   CLAIMS + "test_a_shared_result_is_refused_where_nothing_is_shared"),
+    "checked": Case(RESULTS, "if len(await good_claims(claims, scope, keys)) != len(claims):", "if False:",
+                    CLAIMS + "test_a_revoked_key_voids_its_claims_and_what_rested_on_them"),
+    "signed": Case(GOOD, "key.verify(claim.signature, claim_bytes(claim, scope))", "claim_bytes(claim, scope)",
+                   CLAIMS + "test_a_claim_for_another_action_tenant_or_image_does_not_count"),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_without_the_check_its_test_fails(name: str, mutants: Mutants) -> None:
+    mutants.check(CASES[name])
