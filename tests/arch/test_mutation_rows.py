@@ -44,7 +44,8 @@ def functions(file: Path) -> frozenset[str]:
     "case", [pytest.param(case, id=f"{module}-{key}") for module, key, case in rows()]
 )
 def test_a_row_can_be_carried_out(case: Any) -> None:
-    file = ROOT / (case.file if case.file.startswith("native/") else f"src/hpcc/{case.file}")
+    is_of_root = case.file.startswith(("native/", "tools/"))
+    file = ROOT / (case.file if is_of_root else f"src/hpcc/{case.file}")
     assert file.read_text().count(case.check) == 1
     path, _, names = case.test.partition("::")
     assert (ROOT / path).is_file()

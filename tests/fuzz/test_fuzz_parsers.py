@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,15 +13,16 @@ from hpcc_testkit.suite.examples import examples
 
 # The library warns of numbers in certificates that a later version refuses.
 pytestmark = pytest.mark.filterwarnings("ignore:Parsed a serial number")
+CORPUS = Path(__file__).parent / "corpus"
 SMALL = {
-    name: sorted(data for data in target.inputs().values() if len(data) < 5000)
+    name: sorted(data for data in target.inputs(CORPUS).values() if len(data) < 5000)
     for name, target in TARGETS.items()
 }
 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_each_kept_input_shows_no_defect(name: str) -> None:
-    inputs = TARGETS[name].inputs()
+    inputs = TARGETS[name].inputs(CORPUS)
     assert inputs
     for data in inputs.values():
         TARGETS[name].run(data)

@@ -15,9 +15,12 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from hpcc_testkit.fuzz.engine import DefectError, Fuzzer, limit_memory
 from hpcc_testkit.fuzz.targets import TARGETS
+
+_CORPUS: Final = Path(__file__).resolve().parents[3] / "tests/fuzz/corpus"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,21 +32,22 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--write-seeds", action="store_true", help="make the first inputs anew")
     asked = parser.parse_args(argv)
     target = TARGETS[asked.target]
-    target.place.mkdir(parents=True, exist_ok=True)
-    if asked.write_seeds or not list(target.place.iterdir()):
+    place = _CORPUS / target.name
+    place.mkdir(parents=True, exist_ok=True)
+    if asked.write_seeds or not list(place.iterdir()):
         for name, data in target.seeds().items():
-            (target.place / name).write_bytes(data)
+            (place / name).write_bytes(data)
     logging.disable()
     warnings.simplefilter("ignore")
     limit_memory()
-    inputs = target.inputs()
+    inputs = target.inputs(_CORPUS)
     print(f"fuzz: {target.name}: seed {asked.seed}, {len(inputs)} inputs", flush=True)
     try:
         found = Fuzzer(target.run, list(inputs.values()), asked.seed).fuzz(asked.seconds)
     except DefectError as error:
         return _defect(target.name, error)
     for data in found.kept:
-        (target.place / f"branch-{hashlib.sha256(data).hexdigest()[:12]}").write_bytes(data)
+        (place / f"branch-{hashlib.sha256(data).hexdigest()[:12]}").write_bytes(data)
     print(
         f"fuzz: {target.name}: no defect, {found.executions} executions,"
         f" {found.cpu_seconds:.0f} CPU seconds, {len(found.kept)} inputs took new branches"

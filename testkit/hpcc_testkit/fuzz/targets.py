@@ -9,8 +9,6 @@ from typing import Final
 
 from hpcc_testkit.fuzz import farm_bytes, local_bytes
 
-CORPUS: Final = Path(__file__).resolve().parents[3] / "tests/fuzz/corpus"
-
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -20,14 +18,9 @@ class Target:
     run: Callable[[bytes], object]
     seeds: Callable[[], Mapping[str, bytes]]
 
-    @property
-    def place(self) -> Path:
-        """Return the directory of the inputs that are kept."""
-        return CORPUS / self.name
-
-    def inputs(self) -> dict[str, bytes]:
+    def inputs(self, corpus: Path) -> dict[str, bytes]:
         """Return the inputs that are kept, by name."""
-        return {path.name: path.read_bytes() for path in sorted(self.place.iterdir())}
+        return {path.name: path.read_bytes() for path in sorted((corpus / self.name).iterdir())}
 
 
 _FARM: Final = (

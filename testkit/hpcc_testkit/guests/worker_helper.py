@@ -13,7 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import hpcc
+
 LISTENER: Final = 3
+# As `python -I -m hpcc.helper`, with the package that this process has: a mutation row's is a copy.
+_START: Final = """
+import runpy, sys
+sys.path.insert(0, sys.argv.pop(1))
+runpy.run_module("hpcc.helper", run_name="__main__", alter_sys=True)
+"""
 
 
 @contextmanager
@@ -31,7 +39,8 @@ def worker_helper(user: str) -> Iterator[Path]:
         listener.listen()
         # The shell gives the descriptor its number, as systemd does.
         start = f'exec "$@" {LISTENER}<&0 0</dev/null'
-        argv = [sys.executable, "-I", "-B", "-m", "hpcc.helper", user]
+        root = str(Path(hpcc.__file__).parents[1])
+        argv = [sys.executable, "-I", "-B", "-c", _START, root, user]
         with subprocess.Popen(
             ["sh", "-c", start, "sh", *argv], stdin=listener.fileno(), env={}, cwd="/"
         ) as helper:

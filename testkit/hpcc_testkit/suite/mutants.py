@@ -28,7 +28,7 @@ _SECONDS: Final = 110
 class Case(NamedTuple):
     """A check in `file`, the text that replaces it, and the test that must fail.
 
-    `file` is relative to `src/hpcc`, or to the root if it begins with `native/`.
+    `file` is relative to `src/hpcc`, or to the root if it begins with `native/` or `tools/`.
     """
 
     file: str
@@ -106,21 +106,29 @@ class Mutants:
     def _env(self) -> dict[str, str]:
         env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
         return env | {
-            "PYTHONPATH": f"{self.source}{os.pathsep}{self._directory / 'testkit'}",
+            "PYTHONPATH": os.pathsep.join(
+                [str(self.source), *(str(self._directory / n) for n in ("testkit", "tools"))]
+            ),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 
     def _module(self, file: Path) -> str:
         """Return the module name of the file, or "" if it is not in the package."""
-        if file.suffix != ".py" or not file.is_relative_to(self.source):
+        tools = self._directory / "tools"
+        place = tools if file.is_relative_to(tools) else self.source
+        if file.suffix != ".py" or not file.is_relative_to(place):
             return ""
-        parts = file.relative_to(self.source).with_suffix("").parts
+        parts = file.relative_to(place).with_suffix("").parts
         return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
     @contextmanager
     def _without(self, case: Case) -> Iterator[Path]:
         is_native = case.file.startswith("native/")
-        file = (self._directory if is_native else self.source / "hpcc") / case.file
+        file = (
+            self._directory / case.file
+            if is_native or case.file.startswith("tools/")
+            else (self.source / "hpcc" / case.file)
+        )
         text = file.read_text()
         assert text.count(case.check) == 1, f"{case.file} has the check no more, or twice"
         library = self._library.read_bytes() if is_native else b""

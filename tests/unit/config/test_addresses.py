@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import httpx
 import pytest
 
-from hpcc.config.addresses import Reach, addresses_of, direct_transport, reach_of
+from hpcc.config.addresses import Reach, _at, addresses_of, direct_transport, reach_of
 from hpcc.core import InfrastructureError
 
 PUBLIC, PRIVATE, HERE = "93.184.216.34", "10.0.0.5", "127.0.0.1"
@@ -39,6 +39,8 @@ PUBLIC, PRIVATE, HERE = "93.184.216.34", "10.0.0.5", "127.0.0.1"
         ("fe80::1%eth0", None),
         ("fd00:ec2::254", None),
         ("100.100.100.200", None),
+        ("::ffff:100.100.100.200", None),
+        ("2002:6464:64c8::1", None),
         ("224.0.0.1", None),
     ],
 )
@@ -152,3 +154,10 @@ def test_a_proxy_connects_where_one_is_set(
         may_use_proxy=True,
     )
     assert (transport is not None) == is_direct
+
+
+def test_the_certificate_is_that_of_the_name() -> None:
+    request = httpx.Request("GET", "https://registry.example/v2/", headers={"host": "x"})
+    sent = _at(request, PUBLIC)
+    assert sent.url.host == PUBLIC
+    assert sent.extensions["sni_hostname"] == "registry.example"

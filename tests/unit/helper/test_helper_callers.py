@@ -148,6 +148,18 @@ def test_a_process_that_took_over_a_callers_number_gets_nothing(
     assert written == []
 
 
+@pytest.mark.parametrize(("uid", "gid"), [(NUMBER, NUMBER), (0, 0)])
+def test_a_caller_of_another_user_is_refused_by_its_number(
+    monkeypatch: pytest.MonkeyPatch, uid: int, gid: int
+) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(helper, "_write", lambda _, name, text: written.append(name + text))
+    peer = helper.Peer(os.getpid(), uid, gid, ())  # whose process is the worker's meanwhile
+    with pytest.raises(PermissionError, match=r"not a worker's process$"):
+        helper.write_maps(MapRequest(FIRST_ID, 1), peer, 0)
+    assert written == []
+
+
 @pytest.mark.parametrize(
     ("mode", "groups", "line"),
     [
@@ -220,7 +232,7 @@ def _listens_at(process: Path, place: Path) -> bool:
         words = (process / "cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return f"socket:[{inode}]" in links and b"hpcc.helper" in words
+    return f"socket:[{inode}]" in links and any(b"hpcc.helper" in word for word in words)
 
 
 def test_a_caller_that_has_gone_ends_nothing(tmp_path: Path) -> None:

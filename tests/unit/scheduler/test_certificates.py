@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hpcc.core import CallerError
 from hpcc.identity.key_ring import Sealer
 from hpcc.identity.keys import load_or_create_tls
 from hpcc.identity.known_certificates import KnownCertificates
-from hpcc.identity.tls import TlsIdentity, certificate_id
+from hpcc.identity.tls import PinnedPeer, TlsIdentity, certificate_id
 from hpcc.ports import SystemClock
 from hpcc.rpc.scheduler.schedulers import pins_of
 from hpcc.scheduler.base.certificate import (
@@ -128,6 +129,17 @@ def test_a_damaged_file_of_announced_certificates_is_not_used(tmp_path: Path, te
     file.write_text(text)
     known = KnownCertificates(own.certificate_pem.decode(), file)
     assert known.peer.certificate_pem == own.certificate_pem
+
+
+def test_a_kept_certificate_of_another_name_is_not_used(tmp_path: Path) -> None:
+    own, following = made(tmp_path / "a"), made(tmp_path / "b")
+    other, file = made(tmp_path / "c", "mallory"), tmp_path / "known.json"
+    known = KnownCertificates(own.certificate_pem.decode(), file)
+    assert known.learn([following.certificate_der])
+    text = file.read_text()
+    file.write_text(json.dumps(json.loads(text) | {"certificates": other.certificate_pem.decode()}))
+    again = KnownCertificates(own.certificate_pem.decode(), file)
+    assert again.peer == PinnedPeer.from_pem(own.certificate_pem)
 
 
 def test_certificates_with_their_own_subjects_are_shown_by_any_scheduler(tmp_path: Path) -> None:

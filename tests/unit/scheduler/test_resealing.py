@@ -92,6 +92,19 @@ async def test_an_interrupted_change_is_repeated(store: EmbeddedControlStore) ->
     assert (await loaded(store, NEW))[0].token_keys == keys.token_keys
 
 
+async def test_a_wrong_old_key_is_refused_for_each_secret(store: EmbeddedControlStore) -> None:
+    await farm(store)
+    breaking: ControlStore = Breaking(store)  # type: ignore[assignment]  # what it uses
+    with pytest.raises(ControlStoreError):
+        await reseal(breaking, OLD, NEW)
+    # The ring is sealed with the new key, and the CA with the old one.
+    with pytest.raises(KeyRingError, match=WORKER_CA):
+        await reseal(store, STRANGE, NEW)
+    await store.delete(CA_SPACE, CA_KEY)
+    with pytest.raises(KeyRingError, match=TOKEN_KEYS):
+        await reseal(store, STRANGE, OLD)
+
+
 async def test_lost_secrets_are_made_anew_and_revoked_workers_stay_revoked(
     store: EmbeddedControlStore,
 ) -> None:

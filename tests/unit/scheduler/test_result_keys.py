@@ -252,6 +252,23 @@ async def test_a_key_is_retired_only_when_another_one_signs(
         await table.note(registered("w1", signer))
 
 
+async def test_a_revoked_key_gets_no_order(table: ResultKeyTable, signer: ResultSigner) -> None:
+    await table.note(registered("w1", signer))
+    await table.revoke(signer.key_id)
+    with pytest.raises(CallerError, match="is not valid any more"):
+        await table.order(signer.key_id)
+
+
+async def test_no_key_is_due_when_the_list_has_no_room(
+    table: ResultKeyTable, clock: At, signer: ResultSigner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await table.note(registered("w1", signer))
+    await table.order(signer.key_id)
+    assert table.due_or_empty(signer.public) == signer.key_id
+    monkeypatch.setattr("hpcc.scheduler.result_keys.MAX_LISTED", 501)
+    assert table.due_or_empty(signer.public) == ""
+
+
 async def test_a_key_of_the_configured_age_is_replaced_without_an_order(
     store: EmbeddedControlStore, clock: At, signer: ResultSigner
 ) -> None:

@@ -13,7 +13,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tools"))
+# Behind PYTHONPATH, where a mutation row puts another copy.
+sys.path.append(str(Path(__file__).resolve().parents[3] / "tools"))
 
 from release import audit, bom, dsse, licences, make, statements, verify
 from release.dsse import RefusedError
@@ -224,6 +225,72 @@ def test_an_unsigned_release_is_refused_unless_that_is_asked_for(tmp_path: Path)
         verify.read(place, verify.Wanted(key=None))
     with pytest.raises(RefusedError, match="unsigned"):
         verify.read(place, verify.Wanted(key=Path("k"), allow_unsigned=True))
+
+
+def test_a_file_that_is_listed_twice_is_refused(tmp_path: Path) -> None:
+    place = released(tmp_path)
+    sums = place / make.SUMS
+    sums.write_text(f"{'0' * 64}  a.whl\n{sums.read_text()}")
+    with pytest.raises(RefusedError, match="not understood"):
+        verify.check_sums(place)
+
+
+def test_sums_that_another_key_signed_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    place, public = released(tmp_path / "d"), tmp_path / "public.pem"
+    public.write_bytes(dsse.public_pem(KEY.public_key()))
+    (place / make.SUMS_SIGNATURE).write_bytes(OTHER.sign((place / make.SUMS).read_bytes()))
+    with pytest.raises(RefusedError, match="is not this key's signature"):
+        verify.read(place, verify.Wanted(key=public))
+
+
+def test_a_statement_of_another_kind_or_other_files_is_refused(tmp_path: Path) -> None:
+    (file := tmp_path / "a.whl").write_text("a")
+    statement = statements.contents([file], {"b": 1})
+    assert verify.check_statement(statement, bom.PREDICATE, [file]) == {"b": 1}
+    with pytest.raises(RefusedError, match="not an in-toto statement of"):
+        verify.check_statement(statement, statements.PROVENANCE, [file])
+    file.write_text("b")
+    with pytest.raises(RefusedError, match="about other files"):
+        verify.check_statement(statement, bom.PREDICATE, [file])
+
+
+class _Commit:
+    """A commit that the repository has, with one lock file for both."""
+
+    commit, version = "c" * 40, "1.0"
+
+    def read(self, _: str) -> bytes:
+        return LOCK.encode()
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted", "problem"),
+    [
+        ({}, {"commit": "d" * 40}, "is of commit"),
+        ({}, {"builder": "somebody"}, "the builder is"),
+        ({"version": "2.0"}, {}, "is version 1.0"),
+        ({"lock": LOCK.replace("a" * 64, "f" * 64)}, {}, "other materials"),
+    ],
+)
+def test_a_provenance_that_is_untrue_is_refused(
+    change: dict[str, str],
+    wanted: dict[str, Any],
+    problem: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(verify.build, "source", lambda *_: _Commit())
+
+    def checked(said: dict[str, str], expected: dict[str, Any]) -> object:
+        lock = said.get("lock", LOCK)
+        locks = dict.fromkeys(statements.LOCKS, lock.encode())
+        version = said.get("version", "1.0")
+        made = statements.provenance([], "c" * 40, version, locks, read_lock(lock))
+        return verify.check_provenance(made["predicate"], ROOT, verify.Wanted(key=None, **expected))
+
+    assert isinstance(checked({}, {}), _Commit)
+    with pytest.raises(RefusedError, match=problem):
+        checked(change, wanted)
 
 
 VULNERABLE = {("h2", "4.4.1"): [{"id": "PYSEC-1", "aliases": ["CVE-1"], "fix_versions": ["4.5"]}]}

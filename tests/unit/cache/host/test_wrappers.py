@@ -124,6 +124,19 @@ def test_a_trace_with_gaps_takes_no_driver_for_a_compiler(
         executes_others(wrapper, _programs(), _QUESTIONS, env=_ENV, cwd=b"/")
 
 
+def test_one_execve_that_was_not_seen_is_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    note, seen = exec_trace._Trace._note, []
+
+    def forgetful(trace: exec_trace._Trace, pid: int) -> bool:
+        seen.append(pid)
+        return note(trace, pid) and len(seen) != 2
+
+    monkeypatch.setattr(exec_trace._Trace, "_note", forgetful)
+    with pytest.raises(OSError, match="has gaps"):
+        executions([b"/bin/sh", b"-c", b"/bin/true; /bin/true"], env=_ENV, cwd=b"/")
+    assert len(seen) == 4
+
+
 def test_no_trace_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert executions([b"/a=b"], env=_ENV, cwd=b"/") is None
     with pytest.raises(OSError, match="has gaps"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hpcc.cache.key.environment import environment_key
 from hpcc.cache.key.refused import refused_word
 
 
@@ -35,3 +36,9 @@ def test_the_refused_variable_is_named() -> None:
 def test_a_long_command_line_costs_no_search() -> None:
     argv = (b"gcc", b"-c", b"a.c", b"-fplugin=x", *[b"-DX"] * 3000)
     assert refused_word(b"/usr/bin/gcc", argv, {}, "plugin") == b""
+
+
+@pytest.mark.parametrize("name", [b"MALLOC_CONF", b"TCMALLOC_STATS", b"MIMALLOC_VERBOSE"])
+def test_variables_of_allocators_are_in_the_key(name: bytes) -> None:
+    keys = {environment_key(env) for env in ({}, {name: b"1"}, {name: b"2"})}
+    assert len(keys) == 3

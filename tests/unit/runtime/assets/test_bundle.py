@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import tarfile
 from collections.abc import Callable
@@ -120,6 +121,15 @@ def test_a_bundle_that_was_damaged_starts_no_guest(
     assert pinned_assets(store, unpack(file, store).digest).agent_drive.read_bytes() == b"agent"
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_a_link_to_the_same_bytes_is_refused(file: Path, store: Path, name: str) -> None:
+    kept = unpack(file, store)
+    path = (kept.directory / name).rename(store / "elsewhere")
+    (kept.directory / name).symlink_to(path)
+    with pytest.raises(IntegrityError, match="is not the file of its bundle"):
+        pinned_assets(store, kept.digest)
+
+
 def test_a_bundle_in_the_place_of_another_is_refused(
     tmp_path: Path, file: Path, store: Path
 ) -> None:
@@ -205,10 +215,21 @@ def without_a_table(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
     members[0] = (members[0][0], b"[]")
 
 
+def without_a_digest(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    table = json.loads(members[0][1])
+    del table["files"][FILES[-1]]
+    data = json.dumps(table).encode()
+    members[0][0].size = len(data)
+    members[0] = (members[0][0], data)
+
+
 @pytest.mark.parametrize(
     "change",
-    [renamed, linked, swapped, shortened, described_at_length, of_another_form, without_a_table],
-)
+    [
+        renamed, linked, swapped, shortened, described_at_length, of_another_form, without_a_table,
+        without_a_digest,
+    ],
+)  # fmt: skip
 def test_a_hostile_file_leaves_nothing(
     file: Path, store: Path, change: Callable[[list[tuple[tarfile.TarInfo, bytes]]], None]
 ) -> None:
@@ -216,6 +237,14 @@ def test_a_hostile_file_leaves_nothing(
     with pytest.raises(IntegrityError):
         unpack(file, store)
     assert list((store / "bundles").iterdir()) == []
+
+
+def test_a_file_over_the_limit_is_not_copied(
+    file: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle, "_MAX_FILE_BYTES", 3)
+    with pytest.raises(IntegrityError, match="a bundle has vmlinuz in this place"):
+        unpack(file, store)
 
 
 @pytest.mark.parametrize("cut", [0, 100, 1024, -6144, -11000])

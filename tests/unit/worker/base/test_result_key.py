@@ -13,6 +13,7 @@ from hpcc.core import CallerError, ImageDigest, Isolation
 from hpcc.ports import SystemClock
 from hpcc.rpc.scheduler.api import Registration
 from hpcc.worker.base.result_key import KEY_NAME, NEXT_NAME, ResultKeyFiles
+from hpcc_testkit.services.idp_tokens import FixedClock
 
 EMPTY = Registration(
     worker_id="w1",
@@ -63,6 +64,28 @@ async def test_a_successor_signs_after_the_scheduler_has_listed_it(tmp_path: Pat
     assert files.public_or_none(first) is None
     assert os.listdir(tmp_path) == [KEY_NAME]
     assert opened(tmp_path).signer.key_id == files.signer.key_id
+
+
+async def test_a_successor_waits_out_its_announcement(tmp_path: Path) -> None:
+    clock = FixedClock()
+    files = ResultKeyFiles(tmp_path, clock, 60.0)
+    assert files.make_next(files.signer.key_id)
+    files.admitted(files.put_into(EMPTY))
+    assert await promoted(files)
+    assert clock.slept == [60.0]
+
+
+async def test_a_key_signs_only_when_its_file_has_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, moves = FixedClock(), iter([False, False, True])
+    files = ResultKeyFiles(tmp_path, clock, 60.0)
+    monkeypatch.setattr(files, "_has_moved", lambda: next(moves))
+    assert files.make_next(files.signer.key_id)
+    files.admitted(files.put_into(EMPTY))
+    assert await promoted(files)
+    assert list(moves) == []
+    assert clock.slept == [60.0, 30.0, 30.0]
 
 
 async def test_a_worker_that_dies_before_its_new_key_signs_continues_with_both(
