@@ -20,27 +20,14 @@ from corpus.recording import Command
 from corpus.tools import Hpcc
 from hpcc.cache.results.records_read import CompileRecord, read_records
 from hpcc.config.paths import Paths
-from hpcc.core import SOURCE_ROOT, ExecRequest, ImageDigest, Toolchain
+from hpcc.core import ExecRequest, ImageDigest, Toolchain
 from hpcc.images.survey import Survey
 from hpcc_testkit.farm.in_process import farm_under_test
 from hpcc_testkit.guests.fake_runtime import FakeGuest
+from hpcc_testkit.guests.placed import placed_command
 
 FARM: Final = "farm"
 _END_SECONDS: Final = 30
-# In a tmpfs: what an image has, without `/opt` and `/usr/src`, which belong to the machine.
-_NAMESPACE: Final = """
-set -e
-mount -t tmpfs none "$1"
-for name in bin sbin lib lib32 lib64 libx32 usr etc dev proc; do
-    if [ -L "/$name" ]; then cp -P "/$name" "$1/$name"
-    elif [ -d "/$name" ]; then mkdir "$1/$name"; mount --rbind "/$name" "$1/$name"; fi
-done
-[ ! -d "$1/usr/src" ] || mount -t tmpfs none "$1/usr/src"
-mkdir "$1/src" "$1/tmp"
-mount --bind "$2" "$1/src"
-new=$1; shift 2
-exec chroot "$new" /usr/bin/env -i "$@"
-"""
 
 
 class SourceGuest(FakeGuest):
@@ -49,10 +36,8 @@ class SourceGuest(FakeGuest):
     def _command(self, root: Path, request: ExecRequest) -> tuple[list[str], dict[str, str]]:
         place = root.parent / f"{root.name}.root"
         place.mkdir()
-        inside = f"{SOURCE_ROOT}/{request.cwd}".rstrip("/")
-        words = [f"--chdir={inside}", *(f"{k}={v}" for k, v in request.env), *request.argv]
-        start = ["unshare", "--mount", "--propagation=private", "sh", "-c", _NAMESPACE, "sh"]
-        return [*start, str(place), str(root), *words], {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        command = placed_command(request.argv, root, place, request.cwd, dict(request.env))
+        return command, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
 @dataclass

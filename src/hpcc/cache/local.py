@@ -280,7 +280,7 @@ class LocalCache:
         share = prepared.share
         stored: bytes | None = None
         if share is not None:
-            reason = why_not_shared(share, closure, result, self._sources)
+            reason = why_not_shared(prepared, share, closure, result, self._sources)
             if not reason:
                 pending.key = share.key
                 stored = self._shared.keep(share, closure, result)

@@ -21,6 +21,7 @@ from hpcc.cache.replay.handler import CacheHandler
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
 from hpcc.core import (
+    SOURCE_ROOT,
     Isolation,
     RemoteFailure,
     RemoteOutcome,
@@ -28,6 +29,7 @@ from hpcc.core import (
     RemoteRequest,
     RemoteResult,
 )
+from hpcc_testkit.guests.placed import placed_command
 
 _GUEST_PATH: Final = re.compile(r"^((?:-[A-Za-z:-]+=?)?)/src(?=[/=]|$)")
 _NAMING: Final = (".d", ".su", ".i", ".ii")  # outputs that name the directory of the compile
@@ -186,7 +188,7 @@ class FakeRemote:
         argv = list(map(spelled, request.argv))
         env = {n: ";".join(map(spelled, v.split(";"))) for n, v in request.env}
         env["PATH"] = ":".join((*self.programs, env["PATH"]))
-        code, out, err = run_bare(argv, cwd=root / request.cwd, env=env)
+        code, out, err = self._run(argv, root, request.cwd, env)
         inside, guest = str(root).encode(), b"/src"
         outputs = []
         for path in request.outputs:
@@ -205,5 +207,30 @@ class FakeRemote:
             action="0" * 64 + "/0",
         )
 
+    def _run(
+        self, argv: list[str], root: Path, cwd: str, env: dict[str, str]
+    ) -> tuple[int, bytes, bytes]:
+        return run_bare(argv, cwd=root / cwd, env=env)
+
     def close(self) -> None:
         """Do nothing: there is no connection to close."""
+
+
+class PlacedRemote(FakeRemote):
+    """A `FakeRemote` whose directory is `/src`, as in a guest: lengths of names count. Needs root.
+
+    It has the machine's programs and headers, and nothing else.
+    """
+
+    def _run(
+        self, argv: list[str], root: Path, cwd: str, env: dict[str, str]
+    ) -> tuple[int, bytes, bytes]:
+        place = root.with_name(f"{root.name}.root")
+        place.mkdir()
+        try:
+            argv = [word.replace(str(root), SOURCE_ROOT) for word in argv]
+            env = {name: value.replace(str(root), SOURCE_ROOT) for name, value in env.items()}
+            command = placed_command(argv, root, place, cwd, env)
+            return run_bare(command, cwd=root, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+        finally:
+            place.rmdir()

@@ -207,6 +207,7 @@ def _system_directory(directory: bytes) -> SystemDirectory | None:
 
     None if its headers' names do not begin with its own name.
     """
+    directory = directory.removesuffix(b"/")  # the names of its headers have one slash there
     if directory.endswith((b"/.", b"/")):
         return None
     real = os.path.realpath(directory)

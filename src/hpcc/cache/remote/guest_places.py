@@ -22,6 +22,7 @@ import os
 import posixpath
 import re
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from hpcc.cache.base.files import FileMemo
@@ -29,18 +30,24 @@ from hpcc.cache.base.uncacheable import absolute
 from hpcc.cache.content.crossing import Holds
 from hpcc.cache.content.places import CWD_MARK, Places
 from hpcc.cache.inputs.closure_types import Closure
+from hpcc.cache.inputs.respelling import are_real, are_system_headers, names_may_vary
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.farm_root import FarmRoot, shown_names
 from hpcc.cache.remote.guest_paths import guest_path, installed_files, is_system, is_under
+from hpcc.cache.remote.remote_closure import RemoteFiles
 from hpcc.cache.root.ignored import BUILD_FILES, build_directory
 from hpcc.compilers.invocation.guest import (
     BUILD_NAME,
     RELATIVE,
+    SAME_LENGTH,
+    SAME_LENGTH_WORD,
+    SHORTEST_ROOT,
     WIDE_ROOT,
     GuestMap,
     NotPortableError,
     warns_of_missing_directories,
 )
+from hpcc.compilers.invocation.guest_names import check_absolute_names
 from hpcc.compilers.scan.include_closure import UnscannableError, plain_directory
 from hpcc.core.reasons.fallback import FallbackReason
 
@@ -107,6 +114,51 @@ def without_names(prepared: Prepared, root: FarmRoot, guest: GuestMap) -> GuestM
     if any(name.startswith(CWD_MARK) for name in names):
         return guest
     return replace(guest, build=build)
+
+
+def settled_map(
+    memo: FileMemo, prepared: Prepared, root: FarmRoot, guest: GuestMap, files: RemoteFiles
+) -> GuestMap:
+    """Return the translation that suits the texts of the files.
+
+    Raises:
+        NotPortableError: there is none.
+    """
+    own = [file for file in files.closure.files if is_under(file[0], root.path)]
+    guest = _with_roots_length(memo, prepared, root, guest, own)
+    holds = partial(holds_word, memo, prepared, root.path, files.closure)
+    if guest.has_same_length and holds(SAME_LENGTH_WORD):
+        raise NotPortableError(FallbackReason.SIDE_OUTPUT, "a source holds a name of hpcc's")
+    if guest.build and (rename_conflicts(guest.build, files.components) or holds(BUILD_NAME)):
+        return replace(guest, build=b"")
+    return guest
+
+
+def _with_roots_length(
+    memo: FileMemo,
+    prepared: Prepared,
+    root: FarmRoot,
+    guest: GuestMap,
+    own: list[tuple[bytes, bytes]],
+) -> GuestMap:
+    """Give the root in the guest a path as long as here, if GCC chooses names by their lengths.
+
+    Raises:
+        NotPortableError: it cannot have one, or a guest's lack of links changes the names.
+    """
+    invocation = prepared.invocation
+    if not prepared.family.takes_shorter_names:
+        return guest
+    if are_system_headers(memo, invocation, own) and not are_real(path for path, _ in own):
+        raise NotPortableError(FallbackReason.RESPELLED_HEADER, "a header behind a link")
+    if not names_may_vary(memo, invocation, own):
+        return guest
+    if guest.has_same_length or guest.is_wide or root.shown not in {RELATIVE, root.path}:
+        raise NotPortableError(FallbackReason.RESPELLED_HEADER)
+    if not SHORTEST_ROOT <= len(root.path) <= len(SAME_LENGTH):
+        raise NotPortableError(FallbackReason.RESPELLED_HEADER, "a root that is too short or long")
+    check_absolute_names(invocation, guest, prepared.identity.major)
+    return replace(guest, base=SAME_LENGTH[: len(root.path)], build=b"")
 
 
 def rename_conflicts(build: bytes, components: frozenset[bytes] | None) -> bool:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Final
 
 from hpcc import __version__
@@ -33,9 +32,9 @@ from hpcc.cache.remote.guest_paths import SYSTEM, guest_path, is_under
 from hpcc.cache.remote.guest_places import (
     guest_map,
     holds_word,
-    rename_conflicts,
     renamed_build,
     searched_directories,
+    settled_map,
     with_installed,
     with_passed,
     with_searched,
@@ -52,8 +51,6 @@ from hpcc.cache.remote.remote_closure import (
 from hpcc.cache.remote.side_outputs import check_side_outputs
 from hpcc.cache.root.ignored import Outgoing
 from hpcc.compilers.invocation.guest import (
-    BUILD_NAME,
-    SAME_LENGTH_WORD,
     GuestMap,
     NotPortableError,
     as_text,
@@ -188,17 +185,15 @@ class Planner:
         if root.is_found or renamed_build(prepared, root):
             guest = without_names(prepared, root, guest)
         files, asked, started = self._files(prepared, guest, is_cancelled, extra)
-        holds = partial(holds_word, self._memo, prepared, root.path, files.closure)
-        if guest.has_same_length and holds(SAME_LENGTH_WORD):
-            raise NotPortableError(FallbackReason.SIDE_OUTPUT, "a source holds a name of hpcc's")
-        if guest.build and (rename_conflicts(guest.build, files.components) or holds(BUILD_NAME)):
-            guest = replace(guest, build=b"")
+        settled = settled_map(self._memo, prepared, root, guest, files)
+        if settled is not guest:
+            guest = settled
             files, asked, started = self._files(prepared, guest, is_cancelled, extra)
         if guest is not before:
             spelled = self._argv(prepared, guest, image)
         argv, injected, specs = spelled
         if specs:
-            if holds(SPECS_NAME):
+            if holds_word(self._memo, prepared, root.path, files.closure, SPECS_NAME):
                 raise NotPortableError(FallbackReason.NATIVE, "a source holds a name of hpcc's")
             files = self._native.with_specs(files, specs)
         if len(files.inputs) > MAX_INPUTS:

@@ -22,8 +22,8 @@ from typing import Final
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.farm_root import FarmRoot, spelled_root
 from hpcc.compilers.invocation.guest import (
-    GUEST_ROOT,
     SAME_LENGTH,
+    SHORTEST_ROOT,
     GuestMap,
     NotPortableError,
 )
@@ -37,7 +37,6 @@ _PREPROCESSED: Final = (b".i", b".ii", b".mi", b".mii")
 _MARKER: Final = re.compile(rb'^# [0-9]+ "[^"\n]*"', re.MULTILINE)
 _BITCODE: Final = b".bc"
 _NOTES: Final = b".gcno"
-_SHORTEST: Final = len(GUEST_ROOT) + 5
 # Compressed names cannot be replaced, and more than a copy of a name is not tried.
 _NOT_TRIED: Final = re.compile(rb"-gz(?!=none).*|-f.*(?:sanitize|prefix-map).*")
 _UNLIKE: Final = re.compile(rb"-fprofile-generate.+|-fcoverage-mapping")
@@ -75,7 +74,7 @@ def _cannot_be_replaced(prepared: Prepared, root: FarmRoot) -> str:
     `hpcc explain` shows it behind the flag.
     """
     invocation, family = prepared.invocation, prepared.family
-    if not _SHORTEST <= len(root.path) <= len(SAME_LENGTH):
+    if not SHORTEST_ROOT <= len(root.path) <= len(SAME_LENGTH):
         return "a root whose path is too short or too long"
     if spelled_root(prepared, root.path) != root.path:
         return "a directory that the shell spells through a link"

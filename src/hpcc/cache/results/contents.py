@@ -50,6 +50,7 @@ from hpcc.cache.content.places import ALL_LETTERS, LETTERS, Places
 from hpcc.cache.content.private import marked, needs_directory, spelled
 from hpcc.cache.content.quotes import hold_quotes
 from hpcc.cache.inputs.closure_types import Closure
+from hpcc.cache.inputs.respelling import are_real, has_system_text, names_vary
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.results.results import Found, Result, Results
 from hpcc.cache.results.share_check import SourceCheck
@@ -207,7 +208,7 @@ class Contents:
         absences = tuple(sorted(closure.absences, key=lambda a: a.directory))
         state = InputSet(closure.files, closure.present, absences, stored, twins=closure.twins)
         inputs = marked(state, places, key.private)
-        fixed = ALL_LETTERS + b"s" if _is_respelled(self._memo, closure, inputs) else b""
+        fixed = _respelled(self._memo, prepared, closure, inputs)
         if fixed and _leave_through_links(names, places, fixed):
             return
         fixed += ALL_LETTERS if is_private else self._fixed(closure, places, result)
@@ -286,31 +287,19 @@ class Contents:
         self._store.put(key, encode_entries(change(self._read(key))))
 
 
-def _is_respelled(memo: FileMemo, closure: Closure, marked: InputSet) -> bool:
-    """Tell whether GCC may spell headers of a project by their real names, as it does the system's.
+def _respelled(memo: FileMemo, prepared: Prepared, closure: Closure, marked: InputSet) -> bytes:
+    """Return the letters for headers that GCC may spell by their real names (`respelling`).
 
-    `marked` are the inputs of the closure with marks. `#pragma GCC system_header` makes a header
-    one of the system's. GCC takes a real name that is shorter. The name on the search path and the
-    real one differ only with `..` or a link on the way.
+    `marked` are the inputs of the closure with marks.
     """
     pairs = zip(closure.files, marked.files, strict=True)
     own = [file for file, (name, _) in pairs if file[0] != name]
-    if not any(b"/../" in path for path, _ in own) and _are_real(path for path, _ in own):
-        return False
-    found = (memo.derived(p, d, b"system-header", lambda t: b"system_header" in t) for p, d in own)
-    return any(answer is not False for answer in found)
-
-
-def _are_real(paths: Iterable[bytes]) -> bool:
-    """Tell whether `os.path.realpath` leaves all of these absolute paths as they are."""
-    names, homes = RealNames(), dict[bytes, bool]()
-    for path in paths:
-        home, _, base = path.rpartition(b"/")
-        if home not in homes:  # a directory has many files
-            homes[home] = names.of_directory(home) == (home or b"/")
-        if not homes[home] or base in _NO_NAMES or os.path.islink(path):
-            return False
-    return True
+    is_any = has_system_text(memo, own)
+    if names_vary(memo, prepared.invocation, prepared.cwd, own) or (
+        is_any and (any(b"/../" in path for path, _ in own) or not are_real(p for p, _ in own))
+    ):
+        return ALL_LETTERS + b"s"
+    return b"s" if is_any else b""
 
 
 def _leave_through_links(paths: Iterable[bytes], places: Places, fixed: bytes = b"") -> bool:

@@ -11,8 +11,8 @@ Rule: a result is shared if all of these hold:
   real path, the working directory, the home directory);
 - no input lies in a directory whose name only begins with the root's (/a/proj-2 beside /a/proj),
   since the maps replace that prefix as well;
-- no header may have been read under another, real name, and no two inputs of equal content ask to
-  be read once;
+- no header may have been read under another, real name, or would be where the root's path is longer
+  or shorter (`inputs.respelling`), and no two inputs of equal content ask to be read once;
 - no source contains the root. If one contains the beginning of the root (/home/me), none may have
   a computed include (`#include MACRO`), which could assemble the path;
 - the root can be marked in the depfile and the messages, to be replaced by another clone's.
@@ -30,14 +30,17 @@ import enum
 import hashlib
 import posixpath
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from hpcc.cache.base.files import MAX_SOURCE_BYTES, FileMemo
 from hpcc.cache.base.twins import are_files_related
 from hpcc.cache.inputs.closure_types import Closure
+from hpcc.cache.inputs.respelling import are_real, has_system_text, names_vary
+from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.key.share import Share
 from hpcc.cache.results.results import Result
+from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.scan.scan import Hazard, may_be_read_once
 from hpcc.core.memo import BoundedMemo
 from hpcc.core.reasons.private import PrivateReason
@@ -111,6 +114,15 @@ class SourceCheck:
         contents = map(_read, twins)
         return any(data is None or may_be_read_once(data) for data in contents)
 
+    def are_respelled(
+        self, invocation: Invocation, cwd: bytes, files: Sequence[tuple[bytes, bytes]]
+    ) -> bool:
+        """Tell whether GCC may call one of a project's files otherwise in another clone."""
+        if names_vary(self._memo, invocation, cwd, files):
+            return True
+        is_odd = any(b"/../" in path for path, _ in files) or not are_real(p for p, _ in files)
+        return is_odd and has_system_text(self._memo, files)
+
     def _look(self, path: bytes, digest: bytes, root: bytes) -> _Finding | None:
         scanned = self._memo.scan(path)
         data = _read(path)
@@ -131,7 +143,9 @@ class SourceCheck:
         return found
 
 
-def why_not_shared(share: Share, closure: Closure, made: Result, sources: SourceCheck) -> str:
+def why_not_shared(
+    prepared: Prepared, share: Share, closure: Closure, made: Result, sources: SourceCheck
+) -> str:
     """Return the `PrivateReason` to keep a result private, or "" if every clone may have it."""
     root = share.checkout.root
     if made.side or made.stdout:
@@ -144,6 +158,9 @@ def why_not_shared(share: Share, closure: Closure, made: Result, sources: Source
         return PrivateReason.NEIGHBOUR  # /a/proj-2/x.h: the map of /a/proj replaced its prefix, too
     # `existing` holds the other names of files that were read, too.
     if share.has_other_names((*paths, *closure.existing)):
+        return PrivateReason.SYSTEM_DIRECTORY
+    own = [file for file in closure.files if file[0].startswith(root)]
+    if sources.are_respelled(prepared.invocation, prepared.cwd, own):
         return PrivateReason.SYSTEM_DIRECTORY
     if sources.has_twins(closure):
         return PrivateReason.TWIN_HEADERS

@@ -8,6 +8,7 @@ from typing import Final
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.manifest import InputSet, make_set
 from hpcc.cache.inputs.closure_types import Closure
+from hpcc.cache.inputs.respelling import are_real, has_system_text
 from hpcc.cache.key.share import Share
 from hpcc.cache.results.results import Found, Result, Results
 from hpcc.core.memo import LruMemo
@@ -33,6 +34,9 @@ class SharedResults:
             if not view.holds(self._memo):
                 continue
             if share.has_other_names(path for path, _ in view.files):
+                continue
+            own = [f for f in view.files if f[0].startswith(share.checkout.root)]
+            if has_system_text(self._memo, own) and not are_real(path for path, _ in own):
                 continue
             result = self._results.result(inputs.result_key)
             if result is None:

@@ -36,6 +36,7 @@ class ClangFamily(GnuFamily):
     twin_rule: TwinRule | None = TwinRule.INODE
     wraps_messages: bool = True
     prints_links: bool = False
+    takes_shorter_names: bool = False
     expands_preprocessed: bool = True
     has_blind_preprocessor: bool = False
     quotes_named_files: bool = False

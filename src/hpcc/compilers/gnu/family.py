@@ -60,6 +60,7 @@ class GnuFamily:
     pins_dates: bool = True
     wraps_messages: bool = False
     prints_links: bool = True
+    takes_shorter_names: bool = True
     expands_preprocessed: bool = False
     has_blind_preprocessor: bool = True
     quotes_named_files: bool = True

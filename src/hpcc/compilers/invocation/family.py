@@ -124,6 +124,11 @@ class Identification(Protocol):
         """True where messages contain links on a terminal that supports them."""
         ...
 
+    @property
+    def takes_shorter_names(self) -> bool:
+        """True where a system's header gets its real name if that is shorter."""
+        ...
+
     def settled(self, asked: CompilerFamily) -> CompilerFamily:
         """Return the family of a compile whose driver answered that it belongs to `asked`."""
         ...

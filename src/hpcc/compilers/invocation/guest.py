@@ -34,6 +34,9 @@ An object in which the one is replaced by the other is what a compile here write
 compiler only copies the name.
 """
 
+SHORTEST_ROOT: Final = len(GUEST_ROOT) + 5
+"""A shorter start could be in an object by chance."""
+
 SAME_LENGTH_WORD: Final = b"q7z"
 """Holds of each such path. A source with it could show the path in an object by itself."""
 

@@ -118,6 +118,21 @@ def _check(invocation: Invocation, guest: GuestMap, *, is_clang: bool, major: in
         raise NotPortableError(FallbackReason.NAMES_IN_OUTPUT, "the root's name has a `=`")
 
 
+def check_absolute_names(invocation: Invocation, guest: GuestMap, major: int) -> None:
+    """Refuse flags of GCC that write absolute names past the prefix maps.
+
+    Headers may have such names although no argument has one.
+
+    Raises:
+        NotPortableError: there is such a flag.
+    """
+    if guest.shown == RELATIVE:
+        return
+    flag = next(filter(_SPELLED.fullmatch, invocation.arguments), b"")
+    if flag := flag or _old_debug(invocation.arguments, major):
+        raise NotPortableError(FallbackReason.NAMES_IN_OUTPUT, _text(flag))
+
+
 def names_root(invocation: Invocation) -> bool:
     """Tell whether the compiler gets a path of the project that is not relative."""
     names = [p.name for p in invocation.parts if isinstance(p, Operand)]

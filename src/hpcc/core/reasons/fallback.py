@@ -128,6 +128,13 @@ class FallbackReason(Reason, prefix="fallback"):
     RECORD_SWITCHES = (
         "record-switches", "the object would hold the flags that hpcc adds for a guest",
         "Leave `-frecord-gcc-switches` out.")
+    RESPELLED_HEADER = (
+        "respelled-header",
+        "GCC calls headers of `-isystem`, or with `#pragma GCC system_header`, by their real names "
+        "where these are shorter, and a guest has other lengths or no links",
+        "Name such headers by absolute names, or without `..`, `./` and links.",
+        "A root of 9 to 254 characters gets a guest's directory of the same length, and needs none "
+        "of this without links.")
     SIDE_OUTPUT = (
         "side-output", "the compile writes a file that would name the guest",
         "Name sources, outputs and search directories relatively. Other such compiles run here.",

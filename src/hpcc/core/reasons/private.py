@@ -62,8 +62,9 @@ class PrivateReason(Reason, prefix="private"):
         "root-in-source", "a source names the checkout", "Use relative names in sources.")
     SYSTEM_DIRECTORY = (
         "system-directory",
-        "-isystem leads over `..` or a link: compilers call such headers otherwise",
-        "Name the directory without `..` and links.", "Headers behind `-isystem` count, too.")
+        "-isystem leads over `..`, `./` or a link: compilers call such headers otherwise",
+        "Name the directory without `..`, `./` and links.",
+        "Headers behind `-isystem` and with `#pragma GCC system_header` count, too.")
     TEXT = (
         "text", "a message or the depfile names the checkout in a way that cannot be rendered",
         "Fix the cause of the warning.", "hpcc cannot write the text for another checkout.")
