@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import enum
 import os
+import posixpath
 import re
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -28,8 +29,9 @@ from hpcc.compilers.invocation.invocation import Invocation
 SYSTEM_DIRS: Final = ("-isystem", "-idirafter")
 # Names that do not name an entry of the directory before them.
 _NO_NAMES: Final = frozenset({b"", b".", b".."})
-# In a relative name: `./a`, `a/./b`, `a/.`, `a//b`.
-_DOTS: Final = re.compile(rb"(?:^|/)\.(?:/|$)|//")
+# The shortest directory is `/x`, and the real name of `a` in it `/x/a`.
+_LONGER: Final = 4
+# In an argument's name.
 _UP: Final = re.compile(rb"(?:^|/)\.\.(?:/|$)")
 # In a text: `"./a`, `<./a`, `/./`, and `//` in the name of an include line.
 _TEXT_DOTS: Final = re.compile(
@@ -68,10 +70,15 @@ def _read(text: bytes) -> Text:
     return found
 
 
-def has_relative_names(invocation: Invocation) -> bool:
-    """Tell whether a header may have a relative name: those of one beside it begin as its own."""
-    names = (invocation.source, *invocation.include_dirs, *invocation.forced_includes)
-    return any(not name.startswith(b"/") for name in names)
+def system_headers(
+    memo: FileMemo, invocation: Invocation, cwd: bytes, own: Sequence[tuple[bytes, bytes]]
+) -> list[tuple[bytes, bytes]]:
+    """Return those of a project's files, by absolute path and SHA-256, that may be the system's."""
+    if has_system_text(memo, own):
+        return list(own)
+    found = _below(invocation.values(*SYSTEM_DIRS), cwd, own)
+    leaves = any(Text.UP in text_of(memo, path, digest) for path, digest in found)
+    return list(own) if leaves else found
 
 
 def names_vary(
@@ -79,51 +86,35 @@ def names_vary(
 ) -> bool:
     """Tell whether a header's two names may differ in which is shorter, without links.
 
-    `own` are the project's files by absolute path, as the compiler has them, and by SHA-256. It may
-    have the real names already, so the texts count.
+    `own` are the project's files by absolute path and SHA-256. The paths may be real names already,
+    so the texts count.
     """
-    if not has_relative_names(invocation):
+    arguments = (invocation.source, *invocation.include_dirs, *invocation.forced_includes)
+    relative = tuple(name for name in arguments if not name.startswith(b"/"))
+    if not relative:
+        return False  # the name of a header beside another begins as that one's
+    is_any = has_system_text(memo, own)
+    named = tuple(d for d in invocation.values(*SYSTEM_DIRS) if not d.startswith(b"/"))
+    if not is_any and not named:
         return False
-    texts = [text_of(memo, path, digest) for path, digest in own]
-    is_any = any(Text.SYSTEM in text for text in texts)
-    named = invocation.values(*SYSTEM_DIRS)
-    below = tuple(absolute(cwd, d + b"/.").removesuffix(b".") for d in named)
-    if not is_any and not below:
-        return False
-    counted = [
-        (path, text)
-        for (path, _), text in zip(own, texts, strict=True)
-        if is_any or path.startswith(below)
-    ]
-    if any(text & _ODD or b"/../" in path for path, text in counted):
+    counted = own if is_any else _below(named, cwd, own)
+    if any(b"/../" in path or text_of(memo, path, digest) & _ODD for path, digest in counted):
         return True
-    plain = (invocation.source, *invocation.include_dirs, *invocation.forced_includes)
-    return any(map(_is_odd, plain if is_any else named))
+    return any(map(_is_odd, relative if is_any else named))
 
 
-def names_may_vary(
-    memo: FileMemo, invocation: Invocation, own: Sequence[tuple[bytes, bytes]]
-) -> bool:
-    """Like `names_vary`, for files whose paths are without the `..` that the compiler has."""
-    if not has_relative_names(invocation):
-        return False
-    texts = [text_of(memo, path, digest) for path, digest in own]
-    if not invocation.values(*SYSTEM_DIRS) and not any(Text.SYSTEM in text for text in texts):
-        return False
-    spelled = (invocation.source, *invocation.include_dirs, *invocation.forced_includes)
-    return any(text & _ODD for text in texts) or any(map(_is_odd, spelled))
+def _below(
+    directories: Iterable[bytes], cwd: bytes, files: Iterable[tuple[bytes, bytes]]
+) -> list[tuple[bytes, bytes]]:
+    """Return the files whose paths begin with a directory's name or with its plain name."""
+    spelled = tuple(absolute(cwd, d + b"/.").removesuffix(b".") for d in directories)
+    starts = (*spelled, *(posixpath.normpath(d) + b"/" for d in spelled))
+    return [file for file in files if file[0].startswith(starts)] if starts else []
 
 
 def _is_odd(name: bytes) -> bool:
-    """Tell whether a name of an argument is relative and may be longer than the real one."""
-    return not name.startswith(b"/") and bool(_DOTS.search(name) or _UP.search(name))
-
-
-def are_system_headers(
-    memo: FileMemo, invocation: Invocation, own: Iterable[tuple[bytes, bytes]]
-) -> bool:
-    """Tell whether a compile may have system's headers among the project's files."""
-    return bool(invocation.values(*SYSTEM_DIRS)) or has_system_text(memo, own)
+    """Tell whether a relative name may be longer than the real one in some place."""
+    return bool(_UP.search(name)) or len(name) - len(posixpath.normpath(name)) >= _LONGER
 
 
 def has_system_text(memo: FileMemo, files: Iterable[tuple[bytes, bytes]]) -> bool:

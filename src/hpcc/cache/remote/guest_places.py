@@ -30,7 +30,7 @@ from hpcc.cache.base.uncacheable import absolute
 from hpcc.cache.content.crossing import Holds
 from hpcc.cache.content.places import CWD_MARK, Places
 from hpcc.cache.inputs.closure_types import Closure
-from hpcc.cache.inputs.respelling import are_real, are_system_headers, names_may_vary
+from hpcc.cache.inputs.respelling import are_real, names_vary, system_headers
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.farm_root import FarmRoot, shown_names
 from hpcc.cache.remote.guest_paths import guest_path, installed_files, is_system, is_under
@@ -149,9 +149,10 @@ def _with_roots_length(
     invocation = prepared.invocation
     if not prepared.family.takes_shorter_names:
         return guest
-    if are_system_headers(memo, invocation, own) and not are_real(path for path, _ in own):
+    systems = system_headers(memo, invocation, prepared.cwd, own)
+    if not are_real(path for path, _ in systems):
         raise NotPortableError(FallbackReason.RESPELLED_HEADER, "a header behind a link")
-    if not names_may_vary(memo, invocation, own):
+    if not names_vary(memo, invocation, prepared.cwd, own):
         return guest
     if guest.has_same_length or guest.is_wide or root.shown not in {RELATIVE, root.path}:
         raise NotPortableError(FallbackReason.RESPELLED_HEADER)
