@@ -16,6 +16,7 @@ from hpcc.cache.base.api import Run
 from hpcc.cache.cache import open_cache
 from hpcc.cache.replay.handler import CacheHandler
 from hpcc.compilers.invocation.depfile import parse_depfile, prerequisites
+from hpcc.compilers.invocation.guest import SAME_LENGTH_WORD
 from hpcc.config.paths import Paths
 from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import RemoteFailure
@@ -62,7 +63,13 @@ class ClosureAudit:
             self.scanned += 1
         else:
             self.asked.append(tuple(argv))
-        return {item.path for item in self.remote.requests[0].inputs}
+        return {_below_root(item.path) for item in self.remote.requests[0].inputs}
+
+
+def _below_root(path: str) -> str:
+    """Return a path without the directory that makes the root's name in a guest longer."""
+    is_longer = path.startswith(SAME_LENGTH_WORD.decode())
+    return path.partition("/")[2] if is_longer else path
 
 
 @contextmanager
