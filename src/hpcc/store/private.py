@@ -12,6 +12,8 @@ Rule: an entry is whole or absent.
   does not match, counts `store.corrupt` and returns None. The key is in the hash, so a whole file
   under another entry's name also counts as damaged.
 - `put` deletes an older entry before the rename. A reader in between sees a miss.
+- `put_all` writes small entries to one file, which gets a name for each. Making a file costs ext4
+  0.15 to 0.6 ms of CPU, a second name 0.02 ms. The file's bytes count until its last name goes.
 
 Example: process 4711 is killed halfway through a write. `.tmp-4711-3` stays behind, the entry's
 name does not exist, and the next lookup is a miss. The next scan deletes the file, because no
@@ -27,19 +29,16 @@ raises into a compile. A fault is counted and becomes a miss, or an entry that w
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
-import stat
-import struct
-import threading
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-KEY_BYTES: Final = 32
-_MAGIC: Final = b"hpcc-private-2\n\0"
-_HEADER: Final = struct.Struct(f">{len(_MAGIC)}s32sQ")
+from hpcc.store.private_index import EntryIndex, StoredFile
+from hpcc.store.private_records import HEADER_BYTES, MAX_RECORDS, payload_in, record_of
+
+# A reader of one entry reads all that share its file.
+_MAX_TOGETHER_BYTES: Final = 256 << 10
 _TEMPORARY: Final = ".tmp-"
 EPOCH_NAME: Final = "epoch"
 # A full store is trimmed to this share of its limit, so that not every put deletes.
@@ -54,6 +53,7 @@ class FileOps(Protocol):
     def read(self, fd: int, size: int) -> bytes: ...
     def write(self, fd: int, data: bytes | memoryview) -> int: ...
     def rename(self, source: str, target: str) -> None: ...
+    def link(self, source: str, target: str) -> None: ...
     def unlink(self, path: str) -> None: ...
     def utime(self, path: str, at: float) -> None: ...
 
@@ -75,6 +75,9 @@ class SystemFileOps:
 
     def rename(self, source: str, target: str) -> None:
         os.rename(source, target)  # noqa: PTH104 - as above
+
+    def link(self, source: str, target: str) -> None:
+        os.link(source, target)
 
     def unlink(self, path: str) -> None:
         os.unlink(path)  # noqa: PTH108 - as above
@@ -106,20 +109,17 @@ class PrivateStore:
         self._now = now
         self._count = count
         self._ops: FileOps = ops or SystemFileOps()
-        self._lock = threading.Lock()
-        self._sizes: OrderedDict[str, int] = OrderedDict()  # least recently used first
-        self._touched: set[str] = set()
-        self._total_bytes = 0
+        self._index = EntryIndex()
         self._names = itertools.count()
         self._scan()
 
     @property
     def size_bytes(self) -> int:
-        return self._total_bytes
+        return self._index.size_bytes
 
     @property
     def entries(self) -> int:
-        return len(self._sizes)
+        return len(self._index)
 
     def get(self, key: bytes) -> bytes | None:
         """Return the payload with its hash checked; None if absent, damaged or unreadable."""
@@ -128,58 +128,85 @@ class PrivateStore:
         try:
             data = self._read(path)
         except FileNotFoundError:
-            self._forget(name)
+            self._index.remove(name)
             return None
         except OSError:
             self._count("store.read-error")
             return None
-        payload = _checked_or_none(key, data)
+        payload = payload_in(key, data)
         if payload is None:
             self._count("store.corrupt")
             self.remove(key)
             return None
-        with self._lock:
-            # This also adds an entry that another process of this user wrote.
-            self._total_bytes += len(data) - self._sizes.get(name, 0)
-            self._sizes[name] = len(data)
-            self._sizes.move_to_end(name)
-            self._touched.add(name)
+        self._index.read(name, len(data))
         return payload
 
     def put(self, key: bytes, payload: bytes) -> bool:
         """Store the entry, replacing an older one; return False if it could not be stored."""
-        size = _HEADER.size + len(payload)
-        if size > min(self._max_entry_bytes, self._max_size_bytes):
-            self._count("store.too-large")
-            return False
-        self._make_room(size)
-        name = key.hex()
-        header = _HEADER.pack(_MAGIC, _digest_of(key, payload), len(payload))
-        if name in self._sizes:
-            # A rename over an existing file makes ext4 write the new data at once, which costs more
-            # than the rest of this method. A reader in between gets a miss.
-            self._delete(name)
+        return self.put_all(((key, payload),)) == 1
+
+    def put_all(self, entries: Sequence[tuple[bytes, bytes]]) -> int:
+        """Store entries in their order, replacing older ones, until one could not be stored.
+
+        Returns how many were stored.
+        """
+        records = [(key.hex(), record_of(key, payload)) for key, payload in entries]
+        most = min(self._max_entry_bytes, self._max_size_bytes)
+        size = sum(len(record) for _, record in records)
+        if len(records) <= MAX_RECORDS and size <= min(most, _MAX_TOGETHER_BYTES):
+            return self._put_together(records)
+        for number, record in enumerate(records):
+            if len(record[1]) > most:
+                self._count("store.too-large")
+                return number
+            if not self._put_together([record]):
+                return number
+        return len(records)
+
+    def _put_together(self, records: Sequence[tuple[str, bytes]]) -> int:
+        """Store entries in one file where the file system has second names; see `put_all`."""
+        name = records[0][0]
+        file = self._write_entry(name, b"".join([record for _, record in records]))
+        if file is None:
+            return 0
+        for number, (other, record) in enumerate(records[1:], 1):
+            self._remove_older(other)
+            try:
+                self._link(self._path(name), self._path(other))
+            except OSError:
+                # No second names here, or the file was evicted meanwhile.
+                if self._write_entry(other, record) is None:
+                    return number
+            else:
+                self._index.add(other, file)
+        return len(records)
+
+    def _write_entry(self, name: str, data: bytes) -> StoredFile | None:
+        """Write a file under one name; None if that failed, which is counted."""
+        self._make_room(len(data))
+        self._remove_older(name)
         try:
-            self._write(self._path(name), header + payload)
+            self._write(self._path(name), data)
         except OSError as error:
             self._count("store.disk-full" if _is_full(error) else "store.write-error")
-            return False
-        with self._lock:
-            self._total_bytes += size - self._sizes.pop(name, 0)
-            self._sizes[name] = size
-        return True
+            return None
+        file = StoredFile(len(data))
+        self._index.add(name, file)
+        return file
+
+    def _remove_older(self, name: str) -> None:
+        if name in self._index:
+            # A rename over an existing file makes ext4 write the new data at once, which costs more
+            # than the rest of a put. A reader in between gets a miss.
+            self._delete(name)
 
     def touch(self, key: bytes) -> None:
         """Record a use that did not read the file."""
-        name = key.hex()
-        with self._lock:
-            if name in self._sizes:
-                self._sizes.move_to_end(name)
-                self._touched.add(name)
+        self._index.touch(key.hex())
 
     def has(self, key: bytes) -> bool:
         """Return whether the index has the entry; reads no file."""
-        return key.hex() in self._sizes
+        return key.hex() in self._index
 
     def remove(self, key: bytes) -> None:
         """Delete an entry, which may be absent."""
@@ -188,37 +215,31 @@ class PrivateStore:
     def trim(self, max_size_bytes: int) -> int:
         """Delete least recently used entries down to `max_size_bytes`; return the bytes freed."""
         freed = 0
-        while True:
-            with self._lock:
-                if self._total_bytes <= max_size_bytes or not self._sizes:
-                    return freed
-                name, size = next(iter(self._sizes.items()))
-            self._delete(name)
+        while self._index.size_bytes > max_size_bytes:
+            name = self._index.oldest()
+            if name is None:
+                break
+            freed += self._delete(name)
             self._count("store.evicted")
-            freed += size
+        return freed
 
     def trim_unused(self, since: float) -> int:
         """Delete entries last used before `since` (seconds since 1970); return the bytes freed."""
         freed = 0
-        with self._lock:
-            sizes = dict(self._sizes)
-        for name, size in sizes.items():
+        for name in self._index.names():
             try:
                 used_at = os.stat(self._path(name)).st_mtime  # noqa: PTH116 - as above
             except OSError:
                 continue
             if used_at < since:
-                self._delete(name)
+                freed += self._delete(name)
                 self._count("store.evicted")
-                freed += size
         return freed
 
     def flush(self) -> None:
         """Write the order of use to disk (as file times), for the next start."""
-        with self._lock:
-            touched, self._touched = self._touched, set()
         at = self._now()
-        for name in touched:
+        for name in self._index.take_touched():
             try:
                 self._ops.utime(self._path(name), at)
             except OSError:
@@ -268,7 +289,7 @@ class PrivateStore:
         fd = self._ops.open(path, os.O_RDONLY)
         try:
             size = os.fstat(fd).st_size
-            limit = self._max_entry_bytes + _HEADER.size
+            limit = self._max_entry_bytes + HEADER_BYTES
             if size > limit:
                 return b""
             data = self._ops.read(fd, size + 1)
@@ -305,36 +326,40 @@ class PrivateStore:
             self._unlink_quietly(aside)
             raise
 
+    def _link(self, path: str, name: str) -> None:
+        """Give a file a second name, which another process may have given to another file."""
+        try:
+            self._ops.link(path, name)
+        except FileNotFoundError:
+            self._ops.mkdir(name.rpartition("/")[0])
+            self._ops.link(path, name)
+        except FileExistsError:
+            self._ops.unlink(name)
+            self._ops.link(path, name)
+
     def _unlink_quietly(self, path: str) -> None:
         try:
             self._ops.unlink(path)
         except OSError:
             return
 
-    def _delete(self, name: str) -> None:
+    def _delete(self, name: str) -> int:
         self._unlink_quietly(self._path(name))
-        self._forget(name)
-
-    def _forget(self, name: str) -> None:
-        with self._lock:
-            self._total_bytes -= self._sizes.pop(name, 0)
-            self._touched.discard(name)
+        return self._index.remove(name)
 
     def _make_room(self, size: int) -> None:
-        if self._total_bytes + size > self._max_size_bytes:
+        if self._index.size_bytes + size > self._max_size_bytes:
             self.trim(max(0, int(self._max_size_bytes * _TRIM_TO) - size))
 
     def _scan(self) -> None:
         """Rebuild the index, oldest use first; delete temporary files of dead processes."""
-        found: list[tuple[int, str, int]] = []
+        shards = []
         for shard in self._list(self._directory):
             if len(shard.name) == 2 and shard.is_dir(follow_symlinks=False):  # noqa: PLR2004 - two hex digits
-                found.extend(_entries(shard.name, self._list(shard.path)))
+                shards.append(shard)
             elif shard.name.startswith(_TEMPORARY):
                 self._remove_if_left_over(shard)
-        with self._lock:
-            self._sizes = OrderedDict((name, size) for _, name, size in sorted(found))
-            self._total_bytes = sum(self._sizes.values())
+        self._index.replace((shard.name, self._list(shard.path)) for shard in shards)
 
     def _list(self, directory: str) -> list[os.DirEntry[str]]:
         try:
@@ -351,36 +376,6 @@ class PrivateStore:
         pid = entry.name.removeprefix(_TEMPORARY).partition("-")[0]
         if not pid.isdecimal() or not os.path.exists(f"/proc/{pid}"):  # noqa: PTH110 - as above
             self._unlink_quietly(entry.path)
-
-
-def _entries(shard: str, listing: list[os.DirEntry[str]]) -> list[tuple[int, str, int]]:
-    found = []
-    for entry in listing:
-        name = shard + entry.name
-        try:
-            status = entry.stat(follow_symlinks=False)
-        except OSError:
-            continue  # another process has deleted it
-        if len(name) == 2 * KEY_BYTES and stat.S_ISREG(status.st_mode):
-            found.append((status.st_mtime_ns, name, status.st_size))
-    return found
-
-
-def _digest_of(key: bytes, payload: bytes) -> bytes:
-    """Hash key and payload, so that a whole entry under another name counts as damaged."""
-    hasher = hashlib.sha256(key)
-    hasher.update(payload)
-    return hasher.digest()
-
-
-def _checked_or_none(key: bytes, data: bytes) -> bytes | None:
-    if len(data) < _HEADER.size:
-        return None
-    magic, digest, size = _HEADER.unpack_from(data)
-    payload = data[_HEADER.size :]
-    if magic != _MAGIC or size != len(payload) or _digest_of(key, payload) != digest:
-        return None
-    return payload
 
 
 def _is_full(error: OSError) -> bool:

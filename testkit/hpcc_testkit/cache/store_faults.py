@@ -83,6 +83,9 @@ class FaultOps(SystemFileOps):
     def rename(self, source: str, target: str) -> None:
         self._do("rename", lambda: super(FaultOps, self).rename(source, target))
 
+    def link(self, source: str, target: str) -> None:
+        self._do("link", lambda: super(FaultOps, self).link(source, target))
+
     def unlink(self, path: str) -> None:
         self._do("unlink", lambda: super(FaultOps, self).unlink(path))
 

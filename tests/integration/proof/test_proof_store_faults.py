@@ -59,6 +59,7 @@ class _Script:
         self._put(store, 2, b"2")
         for number in (4, 5, 6, 7):
             self._put(store, number, bytes([number]) * 200)  # the last has to make room
+        self._put_all(store, {8: b"eight" * 20, 9: b"nine" * 10, 1: b"new" * 20})
         store.rescan()
         for number in range(10):
             self._get(store, number)
@@ -72,6 +73,13 @@ class _Script:
         is_kept = store.put(_key(number), payload)
         self._right[number] = {payload} if is_kept else before | {payload}
 
+    def _put_all(self, store: PrivateStore, payloads: dict[int, bytes]) -> None:
+        """Put several entries at once; those beyond the answer may be older or newer ones."""
+        before = {number: self._right.get(number, set()) for number in payloads}
+        stored = store.put_all([(_key(number), data) for number, data in payloads.items()])
+        for at, (number, data) in enumerate(payloads.items()):
+            self._right[number] = {data} if at < stored else before[number] | {data}
+
     def _get(self, store: PrivateStore, number: int) -> None:
         found = store.get(_key(number))
         assert found is None or found in self._right.get(number, set()), (number, found)
@@ -84,10 +92,12 @@ class _Script:
 
 
 _EVER: dict[int, set[bytes]] = {
-    1: {b"old" * 20, b"new" * 40},
+    1: {b"old" * 20, b"new" * 40, b"new" * 20},
     2: {b"two" * 50, b"2"},
     3: {b"three"},
     **{number: {bytes([number]) * 200} for number in (4, 5, 6, 7)},
+    8: {b"eight" * 20},
+    9: {b"nine" * 10},
 }
 
 
@@ -117,18 +127,23 @@ def _run_child(directory: Path, at: int, fault: Fault) -> tuple[bool, int]:
     return was_hit, status
 
 
+def _bytes_of(files: list[Path]) -> int:
+    """Return what the files take; one with several names takes it once."""
+    return sum({p.stat().st_ino: p.stat().st_size for p in files}.values())
+
+
 def _check_left_overs(directory: Path) -> None:
     store = _open(directory)
     root = directory / "store"
     files = [p for p in root.glob("??/*") if p.is_file()] if root.exists() else []
     assert not list(root.glob(".tmp-*")), "a left-over was not swept"
     assert {p.parent.name + p.name for p in files} <= {_key(n).hex() for n in _EVER}
-    assert (store.entries, store.size_bytes) == (len(files), sum(p.stat().st_size for p in files))
+    assert (store.entries, store.size_bytes) == (len(files), _bytes_of(files))
     for number in range(10):
         found = store.get(_key(number))
         assert found is None or found in _EVER.get(number, set()), (number, found)
     files = [p for p in root.glob("??/*") if p.is_file()]
-    assert store.size_bytes == sum(p.stat().st_size for p in files)
+    assert store.size_bytes == _bytes_of(files)
     assert store.put(_key(1), b"after")
     assert store.size_bytes <= _LIMIT
     again = _open(directory)

@@ -48,6 +48,10 @@ class FaultyOps(SystemFileOps):
         self._check("rename")
         super().rename(source, target)
 
+    def link(self, source: str, target: str) -> None:
+        self._check("link")
+        super().link(source, target)
+
     def unlink(self, path: str) -> None:
         self._check("unlink")
         super().unlink(path)
@@ -88,6 +92,7 @@ def _scenario(store: PrivateStore) -> None:
     store.get(_KEY)
     store.put(_key(9), b"gone")
     store.remove(_key(9))
+    store.put_all([(_key(8), b"with"), (_KEY, b"new" * 40)])
 
 
 def _points() -> list[tuple[str, int]]:
@@ -95,12 +100,13 @@ def _points() -> list[tuple[str, int]]:
         (name, at)
         for name, times in {
             "mkdir": 2,
-            "open-write": 4,
+            "open-write": 5,
             "open-read": 2,
             "read": 2,
-            "write": 10,
-            "rename": 4,
-            "unlink": 2,
+            "write": 12,
+            "rename": 5,
+            "link": 1,
+            "unlink": 3,
             "utime": 1,
         }.items()
         for at in range(times)
@@ -246,3 +252,83 @@ def test_entries_that_vanish_while_a_store_is_read_leave_the_others_counted(
     again = _store(tmp_path)
     assert again.entries == 2
     assert again.size_bytes == sum(p.stat().st_size for p in (tmp_path / "s").glob("??/*"))
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(p for p in (directory / "s").rglob("*") if p.is_file())
+
+
+def test_small_entries_that_are_put_together_share_one_file(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    entries = [(_key(n), bytes([n]) * 100) for n in range(3)]
+    assert store.put_all(entries) == 3
+    assert len({p.stat().st_ino for p in _files(tmp_path)}) == 1
+    for again in (store, _store(tmp_path)):
+        assert [again.get(key) for key, _ in entries] == [payload for _, payload in entries]
+        assert (again.entries, again.size_bytes) == (3, _files(tmp_path)[0].stat().st_size)
+
+
+def test_a_shared_file_counts_until_its_last_entry_is_gone(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    store.put_all([(_key(1), bytes(100)), (_key(2), bytes(200))])
+    size = store.size_bytes
+    store.remove(_key(1))
+    assert (store.entries, store.size_bytes) == (1, size)
+    assert store.get(_key(1)) is None
+    assert store.get(_key(2)) == bytes(200)
+    assert store.trim(0) == size
+    assert (store.entries, store.size_bytes, _files(tmp_path)) == (0, 0, [])
+
+
+def test_an_entry_that_is_put_again_leaves_the_others_of_its_file(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    store.put_all([(_key(1), b"result"), (_key(2), b"manifest")])
+    store.put_all([(_key(3), b"other result"), (_key(2), b"both")])
+    found = [store.get(_key(n)) for n in (1, 2, 3)]
+    assert found == [b"result", b"both", b"other result"]
+    assert store.size_bytes == sum(
+        {p.stat().st_ino: p.stat().st_size for p in _files(tmp_path)}.values()
+    )
+
+
+def test_without_second_names_each_entry_has_a_file(tmp_path: Path) -> None:
+    store = _store(tmp_path, ops=FaultyOps("link", 0, errno.EPERM))
+    assert store.put_all([(_key(1), b"one"), (_key(2), b"two")]) == 2
+    assert len({p.stat().st_ino for p in _files(tmp_path)}) == 2
+    assert [_store(tmp_path).get(_key(n)) for n in (1, 2)] == [b"one", b"two"]
+
+
+def test_a_name_that_another_process_made_is_replaced(tmp_path: Path) -> None:
+    store, other = _store(tmp_path), _store(tmp_path)
+    other.put(_key(2), b"theirs")
+    assert store.put_all([(_key(1), b"one"), (_key(2), b"ours")]) == 2
+    assert [other.get(_key(n)) for n in (1, 2)] == [b"one", b"ours"]
+
+
+def test_large_entries_have_separate_files_and_the_first_that_fails_ends_it(tmp_path: Path) -> None:
+    seen: list[str] = []
+    store = _store(tmp_path, count=seen.append, max_entry=1000)
+    entries = [(_key(1), bytes(900)), (_key(2), bytes(800)), (_key(3), bytes(1000)), (_key(4), b"")]
+    assert store.put_all(entries) == 2
+    assert seen == ["store.too-large"]
+    assert len({p.stat().st_ino for p in _files(tmp_path)}) == 2
+    assert store.get(_key(4)) is None
+
+
+@pytest.mark.parametrize("cut", [1, 100, 250])
+def test_a_torn_file_is_damage_for_each_of_its_entries(cut: int, tmp_path: Path) -> None:
+    seen: list[str] = []
+    store = _store(tmp_path, count=seen.append)
+    store.put_all([(_key(1), bytes(100)), (_key(2), bytes(100))])
+    path = _files(tmp_path)[0]
+    os.truncate(path, path.stat().st_size - cut)
+    assert [store.get(_key(n)) for n in (1, 2)] == [None, None]
+    assert seen == ["store.corrupt"] * 2
+
+
+def test_a_file_of_too_many_records_is_damage(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    store.put(_key(1), b"")
+    path = _files(tmp_path)[0]
+    path.write_bytes(path.read_bytes() * 9)
+    assert store.get(_key(1)) is None

@@ -30,6 +30,8 @@ _FORMAT: Final = b"result-2"
 # Depfile and messages with a mark where a root was; `origin` comes second.
 _SHARED_FORMAT: Final = b"shared-result-1"
 _OLDER_FORMAT: Final = b"older-sets-1"
+# What must be stored, of all that is stored at once.
+_RESULT_AND_MANIFEST: Final = 2
 # A few thousand translation units: more than an edit-compile loop touches.
 MAX_MANIFESTS: Final = 4096
 MAX_RESULT_BYTES: Final = 64 << 20
@@ -133,36 +135,51 @@ class Results:
         else:
             own = closure.files[: len(closure.files) - len(part.files)]
             inputs = make_set(request_key, own, closure.present, (), part, closure.twins)
-        before = self._sets(request_key) if self._store.has(request_key) else ()
-        stored = self.keep_set(request_key, inputs, result)
-        if stored is not None and len(before) >= MAX_SETS:
-            self._keep_dropped(request_key, before)
-        return stored
-
-    def _keep_dropped(self, request_key: bytes, before: tuple[InputSet, ...]) -> None:
-        """Store sets that the manifest has dropped under the content of their first file."""
-        kept = {inputs.result_key for inputs in self._sets(request_key)}
-        for inputs in before:
-            if inputs.result_key in kept or not inputs.files:
-                continue
-            key = _older_key(request_key, *inputs.files[0])
-            others = self._sets(key) if self._store.has(key) else ()
-            sets = add_set(others, inputs)
-            if self._store.put(key, encode_manifest(sets)):
-                self._remember_sets(key, sets)
+        return self._keep(request_key, inputs, result, keeps_dropped=True)
 
     def keep_set(self, request_key: bytes, inputs: InputSet, result: Result) -> bytes | None:
         """Store a result under a set of inputs; see `keep`."""
-        if not self._store.put(inputs.result_key, _encode_result(result)):
-            return None
-        older = self._sets(request_key) if self._store.has(request_key) else ()
+        return self._keep(request_key, inputs, result, keeps_dropped=False)
+
+    def _keep(
+        self, request_key: bytes, inputs: InputSet, result: Result, *, keeps_dropped: bool
+    ) -> bytes | None:
+        older = self._stored_sets(request_key)
         sets = add_set(older, inputs)
-        if not self._store.put(request_key, encode_manifest(sets)):
+        manifests = {request_key: sets}
+        if keeps_dropped and len(older) >= MAX_SETS:
+            manifests |= self._dropped(request_key, older, sets)
+        # Together: a file for each of them costs the disk more than all else here.
+        stored = self._store.put_all(
+            [
+                (inputs.result_key, _encode_result(result)),
+                *((key, encode_manifest(its)) for key, its in manifests.items()),
+            ]
+        )
+        if stored < _RESULT_AND_MANIFEST:
             return None
-        self._remember_sets(request_key, (sets[0]._replace(body=b""), *sets[1:]))
+        for key, its in list(manifests.items())[: stored - 1]:
+            self._remember_sets(key, (its[0]._replace(body=b""), *its[1:]))
         self._remember_result(inputs.result_key, result)
         self._counters.add("bytes.stored", result.size_bytes)
         return inputs.result_key
+
+    def _dropped(
+        self, request_key: bytes, before: tuple[InputSet, ...], kept: tuple[InputSet, ...]
+    ) -> dict[bytes, tuple[InputSet, ...]]:
+        """Return the sets that a manifest drops, under the content of their first file."""
+        kept_keys = {inputs.result_key for inputs in kept}
+        found: dict[bytes, tuple[InputSet, ...]] = {}
+        for inputs in before:
+            if inputs.result_key in kept_keys or not inputs.files:
+                continue
+            key = _older_key(request_key, *inputs.files[0])
+            others = found[key] if key in found else self._stored_sets(key)
+            found[key] = add_set(others, inputs)
+        return found
+
+    def _stored_sets(self, request_key: bytes) -> tuple[InputSet, ...]:
+        return self._sets(request_key) if self._store.has(request_key) else ()
 
     def latest(self, request_key: bytes) -> InputSet | None:
         """Return the inputs of the newest hit or result, None if they are not in memory."""
