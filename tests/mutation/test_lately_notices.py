@@ -155,7 +155,7 @@ CASES = {
     "address-name": Case(ADDRESS, '"sni_hostname": request.url.host', '"sni_hostname": address',
                          ADDRESSES + "test_the_certificate_is_that_of_the_name"),
     # Variables of the loader and of allocators (ADR 49, 65).
-    "loader-reports": Case(LOADER, "_FOREIGN_CODE | _REPORTS and", "_FOREIGN_CODE and",
+    "loader-reports": Case(LOADER, "_FOREIGN_CODE | _REPORTS", "_FOREIGN_CODE",
                            LOADS + "test_foreign_code_and_talk_are_refused"),
     "loader-talk": Case(LOADER, "if name in _TALKATIVE or (", "if (", LOADS + "test_foreign_code_and_talk_are_refused"),
     "loader-up": Case(LOADER, ' and b".." not in name for name', " for name", LOADS + "test_foreign_code_and_talk_are_refused"),

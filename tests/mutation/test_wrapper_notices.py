@@ -27,7 +27,7 @@ CASES = {
                                     WRAPPERS + "test_a_compiler_is_no_wrapper_and_a_wrapper_is_one[False]"),
     "preload-impostor": Case("cache/host/loader.py", "return not all(_OF_THE_SYSTEM", "return False and all(_OF_THE_SYSTEM",
                              LOADER + "test_a_known_name_in_a_foreign_directory_is_an_impostor"),
-    "preload-talk": Case("cache/host/loader.py", "if names and any(", "if False and any(",
+    "preload-talk": Case("cache/host/loader.py", "if any(map(_TALK", "if False and any(map(_TALK",
                          LOADER + "test_what_makes_a_preloaded_library_write_is_refused"),
     "owner": Case(OWNER, "if status.st_uid in own or", "if True or",
                   OWNERS + "test_what_another_user_owns_is_refused"),

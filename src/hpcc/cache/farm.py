@@ -119,6 +119,8 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
         self._planner, self._results, self._slots = client.planner, client.results, client.slots
         self._counters, self._settings, self._monotonic = counters, settings, monotonic
         self._breaker = FarmBreaker(monotonic)
+        # One tuple, so that a thread reads or replaces both together.
+        self._last_policy: tuple[FarmSession | None, EffectivePolicy] | None = None
         self._refusals: BoundedMemo[bytes, tuple[str, str, float]] = BoundedMemo(_MAX_REFUSALS)
 
     def begin(self, compile_: C, is_cancelled: Callable[[], bool]) -> Done | Exec | RunHere | None:
@@ -177,8 +179,13 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
         return refused_or_local(policy, reason, message, _log) or Exec(reason)
 
     def _policy(self, session: FarmSession | None) -> EffectivePolicy:
+        known = self._last_policy
+        if known is not None and known[0] is session:
+            return known[1]
         settings = self._settings
-        return effective_policy(session, fallback=settings.fallback, parity=settings.parity)
+        policy = effective_policy(session, fallback=settings.fallback, parity=settings.parity)
+        self._last_policy = (session, policy)
+        return policy
 
     def _stopped(self, key: bytes) -> Done | Exec | None:
         """Fall back at once if this compile was refused lately, or the farm fails; else None."""

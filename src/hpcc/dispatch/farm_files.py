@@ -23,6 +23,8 @@ class FarmFiles:
     def __init__(self, paths: Paths, settings: Settings) -> None:
         self._paths, self._is_enabled = paths, settings.remote.is_enabled
         self.path = _farm_file(paths, settings)
+        # Joining the parts of a path takes longer than a stat.
+        self._session_path = os.fspath(paths.farm_session_file)
         self._farm_stat: tuple[int, ...] | None = None
         self._farm: Farm | None = None
         # One tuple, so that a thread reads or replaces stat and session together.
@@ -54,7 +56,7 @@ class FarmFiles:
             return None
         stat, session = self._session
         try:
-            status = os.stat(self._paths.farm_session_file)
+            status = os.stat(self._session_path)
             now = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
         except OSError:
             return None

@@ -60,15 +60,25 @@ _LOST: Final = RemoteFailure(FallbackReason.DISPATCHER_LOST, "the dispatcher pro
 
 
 class _Pending:
-    __slots__ = ("done", "outcome")
+    """One request and its answer, for one thread that waits. `settle` is called at most once.
+
+    A lock that the answer releases: an `Event` costs three locks and Python code on both sides.
+    """
+
+    __slots__ = ("_unanswered", "outcome")
 
     def __init__(self) -> None:
-        self.done = threading.Event()
+        self._unanswered = threading.Lock()
+        self._unanswered.acquire()
         self.outcome: RemoteOutcome = _LOST
 
     def settle(self, outcome: RemoteOutcome) -> None:
         self.outcome = outcome
-        self.done.set()
+        self._unanswered.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the answer; return whether it is there, after which it is not asked again."""
+        return self._unanswered.acquire(timeout=seconds)
 
 
 class _Link:
@@ -230,7 +240,7 @@ class DispatcherClient:
         pending = link.ask(number, frame)
         rounds = (self._settings.remote.timeout_seconds + _SLACK_SECONDS) / _POLL_SECONDS
         for _ in range(int(rounds)):
-            if pending.done.wait(_POLL_SECONDS):
+            if pending.wait(_POLL_SECONDS):
                 if isinstance(pending.outcome, RunHere):
                     return RunHere(partial(link.ended, number))
                 return pending.outcome

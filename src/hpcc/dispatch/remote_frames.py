@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
@@ -68,7 +68,10 @@ def encode_frame(
     Raises:
         CallerError: it is larger than `MAX_FRAME_BYTES` (reason `frame-size`).
     """
-    raw = json.dumps(head, separators=(",", ":")).encode()
+    return _frame(kind, request_id, json.dumps(head, separators=(",", ":")).encode(), blobs)
+
+
+def _frame(kind: FrameKind, request_id: int, raw: bytes, blobs: Sequence[bytes]) -> bytes:
     body = b"".join(blobs)
     length = _PREFIX.size - LENGTH.size + len(raw) + len(body)
     if length > MAX_FRAME_BYTES:
@@ -117,8 +120,7 @@ def encode_request(request_id: int, request: RemoteRequest, *, with_shared: bool
         "build": request.build,
         "shared": None if shared is None else [shared.name.hex(), len(encoded), text is not None],
     }
-    _json(head)
-    return encode_frame(FrameKind.COMPILE, request_id, head, encoded, text or b"")
+    return _frame(FrameKind.COMPILE, request_id, _json(head), (encoded, text or b""))
 
 
 def _input(item: RemoteInput) -> tuple[str, str, bool, str]:

@@ -87,7 +87,7 @@ class Counters:
     def _run(self) -> None:
         while not self._closed.is_set():
             self._wake.wait()
-            self._closed.wait(FLUSH_SECONDS / 4)  # more counts come soon
+            self._closed.wait(FLUSH_SECONDS)  # more counts come soon, and each write costs a file
             self._wake.clear()
             self._flush()
 

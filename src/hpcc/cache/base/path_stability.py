@@ -62,15 +62,21 @@ def note_places(cwd: bytes, directories: Iterable[bytes]) -> dict[bytes, Place]:
 
 def names_a_process(arguments: Iterable[bytes], env: Mapping[bytes, bytes]) -> bool:
     """Tell whether an argument or a list of directories names a path below /proc."""
+    texts = tuple(arguments)
+    # As one text first: most compiles name no such place.
+    if not _may_be_of_a_process(b"\0".join((*texts, *env.values()))):
+        return False
     return any(
-        (b"/proc" in text or b"/dev/" in text)
-        and not text.startswith(_ONLY_TEXT)
-        and _IN_ARGUMENT.match(text)
-        for text in arguments
+        _may_be_of_a_process(text) and not text.startswith(_ONLY_TEXT) and _IN_ARGUMENT.match(text)
+        for text in texts
     ) or any(
-        (b"/proc" in text or b"/dev/" in text) and name != b"PWD" and _IN_LIST.search(text)
+        _may_be_of_a_process(text) and name != b"PWD" and _IN_LIST.search(text)
         for name, text in env.items()
     )
+
+
+def _may_be_of_a_process(text: bytes) -> bool:
+    return b"/proc" in text or b"/dev/" in text
 
 
 def leads_to_a_process(path: bytes) -> bool:

@@ -52,6 +52,7 @@ _TALKATIVE: Final = frozenset(
 # An allocator writes a file or a report at the end, also one that is linked into the compiler
 # (gperftools, heapprofiler.html and heap_checker.html).
 _REPORTS: Final = frozenset({b"HEAPPROFILE", b"HEAPCHECK", b"CPUPROFILE", b"MALLOCSTATS"})
+_REFUSED_IF_SET: Final = _FOREIGN_CODE | _REPORTS
 # They make a preloaded library write messages (jemalloc, mimalloc, gperftools, cwrap).
 _TALKATIVE_LIBRARIES: Final = re.compile(
     rb"MALLOC_CONF|MIMALLOC_.*|TCMALLOC_.*|PERFTOOLS_VERBOSE|[NU](?:SS|ID)_WRAPPER_DEBUGLEVEL"
@@ -126,10 +127,12 @@ def _look(path: bytes) -> tuple[Signature | None, Signature | None]:
 def refusal_of_loader(env: Mapping[bytes, bytes]) -> Bypass | None:
     """Return why a compile with these variables is not for the cache; None if it is."""
     for name in env:
-        if name in _TALKATIVE or (name in _FOREIGN_CODE | _REPORTS and env[name]):
+        if name in _TALKATIVE or (name in _REFUSED_IF_SET and env[name]):
             return Bypass(BypassReason.LOADER)
     names = _preloaded(env)
-    if names and any(map(_TALKATIVE_LIBRARIES.fullmatch, env)):
+    if not names:
+        return None
+    if any(map(_TALKATIVE_LIBRARIES.fullmatch, env)):
         return Bypass(BypassReason.LOADER)
     if all(_HARMLESS.fullmatch(name) and b".." not in name for name in names):
         return None
@@ -147,7 +150,8 @@ def has_impostor(env: Mapping[bytes, bytes], loaded: Iterable[bytes]) -> bool:
 
 
 def _preloaded(env: Mapping[bytes, bytes]) -> list[bytes]:
-    return [name for name in re.split(rb"[ :]+", env.get(b"LD_PRELOAD", b"")) if name]
+    value = env.get(b"LD_PRELOAD")
+    return [name for name in re.split(rb"[ :]+", value) if name] if value else []
 
 
 def loader_environment(env: Mapping[bytes, bytes], cwd: bytes) -> Mapping[bytes, bytes]:

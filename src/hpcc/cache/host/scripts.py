@@ -72,10 +72,15 @@ def executed_by(request: CompileRequest) -> CompileRequest | None:
 def _script(path: bytes) -> bytes | None:
     """Return a script without comments and indentation; None for anything else."""
     try:
-        with open(path, "rb") as file:
-            if file.read(2) != b"#!":
+        # No file object: nearly all compilers end here, and its making asks the kernel thrice.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if os.read(fd, 2) != b"#!":
                 return None
-            text = b"#!" + file.read(_MAX_SCRIPT_BYTES)
+            with open(fd, "rb", closefd=False) as file:
+                text = b"#!" + file.read(_MAX_SCRIPT_BYTES)
+        finally:
+            os.close(fd)
     except OSError:
         return None
     if len(text) > _MAX_SCRIPT_BYTES or not text.endswith(b"\n"):

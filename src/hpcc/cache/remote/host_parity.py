@@ -6,7 +6,7 @@ import logging
 import os
 import posixpath
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from hpcc.cache.host.host_toolchains import HostToolchain, HostToolchains
 from hpcc.cache.key.prepare import Prepared
@@ -15,10 +15,27 @@ from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
 from hpcc.core import ImageRef, Parity
 from hpcc.core.memo import BoundedMemo
-from hpcc.dispatch.parity import parity_verdict
+from hpcc.dispatch.parity import ParityVerdict, parity_verdict
 
 _log: Final = logging.getLogger("hpcc.daemon.farm")
 _MAX_WARNED: Final = 64
+
+
+class _Question(NamedTuple):
+    """What a verdict depends on. Each object of it is made once and read many times."""
+
+    farm: Farm
+    session: FarmSession | None
+    host: HostToolchain
+    parity: Parity
+
+    def is_same(self, other: _Question) -> bool:
+        return (
+            self.farm is other.farm
+            and self.session is other.session
+            and self.host is other.host
+            and self.parity == other.parity
+        )
 
 
 class HostParity:
@@ -30,6 +47,8 @@ class HostParity:
     def __init__(self, now: Callable[[], float], monotonic: Callable[[], float]) -> None:
         self._now, self._hosts = now, HostToolchains(monotonic)
         self._warned: BoundedMemo[str, None] = BoundedMemo(_MAX_WARNED)
+        # One tuple, so that a thread reads or replaces question and verdict together.
+        self._last: tuple[_Question, ParityVerdict] | None = None
 
     def parity(
         self,
@@ -41,8 +60,7 @@ class HostParity:
     ) -> ParityAnswer:
         """See `HostFacts.parity`."""
         host = self._host(compile_, parity, is_cancelled)
-        image = ImageRef.parse(farm.image)
-        verdict = parity_verdict(session, parity, host.name, host.toolchain, image)
+        verdict = self._verdict(_Question(farm, session, host, parity))
         if verdict.warns or verdict.is_image_unknown:
             self._warn_once(verdict.text)
         # A verdict holds only until its session expires; the dispatcher then logs in again.
@@ -52,6 +70,16 @@ class HostParity:
         return ParityAnswer(
             refusal, host.text, serves_stored=not verdict.refuses, is_exact=is_exact
         )
+
+    def _verdict(self, question: _Question) -> ParityVerdict:
+        known = self._last
+        if known is not None and known[0].is_same(question):
+            return known[1]
+        farm, session, host, parity = question
+        image = ImageRef.parse(farm.image)
+        verdict = parity_verdict(session, parity, host.name, host.toolchain, image)
+        self._last = (question, verdict)
+        return verdict
 
     def compared(self, prepared: Prepared) -> frozenset[bytes]:
         """Return the headers of the host that `parity` has compared with the image's."""

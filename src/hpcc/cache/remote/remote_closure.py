@@ -52,6 +52,7 @@ from hpcc.core.reasons.uncacheable import UncacheableReason
 from hpcc.dispatch.remote_frames import encode_inputs
 
 _MAX_PARTS: Final = 4_096
+_MAX_PATHS: Final = 256
 _NOBODY: Final = -1
 _NONE: Final[frozenset[bytes]] = frozenset()
 # A guest has only the files that it was sent, so its assembler can read no other.
@@ -108,6 +109,7 @@ class RemoteClosures:
         self._memo, self._engine, self._system = memo, engine, system
         self._search_path = search_path
         self._parts: BoundedMemo[Hashable, _Part] = BoundedMemo(_MAX_PARTS)
+        self._outside: BoundedMemo[Hashable, tuple[bytes, ...]] = BoundedMemo(_MAX_PATHS)
 
     def scan(
         self,
@@ -158,9 +160,14 @@ class RemoteClosures:
         return RemoteFiles(closure, inputs, part.directories, shared, part.components)
 
     def _tree(self, prepared: Prepared, guest: GuestMap, tolerated: Hazard) -> DiskTree:
-        dirs = (absolute(prepared.cwd, d) for d in self._search_path(prepared))
-        plain = dict.fromkeys(map(posixpath.normpath, dirs))
-        outside = tuple(d for d in plain if not is_under(d, guest.root))
+        search = self._search_path(prepared)
+        key = (search, prepared.cwd, guest.root)
+        outside = self._outside.get(key)
+        if outside is None:
+            dirs = (absolute(prepared.cwd, d) for d in search)
+            plain = dict.fromkeys(map(posixpath.normpath, dirs))
+            outside = tuple(d for d in plain if not is_under(d, guest.root))
+            self._outside[key] = outside
         return DiskTree(
             self._memo,
             self._system,

@@ -7,8 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from hpcc.core.memo import BoundedMemo
 from hpcc.core.reasons.bypass import BypassReason
 
+_MAX_FOUND: Final = 4_096
+_MAX_FOUND_BYTES: Final = 256
 GCC_MAJORS: Final = range(12, 16)
 CLANG_MAJORS: Final = range(14, 22)
 NO_MAJORS: Final = range(0)
@@ -48,6 +51,10 @@ class Effect(enum.Enum):
     LINK = "link"  # no meaning for -c, but hashed
     LIST = "list"  # -Wp,... -Xclang and the like: passed on, with their own grammar
     REFUSE = "refuse"  # a bypass with `reason`
+
+    # Each member exists once. Python's own hash of a member is Python code, which runs for each
+    # flag of each compile several times.
+    __hash__ = object.__hash__
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +124,8 @@ class FlagTable:
             if row.arity is Arity.EITHER:
                 prefixes[name] = row
         self._prefixes = prefixes
+        # The flags of a build are the same in nearly all of its compiles.
+        self._found: BoundedMemo[bytes, FlagSpec] = BoundedMemo(_MAX_FOUND)
         self._lengths = tuple(sorted({len(p) for p in prefixes}, reverse=True))
 
     def find(self, argument: bytes) -> FlagSpec | None:
@@ -124,6 +133,15 @@ class FlagTable:
         row = self._exact.get(argument)
         if row is not None:
             return row
+        known = self._found.get(argument)
+        if known is not None:
+            return known
+        row = self._by_prefix(argument)
+        if row is not None and len(argument) <= _MAX_FOUND_BYTES:
+            self._found[argument] = row
+        return row
+
+    def _by_prefix(self, argument: bytes) -> FlagSpec | None:
         for length in self._lengths:
             row = self._prefixes.get(argument[:length])
             if row is not None and length <= len(argument):
