@@ -58,7 +58,7 @@ def is_for_containers(item: pytest.Item) -> bool:
 
 
 def is_for_cgroup2(item: pytest.Item) -> bool:
-    return item.path.name == "test_process_unified.py"
+    return item.path.name.endswith("_unified.py")
 
 
 @pytest.hookimpl(tryfirst=True)
