@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import re
 import shlex
@@ -91,6 +92,11 @@ def test_a_command_that_does_not_exist_is_noticed(line: str) -> None:
 def test_each_unit_starts_a_command_that_exists(unit: Path) -> None:
     (line,) = re.findall(r"^ExecStart=(.*)$", unit.read_text(), re.MULTILINE)
     program, *argv = shlex.split(line)
+    if program == "/opt/hpcc/bin/python":
+        name = argv[argv.index("-m") + 1]
+        assert name == f"hpcc.{unit.stem.removeprefix('hpcc-')}"
+        assert importlib.util.find_spec(f"{name}.__main__") is not None
+        return
     assert program == "/opt/hpcc/bin/hpcc"
     assert refusal(argv) == ""
     assert argv[:2] == [unit.stem.removeprefix("hpcc-"), "--config"]

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.wire.helper import FIRST_ID, IDS
 from hpcc_testkit.farm.booted import (
     HERE,
     THERE,
@@ -30,9 +31,11 @@ from hpcc_testkit.farm.estate import ProviderThread, log_in
 from hpcc_testkit.farm.machine import Machine
 from hpcc_testkit.services.identity_provider import CLIENT
 
+_DROP_IN = Path(__file__).parents[2] / "deploy/systemd/hpcc-worker-root.conf"
 pytestmark = [pytest.mark.vm, pytest.mark.nightly, pytest.mark.timeout(1500)]
 _OPERATOR = "/opt/hpcc/bin/hpcc"
 _CONFIG = "/etc/hpcc/scheduler/scheduler.json"
+_USER = "hpcc-worker"
 
 
 # A second of the compiler, ten in an emulated guest, and little memory.
@@ -46,6 +49,16 @@ template <int N> constexpr long slow() {
 }
 constexpr long values[] = {slow<1>(), slow<2>()};
 long NAME() { return values[0] + values[1]; }
+"""
+# A process may end meanwhile.
+_VMMS = """
+exec 2>/dev/null
+for process in /proc/[0-9]*; do
+    case $(cat $process/comm) in firecracker*|qemu-system*)
+        group=$(sed -n s/^0:://p $process/cgroup)
+        echo $(stat -c %u $process) $group $(cat /sys/fs/cgroup$group/memory.max || echo none) ;;
+    esac
+done
 """
 # Half a second: an idle guest does not use as much.
 _AT_WORK_TICKS = 50
@@ -71,7 +84,7 @@ class Farm:
 
     def compile_until_executed(self, name: str) -> None:
         """Compile new texts until the farm makes one; those before it are made here."""
-        before, deadline = self.executed(), time.monotonic() + 120
+        before, deadline = self.executed(), time.monotonic() + 300
         for number in itertools.count():
             self.compile(f"{name}{number}.c", f"int {name}{number};\n")
             if self.executed() > before:
@@ -157,15 +170,16 @@ def _start_worker(
 ) -> None:
     machine.run("systemd-sysusers", "hpcc.conf")
     machine.run("systemd-tmpfiles", "--create", "hpcc.conf")
-    machine.run("install", "-d", "-m", "700", "/var/lib/hpcc-worker")
+    machine.run("install", "-d", "-m", "700", "-o", _USER, "/var/lib/hpcc-worker")
     cache = machine.root / "var/lib/hpcc-worker/cache"
     for name in ("images", "guest"):
         shutil.copytree(shared_cache / name, cache / name, symlinks=True)
+    machine.run("chown", "-R", f"{_USER}:", "/var/lib/hpcc-worker")
     token = scheduler.run(
         "setpriv", "--reuid=hpcc-scheduler", "--regid=hpcc-scheduler", "--clear-groups",
         _OPERATOR, "scheduler", "enrol-token", "--config", _CONFIG, "--name", "w1", "--valid", "1h",
     )  # fmt: skip
-    machine.write("/etc/hpcc/worker/enrol.token", token)
+    machine.write("/etc/hpcc/worker/enrol.token", token, owner=_USER)
     places = ("keys", "store", "audit", "state")
     config = {
         "worker_id": "w1", "host": THERE, "port": 7445,
@@ -180,7 +194,7 @@ def _start_worker(
         "max_guests": 2, "memory_mib": 2048, "guest_memory_mib": 512, "drain_seconds": 80,
         "stores": {"kind": "disk"},
     }  # fmt: skip
-    machine.write("/etc/hpcc/worker/worker.json", json.dumps(config))
+    machine.write("/etc/hpcc/worker/worker.json", json.dumps(config), owner=_USER)
     machine.start("hpcc-worker", until='"port"')
     (machine.root / "etc/hpcc/worker/enrol.token").unlink()
 
@@ -214,12 +228,38 @@ def _guests_ticks(worker: BootedMachine) -> int:
     return sum(_guests(worker))
 
 
+def _user_of(worker: BootedMachine) -> str:
+    pid = worker.run("systemctl", "show", "-P", "MainPID", "hpcc-worker").strip()
+    return worker.run("stat", "-c", "%U", f"/proc/{pid}").strip()
+
+
+def _confined(worker: BootedMachine) -> list[tuple[int, str, str]]:
+    """Return the uid, the cgroup and its limit of memory for each of the machine's VMMs."""
+    lines = worker.run("sh", "-c", _VMMS).splitlines()
+    return [(int(uid), group, limit) for uid, group, limit in (line.split() for line in lines)]
+
+
 def test_a_farm_of_the_shipped_units_compiles(farm: Farm) -> None:
     farm.compile("first.c", "int first;\n")
     assert farm.executed() == 1, farm.worker.journal("hpcc-worker")[-4000:]
     farm.compile_until_executed("warm")
     # The unit leaves the worker all that QEMU's jail needs.
     assert "without a jail" not in farm.worker.journal("hpcc-worker")
+
+
+def test_a_worker_without_rights_has_guests_with_own_ids_and_limits(farm: Farm) -> None:
+    farm.compile_until_executed("confined")
+    assert _user_of(farm.worker) == _USER
+    vmms = _confined(farm.worker)
+    assert vmms
+    assert len({uid for uid, _, _ in vmms}) == len(vmms)
+    assert all(FIRST_ID <= uid < FIRST_ID + IDS for uid, _, _ in vmms)
+    unit = "/system.slice/hpcc-worker.service"
+    if "memory" in farm.worker.run("cat", "/sys/fs/cgroup/cgroup.controllers").split():
+        assert all(group.startswith(f"{unit}/hpcc/") for _, group, _ in vmms)
+        assert all(limit.isdecimal() for _, _, limit in vmms)
+    else:  # version 1 has them on this host; test_worker_helper_unified.py has the limits
+        assert {group for _, group, _ in vmms} == {f"{unit}/worker"}
 
 
 def test_a_worker_that_is_stopped_lets_its_compiles_finish(farm: Farm) -> None:
@@ -238,6 +278,8 @@ def test_a_worker_that_is_stopped_lets_its_compiles_finish(farm: Farm) -> None:
 
 def test_a_worker_that_is_killed_costs_no_build_and_comes_back(farm: Farm) -> None:
     with farm.slow_compile("killed"):
+        # The next guest needs ids, and so a helper that has come back as well.
+        farm.worker.run("systemctl", "kill", "-s", "KILL", "hpcc-helper")
         farm.worker.run("systemctl", "kill", "--kill-whom=main", "-s", "KILL", "hpcc-worker")
     farm.compile_until_executed("back")
     restarts = farm.worker.run("systemctl", "show", "-P", "NRestarts", "hpcc-worker")
@@ -249,3 +291,20 @@ def test_a_scheduler_that_is_restarted_costs_no_build(farm: Farm) -> None:
         farm.scheduler.run("systemctl", "restart", "hpcc-scheduler")
     farm.compile_until_executed("after")
     assert farm.scheduler.run("systemctl", "is-active", "hpcc-scheduler") == "active\n"
+
+
+def test_a_worker_of_root_compiles_and_leaves_its_state_to_the_next_user(farm: Farm) -> None:
+    worker, state = farm.worker, "/var/lib/hpcc-worker"
+    directory = worker.root / "etc/systemd/system/hpcc-worker.service.d"
+    directory.mkdir()
+    shutil.copy(_DROP_IN, directory / "root.conf")
+    for user in ("root", _USER):
+        worker.run("systemctl", "stop", "hpcc-worker")
+        worker.run("chown", "-R", f"{user}:", "/etc/hpcc/worker")
+        worker.run("systemctl", "daemon-reload")
+        worker.run("systemctl", "start", "hpcc-worker")
+        farm.compile_until_executed(f"as_{user[:4]}")
+        assert _user_of(worker) == user
+        guests_files = ["-uid", f"+{FIRST_ID - 1}"]
+        assert worker.run("find", state, "!", "-user", user, "!", *guests_files) == ""
+        (directory / "root.conf").unlink(missing_ok=True)

@@ -81,7 +81,7 @@ def base_root(shared_cache: Path, directory: Path) -> Path:
     )  # fmt: skip
     shutil.rmtree(root / "wheels")
     deploy = _ROOT / "deploy/systemd"
-    for unit in deploy.glob("*.service"):
+    for unit in (*deploy.glob("*.service"), *deploy.glob("*.socket")):
         shutil.copy(unit, root / "etc/systemd/system")
     shutil.copy(deploy / "hpcc.sysusers", root / "usr/lib/sysusers.d/hpcc.conf")
     shutil.copy(deploy / "hpcc.tmpfiles", root / "usr/lib/tmpfiles.d/hpcc.conf")
@@ -189,7 +189,7 @@ class BootedMachine:
     def journal(self, unit: str) -> str:
         return self.run("journalctl", "--no-pager", "-o", "cat", "-u", unit)
 
-    def start(self, unit: str, *, until: str, seconds: float = 60) -> None:
+    def start(self, unit: str, *, until: str, seconds: float = 180) -> None:
         """Enable and start a unit as an operator does; wait until its journal has a text."""
         self.run("systemctl", "enable", "--now", unit)
         try:

@@ -57,6 +57,27 @@ def test_the_local_cache_needs_only_a_compiler_and_the_launcher(
 
 
 @pytest.mark.parametrize(
+    ("helper", "state", "words"),
+    [("", "degraded", "uid 1234"), ("/run/h.socket", "ok", "the helper at /run/h.socket gives")],
+)
+def test_a_user_with_a_helper_has_separate_uids_for_vmms(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    helper: str,
+    state: str,
+    words: str,
+) -> None:
+    fake_tools(monkeypatch, tmp_path)
+    monkeypatch.setattr("os.geteuid", lambda: 1234)
+    monkeypatch.setenv("HPCC_HELPER", helper)
+    main(["doctor", "--json"])
+    found = checks(capsys)["user"]
+    assert found["state"] == state
+    assert words in found["detail"]
+
+
+@pytest.mark.parametrize(
     ("content", "state"),
     [
         (b"#!/usr/bin/python3\n", "degraded"),
