@@ -91,6 +91,8 @@ class LoadBench:
             "state": str(self._directory / "state"),
             "tenant": TENANT.value,
             "tenant_secret": self._secret,
+            # One machine plays the whole farm.
+            "connections_per_address": 0,
             "minimum_isolation": "qemu/tcg",
             "images": [IMAGE.digest.value],
             "lease_seconds": LEASE_SECONDS,

@@ -1,4 +1,4 @@
-"""Each check of replaced keys, leased places, releases, addresses, variables and traces is needed."""
+"""Each check of replaced keys, leased places, releases, addresses, connections and traces is needed."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ LOADS = "tests/unit/cache/host/test_loader.py::"
 TRACES = "tests/unit/cache/host/test_wrappers.py::"
 LOBBIES = "tests/unit/rpc/base/test_lobby.py::"
 SILENCE = "tests/integration/hostile/test_silent_calls.py::"
+LIMITS = "tests/unit/rpc/base/test_connection_limit.py::"
+GUARDS = "tests/unit/rpc/base/test_connection_guard.py::"
+CONNECTIONS, GUARD = "rpc/base/connection_limit.py", "rpc/base/connection_guard.py"
 RESULT_KEY, LIST, KNOWN = (
     "worker/base/result_key.py",
     "scheduler/result_keys.py",
@@ -180,6 +183,29 @@ CASES = {
                           LOBBIES + "test_addresses_of_one_machine_are_one"),
     "login-first": Case("rpc/base/method.py", "return replace(call, known=await self._gate.judge(call))", "return call",
                         SILENCE + "test_a_scheduler_refuses_a_bad_session_before_any_message"),
+    # Connections of an address (ADR 76).
+    "connections-most": Case(CONNECTIONS, "source.open < self.most and ", "",
+                             LIMITS + "test_an_address_holds_so_many_and_another_is_not_touched"),
+    "connections-burst": Case(CONNECTIONS, " and source.allowance >= 1", "",
+                              LIMITS + "test_an_address_that_opens_and_closes_without_end_is_excluded_for_a_while"),
+    "connections-excluded": Case(CONNECTIONS, "source.is_excluded |= source.allowance < 1", "pass",
+                                 LIMITS + "test_an_address_that_opens_and_closes_without_end_is_excluded_for_a_while"),
+    "connections-forgotten": Case(CONNECTIONS, "            if is_idle:\n", "            if False:\n",
+                                  LIMITS + "test_an_address_without_connections_is_forgotten"),
+    "connections-mapped": Case(CONNECTIONS, "    if address.ipv4_mapped is not None:\n", "    if False:\n",
+                               LIMITS + "test_one_machine_is_one_address"),
+    "connections-shut": Case(GUARD, "                found.shutdown(socket.SHUT_RDWR)", "                pass",
+                             GUARDS + "test_the_connection_that_is_too_much_is_shut_down_and_no_other"),
+    "connections-number": Case(GUARD, "if os.fstat(number).st_ino == inode:", "if True:",
+                               GUARDS + "test_a_number_that_became_another_files_is_not_shut_down"),
+    "connections-port": Case(GUARD, 'address = source_of(host) if is_ours else ""', "address = source_of(host)",
+                             GUARDS + "test_other_files_are_left_alone"),
+    "connections-ended": Case(GUARD, "            if found.get(fd) != known.inode:\n", "            if False:\n",
+                              GUARDS + "test_an_end_makes_room"),
+    "connections-dropped": Case(GUARD, "            self._exclude(self._limit.excluded(begun))\n", "",
+                                GUARDS + "test_a_flood_is_dropped_before_it_is_accepted_and_passes_again_later"),
+    "connections-ipv6": Case(GUARD, "_if_equal(words & 0xFFFF_FFFF, otherwise=1), _end(_DROP),", "_end(_DROP),",
+                             GUARDS + "test_networks_of_ipv6_are_dropped_by_their_first_half"),
 }  # fmt: skip
 
 

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hpcc.core import CallerError, ImageRef, TenantId, check_port
+from hpcc.core import (
+    CallerError,
+    ImageRef,
+    TenantId,
+    check_port,
+)
+from hpcc.rpc.base.connection_limit import CONNECTIONS_PER_ADDRESS, check_connections
 from hpcc.rpc.relay.methods import MAX_RELAY_REQUEST_BYTES
 
 # So that one tenant, which may use half of it, can have a few large messages in transit.
@@ -29,6 +35,8 @@ class GatewayConfig:
     key: Path
     host: str = "127.0.0.1"
     port: int = 0
+    # Connections of one address: see `CONNECTIONS_PER_ADDRESS`.
+    connections_per_address: int = CONNECTIONS_PER_ADDRESS
     default_images: tuple[str, ...] = ()
     # Concurrent calls. Bazel has up to --jobs of them, mostly executions that wait. Callers that
     # are not authenticated yet may use half of them; their addresses take turns.
@@ -49,6 +57,7 @@ class GatewayConfig:
     def __post_init__(self) -> None:
         """Refuse numbers and images that cannot work."""
         check_port("port", self.port)
+        check_connections(self.connections_per_address)
         for name in ("max_calls", "max_calls_of_tenant", "max_calls_of_principal"):
             if getattr(self, name) < 1:
                 raise CallerError(f"{name} must be at least 1", reason="config")

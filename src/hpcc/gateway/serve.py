@@ -69,6 +69,7 @@ async def serve_gateway(config: GatewayConfig, clock: Clock) -> AsyncGenerator[R
             files=files,
             more_rpcs=config.max_calls + _MORE_RPCS,
             options=_OPTIONS,
+            connections_per_address=config.connections_per_address,
         )
         try:
             yield RunningGateway(config.host, port)

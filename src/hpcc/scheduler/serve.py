@@ -154,6 +154,7 @@ async def _served(
         files=files,
         # One stream of heartbeats per worker, which must not use up what registering needs.
         more_rpcs=MAX_WORKERS,
+        connections_per_address=config.connections_per_address,
     )
     try:
         daemons, port = await start_server(
@@ -169,6 +170,7 @@ async def _served(
             more_rpcs=MAX_WATCHERS,
             # Strangers log in here, and no message of a daemon is larger.
             options=SMALL_MESSAGES,
+            connections_per_address=config.connections_per_address,
         )
         try:
             yield port, worker_port

@@ -276,6 +276,7 @@ async def _serving(
             host=config.host,
             port=config.port,
             tls=ServerTls(tls.key_pem, tls.certificate_pem),
+            connections_per_address=config.connections_per_address,
         )
         try:
             compilers = await parts.compilers(toolchains, progress) if toolchains else ()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -29,6 +30,7 @@ from hpcc_testkit.farm.in_process import IMAGE, TENANT
 from hpcc_testkit.farm.stock_client import StockClient, stock_client
 from hpcc_testkit.services.authority import issue
 
+_ESTABLISHED: Final = "01"
 _SECRET: Final = "s" * 43
 _START_SECONDS: Final = 60.0
 _END_SECONDS: Final = 20.0
@@ -41,6 +43,19 @@ class Part:
     port: int
     pid: int
     facts: Mapping[str, object]
+    log: Path
+
+    def connections_of(self, address: str) -> int:
+        """Return how many connections of an IPv4 address it has accepted and not closed."""
+        host = socket.inet_aton(address)[::-1].hex().upper()
+        rows = Path(f"/proc/{self.pid}/net/tcp").read_text().splitlines()[1:]
+        rows += Path(f"/proc/{self.pid}/net/tcp6").read_text().splitlines()[1:]
+        ends = [row.split()[1:4] for row in rows]
+        return sum(
+            state == _ESTABLISHED and there.rpartition(":")[0].endswith(host)
+            for here, there, state in ends
+            if int(here.rpartition(":")[2], 16) == self.port
+        )
 
     def resident_mib(self) -> float:
         """Return how much memory it has in RAM."""
@@ -126,11 +141,12 @@ async def separate_farm(directory: Path) -> AsyncGenerator[SeparateFarm]:
 @asynccontextmanager
 async def _part(module: str, file: Path, table: Mapping[str, object]) -> AsyncGenerator[Part]:
     write_private_file(file, json.dumps(table).encode())
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, "--config", str(file),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
+    log = file.with_suffix(".log")
+    with log.open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", module, "--config", str(file),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors,
+        )  # fmt: skip
     assert process.stdout is not None
     assert process.stdin is not None
     try:
@@ -140,7 +156,7 @@ async def _part(module: str, file: Path, table: Mapping[str, object]) -> AsyncGe
                 facts = json.loads(await process.stdout.readline())
         port = facts["port"]
         assert isinstance(port, int)
-        yield Part(port, process.pid, facts)
+        yield Part(port, process.pid, facts, log)
     finally:
         process.stdin.close()
         try:

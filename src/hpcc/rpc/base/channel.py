@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -10,6 +11,9 @@ from typing import Final, Protocol
 import grpc
 
 from hpcc.core import InfrastructureError
+from hpcc.ports import SystemClock
+from hpcc.rpc.base.connection_guard import ConnectionGuard
+from hpcc.rpc.base.connection_limit import ConnectionLimit
 from hpcc.rpc.base.errors import UnavailableError
 
 # A message carries inlined objects or a batch; 4 MiB of blobs and their digests fit easily.
@@ -124,11 +128,13 @@ async def start_server(
     files: TlsFiles | None = None,
     more_rpcs: int = 0,
     options: Sequence[tuple[str, int]] = (),
+    connections_per_address: int = 0,
 ) -> tuple[grpc.aio.Server, int]:
     """Start serving; return the server and its port (the system chooses one if `port` is 0).
 
     `files` are checked at each new connection for a replacement of `tls`. `more_rpcs` is added to
     `MAX_CONCURRENT_RPCS`, for long calls. `options` are gRPC options that override the defaults.
+    `connections_per_address` bounds the connections of one address, on Linux; 0 does not.
 
     Raises:
         InfrastructureError: the address cannot be bound.
@@ -152,27 +158,35 @@ async def start_server(
     most = MAX_CONCURRENT_RPCS + more_rpcs
     server = grpc.aio.server(options=tuple(chosen.items()), maximum_concurrent_rpcs=most)
     server.add_generic_rpc_handlers(tuple(handlers))
-    credentials = _server_credentials(tls, files)
+    guards: list[ConnectionGuard] = []
+    credentials = _server_credentials(tls, files, guards)
     try:
         bound = server.add_secure_port(f"{host}:{port}", credentials)
     except RuntimeError as error:
         raise InfrastructureError(f"cannot listen on {host}:{port}", reason="listen") from error
     if not bound:
         raise InfrastructureError(f"cannot listen on {host}:{port}", reason="listen")
+    if connections_per_address and sys.platform == "linux":
+        guards.append(
+            ConnectionGuard(bound, ConnectionLimit(connections_per_address), SystemClock())
+        )
     await server.start()
+    for guard in guards:
+        guard.start()
     return server, bound
 
 
-def _server_credentials(tls: ServerTls, files: TlsFiles | None) -> grpc.ServerCredentials:
+def _server_credentials(
+    tls: ServerTls, files: TlsFiles | None, guards: Sequence[ConnectionGuard]
+) -> grpc.ServerCredentials:
+    """Return the credentials; for each new connection they ask `files` and tell `guards`."""
     roots, asks = tls.client_roots_pem or None, bool(tls.client_roots_pem)
     pair = (tls.key_pem, tls.certificate_pem)
-    if files is None:
-        return grpc.ssl_server_credentials(
-            [pair], root_certificates=roots, require_client_auth=asks
-        )
 
     def changed() -> grpc.ServerCertificateConfiguration | None:
-        new = files.changed_or_none()
+        for guard in guards:
+            guard.on_connection()
+        new = files.changed_or_none() if files is not None else None
         if new is None:
             return None
         return grpc.ssl_server_certificate_configuration(

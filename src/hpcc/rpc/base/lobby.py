@@ -7,13 +7,12 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from ipaddress import ip_network
 from typing import Final
 
+from hpcc.rpc.base.connection_limit import source_of
 from hpcc.rpc.base.errors import BusyError, DeadlineError
 
 _RETRY_SECONDS: Final = 1.0
-_PREFIX_BITS: Final = 64
 
 
 @asynccontextmanager
@@ -38,11 +37,7 @@ def address_of(peer: str) -> str:
     kind, _, text = peer.rpartition(":")[0].partition(":")
     if kind != "ipv6":
         return text
-    plain = text.strip("[]").partition("%")[0]
-    try:
-        return str(ip_network((plain, _PREFIX_BITS), strict=False))
-    except ValueError:
-        return text
+    return source_of(text.strip("[]"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

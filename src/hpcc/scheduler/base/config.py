@@ -7,8 +7,15 @@ from pathlib import Path
 
 from hpcc.audit.spool import SpoolLimits
 from hpcc.control.database import read_database_config
-from hpcc.core import CallerError, ImageDigest, Isolation, TenantId, check_port
+from hpcc.core import (
+    CallerError,
+    ImageDigest,
+    Isolation,
+    TenantId,
+    check_port,
+)
 from hpcc.identity.token import MAX_LIFETIME_SECONDS
+from hpcc.rpc.base.connection_limit import CONNECTIONS_PER_ADDRESS, check_connections
 
 _MIN_SECRET_CHARS = 32
 # A living worker's key is refreshed once a day.
@@ -49,6 +56,8 @@ class SchedulerConfig:
     # revocation does not wait for it.
     worker_certificate_seconds: float = 7 * 86_400.0
     images: tuple[str, ...] = ()
+    # Connections of one address to each port: see `CONNECTIONS_PER_ADDRESS`.
+    connections_per_address: int = CONNECTIONS_PER_ADDRESS
     # Three missed heartbeats of a machine that is cut off. Lost guests are reported, and a dead
     # worker is noticed when its stream ends.
     lease_seconds: float = 10.0
@@ -69,6 +78,7 @@ class SchedulerConfig:
         """Refuse names, labels and secrets that cannot work."""
         check_port("port", self.port)
         check_port("worker_port", self.worker_port)
+        check_connections(self.connections_per_address)
         if self.port and self.port == self.worker_port:
             raise CallerError("port and worker_port must differ: workers show certificates there")
         if (

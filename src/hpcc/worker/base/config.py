@@ -16,7 +16,15 @@ from hpcc.config.settings import (
     default_containerd,
     default_guests_mib,
 )
-from hpcc.core import CallerError, GuestMitigations, GuestReuse, ImageDigest, ImageRef, check_port
+from hpcc.core import (
+    CallerError,
+    GuestMitigations,
+    GuestReuse,
+    ImageDigest,
+    ImageRef,
+    check_port,
+)
+from hpcc.rpc.base.connection_limit import CONNECTIONS_PER_ADDRESS, check_connections
 from hpcc.rpc.scheduler.schedulers import split_schedulers
 from hpcc.worker.base.stores_config import parse_stores
 
@@ -56,6 +64,8 @@ class WorkerConfig:
     result_key_announce_seconds: float = 60.0
     host: str = "127.0.0.1"
     port: int = 0
+    # Connections of one address: see `CONNECTIONS_PER_ADDRESS`.
+    connections_per_address: int = CONNECTIONS_PER_ADDRESS
     runtime: str = "auto"
     accelerator: str = "auto"
     # Where containerd listens: for runtime = "process" and, on Windows, every guest.
@@ -154,6 +164,7 @@ class WorkerConfig:
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         check_port("port", self.port)
+        check_connections(self.connections_per_address)
         self._check_addresses()
         self._check_audit()
         if not _WORKER_ID.fullmatch(self.worker_id):
