@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
 import io
 import json
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Mapping
@@ -133,7 +135,9 @@ def _reapi(digest: Digest) -> reapi.Digest:
 
 @cache
 def _place() -> Path:
-    return Path(tempfile.mkdtemp(prefix="hpcc-fuzz-"))
+    place = Path(tempfile.mkdtemp(prefix="hpcc-fuzz-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return place
 
 
 @cache
@@ -179,9 +183,7 @@ def announced_certificates_seeds() -> Mapping[str, bytes]:
     """Return answers with one's own certificate, another of its name, and one of another name."""
     made = {}
     for kind, name in {"same": PEER_NAME, "next": PEER_NAME, "other": "mallory"}.items():
-        der = load_or_create_tls(
-            Path(tempfile.mkdtemp(prefix="hpcc-fuzz-")), name, clock=SystemClock()
-        ).certificate_der
+        der = load_or_create_tls(_place() / kind, name, clock=SystemClock()).certificate_der
         made[kind] = scheduler_pb2.AuthenticateResponse(
             session="s", expires_at=2e9, scheduler_certificates=[der]
         ).SerializeToString()
@@ -197,6 +199,7 @@ def _helpers_door() -> tuple[socket.socket, str]:
     place = str(_place() / "helper")
     listener.bind(place)
     listener.listen(4)
+    atexit.register(listener.close)
     return listener, place
 
 

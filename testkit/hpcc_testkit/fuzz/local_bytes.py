@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
 import importlib
 import json
@@ -33,7 +34,9 @@ _KEY: Final = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 @cache
 def _place() -> Path:
     memory = Path("/dev/shm")  # noqa: S108 - a new directory in it
-    return Path(tempfile.mkdtemp(prefix="hpcc-fuzz-", dir=memory if memory.is_dir() else None))
+    place = Path(tempfile.mkdtemp(prefix="hpcc-fuzz-", dir=memory if memory.is_dir() else None))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return place
 
 
 def guest_bundle(data: bytes) -> None:
