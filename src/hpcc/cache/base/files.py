@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Hashable
 from typing import Final, NamedTuple, cast
 
+from hpcc.cache.base.writers import has_writer
 from hpcc.compilers.scan.preambles import PreambleCache
 from hpcc.compilers.scan.scan import Scan, may_be_read_once, scan_source
 from hpcc.core.memo import BoundedMemo
@@ -161,7 +162,10 @@ class FileMemo:
         self.preambles = PreambleCache()
 
     def digest(self, path: bytes) -> bytes | None:
-        """Return the SHA-256 of a file (32 bytes); None if it is missing, special or changing."""
+        """Return the SHA-256 of a file (32 bytes); None if it is missing, special or changing.
+
+        A file that is open for writing counts as changing.
+        """
         try:
             status = os.stat(path)
         except (OSError, ValueError):
@@ -308,8 +312,10 @@ class FileMemo:
         except OSError:
             return None
         try:
-            before, at_ns = os.fstat(fd), self.now_ns()
-            if not has_content(before):
+            # The time first, then the question: a writer that comes later leaves a young stamp.
+            at_ns = self.now_ns()
+            before = os.fstat(fd)
+            if not has_content(before) or (before.st_size and has_writer(fd)):
                 return None
             hasher = hashlib.sha256()
             # Use a buffer of the file's size: a larger one is mapped and unmapped for each read.

@@ -60,8 +60,8 @@ _SHARP_NS: Final = 2_000
 _READINGS: Final = 8
 _MAX_MOUNTINFO_BYTES: Final = 4 << 20
 # statfs(2): f_type comes first in the structure, which is below 256 bytes on every system.
-_LOCAL: Final = frozenset({0xEF53, 0x58465342, 0x9123683E, 0x01021994})
-_OVERLAY: Final = 0x794C7630
+LOCAL_KINDS: Final = frozenset({0xEF53, 0x58465342, 0x9123683E, 0x01021994})
+OVERLAY_KIND: Final = 0x794C7630
 _OCTAL: Final = re.compile(rb"\\([0-7]{3})")
 Distance = tuple[int, int]
 """Bounds of the distance between CLOCK_REALTIME and CLOCK_BOOTTIME, in nanoseconds."""
@@ -258,7 +258,7 @@ class KernelClock:
             return
         try:
             self._file = os.memfd_create("hpcc-stamp")
-            self._libc = ctypes.CDLL(None)
+            self._libc = _libc()
         except (OSError, AttributeError):
             self._libc = None  # no clock, or no way to ask for a file system
 
@@ -305,12 +305,12 @@ class KernelClock:
         except (OSError, ValueError):
             return None
         try:
-            device, kind = os.fstat(fd).st_dev, self._kind(fd)
+            device, kind = os.fstat(fd).st_dev, file_system_kind(fd)
         except OSError:
             return None
         finally:
             os.close(fd)
-        is_local = kind in _LOCAL or (kind == _OVERLAY and self._is_local_overlay(device))
+        is_local = kind in LOCAL_KINDS or (kind == OVERLAY_KIND and self._is_local_overlay(device))
         return device if is_local else None
 
     def stat(self, path: bytes) -> os.stat_result:
@@ -320,13 +320,6 @@ class KernelClock:
     def wait(self) -> None:
         """Wait a part of a tick."""
         threading.Event().wait(_WAIT_SECONDS)
-
-    def _kind(self, fd: int) -> int:
-        assert self._libc is not None
-        found = ctypes.create_string_buffer(256)
-        if self._libc.fstatfs(fd, found):
-            return 0
-        return ctypes.c_long.from_buffer(found).value & 0xFFFFFFFF
 
     def _is_local_overlay(self, device: int) -> bool:
         """Tell whether an overlay's upper directory is in reach, and on a local file system.
@@ -343,9 +336,21 @@ class KernelClock:
         except (OSError, ValueError):
             return False
         try:
-            return self._kind(fd) in _LOCAL
+            return file_system_kind(fd) in LOCAL_KINDS
         finally:
             os.close(fd)
+
+
+def file_system_kind(fd: int) -> int:
+    """Return `f_type` of statfs(2) for an open file, 0 if unknown."""
+    try:
+        libc = _libc()
+    except (OSError, AttributeError):
+        return 0
+    found = ctypes.create_string_buffer(256)
+    if libc.fstatfs(fd, found):
+        return 0
+    return ctypes.c_long.from_buffer(found).value & 0xFFFFFFFF
 
 
 def upper_directory(mountinfo: bytes, device: int) -> bytes | None:
@@ -360,6 +365,11 @@ def upper_directory(mountinfo: bytes, device: int) -> bytes | None:
                 path = option.partition(b"=")[2]
                 return _OCTAL.sub(lambda m: bytes([int(m[1], 8) & 0xFF]), path)
     return None
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 @cache

@@ -223,7 +223,7 @@ def _examine(
     found = memo.examine(path)
     if found is None:
         _check_quiet(path, request)
-        raise UncacheableError(UncacheableReason.INPUT_VANISHED)
+        raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
     digest, scan, status, is_plain = found
     if is_plain:
         plain[path] = status.st_dev
@@ -239,7 +239,7 @@ def _digest_of_data(memo: FileMemo, path: bytes, request: ClosureRequest) -> byt
     digest = memo.digest(path)
     _check_quiet(path, request)
     if digest is None:
-        raise UncacheableError(UncacheableReason.INPUT_VANISHED)
+        raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
     return digest
 
 

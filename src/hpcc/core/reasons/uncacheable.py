@@ -55,7 +55,8 @@ class UncacheableReason(Reason, prefix="uncacheable"):
     LONG_DIAGNOSTICS = (
         "long-diagnostics", "more messages than hpcc keeps", "Fix or silence the warnings.")
     MODIFIED_DURING_COMPILE = (
-        "modified-during-compile", "a file changed or is younger than the compile", _AGAIN)
+        "modified-during-compile",
+        "a file changed, is open for writing or is younger than the compile", _AGAIN)
     NOT_PREPROCESSED = (
         "not-preprocessed", "a `.i` or `.ii` file with directives that a preprocessor replaces",
         "Name the file `.c` or `.cc`.",
