@@ -94,7 +94,7 @@ static const char *const COMPILERS[] = {"clang++", "clang-cl", "clang", "g++", "
 
 /* ---- helpers ---- */
 
-/* Prints strings up to a NULL as one line on stderr. */
+/* Prints strings up to a NULL as one line on stderr, without control characters: a name is anybody's. */
 static void complain_of(const char *const *parts) {
     char text[2 * PATH_MAX];
     size_t length = 0;
@@ -102,6 +102,12 @@ static void complain_of(const char *const *parts) {
         size_t n = strlen(*parts), room = sizeof text - 1 - length;
         memcpy(text + length, *parts, n < room ? n : room);
         length += n < room ? n : room;
+    }
+    for (size_t i = 0; i < length; i++) {
+        unsigned char c = (unsigned char)text[i], before = i ? (unsigned char)text[i - 1] : 0;
+        bool is_wide = before == 0xC2 && c >= 0x80 && c < 0xA0; /* U+0080 to U+009F in UTF-8 */
+        if (is_wide) text[i - 1] = '?';
+        if (is_wide || c < 0x20 || c == 0x7F) text[i] = '?';
     }
     text[length++] = '\n';
     if (write(2, text, length) < 0) return;

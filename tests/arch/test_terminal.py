@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hpcc.cli
-from hpcc.cli.base.terminal import emit, plain
+from hpcc.cli.base.terminal import emit
+from hpcc.cli.main import main
+from hpcc.obs.text import plain
 
 CLI = Path(hpcc.cli.__file__).parent
 # They write JSON, or records of a trail as they are stored; both escape what is not printable.
@@ -31,6 +34,30 @@ def test_no_command_prints_without_it() -> None:
                 writing.add(name)
     assert printing == {"base/terminal.py"}
     assert writing == WRITERS
+
+
+def test_every_process_logs_through_one_formatter() -> None:
+    package = CLI.parent
+    found = {
+        str(file.relative_to(package))
+        for file in package.rglob("*.py")
+        if "basicConfig(" in file.read_text() or "StreamHandler(" in file.read_text()
+    }
+    assert found == {"obs/logs.py"}
+
+
+@pytest.mark.parametrize(
+    "words", [["stats", "\x1b]0;owned\x07"], ["image", "\x1b[2J"], ["--\x9b31m", "a\nforged: line"]]
+)
+def test_a_complaint_about_the_command_line_holds_no_escape(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with contextlib.suppress(SystemExit):
+        main(words)
+    shown = capsys.readouterr().err
+    assert shown
+    assert all(c.isprintable() or c == "\n" for c in shown)
+    assert "\nforged" not in shown
 
 
 @given(st.lists(st.text(), max_size=3))

@@ -9,14 +9,15 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Final, cast
+from typing import Final, NoReturn, cast
 
 from hpcc import __version__
-from hpcc.cli.base.terminal import emit, plain
+from hpcc.cli.base.terminal import emit
 from hpcc.cli.cache import config, local, stats
 from hpcc.cli.doctor import selftest
 from hpcc.cli.farm import services, windows_agent
 from hpcc.core import CallerError, HpccError
+from hpcc.obs.text import one_line, plain
 
 # Each module has `register(subparsers)`. The order is that of --help.
 _COMMANDS: tuple[ModuleType, ...]
@@ -56,9 +57,16 @@ _EXIT_CALLER: Final = 2
 _EXIT_INTERRUPTED: Final = 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """Names in its complaints what was on the command line, without what a terminal obeys."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(one_line(message))
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser with every command."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="hpcc",
         description="A distributed compiler cache. Put it in front of a compiler: "
         "CC='hpcc gcc'. Any other program runs unchanged: `hpcc PROGRAM args…`.",

@@ -22,6 +22,7 @@ from hpcc.core import HpccError
 from hpcc.daemon.front import Front
 from hpcc.daemon.lifecycle import Daemon, EndpointLock, LifecycleLimits
 from hpcc.daemon.transport import Listener
+from hpcc.obs.logs import log_to_stderr
 from hpcc.ports import Clock, SystemClock
 from hpcc.wire import launcher as wire
 
@@ -96,7 +97,7 @@ def run_daemon(
     process = _this_platform()
     process.prepare(argv)
     # The log never names what a build was doing.
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level="INFO")
+    log_to_stderr(logging.INFO, "%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         paths = Paths.from_env(os.environ)
         refuse_foreign_owner(paths, os.environ)

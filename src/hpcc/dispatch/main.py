@@ -42,6 +42,7 @@ from hpcc.dispatch.remote_frames import (
     encode_outcome,
     request_of,
 )
+from hpcc.obs.logs import log_to_stderr
 from hpcc.ports import Clock, SystemClock
 
 _log: Final = logging.getLogger(__name__)
@@ -185,7 +186,7 @@ async def serve(
 
 def main(argv: list[str]) -> int:
     """Run the process; `argv` is FARM_FILE TIMEOUT PARITY FD."""
-    logging.basicConfig(level=logging.WARNING, format="hpcc-dispatch: %(message)s")
+    log_to_stderr(logging.WARNING, "hpcc-dispatch: %(message)s")
     farm_file, timeout, word, descriptor = argv
     parity: Parity = next(p for p in PARITIES if p == word)
     pair = socket.socket(fileno=int(descriptor))

@@ -65,7 +65,9 @@ def test_a_header_that_changes_under_an_equal_stat_gives_no_old_object(
         before = signature_of(header.stat())
         for number in range(1, 5):
             mapping[_VALUE_AT : _VALUE_AT + 1] = b"%d" % number
-            assert signature_of(header.stat()) == before, "the attack needs a stat that does not change"
+            assert signature_of(header.stat()) == before, (
+                "the attack needs a stat that does not change"
+            )
             launcher.compile(*_ARGV)
             assert _is_right(launcher), number
         assert cache.counters().get("uncacheable.modified-during-compile") == 4

@@ -396,6 +396,14 @@ def test_a_compiler_that_is_not_there_is_named(bench: Bench) -> None:
     assert b"cannot run" in done.stderr
 
 
+def test_a_compiler_whose_name_a_terminal_obeys_is_named_without_it(bench: Bench) -> None:
+    done = bench.run("wrap", "./\x1b]0;owned\x07\x7f\u009b31m\nforged: line\u00e9")
+    assert done.returncode == 127
+    shown = done.stderr.decode()
+    assert shown.endswith("forged: line\u00e9: No such file or directory\n")
+    assert all(c.isprintable() for c in shown[:-1])
+
+
 def test_a_long_command_line_is_asked_whole(bench: Bench, daemon: subprocess.Popen[bytes]) -> None:
     # A single string may have 128 KiB and all of them a quarter of the stack (execve(2)).
     big = {f"GCC_X{i}": "x" * 120_000 for i in range(12)}

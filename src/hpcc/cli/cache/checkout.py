@@ -9,7 +9,8 @@ from typing import Final
 
 from hpcc.cli.base.terminal import emit
 from hpcc.compilers.invocation.share import DEBUG_ROOT
-from hpcc.core import NotFoundError
+from hpcc.core import CallerError, NotFoundError
+from hpcc.obs.text import one_line
 
 MARKER_REASONS: Final = {
     "marker-kind": "the marker is neither a file nor a directory; a link does not count",
@@ -94,7 +95,11 @@ def _root_of(directory: str) -> str:
     if found.marker is None:
         why = MARKER_REASONS.get(found.refusal, "there is no .hpcc there or above")
         raise NotFoundError(f"{directory} is not in a checkout that shares results: {why}")
-    return os.fsdecode(found.marker.root)
+    root = os.fsdecode(found.marker.root)
+    if not root.isprintable():
+        # A line end in a name would end a debugger's command and begin another: gdb has `shell`.
+        raise CallerError(f"no debugger's command can hold the name of {one_line(root)}")
+    return root
 
 
 def home_directory() -> bytes:

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hpcc.cli.base.terminal import emit, plain
+from hpcc.cli.base.terminal import emit
 from hpcc.cli.cache.checkout import PRIVATE_REASONS, home_directory
 from hpcc.cli.cache.refusal import explained
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, HpccError, IntegrityError, NotFoundError
 from hpcc.core.reasons.fallback import LOCAL_SLOT
+from hpcc.obs.text import plain
 from hpcc.ports import SystemClock
 
 if TYPE_CHECKING:

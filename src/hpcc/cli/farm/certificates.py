@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from hpcc.cli.base.terminal import emit
 from hpcc.cli.farm.control import add_config, scheduler_config
 from hpcc.core import CallerError, NotFoundError
+from hpcc.obs.logs import log_to_stderr
 
 if TYPE_CHECKING:
     from hpcc.scheduler.base.config import SchedulerConfig
@@ -151,7 +152,7 @@ async def _book(config: SchedulerConfig) -> AsyncGenerator[CertificateBook]:
     from hpcc.scheduler.certificates import CertificateBook
     from hpcc.scheduler.serve import open_control
 
-    logging.basicConfig(level=logging.WARNING)
+    log_to_stderr(logging.WARNING)
     clock = SystemClock()
     async with (
         asyncio.timeout(_TIMEOUT_SECONDS),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hpcc.cli.base.terminal import emit
 from hpcc.core import CallerError, InfrastructureError
+from hpcc.obs.logs import log_to_stderr
 
 if TYPE_CHECKING:
     from hpcc.scheduler.base.config import SchedulerConfig
@@ -71,7 +72,7 @@ def _rotate(args: argparse.Namespace) -> int:
     With --revoke the new key signs at once and all others end: clients ask for sessions and
     routes again, and running compiles fall back to the local compiler.
     """
-    logging.basicConfig(level=logging.WARNING)
+    log_to_stderr(logging.WARNING)
     kid, seconds = asyncio.run(_rotated(scheduler_config(args), is_revoking=args.revoke))
     emit(f"key {kid} signs {f'in {seconds:.0f} s' if seconds else 'now'}")
     return 0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from hpcc.cli.base.terminal import emit
 from hpcc.core import CallerError, InfrastructureError
+from hpcc.obs.logs import log_to_stderr
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -174,7 +175,7 @@ def _with_enrolment[T](args: argparse.Namespace, act: Callable[[Enrolment], Awai
     from hpcc.ports import SystemClock
     from hpcc.scheduler.serve import open_enrolment
 
-    logging.basicConfig(level=logging.ERROR)
+    log_to_stderr(logging.ERROR)
     config = scheduler_config(args)
 
     async def run() -> T:

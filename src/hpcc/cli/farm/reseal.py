@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hpcc.cli.base.terminal import emit
 from hpcc.cli.farm.control import add_config, scheduler_config
+from hpcc.obs.logs import log_to_stderr
 
 if TYPE_CHECKING:
     from hpcc.scheduler.base.config import SchedulerConfig
@@ -45,7 +46,7 @@ def _reseal(args: argparse.Namespace) -> int:
     those that cannot be opened are made anew. Stop all schedulers first. The command may be
     repeated after an interruption.
     """
-    logging.basicConfig(level=logging.WARNING)
+    log_to_stderr(logging.WARNING)
     before, after = asyncio.run(_done(scheduler_config(args), args.old_key, is_lost=args.lost))
     if not before.opens:
         emit("the control store holds no secrets yet")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from hpcc.cli.base.terminal import emit
 from hpcc.cli.farm.control import add_config, scheduler_config
 from hpcc.core import CallerError
+from hpcc.obs.logs import log_to_stderr
 
 if TYPE_CHECKING:
     from hpcc.scheduler.result_keys import ListedKey, ResultKeyTable
@@ -155,7 +156,7 @@ def _with_table[T](args: argparse.Namespace, use: Callable[[ResultKeyTable], Awa
     from hpcc.scheduler.result_keys import result_key_table
     from hpcc.scheduler.serve import open_control
 
-    logging.basicConfig(level=logging.WARNING)
+    log_to_stderr(logging.WARNING)
     config, clock = scheduler_config(args), SystemClock()
 
     async def used() -> T:

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 from hpcc import __version__
-from hpcc.cli.base.terminal import emit, plain
+from hpcc.cli.base.terminal import emit
 from hpcc.config.paths import Paths
 from hpcc.core import IntegrityError
+from hpcc.obs.text import plain
 
 _EXIT_DAMAGED = 1
 

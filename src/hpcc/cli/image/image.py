@@ -16,11 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcc.cli.base.terminal import emit, plain
+from hpcc.cli.base.terminal import emit
 from hpcc.cli.image import answers as _image_answers
 from hpcc.cli.image.progress import image_progress
 from hpcc.config.paths import Paths
 from hpcc.core import CallerError, ImageDigest, ImageRef, toolchain_table
+from hpcc.obs.text import plain
 from hpcc.ports import SystemClock
 
 if TYPE_CHECKING:

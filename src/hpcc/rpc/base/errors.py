@@ -18,6 +18,7 @@ from hpcc.core import (
     NotFoundError,
     PolicyError,
 )
+from hpcc.obs.text import one_line
 
 DETAILS_KEY: Final = "grpc-status-details-bin"
 _DOMAIN: Final = "hpcc"
@@ -136,7 +137,7 @@ def error_of_status(status: status_pb2.Status) -> HpccError:
         for message in (info, retry, failure):
             _unpack(detail, message)
     reason = info.reason if _REASON.fullmatch(info.reason) else None
-    text = status.message[:_MAX_MESSAGE_CHARS]
+    text = _peer_text(status.message)
     missing = _missing_of(failure)
     if missing:
         return MissingBlobsError(missing)
@@ -163,7 +164,12 @@ def error_of_call(error: grpc.aio.AioRpcError, *, seconds_left: float = 0.0) -> 
         # with this code, when the caller's clock is slightly behind. A peer that stops does too.
         is_over = seconds_left < _CLOCK_SECONDS
         code = grpc.StatusCode.DEADLINE_EXCEEDED if is_over else grpc.StatusCode.UNAVAILABLE
-    return _error(code.value[0], (error.details() or "")[:_MAX_MESSAGE_CHARS], None, 1.0)
+    return _error(code.value[0], _peer_text(error.details() or ""), None, 1.0)
+
+
+def _peer_text(text: str) -> str:
+    """Return the words of a peer as one bounded line: they reach logs and terminals."""
+    return one_line(text[:_MAX_MESSAGE_CHARS])
 
 
 def _error(code: int, text: str, reason: str | None, delay: float) -> HpccError:

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from hpcc.core import CallerError, HpccError
+from hpcc.obs.logs import log_to_stderr
+from hpcc.obs.text import plain
 
 _EXIT_CALLER: Final = 2
 
@@ -67,15 +69,11 @@ def run_service(
     `main`, so that its resources are also released while it is starting.
     """
     path = config or _config_from_argv(name)
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format=f"%(asctime)s {name} %(levelname)s %(message)s",
-    )
+    log_to_stderr(logging.INFO, f"%(asctime)s {name} %(levelname)s %(message)s")
     try:
         asyncio.run(_run(path, main))
     except HpccError as error:
-        sys.stderr.write(f"hpcc {name}: {error}\n")
+        sys.stderr.write(f"hpcc {name}: {plain(error)}\n")
         return _EXIT_CALLER if isinstance(error, CallerError) else 1
     return 0
 

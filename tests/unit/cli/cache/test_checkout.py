@@ -42,6 +42,18 @@ def test_debug_map_says_why_there_is_no_checkout(
     assert expected in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["x\nshell touch owned #", "x\rshell y", "x\x1b[2J"])
+def test_a_directory_whose_name_is_a_command_gives_no_debugger_one(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / ".hpcc").touch()
+    assert main(["debug-map", str(tmp_path / name)]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert len(shown.err.splitlines()) == 1
+
+
 @pytest.mark.parametrize("root", ['/a "b"', "/a\\b", "/plain", "/it's"])
 def test_debuggers_read_back_the_root(root: str) -> None:
     assert shlex.split(gdb_lines(root)[0])[-1] == root

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import grpc
 import pytest
+from buildgrid.common.protos.google.rpc import status_pb2
 
 from hpcc.core import InfrastructureError
-from hpcc.rpc.base.errors import DeadlineError, UnavailableError, error_of_call
+from hpcc.rpc.base.errors import DeadlineError, UnavailableError, error_of_call, error_of_status
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,17 @@ def test_a_peer_that_stops_ends_a_call_that_had_time_left(
     error = error_of_call(failed, seconds_left=seconds_left)
     assert type(error) is kind
     assert error.reason == kind.default_reason
+
+
+@pytest.mark.parametrize("is_status", [False, True])
+def test_a_peers_words_are_one_line_that_no_terminal_obeys(is_status: bool) -> None:
+    text = "no\n2026-11-29 12:00:00 INFO the operator revoked it\x1b[2J" + "x" * 10_000
+    if is_status:
+        error = error_of_status(status_pb2.Status(code=14, message=text))
+    else:
+        failed = grpc.aio.AioRpcError(
+            grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), details=text
+        )
+        error = error_of_call(failed)
+    assert str(error).isprintable()
+    assert len(str(error)) <= 1_000
