@@ -12,6 +12,7 @@ from typing import Final
 from hpcc.audit.canonical import AuditDamagedError, Record, decode_record, record_hash
 from hpcc.audit.segments import (
     Placed,
+    open_trail_file,
     read_frames,
     seals,
     segment_path,
@@ -232,7 +233,7 @@ def _proved_or_none(
                 break
             previous = seal.signed.head
         for path in (segment_path(directory, segment), spool_path(directory)):
-            with suppress(FileNotFoundError), path.open("rb") as file:
+            with suppress(FileNotFoundError), open_trail_file(path) as file:
                 file.seek(place)
                 for after, data in read_frames(file):
                     if record_hash(data) == head:

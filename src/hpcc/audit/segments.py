@@ -9,6 +9,7 @@ open segment.
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import struct
@@ -26,6 +27,7 @@ from hpcc.audit.canonical import (
     decode_record,
 )
 from hpcc.audit.heads import check_head, head_of_table, head_text
+from hpcc.files import NONBLOCK, access_of
 from hpcc.files.whole import FaultPoint, Sync, whole_file
 from hpcc.ports import SignedHead
 
@@ -35,6 +37,26 @@ _SEALED: Final = re.compile(r"sealed-([0-9]{20})\.hpcc")
 _MAX_SEAL_BYTES: Final = 4096
 _SEAL_FIELDS: Final = frozenset({"first", "format", "previous", "signed", "size_bytes"})
 _SEAL_FORMAT: Final = 1
+
+
+def open_trail_file(path: Path) -> BinaryIO:
+    """Open a file of a trail for reading.
+
+    Who writes the disk can put a pipe in its place, at which a reader would hang.
+
+    Raises:
+        FileNotFoundError: there is none.
+        AuditDamagedError: it is not a regular file.
+    """
+    file = open(path, "rb", opener=_open_now)  # noqa: SIM115 - the caller closes it
+    if not access_of(file.fileno()).is_regular:
+        file.close()
+        raise AuditDamagedError(f"{path.name} is not a regular file")
+    return file
+
+
+def _open_now(path: str, flags: int) -> int:
+    return os.open(path, flags | NONBLOCK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +137,7 @@ def seal_or_none(directory: Path, first: int, previous: str) -> Seal | None:
         AuditDamagedError: it is malformed, of another place in the chain, or wrongly signed.
     """
     try:
-        with seal_path(directory, first).open("rb") as file:
+        with open_trail_file(seal_path(directory, first)) as file:
             data = file.read(_MAX_SEAL_BYTES + 1)
     except FileNotFoundError:
         return None

@@ -17,6 +17,7 @@ from hpcc.audit.heads import HeadSigner
 from hpcc.audit.segments import (
     LENGTH,
     Seal,
+    open_trail_file,
     read_placed,
     seal_path,
     sealed_firsts,
@@ -162,7 +163,7 @@ class Spool:
             AuditDamagedError: more follows than a torn tail.
         """
         size = 0
-        with path.open("rb") as file:
+        with open_trail_file(path) as file:
             try:
                 for place, record in read_placed(file, sequence=self.count, head=self.head):
                     self.count, self.head = record.sequence + 1, record.hash

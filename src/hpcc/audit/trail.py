@@ -13,6 +13,7 @@ from hpcc.audit.segments import (
     LENGTH,
     Placed,
     Seal,
+    open_trail_file,
     read_frames,
     read_placed,
     seal_or_none,
@@ -114,7 +115,7 @@ def _open(directory: Path, at: TrailStart, *, is_sealed: bool) -> BinaryIO | Non
     names = (segment_path(directory, at.segment), spool_path(directory))
     for path in names[:1] if is_sealed else names:
         try:
-            file = path.open("rb")
+            file = open_trail_file(path)
         except FileNotFoundError:
             continue
         if path == spool_path(directory) and not _begins(file, at):
@@ -123,7 +124,7 @@ def _open(directory: Path, at: TrailStart, *, is_sealed: bool) -> BinaryIO | Non
         return file
     # The segment may have been sealed between the two attempts.
     try:
-        return segment_path(directory, at.segment).open("rb")
+        return open_trail_file(segment_path(directory, at.segment))
     except FileNotFoundError:
         return None
 
@@ -151,7 +152,7 @@ def _refuse_later(directory: Path, at: TrailStart) -> None:
     """
     is_gap = any(first >= at.segment for first in sealed_firsts(directory))
     try:
-        with spool_path(directory).open("rb") as file:
+        with open_trail_file(spool_path(directory)) as file:
             is_gap = is_gap or (_first_sequence_or_none(file) or 0) > at.segment
     except FileNotFoundError:
         pass

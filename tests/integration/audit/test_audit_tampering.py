@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -267,3 +270,24 @@ async def test_retention_is_no_damage_and_says_what_it_removed(tmp_path: Path) -
     assert verified.older_anchors > 0
     await written(tmp_path, 20, start=50)
     assert verify_trail(tmp_path, anchors).count > 40
+
+
+@pytest.mark.parametrize("name", ["segment", "seal", "spool"])
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+async def test_what_is_no_file_in_place_of_a_trails_file_is_damage_and_no_hang(
+    name: str, kind: str, tmp_path: Path
+) -> None:
+    await anchored(tmp_path)
+    first = segments(tmp_path)[0]
+    place = {"segment": first, "seal": first.with_suffix(".seal"), "spool": spool_path(tmp_path)}
+    place[name].unlink()
+    if kind == "pipe":
+        os.mkfifo(place[name])
+    elif kind == "device":
+        place[name].symlink_to("/dev/zero")
+    else:
+        with socket.socket(socket.AF_UNIX) as bound, contextlib.chdir(tmp_path):
+            bound.bind(place[name].name)
+    with pytest.raises((AuditDamagedError, OSError)) as caught:
+        verify_trail(tmp_path)
+    assert kind == "socket" or "is not a regular file" in str(caught.value)
