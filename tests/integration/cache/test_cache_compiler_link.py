@@ -44,6 +44,26 @@ def test_a_compiler_named_by_its_real_path_counts_with_its_libraries() -> None:
     assert any(b"libLLVM" in path or b"libclang" in path for path, _ in known.evidence.files)
 
 
+def test_people_with_different_paths_have_the_same_compiler(tmp_path: Path) -> None:
+    gcc = os.path.realpath(shutil.which("gcc") or "")
+    found = []
+    for person in ("ann", "bob"):
+        own = tmp_path / person
+        own.mkdir()
+        compilers = Compilers(FileMemo(time.time_ns), PythonEngine())
+        env = {b"PATH": bytes(own) + b":" + os.environb[b"PATH"]}
+        found.append(compilers.identify(gcc.encode(), env, lambda: False))
+    assert found[0] == found[1]
+    # Bob's own assembler is found before the system's.
+    assembler = shutil.which("as")
+    assert assembler is not None
+    shutil.copy(assembler, tmp_path / "bob" / "as")
+    with open(tmp_path / "bob" / "as", "ab") as file:
+        file.write(b"another")
+    after = compilers.identify(gcc.encode(), env, lambda: False)
+    assert isinstance(after, Bypass) or after.digest != getattr(found[1], "digest", None)
+
+
 class _Counting(PythonEngine):
     def __init__(self) -> None:
         self.outcomes: list[int] = []

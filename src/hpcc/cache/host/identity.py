@@ -363,7 +363,8 @@ class _CompilerProbe:
             if os.access(candidate, os.X_OK):
                 self._add_program(candidate)
                 return candidate
-            self._absent[candidate] = None
+            # Not in the digest: people have different PATHs, and the program found is in it.
+            self._tried[candidate] = None
         return None
 
     def _earlier(self, name: bytes, found: bytes) -> Iterator[bytes]:
