@@ -3,6 +3,7 @@
 #define EACH_COMMAND(X) \
     X("assets") \
     X("audit") \
+    X("cache") \
     X("clean") \
     X("completion") \
     X("config") \

@@ -12,6 +12,7 @@ from hpcc.core.reasons.debts import debt_of
 from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.core.reasons.private import PrivateReason
 from hpcc.core.reasons.reason import PAGE, Reason
+from hpcc.core.reasons.remote_cache import RefusedEntry
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,6 +68,13 @@ a scheduler's or worker's refusal, which `daemon.log` explains.""",
 Only where a `.hpcc` marker asks for sharing ([cookbook](cookbook.md#checkouts-that-share)). The
 result is in the cache all the same, for the checkout that made it. A word that begins with
 `marker-` means that the marker does not count.""",
+    ),
+    Section(
+        RefusedEntry,
+        "Refused entries of a remote cache",
+        """\
+Only with a [remote cache](sharing.md). The compile missed, as if the entry were absent. A word that
+is not in this table is in the daemon's log.""",
     ),
     Section(
         ClosureReason,

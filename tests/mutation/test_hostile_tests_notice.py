@@ -396,7 +396,7 @@ CASES = {
     ),
     "marker-keys": Case(
         "cache/key/marker.py",
-        'if unknown := sorted(table.keys() - {"name", "exclude", "version"}):',
+        "if unknown := sorted(table.keys() - _KEYS):",
         "if unknown := []:",
         f"{MARKERS}::test_a_marker_with_other_content_is_refused_and_the_compile_goes_on",
     ),

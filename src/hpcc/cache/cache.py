@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hpcc.cache.base.api import (
     CompileRequest,
@@ -56,6 +56,9 @@ from hpcc.core.reasons.fallback import LOCAL_SLOT, FallbackReason
 from hpcc.core.reasons.uncacheable import UncacheableReason
 from hpcc.store.private import FileOps, PrivateStore
 
+if TYPE_CHECKING:
+    from hpcc.cache.signed.remote import RemoteCache
+
 _log: Final = logging.getLogger("hpcc.daemon.cache")
 STORE_NAME: Final = "private"
 _Farm = FarmCache[Prepared, RemoteJob, RemotePlan]
@@ -64,7 +67,7 @@ _Farm = FarmCache[Prepared, RemoteJob, RemotePlan]
 class Cache:
     """Implements `CacheHandler`: bypass, local hit and miss, remote hit and compile."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of a daemon's cache, which `open_cache` builds
         self,
         *,
         classifier: Classifier,
@@ -75,8 +78,10 @@ class Cache:
         store: PrivateStore,
         replays: Replays,
         run_directory: str,
+        remote_cache: RemoteCache | None = None,
     ) -> None:
         self._classifier, self._local, self._farm = classifier, local, farm
+        self._remote_cache = remote_cache
         self._counters, self._records, self._store = counters, records, store
         self._replays, self._run_directory = replays, run_directory
         self._builds = records.builds
@@ -135,8 +140,11 @@ class Cache:
         if epoch != self._epoch:  # `hpcc clean` ran, and no compile came since
             self._epoch = epoch
             self._store.rescan()
+        remote = self._remote_cache
+        waiting = {} if remote is None else remote.gauges()
         return {
             **self._counters.snapshot(),
+            **waiting,
             "store.size_bytes": self._store.size_bytes,
             "store.entries": self._store.entries,
         }
@@ -144,6 +152,8 @@ class Cache:
     def close(self) -> None:
         """See `CacheHandler.close`."""
         self._count_fallbacks()
+        if self._remote_cache is not None:
+            self._remote_cache.close()
         self._counters.close()
 
     def _count_fallbacks(self) -> None:
@@ -233,6 +243,11 @@ def open_cache(
     records = make_records(os.fspath(paths.cache), results, counters, builds)
     is_remote = remote is not None and settings.remote.is_enabled
     replays = Replays(engine, time.monotonic)
+    remote_cache: RemoteCache | None = None
+    if settings.cache.remote.url:
+        from hpcc.cache.signed.opening import open_remote_cache  # late: few people pay for it
+
+        remote_cache = open_remote_cache(paths, settings, results, memo, counters)
     hits = Hits(
         replays,
         results,
@@ -242,6 +257,7 @@ def open_cache(
         records,
         farm_file=os.fsencode(paths.farm_file) if is_remote else None,
         session_file=os.fsencode(paths.farm_session_file),
+        trust_file=os.fsencode(paths.cache_trust_file),
     )
     sharing = Sharing(memo, home=home)
     local = LocalCache(
@@ -256,6 +272,7 @@ def open_cache(
         run_directory=os.fspath(paths.run),
         max_output_bytes=settings.cache.max_entry_bytes,
         clock=clock,
+        remote=remote_cache,
     )
     farm = None
     if remote is not None and settings.remote.is_enabled:
@@ -286,4 +303,5 @@ def open_cache(
         store=store,
         replays=replays,
         run_directory=os.fspath(paths.run),
+        remote_cache=remote_cache,
     )

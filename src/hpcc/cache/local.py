@@ -71,7 +71,7 @@ from hpcc.cache.results.records import HIT, Records
 from hpcc.cache.results.results import Found, Result, Results
 from hpcc.cache.results.scratch import DiskSpace, ScratchPaths
 from hpcc.cache.results.share_check import SourceCheck, why_not_shared
-from hpcc.cache.results.share_results import SharedResults
+from hpcc.cache.results.share_results import FETCHED, Remote, SharedResults
 from hpcc.compilers.invocation.dependencies import Headers, Way
 from hpcc.core.reasons.uncacheable import UncacheableReason
 from hpcc.store.private import PrivateStore
@@ -97,10 +97,11 @@ class LocalCache:
         run_directory: str,
         max_output_bytes: int,
         clock: StampClock,
+        remote: Remote | None = None,
     ) -> None:
         self._results, self._memo, self._compilers = results, memo, compilers
         self._counters, self._records, self._hits = counters, records, hits
-        self._sharing, self._shared = sharing, SharedResults(results, memo)
+        self._sharing, self._shared = sharing, SharedResults(results, memo, remote)
         self._sources, self._directories = SourceCheck(memo), NamedDirectories(memo)
         self._contents = Contents(store, results, memo, counters, self._sources)
         self._max_output_bytes, self._clock = max_output_bytes, clock
@@ -128,12 +129,12 @@ class LocalCache:
             content = self._content_key(prepared)
             waits = partial(self._inflight.waits, flight, is_cancelled, self._counters)
             # With a result that could not be put in place, only the compiler may write there.
-            done = None if found is not None else self._content_hit(prepared, content, waits)
+            done, asked = (None, "") if found else self._other_hit(prepared, content, waits)
             if done is not None:
                 self._inflight.release(flight)
                 return done
             self._counters.add("miss.local")
-            return self._run(prepared, flight, content)
+            return self._run(prepared, flight, content, asked)
         except BaseException:
             self._inflight.release(flight)
             raise
@@ -143,19 +144,20 @@ class LocalCache:
         found = self._shared.find_either(prepared.share, prepared.key)
         return None if found is None else self._put(prepared, *found)
 
-    def _content_hit(
+    def _other_hit(
         self, prepared: Prepared, content: ContentKey | None, waits: Callable[[bytes], bool]
-    ) -> Done | None:
-        """Put the result of another compile in place that gives the same outputs here."""
-        if content is None:
-            return None
-        known = self._contents.find(prepared, content)
-        if known is None and waits(content.key):
+    ) -> tuple[Done | None, str]:
+        """Put another compile's equal result in place; also return what the remote cache had."""
+        if content is not None:
             known = self._contents.find(prepared, content)
-        done = None if known is None else self._put(prepared, known.found, known.key)
-        if done is not None:
-            self._counters.add("hit.content")
-        return done
+            if known is None and waits(content.key):
+                known = self._contents.find(prepared, content)
+            done = None if known is None else self._put(prepared, known.found, known.key)
+            if done is not None:
+                self._counters.add("hit.content")
+                return done, ""
+        asked = self._shared.fetch(prepared.share, prepared.source)
+        return self.stored(prepared) if asked == FETCHED else None, asked
 
     def _content_key(self, prepared: Prepared) -> ContentKey | None:
         try:
@@ -197,7 +199,9 @@ class LocalCache:
             if path is not None:
                 self._scratch.give_back(path, is_written=pending.is_compiled)
 
-    def _run(self, prepared: Prepared, flight: Flight | None, content: ContentKey | None) -> Run:
+    def _run(
+        self, prepared: Prepared, flight: Flight | None, content: ContentKey | None, asked: str
+    ) -> Run:
         request, family, invocation = prepared.request, prepared.family, prepared.invocation
         way = family.dependency_way(invocation, is_recorded=prepared.is_recorded)
         room = self._scratch.room()
@@ -211,7 +215,7 @@ class LocalCache:
         argv = family.command(request.argv, request.compiler, invocation, extra, lists)
         if not lists:
             self._scratch.put_back(listing)
-        missed = self._why_missed(prepared)
+        missed = self._shared.why_missed(prepared.share, prepared.key)
         if prepared.marker_status.reason:
             self._counters.add(f"private.{prepared.marker_status.reason}")
         fallback = self._records.fallback()
@@ -232,16 +236,11 @@ class LocalCache:
             prepared.marker_status.reason,
             content,
             room,
+            asked,
         )
         is_tentative = bool(prepared.injected) or room is DiskSpace.LITTLE
         is_filtered = way is Way.HEADERS or room is DiskSpace.LITTLE
         return Run(argv, pending, filter_headers=is_filtered, is_tentative=is_tentative)
-
-    def _why_missed(self, prepared: Prepared) -> str:
-        new = "new-command"
-        keys = [prepared.key] if prepared.share is None else [prepared.share.key, prepared.key]
-        reasons = [reason for key in keys if (reason := self._results.why_missed(key)) != new]
-        return reasons[0] if reasons else new
 
     def _store(self, pending: Pending, report: RunReport, headers: Headers | None) -> str:
         share = pending.prepared.share
@@ -377,6 +376,7 @@ class LocalCache:
             reason=reason,
             culprit=culprit,
             fallback=pending.fallback,
+            remote_cache=pending.asked,
         )
 
     def search_path(self, prepared: Prepared) -> tuple[bytes, ...]:

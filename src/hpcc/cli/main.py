@@ -24,7 +24,7 @@ _COMMANDS: tuple[ModuleType, ...]
 if sys.platform != "win32":
     from hpcc.cli import completion
     from hpcc.cli.audit import audit
-    from hpcc.cli.cache import checkout, explain
+    from hpcc.cli.cache import checkout, explain, remote
     from hpcc.cli.doctor import doctor
     from hpcc.cli.farm import jobs, login, token, up
     from hpcc.cli.image import assets, image
@@ -38,6 +38,7 @@ if sys.platform != "win32":
         stats,
         explain,
         checkout,
+        remote,
         config,
         image,
         assets,

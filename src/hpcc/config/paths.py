@@ -88,6 +88,11 @@ class Paths:
         return self.state / "login.json"
 
     @property
+    def cache_trust_file(self) -> Path:
+        """The keys of a remote cache that the user confirmed for a checkout, or revoked."""
+        return self.state / "cache-trust.json"
+
+    @property
     def images(self) -> Path:
         return self.cache / "images"
 

@@ -7,11 +7,12 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from hpcc.config.backends import BACKENDS, Backend
+from hpcc.config.remote_cache import MODES, RemoteCacheSettings, place_of
 from hpcc.config.toml import read_toml
 from hpcc.core import (
     FALLBACKS,
@@ -45,6 +46,7 @@ class CacheSettings:
     max_size_bytes: int = 5 << 30
     # A private result larger than this costs more to store than to compile again.
     max_entry_bytes: int = 256 << 20
+    remote: RemoteCacheSettings = field(default_factory=RemoteCacheSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +151,7 @@ class Settings:
 
 
 _CHOICES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
+    ("cache.remote", "mode"): MODES,
     ("remote", "fallback"): FALLBACKS,
     ("remote", "parity"): PARITIES,
     ("remote", "local_slots"): LOCAL_SLOTS,
@@ -165,17 +168,21 @@ _AT_MOST: Final[Mapping[tuple[str, str], int]] = {
 _TEXTS: Final = frozenset(
     [
         *(("remote", key) for key in ("engine", "engine_instance", "engine_image")),
+        *(("cache.remote", key) for key in ("url", "namespace", "endpoint", "region")),
         ("worker", "guest_bundle"),
     ]
 )
 _MAX_NUMBER: Final = (1 << 63) - 1
 _MAX_TEXT_CHARS: Final = 4096
+_MAX_TEXTS: Final = 64
 _SECTIONS: Final = {
     "cache": CacheSettings,
     "remote": RemoteSettings,
     "daemon": DaemonSettings,
     "worker": WorkerSettings,
 }
+# Sections inside of others.
+_INNER: Final = {"cache.remote": RemoteCacheSettings}
 
 
 def load_settings(path: Path) -> Settings:
@@ -198,24 +205,36 @@ def setting_origins(path: Path) -> list[tuple[str, str, str]]:
     settings = Settings() if text is None else parse_settings(text, source=str(path))
     table = {} if text is None else read_toml(text, source=str(path), reason="config")
     rows = []
-    for section in _SECTIONS:
-        values = getattr(settings, section)
+    for section in (*_SECTIONS, *_INNER):
+        values: object = settings
+        given: Mapping[str, object] = table
+        for part in section.split("."):
+            values, inner = getattr(values, part), given.get(part, {})
+            given = inner if isinstance(inner, dict) else {}
+        assert is_dataclass(values)
         for item in fields(values):
             value = getattr(values, item.name)
-            shown = f'"{value}"' if isinstance(value, str) else str(value).lower()
+            if is_dataclass(value):
+                continue
             origin = "default"
-            if item.name in table.get(section, {}):
+            if item.name in given:
                 line = _line_of(text or "", section, item.name)
                 origin = f"{path}:{line}" if line else str(path)
-            rows.append((f"{section}.{item.name}", shown, origin))
+            rows.append((f"{section}.{item.name}", _shown(value), origin))
     return rows
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_shown, value))}]"
+    return f'"{value}"' if isinstance(value, str) else str(value).lower()
 
 
 def _line_of(text: str, section: str, key: str) -> int:
     """Return the line that sets a key; 0 if it is written in a form that this does not parse."""
     current = ""
     for number, line in enumerate(text.splitlines(), 1):
-        header = re.fullmatch(r"\s*\[\s*\"?([\w-]+)\"?\s*\]\s*(?:#.*)?", line)
+        header = re.fullmatch(r"\s*\[\s*\"?([\w.-]+)\"?\s*\]\s*(?:#.*)?", line)
         if header:
             current = header[1]
             continue
@@ -253,16 +272,26 @@ def parse_settings(text: str, *, source: str = "hpcc.toml") -> Settings:
         if not isinstance(content, dict):
             raise CallerError(f"{source}: [{name}] must be a table", reason="config")
         sections[name] = _section(source, name, content)
-    return Settings(**sections)  # type: ignore[arg-type]  # built by name from _SECTIONS just above
+    settings = Settings(**sections)  # type: ignore[arg-type]  # built by name from _SECTIONS just above
+    try:
+        place_of(settings.cache.remote)
+    except CallerError as error:
+        raise CallerError(f"{source}: {error}", reason="config") from error
+    return settings
 
 
 def _section(source: str, name: str, content: Mapping[str, object]) -> object:
-    cls = _SECTIONS[name]
+    cls = _SECTIONS.get(name) or _INNER[name]
     known = {f.name: f for f in fields(cls)}
     values: dict[str, object] = {}
     for key, value in content.items():
         if key not in known:
             raise _unknown(source, f"key in [{name}]", key, list(known))
+        if (inner := f"{name}.{key}") in _INNER:
+            if not isinstance(value, dict):
+                raise CallerError(f"{source}: [{inner}] must be a table", reason="config")
+            values[key] = _section(source, inner, value)
+            continue
         values[key] = _value(f"{source}: [{name}] {key}", name, key, value, getattr(cls(), key))
     return cls(**values)
 
@@ -274,10 +303,8 @@ def _value(where: str, section: str, key: str, value: object, default: object) -
         if not isinstance(value, bool):
             raise CallerError(f"{where}: must be true or false", reason="config")
         return value
-    if (section, key) in _TEXTS:
-        if not isinstance(value, str) or len(value) > _MAX_TEXT_CHARS:
-            raise CallerError(f"{where}: must be a text", reason="config")
-        return value
+    if isinstance(default, tuple):
+        return _texts(where, value)
     if isinstance(default, str):  # other settings with text have choices
         return _text(where, value, is_path=(section, key) not in _TEXTS)
     value = _number(where, value, default)
@@ -304,6 +331,12 @@ def _choice(where: str, value: object, choices: tuple[str, ...]) -> object:
     if value not in choices:
         raise CallerError(f"{where}: must be one of {', '.join(choices)}", reason="config")
     return value
+
+
+def _texts(where: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > _MAX_TEXTS:
+        raise CallerError(f"{where}: must be a list of at most {_MAX_TEXTS} texts", reason="config")
+    return tuple(_text(where, item, is_path=False) for item in value)
 
 
 def _text(where: str, value: object, *, is_path: bool) -> str:

@@ -31,7 +31,7 @@ def check_endpoint(endpoint: str, *, secure: str, plain: str) -> bool:
         or parts.query
     ):
         raise CallerError(f"endpoint must be {secure}://HOST[:PORT]", reason="config")
-    if parts.scheme == plain and not _is_loopback(host):
+    if parts.scheme == plain and not is_loopback(host):
         raise CallerError(
             f"endpoint must be {secure}://…: without TLS only loopback is used", reason="config"
         )
@@ -48,7 +48,8 @@ def check_port(name: str, port: int) -> None:
         raise CallerError(f"{name} must be 0 to {MAX_PORT}, not {port}", reason="config")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether a host name (without port) can only be this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,7 +1,8 @@
 """The counts of `hpcc stats`, by stable names, kept over restarts of the daemon.
 
-Names: `hit.local`, `hit.shared` (local hits that another checkout made), `hit.content` (local
-hits that a compile with another output or directory made), `hit.remote`, `hit.comments` (content
+Names: `hit.local`, `hit.shared` (local hits that another checkout made), `hit.signed` (local hits
+that another machine made and signed), `remote-cache.<what>`, `hit.content` (local hits that a
+compile with another output or directory made), `hit.remote`, `hit.comments` (content
 hits after an edit of comments), `hit.engine`, `miss.local`, `miss.remote.executed`,
 `miss.remote.cached`, `miss.failed`, `miss.engine.executed`, `miss.engine.cached`,
 `bypass.<reason>`, `uncacheable.<reason>`, `private.<reason>` (stored only for this checkout),

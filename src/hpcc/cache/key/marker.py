@@ -1,14 +1,16 @@
 """Finds the project root: the nearest directory upward with a trustworthy `.hpcc` marker.
 
-The marker arrives with a clone and is hostile input. It may hold a name, directories to leave out
-and a format version, and nothing else. Another user may own a directory above, so the search has
-an end (`cache.base.levels`).
+The marker arrives with a clone and is hostile input. It may hold a name, directories to leave out,
+a format version, and keys of a remote cache: revoked ones, which then sign nothing for this clone,
+and proposed ones, which count only after `hpcc cache trust`. Another user may own a directory
+above, so the search has an end (`cache.base.levels`).
 """
 
 from __future__ import annotations
 
 import os
 import posixpath
+import re
 import stat
 import tomllib
 from collections.abc import Callable
@@ -25,6 +27,10 @@ MAX_EXCLUDED: Final = 256
 # A parser's work for a dotted key grows with the square of its parts: 8,000 take it seconds.
 MAX_MARKER_DOTS: Final = 4 * MAX_EXCLUDED
 MAX_NAME: Final = 200
+MAX_KEYS: Final = 64
+_MAX_KEY_CHARS: Final = 200
+_KEY_ID: Final = re.compile(r"[0-9a-f]{32}")
+_KEYS: Final = frozenset({"name", "exclude", "version", "proposed_keys", "revoked_keys"})
 # Windows has none of these flags and another search: `hpcc.cache.remote.windows_root`.
 _NAMES: Final = ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK")
 READ_FLAGS: Final = os.O_RDONLY | sum(getattr(os, name, 0) for name in _NAMES)
@@ -35,11 +41,14 @@ class Marker:
     """A marker that passed all checks.
 
     `root` is absolute. `excluded` are paths relative to it whose compiles are never shared.
+    `revoked_keys` are ids. `proposed_keys` are lines that nothing has checked.
     """
 
     root: bytes
     name: str = ""
     excluded: tuple[bytes, ...] = ()
+    revoked_keys: frozenset[str] = frozenset()
+    proposed_keys: tuple[str, ...] = ()
 
     def excludes(self, inside: bytes) -> bool:
         """Tell whether a path relative to the root is excluded from sharing."""
@@ -153,7 +162,7 @@ def parse_marker(root: bytes, data: bytes) -> Marker:
         table = tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise MarkerError(PrivateReason.MARKER_SYNTAX, "it is not TOML") from error
-    if unknown := sorted(table.keys() - {"name", "exclude", "version"}):
+    if unknown := sorted(table.keys() - _KEYS):
         raise MarkerError(PrivateReason.MARKER_KEY, f"it may not hold the key {unknown[0][:40]!r}")
     name, excluded = table.get("name", ""), table.get("exclude", [])
     if type(table.get("version", VERSION)) is not int or table.get("version", VERSION) != VERSION:
@@ -162,7 +171,19 @@ def parse_marker(root: bytes, data: bytes) -> Marker:
         raise MarkerError(PrivateReason.MARKER_VALUE, "its name is not a short printable text")
     if not isinstance(excluded, list) or len(excluded) > MAX_EXCLUDED:
         raise MarkerError(PrivateReason.MARKER_VALUE, "exclude is not a short list")
-    return Marker(root, name, tuple(map(_excluded, excluded)))
+    revoked = _texts(table.get("revoked_keys", []), "revoked_keys")
+    if not all(map(_KEY_ID.fullmatch, revoked)):
+        raise MarkerError(PrivateReason.MARKER_VALUE, "revoked_keys may hold only ids of keys")
+    proposed = _texts(table.get("proposed_keys", []), "proposed_keys")
+    return Marker(root, name, tuple(map(_excluded, excluded)), frozenset(revoked), proposed)
+
+
+def _texts(value: object, what: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > MAX_KEYS:
+        raise MarkerError(PrivateReason.MARKER_VALUE, f"{what} is not a short list")
+    if not all(isinstance(v, str) and len(v) <= _MAX_KEY_CHARS and v.isprintable() for v in value):
+        raise MarkerError(PrivateReason.MARKER_VALUE, f"{what} holds no short printable texts")
+    return tuple(value)
 
 
 def _excluded(value: object) -> bytes:

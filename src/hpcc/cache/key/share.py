@@ -72,7 +72,8 @@ class Share:
     """How one compile is shared.
 
     `injected` are the flags to add, `system_dirs` the directories of -isystem and -idirafter,
-    `secrets` the paths that an object must not contain.
+    `secrets` the paths that an object must not contain. `identity` is the compiler's digest, and
+    `revoked` are the ids of keys that the marker revokes for this checkout.
     """
 
     checkout: Checkout
@@ -80,6 +81,8 @@ class Share:
     injected: tuple[bytes, ...]
     system_dirs: tuple[bytes, ...]
     secrets: tuple[bytes, ...]
+    identity: bytes = b""
+    revoked: frozenset[str] = frozenset()
 
     def is_foreign(self, origin: bytes) -> bool:
         """Tell whether another checkout made a result; the origin b"" means it is not shared."""
@@ -152,6 +155,8 @@ class Sharing:
             prefix_maps(root, request.cwd),
             tuple(absolute(request.cwd, d) for d in invocation.values(*_SYSTEM_DIRS)),
             tuple(sorted(secrets)),
+            identity.digest,
+            marker.revoked_keys,
         )
         return MarkerStatus(search, share)
 

@@ -19,7 +19,7 @@ from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.replay.engine import Plan
 from hpcc.cache.replay.replay import NotPinnedError, OnHit, Pins, Replays
 from hpcc.cache.results.records import HIT, Records
-from hpcc.cache.results.results import Found, Result, Results
+from hpcc.cache.results.results import Found, Result, Results, signer_of
 from hpcc.cache.root.project_root import RootSearch
 from hpcc.wire import launcher as wire
 
@@ -29,7 +29,7 @@ _NEW_FILE_MODE: Final = 0o666
 class Hits:
     """Serves the hits that `Results` found. Thread-safe."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a hit needs, and the files that it is pinned to
         self,
         replays: Replays,
         results: Results,
@@ -40,10 +40,12 @@ class Hits:
         *,
         farm_file: bytes | None,
         session_file: bytes,
+        trust_file: bytes = b"",
     ) -> None:
         self._replays, self._results, self._memo = replays, results, memo
         self._compilers, self._counters, self._records = compilers, counters, records
         self._farm_file, self._session_file = farm_file, session_file
+        self._trust_file = trust_file
 
     def put(
         self,
@@ -61,18 +63,21 @@ class Hits:
         plan = plan_of(prepared, found.result)
         if plan is None or not self._replays.put(plan):
             return False
+        signer = signer_of(found.result.origin)
         is_foreign = prepared.share is not None and prepared.share.is_foreign(found.result.origin)
-        self._note(prepared, found.result.size_bytes, key, outcome, is_foreign=is_foreign)
+        made = "hit.signed" if signer else "hit.shared" if is_foreign else ""
+        self._note(prepared, found.result.size_bytes, key, outcome, made, signer)
         if prepared.replay_ok and prepared.request.frame:
             # The closure below must not hold the data, which the plan holds already.
             size, result_key = found.result.size_bytes, found.inputs.result_key
 
             def on_hit(facts: bytes) -> None:
                 build = self._records.builds.hit(facts, prepared.request.cwd)
-                self._note(prepared, size, key, outcome, is_foreign=is_foreign, build=build)
+                self._note(prepared, size, key, outcome, made, signer, build=build)
                 self._results.touch(key, result_key)
 
-            self._remember(prepared, found.inputs, plan, outcome, on_hit, root)
+            trust = self._trust_file if signer else b""
+            self._remember(prepared, found.inputs, plan, outcome, on_hit, root, trust)
         return True
 
     def put_new(self, prepared: Prepared, result: Result) -> bool:
@@ -86,14 +91,15 @@ class Hits:
         size_bytes: int,
         key: bytes,
         outcome: str,
+        made: str,
+        signer: str,
         *,
-        is_foreign: bool,
         build: str | None = None,
     ) -> None:
         self._counters.add(outcome)
-        if is_foreign:
-            self._counters.add("hit.shared")
-        self._records.hit(prepared, key, outcome, build)
+        if made:
+            self._counters.add(made)
+        self._records.hit(prepared, key, outcome, build, signer)
         self._counters.add("bytes.served", size_bytes)
 
     def _remember(
@@ -104,9 +110,12 @@ class Hits:
         outcome: str,
         on_hit: OnHit,
         root: RootSearch | None,
+        trust: bytes,
     ) -> None:
         pins = Pins(self._memo)
         try:
+            # What `hpcc cache trust` and `revoke` write decides whether the signature still counts.
+            _pin_file(pins, trust)
             pins.place(prepared.cwd)
             _pin_variable(pins, prepared)
             self._results.pin_epoch(pins)
@@ -135,14 +144,23 @@ class Hits:
         if outcome != HIT:
             pins.quiet(self._farm_file)
             # The farm's last answer counts, too: its policy, and the image's compilers.
-            if os.path.lexists(self._session_file):
-                pins.quiet(self._session_file)
-            else:
-                pins.absent_each((self._session_file,))
+            _pin_file(pins, self._session_file)
         elif os.path.lexists(self._farm_file):
             raise NotPinnedError
         else:
             pins.absent_each((self._farm_file,))
+
+
+def _pin_file(pins: Pins, path: bytes) -> None:
+    """Pin a file, or its absence; with b"" do nothing.
+
+    Raises:
+        NotPinnedError: it was changed too recently.
+    """
+    if path and os.path.lexists(path):
+        pins.quiet(path)
+    elif path:
+        pins.absent_each((path,))
 
 
 def _pin_variable(pins: Pins, prepared: Prepared) -> None:

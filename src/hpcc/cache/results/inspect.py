@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hpcc.cache.base.manifest import InputSet, decode_manifest
 from hpcc.cache.content.entries import decode_entries
-from hpcc.cache.results.results import _decode_result
+from hpcc.cache.results.results import decode_result
 from hpcc.core import IntegrityError
 
 
@@ -27,7 +27,7 @@ def describe_entry(payload: bytes) -> tuple[str, list[EntryPart]]:
         IntegrityError: it is not an entry of this version.
     """
     try:
-        result = _decode_result(payload)
+        result = decode_result(payload)
     except IntegrityError:
         kind, sets = _sets(payload)
         parts = []

@@ -47,6 +47,7 @@ class Pending:
     private: str
     content: ContentKey | None = None
     room: DiskSpace = DiskSpace.ENOUGH
+    asked: str = ""  # what the remote cache had for it
     is_compiled: bool = False  # the compiler ended with status 0
     messages: bytes = b""  # what the compiler printed, without the lines that hpcc asked for
     here: RunHere | None = None  # the local slot that it runs in

@@ -65,6 +65,9 @@ class Note(NamedTuple):
     culprit: str = ""
     # Of a replayed hit, whose request is an older one.
     build: str | None = None
+    # Which key signed the result of a hit, and what the remote cache had for a miss.
+    signer: str = ""
+    remote_cache: str = ""
 
 
 class Records:
@@ -84,17 +87,23 @@ class Records:
         self._cost_ms: dict[str, int] | None = None
 
     def hit(
-        self, prepared: Prepared, key: bytes, outcome: str = HIT, build: str | None = None
+        self,
+        prepared: Prepared,
+        key: bytes,
+        outcome: str = HIT,
+        build: str | None = None,
+        signer: str = "",
     ) -> None:
         """Note a hit. This is all that the hit path pays for records.
 
-        `build` is the build of a replayed hit, whose request was an older one.
+        `build` is the build of a replayed hit, whose request was an older one. `signer` is the id
+        of the key that signed a result of a remote cache.
         """
         request = prepared.request
         self._pending.append(
             Note(
                 time.time(), outcome, request, prepared, "", key, "", 0, self.fallback(),
-                build=build,
+                build=build, signer=signer,
             )
         )  # fmt: skip
 
@@ -115,17 +124,19 @@ class Records:
         private: str = "",
         root: str = "",
         culprit: str = "",
+        remote_cache: str = "",
     ) -> None:
         """Note a compile that ran, here or on a farm.
 
         `private` says why no other checkout gets its result, `started_ns` when it began, `root`
-        which root a farm's compile had, `culprit` which file and line the reason is about.
+        which root a farm's compile had, `culprit` which file and line the reason is about,
+        `remote_cache` what the remote cache had for it.
         """
         duration_ms = max(0, time.time_ns() - started_ns) // 1_000_000
         self._pending.append(
             Note(
                 time.time(), outcome, prepared.request, prepared, reason, key, image, duration_ms,
-                fallback, private, root, culprit,
+                fallback, private, root, culprit, remote_cache=remote_cache,
             )
         )  # fmt: skip
 
@@ -223,7 +234,7 @@ class Records:
     def _inputs(self, note: Note) -> InputSet | None:
         inputs = self._results.latest(note.key) if note.key and not _is_unkept(note) else None
         share = None if note.prepared is None else note.prepared.share
-        if inputs is None or share is None or note.key != share.key:
+        if inputs is None or share is None or note.key == note.prepared.key:  # type: ignore[union-attr]  # with a share
             return inputs
         return share.checkout.spelled_set(inputs)
 
@@ -278,6 +289,8 @@ def _record_table(note: Note) -> dict[str, object]:
         ("private", note.private),
         ("root", note.root),
         ("culprit", note.culprit),
+        ("signer", note.signer),
+        ("remote_cache", note.remote_cache),
         ("ms", note.duration_ms),
     ):
         if value:

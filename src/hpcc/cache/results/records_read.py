@@ -14,7 +14,7 @@ from hpcc.cache.results.records import FILE_NAME, MAX_FILE_BYTES, OLD_NAME, RECO
 _MAX_SECONDS: Final = 253_402_000_000
 # One batch may exceed the limit of a file.
 _MAX_READ_BYTES: Final = 4 * MAX_FILE_BYTES
-_NOT_OF_HITS: Final = frozenset({"reason", "fallback", "ms", "culprit"})
+_NOT_OF_HITS: Final = frozenset({"reason", "fallback", "ms", "culprit", "remote_cache"})
 _LINE_ITEMS: Final = {"f": (5,), "c": (4,), "h": (3, 4)}
 
 
@@ -26,7 +26,8 @@ class CompileRecord:
     `miss.remote.cached`, `miss.failed`, `uncacheable` or `bypass`; `reason` says why, `culprit`
     which file and line it is about. `private` says why the result is not shared with other
     checkouts; it is also "" without a marker. `root` is the project's root of a compile that a farm
-    did, with the way it was found. `build` is the build's identity; "" in older records.
+    did, with the way it was found. `build` is the build's identity; "" in older records. `signer`
+    is the id of the key that signed a hit's result, `remote_cache` what it had for a miss.
     """
 
     at: float
@@ -37,6 +38,8 @@ class CompileRecord:
     root: str = ""
     culprit: str = ""
     build: str = ""
+    signer: str = ""
+    remote_cache: str = ""
     output: str
     sources: tuple[str, ...]
     argv: tuple[str, ...]
@@ -115,6 +118,8 @@ def _record(
         root=_text(table, "root"),
         culprit=_text(table, "culprit"),
         build=_text(table, "build"),
+        signer=_text(table, "signer"),
+        remote_cache=_text(table, "remote_cache"),
         output=_text(table, "output"),
         sources=_texts(table, "sources"),
         argv=_texts(table, "argv"),

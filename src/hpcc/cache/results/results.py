@@ -32,6 +32,8 @@ _SHARED_FORMAT: Final = b"shared-result-1"
 _OLDER_FORMAT: Final = b"older-sets-1"
 # What must be stored, of all that is stored at once.
 _RESULT_AND_MANIFEST: Final = 2
+# Before a key's id in `Result.origin`. The origin of a checkout has 8 bytes.
+_SIGNED: Final = b"signed-by:"
 # A few thousand translation units: more than an edit-compile loop touches.
 MAX_MANIFESTS: Final = 4096
 MAX_RESULT_BYTES: Final = 64 << 20
@@ -43,7 +45,8 @@ class Result(NamedTuple):
     """The outputs and messages of a successful compile. `depfile` is None without a depfile flag.
 
     `side` are the contents of the further outputs, in the order of `Prepared.side_paths`. `origin`
-    identifies the checkout that made a shared result (`hpcc.cache.results.share_results`).
+    identifies the checkout that made a shared result (`hpcc.cache.results.share_results`), or the
+    key that signed it (`signed_origin`).
     """
 
     object_data: bytes
@@ -57,6 +60,16 @@ class Result(NamedTuple):
     def size_bytes(self) -> int:
         all_parts = (self.object_data, self.depfile or b"", self.stdout, self.stderr, *self.side)
         return sum(map(len, all_parts))
+
+
+def signed_origin(kid: str) -> bytes:
+    """Return the `origin` of a result that a remote cache had, signed with a key of this id."""
+    return _SIGNED + kid.encode()
+
+
+def signer_of(origin: bytes) -> str:
+    """Return the id of the key that signed a fetched result; "" for a result made here."""
+    return origin[len(_SIGNED) :].decode() if origin.startswith(_SIGNED) else ""
 
 
 class Found(NamedTuple):
@@ -152,7 +165,7 @@ class Results:
         # Together: a file for each of them costs the disk more than all else here.
         stored = self._store.put_all(
             [
-                (inputs.result_key, _encode_result(result)),
+                (inputs.result_key, encode_result(result)),
                 *((key, encode_manifest(its)) for key, its in manifests.items()),
             ]
         )
@@ -234,7 +247,7 @@ class Results:
         if data is None:
             return None
         try:
-            result = _decode_result(data)
+            result = decode_result(data)
         except IntegrityError:
             self._counters.add("store.corrupt")
             self._store.remove(key)
@@ -270,7 +283,8 @@ def _older_key(request_key: bytes, path: bytes, digest: bytes) -> bytes:
     return hashlib.sha256(encode_fields(fields)).digest()
 
 
-def _encode_result(result: Result) -> bytes:
+def encode_result(result: Result) -> bytes:
+    """Encode a result; equal results give equal bytes."""
     depfile = encode_fields([] if result.depfile is None else [result.depfile])
     head = [_SHARED_FORMAT, result.origin] if result.origin else [_FORMAT]
     return encode_fields(
@@ -278,7 +292,12 @@ def _encode_result(result: Result) -> bytes:
     )
 
 
-def _decode_result(data: bytes) -> Result:
+def decode_result(data: bytes) -> Result:
+    """Decode what `encode_result` wrote.
+
+    Raises:
+        IntegrityError: the bytes are not a result of this version.
+    """
     fields = decode_fields(data)
     origin = fields.pop(1) if len(fields) > 1 and fields[0] == _SHARED_FORMAT else b""
     if len(fields) < 5 or fields[0] not in {_FORMAT, _SHARED_FORMAT}:

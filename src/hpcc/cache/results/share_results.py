@@ -1,9 +1,12 @@
-"""Finds and stores results shared between clones: stored with a mark in place of the root."""
+"""Finds and stores results shared between clones: stored with a mark in place of the root.
+
+With a remote cache, results that other machines signed are among them, under separate keys.
+"""
 
 from __future__ import annotations
 
 import threading
-from typing import Final
+from typing import Final, Protocol
 
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.manifest import InputSet, make_set
@@ -14,23 +17,45 @@ from hpcc.cache.results.results import Found, Result, Results
 from hpcc.core.memo import LruMemo
 
 MAX_VIEWS: Final = 4096
+# The word of `Remote.fetch` after which a look-up finds a result.
+FETCHED: Final = "found"
+
+
+class Remote(Protocol):
+    """A team's remote cache: `hpcc.cache.signed.remote`."""
+
+    def keys(self, share: Share) -> tuple[bytes, ...]:
+        """Return the local keys under which fetched results of this compile are stored."""
+        ...
+
+    def fetch(self, share: Share, source: bytes | None) -> str:
+        """Store what the remote cache has for this compile; return a word for its record."""
+        ...
+
+    def offer(self, share: Share, inputs: InputSet, result: Result) -> None:
+        """Give away a result that was compiled just now."""
+        ...
 
 
 class SharedResults:
     """Translates between stored `Results` and the paths of a clone. Thread-safe."""
 
-    def __init__(self, results: Results, memo: FileMemo) -> None:
-        self._results, self._memo = results, memo
+    def __init__(self, results: Results, memo: FileMemo, remote: Remote | None = None) -> None:
+        self._results, self._memo, self._remote = results, memo, remote
         self._lock = threading.Lock()
         # Stored sets, and the same sets with a clone's paths, by key and root.
         self._views: LruMemo[bytes, tuple[tuple[InputSet, ...], tuple[InputSet, ...]]] = LruMemo(
             MAX_VIEWS
         )
 
-    def find(self, share: Share) -> Found | None:
-        """Return the result whose inputs match this clone's files now, with this clone's paths."""
-        stored = self._results.sets(share.key)
-        for inputs, view in zip(stored, self._view(share, stored), strict=True):
+    def find(self, share: Share, key: bytes = b"") -> Found | None:
+        """Return the result whose inputs match this clone's files now, with this clone's paths.
+
+        `key` is another key than the shared one, with results of the same compile.
+        """
+        key = key or share.key
+        stored = self._results.sets(key)
+        for inputs, view in zip(stored, self._view(share, key, stored), strict=True):
             if not view.holds(self._memo):
                 continue
             if share.has_other_names(path for path, _ in view.files):
@@ -42,7 +67,7 @@ class SharedResults:
             if result is None:
                 return None
             if inputs is not stored[0]:
-                self._results.prefer(share.key, stored, inputs)
+                self._results.prefer(key, stored, inputs)
             depfile, stderr = share.checkout.spelled_texts(result.depfile, result.stderr)
             return Found(view, result._replace(depfile=depfile, stderr=stderr))
         return None
@@ -56,7 +81,33 @@ class SharedResults:
         if share is not None and found is not None:
             return found, share.key
         found = self._results.find(key)
-        return None if found is None else (found, key)
+        if found is not None:
+            return found, key
+        return None if share is None or self._remote is None else self._find_fetched(share)
+
+    def _find_fetched(self, share: Share) -> tuple[Found, bytes] | None:
+        """Return a result that another machine made and signed, and the key it is under."""
+        for key in self._remote.keys(share) if self._remote is not None else ():
+            found = self.find(share, key)
+            if found is not None:
+                return found, key
+        return None
+
+    def fetch(self, share: Share | None, source: bytes) -> str:
+        """Ask the remote cache after a miss; return a word for the record, "" without one.
+
+        After `FETCHED` a look-up finds it. `source` is the path of the source.
+        """
+        if share is None or self._remote is None:
+            return ""
+        return self._remote.fetch(share, self._memo.digest(source))
+
+    def why_missed(self, share: Share | None, key: bytes) -> str:
+        """Return why no result was found; see `Results.why_missed`."""
+        new = "new-command"
+        keys = [key] if share is None else [share.key, key]
+        reasons = [reason for k in keys if (reason := self._results.why_missed(k)) != new]
+        return reasons[0] if reasons else new
 
     def latest_files(self, share: Share | None, key: bytes) -> tuple[bytes, ...]:
         """Return the files of the newest hit or result by their paths here, () if not in memory.
@@ -84,10 +135,13 @@ class SharedResults:
         )
         depfile, stderr = texts
         marked = result._replace(depfile=depfile, stderr=stderr, origin=checkout.origin)
-        return self._results.keep_set(share.key, inputs, marked)
+        stored = self._results.keep_set(share.key, inputs, marked)
+        if stored is not None and self._remote is not None:
+            self._remote.offer(share, inputs, marked)
+        return stored
 
-    def _view(self, share: Share, stored: tuple[InputSet, ...]) -> tuple[InputSet, ...]:
-        key = share.key + share.checkout.root
+    def _view(self, share: Share, key: bytes, stored: tuple[InputSet, ...]) -> tuple[InputSet, ...]:
+        key += share.checkout.root
         with self._lock:
             known = self._views.get(key)
         if known is not None and known[0] is stored:

@@ -19,9 +19,9 @@ MARKER_REASONS: Final = {
     "marker-unreadable": "the marker cannot be read",
     "marker-size": "the marker is too large",
     "marker-syntax": "the marker is not TOML",
-    "marker-key": "the marker holds another key than name, exclude and version",
+    "marker-key": "the marker holds a key that it may not hold",
     "marker-version": "the marker is of a version that this hpcc does not know",
-    "marker-value": "name must be a short text, exclude a list of paths below the root",
+    "marker-value": "a value in the marker has another form than the cookbook says",
 }
 PRIVATE_REASONS: Final = {
     **MARKER_REASONS,

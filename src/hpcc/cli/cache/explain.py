@@ -19,6 +19,7 @@ from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, HpccError, IntegrityError, NotFoundError
 from hpcc.core.reasons.fallback import LOCAL_SLOT
 from hpcc.obs.text import plain
+from hpcc.core.reasons.remote_cache import RefusedEntry
 from hpcc.ports import SystemClock
 
 if TYPE_CHECKING:
@@ -44,6 +45,14 @@ _MISSED: Final = {
     "new-command": "this command has no result yet",
     "inputs-changed": "a file it reads changed, or a header appeared earlier on the search path",
     "evicted": "its result was removed, by `hpcc clean` or to make room",
+}
+_REMOTE_CACHE: Final = {
+    "absent": "had nothing",
+    "other-inputs": "had only results for other headers",
+    "asked-before": "was asked for it less than a minute before",
+    "no-keys": "was not asked: no key counts for this checkout (hpcc cache status)",
+    "away": "was not asked: it did not work a moment before",
+    "found": "was asked by an equal compile, and had nothing for this one",
 }
 _FALLBACKS: Final = {
     "quarantined": "it killed two guests, so it is compiled here for half an hour",
@@ -125,6 +134,10 @@ def explain_lines(history: Sequence[CompileRecord]) -> list[str]:
         lines.append(f"  not on farm   {last.fallback}{f': {why}' if why else ''}")
     if root := last.root or _present_root(last):
         lines.append(f"  root          {root}")
+    if last.signer:
+        lines.append(f"  signed by     key {last.signer} of the remote cache")
+    if last.remote_cache:
+        lines.append(f"  remote cache  {_remote_cache(last.remote_cache)}")
     if last.private:
         lines.append(f"  not shared    {PRIVATE_REASONS.get(last.private, last.private)}")
     lines += _what_it_was(last)
@@ -136,6 +149,12 @@ def explain_lines(history: Sequence[CompileRecord]) -> list[str]:
     if not changes:
         lines.append("    none that hpcc recorded")
     return [*lines, *(f"    {change}" for change in changes)]
+
+
+def _remote_cache(word: str) -> str:
+    kind, _, reason = word.partition(".")
+    refused = RefusedEntry.of_word(reason) if kind == "refused" else None
+    return f"refused an entry: {refused.text}" if refused else _REMOTE_CACHE.get(word, word)
 
 
 def _what_it_was(record: CompileRecord) -> list[str]:

@@ -19,6 +19,7 @@ from hpcc.core import CallerError, NotFoundError
 from hpcc.core.reasons.bypass import BypassReason
 from hpcc.core.reasons.fallback import LOCAL_SLOT, FallbackReason
 from hpcc.core.reasons.reason import Reason
+from hpcc.core.reasons.remote_cache import RefusedEntry
 from hpcc.core.reasons.uncacheable import UncacheableReason
 from hpcc.files.whole import Sync, write_whole
 from hpcc.ports import SystemClock
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
     from hpcc.cache.results.records_read import CompileRecord
 
 _BASELINE: Final = "stats-baseline.json"
-_GAUGES: Final = frozenset({"since", "store.size_bytes", "store.entries"})
+_GAUGES: Final = frozenset(
+    {
+        *("since", "store.size_bytes", "store.entries"),
+        *(f"remote-cache.{name}" for name in ("pending", "daemon-done", "daemon-lost")),
+    }
+)
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE: Final = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _DAYS: Final = re.compile(r"\d{1,6}(?:\.\d{1,6})?")
@@ -49,6 +55,15 @@ _MISSED: Final = {
     "new-command": "this command had no result yet",
     "inputs-changed": "a source or header changed",
     "evicted": "the result had been removed",
+}
+_REMOTE_CACHE: Final = {
+    "found": "fetched, and the inputs were the same",
+    "absent": "asked, and it had nothing",
+    "other-inputs": "it had only results for other headers",
+    "no-keys": "not asked: no key counts for the checkout (hpcc cache status)",
+    "skipped": "not asked: it did not work a moment before",
+    "uploaded": "results uploaded",
+    "unchanged": "not uploaded: it had the same result",
 }
 _UNASKED: Final = {
     "no-daemon": "no daemon was running and it could not be started",
@@ -120,7 +135,7 @@ def _parse_days(text: str) -> float:
 def _stats(args: argparse.Namespace) -> int:
     """Show the counters since the last reset. This also works without a daemon."""
     paths = Paths.from_env(os.environ)
-    counts = _current(paths)
+    counts = current_counts(paths)
     if args.reset:
         _write_baseline(paths, counts)
         emit("the counters are reset")
@@ -140,7 +155,7 @@ def _refusals(paths: Paths) -> dict[str, CompileRecord]:
     return latest_refusals(read_records(os.fspath(paths.cache)))
 
 
-def _current(paths: Paths) -> dict[str, int]:
+def current_counts(paths: Paths) -> dict[str, int]:
     """Return the counters: from the daemon, or from its files if it is not running."""
     # Late: the daemon's package is not needed for --help.
     from hpcc.cache.base.counters import COUNTERS_NAME, read_counters
@@ -209,6 +224,7 @@ def stats_lines(
     lines.append(f"{'hits':<12}{hits}{rate}")
     lines += _rows([(text, counts.get(name, 0)) for name, text in _HITS])
     lines += _rows([("of these made in another checkout", counts.get("hit.shared", 0))])
+    lines += _rows([("of these signed by another machine", counts.get("hit.signed", 0))])
     lines += _rows([("of these for another output or directory", counts.get("hit.content", 0))])
     lines += _rows([("of these after an edit of comments only", counts.get("hit.comments", 0))])
     lines.append(f"{'misses':<12}{misses}")
@@ -223,6 +239,7 @@ def stats_lines(
     )
     title = "not for the cache: the compiler ran unchanged"
     lines += _section(counts, "bypass.", title, _texts(BypassReason), refusals=refusals)
+    lines += remote_rows(counts)
     lines += _section(counts, "launcher.", "compiled without asking the daemon", _UNASKED)
     lines += _section(counts, "front.", "not even looked up", {}, leave_out=_FRONT_TOTALS)
     for name, title in _ODD:
@@ -240,6 +257,22 @@ def stats_lines(
         f"{_human(counts.get('bytes.stored', 0))} put into it"
     )
     return lines
+
+
+def remote_rows(counts: dict[str, int]) -> list[str]:
+    """Render what a remote cache did, with a title; nothing if there is none."""
+    rows = _rows([(text, counts.get(f"remote-cache.{w}", 0)) for w, text in _REMOTE_CACHE.items()])
+    for kind, text in (
+        ("refused", "an entry was refused"),
+        ("failed", "it failed"),
+        ("lost", "a result was not uploaded"),
+    ):
+        prefix = f"remote-cache.{kind}."
+        found = {n.removeprefix(prefix): v for n, v in counts.items() if n.startswith(prefix)}
+        words = _texts(RefusedEntry) if kind == "refused" else {}
+        shown = ((name, words.get(name, name)) for name in sorted(found))
+        rows += _rows([(f"{text}: {word}", found[name]) for name, word in shown])
+    return ["remote cache", *rows] if rows else []
 
 
 def _rows(rows: list[tuple[str, int]]) -> list[str]:

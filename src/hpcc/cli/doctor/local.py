@@ -183,6 +183,39 @@ async def _sharing(_: Paths) -> DoctorCheck:
     )  # fmt: skip
 
 
+async def _remote_cache(paths: Paths) -> DoctorCheck:
+    """Check what can be checked of the remote cache without a request."""
+    return await asyncio.to_thread(_check_remote_cache, paths)
+
+
+def _check_remote_cache(paths: Paths) -> DoctorCheck:
+    from hpcc.cache.signed.opening import check_files
+    from hpcc.cli.cache.remote import expiring, key_lines
+    from hpcc.config.remote_cache import place_of
+    from hpcc.ports import SystemClock
+
+    name, remote = "remote cache", load_settings(paths.config_file).cache.remote
+    if place_of(remote) is None:
+        return DoctorCheck(name=name, state="ok", detail="off: no url in [cache.remote]")
+    try:
+        check_files(remote)
+        troubles = expiring(remote.trusted_keys, SystemClock().now())
+        lines = key_lines(paths, remote)
+    except HpccError as error:
+        return DoctorCheck(
+            name=name, state="missing", detail=f"{remote.url}: {error}",
+            cost="nothing is fetched or uploaded", remedy=f"fix {paths.config_file}",
+        )  # fmt: skip
+    if any(line.startswith("keys ") for line in lines):
+        troubles.append("no key counts in this directory")
+    if troubles:
+        return DoctorCheck(
+            name=name, state="degraded", detail=f"{remote.url}: {'; '.join(troubles)}",
+            cost="misses are compiled here", remedy="hpcc cache status; hpcc cache trust",
+        )  # fmt: skip
+    return DoctorCheck(name=name, state="ok", detail=f"{remote.url}, mode {remote.mode}")
+
+
 async def _login(paths: Paths) -> DoctorCheck:
     """Check only the stored login; `hpcc whoami --check` asks the scheduler."""
     from hpcc.identity.login.file import load_login_or_none
@@ -246,6 +279,7 @@ LOCAL_CHECKS: Final[Mapping[str, Check]] = {
     "hit path": _hit_path,
     "daemon": _daemon,
     "sharing": _sharing,
+    "remote cache": _remote_cache,
     "login": _login,
     "disk": _disk,
     "user": _user,

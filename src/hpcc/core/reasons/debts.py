@@ -17,6 +17,7 @@ from hpcc.core.reasons.closure import ClosureReason
 from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.core.reasons.private import PrivateReason
 from hpcc.core.reasons.reason import Reason
+from hpcc.core.reasons.remote_cache import RefusedEntry
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 
@@ -76,6 +77,11 @@ _MARKER: Final = Debt(
 _ASKED: Final = Debt(
     "one run of the preprocessor", "the compiler lists its inputs", "find them in the text"
 )
+_ENTRY: Final = Debt(
+    "one compile, as without a remote cache",
+    "a miss and a line in `daemon.log`",
+    "nothing: such bytes are not believed",
+)
 
 _KINDS: Final[Mapping[type[Reason], Debt]] = {
     BypassReason: _FLAG,
@@ -83,6 +89,7 @@ _KINDS: Final[Mapping[type[Reason], Debt]] = {
     FallbackReason: _FARM,
     PrivateReason: _PRIVATE,
     ClosureReason: _ASKED,
+    RefusedEntry: _ENTRY,
 }
 _SHARED: Final[Mapping[type[Reason], Mapping[str, Debt]]] = {
     BypassReason: {
@@ -118,6 +125,7 @@ _SHARED: Final[Mapping[type[Reason], Mapping[str, Debt]]] = {
         " marker-value marker-version marker-writable": _MARKER,
     },
     ClosureReason: {},
+    RefusedEntry: {},
 }
 _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
     (BypassReason.MODULES, Debt(

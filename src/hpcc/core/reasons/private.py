@@ -75,7 +75,7 @@ class PrivateReason(Reason, prefix="private"):
         "unproved-compiler", "a version of a compiler for which nothing is proved",
         "Use GCC 12 to 14, or Clang 14, 17 or 19.")
     MARKER_KEY = (
-        "marker-key", "the marker holds another key than name, exclude and version", _MARKER)
+        "marker-key", "the marker holds a key that it may not hold", _MARKER)
     MARKER_KIND = (
         "marker-kind", "the marker is neither a file nor a directory; a link does not count",
         "Put a file there.")
@@ -86,8 +86,7 @@ class PrivateReason(Reason, prefix="private"):
     MARKER_UNREADABLE = (
         "marker-unreadable", "the marker cannot be read", "Give yourself the right to read it.")
     MARKER_VALUE = (
-        "marker-value", "name must be a short text, exclude a list of paths below the root",
-        _MARKER)
+        "marker-value", "a value in the marker has another form than the cookbook says", _MARKER)
     MARKER_VERSION = (
         "marker-version", "the marker is of a version that this hpcc does not know",
         "Update hpcc, or change `version` in the marker.")

@@ -1,7 +1,7 @@
 """Uploads sealed segments to S3, under object lock where the bucket has it.
 
-obstore sends no lock headers, so the two requests needed here, PUT and HEAD, are signed here.
-Sources: AWS, "Authenticating Requests (AWS Signature Version 4)", and PutObject, object lock.
+obstore sends no lock headers, so the two requests needed here, PUT and HEAD, are made with httpx.
+Source: AWS, PutObject, object lock.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import hmac
 import json
 import logging
 import os
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 
@@ -28,6 +27,7 @@ from hpcc.audit.segments import Seal, seal_or_none, seal_path, segment_path
 from hpcc.core import CallerError, HpccError, InfrastructureError
 from hpcc.files import access_of, open_file, privacy_remedy
 from hpcc.ports import Clock
+from hpcc.store.bucket.signing import S3Credential, signed_headers
 
 _log: Final = logging.getLogger(__name__)
 _IDLE_SECONDS: Final = 5.0
@@ -167,7 +167,13 @@ class SegmentUploader:
         config = self._config
         key = "/".join(part for part in (config.prefix, self._worker, name) if part)
         url = f"{config.endpoint}/{quote(config.bucket)}/{quote(key)}"
-        signed = _signed(config, method, url, body.sha256, self._clock.now(), headers or {})
+        owner = S3Credential(
+            access_key_id=config.access_key_id, secret_access_key=config.secret_access_key
+        )
+        signed = signed_headers(
+            owner, method, url, body.sha256, region=config.region, now=self._clock.now(),
+            extra=headers,
+        )  # fmt: skip
         content = body.chunks() if body.path is not None else None
         request = http.build_request(method, url, content=content, headers=signed)
         try:
@@ -215,38 +221,3 @@ class _Body:
 
 
 _EMPTY: Final = _Body(None, 0, hashlib.sha256(b"").hexdigest(), "")
-
-
-def _signed(
-    config: ObjectSinkConfig, method: str, url: str, payload: str, now: float, extra: dict[str, str]
-) -> dict[str, str]:
-    """Return the headers of a request signed with the credential; every header is signed."""
-    parts = urlsplit(url)
-    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
-    headers = {
-        **extra, "host": parts.netloc, "x-amz-content-sha256": payload, "x-amz-date": stamp,
-    }  # fmt: skip
-    names = sorted(headers)
-    canonical = "\n".join(
-        [
-            method,
-            parts.path,
-            "",
-            *(f"{n}:{headers[n]}" for n in names),
-            "",
-            ";".join(names),
-            payload,
-        ]
-    )
-    scope = f"{stamp[:8]}/{config.region}/s3/aws4_request"
-    hashed = hashlib.sha256(canonical.encode()).hexdigest()
-    key = f"AWS4{config.secret_access_key}".encode()
-    for part in (stamp[:8], config.region, "s3", "aws4_request"):
-        key = hmac.digest(key, part.encode(), "sha256")
-    text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashed}"
-    signature = hmac.digest(key, text.encode(), "sha256").hex()
-    headers["authorization"] = (
-        f"AWS4-HMAC-SHA256 Credential={config.access_key_id}/{scope}, "
-        f"SignedHeaders={';'.join(names)}, Signature={signature}"
-    )
-    return headers

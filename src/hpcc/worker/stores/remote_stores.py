@@ -23,6 +23,7 @@ from hpcc.rpc.reapi.foreign_service import (
 from hpcc.store.breaker import Breaker, GuardedActionCache, GuardedBlobStore, GuardedObjects
 from hpcc.store.bucket.object_blobs import ObjectActionCache, ObjectBlobsConfig, ObjectBlobStore
 from hpcc.store.bucket.s3 import S3Config, S3Objects
+from hpcc.store.bucket.signing import S3Credential
 from hpcc.store.held import Held, HeldObjects
 from hpcc.store.metered import MeteredObjects
 from hpcc.store.objects import Objects, PrefixObjects
@@ -31,15 +32,6 @@ from hpcc.worker.base.stores_config import SharedStore
 
 _MAX_CA_BYTES: Final = 1 << 20
 OnDamage = Callable[[str, str], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class S3Credential:
-    """Content of a tenant's credential file for S3."""
-
-    access_key_id: str
-    secret_access_key: str
-    session_token: str = ""
 
 
 @dataclass(frozen=True, slots=True)

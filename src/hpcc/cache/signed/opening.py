@@ -1,0 +1,179 @@
+"""Builds a remote cache from the user's settings, with the client for its kind of service."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from hpcc.cache.base.counters import Counters
+from hpcc.cache.base.files import FileMemo
+from hpcc.cache.results.results import Results
+from hpcc.cache.signed.asking import Asking, AskingLimits
+from hpcc.cache.signed.network import Network
+from hpcc.cache.signed.remote import PREFIX, RemoteCache, RemoteCacheConfig
+from hpcc.cache.signed.trust import TrustBook, place_name
+from hpcc.config.paths import Paths
+from hpcc.config.remote_cache import RemoteCacheSettings, RemotePlace, place_of
+from hpcc.config.settings import Settings
+from hpcc.core import CallerError, HpccError, InfrastructureError
+from hpcc.identity.cache_keys import SigningKey, load_signing_key
+from hpcc.identity.keys import read_secret_file
+from hpcc.ports import SystemClock
+from hpcc.store.objects import Objects
+
+_log: Final = logging.getLogger("hpcc.daemon.remote-cache")
+_MAX_CALLS: Final = 16
+# Azure, "Put Blob": what kind of blob a PUT makes.
+_AZURE: Final = {"x-ms-blob-type": "BlockBlob", "x-ms-version": "2021-08-06"}
+_FIELDS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
+    "s3": (
+        frozenset({"access_key_id", "secret_access_key"}),
+        frozenset({"access_key_id", "secret_access_key", "session_token"}),
+    ),
+    "azure": (frozenset({"sas"}),),
+    "http": (frozenset({"user", "password"}), frozenset({"token"})),
+}
+
+
+def open_remote_cache(
+    paths: Paths, settings: Settings, results: Results, memo: FileMemo, counters: Counters
+) -> RemoteCache | None:
+    """Build the remote cache; None if it is off, or cannot work, which is logged and counted."""
+    remote, clock = settings.cache.remote, SystemClock()
+    try:
+        place = place_of(remote)
+        if place is None:
+            return None
+        signing = signing_key_or_none(remote)
+        book = TrustBook(paths.cache_trust_file, remote, clock.now)
+        credential(remote, place)
+    except HpccError as error:
+        counters.add(f"{PREFIX}.failed.config")
+        _log.warning("the remote cache is off: %s", error)
+        return None
+    config = RemoteCacheConfig(
+        namespace=remote.namespace,
+        place=place_name(remote),
+        signing=signing,
+        read_seconds=remote.timeout_seconds,
+        max_unpacked_bytes=settings.cache.max_entry_bytes,
+    )
+    limits = AskingLimits(wait_seconds=remote.timeout_seconds + 1.0)
+    return RemoteCache(
+        Network(lambda: open_objects(remote, place)),
+        book,
+        results,
+        memo,
+        counters,
+        Asking(limits, clock.monotonic),
+        config,
+    )
+
+
+def check_files(settings: RemoteCacheSettings) -> None:
+    """Check the files that the settings name.
+
+    Raises:
+        CallerError: see `credential` and `signing_key_or_none`.
+    """
+    place = place_of(settings)
+    if place is not None:
+        credential(settings, place)
+        signing_key_or_none(settings)
+
+
+def signing_key_or_none(settings: RemoteCacheSettings) -> SigningKey | None:
+    """Return the key that signs here; None with `mode = "read"`.
+
+    Raises:
+        CallerError: it is missing or damaged, or others can read it.
+    """
+    if settings.mode != "write":
+        return None
+    if not settings.signing_key_file:
+        raise CallerError('[cache.remote] mode = "write" needs signing_key_file', reason="config")
+    return load_signing_key(Path(settings.signing_key_file))
+
+
+def credential(settings: RemoteCacheSettings, place: RemotePlace) -> dict[str, str]:
+    """Return the fields of the credential's file; empty without one.
+
+    Raises:
+        CallerError: others than its owner can read it, or it has other fields.
+    """
+    if not settings.credentials_file:
+        return {}
+    path = Path(settings.credentials_file)
+    try:
+        table = json.loads(read_secret_file(path))
+    except (ValueError, RecursionError):
+        table = None
+    allowed = _FIELDS.get(place.kind, ())
+    if not isinstance(table, dict) or frozenset(table) not in allowed:
+        names = " or ".join(", ".join(sorted(fields)) for fields in allowed) or "no credential"
+        raise CallerError(f"{path} must be a JSON object with {names}", reason="config")
+    # A line break would end a header.
+    if not all(isinstance(v, str) and v.isprintable() and v.isascii() for v in table.values()):
+        raise CallerError(f"{path} must hold printable texts", reason="config")
+    return table
+
+
+@asynccontextmanager
+async def open_objects(settings: RemoteCacheSettings, place: RemotePlace) -> AsyncIterator[Objects]:
+    """Open the client for a place.
+
+    Raises:
+        CallerError: see `credential`.
+        InfrastructureError: the client cannot be made.
+    """
+    if place.kind == "directory":
+        from hpcc.store.bucket.directory import DirectoryObjects
+
+        yield DirectoryObjects(Path(place.base), max_calls=_MAX_CALLS)
+        return
+    from hpcc.store.bucket.web import open_web
+
+    secret = credential(settings, place)
+    async with open_web(
+        place.base,
+        _headers(settings, place),
+        query=secret.get("sas", "").lstrip("?"),
+        ca_file=settings.ca_file,
+        idle_seconds=settings.timeout_seconds,
+        max_connections=_MAX_CALLS,
+    ) as objects:
+        yield objects
+
+
+def _headers(
+    settings: RemoteCacheSettings, place: RemotePlace
+) -> Callable[[str, str, bytes], Mapping[str, str]]:
+    """Return what proves who asks. The file is read for each request: tokens of CI change."""
+
+    def headers(method: str, url: str, body: bytes) -> Mapping[str, str]:
+        try:
+            secret = credential(settings, place)
+        except CallerError as error:
+            raise InfrastructureError(str(error), reason="store-config") from error
+        if place.kind == "azure":
+            return _AZURE
+        if "token" in secret:
+            return {"authorization": f"Bearer {secret['token']}"}
+        if "user" in secret:
+            pair = f"{secret['user']}:{secret['password']}".encode()
+            return {"authorization": "Basic " + base64.b64encode(pair).decode()}
+        if place.kind != "s3" or not secret:
+            return {}
+        from hpcc.store.bucket.signing import S3Credential, signed_headers
+
+        payload, now = hashlib.sha256(body).hexdigest(), SystemClock().now()
+        owner = S3Credential(**secret)
+        return signed_headers(owner, method, url, payload, region=place.region, now=now)
+
+    return headers

@@ -1,0 +1,333 @@
+"""A team's remote cache as the local cache uses it: look up, fetch after a miss, offer after it.
+
+Problem: a team without a farm has a bucket. What is in the bucket may come from a thief, and the
+bucket may be slow, full or gone. A build must neither trust it nor wait for it.
+
+Rule:
+
+- `keys` names the local keys of results that were fetched before. There is one for each signing key
+  that counts for the checkout, so what a revoked key signed is never looked up again.
+- `fetch` is called after a local miss. It sends one request with one time limit, checks signatures
+  (`entry`), and stores the result whose inputs match the checkout now. The local look-up follows.
+- `offer` is called for a result that this daemon has just compiled. A result that was fetched, or
+  that an earlier daemon made, is never signed. Uploads run in the background, from a bounded queue.
+
+Example: CI compiles a.c, signs the result and uploads it. Ann's daemon misses, fetches it, finds
+CI's key confirmed for /home/ann/project, and her second checkout hits without a request.
+
+What must never happen: a compile fails or waits longer than the time limit because of the remote
+cache, or a result is signed that this daemon did not compile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import threading
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from hpcc.cache.base.counters import Counters
+from hpcc.cache.base.fields import encode_fields
+from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.manifest import InputSet, make_set
+from hpcc.cache.key.share import Share
+from hpcc.cache.results.results import Result, Results, signed_origin
+from hpcc.cache.results.share_results import FETCHED
+from hpcc.cache.signed.asking import Asking, Turn
+from hpcc.cache.signed.entry import (
+    MAX_OBJECT_BYTES,
+    Content,
+    EntryName,
+    SignedRecord,
+    check,
+    join_records,
+    open_object,
+    sign,
+    split_records,
+)
+from hpcc.cache.signed.network import Network
+from hpcc.cache.signed.trust import TrustBook
+from hpcc.core import HpccError, InfrastructureError, IntegrityError, NotFoundError
+from hpcc.core.reasons.remote_cache import RefusedEntry
+from hpcc.identity.cache_keys import CacheKey, SigningKey
+from hpcc.store.objects import Objects
+
+_log: Final = logging.getLogger("hpcc.daemon.remote-cache")
+PREFIX: Final = "remote-cache"
+_LOCAL_FORMAT: Final = b"imported-1"
+_WRITERS: Final = 4
+_ANSWERS: Final = frozenset({FETCHED, "absent", "other-inputs"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteCacheConfig:
+    """Where results are, who signs here, and limits.
+
+    `place` names the service in local keys. `signing` is None for a reader. One read may take
+    `read_seconds`, one upload `write_seconds`.
+    """
+
+    namespace: str
+    place: str
+    signing: SigningKey | None = field(default=None, repr=False)
+    read_seconds: float = 5.0
+    write_seconds: float = 60.0
+    max_unpacked_bytes: int = 256 << 20
+    max_pending: int = 1024
+    max_pending_bytes: int = 256 << 20
+
+
+class RemoteCache:
+    """Thread-safe. No method raises for what the service does."""
+
+    def __init__(
+        self,
+        network: Network,
+        book: TrustBook,
+        results: Results,
+        memo: FileMemo,
+        counters: Counters,
+        asking: Asking,
+        config: RemoteCacheConfig,
+    ) -> None:
+        self._network, self._book, self._results, self._memo = network, book, results, memo
+        self._counters, self._asking, self._config = counters, asking, config
+        self._namespace = config.namespace
+        self._writers = asyncio.Semaphore(_WRITERS)
+        self._lock = threading.Lock()
+        self._pending, self._pending_bytes = 0, 0
+        self._done, self._missing = 0, 0
+        self._told: set[str] = set()
+
+    def gauges(self) -> dict[str, int]:
+        """Return how many results wait, and what this daemon uploaded or lost."""
+        with self._lock:
+            return {
+                f"{PREFIX}.pending": self._pending,
+                f"{PREFIX}.daemon-done": self._done,
+                f"{PREFIX}.daemon-lost": self._missing,
+            }
+
+    def keys(self, share: Share) -> tuple[bytes, ...]:
+        """Return the local keys under which fetched results of this compile are stored."""
+        keys = self._book.keys(share.checkout.root, share.revoked)
+        return tuple(self._local_key(share, key) for key in keys)
+
+    def fetch(self, share: Share, source: bytes | None) -> str:
+        """Ask the remote cache for this compile; `source` is the digest of its source now.
+
+        Returns a word for the record of the compile: `FETCHED`, if a result may have been stored
+        whose inputs match this checkout, or why there is none.
+        """
+        keys = self._book.keys(share.checkout.root, share.revoked)
+        if not keys:
+            self._counters.add(f"{PREFIX}.no-keys")
+            return "no-keys"
+        if source is None:
+            return "no-source"
+        name = EntryName(share.key, source, share.identity)
+        # Another checkout may trust other keys, so its answer would not be this one's.
+        what = (name, share.checkout.root, keys)
+        turn = self._asking.begin(what)
+        if turn is not Turn.ASK:
+            return FETCHED if turn is Turn.WAITED else "asked-before"
+        word = ""
+        try:
+            word = self._ask(share, name)
+        finally:
+            self._asking.end(what, is_answered=word in _ANSWERS)
+        return word
+
+    def _ask(self, share: Share, name: EntryName) -> str:
+        if not self._asking.admits():
+            self._counters.add(f"{PREFIX}.skipped")
+            return "away"
+        try:
+            data = self._get(name.object_name(self._namespace))
+        except NotFoundError:
+            self._asking.worked()
+            self._counters.add(f"{PREFIX}.absent")
+            return "absent"
+        except IntegrityError as error:  # it does not end, or is another thing
+            self._asking.worked()
+            return self._refused(RefusedEntry.MALFORMED, error.reason)
+        except (HpccError, TimeoutError, CancelledError) as error:
+            return self._failed(error)
+        except BaseException:
+            self._asking.failed("internal-error")
+            raise
+        self._asking.worked()
+        self._counters.add(f"{PREFIX}.bytes-read", len(data))
+        judge = partial(self._book.judge, share.checkout.root, share.revoked)
+        limit = self._config.max_unpacked_bytes
+        opened = open_object(data, name, self._namespace, judge, limit)
+        for reason in opened.refused:
+            self._refused(reason, reason)
+        for key, content in opened.contents:
+            if self._keep(share, key, content):
+                self._counters.add(f"{PREFIX}.found")
+                return FETCHED
+        if not opened.contents:
+            return f"refused.{opened.refused[0]}"
+        self._counters.add(f"{PREFIX}.other-inputs")
+        return "other-inputs"
+
+    def _get(self, name: str) -> bytes:
+        seconds = self._config.read_seconds
+
+        async def get(objects: Objects) -> bytes:
+            async with asyncio.timeout(seconds):
+                return await objects.get(name, MAX_OBJECT_BYTES)
+
+        future = self._network.submit(get)
+        try:
+            # The loop has the same limit. This one also holds if the loop itself is stuck.
+            return future.result(seconds + 1.0)
+        except TimeoutError:
+            future.cancel()
+            raise
+
+    def _keep(self, share: Share, key: CacheKey, content: Content) -> bool:
+        """Store a result if its inputs match this checkout now; return whether it is stored."""
+        inputs, checkout = content.inputs, share.checkout
+        if not checkout.spelled_set(inputs).holds(self._memo):
+            return False
+        local = self._local_key(share, key)
+        # The name of the result is computed here: an entry cannot choose which one it replaces.
+        own = make_set(local, inputs.files, inputs.present, inputs.absences, twins=inputs.twins)
+        result = content.result._replace(origin=signed_origin(key.kid))
+        return self._results.keep_set(local, own, result) is not None
+
+    def _local_key(self, share: Share, key: CacheKey) -> bytes:
+        fields = [_LOCAL_FORMAT, share.key, key.kid.encode(), self._config.place.encode()]
+        return hashlib.sha256(encode_fields(fields)).digest()
+
+    def _refused(self, reason: RefusedEntry, detail: str) -> str:
+        self._counters.add(f"{reason.prefix}.{reason}")
+        self._tell(f"an entry was refused: {reason.text} ({detail})")
+        return f"refused.{reason}"
+
+    def _failed(self, error: BaseException) -> str:
+        reason = _reason(error)
+        self._counters.add(f"{PREFIX}.failed.{reason}")
+        if self._asking.failed(reason):
+            _log.warning("the remote cache is not asked for a while: %s", reason)
+        return f"failed.{reason}"
+
+    def _tell(self, text: str) -> None:
+        """Log each text once: a hostile bucket must not fill the disk."""
+        with self._lock:
+            is_new = text not in self._told
+            self._told.add(text)
+        if is_new:
+            _log.warning("%s", text)
+
+    def offer(self, share: Share, inputs: InputSet, result: Result) -> None:
+        """Sign and upload a result that was compiled just now, in the background.
+
+        `inputs` and `result` have marks in place of the checkout's root.
+        """
+        signing = self._config.signing
+        if signing is None or not inputs.files:
+            return
+        if self._book.is_expired(signing.key):
+            self._lost("expired-key")
+            return
+        size = result.size_bytes
+        with self._lock:
+            is_full = (
+                self._pending >= self._config.max_pending
+                or self._pending_bytes + size > self._config.max_pending_bytes
+            )
+            if not is_full:
+                self._pending += 1
+                self._pending_bytes += size
+        if is_full:
+            self._lost("queue-full")
+            return
+        name = EntryName(share.key, inputs.files[0][1], share.identity)
+        # Where it was made is nobody else's business, and would make equal results differ.
+        content = Content(inputs, result._replace(origin=b""))
+        try:
+            future = self._network.submit(partial(self._upload, name, content, signing))
+        except HpccError as error:
+            self._uploaded(size, error)
+            return
+        future.add_done_callback(
+            lambda done: self._uploaded(
+                size, CancelledError() if done.cancelled() else done.exception()
+            )
+        )
+
+    async def _upload(
+        self, name: EntryName, content: Content, signing: SigningKey, objects: Objects
+    ) -> None:
+        async with self._writers:
+            record = await asyncio.to_thread(sign, name, self._namespace, content, signing)
+            if len(join_records(record, ())) > MAX_OBJECT_BYTES:
+                raise InfrastructureError("the result is too large", reason="object-size")
+            if not self._asking.admits():
+                raise InfrastructureError("the remote cache is away", reason="store-away")
+            try:
+                async with asyncio.timeout(self._config.write_seconds):
+                    await self._write(name, record, signing.key, objects)
+            except (HpccError, TimeoutError) as error:
+                self._asking.failed(_reason(error))
+                raise
+            except BaseException:
+                self._asking.failed("internal-error")
+                raise
+            self._asking.worked()
+
+    async def _write(
+        self, name: EntryName, record: SignedRecord, key: CacheKey, objects: Objects
+    ) -> None:
+        where = name.object_name(self._namespace)
+        try:
+            there = split_records(await objects.get(where, MAX_OBJECT_BYTES))
+        except (NotFoundError, IntegrityError):
+            there = ()
+        # Only records of this very key, which are kept as they were signed.
+        own = tuple(r for r in there if check(r, name, self._namespace, partial(_same, key)) == key)
+        if own and own[0].header == record.header:
+            self._counters.add(f"{PREFIX}.unchanged")
+            return
+        data = join_records(record, own)
+        await objects.put(where, data)
+        self._counters.add(f"{PREFIX}.uploaded")
+        self._counters.add(f"{PREFIX}.bytes-written", len(data))
+
+    def _uploaded(self, size: int, error: BaseException | None) -> None:
+        if error is not None:
+            self._lost(_reason(error))
+        with self._lock:
+            # Last: who sees that nothing waits also sees what was lost.
+            self._done += error is None
+            self._pending -= 1
+            self._pending_bytes -= size
+
+    def _lost(self, reason: str) -> None:
+        with self._lock:
+            self._missing += 1
+        self._counters.add(f"{PREFIX}.lost.{reason}")
+        self._tell(f"a result was not uploaded: {reason}")
+
+    def close(self) -> None:
+        """End the uploads; what still waits is lost, and counted."""
+        self._network.close()
+
+
+def _same(key: CacheKey, kid: str) -> CacheKey | RefusedEntry:
+    return key if kid == key.kid else RefusedEntry.UNKNOWN_KEY
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, HpccError):
+        return error.reason
+    if isinstance(error, TimeoutError):
+        return "store-timeout"
+    return "closed" if isinstance(error, CancelledError) else "internal-error"
