@@ -11,6 +11,9 @@ from hpcc_testkit.suite.mutants import Case, Mutants
 
 VOTES = "tests/unit/reapi/test_agreement.py::"
 CLAIMS = "tests/unit/identity/test_claims.py::"
+ROUTES, BOOK = "scheduler/routes.py", "worker/stores/claims.py"
+VOTERS = "tests/unit/scheduler/test_routes.py::"
+BOOKS = "tests/unit/worker/stores/test_claims.py::"
 AGREEMENT, RESULTS, GOOD = "reapi/agreement.py", "identity/results.py", "identity/claims.py"
 
 CASES = {
@@ -38,6 +41,15 @@ CASES = {
                     CLAIMS + "test_a_revoked_key_voids_its_claims_and_what_rested_on_them"),
     "signed": Case(GOOD, "key.verify(claim.signature, claim_bytes(claim, scope))", "claim_bytes(claim, scope)",
                    CLAIMS + "test_a_claim_for_another_action_tenant_or_image_does_not_count"),
+    "machines": Case(ROUTES, "_has_voters(policy) and not policy.sharing.is_machine(principal)", "_has_voters(policy)",
+                     VOTERS + "test_people_are_voters_and_machines_are_one_voter_together"),
+    "known": Case(ROUTES, "if not _has_voters(policy):", "if False:",
+                  VOTERS + "test_a_tenant_whose_members_cannot_be_told_apart_shares_what_is_fresh_only"),
+    "old-worker": Case(ROUTES, "sharing=claims.sharing if registration.knows_sharing else None", "sharing=claims.sharing",
+                       VOTERS + "test_only_a_worker_that_knows_sharing_is_told_of_it"),
+    "forged": Case(BOOK, "return (*await check(tuple(c for c in others if c is not None)), *mine)",
+                   "return (*tuple(c for c in others if c is not None), *mine)",
+                   BOOKS + "test_a_store_writer_makes_no_claim_and_takes_no_voters_place"),
 }  # fmt: skip
 
 

@@ -62,6 +62,8 @@ _NOT_THE_FARM: Final = frozenset(
     | {"input", "input-kind", "input-changed"}
 )
 
+_COLLEAGUES: Final = frozenset({"fresh", "agreed"})
+
 
 class FarmBreaker:
     """Stops requests to a farm that fails repeatedly. Thread-safe."""
@@ -280,7 +282,7 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
         self, job: J, plan: P, outcome: RemoteResult, started_ns: int, image: str
     ) -> Done | Exec:
         who = "engine" if outcome.isolation is Isolation.FOREIGN_UNKNOWN else "remote"
-        name = f"miss.{who}.cached" if outcome.is_cached else f"miss.{who}.executed"
+        name = f"miss.{who}.{_kind(outcome)}"
         try:
             done = self._results.take(job, plan, outcome, FarmCompile(name, started_ns, image))
         except BadResultError:
@@ -292,6 +294,14 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
             return self.fall_back(FallbackReason.OUTPUT_NOT_OURS, str(error))
         self._counters.add(name)
         return done
+
+
+def _kind(outcome: RemoteResult) -> str:
+    """Return whether a result was executed, cached for this principal, or a colleague's."""
+    if not outcome.is_cached:
+        return "executed"
+    shared = outcome.sharing.partition("(")[0]
+    return shared if shared in _COLLEAGUES else "cached"
 
 
 def _lacking(stderr: bytes) -> str:

@@ -18,10 +18,12 @@ from hpcc.core import (
     FALLBACKS,
     LOCAL_SLOTS,
     PARITIES,
+    SHARINGS,
     CallerError,
     Fallback,
     LocalSlots,
     Parity,
+    Sharing,
 )
 
 MAX_CONFIG_BYTES: Final = 1 << 20
@@ -61,6 +63,8 @@ class RemoteSettings:
     # While all places of the farm are taken and processors here are idle. "exact" only where the
     # object is the farm's byte for byte: what a build gives must not depend on the farm's load.
     local_slots: LocalSlots = "exact"
+    # Which results of colleagues' guests are used, of those that the tenant shares.
+    sharing: Sharing = "agreed"
     # A remote compile that takes longer than this is abandoned and made locally.
     timeout_seconds: float = 600.0
     # Another REAPI service instead of an hpcc farm: grpcs://HOST[:PORT] (grpc:// on loopback).
@@ -155,6 +159,7 @@ _CHOICES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("remote", "fallback"): FALLBACKS,
     ("remote", "parity"): PARITIES,
     ("remote", "local_slots"): LOCAL_SLOTS,
+    ("remote", "sharing"): SHARINGS,
     ("worker", "runtime"): BACKENDS,
     ("worker", "accelerator"): ("auto", "tcg"),
     ("worker", "guest_reuse"): ("exec", "principal", "tenant"),

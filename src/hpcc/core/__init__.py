@@ -66,7 +66,17 @@ from hpcc.core.remote import (
     RunHere,
     SharedInputs,
 )
-from hpcc.core.sharing import PRIVATE_ONLY, SharingClass, SharingPolicy
+from hpcc.core.sharing import (
+    ALL_SHARING,
+    MAX_AGREE,
+    MIN_AGREE,
+    PRIVATE_ONLY,
+    SHARINGS,
+    Sharing,
+    SharingClass,
+    SharingPolicy,
+    demanded,
+)
 from hpcc.core.toolchain import (
     MAX_TOOLCHAINS,
     MAX_TOOLCHAINS_BYTES,
@@ -93,9 +103,11 @@ from hpcc.core.windows_paths import (
 )
 
 __all__ = [
+    "ALL_SHARING",
     "EMPTY_DIGEST",
     "FALLBACKS",
     "LOCAL_SLOTS",
+    "MAX_AGREE",
     "MAX_ARGV_BYTES",
     "MAX_BLOB_BYTES",
     "MAX_INPUTS",
@@ -108,8 +120,10 @@ __all__ = [
     "MAX_TOOLCHAINS",
     "MAX_TOOLCHAINS_BYTES",
     "MAX_WINDOWS_PATH_UNITS",
+    "MIN_AGREE",
     "PARITIES",
     "PRIVATE_ONLY",
+    "SHARINGS",
     "SOURCE_ROOT",
     "Blob",
     "CallerError",
@@ -148,6 +162,7 @@ __all__ = [
     "ResultEvent",
     "RunHere",
     "SharedInputs",
+    "Sharing",
     "SharingClass",
     "SharingPolicy",
     "StdioEvent",
@@ -161,6 +176,7 @@ __all__ = [
     "check_windows_length",
     "check_windows_relative",
     "compare",
+    "demanded",
     "encode_toolchains",
     "folded_inputs",
     "is_short_name",

@@ -76,7 +76,10 @@ class RemoteOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteResult:
-    """A finished remote compile. `is_cached` distinguishes a probe's hit from an execution."""
+    """A finished remote compile. `is_cached` distinguishes a probe's hit from an execution.
+
+    `sharing` is the class of a result that may be a colleague's ("fresh", "agreed(2)"); else "".
+    """
 
     exit_code: int
     stdout: bytes
@@ -85,6 +88,7 @@ class RemoteResult:
     is_cached: bool
     isolation: Isolation
     action: str
+    sharing: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 from hpcc.core.errors import CallerError
 
@@ -91,4 +91,20 @@ class SharingPolicy:
         return found
 
 
+# What a user may demand: whatever the tenant accepts, no results that need agreement, or none.
+Sharing = Literal["agreed", "fresh", "private"]
+SHARINGS: Final[tuple[Sharing, ...]] = ("agreed", "fresh", "private")
 PRIVATE_ONLY: Final = SharingPolicy()
+# What a client accepts that leaves the choice to its tenant.
+ALL_SHARING: Final = SharingPolicy(fresh=True, agree=MIN_AGREE)
+
+
+def demanded(sharing: Sharing) -> SharingPolicy:
+    """Return what a client with this setting accepts, as far as its tenant does."""
+    match sharing:
+        case "agreed":
+            return ALL_SHARING
+        case "fresh":
+            return SharingPolicy(fresh=True)
+        case "private":
+            return PRIVATE_ONLY

@@ -39,6 +39,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from hpcc.core import (
+    ALL_SHARING,
     Blob,
     CallerError,
     Digest,
@@ -51,6 +52,7 @@ from hpcc.core import (
     RemoteOutcome,
     RemoteRequest,
     RemoteResult,
+    SharingPolicy,
     Toolchain,
 )
 from hpcc.core.reasons.fallback import FallbackReason
@@ -104,6 +106,7 @@ class Dispatcher:
         version: str,
         build_id: str,
         parity: Parity = "ignore",
+        sharing: SharingPolicy = ALL_SHARING,
         slots: Slots | None = None,
     ) -> None:
         self._slots = slots or Slots(clock)
@@ -118,6 +121,7 @@ class Dispatcher:
             timeout_seconds=timeout_seconds,
             version=version,
             build_id=build_id,
+            sharing=sharing,
         )
         self._deaths = GuestDeaths()
         # One thread owns the memo; hashing releases the interpreter lock anyway.

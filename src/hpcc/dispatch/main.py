@@ -21,6 +21,7 @@ from hpcc.config.farm import Farm, load_farm_or_none
 from hpcc.config.paths import FARM_SESSION_NAME
 from hpcc.core import (
     PARITIES,
+    SHARINGS,
     CallerError,
     HpccError,
     Parity,
@@ -28,6 +29,8 @@ from hpcc.core import (
     RemoteOutcome,
     RemoteRequest,
     RunHere,
+    Sharing,
+    demanded,
 )
 from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.dispatch.compile import Dispatcher
@@ -163,7 +166,7 @@ class _Process:
 
 
 async def serve(
-    farm_file: Path, timeout_seconds: float, parity: Parity, pair: socket.socket
+    farm_file: Path, timeout_seconds: float, parity: Parity, sharing: Sharing, pair: socket.socket
 ) -> None:
     """Serve one daemon until its end of the pair closes."""
     clock = SystemClock()
@@ -174,6 +177,7 @@ async def serve(
         version=__version__,
         build_id=uuid.uuid4().hex,
         parity=parity,
+        sharing=demanded(sharing),
     )
     try:
         async with AsyncExitStack() as stack:
@@ -185,13 +189,14 @@ async def serve(
 
 
 def main(argv: list[str]) -> int:
-    """Run the process; `argv` is FARM_FILE TIMEOUT PARITY FD."""
+    """Run the process; `argv` is FARM_FILE TIMEOUT PARITY SHARING FD."""
     log_to_stderr(logging.WARNING, "hpcc-dispatch: %(message)s")
-    farm_file, timeout, word, descriptor = argv
+    farm_file, timeout, word, demand, descriptor = argv
     parity: Parity = next(p for p in PARITIES if p == word)
+    sharing: Sharing = next(s for s in SHARINGS if s == demand)
     pair = socket.socket(fileno=int(descriptor))
     pair.setblocking(False)
-    asyncio.run(serve(Path(farm_file), float(timeout), parity, pair))
+    asyncio.run(serve(Path(farm_file), float(timeout), parity, sharing, pair))
     return 0
 
 

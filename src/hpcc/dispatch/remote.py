@@ -287,6 +287,7 @@ class DispatcherClient:
             str(self._files.path),
             str(self._settings.remote.timeout_seconds),
             self._settings.remote.parity,
+            self._settings.remote.sharing,
         ]
 
 

@@ -203,6 +203,7 @@ def encode_outcome(request_id: int, outcome: RemoteOutcome) -> bytes:
         "is_cached": outcome.is_cached,
         "isolation": outcome.isolation.value,
         "action": outcome.action,
+        "sharing": outcome.sharing,
         "sizes": [len(outcome.stdout), len(outcome.stderr)],
         "outputs": [[o.path, o.is_executable, len(o.data)] for o in outcome.outputs],
     }
@@ -243,6 +244,7 @@ def outcome_of(frame: Frame) -> RemoteOutcome:
             is_cached=head["is_cached"],
             isolation=Isolation(head["isolation"]),
             action=head["action"],
+            sharing=head["sharing"],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CallerError("malformed outcome", reason="frame") from error

@@ -22,7 +22,7 @@ from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
 from hpcc.config.paths import Paths
 from hpcc.config.settings import RemoteSettings, Settings
-from hpcc.core import RemoteFailure, RemoteOutcome, RemoteRequest
+from hpcc.core import RemoteFailure, RemoteOutcome, RemoteRequest, demanded
 from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.dispatch.farm_files import FarmFiles
 from hpcc.ports import SystemClock
@@ -183,6 +183,7 @@ class _Life:
             version=__version__,
             build_id=uuid.uuid4().hex,
             parity=settings.parity,
+            sharing=demanded(settings.sharing),
         )
         self._stack.callback(dispatcher.close)
         farms = Farms(self._farm_file, self._stack, clock, settings.timeout_seconds)

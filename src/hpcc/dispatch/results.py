@@ -17,6 +17,7 @@ from hpcc.core import (
     RemoteOutput,
     RemoteRequest,
     RemoteResult,
+    SharingPolicy,
 )
 from hpcc.core.memo import LruMemo
 from hpcc.dispatch.channels import RoutedWorker
@@ -87,11 +88,14 @@ class WorkerResults:
         timeout_seconds: float,
         version: str,
         build_id: str,
+        sharing: SharingPolicy,
     ) -> None:
         """`upload` sends blobs of an action, `timeout_seconds` limits an execution.
 
-        `build_id` stands for the build of a request that names none.
+        `build_id` stands for the build of a request that names none. `sharing` is what the user
+        accepts of colleagues' results, as far as the tenant does.
         """
+        self._sharing = sharing
         self._clock, self._upload, self._timeout_seconds = clock, upload, timeout_seconds
         self._version, self._build_id = version, build_id
         self._sent = SentBlobs()
@@ -148,6 +152,7 @@ class WorkerResults:
             call_seconds=seconds,
             execute_seconds=self._timeout_seconds,
             expected=expected,
+            sharing=self._sharing.meet(worker.route.sharing),
         )
         return ReapiClient(worker.channel, worker.route.token, config, prove=worker.prove)
 
@@ -176,6 +181,7 @@ class WorkerResults:
             is_cached=is_cached,
             isolation=record.isolation,
             action=str(prepared.digest),
+            sharing=record.evidence.text if record.evidence else "",
         )
 
     async def _check(
@@ -187,7 +193,7 @@ class WorkerResults:
     ) -> None:
         """Check a result against what was asked and who may sign it. Nothing is written before."""
         _check_record(record, worker, prepared)
-        terms = _terms(worker, prepared)
+        terms = _terms(worker, prepared, self._sharing)
         try:
             await check_result(record, terms, connection.result_keys, now=self._clock.now())
         except ResultError as error:
@@ -245,13 +251,15 @@ class WorkerResults:
         return record, self.was_cached
 
 
-def _terms(worker: RoutedWorker, prepared: PreparedAction) -> ResultTerms:
+def _terms(worker: RoutedWorker, prepared: PreparedAction, sharing: SharingPolicy) -> ResultTerms:
     route = worker.route
     return ResultTerms(
         scope=ResultScope(tenant=worker.tenant, action=prepared.digest, principal=route.principal),
         image=prepared.image.digest,
         minimum_isolation=route.minimum_isolation,
         reuse=route.guest_reuse,
+        # The tenant's policy and the user's demand: what both accept.
+        sharing=sharing.meet(route.sharing),
     )
 
 

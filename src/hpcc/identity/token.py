@@ -18,7 +18,15 @@ from typing import Final, cast
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from hpcc.core import CallerError, GuestReuse, ImageDigest, Isolation, PolicyError, TenantId
+from hpcc.core import (
+    CallerError,
+    GuestReuse,
+    ImageDigest,
+    Isolation,
+    PolicyError,
+    SharingPolicy,
+    TenantId,
+)
 from hpcc.core.memo import LruMemo
 from hpcc.ports import Clock
 
@@ -34,6 +42,7 @@ _TYP: Final = "hpcc-route+jwt"
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
 _PLAIN: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _KEY: Final = re.compile(r"(?:[0-9a-f]{64})?")
+_VOTER: Final = re.compile(r"[A-Za-z0-9._-]{1,64}:[0-9a-f]{32}")
 _PRINCIPAL: Final = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 
 
@@ -65,6 +74,17 @@ class RouteShare:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RouteSharing:
+    """What the tenant accepts of colleagues' results, and the caller as a voter.
+
+    `voter` is an epoch and a pseudonym (`hpcc.reapi.claims.Voter`).
+    """
+
+    policy: SharingPolicy
+    voter: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RouteClaims:
     """What a token grants. Times are seconds since the epoch, UTC.
 
@@ -87,6 +107,8 @@ class RouteClaims:
     share: RouteShare | None = None
     # Whether a compile needs a place that the worker has leased for this principal.
     leased: bool = False
+    # None where results serve their principal only. Only workers that know this claim get it.
+    sharing: RouteSharing | None = None
     # The raw Ed25519 key that the user of the token must hold; empty for a bearer token.
     client_key: bytes = b""
     not_before: float
@@ -124,6 +146,8 @@ class TokenSigner:
             body["share"] = asdict(claims.share)
         if claims.leased:
             body["leased"] = True
+        if claims.sharing is not None:
+            body["sharing"] = [claims.sharing.policy.text, claims.sharing.voter]
         signed = f"{self._header}.{_encode(_json(body))}"
         return f"{signed}.{_encode(self._key.sign(signed.encode()))}"
 
@@ -227,11 +251,11 @@ _TYPES: Final[Mapping[str, type]] = {
     "tenant": str,
 }  # fmt: skip
 # Claims that only workers get that know them.
-_OPTIONAL: Final = ("share", "leased")
+_OPTIONAL: Final = ("share", "leased", "sharing")
 
 
 def _claims(body: Mapping[str, object]) -> RouteClaims:
-    share, leased = body.get("share"), body.get("leased")
+    share, leased, sharing = body.get("share"), body.get("leased"), body.get("sharing")
     body = {n: v for n, v in body.items() if n not in _OPTIONAL or v is None}
     if leased is not None and leased is not True:
         raise TokenError("token claims are malformed", reason="token-malformed")
@@ -261,6 +285,7 @@ def _claims(body: Mapping[str, object]) -> RouteClaims:
             quotas=_numbers(RouteQuotas, body["quotas"]),
             share=None if share is None else _numbers(RouteShare, share),
             leased=leased is True,
+            sharing=None if sharing is None else _sharing(sharing),
             not_before=cast("float", body["nbf"]),
             expires_at=cast("float", body["exp"]),
             token_id=text["jti"],
@@ -268,6 +293,15 @@ def _claims(body: Mapping[str, object]) -> RouteClaims:
         )
     except (CallerError, ValueError) as error:
         raise TokenError("token claims are malformed", reason="token-malformed") from error
+
+
+def _sharing(body: object) -> RouteSharing:
+    if not isinstance(body, list) or [type(v) for v in body] != [str, str]:
+        raise TokenError("token claims are malformed", reason="token-malformed")
+    policy, voter = cast("list[str]", body)
+    if not _VOTER.fullmatch(voter):
+        raise TokenError("token claims are malformed", reason="token-malformed")
+    return RouteSharing(policy=SharingPolicy.parse(policy), voter=voter)
 
 
 def _numbers[T: (RouteQuotas, RouteShare)](kind: type[T], body: object) -> T:

@@ -51,6 +51,8 @@ class AuditRow:
     snapshot_digest: str = ""
     kernel_command_line: str = ""
     vmm_jail: str = ""
+    # "fresh" or "agreed(N)": why the result serves the whole tenant. Empty: its trust domain only.
+    sharing: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

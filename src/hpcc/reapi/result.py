@@ -75,6 +75,11 @@ class SharingEvidence:
     row: str
     claims: tuple[ResultClaim, ...] = ()
 
+    @property
+    def text(self) -> str:
+        """The class, with the number of votes of an agreed result: the label of audit rows."""
+        return f"{self.sharing}({len(self.claims)})" if self.claims else self.sharing.value
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultRecord:

@@ -8,12 +8,14 @@ client key.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import secrets
 from dataclasses import replace
+from typing import Final
 
-from hpcc.core import Isolation, PolicyError, TenantId
+from hpcc.core import PRIVATE_ONLY, GuestReuse, Isolation, PolicyError, TenantId
 from hpcc.identity.session_token import SessionClaims
-from hpcc.identity.token import RouteClaims, RouteShare
+from hpcc.identity.token import RouteClaims, RouteShare, RouteSharing
 from hpcc.ports import Clock
 from hpcc.routing.fleet import RouteRequest
 from hpcc.routing.shares import allot
@@ -23,6 +25,8 @@ from hpcc.scheduler.base.signing import SigningKeys
 from hpcc.scheduler.registry import WorkerRegistry
 from hpcc.scheduler.registry_row import Worker
 from hpcc.scheduler.tenants.table import TenantPolicy, TenantQuotas
+
+_PSEUDONYM_CHARS: Final = 32
 
 
 class RouteIssuer:
@@ -98,6 +102,7 @@ class RouteIssuer:
             audience=worker.audience,
             generation=worker.generation,
             leased=claims.leased and registration.knows_leases,
+            sharing=claims.sharing if registration.knows_sharing else None,
             share=share,
             token_id=secrets.token_urlsafe(16),
         )
@@ -114,7 +119,21 @@ class RouteIssuer:
             minimum_isolation=claims.minimum_isolation,
             slots=slots,
             store=_store_of(claims.tenant, registration.store),
+            sharing=claims.sharing.policy if claims.sharing else PRIVATE_ONLY,
         )
+
+    def _sharing(self, policy: TenantPolicy, principal: str) -> RouteSharing | None:
+        """Return what the tenant accepts of colleagues' results, and the caller as a voter."""
+        accepted = policy.sharing.policy
+        if not _has_voters(policy):
+            # One voter cannot agree, so nobody needs claims.
+            accepted = replace(accepted, agree=0)
+        if accepted.is_private or policy.guest_reuse is GuestReuse.EXEC:
+            return None
+        epoch, secret = self._keys.voter_secret()
+        name = f"{policy.tenant}\0{_voter_name(policy, principal)}".encode()
+        pseudonym = hmac.new(secret, name, hashlib.sha256).hexdigest()[:_PSEUDONYM_CHARS]
+        return RouteSharing(policy=accepted, voter=f"{epoch}:{pseudonym}")
 
     def _claims(
         self,
@@ -134,7 +153,8 @@ class RouteIssuer:
             minimum_isolation=minimum,
             generation=0,
             rights=frozenset({"cache", "execute"}),
-            guest_reuse=policy.guest_reuse,
+            guest_reuse=policy.sharing.reuse_of(session.principal, policy.guest_reuse),
+            sharing=self._sharing(policy, session.principal),
             client_key=ask.client_key,
             quotas=policy.quotas.of_one_worker,
             leased=policy.quotas.is_leased,
@@ -143,6 +163,22 @@ class RouteIssuer:
             token_id="",
             client_version=session.client_version,
         )
+
+
+def _has_voters(policy: TenantPolicy) -> bool:
+    """Return whether a tenant's principals are known to be different people.
+
+    A person is one by `sub` of a token that names a known client. Nothing shows that two names
+    are two people where members share a secret or name no client; and an email can change.
+    """
+    identity = policy.identity
+    return identity is not None and bool(identity.client_ids) and identity.principal_claim == "sub"
+
+
+def _voter_name(policy: TenantPolicy, principal: str) -> str:
+    """Return the name of the voter that a principal is; "" for all those that are one together."""
+    is_person = _has_voters(policy) and not policy.sharing.is_machine(principal)
+    return f"person {principal}" if is_person else ""
 
 
 def _home(session: SessionClaims, ask: RouteAsk) -> int:

@@ -44,6 +44,15 @@ def action_cache_directory(
     return base / hashlib.sha256(principal.encode()).hexdigest()[:32]
 
 
+def sharing_directory(root: Path, tenant: TenantId, isolation: Isolation, kind: str) -> Path:
+    """Return the directory for what serves a whole tenant: "shared" results, or "claims".
+
+    No reuse class has such a name, so a private result can never take a shared one's place.
+    """
+    assert kind not in set(GuestReuse)
+    return root / tenant.value / "ac" / isolation.value.replace("/", "_") / kind
+
+
 class DiskActionCache:
     """`ActionCache` in a directory. Each file: magic, SHA-256 of action and record, record."""
 

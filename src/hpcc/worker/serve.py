@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,7 @@ from hpcc.worker.execute.authorizer import WorkerAuthorizer
 from hpcc.worker.execute.deduper import ExecutionDeduper
 from hpcc.worker.execute.runner import Runner, RunnerConfig
 from hpcc.worker.execute.session import SessionDeps
+from hpcc.worker.execute.sharing import ResultSharing
 from hpcc.worker.execute.toolchains import Prober, ToolchainBook
 from hpcc.worker.link import LinkState, SchedulerLink
 from hpcc.worker.pool.guests import limits_of, shape_of
@@ -69,11 +70,12 @@ _LEAVE_SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class RunningWorker:
-    """The address and isolation of a running worker."""
+    """The address and isolation of a running worker; `shared` waits for what it publishes."""
 
     host: str
     port: int
     isolation: str
+    shared: Callable[[], Awaitable[None]]
 
 
 class _Parts:
@@ -95,8 +97,7 @@ class _Parts:
         self.reuse = GuestReuse(config.guest_reuse)
         self.link: SchedulerLink | None = None
         self.prober: Prober | None = None
-        self.images = images
-        self.shape = shape_of(config)
+        self.images, self.shape = images, shape_of(config)
         self.pool = GuestPool(
             limits_of(config), self.shape, runtime, images, group, self.on_lost, clock
         )
@@ -116,13 +117,16 @@ class _Parts:
         self.chores: list[asyncio.Task[None]] = []
         if retained is not None:
             self.chores.append(group.create_task(retained.expire(), name="retained inputs"))
-        book = StoreStats(config.state, self.shared.counters, clock)
-        self.chores.append(group.create_task(book.run(), name="stores report"))
-        guests = GuestsReport(config.state, self.pool.numbers, clock)
-        self.chores.append(group.create_task(guests.run(), name="guests report"))
         self.runner = Runner(
             runner_config, storage, self.pool, audit, clock, self.keys.signer, retained=retained
         )
+        keys = ResultKeys(self.result_key, clock)
+        self.sharing = ResultSharing(storage, self.keys.signer, keys, clock)
+        self.runner.sharing = self.sharing
+        jobs = {"shared results": self.sharing.run()}
+        jobs["stores report"] = StoreStats(config.state, self.shared.counters, clock).run()
+        jobs["guests report"] = GuestsReport(config.state, self.pool.numbers, clock).run()
+        self.chores += [group.create_task(job, name=name) for name, job in jobs.items()]
         quotas = Quotas(storage, clock)
         self.leases = quotas.leases
         self.authorizer = WorkerAuthorizer(
@@ -136,7 +140,8 @@ class _Parts:
                 isolation=runtime.isolation,
                 reuse=self.reuse,
                 quotas=quotas,
-                result_keys=ResultKeys(self.result_key, clock),
+                result_keys=keys,
+                sharing=self.sharing,
             ),
             self.refresh_keys,
         )
@@ -296,6 +301,7 @@ async def _serving(
                 toolchains=compilers,
                 knows_shares=True,
                 knows_leases=True,
+                knows_sharing=True,
                 store=parse_stores(config.stores).name,
             )
             registration = parts.keys.put_into(registration)
@@ -304,7 +310,8 @@ async def _serving(
                 parts.leases.asked(parts.lease, lambda: parts.pool.drain(config.drain_seconds)),
                 _linked(parts, registration, channels),
             ):
-                yield RunningWorker(config.host, port, runtime.isolation.value)
+                label = runtime.isolation.value
+                yield RunningWorker(config.host, port, label, parts.sharing.wait_idle)
         finally:
             # Deregistered, so no new route leads here: running compiles may finish and be answered.
             await parts.pool.drain(config.drain_seconds)

@@ -44,7 +44,14 @@ async def test_rows_read_back_and_the_chain_holds(tmp_path: Path) -> None:
 
 
 # Fields that older rows lack.
-_NEW = {"vmm_version", "jailer_digest", "snapshot_digest", "kernel_command_line", "vmm_jail"}
+_NEW = {
+    "vmm_version",
+    "jailer_digest",
+    "snapshot_digest",
+    "kernel_command_line",
+    "vmm_jail",
+    "sharing",
+}
 
 
 async def test_a_row_older_than_a_field_is_read_and_one_with_a_strange_field_is_not(
@@ -259,7 +266,7 @@ async def test_the_command_line_lists_shows_and_exports(
     assert main(["audit", "export", "--format", "tsv", *where]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
-    assert {line.count("\t") for line in lines} == {33}
+    assert {line.count("\t") for line in lines} == {34}
     assert main(["audit", "export", *where]) == 0
     first = json.loads(capsys.readouterr().out.splitlines()[0])
     assert first["row_id"] == "ab" * 16

@@ -10,11 +10,12 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.core import GuestReuse, ImageDigest, Isolation, TenantId
+from hpcc.core import GuestReuse, ImageDigest, Isolation, SharingPolicy, TenantId
 from hpcc.identity.token import (
     RouteClaims,
     RouteQuotas,
     RouteShare,
+    RouteSharing,
     TokenError,
     TokenSigner,
     TokenVerifier,
@@ -266,3 +267,35 @@ def test_only_the_whole_token_is_known() -> None:
     for text in (f"{signed}.{other}", f"{signed}.", f"{token}.", f" {token}", signature):
         with pytest.raises(TokenError):
             checks.verify(text)
+
+
+SHARED = replace(
+    CLAIMS,
+    sharing=RouteSharing(policy=SharingPolicy(fresh=True, agree=2), voter="k-1:" + "a" * 32),
+)
+
+
+def test_a_token_with_a_voter_gives_it_back() -> None:
+    assert verifier().verify(sign(SHARED)) == SHARED
+
+
+@pytest.mark.parametrize(
+    "sharing",
+    [
+        [],
+        ["fresh"],
+        ["fresh", "k-1:" + "a" * 31],
+        ["fresh", "k 1:" + "a" * 32],
+        ["everything", "k-1:" + "a" * 32],
+        ["fresh", 1],
+        {"policy": "fresh"},
+        "fresh",
+        1,
+    ],
+)
+def test_a_malformed_voter_is_refused(sharing: object) -> None:
+    header, body, _ = sign().split(".")
+    content = json.loads(base64.urlsafe_b64decode(body + "=="))
+    signed = f"{header}.{encode({**content, 'sharing': sharing})}"
+    value = base64.urlsafe_b64encode(KEY.sign(signed.encode())).rstrip(b"=").decode()
+    assert refused(f"{signed}.{value}") == "token-malformed"

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from hpcc.core import ImageDigest, ImageRef, Isolation, TenantId
+from hpcc.core import GuestReuse, ImageDigest, ImageRef, Isolation, SharingPolicy, TenantId
+from hpcc.identity.oidc.verify import IdentityPolicy
 from hpcc.identity.session_token import SessionClaims
 from hpcc.identity.token import RouteClaims
 from hpcc.rpc.scheduler.api import Registration, Route, RouteAsk
 from hpcc.scheduler.registry import WorkerRegistry
 from hpcc.scheduler.routes import RouteIssuer
+from hpcc.scheduler.tenants.sharing import TenantSharing
 from hpcc.scheduler.tenants.table import TenantPolicy, TenantQuotas
 from hpcc_testkit.services.idp_tokens import FixedClock
 
@@ -29,23 +31,47 @@ class Farm:
     """Workers of two places, and the claims of the tokens that were signed."""
 
     def __init__(self, *names: str, knows_shares: bool = True, knows_leases: bool = True) -> None:
-        clock = FixedClock()
+        clock, self.epoch = FixedClock(), "k-1"
         self.registry, self.signed = WorkerRegistry(clock, 10.0), list[RouteClaims]()
         for name in names:
             self.add(name, knows_shares=knows_shares, knows_leases=knows_leases)
-        keys: Any = SimpleNamespace(issuer="i", signer=lambda: SimpleNamespace(sign=self._sign))
+        keys: Any = SimpleNamespace(
+            issuer="i",
+            signer=lambda: SimpleNamespace(sign=self._sign),
+            voter_secret=lambda: (self.epoch, self.epoch.encode()),
+        )
         config: Any = SimpleNamespace(token_seconds=300.0)
         self.issuer = RouteIssuer(config, keys, clock, self.registry)
 
-    def add(self, name: str, *, knows_shares: bool = True, knows_leases: bool = True) -> None:
+    def add(
+        self,
+        name: str,
+        *,
+        knows_shares: bool = True,
+        knows_leases: bool = True,
+        knows_sharing: bool = True,
+    ) -> None:
         self.registry.register(
             Registration(
                 worker_id=name, endpoint="h:1", certificate=name.encode(), result_proof=b"p",
                 isolation=Isolation.QEMU_TCG, images=(IMAGE.digest,), capacity=2,
                 result_key=b"k", knows_shares=knows_shares,
-                knows_leases=knows_leases,
+                knows_leases=knows_leases, knows_sharing=knows_sharing,
             )
         )  # fmt: skip
+
+    def sharing(self, policy: TenantPolicy, principal: str = "ann") -> RouteClaims:
+        """Return the claims of a principal's token."""
+        self.signed.clear()
+        ask = RouteAsk(tenant=TENANT, image=IMAGE)
+        self.issuer.issue(replace(SESSION, principal=principal), policy, ask)
+        return self.signed[0]
+
+    def voter(self, policy: TenantPolicy, principal: str) -> str:
+        """Return the voter that a principal is."""
+        claimed = self.sharing(policy, principal).sharing
+        assert claimed is not None
+        return claimed.voter
 
     def _sign(self, claims: RouteClaims) -> str:
         self.signed.append(claims)
@@ -147,3 +173,70 @@ def test_tokens_of_one_answer_differ_in_worker_and_id_only() -> None:
     assert len({c.token_id for c in farm.signed}) == len({c.audience for c in farm.signed}) == 3
     same = {replace(c, token_id="", audience="", generation=0) for c in farm.signed}
     assert len(same) == 1
+
+
+IDENTITY = IdentityPolicy(issuer="https://login.example", audience="hpcc", client_ids=("hpcc-cli",))
+PEOPLE = replace(POLICY, identity=IDENTITY)
+
+
+def test_people_are_voters_and_machines_are_one_voter_together() -> None:
+    farm = Farm("w1")
+    sharing = TenantSharing(machines=("bot-*", "nightly"), publish_fresh=("ci-*",))
+    policy = replace(PEOPLE, sharing=sharing)
+    names = ("ann", "bob", "bot-1", "bot-2", "nightly", "ci-main")
+    voters = {name: farm.voter(policy, name) for name in names}
+    assert len({voters[n] for n in ("ann", "bob", "bot-1")}) == 3
+    assert len({voters[n] for n in ("bot-1", "bot-2", "nightly", "ci-main")}) == 1
+    assert farm.voter(policy, "ann") == voters["ann"]
+    assert not any(name in voter for name, voter in voters.items())
+
+
+def test_a_voter_of_another_epoch_or_tenant_is_another_voter() -> None:
+    farm = Farm("w1")
+    first = farm.voter(PEOPLE, "ann")
+    assert farm.voter(replace(PEOPLE, tenant=TenantId("globex")), "ann") != first
+    farm.epoch = "k-2"
+    epoch, _, pseudonym = farm.voter(PEOPLE, "ann").partition(":")
+    assert epoch == "k-2"
+    assert pseudonym not in first
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        POLICY,
+        replace(PEOPLE, identity=replace(IDENTITY, client_ids=(), claims=(("a", ("b",)),))),
+        replace(PEOPLE, identity=replace(IDENTITY, principal_claim="email")),
+    ],
+    ids=["one-secret", "no-client", "email"],
+)
+def test_a_tenant_whose_members_cannot_be_told_apart_shares_what_is_fresh_only(
+    policy: TenantPolicy,
+) -> None:
+    claimed = Farm("w1").sharing(policy).sharing
+    assert claimed is not None
+    assert claimed.policy == SharingPolicy(fresh=True)
+    across = replace(policy, sharing=TenantSharing(agree_across_workers=True))
+    assert Farm("w1").sharing(across).sharing is None
+
+
+def test_only_a_worker_that_knows_sharing_is_told_of_it() -> None:
+    farm = Farm()
+    farm.add("old", knows_sharing=False)
+    assert farm.sharing(PEOPLE).sharing is None
+    assert farm.issuer.issue(
+        SESSION, PEOPLE, RouteAsk(tenant=TENANT, image=IMAGE)
+    ).sharing.is_private
+
+
+def test_ci_that_publishes_gets_a_guest_for_each_compile() -> None:
+    policy = replace(PEOPLE, sharing=TenantSharing(publish_fresh=("ci",)))
+    farm = Farm("w1")
+    assert farm.sharing(policy, "ci").guest_reuse is GuestReuse.EXEC
+    assert farm.sharing(policy, "ci-fork").guest_reuse is GuestReuse.PRINCIPAL
+
+
+@pytest.mark.parametrize("reuse", [GuestReuse.EXEC, GuestReuse.PRINCIPAL])
+def test_a_tenant_that_shares_by_its_guests_reuse_needs_no_claims(reuse: GuestReuse) -> None:
+    policy = replace(PEOPLE, guest_reuse=reuse)
+    assert (Farm("w1").sharing(policy).sharing is None) == (reuse is GuestReuse.EXEC)

@@ -22,7 +22,7 @@ TSV_FIELDS: Final = (
     "exit_code", "cache_status", "worker", "guest_id", "guest_execs_before", "reuse",
     "isolation", "warden", "kernel_digest", "vmm_digest", "agent_digest", "scheduler",
     "client_version", "reason", "working_directory", "argv", "injected_flags", "outputs",
-    "vmm_version", "jailer_digest", "snapshot_digest", "kernel_command_line", "vmm_jail",
+    "vmm_version", "jailer_digest", "snapshot_digest", "kernel_command_line", "vmm_jail", "sharing",
 )  # fmt: skip
 
 

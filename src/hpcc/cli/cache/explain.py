@@ -37,6 +37,8 @@ _OUTCOMES: Final = {
     "miss.engine.cached": "a miss here, found in the engine's cache, isolation foreign/unknown",
     "miss.remote.executed": "a miss: compiled on the farm and stored",
     "miss.remote.cached": "a miss here, found in the farm's cache",
+    "miss.remote.fresh": "a miss here, found in the farm's cache: a fresh guest made it",
+    "miss.remote.agreed": "a miss here, found in the farm's cache: guests of several people agree",
     "miss.failed": "the compile failed, and failures are not stored",
     "uncacheable": "compiled here and not stored",
     "bypass": "not for the cache: the compiler ran unchanged",

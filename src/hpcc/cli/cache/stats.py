@@ -44,6 +44,8 @@ _HITS: Final = (
     ("hit.engine", "results of the engine (foreign/unknown), kept here"),
     ("miss.engine.cached", "the engine's cache (foreign/unknown)"),
     ("miss.remote.cached", "the farm's cache"),
+    ("miss.remote.fresh", "the farm's cache, made in a fresh guest"),
+    ("miss.remote.agreed", "the farm's cache, equal in guests of several people"),
 )
 _MISSES: Final = (
     ("miss.local", "compiled here"),

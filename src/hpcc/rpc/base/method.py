@@ -42,6 +42,10 @@ _MAX_PROOF_CHARS: Final = 128
 # How many compiles of the caller the worker may get at once now: a hint, for warm guests.
 EXPECTED_METADATA: Final = "hpcc-expected"
 _MAX_EXPECTED: Final = 4096
+# What the caller accepts of results that colleagues' guests made. Without it: nothing, as callers
+# that do not know the form of such results.
+SHARING_METADATA: Final = "hpcc-sharing"
+_MAX_SHARING_CHARS: Final = 64
 _REQUEST_ID_BYTES: Final = 8
 _MAX_PEER_CHARS: Final = 256
 
@@ -63,6 +67,7 @@ class Call:
     injected: bytes = b""
     proof: str = ""
     expected: int = 0
+    sharing: str = ""
     # `/package.Service/Method`, which the proof covers.
     method: str = ""
     # The caller's address, and a random id of this call. Security events name both, and the
@@ -78,7 +83,7 @@ class Call:
     @classmethod
     def of(cls, context: Any, method: str = "") -> Call:  # noqa: ANN401 - grpc's context is generic over the messages
         """Read metadata, peer and certificate from gRPC's context; long values are cut."""
-        credential, tool, injected, proof, expected = "", b"", b"", "", 0
+        credential, tool, injected, proof, expected, sharing = "", b"", b"", "", 0, ""
         for key, value in context.invocation_metadata() or ():
             if key == AUTHORIZATION_METADATA and isinstance(value, str):
                 credential = value.removeprefix(_BEARER) if value.startswith(_BEARER) else ""
@@ -90,12 +95,15 @@ class Call:
                 proof = value[:_MAX_PROOF_CHARS]
             elif key == EXPECTED_METADATA and isinstance(value, str):
                 expected = _expected(value)
+            elif key == SHARING_METADATA and isinstance(value, str):
+                sharing = value[: _MAX_SHARING_CHARS + 1]
         return cls(
             credential=credential[: _MAX_CREDENTIAL_CHARS + 1],
             tool_metadata=tool,
             injected=injected,
             proof=proof,
             expected=expected,
+            sharing=sharing,
             method=method,
             peer=_peer(context.peer() or ""),
             request_id=secrets.token_hex(_REQUEST_ID_BYTES),

@@ -11,7 +11,7 @@ from typing import Any, Final
 import grpc
 from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 
-from hpcc.core import TenantId
+from hpcc.core import PRIVATE_ONLY, SharingPolicy, TenantId
 from hpcc.rpc.base.channel import MAX_BATCH_BYTES
 from hpcc.rpc.base.errors import error_of_call
 from hpcc.rpc.base.method import (
@@ -19,6 +19,7 @@ from hpcc.rpc.base.method import (
     EXPECTED_METADATA,
     INJECTED_METADATA,
     PROOF_METADATA,
+    SHARING_METADATA,
     TOOL_METADATA,
     bearer,
 )
@@ -34,7 +35,8 @@ class ReapiClientConfig:
 
     `instance` is set for a foreign REAPI service. It replaces the tenant's name in requests, and
     the service gets only REAPI's own metadata, and the token if there is one. `expected` tells, for
-    each call, how many compiles the worker may get at once.
+    each call, how many compiles the worker may get at once. `sharing` is what the caller accepts of
+    colleagues' results.
     """
 
     tenant: TenantId
@@ -46,6 +48,7 @@ class ReapiClientConfig:
     transfer_seconds: float = 120.0
     execute_seconds: float = 600.0
     expected: Callable[[], int] | None = None
+    sharing: SharingPolicy = PRIVATE_ONLY
 
 
 @contextmanager
@@ -80,6 +83,7 @@ class ServiceCalls:
             *(bearer(token) if token or is_ours else ()),
             (TOOL_METADATA, tool.SerializeToString()),
             *([(INJECTED_METADATA, "\0".join(config.injected).encode())] if is_ours else ()),
+            *([] if config.sharing.is_private else [(SHARING_METADATA, config.sharing.text)]),
         )
         self.instance = config.tenant.value if config.instance is None else config.instance
         self.max_batch_bytes = MAX_BATCH_BYTES if is_ours else _FOREIGN_BATCH_BYTES

@@ -9,7 +9,15 @@ from typing import Final, Protocol
 from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from google.protobuf.message import DecodeError
 
-from hpcc.core import Blob, Digest, HpccError, TenantId
+from hpcc.core import (
+    PRIVATE_ONLY,
+    Blob,
+    CallerError,
+    Digest,
+    HpccError,
+    SharingPolicy,
+    TenantId,
+)
 from hpcc.rpc.base.method import Call
 
 _MAX_LABEL_CHARS: Final = 128
@@ -31,6 +39,8 @@ class Client:
     proof: str = ""
     method: str = ""
     expected: int = 0
+    # What the caller accepts of colleagues' results.
+    sharing: SharingPolicy = PRIVATE_ONLY
     # What `Authorizer.judge` returned for this call.
     known: object = None
 
@@ -168,8 +178,17 @@ def client_of(call: Call, instance: str) -> Client:
         call.proof,
         call.method,
         call.expected,
+        _sharing(call.sharing),
         call.known,
     )
+
+
+def _sharing(text: str) -> SharingPolicy:
+    """Return what a caller accepts. Words of a later version: nothing."""
+    try:
+        return SharingPolicy.parse(text) if text else PRIVATE_ONLY
+    except CallerError:
+        return PRIVATE_ONLY
 
 
 def _label(text: str) -> str:

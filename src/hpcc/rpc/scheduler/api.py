@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from hpcc.core import (
+    PRIVATE_ONLY,
     ClientPolicy,
     GuestReuse,
     HostReport,
@@ -14,6 +15,7 @@ from hpcc.core import (
     ImageRef,
     ImageToolchains,
     Isolation,
+    SharingPolicy,
     TenantId,
 )
 from hpcc.ports import SignedHead
@@ -86,6 +88,8 @@ class Route:
     slots: int = 0
     # Routes with equal text, which is not empty, lead to one action cache.
     store: str = ""
+    # What the tenant accepts of colleagues' results.
+    sharing: SharingPolicy = PRIVATE_ONLY
     # Whether the farm has other workers for the image.
     has_others: bool = False
     # Further routes in the order of their use; empty in those.
@@ -132,6 +136,8 @@ class Registration:
     knows_shares: bool = False
     # Whether it knows the claim `leased`, and leases places for such tenants.
     knows_leases: bool = False
+    # Whether it knows the claim `sharing`.
+    knows_sharing: bool = False
     # Names the store behind its action cache, 64 hex digits; "" if it has only its disk.
     store: str = ""
     # Whether an earlier result key still signs.

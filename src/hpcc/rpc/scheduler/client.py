@@ -9,7 +9,15 @@ from typing import Any
 import grpc
 
 from hpcc._proto import scheduler_pb2 as pb
-from hpcc.core import CallerError, GuestReuse, HostReport, Isolation, TenantId
+from hpcc.core import (
+    PRIVATE_ONLY,
+    CallerError,
+    GuestReuse,
+    HostReport,
+    Isolation,
+    SharingPolicy,
+    TenantId,
+)
 from hpcc.rpc.base.errors import UnavailableError, error_of_call
 from hpcc.rpc.base.method import bearer, check_token
 from hpcc.rpc.scheduler.api import (
@@ -244,8 +252,17 @@ def _route(answer: pb.RouteResponse) -> Route:
         minimum_isolation=minimum,
         slots=min(answer.slots, MAX_SLOTS),
         store=answer.store,
+        sharing=_sharing(answer.sharing),
         has_others=answer.has_others,
     )
+
+
+def _sharing(text: str) -> SharingPolicy:
+    """Parse what the tenant accepts of colleagues' results. Words of a later version: nothing."""
+    try:
+        return SharingPolicy.parse(text) if text else PRIVATE_ONLY
+    except CallerError:
+        return PRIVATE_ONLY
 
 
 async def _result_key(

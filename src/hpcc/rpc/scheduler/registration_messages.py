@@ -17,8 +17,8 @@ _ENDPOINT: Final = re.compile(r"[A-Za-z0-9.\[\]:-]{1,255}:[0-9]{1,5}")
 _MAX_CERTIFICATE_BYTES: Final = 16 << 10
 _STORE: Final = re.compile(r"[0-9a-f]{64}")
 _MAX_IMAGES: Final = 1024
-# Formats of tokens: with the claim `share`, and with `leased` too.
-_SHARES, _LEASES = 1, 2
+# Formats of tokens: with the claim `share`, with `leased` too, and with `sharing` too.
+_SHARES, _LEASES, _SHARING = 1, 2, 3
 MAX_GENERATION: Final = 1 << 62
 
 
@@ -38,9 +38,15 @@ def registration_message(registration: Registration) -> pb.RegisterRequest:
         ),
         toolchains=[image_message(t) for t in registration.toolchains],
         generation=registration.generation,
-        token_format=_LEASES if registration.knows_leases else int(registration.knows_shares),
+        token_format=_token_format(registration),
         store=registration.store,
     )
+
+
+def _token_format(registration: Registration) -> int:
+    if registration.knows_sharing:
+        return _SHARING
+    return _LEASES if registration.knows_leases else int(registration.knows_shares)
 
 
 def registration_of(request: pb.RegisterRequest) -> Registration:
@@ -66,6 +72,7 @@ def registration_of(request: pb.RegisterRequest) -> Registration:
         generation=generation_of(request.generation),
         knows_shares=request.token_format >= _SHARES,
         knows_leases=request.token_format >= _LEASES,
+        knows_sharing=request.token_format >= _SHARING,
         store=_store(request.store),
     )
 

@@ -267,6 +267,7 @@ def _route_message(route: Route) -> pb.RouteResponse:
         minimum_isolation=route.minimum_isolation.value,
         slots=route.slots,
         store=route.store,
+        sharing=route.sharing.text,
         has_others=route.has_others,
         more=[_route_message(r) for r in route.more],
     )

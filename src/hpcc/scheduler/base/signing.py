@@ -47,6 +47,7 @@ class SigningKeys:
         self._private: dict[str, Ed25519PrivateKey] = {}
         self._signers: dict[str, TokenSigner] = {}
         self._secrets: dict[str, bytes] = {}
+        self._voters: dict[str, bytes] = {}
 
     async def load(self) -> None:
         """Read the ring; the first scheduler of a farm makes it.
@@ -100,6 +101,14 @@ class SigningKeys:
     def secrets(self) -> Mapping[str, bytes]:
         """Return the session secrets by key id, of keys that have not ended."""
         return {k.kid: self._secrets[k.kid] for k in self.ring.listed(self._clock.now())}
+
+    def voter_secret(self) -> tuple[str, bytes]:
+        """Return the epoch of voters' pseudonyms and its secret.
+
+        The epoch is the id of the key from which the secret comes. So a pseudonym of another secret
+        is of another epoch, and votes of two epochs never count together.
+        """
+        return self.kid, self._voters[self.kid]
 
     async def rotate(self, *, announce_seconds: float, is_revoking: bool = False) -> str:
         """Add a key that signs after `announce_seconds`; return its id.
@@ -161,4 +170,5 @@ class SigningKeys:
         }
         self._signers = {kid: TokenSigner(key, kid=kid) for kid, key in private.items()}
         self._secrets = {kid: derive_secret(key, "session") for kid, key in private.items()}
+        self._voters = {kid: derive_secret(key, "voter") for kid, key in private.items()}
         self._private, self._ring = private, ring

@@ -6,12 +6,14 @@ import difflib
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal, NoReturn, cast
 
 from hpcc.config.toml import read_toml
 from hpcc.core import (
     FALLBACKS,
+    MAX_AGREE,
+    MIN_AGREE,
     PARITIES,
     CallerError,
     Fallback,
@@ -27,6 +29,7 @@ from hpcc.identity.oidc.keys import ALGORITHMS
 from hpcc.identity.oidc.verify import DEFAULT_ALGORITHMS, IdentityPolicy
 from hpcc.identity.token import RouteQuotas, RouteShare
 from hpcc.routing.shares import portion
+from hpcc.scheduler.tenants.sharing import SHARES, Share, TenantSharing
 
 MAX_TABLE_BYTES: Final = 1 << 20
 MAX_TENANTS: Final = 1024
@@ -158,6 +161,7 @@ class TenantPolicy:
     fallback: Fallback = "warn"
     parity: Parity = "refuse"
     quotas: TenantQuotas = TenantQuotas()
+    sharing: TenantSharing = field(default_factory=TenantSharing)
 
     def allows(self, image: ImageRef) -> bool:
         return not self.images or any(rule.allows(image) for rule in self.images)
@@ -205,11 +209,43 @@ def _tenant(source: str, name: str, content: object) -> TenantPolicy:
         guest_reuse=table.choice("guest_reuse", GuestReuse, GuestReuse.PRINCIPAL),
         fallback=cast("Fallback", table.word("fallback", FALLBACKS, "warn")),
         parity=cast("Parity", table.word("parity", PARITIES, "refuse")),
+        sharing=_sharing(source, where, table),
         # Any: by name from the dataclass, whose fields are all int.
         quotas=TenantQuotas(
             **cast("dict[str, Any]", {n: quotas.number(n) for n in quotas.present()})
         ),
     )
+
+
+def _sharing(source: str, where: str, tenant: _Table) -> TenantSharing:
+    known = tuple(f.name for f in fields(TenantSharing))
+    table = _Table(source, where[:-1] + ".sharing]", tenant.table("sharing"), known)
+    reuse = tenant.choice("guest_reuse", GuestReuse, GuestReuse.PRINCIPAL)
+    if reuse is not GuestReuse.PRINCIPAL:
+        if table.present():
+            table.fail("share", 'needs guest_reuse = "principal": otherwise all results are shared')
+        return TenantSharing(share="private")
+    agree = table.number("agree") if "agree" in table.present() else MIN_AGREE
+    if not MIN_AGREE <= agree <= MAX_AGREE:
+        table.fail("agree", f"must be {MIN_AGREE} to {MAX_AGREE}")
+    found = TenantSharing(
+        share=cast("Share", table.word("share", SHARES, "agreed")),
+        agree=agree,
+        agree_across_workers=table.flag("agree_across_workers"),
+        machines=table.each("machines", _principals, is_optional=True),
+        publish_fresh=table.each("publish_fresh", _principals, is_optional=True),
+    )
+    if found.agree_across_workers and found.share != "agreed":
+        table.fail("agree_across_workers", 'needs share = "agreed"')
+    if found.agree_across_workers and found.publish_fresh:
+        table.fail("publish_fresh", "one worker's word is not enough with agree_across_workers")
+    return found
+
+
+def _principals(pattern: str) -> str:
+    if "*" in pattern[:-1]:
+        raise CallerError(f"{pattern!r} may have a * at its end only")
+    return pattern
 
 
 def _identity(source: str, where: str, content: object) -> IdentityPolicy:
@@ -309,6 +345,12 @@ class _Table:
         if key not in self._content and default is None:
             self.fail(key, f"is missing: one of {', '.join(words)}")
         return kind(self.word(key, words, default.value if default is not None else ""))
+
+    def flag(self, key: str) -> bool:
+        value = self._content.get(key, False)
+        if not isinstance(value, bool):
+            self.fail(key, "must be true or false")
+        return value
 
     def number(self, key: str) -> int:
         value = self._content[key]

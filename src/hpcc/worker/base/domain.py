@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpcc.core import GuestReuse, ImageDigest, Isolation, TenantId
 
@@ -34,6 +34,11 @@ class TrustDomain:
         """
         kept = principal if reuse is GuestReuse.PRINCIPAL else ""
         return cls(tenant=tenant, image=image, isolation=isolation, reuse=reuse, principal=kept)
+
+    @property
+    def common(self) -> TrustDomain:
+        """The domain of a guest without a past, which is equal for all members of the tenant."""
+        return replace(self, principal="", reuse=GuestReuse.EXEC)
 
     @property
     def is_single_use(self) -> bool:

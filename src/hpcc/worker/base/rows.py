@@ -157,4 +157,5 @@ def audit_row(
         client_version=who.client_version,
         reason=record.reason,
         working_directory=lineage.working_directory,
+        sharing=record.evidence.text if record.evidence else "",
     )

@@ -10,7 +10,7 @@ is evidence. The order of the steps in `Runner.run` is therefore the rule:
 4. Run the command. The guest can read only blobs of this action's input tree.
 5. Check the outputs against limits and declared paths, and store them.
 6. Sign the result, and write its audit row durably.
-7. Only then cache the result (exit code 0 only) and release it.
+7. Only then cache the result (exit code 0 only) and release it. What may serve colleagues: later.
 
 Example: the audit disk is full at step 6. The outputs are in the store, but the caller gets an
 error, and no action cache entry exists that could turn them into a hit.
@@ -23,8 +23,6 @@ failed leaves a row with the status "abandoned".
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -43,6 +41,7 @@ from hpcc.core import (
 )
 from hpcc.core.quarantine import MAX_GUEST_DEATHS, ActionQuarantine
 from hpcc.identity.results import ResultSigner
+from hpcc.identity.token import RouteSharing
 from hpcc.ports import AuditLog, AuditRow, BlobStore, Clock, GuestLostError, SecurityEvent
 from hpcc.reapi.action import ActionSpec
 from hpcc.reapi.command import CommandSpec
@@ -56,8 +55,10 @@ from hpcc.worker.base.rows import Caller, ExecutionResult, Lineage, audit_row
 from hpcc.worker.execute.announced import comes_soon
 from hpcc.worker.execute.exec_request import ExecInputs, exec_request
 from hpcc.worker.execute.input_trees import ActionInputs, InputTrees
+from hpcc.worker.execute.lineage import lineage_of
 from hpcc.worker.execute.output_collector import GuestOutputCollector, keep_outputs
 from hpcc.worker.execute.output_room import OutputRoom, OutputShare
+from hpcc.worker.execute.sharing import Executed, ResultSharing, row_label
 from hpcc.worker.pool.pool import GuestPool, Lease
 from hpcc.worker.stores.entries import lineage_digest, pack_entry
 from hpcc.worker.stores.retained import RetainedInputs
@@ -98,6 +99,8 @@ class Work:
     client: Client
     client_version: str
     queued_at: float
+    # None: the result serves its trust domain only.
+    sharing: RouteSharing | None = None
 
 
 class Runner:
@@ -118,6 +121,8 @@ class Runner:
         self._room = room or OutputRoom()
         self._config, self._storage, self._pool = config, storage, pool
         self._audit, self._clock, self._signer = audit, clock, signer
+        # What publishes results for colleagues; None: nothing does.
+        self.sharing: ResultSharing | None = None
         self._retained, self._trees = retained, InputTrees(clock)
         self.scheduler_id = ""
         self._quarantine: ActionQuarantine[tuple[TrustDomain, Digest]] = ActionQuarantine()
@@ -165,9 +170,11 @@ class Runner:
                     await self._abandoned(work, lease, started_at, error.reason)
                     raise
             event = collector.check()
+            # All outputs have been hashed: what gets a place in the guest now cannot change them.
+            is_overlapped = lease.is_overlapped
             outputs = await keep_outputs(store, work.command, collector)
             collector.outputs.clear()
-        lineage = self.lineage(work, lease)
+        lineage = self._lineage(work, lease)
         ended = replace(
             self._unended(work, lease, started_at, lineage),
             exit_code=event.exit_code,
@@ -179,8 +186,32 @@ class Runner:
         domain = work.domain
         scope = ResultScope(tenant=domain.tenant, action=work.digest, principal=domain.principal)
         record = self._signer.sign(ended, scope)
-        await self._audit.append(self.row(work, record, lineage))
-        return await self._release(work, record, lineage)
+        is_fresh = not lease.execs_before and not is_overlapped
+        row = replace(
+            self.row(work, record, lineage), sharing=row_label(work.sharing, is_fresh=is_fresh)
+        )
+        await self._audit.append(row)
+        made = await self._release(work, record, lineage)
+        if record.exit_code == 0:
+            self._share(work, made, row.row_id, is_fresh=is_fresh, is_overlapped=is_overlapped)
+        return made
+
+    def _share(
+        self, work: Work, made: ExecutionResult, row: str, *, is_fresh: bool, is_overlapped: bool
+    ) -> None:
+        if self.sharing is None or work.sharing is None or work.action.do_not_cache:
+            return
+        executed = Executed(
+            action=work.digest,
+            domain=work.domain,
+            sharing=work.sharing,
+            record=made.record,
+            lineage=made.lineage,
+            row=row,
+            is_fresh=is_fresh,
+            is_overlapped=is_overlapped,
+        )
+        self.sharing.offer(executed)
 
     async def _retain(self, work: Work, store: BlobStore, tree: ActionInputs) -> None:
         """Keep the inputs for `reproduce`. A failure is recorded and does not fail the compile.
@@ -201,12 +232,12 @@ class Runner:
         Nothing is released. A trail that cannot be written is therefore recorded and not raised:
         the error that ended the compile says more.
         """
-        lineage = self.lineage(work, lease)
+        lineage = self._lineage(work, lease)
         record = replace(self._unended(work, lease, started_at, lineage), reason=reason)
-        row = self.row(work, record, lineage, status="abandoned")
+        abandoned = self.row(work, record, lineage, status="abandoned")
         try:
             async with asyncio.timeout(_ABANDONED_ROW_SECONDS):
-                await self._audit.append(row)
+                await self._audit.append(abandoned)
         except (InfrastructureError, TimeoutError):
             await self._event("audit-row-lost", work, ("reason", reason))
 
@@ -336,26 +367,11 @@ class Runner:
             )
         )
 
-    def lineage(self, work: Work, lease: Lease) -> Lineage:
-        """Describe the command and the guest, for this row and for the rows of later hits."""
-        identity = lease.guest.identity
-        argv = work.command.argv
-        return Lineage(
-            input_root_digest=str(work.action.input_root),
-            argv=argv if self._config.audit_argv else (),
-            argv_digest=_digest_of(argv),
-            env_digest=_digest_of(work.command.env),
-            kernel_digest=identity.kernel_digest,
-            vmm_digest=identity.vmm_digest,
-            vmm_version=identity.vmm_version,
-            jailer_digest=identity.jailer_digest,
-            agent_digest=identity.agent_digest,
-            warden=identity.warden,
-            snapshot_digest=identity.snapshot_digest,
-            kernel_command_line=identity.kernel_command_line,
-            vmm_jail=identity.vmm_jail,
-            injected_flags=tuple(f for f in work.client.injected if f in argv),
-            working_directory=work.command.cwd,
+    def _lineage(self, work: Work, lease: Lease) -> Lineage:
+        identity, is_kept = lease.guest.identity, self._config.audit_argv
+        injected = work.client.injected
+        return lineage_of(
+            work.action, work.command, identity, injected=injected, keeps_argv=is_kept
         )
 
     def row(
@@ -382,8 +398,3 @@ def _check_label(domain: TrustDomain, lease: Lease) -> None:
     """
     if lease.guest.identity.isolation is not domain.isolation:
         raise InfrastructureError("the guest has another isolation", reason="isolation")
-
-
-def _digest_of(value: object) -> str:
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True)
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

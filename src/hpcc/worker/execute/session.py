@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, replace
 from typing import Final
 
 from hpcc.audit.limiter import EventLimiter
 from hpcc.core import (
+    PRIVATE_ONLY,
     Blob,
     Digest,
     GuestReuse,
@@ -17,12 +18,13 @@ from hpcc.core import (
     Isolation,
     NotFoundError,
     PolicyError,
+    SharingPolicy,
     TenantId,
 )
 from hpcc.identity.result_keys import ResultKeys
 from hpcc.identity.results import ResultError
 from hpcc.identity.token import RouteClaims
-from hpcc.ports import AuditLog, AuditRow, Clock
+from hpcc.ports import ActionCache, AuditLog, AuditRow, Clock
 from hpcc.reapi.action import parse_action
 from hpcc.reapi.command import IMAGE_PROPERTY, CommandSpec, parse_command
 from hpcc.reapi.limits import MAX_ACTION_BYTES, MAX_COMMAND_BYTES, ReapiError
@@ -37,13 +39,16 @@ from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.base.rows import Caller, ExecutionResult, Lineage, audit_row
 from hpcc.worker.execute.deduper import ExecutionDeduper, ExecutionKey, ExecutionOutcome
 from hpcc.worker.execute.runner import Runner, Work
-from hpcc.worker.stores.entries import open_entry
+from hpcc.worker.execute.sharing import ResultSharing
+from hpcc.worker.stores.entries import open_entry, open_shared
 from hpcc.worker.stores.quotas import Quotas
 from hpcc.worker.stores.storage import TenantStorage
 
 # The outputs in one answer. An answer is in memory five times while it is made, and counts in no
 # limit. More is downloaded, which costs a call and is bounded (`hpcc.rpc.base.blob_room`).
 _MAX_INLINE_BYTES: Final = 1 << 20
+# How long a caller waits for colleagues who may agree on what it asks for: a few compiles.
+_WAIT_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +65,7 @@ class SessionDeps:
     reuse: GuestReuse
     quotas: Quotas
     result_keys: ResultKeys
+    sharing: ResultSharing | None = None
 
     async def refusal(self, name: str, tenant: str, *fields: tuple[str, str]) -> None:
         """Record a refusal as a security event, with the peer and request id of this call."""
@@ -79,7 +85,20 @@ class WorkerSession:
             reuse=deps.reuse.stricter(claims.guest_reuse),  # the worker's or the tenant's policy
             principal=claims.subject,
         )
+        self._sharing = self._accepted()
         deps.runner.heard(self._domain, client)
+
+    @property
+    def _is_common(self) -> bool:
+        """Whether the tenant's members share guests, and with them every result."""
+        return self._domain.reuse is GuestReuse.TENANT
+
+    def _accepted(self) -> SharingPolicy:
+        """Return which colleagues' results this caller may get: by its tenant and by itself."""
+        claimed = self._claims.sharing
+        if claimed is None or self._is_common:
+            return PRIVATE_ONLY
+        return claimed.policy.meet(self._client.sharing)
 
     @property
     def tenant(self) -> TenantId:
@@ -144,7 +163,20 @@ class WorkerSession:
         return True
 
     async def _stored(self, action: Digest) -> tuple[Lineage, ResultRecord]:
-        """Return a result that a worker of this farm signed for this action and trust domain.
+        """Return a result of this trust domain, else one of the tenant; raises as `_opened`."""
+        domain, storage = self._domain, self._deps.storage
+        try:
+            return await self._opened(await storage.actions(domain), action, is_shared=False)
+        except NotFoundError:
+            if self._sharing.is_private:
+                raise
+        shared = await storage.shared_results(domain.tenant, domain.isolation)
+        return await self._opened(shared, action, is_shared=True)
+
+    async def _opened(
+        self, cache: ActionCache, action: Digest, *, is_shared: bool
+    ) -> tuple[Lineage, ResultRecord]:
+        """Return a result that a worker of this farm signed for this action and its caller.
 
         A party that can write to the store can put anything there. Anything else is a miss, and is
         recorded as a security event.
@@ -152,11 +184,13 @@ class WorkerSession:
         Raises:
             NotFoundError: there is no entry, or it is not valid.
         """
-        cache = await self._deps.storage.actions(self._domain)
         entry = await cache.get(action)
         keys, now = self._deps.result_keys, self._deps.clock.now()
+        terms, domain = self._terms(action), self._domain
         try:
-            return await open_entry(entry, self._domain, self._terms(action), keys, now=now)
+            if is_shared:
+                return await open_shared(entry, domain.isolation, terms, keys, now=now)
+            return await open_entry(entry, domain, terms, keys, now=now)
         except (ReapiError, ResultError) as error:
             fields = (("action", str(action)), ("reason", error.reason))
             await self._deps.refusal("result-refused", self.tenant.value, *fields)
@@ -174,6 +208,7 @@ class WorkerSession:
             image=domain.image,
             minimum_isolation=self._claims.minimum_isolation,
             reuse=domain.reuse,
+            sharing=self._sharing,
         )
 
     async def execute(
@@ -193,23 +228,44 @@ class WorkerSession:
         self._may_execute()
         if not skip_cache:
             try:
-                result = await self.cached_result(action, inline)
+                result = await self._found(action, inline)
             except NotFoundError:
                 pass
             else:
                 name = f"{self.tenant}/operations/{action.hash[:32]}-hit"
                 yield Finished(name, result=result, is_cached=True)
                 return
-        self._deps.audit.require_room()
-        await arrive()
-        work = await self._work(action)
-        # REAPI: executions that must not be cached must not be merged either.
-        alone = uuid.uuid4().hex if work.action.do_not_cache else ""
-        key = ExecutionKey(self._domain, action, alone)
-        updates = self._deps.deduper.run(key, self._claims.subject, lambda: self._run(work))
-        async with aclosing(self._answers(updates, inline)) as answers:
-            async for answer in answers:
-                yield answer
+        sharing = self._deps.sharing
+        # Without an await since the look-up, so that others see that this is being made.
+        with sharing.executions.making(self._domain, action) if sharing else nullcontext():
+            self._deps.audit.require_room()
+            await arrive()
+            work = await self._work(action)
+            # REAPI: executions that must not be cached must not be merged either.
+            alone = uuid.uuid4().hex if work.action.do_not_cache else ""
+            key = ExecutionKey(work.domain, action, alone)
+            updates = self._deps.deduper.run(key, self._claims.subject, lambda: self._run(work))
+            async with aclosing(self._answers(updates, inline)) as answers:
+                async for answer in answers:
+                    yield answer
+
+    async def _found(self, action: Digest, inline: frozenset[str]) -> bytes:
+        """Return a result as `cached_result` does; wait for colleagues who are making it."""
+        try:
+            return await self.cached_result(action, inline)
+        except NotFoundError:
+            if not await self._waited(action):
+                raise
+        return await self.cached_result(action, inline)
+
+    async def _waited(self, action: Digest) -> bool:
+        """Wait a bounded time for those who may agree; return whether there were enough."""
+        sharing, agree = self._deps.sharing, self._sharing.agree
+        if sharing is None or not agree:
+            return False
+        return await sharing.executions.wait(
+            self._domain, action, most=agree, seconds=_WAIT_SECONDS
+        )
 
     async def _run(self, work: Work) -> ExecutionResult:
         runner = self._deps.runner
@@ -262,12 +318,21 @@ class WorkerSession:
             digest=digest,
             action=action,
             command=_in_root(command),
-            domain=self._domain,
+            domain=self._running_domain(digest),
+            sharing=None if self._is_common else self._claims.sharing,
             principal=self._claims.subject,
             client=self._client,
             client_version=self._claims.client_version,
             queued_at=self._deps.clock.now(),
         )
+
+    def _running_domain(self, action: Digest) -> TrustDomain:
+        """Return whose guests run an action: a fresh one, if votes on the action are split."""
+        sharing, domain = self._deps.sharing, self._domain
+        is_split = sharing is not None and sharing.is_contested(domain, action)
+        if not is_split or self._is_common:
+            return domain
+        return replace(domain, reuse=GuestReuse.EXEC, principal="")
 
     async def _required(self, digest: Digest, limit: int) -> Blob:
         if digest.size_bytes > limit:  # before reading: a blob may have hundreds of megabytes

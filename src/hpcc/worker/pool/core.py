@@ -90,6 +90,14 @@ class PoolCore:
     def queued(self) -> int:
         return len(self._queue)
 
+    def counts_of(self, number: int) -> tuple[int, int]:
+        """Return how many leases of a guest run a tenant's code: now, and since its start.
+
+        Both are 0 for a guest that has ended.
+        """
+        guest = self._guests.get(number)
+        return (guest.refs, guest.execs) if guest is not None else (0, 0)
+
     def ask(self, waiter: int, domain: TrustDomain, now: float, *, counts: bool = True) -> None:
         """Ask for a place. `waiter` numbers ascend; each gets one answer unless it leaves.
 

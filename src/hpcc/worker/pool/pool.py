@@ -86,14 +86,30 @@ class _Slot:
 class Lease:
     """The right to run one exec in a guest."""
 
-    def __init__(self, slot: _Slot, execs_before: int) -> None:
+    def __init__(
+        self, slot: _Slot, execs_before: int, counts: Callable[[int], tuple[int, int]]
+    ) -> None:
+        """`counts` returns the guest's running and all its execs, by its number."""
         assert slot.guest is not None
         self._slot, self.guest, self.execs_before = slot, slot.guest, execs_before
+        self._counts = counts
+        running, _ = counts(slot.number)
+        self._began_alone = running == 1
 
     @property
     def number(self) -> int:
         """The pool's number of the guest."""
         return self._slot.number
+
+    @property
+    def is_overlapped(self) -> bool:
+        """Whether another exec had a place in the guest at any time of this lease.
+
+        Ask before the lease ends, when the outputs have been hashed. What runs beside an exec can
+        change its outputs until then.
+        """
+        _, execs = self._counts(self._slot.number)
+        return not self._began_alone or execs != self.execs_before + 1
 
     @property
     def is_recalled(self) -> bool:
@@ -260,7 +276,8 @@ class GuestPool:
                 if answer.done():  # cancelled, and its task has not run since
                     self._core.release(number, self._clock.monotonic())
                 else:
-                    answer.set_result(Lease(self._slots[number], execs_before))
+                    lease = Lease(self._slots[number], execs_before, self._core.counts_of)
+                    answer.set_result(lease)
             case Refuse(waiter, why):
                 answer = self._waiting.pop(waiter)
                 if not answer.done():

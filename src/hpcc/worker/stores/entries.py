@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict
 from typing import Final
 
-from hpcc.core import Digest
+from hpcc.core import Digest, Isolation
 from hpcc.identity.result_keys import ResultKeys
 from hpcc.identity.results import check_result
 from hpcc.reapi.limits import ReapiError
@@ -18,6 +18,7 @@ from hpcc.reapi.result import ResultRecord, parse_result
 from hpcc.reapi.signed import ResultTerms
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.base.rows import Lineage
+from hpcc.worker.stores.claims import is_claims
 
 _HEAD_BYTES: Final = 4
 _MAX_HEAD_BYTES: Final = 4 << 20
@@ -55,11 +56,13 @@ def unpack_entry(entry: bytes) -> tuple[Lineage, ResultRecord]:
 
 
 def outputs_of(entry: bytes) -> tuple[Digest, ...]:
-    """Return the digests of the outputs that an entry refers to.
+    """Return the digests of the outputs that an entry refers to; claims refer to none.
 
     Raises:
         ReapiError: see `unpack_entry`.
     """
+    if is_claims(entry):
+        return ()
     _, record = unpack_entry(entry)
     return tuple(output.digest for output in record.outputs)
 
@@ -78,11 +81,33 @@ async def open_entry(
     lineage, record = unpack_entry(entry)
     if (record.isolation, record.reuse) != (domain.isolation, domain.reuse):
         raise ReapiError("the result is of another class", reason="result-class")
+    if record.evidence is not None:
+        raise ReapiError("a shared result is not a principal's own", reason="result-class")
+    await _check(record, terms, keys, now=now)
+    return lineage, record
+
+
+async def open_shared(
+    entry: bytes, isolation: Isolation, terms: ResultTerms, keys: ResultKeys, *, now: float
+) -> tuple[Lineage, ResultRecord]:
+    """Return lineage and result if they serve the tenant of the terms, by the result's evidence.
+
+    Raises:
+        ReapiError, ResultError: the entry is anything else; `reason` says what.
+        InfrastructureError: a signing key is not known here, and no scheduler answers.
+    """
+    lineage, record = unpack_entry(entry)
+    if record.isolation is not isolation or record.evidence is None:
+        raise ReapiError("the result is of another class", reason="result-class")
+    await _check(record, terms, keys, now=now)
+    return lineage, record
+
+
+async def _check(record: ResultRecord, terms: ResultTerms, keys: ResultKeys, *, now: float) -> None:
     await check_result(record, terms, keys, now=now)
     if record.exit_code or record.reason:
         # A failed compile can be signed (its caller received it), but workers never cache it.
         raise ReapiError("a failed compile is not a hit", reason="result-failed")
-    return lineage, record
 
 
 def _head(lineage: Lineage) -> bytes:

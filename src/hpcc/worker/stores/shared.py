@@ -83,10 +83,13 @@ class TenantShare:
 
     def actions(self, scope: str, local: ActionCache) -> ActionCache:
         """Return the results of one trust domain; `scope` is its path below the tenant's."""
+        return ReadCachingActionCache(local, self.remote_actions(scope))
+
+    def remote_actions(self, scope: str) -> ActionCache:
+        """Return what the shared store has of a scope, without a copy on this disk."""
         published = PublishingActionCache(self._remote_stores.actions(scope), self._publisher)
         patience = self._config.patience_seconds
-        shared = DegradingActionCache(published, self.counters, patience_seconds=patience)
-        return ReadCachingActionCache(local, shared)
+        return DegradingActionCache(published, self.counters, patience_seconds=patience)
 
     async def close(self, seconds: float) -> None:
         """Publish pending results for at most `seconds`, then end and drop the credential."""

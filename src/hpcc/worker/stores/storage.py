@@ -6,9 +6,14 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
-from hpcc.core import TenantId
+from hpcc.core import Isolation, TenantId
 from hpcc.ports import ActionCache, BlobStore, Clock
-from hpcc.store.disk_actions import DiskActionCache, DiskActionCacheConfig, action_cache_directory
+from hpcc.store.disk_actions import (
+    DiskActionCache,
+    DiskActionCacheConfig,
+    action_cache_directory,
+    sharing_directory,
+)
 from hpcc.store.disk_blobs import DiskBlobStore, DiskBlobStoreConfig
 from hpcc.store.recent import RecentBlobs, RecentBlobStore
 from hpcc.worker.base.domain import TrustDomain
@@ -67,20 +72,36 @@ class TenantStorage:
         path = action_cache_directory(
             self._directory, domain.tenant, domain.isolation, domain.reuse, domain.principal
         )
+        return await self._cache(domain.tenant, path)
+
+    async def shared_results(self, tenant: TenantId, isolation: Isolation) -> ActionCache:
+        """Return the results that serve a whole tenant, with any shared store behind them."""
+        path = sharing_directory(self._directory, tenant, isolation, "shared")
+        return await self._cache(tenant, path)
+
+    async def claims(self, tenant: TenantId, isolation: Isolation) -> ActionCache:
+        """Return the claims about a tenant's executions: in the shared store, if there is one.
+
+        They are not copied to this disk, because an index of claims changes.
+        """
+        path = sharing_directory(self._directory, tenant, isolation, "claims")
+        return await self._cache(tenant, path, is_copied=False)
+
+    async def _cache(self, tenant: TenantId, path: Path, *, is_copied: bool = True) -> ActionCache:
         cache = self._actions.get(path)
         if cache is None:
-            await self.blobs(domain.tenant)
+            await self.blobs(tenant)
             async with self._lock:
                 if path not in self._actions:
-                    config = DiskActionCacheConfig(directory=path)
-                    disk = await asyncio.to_thread(DiskActionCache, config)
-                    self._actions[path] = self._stacked(domain.tenant, path, disk)
+                    self._actions[path] = await self._open(tenant, path, is_copied=is_copied)
                 cache = self._actions[path]
         return cache
 
-    def _stacked(self, tenant: TenantId, path: Path, disk: ActionCache) -> ActionCache:
+    async def _open(self, tenant: TenantId, path: Path, *, is_copied: bool) -> ActionCache:
         share = self._shared.of(tenant, self._blobs[tenant]) if self._shared else None
-        if share is None:
-            return disk
         # Shared results are separated as those on disk are: by isolation, reuse and principal.
-        return share.actions(path.relative_to(self._directory / tenant.value).as_posix(), disk)
+        scope = path.relative_to(self._directory / tenant.value).as_posix()
+        if share is not None and not is_copied:
+            return share.remote_actions(scope)
+        disk = await asyncio.to_thread(DiskActionCache, DiskActionCacheConfig(directory=path))
+        return disk if share is None else share.actions(scope, disk)

@@ -41,13 +41,17 @@ def test_times_of_an_answer_are_bounded(seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shares", "leases", "said"), [(False, False, 0), (True, False, 1), (True, True, 2)]
+    ("shares", "leases", "sharing", "said"),
+    [(False, False, False, 0), (True, False, False, 1), (True, True, False, 2), (True,) * 3 + (3,)],
 )
-def test_a_worker_says_which_claims_it_knows(shares: bool, leases: bool, said: int) -> None:
+def test_a_worker_says_which_claims_it_knows(
+    shares: bool, leases: bool, sharing: bool, said: int
+) -> None:
     registration = Registration(
         worker_id="w1", endpoint="h:1", certificate=b"c", isolation=Isolation.QEMU_TCG,
         images=(ImageDigest("sha256:" + "ab" * 32),), capacity=2, result_key=b"k",
         result_proof=b"p", knows_shares=shares, knows_leases=leases,
+        knows_sharing=sharing,
     )  # fmt: skip
     message = registration_message(registration)
     assert message.token_format == said

@@ -16,7 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcc.control.embedded import EmbeddedControlStore
-from hpcc.core import CallerError, GuestReuse, ImageRef, Isolation, PolicyError, TenantId
+from hpcc.core import (
+    CallerError,
+    GuestReuse,
+    ImageRef,
+    Isolation,
+    PolicyError,
+    SharingPolicy,
+    TenantId,
+)
 from hpcc.identity.key_ring import Sealer
 from hpcc.rpc.base.errors import UnauthenticatedError
 from hpcc.rpc.scheduler.api import SessionGrant
@@ -73,6 +81,49 @@ def refusal(text: str) -> str:
     assert refused.value.reason == "tenants"
     assert str(refused.value).startswith("tenants.toml")
     return str(refused.value)
+
+
+SHARING = (
+    GOOD.replace('guest_reuse = "exec"', "")
+    + """
+[tenants.acme.sharing]
+share = "agreed"
+agree = 3
+agree_across_workers = true
+machines = ["bot-*", "ci-main"]
+"""
+)
+
+
+def test_a_section_of_sharing_is_read() -> None:
+    sharing = parse(SHARING).sharing
+    assert sharing.policy == SharingPolicy(fresh=True, agree=3, across_workers=True)
+    assert [sharing.is_machine(n) for n in ("bot-7", "ci-main", "ann")] == [True, True, False]
+
+
+def test_results_are_shared_by_agreement_unless_the_guests_reuse_shares_them() -> None:
+    plain = GOOD.replace('guest_reuse = "exec"', "")
+    assert parse(plain).sharing.policy == SharingPolicy(fresh=True, agree=2)
+    assert parse(GOOD).sharing.policy.is_private
+    assert parse(GOOD.replace('"exec"', '"tenant"')).sharing.policy.is_private
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"agreed"', '"all"', "must be one of agreed, fresh, private"),
+        ("agree = 3", "agree = 1", "must be 2 to 8"),
+        ("agree = 3", "agree = 9", "must be 2 to 8"),
+        ("= true", "= 1", "must be true or false"),
+        ('"bot-*"', '"*-bot"', "at its end only"),
+        ('"agreed"', '"fresh"', 'needs share = "agreed"'),
+        ("agree = 3", 'publish_fresh = ["ci"]', "is not enough with agree_across_workers"),
+        ("machines", "machine", "did you mean 'machines'?"),
+        ("fallback =", 'guest_reuse = "exec"\nfallback =', 'needs guest_reuse = "principal"'),
+    ],
+)
+def test_a_section_of_sharing_that_cannot_hold_is_refused(old: str, new: str, said: str) -> None:
+    assert said in refusal(SHARING.replace(old, new))
 
 
 def test_everything_that_can_be_said_is_read() -> None:

@@ -102,7 +102,7 @@ class Machine:
     @asynccontextmanager
     async def lease(self, domain: object) -> AsyncIterator[Any]:
         guest = SimpleNamespace(identity=IDENTITY, exec=self._exec)
-        yield SimpleNamespace(guest=guest, execs_before=0, is_recalled=False)
+        yield SimpleNamespace(guest=guest, execs_before=0, is_recalled=False, is_overlapped=False)
 
     async def _exec(self, *_: object) -> AsyncGenerator[ExecEvent]:
         self.execs += 1

@@ -259,3 +259,35 @@ async def test_a_guests_kernel_follows_from_whom_it_can_serve(
         async with pool.lease(replace(domain(), reuse=reuse)):
             assert runtime.has_mitigations is mitigations.are_on(reuse)
         await pool.drain(0.0)
+
+
+async def test_an_exec_beside_another_one_is_overlapped_and_so_is_the_other(tmp_path: Path) -> None:
+    async with opened(tmp_path, vcpus=2) as bench:
+        bench.runtime.gate.set()
+        async with bench.pool.lease(domain()) as first:
+            assert not first.is_overlapped
+            async with bench.pool.lease(domain()) as second:
+                assert first.is_overlapped
+                assert second.is_overlapped
+            assert first.is_overlapped
+        async with bench.pool.lease(domain()) as third:
+            assert not third.is_overlapped
+            assert third.execs_before == 2
+
+
+async def test_a_prewarmed_guest_is_as_fresh_as_a_booted_one(tmp_path: Path) -> None:
+    async with opened(tmp_path) as bench:
+        bench.runtime.gate.set()
+        await bench.pool.prewarm(domain())
+        async with bench.pool.lease(domain()) as lease:
+            assert (lease.execs_before, lease.is_overlapped) == (0, False)
+
+
+async def test_a_lease_whose_guest_is_gone_counts_as_overlapped(tmp_path: Path) -> None:
+    async with opened(tmp_path) as bench:
+        bench.runtime.gate.set()
+        async with bench.pool.lease(domain()) as lease:
+            bench.runtime.running[0].kill()
+            await until(lambda: not bench.runtime.running)
+            await until(lambda: not bench.pool.numbers()["guests"])
+            assert lease.is_overlapped
