@@ -73,6 +73,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     _filters(export)
 
+    differing = "list actions whose executions gave different outputs"
+    determinism = _command(commands, "determinism", differing, _run_determinism)
+    _limit(determinism, 20)
+    _times(determinism)
+
     verify = _command(commands, "verify", "check the hash chain of the whole trail", _run_verify)
     verify.add_argument(
         "--anchors",
@@ -291,6 +296,25 @@ def _run_export(args: argparse.Namespace) -> int:
         )
         for line in lines:
             sys.stdout.write(line + "\n")
+    return 0
+
+
+def _run_determinism(args: argparse.Namespace) -> int:
+    from hpcc.audit.canonical import row_of
+    from hpcc.audit.index import Query
+    from hpcc.audit.reader import open_index
+    from hpcc.cli.audit.determinism import show
+
+    now = _now()
+    query = Query(
+        kind="row",
+        since=since_seconds(args.since, now),
+        until=since_seconds(args.until, now, "--until") if args.until else None,
+        cache_status="executed",
+        limit=1 << 62,
+    )
+    with open_index(_directory(args)) as index:
+        show(map(row_of, index.find(query, oldest_first=True)), args.limit)
     return 0
 
 

@@ -1,0 +1,86 @@
+"""`hpcc audit determinism`: which actions gave different outputs when they were executed again.
+
+A team that shares by agreement wants to know: an action whose outputs differ between guests is
+never agreed on, and each person executes it. The trail has the outputs' digests of each
+execution, so nothing has to be executed for the report. It does not say who is to blame: two
+executions that differ can both be honest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from hpcc.cli.audit.text import printable, table
+from hpcc.cli.base.terminal import emit
+from hpcc.core.memo import LruMemo
+
+if TYPE_CHECKING:
+    from hpcc.ports import AuditRow
+
+# Beyond that the actions that were executed least recently are forgotten.
+MAX_ACTIONS: Final = 500_000
+# How many different results of one action are counted.
+_MAX_RESULTS: Final = 16
+_ACTION_CHARS: Final = 12
+_MAX_NAMED: Final = 3
+
+Outputs = tuple[tuple[str, str], ...]
+
+
+@dataclass(slots=True)
+class ActionRuns:
+    """The executions of one action: how many, in which guests, with which outputs."""
+
+    executions: int = 0
+    guests: set[str] = field(default_factory=set)
+    results: list[Outputs] = field(default_factory=list)
+
+    def add(self, row: AuditRow) -> None:
+        """Count an execution."""
+        self.executions += 1
+        if len(self.guests) < _MAX_RESULTS:
+            self.guests.add(row.guest_id)
+        if row.outputs not in self.results and len(self.results) < _MAX_RESULTS:
+            self.results.append(row.outputs)
+
+    @property
+    def differing(self) -> list[str]:
+        """The names of the outputs that are not equal in all results."""
+        names = {name for outputs in self.results for name, _ in outputs}
+        tables = [dict(outputs) for outputs in self.results]
+        return sorted(n for n in names if len({t.get(n) for t in tables}) > 1)
+
+
+def count_runs(rows: Iterable[AuditRow]) -> dict[str, ActionRuns]:
+    """Return the runs of each action that succeeded, by action digest."""
+    runs: LruMemo[str, ActionRuns] = LruMemo(MAX_ACTIONS)
+    for row in rows:
+        if row.cache_status == "executed" and not row.exit_code and not row.reason:
+            found = runs.use(row.action_digest) or ActionRuns()
+            found.add(row)
+            runs[row.action_digest] = found
+    return runs
+
+
+def show(rows: Iterable[AuditRow], limit: int) -> None:
+    """Print the report, with at most `limit` actions."""
+    runs = count_runs(rows)
+    again = {action: r for action, r in runs.items() if r.executions > 1}
+    differ = {action: r for action, r in again.items() if len(r.results) > 1}
+    if differ:
+        lines = [
+            (action[:_ACTION_CHARS], str(r.executions), str(len(r.results)), _names(r.differing))
+            for action, r in sorted(differ.items(), key=lambda item: -item[1].executions)[:limit]
+        ]
+        table([("ACTION", "EXECUTIONS", "RESULTS", "OUTPUTS THAT DIFFER"), *lines])
+    emit(
+        f"{len(again)} of {len(runs)} actions were executed more than once,"
+        f" {len(differ)} of them with different outputs"
+    )
+
+
+def _names(names: list[str]) -> str:
+    shown = ", ".join(printable(n) for n in names[:_MAX_NAMED])
+    return f"{shown} and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else shown
