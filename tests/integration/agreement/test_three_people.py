@@ -135,6 +135,17 @@ async def test_a_client_may_demand_more_than_the_tenant_grants_and_never_less(
         assert await farm.build("bob", sharing=PRIVATE_ONLY) == (GOOD, False)
         assert await farm.build("carol", sharing=SharingPolicy(agree=2)) == (GOOD, False)
         assert await farm.build("dave") == (GOOD, True)
+        assert farm.farm.audit.names() == []
+
+
+async def test_a_demand_that_a_result_does_not_meet_is_a_miss_and_no_security_event(
+    tmp_path: Path,
+) -> None:
+    async with sharing_farm(tmp_path) as farm:
+        await farm.build("ann")
+        await farm.settled()
+        assert await farm.build("bob", sharing=SharingPolicy(agree=2)) == (GOOD, False)
+        assert farm.farm.audit.names() == []
 
 
 async def test_three_who_disagree_are_settled_by_a_fresh_execution(tmp_path: Path) -> None:
@@ -213,3 +224,30 @@ async def test_who_waited_in_vain_executes(tmp_path: Path) -> None:
             made = [group.create_task(farm.build(n, script)) for n in ("ann", "bob", "carol")]
         assert [m.result()[1] for m in made] == [False] * 3
         assert len({m.result()[0] for m in made}) == 3
+
+
+async def test_the_third_developer_hits_all_and_one_execution_more_of_each_was_made(
+    tmp_path: Path,
+) -> None:
+    scripts = [f": unit {n}; cp a.c a.o" for n in range(12)]
+    async with sharing_farm(tmp_path) as farm:
+        await all_warm(farm, "ann", "bob", "carol")
+        farm.farm.audit.rows.clear()
+        hits = []
+        for name in ("ann", "bob", "carol"):
+            async with farm.person(name) as client:
+                hits.append([(await run_script(client, script))[1] for script in scripts])
+            await farm.settled()
+        assert hits == [[False] * 12, [False] * 12, [True] * 12]
+        executed = [r.action_digest for r in farm.farm.audit.rows if r.cache_status == "executed"]
+        assert len(executed) == 2 * len(set(executed)) == 24
+
+
+async def test_after_cis_build_a_developer_hits_all(tmp_path: Path) -> None:
+    scripts = [f": unit {n}; cp a.c a.o" for n in range(12)]
+    async with sharing_farm(tmp_path, people(publish_fresh=("ci",))) as farm:
+        for name, is_hit in (("ci", False), ("ann", True)):
+            async with farm.person(name) as client:
+                found = [(await run_script(client, script))[1] for script in scripts]
+            await farm.settled()
+            assert found == [is_hit] * 12

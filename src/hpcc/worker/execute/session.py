@@ -179,7 +179,7 @@ class WorkerSession:
         """Return a result that a worker of this farm signed for this action and its caller.
 
         A party that can write to the store can put anything there. Anything else is a miss, and is
-        recorded as a security event.
+        recorded as a security event; but a shared result may be less than this caller demands.
 
         Raises:
             NotFoundError: there is no entry, or it is not valid.
@@ -193,7 +193,8 @@ class WorkerSession:
             return await open_entry(entry, domain, terms, keys, now=now)
         except (ReapiError, ResultError) as error:
             fields = (("action", str(action)), ("reason", error.reason))
-            await self._deps.refusal("result-refused", self.tenant.value, *fields)
+            if error.reason != "result-sharing":
+                await self._deps.refusal("result-refused", self.tenant.value, *fields)
             raise NotFoundError(f"no result for {action}", reason=error.reason) from error
         except HpccError as error:  # including a scheduler that refuses to answer this worker
             raise NotFoundError(
