@@ -132,7 +132,7 @@ def test_a_check_tries_the_same_examples_each_time_and_a_soak_does_not(
         env=env | ({"HPCC_HYPOTHESIS": profile} if profile else {}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
     )
     assert f"profile {expected}\n" in done.stdout, done.stdout + done.stderr
