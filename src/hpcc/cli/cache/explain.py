@@ -18,8 +18,8 @@ from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, HpccError, IntegrityError, NotFoundError
 from hpcc.core.reasons.fallback import LOCAL_SLOT
-from hpcc.obs.text import plain
 from hpcc.core.reasons.remote_cache import RefusedEntry
+from hpcc.obs.text import plain
 from hpcc.ports import SystemClock
 
 if TYPE_CHECKING:
