@@ -179,7 +179,7 @@ CASES = {
     # Before login (ADR 66).
     "login-small": Case("rpc/base/channel.py", '    ("grpc.max_receive_message_length", MAX_SMALL_BYTES),\n', "",
                         SILENCE + "test_a_login_larger_than_any_report_is_refused"),
-    "login-address": Case("rpc/base/lobby.py", "return str(ip_network((plain, _PREFIX_BITS), strict=False))", "return plain",
+    "login-address": Case(CONNECTIONS, "return str(ip_network((address, _PREFIX_BITS), strict=False))", "return str(address)",
                           LOBBIES + "test_addresses_of_one_machine_are_one"),
     "login-first": Case("rpc/base/method.py", "return replace(call, known=await self._gate.judge(call))", "return call",
                         SILENCE + "test_a_scheduler_refuses_a_bad_session_before_any_message"),
