@@ -23,7 +23,7 @@ from, and the look-up compares them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -33,6 +33,7 @@ from cryptography.exceptions import InvalidSignature
 from hpcc.cache.base.fields import decode_fields, encode_fields
 from hpcc.cache.base.manifest import InputSet, decode_manifest, encode_manifest
 from hpcc.cache.results.results import Result, decode_result, encode_result
+from hpcc.compilers.invocation.share import ROOT_MARK
 from hpcc.core import IntegrityError
 from hpcc.core.reasons.remote_cache import RefusedEntry
 from hpcc.identity.cache_keys import ROLE_ENTRIES, CacheKey, SigningKey
@@ -180,7 +181,20 @@ def unpack(record: SignedRecord, name: EntryName, limit: int) -> Content | Refus
         return RefusedEntry.MALFORMED
     # A set without the source would hold everywhere.
     is_of_source = bool(inputs.files) and inputs.files[0][1] == name.source
-    return Content(inputs, result) if code == _SUCCESS and is_of_source else RefusedEntry.MALFORMED
+    if code != _SUCCESS or not is_of_source or not all(map(_is_name, _names(inputs))):
+        return RefusedEntry.MALFORMED
+    return Content(inputs, result)
+
+
+def _names(inputs: InputSet) -> Iterator[bytes]:
+    yield from (path for path, _ in inputs.files)
+    yield from inputs.present
+    yield from (absence.directory for absence in inputs.absences)
+
+
+def _is_name(path: bytes) -> bool:
+    """Tell whether a path is absolute, or a mark with what is below the root."""
+    return b"\0" not in path.removeprefix(ROOT_MARK) and path[:1] in {b"/", ROOT_MARK}
 
 
 def open_object(data: bytes, name: EntryName, namespace: str, judge: Judge, limit: int) -> Opened:

@@ -98,6 +98,21 @@ def test_an_entry_without_its_source_does_not_count(signing: SigningKey) -> None
         assert opened(join_records(record, ()), signing).refused == (RefusedEntry.MALFORMED,)
 
 
+@pytest.mark.parametrize("path", [b"", b"a.c", b"/a\0b", b"\0/a\0b", b"\0\0/a"])
+def test_a_path_that_is_no_path_does_not_count(signing: SigningKey, path: bytes) -> None:
+    """The system refuses such names with an error, which would cost the compile its hit path."""
+    for inputs in (
+        make_set(NAME.share_key, ((path, NAME.source),), (), ()),
+        make_set(NAME.share_key, ((b"/a", NAME.source),), (path,), ()),
+        make_set(
+            NAME.share_key, ((b"/a", NAME.source),), (),
+            (Absence(path, frozenset({b"x"}), frozenset()),),
+        ),
+    ):  # fmt: skip
+        record = sign(NAME, "team", Content(inputs, content().result), signing)
+        assert opened(join_records(record, ()), signing).refused == (RefusedEntry.MALFORMED,)
+
+
 def test_a_key_of_another_role_signs_no_entry(signing: SigningKey) -> None:
     data = join_records(sign(NAME, "team", content(), signing), ())
     other = CacheKey(signing.key.raw, "packs", signing.key.last_day)
