@@ -37,7 +37,7 @@ class SharingPolicy:
     """The classes that count besides `private`. Without arguments: none.
 
     `agree`: agreement of so many voters counts; 0: of no number. `across_workers`: every shared
-    result needs votes of different workers, so a fresh one alone does not count.
+    result needs votes of different workers, so one fresh result does not count.
     """
 
     fresh: bool = False

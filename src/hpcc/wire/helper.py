@@ -9,8 +9,9 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
-# The ids that guests of workers use: VMMs, then wardens. Distributions, systemd and containers'
-# guests (`hpcc.runtime.runc.spec`) have others.
+# The ids that guests of workers use: VMMs, then wardens. Distributions and containers' guests
+# (`hpcc.runtime.runc.spec`) have others. systemd takes its containers' ids from a range that holds
+# these, too (docs/security.md).
 FIRST_ID: Final = 1_870_000_000
 IDS: Final = 1 << 23
 # Of one request: a worker's wardens share a namespace.

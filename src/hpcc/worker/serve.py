@@ -304,11 +304,10 @@ async def _serving(
                 knows_sharing=True,
                 store=parse_stores(config.stores).name,
             )
-            registration = parts.keys.put_into(registration)
             async with (
                 _renewing(channels, schedulers, registry),
                 parts.leases.asked(parts.lease, lambda: parts.pool.drain(config.drain_seconds)),
-                _linked(parts, registration, channels),
+                _linked(parts, parts.keys.put_into(registration), channels),
             ):
                 label = runtime.isolation.value
                 yield RunningWorker(config.host, port, label, parts.sharing.wait_idle)

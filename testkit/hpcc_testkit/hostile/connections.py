@@ -18,6 +18,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from hpcc_testkit.hostile.reporting import Reporting
+
 _CONNECT_SECONDS: Final = 5.0
 _HANDSHAKE_SECONDS: Final = 20.0
 
@@ -33,19 +35,8 @@ class Crowd:
     churning: int = 0
 
 
-class RunningCrowd:
-    """A running crowd of another process."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    async def report(self) -> dict[str, int]:
-        """Return how many connections were made, failed or ended, and how many are open now."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(b"\n")
-        line = await asyncio.wait_for(self._process.stdout.readline(), 120)
-        return dict(json.loads(line))
+class RunningCrowd(Reporting):
+    """A running crowd: how many connections were made, failed or ended, and are open now."""
 
 
 @asynccontextmanager

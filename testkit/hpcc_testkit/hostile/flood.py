@@ -27,6 +27,8 @@ from h2.events import (
 )
 from h2.exceptions import ProtocolError
 
+from hpcc_testkit.hostile.reporting import Reporting
+
 MESSAGE_BYTES: Final = 16 << 20
 _CALLS_OF_CONNECTION: Final = 50
 _PREFIX_BYTES: Final = 5
@@ -51,19 +53,8 @@ class Hostile:
     sources: int = 4
 
 
-class Flood:
-    """A running flood of another process."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    async def report(self) -> dict[str, int]:
-        """Return how many calls are open, how many ended by status, and how many bytes went."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(b"\n")
-        line = await asyncio.wait_for(self._process.stdout.readline(), 60)
-        return dict(json.loads(line))
+class Flood(Reporting):
+    """A running flood: how many calls are open or ended by status, and how many bytes went."""
 
 
 @asynccontextmanager

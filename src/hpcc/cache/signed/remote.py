@@ -250,7 +250,7 @@ class RemoteCache:
             self._lost("queue-full")
             return
         name = EntryName(share.key, inputs.files[0][1], share.identity)
-        # Where it was made is nobody else's business, and would make equal results differ.
+        # Where it was made stays private, and would make equal results differ.
         content = Content(inputs, result._replace(origin=b""))
         try:
             future = self._network.submit(partial(self._upload, name, content, signing))

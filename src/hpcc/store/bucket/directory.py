@@ -49,7 +49,7 @@ class DirectoryObjects:
         def write() -> None:
             # A directory that is not mounted must not fill the disk below it.
             self._check_base()
-            # Who may read the directory may read objects. A daemon's umask lets nobody else.
+            # Who may read the directory may read objects. A daemon's umask would exclude them.
             mode = self._base.stat().st_mode
             self._make_parents(path.parent, mode & _DIRECTORY_BITS)
             with whole_file(path, sync=Sync.CONTENT) as file:
