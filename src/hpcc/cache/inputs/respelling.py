@@ -33,10 +33,10 @@ _NO_NAMES: Final = frozenset({b"", b".", b".."})
 _LONGER: Final = 4
 # In an argument's name.
 _UP: Final = re.compile(rb"(?:^|/)\.\.(?:/|$)")
-# In a text: `"./a`, `<./a`, `/./`, and `//` in the name of an include line.
-_TEXT_DOTS: Final = re.compile(
-    rb'["<]\./|/\./|(?:include|import|embed)[^"<\n]*["<][^">\n]*//|["<][^">\s]*///'
-)
+# In a text: `"./a`, `<./a`, `/./`, and `//` in the first name of a directive. Each is linear in the
+# size of the text, which may be hostile.
+_DOTTED: Final = (b'"./', b"<./", b"/./")
+_SLASHES: Final = re.compile(rb'^[ \t]*(?:#|%:|\?\?=)[^"<\n]*["<][^">\n]*//', re.MULTILINE)
 _TEXT_UP: Final = re.compile(rb'["</]\.\./')
 
 
@@ -63,7 +63,7 @@ def _read(text: bytes) -> Text:
     found = Text.NOTHING
     if b"system_header" in text:
         found |= Text.SYSTEM
-    if _TEXT_DOTS.search(text):
+    if any(name in text for name in _DOTTED) or _SLASHES.search(text):
         found |= Text.DOTS
     if _TEXT_UP.search(text):
         found |= Text.UP
