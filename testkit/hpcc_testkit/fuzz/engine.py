@@ -11,9 +11,11 @@ that needs more memory than the process may have (`limit_memory`).
 
 from __future__ import annotations
 
+import gc
 import random
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -61,11 +63,15 @@ def limit_memory() -> None:
 
 
 class Branches:
-    """Tells whether code has just taken a branch for the first time."""
+    """Tells whether code of this thread has just taken a branch for the first time.
+
+    What was there before is not collected meanwhile: its finalizers belong to other code.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[tuple[CodeType, int], set[int]] = {}
         self._is_new = False
+        self._thread = threading.get_ident()
 
     def __enter__(self) -> Branches:
         events = sys.monitoring.events
@@ -73,12 +79,15 @@ class Branches:
         sys.monitoring.register_callback(_TOOL, events.BRANCH, self._branch)
         sys.monitoring.register_callback(_TOOL, events.PY_START, self._start)
         sys.monitoring.restart_events()
+        gc.collect()
+        gc.freeze()
         sys.monitoring.set_events(_TOOL, events.BRANCH | events.PY_START)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.monitoring.set_events(_TOOL, 0)
         sys.monitoring.free_tool_id(_TOOL)
+        gc.unfreeze()
 
     def take(self) -> bool:
         """Return whether there was a new branch since the last call."""
@@ -86,12 +95,16 @@ class Branches:
         return is_new
 
     def _start(self, code: CodeType, _: int) -> object:
+        if threading.get_ident() != self._thread:
+            return None
         self._is_new |= not code.co_filename.endswith(_OWN)
         return sys.monitoring.DISABLE
 
     def _branch(self, code: CodeType, at: int, to: int) -> object:
         if code.co_filename.endswith(_OWN):
             return sys.monitoring.DISABLE
+        if threading.get_ident() != self._thread:
+            return None
         seen = self._seen.setdefault((code, at), set())
         if to not in seen:
             seen.add(to)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 
 from hpcc_testkit.fuzz import engine
@@ -35,6 +38,36 @@ def test_an_input_is_kept_for_each_new_branch_and_no_other() -> None:
     found = Fuzzer(one_byte, [b"a"], seed=1).fuzz(cpu_seconds=60, executions=20_000)
     assert found.executions == 20_000
     assert [data[:1] for data in found.kept] == [b"x"]
+
+
+def test_branches_of_other_threads_and_of_older_finalizers_count_for_no_input() -> None:
+    class Old:
+        def __init__(self) -> None:
+            self.ring = self
+
+        def __del__(self) -> None:
+            list(map(str, [1]))
+
+    rounds, stop = [0], threading.Event()
+
+    def beside() -> None:
+        while not stop.wait(0.001):
+            rounds[0] += 1
+            scope: dict[str, object] = {}
+            exec("def fresh(n):\n    return 1 if n else 0", scope)
+            scope["fresh"](rounds[0] % 2)  # type: ignore[operator]  # the function above
+
+    other = threading.Thread(target=beside)
+    other.start()
+    try:
+        old: Old | None = Old()
+        del old
+        found = Fuzzer(lambda _: time.sleep(0.001), [b"a"], seed=1).fuzz(60, executions=200)
+    finally:
+        stop.set()
+        other.join()
+    assert rounds[0] > 1
+    assert not found.kept
 
 
 def test_a_defect_of_the_corpus_is_one() -> None:
