@@ -54,7 +54,8 @@ struct seccomp_args { int32_t nr; uint32_t arch; uint64_t ip, args[6]; };
 #else
 #error "no seccomp table for this architecture"
 #endif
-#define NR_CLONE3 435 /* the same number everywhere; older headers lack it */
+#define NR_CLONE3 435 /* the same numbers everywhere; older headers lack them */
+#define NR_CLOSE_RANGE 436
 
 /* Refused with EPERM whatever the arguments. Numbers of 424 and above are the same everywhere. */
 static const int denied[] = {
@@ -117,18 +118,19 @@ static int install_filter(void) {
 }
 
 /* ------------------------------------------------------------------------------- sandbox */
-/* hpcc-init exec REPORT_FD CGROUPS UID FSIZE NPROC TMPBYTES SRCDIR CWD -- ARGV...     (as root)
+/* hpcc-init exec CGROUPS UID FSIZE NPROC TMPBYTES SRCDIR CWD -- ARGV...     (as root)
  *
  * CGROUPS are cgroup.procs or tasks files, joined by ':': one, or one for each v1 controller.
- * Runs ARGV as UID in its own pid, ipc, net, uts, mount and user namespaces. Writes one line to
- * REPORT_FD: "stage ERRNO WHAT" (nothing ran), "exec ERRNO" (no such program), or
+ * Descriptor 3 is for the report, 4 is a network namespace.
+ * Runs ARGV as UID in its own pid, ipc, uts, mount and user namespaces, and in that network. Reports in
+ * one line: "stage ERRNO WHAT" (nothing ran), "exec ERRNO" (no such program), or
  * "done STATUS UTIME_US STIME_US MAXRSS_KIB START_US" with STATUS as wait4 gives it.
  * Killing this process kills everything in the sandbox. ARGV gets this process's environment. */
+enum { REPORT_FD = 3, NETWORK_FD = 4 };
 enum { INNER_ID = 1000 };
-static int report_fd = -1;
 
 static void fail(const char *what) {
-    dprintf(report_fd, "stage %d %s\n", errno, what);
+    dprintf(REPORT_FD, "stage %d %s\n", errno, what);
     _exit(125);
 }
 static void tmpfs_on(const char *path, const char *options, unsigned long flags) {
@@ -292,7 +294,7 @@ static void inner(const struct job *job) {
     ssize_t n = read(errors[0], code, sizeof code - 1); /* 0: the exec succeeded and closed the pipe */
     long started = now_us();
     if (n > 0) {
-        dprintf(report_fd, "exec %s\n", code);
+        dprintf(REPORT_FD, "exec %s\n", code);
         _exit(0);
     }
     int status = 0;
@@ -300,7 +302,7 @@ static void inner(const struct job *job) {
     for (pid_t done; (done = wait4(-1, &status, 0, &used)) != child;)
         if (done < 0 && errno != EINTR) fail("wait");
     /* fail() in the child also closes the pipe. Then the child's line is the report, and this one is ignored. */
-    dprintf(report_fd, "done %d %ld %ld %ld %ld\n", status,
+    dprintf(REPORT_FD, "done %d %ld %ld %ld %ld\n", status,
             used.ru_utime.tv_sec * 1000000L + used.ru_utime.tv_usec,
             used.ru_stime.tv_sec * 1000000L + used.ru_stime.tv_usec, used.ru_maxrss, started);
     _exit(0);
@@ -332,26 +334,28 @@ static void join(char *groups) {
     for (char *path = strtok(groups, ":"); path; path = strtok(0, ":")) write_file(path, "0");
 }
 static int sandbox(int argc, char **argv) {
-    if (argc < 11 || strcmp(argv[9], "--")) return 64;
+    if (argc < 10 || strcmp(argv[8], "--")) return 64;
     tick_of_start = tick();
-    report_fd = atoi(argv[1]);
-    struct job job = {.uid = argv[3], .fsize = argv[4], .nproc = argv[5], .cwd = argv[8], .argv = argv + 10};
-    fcntl(report_fd, F_SETFD, FD_CLOEXEC);
-    for (int fd = 3; fd < 256; fd++) if (fd != report_fd) close(fd);
+    struct job job = {.uid = argv[2], .fsize = argv[3], .nproc = argv[4], .cwd = argv[7], .argv = argv + 9};
+    if (fcntl(REPORT_FD, F_SETFD, FD_CLOEXEC)) return 64;
+    if (setns(NETWORK_FD, CLONE_NEWNET)) fail("network namespace");
+    /* Kernels before 5.9 lack the call. */
+    if (syscall(NR_CLOSE_RANGE, NETWORK_FD, ~0u, 0)) for (int fd = NETWORK_FD; fd < 256; fd++) close(fd);
+    if (chdir("/")) fail("/");
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     write_file("/proc/self/oom_score_adj", "500"); /* the agent's is -1000 */
-    pid_t child = fork_into(argv[2]);
+    pid_t child = fork_into(argv[1]);
     if (child < 0) {
-        join(argv[2]);
+        join(argv[1]);
         if (unshare(CLONE_NEWPID)) fail("pid namespace");
         child = fork();
     }
     if (child < 0) fail("fork");
     if (!child) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWUTS)) fail("namespaces");
+        if (unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS)) fail("namespaces");
         if (sethostname("hpcc", 4) || setdomainname("(none)", 6)) fail("hostname");
-        build_tree(argv[7], argv[6]);
+        build_tree(argv[6], argv[5]);
         inner(&job);
     }
     int status;

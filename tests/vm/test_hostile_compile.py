@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -36,9 +37,13 @@ def evil(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 async def attack(
-    guest: Guest, evil: bytes, *words: str, outputs: tuple[str, ...] = ("o",)
+    guest: Guest,
+    evil: bytes,
+    *words: str,
+    outputs: tuple[str, ...] = ("o",),
+    limits: ExecLimits = LIMITS,
 ) -> Outcome:
-    plain = request("/src/evil", *words, inputs=[("a.h", HEADER)], outputs=outputs, limits=LIMITS)
+    plain = request("/src/evil", *words, inputs=[("a.h", HEADER)], outputs=outputs, limits=limits)
     program = InputFile("evil", Sha.of(evil), is_executable=True)
     asked: ExecRequest = replace(plain, inputs=(*plain.inputs, program))
     return await run(guest, asked, MemoryBlobs(evil, HEADER))
@@ -124,3 +129,30 @@ async def test_a_file_that_still_grows_is_sent_as_it_was_at_the_end(
     assert done.result.reason in ("", "output-limit")
     assert done.outputs.get("o", b"x").startswith(b"x")
     await still_works(guest, evil)
+
+
+async def test_an_abstract_name_ends_with_its_compile(guest: Guest, evil: bytes) -> None:
+    first, second = [await attack(guest, evil, "abstract", "n", "0", outputs=()) for _ in range(2)]
+    assert first.stdout.endswith(b" errno=0\n")
+    # The same network, in which nothing of the first is left.
+    assert second.stdout == first.stdout
+
+
+async def test_an_abstract_name_joins_no_two_compiles(guest: Guest, evil: bytes) -> None:
+    both = await asyncio.gather(
+        *(attack(guest, evil, "abstract", "n", "2000", outputs=()) for _ in range(2))
+    )
+    networks = {done.stdout.removesuffix(b" errno=0\n") for done in both}
+    assert len(networks) == 2
+    assert not [network for network in networks if b"errno" in network]
+
+
+async def test_a_network_of_a_killed_compile_is_not_used_again(guest: Guest, evil: bytes) -> None:
+    before = await attack(guest, evil, "abstract", "n", "0", outputs=())
+    hasty = replace(LIMITS, wall_seconds=1.0)
+    killed = await attack(guest, evil, "abstract", "n", "60000", outputs=(), limits=hasty)
+    assert killed.result.reason == "deadline"
+    assert killed.stdout == before.stdout
+    after = await attack(guest, evil, "abstract", "n", "0", outputs=())
+    assert after.stdout.endswith(b" errno=0\n")
+    assert after.stdout != before.stdout

@@ -30,6 +30,19 @@ int main(int n, char **v) {
         strncpy(a.sun_path, x, sizeof a.sun_path - 1);
         return tell(bind(socket(AF_UNIX, SOCK_STREAM, 0), (struct sockaddr *)&a, sizeof a));
     }
+    if (!strcmp(c, "abstract")) { /* a name in the network namespace, held by a child, and by this one for a while */
+        struct sockaddr_un a = {.sun_family = AF_UNIX};
+        char network[64] = "";
+        strncpy(a.sun_path + 1, x, sizeof a.sun_path - 2);
+        readlink("/proc/self/ns/net", network, sizeof network - 1);
+        printf("%s ", network);
+        int failed = bind(socket(AF_UNIX, SOCK_STREAM, 0), (struct sockaddr *)&a, sizeof a);
+        tell(failed);
+        fflush(stdout);
+        if (!fork()) { setsid(); for (;;) pause(); }
+        usleep(atoi(y) * 1000);
+        return failed;
+    }
     if (!strcmp(c, "sparse")) return sparse(x, atoll(y));
     if (!strcmp(c, "beyond")) { /* one byte, a tebibyte from the start */
         int o = open(x, O_WRONLY | O_CREAT, 0666);

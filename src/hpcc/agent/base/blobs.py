@@ -54,6 +54,8 @@ class BlobCache:
                 self._pins[digest.hash] = left
             else:
                 del self._pins[digest.hash]
+        if self._total_bytes <= self._budget_bytes:
+            return
         for name in [n for n in self._sizes if n not in self._pins]:
             if self._total_bytes <= self._budget_bytes:
                 break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Final, Protocol
 
 from hpcc.agent.base.ending import OnStdio, StreamName
 from hpcc.wire.exec_frames import MAX_STDIO_PIECES
@@ -19,6 +19,14 @@ class StdioFullError(Exception):
     """The program wrote more than its limit."""
 
 
+class ProgramStream(Protocol):
+    """One of a program's streams, as `asyncio.StreamReader` is."""
+
+    async def read(self, n: int, /) -> bytes:
+        """Return at most `n` bytes; b"" at the end."""
+        ...
+
+
 class StdioPump:
     """Both streams of one program, which share the limit of `max_bytes`."""
 
@@ -26,7 +34,7 @@ class StdioPump:
         self._bytes_left, self._on_stdio = max_bytes, on_stdio
         self._pieces_left = MAX_STDIO_PIECES
 
-    async def pump(self, name: StreamName, stream: asyncio.StreamReader) -> None:
+    async def pump(self, name: StreamName, stream: ProgramStream) -> None:
         """Forward a stream until its end.
 
         Raises:

@@ -19,6 +19,7 @@ from hpcc.agent.base.ending import Ending, OnStdio, Output
 from hpcc.agent.base.intake import FirstExecHeader
 from hpcc.agent.linux.cgroup import Room, new_cgroup
 from hpcc.agent.linux.links import LinkedBlobs, TreeLinks
+from hpcc.agent.linux.networks import Networks
 from hpcc.agent.linux.removal import remove_tree
 from hpcc.agent.linux.sandbox import Sandbox, uid_of
 from hpcc.agent.linux.tree import list_directories, open_listed, open_outputs, stage
@@ -56,7 +57,7 @@ class LinuxMachine:
         self.blob_budget_bytes = config.blob_budget_bytes
         self._room = Room()
         self._removals = _Removals()
-        self._ways = _Ways(self._links, self._removals.later)
+        self._ways = _Ways(self._links, self._removals.later, Networks())
         self._linked: LinkedBlobs | None = None
 
     def prepare(self) -> None:
@@ -136,10 +137,11 @@ class _Removals:
 
 @dataclass(frozen=True, slots=True)
 class _Ways:
-    """How a workplace gets the links of its tree, and who calls the removal of the tree later."""
+    """What all workplaces share: links for a tree, its removal later, and networks."""
 
     links: Callable[[BlobCache], TreeLinks]
     remove_later: Callable[[Callable[[], None]], None]
+    networks: Networks
 
 
 class _Workplace:
@@ -178,7 +180,9 @@ class _Workplace:
         await stage(self._source, self._request, self._links, uid_of(self._number))
 
     async def run(self, on_stdio: OnStdio) -> Ending:
-        sandbox = Sandbox(self._config.helper, self._request, self._number, self._source)
+        sandbox = Sandbox(
+            self._config.helper, self._request, self._number, self._source, self._ways.networks
+        )
         return await sandbox.run(self.cgroup, on_stdio)
 
     def outputs(self) -> list[Output]:

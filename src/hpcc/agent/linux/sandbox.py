@@ -6,14 +6,18 @@ import asyncio
 import os
 import signal
 import time
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import closing
 from typing import Final
 
-from hpcc.agent.base.ending import Ending, OnStdio, Reason
-from hpcc.agent.base.stdio import StdioFullError, StdioPump, drain
+from hpcc.agent.base.ending import Ending, OnStdio, Reason, StreamName
+from hpcc.agent.base.stdio import StdioFullError, StdioPump
 from hpcc.agent.linux.cgroup import Cgroup
+from hpcc.agent.linux.networks import Networks
+from hpcc.agent.linux.program import OutputPipe, Program
 from hpcc.core import SOURCE_ROOT, ExecRequest
 
+_STREAMS: Final[tuple[StreamName, ...]] = ("stdout", "stderr")
 _REPORT_BYTES: Final = 512
 _FIRST_UID: Final = 10_000
 # As many as a container's range of ids has room for; a guest that runs more starts again.
@@ -28,55 +32,74 @@ def uid_of(number: int) -> int:
 class Sandbox:
     """One program in separate namespaces. `run` it once; on return no process of it lives."""
 
-    def __init__(self, helper: str, request: ExecRequest, number: int, source: str) -> None:
+    def __init__(
+        self, helper: str, request: ExecRequest, number: int, source: str, networks: Networks
+    ) -> None:
         self._helper, self._request = helper, request
-        self._number, self._source = number, source
+        self._number, self._source, self._networks = number, source, networks
 
     async def run(self, cgroup: Cgroup, on_stdio: OnStdio) -> Ending:
         """Run the program to its end, deadline or cancel."""
-        report_read, report_write = os.pipe()
-        try:
+        with (
+            closing(OutputPipe()) as stdout,
+            closing(OutputPipe()) as stderr,
+            closing(OutputPipe()) as report,
+        ):
+            network = self._networks.take()
+            is_over = False
             try:
-                process = await self._start(cgroup, report_write)
+                child = self._start(cgroup, (stdout, stderr, report), network)
+                started_at = time.monotonic()
+                cause = await self._wait(child, cgroup, (stdout, stderr), on_stdio)
+                is_over = not cause
             finally:
-                os.close(report_write)
-            started_at = time.monotonic()
-            cause = await self._wait(process, cgroup, on_stdio)
-            # All writers are dead by now, so this does not block.
-            report = os.read(report_read, _REPORT_BYTES)
-        finally:
-            os.close(report_read)
+                # After a kill a process may still be on its way out.
+                if is_over:
+                    self._networks.give_back(network)
+                else:
+                    os.close(network)
+            # All writers are dead by now.
+            line = report.read_now(_REPORT_BYTES)
         if cause:
             return Ending(
                 status=-signal.SIGKILL, reason=cause, started_at=started_at,
                 wall_seconds=time.monotonic() - started_at,
             )  # fmt: skip
-        return _ending(report, is_out_of_memory=cgroup.was_out_of_memory())
+        return _ending(line, is_out_of_memory=cgroup.was_out_of_memory())
 
-    async def _start(self, cgroup: Cgroup, report_fd: int) -> asyncio.subprocess.Process:
+    def _start(self, cgroup: Cgroup, pipes: Sequence[OutputPipe], network: int) -> Program:
         limits, cwd = self._request.limits, self._request.cwd
-        return await asyncio.create_subprocess_exec(
-            self._helper, "exec", str(report_fd), cgroup.procs_paths, str(uid_of(self._number)),
-            str(limits.output_bytes), str(limits.pids), str(limits.memory_bytes), self._source,
-            f"{SOURCE_ROOT}/{cwd}" if cwd else SOURCE_ROOT, "--", *self._request.argv,
-            env=dict(self._request.env), pass_fds=(report_fd,), cwd="/",
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        child = Program(
+            (
+                self._helper, "exec", cgroup.procs_paths,
+                str(uid_of(self._number)), str(limits.output_bytes), str(limits.pids),
+                str(limits.memory_bytes), self._source,
+                f"{SOURCE_ROOT}/{cwd}" if cwd else SOURCE_ROOT, "--",
+                *self._request.argv,
+            ),
+            dict(self._request.env),
+            # After the program's streams, in the order that the helper expects.
+            [*(pipe.write_fd for pipe in pipes), network],
         )  # fmt: skip
+        for pipe in pipes:
+            pipe.close_write_end()
+        return child
 
     async def _wait(
-        self, process: asyncio.subprocess.Process, cgroup: Cgroup, on_stdio: OnStdio
+        self,
+        child: Program,
+        cgroup: Cgroup,
+        pipes: tuple[OutputPipe, OutputPipe],
+        on_stdio: OnStdio,
     ) -> Reason:
-        assert process.stdout is not None
-        assert process.stderr is not None
         cause: Reason = ""
         stdio = StdioPump(self._request.limits.stdio_bytes, on_stdio)
         try:
             deadline = asyncio.timeout(self._request.limits.wall_seconds)
             async with deadline, asyncio.TaskGroup() as group:
-                group.create_task(stdio.pump("stdout", process.stdout))
-                group.create_task(stdio.pump("stderr", process.stderr))
-                await process.wait()
+                for name, pipe in zip(_STREAMS, pipes, strict=True):
+                    group.create_task(stdio.pump(name, pipe))
+                await child.wait()
                 # No process should hold the pipes open any more; this makes sure.
                 cgroup.kill()
         except* TimeoutError:
@@ -85,12 +108,9 @@ class Sandbox:
             cause = "stdio-limit"
         finally:
             # The helper first: it is not in a group of version 2, and could still fork into it.
-            with suppress(ProcessLookupError):
-                process.kill()
+            child.kill()
             cgroup.kill()
-            # asyncio's wait() also waits for the pipes.
-            await drain(process.stdout, process.stderr)
-            await process.wait()
+            await child.wait()
         return cause
 
 

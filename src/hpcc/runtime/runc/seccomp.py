@@ -55,6 +55,8 @@ _ENOSYS: Final = 38
 # AF_UNIX, AF_INET, AF_INET6: what a compile may use (init.c). Each is compared as a whole number.
 # The kernel ignores the upper half, so with a list of refused families, bits in it would hide one.
 _FAMILIES: Final = (1, 2, 10)
+# linux/sched.h
+_CLONE_NEWNET: Final = 0x40000000
 # linux/personality.h: Linux and 32-bit Linux, each with UNAME26 or without, and the query.
 _PERSONALITIES: Final = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 
@@ -71,12 +73,14 @@ def seccomp_profile() -> dict[str, object]:
             *(_allow_if("socket", family) for family in _FAMILIES),
             *(_allow_if("socketpair", family) for family in _FAMILIES),
             *(_allow_if("personality", value) for value in _PERSONALITIES),
+            # A sandbox enters a network that an earlier one had (hpcc.agent.linux.networks).
+            _allow_if("setns", _CLONE_NEWNET, index=1),
             # A filter cannot read its flags, which are behind a pointer. libc falls back to clone.
             {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS},
         ],
     }
 
 
-def _allow_if(name: str, value: int) -> dict[str, object]:
-    condition = {"index": 0, "value": value, "op": "SCMP_CMP_EQ"}
+def _allow_if(name: str, value: int, index: int = 0) -> dict[str, object]:
+    condition = {"index": index, "value": value, "op": "SCMP_CMP_EQ"}
     return {"names": [name], "action": "SCMP_ACT_ALLOW", "args": [condition]}

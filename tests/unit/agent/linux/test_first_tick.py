@@ -30,7 +30,7 @@ static int fake_sleep(const struct timespec *t, struct timespec *rest) {
 #undef main
 int main(int argc, char **argv) {
     changes_at = atoi(argv[argc - 1]);
-    report_fd = 1;
+    dup2(1, REPORT_FD);
     tick_of_start = tick();
     wait_for_next_tick();
     dprintf(1, "%d sleeps\\n", sleeps);
@@ -67,4 +67,4 @@ def test_the_program_waits_behind_it() -> None:
         for words in ("tick_of_start = tick();", "    wait_for_next_tick();", 'write(go[1], "g"')
     )
     assert source[wait:go].count("\n") == 1
-    assert source[start:].startswith("tick_of_start = tick();\n    report_fd = atoi")
+    assert source[start:].startswith("tick_of_start = tick();\n    struct job")
