@@ -128,7 +128,9 @@ class _Client:
     async def _compile(self, job: int) -> None:
         self._next += 1
         source = self._build.directory / f"unit{job}.c"
-        text = f"int edit{self._next};\n{_BODY}".encode()
+        # No two clients have the same text: a colleague's fresh result would be served.
+        edit = f"{self._build.directory.name.replace('-', '_')}_{self._next}"
+        text = f"int {edit};\n{_BODY}".encode()
         await asyncio.to_thread(source.write_bytes, text)
         own = (
             RemoteInput(source.name, str(source), is_executable=False, sha256=Digest.of(text).hash),
