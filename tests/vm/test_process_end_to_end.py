@@ -17,6 +17,7 @@ from hpcc.ports import GuestSpec, SystemClock
 from hpcc.runtime.assets.assets import GuestAssets
 from hpcc.runtime.qemu.backend import QemuConfig, QemuRuntime
 from hpcc.runtime.runc.backend import RuncRuntime
+from hpcc.runtime.runc.spec import FIRST_UID
 from hpcc.runtime.runc.tools import RuncConfig
 from hpcc_testkit.farm.machine import Machine
 from hpcc_testkit.guests.containerd_daemon import ContainerdDaemon
@@ -53,7 +54,7 @@ def agents() -> list[int]:
                 uid = (entry / "uid_map").read_text().split()[1]
             except (OSError, IndexError):
                 continue
-            if b"main_in_container" in line and int(uid) >= 0x7000_0000:
+            if b"main_in_container" in line and int(uid) >= FIRST_UID:
                 found.append(int(entry.name))
     assert found
     return found

@@ -22,6 +22,7 @@ from hpcc.ports import GuestBootError, GuestLostError, GuestSpec, SystemClock
 from hpcc.runtime.assets.assets import GuestAssets
 from hpcc.runtime.registry.pick import pick_runtime
 from hpcc.runtime.runc.backend import RuncRuntime
+from hpcc.runtime.runc.spec import FIRST_UID
 from hpcc.runtime.runc.tools import RuncConfig
 from hpcc.runtime.vm.vm import VmGuest
 from hpcc_testkit.guests.containerd_daemon import ContainerdDaemon, containerd_daemon
@@ -155,7 +156,7 @@ async def test_the_agent_is_confined(guest: VmGuest) -> None:
         status = status_of(pid)
         assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
         # Root in a separate user namespace, and an unprivileged uid outside.
-        assert all(int(uid) >= 0x7000_0000 for uid in status["Uid"].split())
+        assert all(int(uid) >= FIRST_UID for uid in status["Uid"].split())
     assert int(status_of(hold)["CapEff"], 16) == int(status_of(hold)["CapBnd"], 16) == 0
     assert int(status_of(agent)["CapBnd"], 16) & 1 << CAP_SYS_ADMIN
     assert not namespaces_of(os.getpid()) & namespaces_of(agent)
@@ -183,7 +184,7 @@ async def test_a_containers_limits_are_not_its_own_to_raise(guest: VmGuest) -> N
     limits = [p for g in groups for p in g.iterdir() if p.name in LIMITS]
     assert {p.name for p in limits} >= {"pids.max"}
     assert [p for p in limits if owner_uid(p)] == []
-    assert all(owner_uid(g / "cgroup.procs") >= 0x7000_0000 for g in groups)
+    assert all(owner_uid(g / "cgroup.procs") >= FIRST_UID for g in groups)
 
 
 async def test_no_name_of_the_link_stays(guest: VmGuest, guests_directory: Path) -> None:

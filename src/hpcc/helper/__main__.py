@@ -10,8 +10,8 @@ connects, and asks for some of the ids that are reserved for guests. The helper 
 process's own id as root's, into the namespace's maps. From then on the process may change to these
 ids and to no others, and needs no helper any more.
 
-An example: a worker starts a VMM with id 1870000128. `unshare` makes namespaces; its child,
-`hpcc.runtime.qemu.jailed`, asks for (1870000128, 1), builds the jail and becomes that id.
+An example: a worker starts a VMM with id 2000683136. `unshare` makes namespaces; its child,
+`hpcc.runtime.qemu.jailed`, asks for (2000683136, 1), builds the jail and becomes that id.
 
 systemd opens the socket, SOCK_SEQPACKET, as descriptor 3. A connection carries one request, and its
 kernel-made credentials say who asks. Nothing that a caller sends becomes a path or a text.

@@ -9,10 +9,10 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
-# The ids that guests of workers use: VMMs, then wardens. Distributions and containers' guests
-# (`hpcc.runtime.runc.spec`) have others. systemd takes its containers' ids from a range that holds
-# these, too (docs/security.md).
-FIRST_ID: Final = 1_870_000_000
+# The ids that guests of workers use: VMMs, then wardens; those of containers follow
+# (`hpcc.runtime.runc.spec`). Nothing documented gives out ids between SSSD's default for domains
+# (up to 2,000,200,000) and what systemd calls foreign ids (from 2,147,352,576 on); see ADR 58.
+FIRST_ID: Final = 0x7740_0000
 IDS: Final = 1 << 23
 # Of one request: a worker's wardens share a namespace.
 MAX_COUNT: Final = 128

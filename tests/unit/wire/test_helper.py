@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcc.runtime.runc.spec import FIRST_UID
+from hpcc.runtime.runc.spec import FIRST_UID, RANGES, UIDS
 from hpcc.wire.helper import (
     FIRST_ID,
     IDS,
@@ -19,6 +19,20 @@ from hpcc.wire.helper import (
     encode_request,
 )
 
+# Who gives out which ids, the first and the last: ADR 58 has the sources.
+OTHERS = {
+    "users, nobody, 16-bit -1": (0, 65_535),
+    "systemd, containers": (524_288, 1_878_982_656 + 65_535),
+    "shadow, subuid": (100_000, 600_100_000),
+    "kubelet, pods": (65_536, 65_536 * 1_025),
+    "LXD, Incus": (1_000_000, 1_000_999_999),
+    "OpenShift, projects": (1_000_000_000, 1_999_999_999),
+    "SSSD, FreeIPA": (200_000, 2_000_200_000),
+    "systemd, foreign": (0x7FFE_0000, 0x7FFE_FFFF),
+    "podman, userns=auto": (2**31 - 1, 2**32 - 2),
+    "FreeIPA, subid": (2**31, 2**32 - 2),
+    "32-bit -1": (2**32 - 1, 2**32 - 1),
+}
 GOOD = encode_request(MapRequest(FIRST_ID + 5, 2))
 
 
@@ -33,6 +47,13 @@ def test_what_is_asked_arrives(request_: MapRequest) -> None:
 
 def test_ids_of_guests_are_no_ids_of_containers() -> None:
     assert FIRST_ID + IDS <= FIRST_UID
+
+
+@pytest.mark.parametrize(("first", "last"), OTHERS.values(), ids=OTHERS)
+def test_ids_of_guests_are_nobody_elses(first: int, last: int) -> None:
+    ours = range(FIRST_ID, FIRST_UID + RANGES * UIDS)
+    assert first <= last
+    assert last < ours.start or first >= ours.stop
 
 
 @pytest.mark.parametrize(

@@ -13,15 +13,16 @@ from hpcc.wire.container import (
     CONTAINER_PIDS_VARIABLE,
     CONTAINER_TOKEN_VARIABLE,
 )
+from hpcc.wire.helper import FIRST_ID, IDS
 
 # Not 0: with 0 the host's handler of crashes would still start (core(5), pipes).
 _CORE_BYTES: Final = 1
 # The number of ids in a guest's user namespace. The agent needs 260,000.
 UIDS: Final = 1 << 18
-# The first of these ranges: above what systemd gives to containers, and below 2^31, where old
-# interfaces read an id as a negative number.
-FIRST_UID: Final = 0x7000_0000
-RANGES: Final = 1023
+# The first of these ranges follows the ids of VMMs and wardens. The last ends below 2,147,352,576:
+# systemd uses some ids from there on, and old interfaces read one over 2^31 as negative (ADR 58).
+FIRST_UID: Final = FIRST_ID + IDS
+RANGES: Final = 527
 CGROUP_PARENT: Final = "hpcc"
 # Directories that the container's root must have. Where the image has none, they are created in the
 # upper layer.

@@ -25,9 +25,9 @@ def jailing(user: VmmUser) -> Jailing:
 
 
 def test_a_worker_of_root_gives_its_vmm_a_uid_and_others_a_user_namespace() -> None:
-    roots, others = (jail_argv(jailing(VmmUser(u, ()))) for u in (1_870_000_000, None))
+    roots, others = (jail_argv(jailing(VmmUser(u, ()))) for u in (2_000_683_008, None))
     assert "--user" not in roots
-    assert plan_of(roots)["uid"] == 1_870_000_000
+    assert plan_of(roots)["uid"] == 2_000_683_008
     assert {"--user", "--keep-caps", f"--map-user={os.geteuid()}"} <= set(others)
     for argv in (roots, others):
         assert {"--pid", "--net", "--ipc", "--uts", "--mount", "--kill-child=KILL"} <= set(argv)
