@@ -22,6 +22,8 @@ LOBBIES = "tests/unit/rpc/base/test_lobby.py::"
 SILENCE = "tests/integration/hostile/test_silent_calls.py::"
 LIMITS = "tests/unit/rpc/base/test_connection_limit.py::"
 GUARDS = "tests/unit/rpc/base/test_connection_guard.py::"
+HEADERS = "tests/integration/hostile/test_header_flood.py::"
+CHANNEL = "rpc/base/channel.py"
 CONNECTIONS, GUARD = "rpc/base/connection_limit.py", "rpc/base/connection_guard.py"
 RESULT_KEY, LIST, KNOWN = (
     "worker/base/result_key.py",
@@ -48,6 +50,15 @@ ADDRESS, LOADER, TRACE, TOOLS = (
 )
 
 CASES = {
+    # Headers without end (ADR 76).
+    "headers-counted": Case(CHANNEL, "(HeaderFlood(guards), *handlers)", "tuple(handlers)",
+                            HEADERS + "test_a_call_with_too_many_headers_ends_its_address_and_no_other"),
+    "headers-end-all": Case(GUARD, "            for fd in ended:", "            for fd in ended[:1]:",
+                            GUARDS + "test_a_ban_ends_all_connections_of_an_address_and_no_other"),
+    "ban-lasts": Case(CONNECTIONS, "min(source.allowance, 0.0)", "0.0",
+                      LIMITS + "test_a_banned_address_stays_away_for_a_minute_whatever_it_tries"),
+    "ban-unseen": Case(GUARD, "                self._count(now)  # what came since the last look", "                pass",
+                       GUARDS + "test_a_ban_ends_all_connections_of_an_address_and_no_other"),
     # Keys that are replaced (ADR 73).
     "key-of-an-order": Case(RESULT_KEY, "if self._next is not None or kid != self.signer.key_id:", "if self._next is not None:",
                             WORKER_KEYS + "test_a_successor_signs_after_the_scheduler_has_listed_it"),
@@ -194,7 +205,7 @@ CASES = {
                                   LIMITS + "test_an_address_without_connections_is_forgotten"),
     "connections-mapped": Case(CONNECTIONS, "    if address.ipv4_mapped is not None:\n", "    if False:\n",
                                LIMITS + "test_one_machine_is_one_address"),
-    "connections-shut": Case(GUARD, "                found.shutdown(socket.SHUT_RDWR)", "                pass",
+    "connections-shut": Case(GUARD, "(address, now):\n                found.shutdown(socket.SHUT_RDWR)", "(address, now):\n                pass",
                              GUARDS + "test_the_connection_that_is_too_much_is_shut_down_and_no_other"),
     "connections-number": Case(GUARD, "if os.fstat(number).st_ino == inode:", "if True:",
                                GUARDS + "test_a_number_that_became_another_files_is_not_shut_down"),

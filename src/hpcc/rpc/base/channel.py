@@ -15,6 +15,7 @@ from hpcc.ports import SystemClock
 from hpcc.rpc.base.connection_guard import ConnectionGuard
 from hpcc.rpc.base.connection_limit import ConnectionLimit
 from hpcc.rpc.base.errors import UnavailableError
+from hpcc.rpc.base.header_flood import HeaderFlood
 
 # A message carries inlined objects or a batch; 4 MiB of blobs and their digests fit easily.
 MAX_MESSAGE_BYTES: Final = 16 << 20
@@ -157,8 +158,8 @@ async def start_server(
     }
     most = MAX_CONCURRENT_RPCS + more_rpcs
     server = grpc.aio.server(options=tuple(chosen.items()), maximum_concurrent_rpcs=most)
-    server.add_generic_rpc_handlers(tuple(handlers))
     guards: list[ConnectionGuard] = []
+    server.add_generic_rpc_handlers((HeaderFlood(guards), *handlers))
     credentials = _server_credentials(tls, files, guards)
     try:
         bound = server.add_secure_port(f"{host}:{port}", credentials)

@@ -13,6 +13,9 @@ handshake: a classic socket filter at the listening socket drops its packets. A 
 established has passed, and its own filter lets its packets through. Kernels that let no user
 without rights attach a filter leave it at shutting down.
 
+`ban` is for an address that floods in another way (`hpcc.rpc.base.header_flood`): all its
+connections end, and it is excluded for a minute.
+
 What must never happen: another file is shut down because gRPC closed the socket meanwhile and its
 number is that file's. So the number is duplicated first, and what it stands for is compared then.
 """
@@ -38,12 +41,15 @@ from hpcc.rpc.base.connection_limit import ConnectionLimit, source_of
 
 _log: Final = logging.getLogger(__name__)
 REASON: Final = "connections-per-address"
+_BAN_REASON: Final = "header-flood"
 _OWN_FILES: Final = Path("/proc/self/fd")
 _LOOK_SECONDS: Final = 1.0
 # Looking may take a fifth of one processor.
 _PAUSE: Final = 4.0
 _REPORT_SECONDS: Final = 60.0
 _MAX_REPORTED: Final = 20
+# After a ban gRPC needs a while to free the calls of the connections that ended.
+_FREE_SECONDS: Final = 5.0
 # asm-generic/socket.h. Each excluded address is a few instructions; the kernel takes 4,096.
 _SO_ATTACH_FILTER: Final = 26
 _SO_DETACH_FILTER: Final = 27
@@ -75,6 +81,7 @@ class ConnectionGuard:
         self._excluded: frozenset[str] = frozenset()
         self._can_filter = True
         self._next_at = self._report_at = float("-inf")
+        self._free_at = float("inf")
 
     def start(self) -> None:
         """Watch in a thread, which ends with the server."""
@@ -104,8 +111,35 @@ class ConnectionGuard:
         finally:
             self._lock.release()
 
+    def ban(self, address: str) -> None:
+        """End all connections of an address (`source_of`) and exclude it. May wait for a look."""
+        with self._lock:
+            now = self._now()
+            if not self._limit.ban(address, now):
+                return
+            with suppress(OSError):  # no /proc
+                self._count(now)  # what came since the last look
+            ended = [fd for fd, known in self._known.items() if known.address == address]
+            for fd in ended:
+                self._shut_down(fd, self._known[fd].inode)
+            self._exclude(self._limit.excluded(now))
+            self._free_at = now + _FREE_SECONDS
+        _log.warning(
+            "refused: connections reason=%s peer=%s count=%d port=%d",
+            _BAN_REASON, address, len(ended), self._port,
+        )  # fmt: skip
+
+    def _shut_down(self, fd: int, inode: int) -> None:
+        found = self._opened(fd, inode)
+        if found is not None:
+            with found, suppress(OSError):  # the peer was faster
+                found.shutdown(socket.SHUT_RDWR)
+
     def _run(self) -> None:
         while self.look():
+            if self._now() >= self._free_at:
+                self._free_at = float("inf")
+                give_memory_back()
             time.sleep(_LOOK_SECONDS)  # noqa: TID251 - a separate thread
 
     def _count(self, now: float) -> None:
@@ -211,6 +245,14 @@ class ConnectionGuard:
             _log.warning(
                 "refused: connections reason=%s peers=%d count=%d", REASON, len(others), count
             )
+
+
+def give_memory_back() -> None:
+    """Return to the kernel what the C library keeps of memory that was freed."""
+    # glibc only: it keeps all that lies below one piece in use.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def drop_program(addresses: Iterable[str]) -> bytes:

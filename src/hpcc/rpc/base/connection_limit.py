@@ -3,7 +3,8 @@
 An address may hold `most` connections. It may open twice as many at once, so that all can be opened
 again after a server's restart, and `most` in each further eight seconds. One that goes on is
 excluded for a while: its connections should end before they cost a TLS handshake. An address at its
-limit that tries again now and then is refused and not excluded.
+limit that tries again now and then is refused and not excluded. `ban` excludes an address for what
+its connections sent.
 
 Example: with `most` = 512 one address gets at most 64 TLS handshakes a second, after its first
 1,024.
@@ -27,6 +28,8 @@ _BURST: Final = 2
 _REFILL_SECONDS: Final = 8.0
 # An excluded address comes back when it may open this part of its connections.
 _BACK: Final = 0.25
+# An address that was banned comes back after a minute. In units of `most`, below nothing.
+_BAN: Final = 60 / _REFILL_SECONDS - _BACK
 _PREFIX_BITS: Final = 64
 
 
@@ -86,16 +89,22 @@ class ConnectionLimit:
 
     def opened(self, address: str, now: float) -> bool:
         """Count a connection; return whether it may stay. One that may not counts until closed."""
-        source = self._sources.get(address)
-        if source is None:
-            source = self._sources[address] = _Source(self._burst, now)
-        self._refill(source, now)
+        source = self._source(address, now)
         may_stay = source.open < self.most and source.allowance >= 1
         source.open += 1
-        source.allowance = max(source.allowance - 1, 0.0)
+        # A ban does not become shorter, nor longer, by trying.
+        source.allowance = max(source.allowance - 1, min(source.allowance, 0.0))
         source.is_excluded |= source.allowance < 1
         source.refused += not may_stay
         return may_stay
+
+    def ban(self, address: str, now: float) -> bool:
+        """Exclude an address for a minute; return False if it is banned already."""
+        source = self._source(address, now)
+        is_new = source.allowance >= 0
+        if is_new:
+            source.allowance, source.is_excluded = -_BAN * self.most, True
+        return is_new
 
     def closed(self, address: str) -> None:
         """Count the end of a connection."""
@@ -117,6 +126,13 @@ class ConnectionLimit:
         for one in found:
             self._sources[one.address].refused = 0
         return sorted(found, key=lambda one: (-one.refused, one.address))
+
+    def _source(self, address: str, now: float) -> _Source:
+        source = self._sources.get(address)
+        if source is None:
+            source = self._sources[address] = _Source(self._burst, now)
+        self._refill(source, now)
+        return source
 
     def _refill(self, source: _Source, now: float) -> None:
         more = (now - source.at) * self.most / _REFILL_SECONDS

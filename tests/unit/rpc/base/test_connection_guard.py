@@ -108,6 +108,27 @@ def test_what_was_accepted_before_goes_on_during_an_exclusion(port: Port) -> Non
     assert server.recv(1) == b"x"
 
 
+def test_a_ban_ends_all_connections_of_an_address_and_no_other(
+    port: Port, caplog: pytest.LogCaptureFixture
+) -> None:
+    eve = [port.connect(EVE)[0] for _ in range(3)]
+    port.guard.look()
+    eve.append(port.connect(EVE)[0])  # not seen yet
+    ann = port.connect(ANN)[0]
+    with caplog.at_level(logging.WARNING):
+        port.guard.ban(EVE)
+        port.guard.ban(EVE)
+    assert [is_open(client) for client in [*eve, ann]] == [False] * 4 + [True]
+    assert is_open(port.connect(ANN)[0])
+    lines = [r.getMessage() for r in caplog.records if "header-flood" in r.getMessage()]
+    assert lines == [
+        f"refused: connections reason=header-flood peer={EVE} count=4 port={port.port}"
+    ]
+    port.clock.time = 61.0
+    port.guard.look()
+    assert is_open(port.connect(EVE)[0])
+
+
 def test_other_files_are_left_alone(port: Port) -> None:
     one, other = socket.socketpair()
     with one, other, socket.socket() as elsewhere, ExitStack() as stack:

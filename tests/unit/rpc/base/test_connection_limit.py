@@ -47,6 +47,26 @@ def test_an_address_at_its_limit_that_tries_again_is_refused_and_not_excluded() 
         assert limit.excluded(float(second * 2)) == frozenset()
 
 
+def test_a_banned_address_stays_away_for_a_minute_whatever_it_tries() -> None:
+    limit = ConnectionLimit(16)
+    assert limit.opened("a", 0.0)
+    assert limit.ban("a", 0.0)
+    for second in range(57):
+        assert not limit.ban("a", float(second)), "no ban on top of a ban"
+        assert not limit.opened("a", float(second))
+        limit.closed("a")
+        assert limit.excluded(float(second)) == {"a"}
+    assert limit.opened("b", 57.0)
+    assert limit.excluded(60.1) == frozenset()
+    assert limit.opened("a", 60.1)
+
+
+def test_an_address_without_connections_can_be_banned() -> None:
+    limit = ConnectionLimit(8)
+    assert limit.ban("a", 0.0)
+    assert limit.excluded(0.0) == {"a"}
+
+
 def test_what_was_refused_is_reported_once_with_most_first() -> None:
     limit = ConnectionLimit(8)
     for address, count in (("a", 9), ("b", 11), ("c", 8)):
