@@ -12,6 +12,10 @@ nobody.
 
 The check is on the resolved address, and the connection goes to exactly that one. Through a proxy,
 the proxy resolves, so the check is the proxy's.
+
+How near the configured host is, is not what its name leads to when it has named something: who owns
+a name can let it lead to 127.0.0.1 for that moment. It is where the configured host has answered,
+with a certificate of its name.
 """
 
 from __future__ import annotations
@@ -32,14 +36,28 @@ if TYPE_CHECKING:
 _HTTPS_PORT: Final = 443
 _HTTP_PORT: Final = 80
 _MAX_ADDRESSES: Final = 8
-# Services that give a cloud machine's credentials, outside of the range for links.
-_CREDENTIALS: Final = frozenset({
-    ipaddress.ip_address("fd00:ec2::254"), ipaddress.ip_address("100.100.100.200"),
-})  # fmt: skip
+# Services that give a cloud machine's credentials, outside of the ranges for links. Sources: the
+# clouds' pages on metadata of machines, and cloud-init's data sources.
+_CREDENTIALS: Final = frozenset(
+    ipaddress.ip_address(text)
+    for text in (
+        "100.100.100.200",  # Alibaba
+        "168.63.129.16",  # Azure's WireServer, a public address
+        "192.0.0.192",  # Oracle
+        "fd00:ec2::254", "fd00:ec2::23",  # AWS: EC2, EKS
+        "fd20:ce::254",  # Google
+        "fd00:c1::a9fe:a9fe",  # Oracle
+        "fd00:42::42",  # Scaleway
+    )
+)  # fmt: skip
 # RFC 6598: addresses that providers and overlay networks use inside.
 _SHARED: Final = ipaddress.ip_network("100.64.0.0/10")
-# RFC 6052: an IPv4 address in its last four bytes.
-_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+# An IPv4 address in the last four bytes: RFC 6052, 8215, 2765 and 4291.
+_HOLDS_IPV4: Final = tuple(
+    ipaddress.IPv6Network(text)
+    for text in ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96", "::/96")
+)
+_UNSPECIFIED_AND_LOOPBACK: Final = 1
 
 type Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -72,6 +90,9 @@ def reach_of(text: str) -> Reach | None:
     if address.is_unspecified or address.is_multicast:
         return None
     is_shared = address.version == _SHARED.version and address in _SHARED
+    is_site = isinstance(address, ipaddress.IPv6Address) and address.is_site_local
+    if is_site:
+        return Reach.PRIVATE
     return Reach.PUBLIC if address.is_global and not is_shared else Reach.PRIVATE
 
 
@@ -79,21 +100,26 @@ def _inner(address: Address) -> Address:
     """Return the IPv4 address that an IPv6 address stands for, or the address."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
-    if address in _NAT64:
+    if int(address) > _UNSPECIFIED_AND_LOOPBACK and any(address in n for n in _HOLDS_IPV4):
         return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
     return address.ipv4_mapped or address.sixtofour or address
 
 
-async def addresses_of(host: str, port: int, *, configured: str) -> list[str]:
+async def addresses_of(
+    host: str, port: int, *, configured: str, most: Reach | None = None
+) -> list[str]:
     """Return where `host` may be connected to; `configured` is the host that an operator named.
+
+    `most` is how near that host was when it answered; None: it is looked up.
 
     Raises:
         AddressError: no address of it is allowed; the text names it.
         OSError: a name is not known.
     """
     found = await _resolve(host, port)
-    most = Reach.THIS_MACHINE
-    if host != configured:
+    if host == configured:
+        most = Reach.THIS_MACHINE
+    elif most is None:
         reaches = [reach_of(a) for a in await _resolve(configured, port)]
         most = max((r for r in reaches if r is not None), default=Reach.PUBLIC)
     allowed = [a for a in found if (r := reach_of(a)) is not None and r <= most]
@@ -113,12 +139,18 @@ async def _resolve(host: str, port: int) -> list[str]:
 
 
 def direct_transport(
-    url: str, *, configured: str, verify: ssl.SSLContext, may_use_proxy: bool
+    url: str,
+    *,
+    configured: str,
+    verify: ssl.SSLContext,
+    may_use_proxy: bool,
+    answered: dict[str, Reach] | None = None,
 ) -> httpx.AsyncBaseTransport | None:
     """Return a transport that connects to allowed addresses only; None if a proxy is asked.
 
     `configured` is the host that an operator named. With `may_use_proxy` the environment's proxies
-    count.
+    count. `answered` notes how near configured hosts were; pass the same one to all transports that
+    follow answers of one another.
     """
     import httpx  # late: it takes 60 ms, which commands without a network save
 
@@ -128,6 +160,7 @@ def direct_transport(
     if may_use_proxy and is_proxied and not urllib.request.proxy_bypass(parts.host):
         return None
     inner = httpx.AsyncHTTPTransport(verify=verify, trust_env=False)
+    near = {} if answered is None else answered
 
     class Checked(httpx.AsyncBaseTransport):
         """Resolves, checks, and connects to the address; the certificate is still the name's."""
@@ -138,16 +171,25 @@ def direct_transport(
                 _HTTPS_PORT if request.url.scheme == "https" else _HTTP_PORT
             )
             try:
-                found = await addresses_of(host, port, configured=configured)
+                found = await addresses_of(
+                    host, port, configured=configured, most=near.get(configured)
+                )
             except OSError as error:
                 raise httpx.ConnectError(str(error), request=request) from error
             *others, last = found
             for address in others:
                 try:
-                    return await inner.handle_async_request(_at(request, address))
+                    return await self._ask(request, address)
                 except httpx.ConnectError:
                     continue
-            return await inner.handle_async_request(_at(request, last))
+            return await self._ask(request, last)
+
+        async def _ask(self, request: httpx.Request, address: str) -> httpx.Response:
+            response = await inner.handle_async_request(_at(request, address))
+            reach = reach_of(address)
+            if request.url.host == configured and reach is not None:
+                near[configured] = reach
+            return response
 
         async def aclose(self) -> None:
             await inner.aclose()

@@ -42,6 +42,16 @@ PUBLIC, PRIVATE, HERE = "93.184.216.34", "10.0.0.5", "127.0.0.1"
         ("::ffff:100.100.100.200", None),
         ("2002:6464:64c8::1", None),
         ("224.0.0.1", None),
+        ("fec0::1", Reach.PRIVATE),
+        ("::7f00:1", Reach.THIS_MACHINE),
+        ("::ffff:0:127.0.0.1", Reach.THIS_MACHINE),
+        ("64:ff9b:1::a9fe:a9fe", None),
+        ("168.63.129.16", None),
+        ("192.0.0.192", None),
+        ("fd00:ec2::23", None),
+        ("fd20:ce::254", None),
+        ("fd00:c1::a9fe:a9fe", None),
+        ("fd00:42::42", None),
     ],
 )
 def test_how_near_an_address_is(address: str, expected: Reach | None) -> None:
@@ -111,6 +121,26 @@ async def test_other_spellings_of_this_machine_are_this_machine(
         await addresses_of(host, 443, configured=PUBLIC)
 
 
+async def test_a_name_that_leads_to_this_machine_for_a_moment_reaches_nothing_nearer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A hostile registry answers at a public address, and changes its name before it redirects."""
+    names(monkeypatch, {"registry.test": [HERE], "named.test": [HERE]})
+    answered = {"registry.test": Reach.PUBLIC}
+    transport = direct_transport(
+        "http://registry.test/",
+        configured="registry.test",
+        verify=ssl.create_default_context(),
+        may_use_proxy=False,
+        answered=answered,
+    )
+    assert transport is not None
+    async with httpx.AsyncClient(transport=transport) as client:
+        with pytest.raises(InfrastructureError, match=r"named\.test is 127\.0\.0\.1"):
+            await client.get("http://named.test/")
+    assert answered == {"registry.test": Reach.PUBLIC}
+
+
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     head = await reader.readuntil(b"\r\n\r\n")
     host = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"host:"))
@@ -126,16 +156,20 @@ async def test_it_connects_to_the_address_that_was_checked_with_the_names_header
     port = server.sockets[0].getsockname()[1]
     # The first address refuses, and the second one answers.
     names(monkeypatch, {"registry.test": ["127.0.0.9", HERE]})
+    answered: dict[str, Reach] = {}
     transport = direct_transport(
         f"http://registry.test:{port}/",
         configured="registry.test",
         verify=ssl.create_default_context(),
         may_use_proxy=False,
+        answered=answered,
     )
     assert transport is not None
     async with server, httpx.AsyncClient(transport=transport) as client:
         answer = await client.get(f"http://registry.test:{port}/v2/")
         assert answer.text.lower() == f"host: registry.test:{port}"
+        assert answered == {"registry.test": Reach.THIS_MACHINE}
+        answered.clear()
         names(monkeypatch, {"registry.test": [PUBLIC], "other.test": [HERE]})
         with pytest.raises(InfrastructureError, match=r"other\.test is 127\.0\.0\.1"):
             await client.get(f"http://other.test:{port}/")

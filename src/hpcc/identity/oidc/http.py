@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from hpcc.config.addresses import AddressError, direct_transport
+from hpcc.config.addresses import AddressError, Reach, direct_transport
 from hpcc.core import CallerError, InfrastructureError, IntegrityError
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class ProviderHttp:
     ) -> None:
         """Send through `proxy` and trust the roots in `ca_file`; empty means the system's."""
         self._proxy, self._ca_file, self._total_seconds = proxy, ca_file, total_seconds
+        self._answered: dict[str, Reach] = {}
 
     async def get(self, url: str, *, max_bytes: int, issuer: str = "") -> ProviderResponse:
         """Return the JSON object at `url`, which a document of `issuer` may have named.
@@ -180,7 +181,11 @@ class ProviderHttp:
             configured = urlsplit(issuer).hostname or ""
             direct = (
                 direct_transport(
-                    url, configured=configured, verify=roots, may_use_proxy=not is_local
+                    url,
+                    configured=configured,
+                    verify=roots,
+                    may_use_proxy=not is_local,
+                    answered=self._answered,
                 )
                 if is_local or not self._proxy
                 else None
