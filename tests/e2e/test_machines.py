@@ -50,6 +50,22 @@ template <int N> constexpr long slow() {
 constexpr long values[] = {slow<1>(), slow<2>()};
 long NAME() { return values[0] + values[1]; }
 """
+# linux/capability.h.
+_CAPABILITIES = {
+    "CAP_CHOWN": 0, "CAP_DAC_OVERRIDE": 1, "CAP_FOWNER": 3, "CAP_KILL": 5, "CAP_SETGID": 6,
+    "CAP_SETUID": 7, "CAP_SETPCAP": 8, "CAP_SYS_CHROOT": 18, "CAP_SYS_PTRACE": 19,
+    "CAP_SYS_ADMIN": 21, "CAP_SYS_RESOURCE": 24, "CAP_MKNOD": 27,
+}  # fmt: skip
+# Names and effective and permitted rights of what has a guest's id.
+_RIGHTS_OF_GUESTS = f"""
+exec 2>/dev/null
+for process in /proc/[0-9]*; do
+    uid=$(stat -c %u $process)
+    [ "$uid" -ge {FIRST_ID} ] && [ "$uid" -lt {FIRST_ID + IDS} ] &&
+        echo $(cat $process/comm | tr " " _) $(sed -n "s/^Cap[EP][fr][fm]:\t//p" $process/status)
+done
+true
+"""
 # A process may end meanwhile.
 _VMMS = """
 exec 2>/dev/null
@@ -293,6 +309,36 @@ def test_a_scheduler_that_is_restarted_costs_no_build(farm: Farm) -> None:
     assert farm.scheduler.run("systemctl", "is-active", "hpcc-scheduler") == "active\n"
 
 
+def _status(worker: BootedMachine, pid: str) -> dict[str, str]:
+    lines = worker.run("cat", f"/proc/{pid}/status").splitlines()
+    return dict(line.split(":\t", 1) for line in lines)
+
+
+def _check_worker_of_root(worker: BootedMachine) -> None:
+    """Check what the drop-in gives: these capabilities, and guests with own ids and limits."""
+    (line,) = (
+        x for x in _DROP_IN.read_text().splitlines() if x.startswith("CapabilityBoundingSet")
+    )
+    wanted = sum(1 << _CAPABILITIES[name] for name in line.partition("=")[2].split())
+    pid = worker.run("systemctl", "show", "-P", "MainPID", "hpcc-worker").strip()
+    first, status = (_status(worker, process) for process in ("1", pid))
+    # The machine's first process has what the machine can give.
+    rights = wanted & int(first["CapBnd"], 16)
+    assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == rights
+    assert status["NoNewPrivs"].strip() == "1"
+    vmms = _confined(worker)
+    assert vmms
+    assert len({uid for uid, _, _ in vmms}) == len(vmms)
+    assert all(FIRST_ID <= uid < FIRST_ID + IDS for uid, _, _ in vmms)
+    for line in worker.run("sh", "-c", _RIGHTS_OF_GUESTS).splitlines():
+        name, *sets = line.split()
+        assert {int(rights, 16) for rights in sets} == {0}, name
+    controllers = worker.run("cat", "/sys/fs/cgroup/cgroup.controllers").split()
+    if "memory" in controllers:
+        assert all(group.startswith("/hpcc/") for _, group, _ in vmms)
+        assert all(limit.isdecimal() for _, _, limit in vmms)
+
+
 def test_a_worker_of_root_compiles_and_leaves_its_state_to_the_next_user(farm: Farm) -> None:
     worker, state = farm.worker, "/var/lib/hpcc-worker"
     directory = worker.root / "etc/systemd/system/hpcc-worker.service.d"
@@ -305,6 +351,8 @@ def test_a_worker_of_root_compiles_and_leaves_its_state_to_the_next_user(farm: F
         worker.run("systemctl", "start", "hpcc-worker")
         farm.compile_until_executed(f"as_{user[:4]}")
         assert _user_of(worker) == user
+        if user == "root":
+            _check_worker_of_root(worker)
         guests_files = ["-uid", f"+{FIRST_ID - 1}"]
         assert worker.run("find", state, "!", "-user", user, "!", *guests_files) == ""
         (directory / "root.conf").unlink(missing_ok=True)
