@@ -14,6 +14,7 @@ GROUPS = "tests/unit/runtime/host/test_cgroups.py::"
 LINES = "tests/unit/runtime/qemu/test_argv.py::"
 BUNDLES = "tests/unit/runtime/assets/test_bundle.py::"
 REQUESTS = "tests/unit/wire/test_exec_request_checks.py::"
+BUILDERS = "tests/integration/test_image_confinement.py::"
 HELPER, PACKET = "helper/__main__.py", "wire/helper.py"
 JAIL, JAILED = "runtime/qemu/jail.py", "runtime/qemu/jailed.py"
 CGROUPS, LINE, BUNDLE = (
@@ -24,6 +25,13 @@ CGROUPS, LINE, BUNDLE = (
 FRAMES, TREE = "wire/exec_frames.py", "reapi/tree.py"
 
 CASES = {
+    # What an image builder that was taken over leaves and answers.
+    "image-link": Case("images/store.py", "open_file(image.path, os.O_RDONLY | NONBLOCK)", "os.open(image.path, os.O_RDONLY)",
+                       BUILDERS + "test_an_image_that_became_a_link_or_was_edited_under_its_stat_is_not_opened"),
+    "image-edited": Case("images/store.py", "                    status.st_ctime_ns,\n", "",
+                         BUILDERS + "test_an_image_that_became_a_link_or_was_edited_under_its_stat_is_not_opened"),
+    "image-answer": Case("images/assembly/erofs.py", "            if not isinstance(message, dict):", "            if False:",
+                         BUILDERS + "test_what_a_builder_that_was_taken_over_answers_is_an_error_of_the_image"),
     # The worker's helper (ADR 69).
     "helper-user": Case(HELPER, "if peer.uid != uid or peer.gid == 0 or peer.pid <= 0:", "if False:",
                         HELPERS + "test_a_caller_of_another_user_is_refused_by_its_number"),

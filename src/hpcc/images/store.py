@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import shutil
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -21,8 +22,13 @@ from hpcc.core import (
     IntegrityError,
     NotFoundError,
 )
+from hpcc.files import NONBLOCK, open_file
 from hpcc.files.whole import Sync, write_whole
-from hpcc.images.assembly.erofs import BUILDER_VERSION, build_erofs
+from hpcc.images.assembly.erofs import (
+    BUILDER_VERSION,
+    build_erofs,
+    remove_whole,
+)
 from hpcc.images.base.limits import FlattenLimits
 from hpcc.images.base.locks import exclusive_lock, try_lock
 from hpcc.images.kept_answers import KeptAnswers
@@ -272,13 +278,21 @@ class ImageStore:
 
     def _verify(self, image: PreparedImage) -> None:
         try:
-            with image.path.open("rb") as file:
+            # A builder that a layer took over may have left something else: a link to a key, which
+            # the worker would give to a guest as its drive, or a pipe.
+            number = open_file(image.path, os.O_RDONLY | NONBLOCK)
+            with open(number, "rb") as file:  # noqa: PTH123 - of a descriptor
                 status = os.fstat(file.fileno())
-                seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+                seen = (
+                    status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns,
+                    status.st_ctime_ns,
+                )  # fmt: skip
                 if self._verified.get(image.digest) == seen:
                     return
-                is_whole = status.st_size == image.size_bytes and (
-                    hashlib.file_digest(file, "sha256").hexdigest() == image.sha256
+                is_whole = (
+                    stat.S_ISREG(status.st_mode)
+                    and status.st_size == image.size_bytes
+                    and (hashlib.file_digest(file, "sha256").hexdigest() == image.sha256)
                 )
         except OSError as error:
             raise IntegrityError(f"{image.path}: {error.strerror}", reason="image-gone") from error
@@ -317,7 +331,7 @@ class ImageStore:
     def _unlink(self, digest: ImageDigest) -> None:
         self._sidecar(digest).unlink(missing_ok=True)
         self.answers(digest).remove()
-        self._image(digest).unlink(missing_ok=True)
+        remove_whole(self._image(digest))
         self._verified.pop(digest, None)
 
     def _release(self, digest: ImageDigest) -> None:
@@ -337,7 +351,7 @@ class ImageStore:
             if lock is not None:
                 # With the lock, no process is between renaming the image and renaming the sidecar.
                 if not (is_kept and self._sidecar(digest).exists()):
-                    path.unlink(missing_ok=True)
+                    remove_whole(path)
                 os.close(lock)
         self._sweep_work()
 
@@ -373,4 +387,4 @@ def _clean_work(work: Path) -> None:
     work.mkdir(parents=True, exist_ok=True)
     for path in work.iterdir():
         if not re.fullmatch(r"[0-9a-f]{64}", path.name):
-            path.unlink()
+            remove_whole(path)

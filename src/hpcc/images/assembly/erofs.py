@@ -1,24 +1,38 @@
-"""Builds one erofs image from layers, in the limited builder process."""
+"""Builds one erofs image from layers, in the limited builder process.
+
+Layers are hostile, and what reads them may be theirs by the time it answers. So an answer is
+checked as what a stranger sends. What lies in the output's place may be a link or a pipe:
+`hpcc.images.store` opens it without following, and compares its content.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
+import stat
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from hpcc.core import CallerError, HpccError, ImageDigest, InfrastructureError
+from hpcc.core import (
+    CallerError,
+    HpccError,
+    ImageDigest,
+    InfrastructureError,
+    IntegrityError,
+)
 from hpcc.images.assembly.builder import ERROR_FAMILIES, BuildRequest
 from hpcc.images.base.limits import FlattenLimits
 from hpcc.images.oci.blobfile import LayerFile
+from hpcc.obs.text import plain
 
 # Part of a prepared image's name. Raise it when the same layers would give other bytes.
 BUILDER_VERSION: Final = 1
@@ -27,6 +41,10 @@ BUILDER_ARGV: Final = (sys.executable, "-P", "-m", "hpcc.images.assembly.builder
 INSTALL_HINT: Final = "install erofs-utils 1.7 or newer: sudo apt-get install erofs-utils"
 _UUID_SPACE: Final = uuid.UUID("6f6a1c0a-6f0b-5c0e-9d52-2b6d3f6d1f6e")
 _MAX_LINE_BYTES: Final = 1 << 20
+_MAX_COUNTS, _MAX_NAME, _MAX_TEXT = 64, 100, 2000
+_MAX_NUMBER: Final = 1 << 62
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_WORD: Final = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _TIMEOUT_SECONDS: Final = 3600.0
 
 
@@ -106,24 +124,66 @@ async def build_erofs(
     try:
         async with asyncio.timeout(_TIMEOUT_SECONDS):
             result = await _run_builder(request, progress)
+        image = _image(result, output)
+        if not stat.S_ISREG(partial.lstat().st_mode):
+            raise _nonsense()
         await asyncio.to_thread(partial.rename, output)
     except TimeoutError as error:
         raise InfrastructureError("building the image took too long", reason="timeout") from error
     finally:
-        partial.unlink(missing_ok=True)
-    report = result["report"]
+        await asyncio.to_thread(remove_whole, partial)
+    return image
+
+
+def remove_whole(path: Path) -> None:
+    """Remove what is at a path, also a directory. A link is removed and not followed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _image(result: object, output: Path) -> ErofsImage:
+    table = result if isinstance(result, dict) else {}
+    size, sha256, report = (table.get(name) for name in ("size_bytes", "sha256", "report"))
+    if not isinstance(report, dict) or not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+        raise _nonsense()
     return ErofsImage(
         path=output,
-        size_bytes=result["size_bytes"],
-        sha256=result["sha256"],
-        dropped=tuple((str(k), int(v)) for k, v in report.pop("dropped")),
-        counts=tuple(sorted((str(k), int(v)) for k, v in report.items())),
+        size_bytes=_number(size),
+        sha256=sha256,
+        dropped=_counts(report.pop("dropped", None)),
+        counts=_counts(sorted(map(list, report.items()))),
     )
 
 
-async def _run_builder(
-    request: BuildRequest, progress: Callable[[int, int], None]
-) -> dict[str, Any]:
+def _counts(pairs: object) -> tuple[tuple[str, int], ...]:
+    if not isinstance(pairs, list) or len(pairs) > _MAX_COUNTS:
+        raise _nonsense()
+    found = []
+    for pair in pairs:
+        match pair:
+            case [str(name), number] if len(name) <= _MAX_NAME and name.isprintable():
+                found.append((name, _number(number)))
+            case _:
+                raise _nonsense()
+    return tuple(found)
+
+
+def _number(value: object) -> int:
+    if type(value) is not int or not 0 <= value < _MAX_NUMBER:
+        raise _nonsense()
+    return value
+
+
+def _nonsense() -> IntegrityError:
+    return IntegrityError(
+        "the image builder answers nonsense: a layer may have taken it over",
+        reason="builder-answer",
+    )
+
+
+async def _run_builder(request: BuildRequest, progress: Callable[[int, int], None]) -> object:
     process = await asyncio.create_subprocess_exec(
         *BUILDER_ARGV,
         stdin=asyncio.subprocess.PIPE,
@@ -154,20 +214,33 @@ async def _run_builder(
             reason="builder-died",
         )
     if "error" in answer:
-        family = ERROR_FAMILIES.get(answer["error"], HpccError)
-        raise family(str(answer["message"]), reason=str(answer["reason"]))
-    result: dict[str, Any] = answer["result"]
-    return result
+        raise _error(answer)
+    return answer.get("result")
+
+
+def _error(answer: Mapping[str, object]) -> HpccError:
+    kind, text, reason = (answer.get(name) for name in ("error", "message", "reason"))
+    family = ERROR_FAMILIES.get(kind) if isinstance(kind, str) else None
+    if family is None or not isinstance(text, str) or not isinstance(reason, str):
+        return _nonsense()
+    if not _WORD.fullmatch(reason):
+        return _nonsense()
+    return family(plain(text[:_MAX_TEXT]), reason=reason)
 
 
 async def _read_answer(
     stdout: asyncio.StreamReader, progress: Callable[[int, int], None]
-) -> dict[str, Any] | None:
-    async for line in stdout:
-        message: dict[str, Any] = json.loads(line)
-        if "done" not in message:
-            return message
-        progress(message["done"], message["total"])
+) -> Mapping[str, object] | None:
+    try:
+        async for line in stdout:
+            message = json.loads(line)
+            if not isinstance(message, dict):
+                raise _nonsense()
+            if "done" not in message:
+                return message
+            progress(_number(message["done"]), _number(message.get("total")))
+    except (ValueError, RecursionError) as error:  # ValueError: also a line without end
+        raise _nonsense() from error
     return None
 
 
