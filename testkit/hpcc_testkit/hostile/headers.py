@@ -13,6 +13,8 @@ from typing import Final
 
 from hpcc_testkit.hostile.peer import END_HEADERS, FRAME_BYTES, HEADERS, block, frame, settings
 
+# An address that is excluded gets no answer at all.
+_SECONDS: Final = 5.0
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 # HPACK's static table: `accept-charset` and `cookie`, both with an empty value.
 _ONE_BYTE: Final = b"\x8f\xa0"
@@ -24,7 +26,7 @@ def http2(port: int, source: str) -> Iterator[ssl.SSLSocket]:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
-    raw = socket.create_connection(("127.0.0.1", port), timeout=20, source_address=(source, 0))
+    raw = socket.create_connection(("127.0.0.1", port), timeout=_SECONDS, source_address=(source, 0))
     with context.wrap_socket(raw) as connection:
         connection.sendall(_PREFACE + settings())
         yield connection

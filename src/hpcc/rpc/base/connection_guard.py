@@ -82,6 +82,7 @@ class ConnectionGuard:
         self._can_filter = True
         self._next_at = self._report_at = float("-inf")
         self._free_at = float("inf")
+        self._bans_said, self._bans_from = 0, float("-inf")
 
     def start(self) -> None:
         """Watch in a thread, which ends with the server."""
@@ -124,6 +125,11 @@ class ConnectionGuard:
                 self._shut_down(fd, self._known[fd].inode)
             self._exclude(self._limit.excluded(now))
             self._free_at = now + _FREE_SECONDS
+            if now >= self._bans_from + _REPORT_SECONDS:
+                self._bans_said, self._bans_from = 0, now
+            self._bans_said += 1
+            if self._bans_said > _MAX_REPORTED:
+                return
         _log.warning(
             "refused: connections reason=%s peer=%s count=%d port=%d",
             _BAN_REASON, address, len(ended), self._port,

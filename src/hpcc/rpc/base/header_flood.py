@@ -32,6 +32,7 @@ class HeaderFlood(grpc.GenericRpcHandler):
 
     def __init__(self, guards: Sequence[ConnectionGuard]) -> None:
         self._guards = guards
+        self._busy: set[str] = set()
         self._handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
             self._refuse
         )
@@ -45,6 +46,12 @@ class HeaderFlood(grpc.GenericRpcHandler):
 
     async def _refuse(self, _: Any, context: Any) -> None:  # noqa: ANN401 - see Call.of
         address = address_of(unquote(context.peer() or ""))
-        for guard in self._guards:
-            await asyncio.to_thread(guard.ban, address)
+        # A flood brings thousands of such calls, and there are few threads.
+        if address not in self._busy:
+            self._busy.add(address)
+            try:
+                for guard in self._guards:
+                    await asyncio.to_thread(guard.ban, address)
+            finally:
+                self._busy.discard(address)
         await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _TEXT)

@@ -129,6 +129,18 @@ def test_a_ban_ends_all_connections_of_an_address_and_no_other(
     assert is_open(port.connect(EVE)[0])
 
 
+def test_bans_of_many_addresses_do_not_fill_the_log(
+    port: Port, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        for number in range(50):
+            port.guard.ban(f"192.0.2.{number}")
+        assert len(caplog.records) == 20
+        port.clock.time = 60.0
+        port.guard.ban("192.0.2.99")
+        assert len(caplog.records) == 21
+
+
 def test_other_files_are_left_alone(port: Port) -> None:
     one, other = socket.socketpair()
     with one, other, socket.socket() as elsewhere, ExitStack() as stack:
