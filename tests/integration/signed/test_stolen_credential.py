@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -319,6 +320,24 @@ def test_a_fifo_and_a_link_in_a_shared_directory_are_not_read(team: Team, tmp_pa
     ann = team.machine("ann")
     assert [ann.compile(*c).answer for c in (MAIN, OTHER)] == ["run", "run"]
     assert ann.count("hit.signed") == 0
+
+
+def test_a_link_in_a_directorys_place_makes_nobody_write_elsewhere(
+    team: Team, tmp_path: Path
+) -> None:
+    """Whoever may write in the shared directory would choose where CI, root perhaps, writes."""
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    filled(team)
+    shared = tmp_path / "shared"
+    tops = [path for path in shared.iterdir() if path.is_dir()]
+    assert tops
+    for top in tops:
+        shutil.rmtree(top)
+        top.symlink_to(elsewhere)
+    again = team.ci("ci2")
+    assert again.compile(*MAIN).answer == "run"
+    again.flush()
+    assert list(elsewhere.rglob("*")) == []
 
 
 def _peak_bytes() -> int:

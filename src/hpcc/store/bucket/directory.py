@@ -6,8 +6,8 @@ import asyncio
 import os
 import stat
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ from hpcc.files.whole import Sync, whole_file
 from hpcc.store.objects import checked_key, too_large
 
 _READ_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_SEARCH_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE_BITS: Final = 0o666
 _DIRECTORY_BITS: Final = 0o2777
 
@@ -51,8 +52,11 @@ class DirectoryObjects:
             self._check_base()
             # Who may read the directory may read objects. A daemon's umask would exclude them.
             mode = self._base.stat().st_mode
-            self._make_parents(path.parent, mode & _DIRECTORY_BITS)
-            with whole_file(path, sync=Sync.CONTENT) as file:
+            parents = path.parent.relative_to(self._base).parts
+            with (
+                _directory(self._base, parents, mode & _DIRECTORY_BITS) as directory,
+                whole_file(directory / path.name, sync=Sync.CONTENT) as file,
+            ):
                 os.fchmod(file.fileno(), mode & _FILE_BITS)
                 file.write(data)
 
@@ -61,14 +65,6 @@ class DirectoryObjects:
     async def has(self, key: str) -> bool:
         path = self._base / checked_key(key)
         return await self._in_thread(path.is_file)
-
-    def _make_parents(self, directory: Path, mode: int) -> None:
-        if directory == self._base or directory.is_dir():
-            return
-        self._make_parents(directory.parent, mode)
-        with suppress(FileExistsError):
-            directory.mkdir()
-            directory.chmod(mode)
 
     def _check_base(self) -> None:
         if not self._base.is_dir():
@@ -109,6 +105,31 @@ class DirectoryObjects:
             raise InfrastructureError(
                 f"the directory fails: {error.strerror}", reason="store-directory"
             ) from error
+
+
+@contextmanager
+def _directory(base: Path, names: Sequence[str], mode: int) -> Iterator[Path]:
+    """Yield a path to the directory `names` below `base`, which is made if it is missing.
+
+    Everybody who may write in `base` may put a link in a directory's place, to let others write
+    where they may not. So each directory is opened without following links, and the path leads
+    to the open one.
+    """
+    found = os.open(base, _SEARCH_FLAGS)
+    try:
+        for name in names:
+            flags = _SEARCH_FLAGS | os.O_NOFOLLOW
+            with suppress(FileExistsError):
+                os.mkdir(name, dir_fd=found)
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+            below = os.open(name, flags, dir_fd=found)
+            os.close(found)
+            found = below
+            if not flags & os.O_PATH:
+                os.fchmod(found, mode)
+        yield Path(f"/proc/self/fd/{found}")
+    finally:
+        os.close(found)
 
 
 def _read(path: Path, limit: int) -> bytes:
