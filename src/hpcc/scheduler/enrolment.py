@@ -123,7 +123,9 @@ class Enrolment:
             value = json.loads(entry.value if entry is not None else b"")
             key = self._sealer.unseal(CA_PURPOSE, base64.b64decode(value["sealed"]))
             return WorkerCa.load(key, value["certificate"].encode())
-        except (ValueError, KeyError, TypeError, AttributeError, CallerError) as error:
+        except (
+            ValueError, KeyError, TypeError, AttributeError, RecursionError, CallerError,
+        ) as error:  # fmt: skip
             raise IntegrityError(
                 "the worker CA in the control store is damaged", reason="worker-ca"
             ) from error
@@ -390,5 +392,5 @@ def _encode(value: EnrolToken | EnrolledWorker) -> bytes:
 def _decode[T](kind: Callable[..., T], entry: Entry) -> T:
     try:
         return kind(**json.loads(entry.value))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ControlStoreError("an enrolment entry is malformed") from error

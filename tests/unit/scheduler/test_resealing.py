@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.control.embedded import EmbeddedControlStore
+from hpcc.core import IntegrityError
 from hpcc.identity.key_ring import KeyRingError, Sealer
 from hpcc.ports import ControlStore, ControlStoreError, Entry, SystemClock
 from hpcc.scheduler.base.signing import KEY, SPACE, SigningKeys
@@ -135,3 +136,19 @@ async def test_a_damaged_ring_is_lost_too(store: EmbeddedControlStore) -> None:
 
 def _encoded(worker: EnrolledWorker) -> bytes:
     return json.dumps(asdict(worker)).encode()
+
+
+@pytest.mark.parametrize("value", [b"[" * 100_000, b"[]", b"9" * 5000, b'{"sealed": []}', b"\xff"])
+async def test_who_writes_the_store_gives_a_scheduler_one_error_and_no_other(
+    store: EmbeddedControlStore, value: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    await farm(store)
+    entry = await store.entry_or_none(CA_SPACE, CA_KEY)
+    assert entry is not None
+    await store.put(CA_SPACE, CA_KEY, value, expect=entry.version)
+    with pytest.raises(IntegrityError, match="the worker CA in the control store is damaged"):
+        await loaded(store, OLD)
+    await store.delete(CA_SPACE, CA_KEY)
+    await store.put(WORKER_SPACE, "w1", value, expect=0)
+    await loaded(store, OLD)
+    assert "worker w1: an enrolment entry is malformed" in caplog.text
