@@ -12,10 +12,11 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from hpcc.core import CallerError, check_endpoint
+from hpcc.reapi.resource import check_instance
 
 Mode = Literal["read", "write"]
 MODES: Final = ("read", "write")
-_SCHEMES: Final = "s3://, gs://, azure://, https:// or file://"
+_SCHEMES: Final = "s3://, gs://, azure://, https://, reapi:// or file://"
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 _ACCOUNT: Final = re.compile(r"[a-z0-9]{3,24}")
 _REGION: Final = re.compile(r"[a-z0-9-]{1,64}")
@@ -52,12 +53,14 @@ class RemotePlace:
     """Where entries are: `base` is the URL or path that names are appended to after a slash.
 
     `kind` says how requests are signed: "s3" (Signature Version 4), "azure" (a SAS token), "http"
-    (nothing, a user's password or a token) or "directory".
+    (nothing, a user's password or a token), "reapi" (nothing, a token or a certificate) or
+    "directory". For "reapi", `base` is an endpoint of gRPC, and the service's `instance` is apart.
     """
 
-    kind: Literal["s3", "azure", "http", "directory"]
+    kind: Literal["s3", "azure", "http", "reapi", "directory"]
     base: str
     region: str = ""
+    instance: str = ""
 
 
 def place_of(settings: RemoteCacheSettings) -> RemotePlace | None:
@@ -85,6 +88,11 @@ def place_of(settings: RemoteCacheSettings) -> RemotePlace | None:
     if scheme in {"https", "http"}:
         check_endpoint(settings.url, secure="https", plain="http")
         return RemotePlace("http", settings.url.rstrip("/"))
+    if scheme in {"reapi", "reapi+plain"}:
+        check_endpoint(settings.url, secure="reapi", plain="reapi+plain")
+        check_instance(path)
+        protocol = "grpcs" if scheme == "reapi" else "grpc"
+        return RemotePlace("reapi", f"{protocol}://{urlsplit(settings.url).netloc}", instance=path)
     raise _wrong("url", f"must begin with {_SCHEMES}")
 
 

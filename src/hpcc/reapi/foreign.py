@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 
-from hpcc.core import MAX_OUTPUTS, Digest
+from hpcc.core import EMPTY_DIGEST, MAX_OUTPUTS, Blob, Digest
 from hpcc.reapi.digests import digest_from_proto, digest_to_proto, parse_message
 from hpcc.reapi.limits import MAX_RESULT_BYTES, ReapiError
 from hpcc.reapi.result import ResultOutput
+
+ENTRY_COMMAND: Final = "hpcc-remote-cache-entry"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,21 @@ def encode_entry_result(entry: bytes, blob: Digest | None) -> bytes:
         message.stdout_digest.CopyFrom(digest_to_proto(blob))
     message.execution_metadata.worker = "hpcc"
     return message.SerializeToString(deterministic=True)
+
+
+def entry_action(key: str) -> tuple[Blob, Blob]:
+    """Return a command and an action that stand for a key of an object.
+
+    REAPI asks a client to upload both before their result. Who finds them in a service reads
+    what they are for. No compile has this command, and running it fails.
+    """
+    command = pb.Command(arguments=[ENTRY_COMMAND, key])
+    named = Blob.of(command.SerializeToString(deterministic=True))
+    action = pb.Action(
+        command_digest=digest_to_proto(named.digest),
+        input_root_digest=digest_to_proto(EMPTY_DIGEST),
+    )
+    return named, Blob.of(action.SerializeToString(deterministic=True))
 
 
 def _stream(raw: bytes, named: pb.Digest | None) -> tuple[bytes, Digest | None]:

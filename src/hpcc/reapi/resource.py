@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from hpcc.core import CallerError, Digest
 from hpcc.reapi.limits import ReapiError
 
 _MAX_NAME_CHARS = 512
+_MAX_INSTANCE_CHARS: Final = 255
+_RESERVED: Final = frozenset(
+    {"blobs", "uploads", "actions", "operations", "compressed-blobs", "", "..", "."}
+)
+
+
+def check_instance(instance: str) -> None:
+    """Check the name of a foreign service's instance; the empty one passes.
+
+    Raises:
+        CallerError: it is too long, or would change the meaning of a resource name.
+    """
+    parts = instance.split("/") if instance else []
+    if len(instance) > _MAX_INSTANCE_CHARS or _RESERVED & set(parts):
+        raise CallerError("not the name of a REAPI instance", reason="config")
 
 
 def read_name(instance: str, digest: Digest) -> str:

@@ -22,6 +22,7 @@ from hpcc.core import (
 from hpcc.reapi.action import ActionSpec, encode_action, parse_action, salt_of
 from hpcc.reapi.command import CommandSpec, encode_command, parse_command
 from hpcc.reapi.digests import digest_to_proto
+from hpcc.reapi.foreign import entry_action
 from hpcc.reapi.limits import ReapiError
 from hpcc.reapi.output_tree import encode_output_tree, output_tree_files
 from hpcc.reapi.resource import parse_read_name, parse_write_name
@@ -436,3 +437,14 @@ def test_a_file_that_is_in_the_base_already_is_refused() -> None:
     for path in ("inc/a.h", "inc", "inc/a.h/b"):
         with pytest.raises(ReapiError):
             base.with_files([InputFile(path, B)])
+
+
+def test_the_action_of_an_entry_is_the_same_for_all_versions() -> None:
+    """Readers of one version look for what writers of another stored."""
+    command, action = entry_action("v1/default/ab/abcd")
+    parsed = pb.Command.FromString(command.data)
+    assert list(parsed.arguments) == ["hpcc-remote-cache-entry", "v1/default/ab/abcd"]
+    assert pb.Action.FromString(action.data).command_digest.hash == command.digest.hash
+    assert str(action.digest) == (
+        "2fb50453b798c52bf080448e37977c7ebb07c23c3f8443cca9f33fd26cabda90/138"
+    )

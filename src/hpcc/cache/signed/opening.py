@@ -9,8 +9,9 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from hpcc import __version__
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.results.results import Results
@@ -27,8 +28,13 @@ from hpcc.identity.keys import read_secret_file
 from hpcc.ports import SystemClock
 from hpcc.store.objects import Objects
 
+if TYPE_CHECKING:
+    from hpcc.rpc.reapi.foreign_service import ServiceConfig
+
 _log: Final = logging.getLogger("hpcc.daemon.remote-cache")
 _MAX_CALLS: Final = 16
+_SERVICE_SECONDS: Final = 60.0
+_MAX_PEM_BYTES: Final = 1 << 20
 # Azure, "Put Blob": what kind of blob a PUT makes.
 _AZURE: Final = {"x-ms-blob-type": "BlockBlob", "x-ms-version": "2021-08-06"}
 _FIELDS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
@@ -38,6 +44,11 @@ _FIELDS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
     ),
     "azure": (frozenset({"sas"}),),
     "http": (frozenset({"user", "password"}), frozenset({"token"})),
+    "reapi": (
+        frozenset({"token"}),
+        frozenset({"certificate_file", "key_file"}),
+        frozenset({"certificate_file", "key_file", "token"}),
+    ),
 }
 
 
@@ -137,6 +148,15 @@ async def open_objects(settings: RemoteCacheSettings, place: RemotePlace) -> Asy
 
         yield DirectoryObjects(Path(place.base), max_calls=_MAX_CALLS)
         return
+    if place.kind == "reapi":
+        # gRPC takes 20 MB of memory, which other places do not pay.
+        from hpcc.rpc.reapi.service_objects import open_service_objects
+
+        async with open_service_objects(
+            _service(settings, place), lambda: _secret(settings, place).get("token", "")
+        ) as service:
+            yield service
+        return
     from hpcc.store.bucket.web import open_web
 
     secret = credential(settings, place)
@@ -151,16 +171,61 @@ async def open_objects(settings: RemoteCacheSettings, place: RemotePlace) -> Asy
         yield objects
 
 
+def _service(settings: RemoteCacheSettings, place: RemotePlace) -> ServiceConfig:
+    """Return how to reach a REAPI service.
+
+    Raises:
+        CallerError: a file that the settings name cannot be read, or others can read the key.
+        InfrastructureError: see `_secret`.
+    """
+    from hpcc.rpc.base.channel import ClientTls
+    from hpcc.rpc.reapi.foreign_service import ServiceConfig
+
+    secret = _secret(settings, place)
+    client = None
+    if "key_file" in secret:
+        client = ClientTls(
+            read_secret_file(Path(secret["key_file"])), _pem(secret["certificate_file"])
+        )
+    return ServiceConfig(
+        endpoint=place.base,
+        instance=place.instance,
+        ca_pem=_pem(settings.ca_file) if settings.ca_file else b"",
+        client=client,
+        # For a large upload. What reads has `timeout_seconds` around it.
+        call_seconds=_SERVICE_SECONDS,
+        transfer_seconds=_SERVICE_SECONDS,
+        tool_version=__version__,
+    )
+
+
+def _pem(name: str) -> bytes:
+    try:
+        with Path(name).open("rb") as file:
+            return file.read(_MAX_PEM_BYTES)
+    except OSError as error:
+        raise CallerError(f"cannot read {name}: {error.strerror}", reason="config") from error
+
+
+def _secret(settings: RemoteCacheSettings, place: RemotePlace) -> dict[str, str]:
+    """Return the credential as it is now.
+
+    Raises:
+        InfrastructureError: its file is unusable.
+    """
+    try:
+        return credential(settings, place)
+    except CallerError as error:
+        raise InfrastructureError(str(error), reason="store-config") from error
+
+
 def _headers(
     settings: RemoteCacheSettings, place: RemotePlace
 ) -> Callable[[str, str, bytes], Mapping[str, str]]:
     """Return what proves who asks. The file is read for each request: tokens of CI change."""
 
     def headers(method: str, url: str, body: bytes) -> Mapping[str, str]:
-        try:
-            secret = credential(settings, place)
-        except CallerError as error:
-            raise InfrastructureError(str(error), reason="store-config") from error
+        secret = _secret(settings, place)
         if place.kind == "azure":
             return _AZURE
         if "token" in secret:

@@ -24,7 +24,8 @@ from hpcc.core import (
     check_endpoint,
 )
 from hpcc.reapi.foreign import encode_entry_result, parse_foreign_result
-from hpcc.rpc.base.channel import COMMON_OPTIONS
+from hpcc.reapi.resource import check_instance
+from hpcc.rpc.base.channel import COMMON_OPTIONS, ClientTls
 from hpcc.rpc.base.errors import DeadlineError
 from hpcc.rpc.base.method import check_token
 from hpcc.rpc.reapi.client import ReapiClient
@@ -33,9 +34,7 @@ from hpcc.rpc.reapi.service_calls import ReapiClientConfig
 # Hashed into the names of entries, so that no entry has the digest of a real action.
 _ENTRY_DOMAIN: Final = b"hpcc-action-cache-1\0"
 # A larger entry is a blob beside the result. Every service accepts messages of this size.
-_MAX_INLINE_ENTRY_BYTES: Final = 1 << 20
-# The most characters of a foreign service's instance name.
-_MAX_INSTANCE_CHARS: Final = 255
+MAX_INLINE_ENTRY_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +42,14 @@ class ServiceConfig:
     """A foreign REAPI service. `endpoint` is grpcs://HOST[:PORT], or grpc:// on loopback.
 
     `ca_pem` replaces gRPC's built-in roots. `token` is sent as a bearer, only over TLS or to
-    loopback.
+    loopback. `client` is the certificate for a service that asks for one.
     """
 
     endpoint: str
     instance: str = ""
     token: str = field(default="", repr=False)
     ca_pem: bytes = b""
+    client: ClientTls | None = None
     call_seconds: float = 30.0
     transfer_seconds: float = 120.0
     execute_seconds: float = 600.0
@@ -63,10 +63,7 @@ class ServiceConfig:
                 would change the meaning of a resource name.
         """
         check_endpoint(self.endpoint, secure="grpcs", plain="grpc")
-        parts = self.instance.split("/") if self.instance else []
-        reserved = {"blobs", "uploads", "actions", "operations", "compressed-blobs", "", "..", "."}
-        if len(self.instance) > _MAX_INSTANCE_CHARS or reserved & set(parts):
-            raise CallerError("not the name of a REAPI instance", reason="config")
+        check_instance(self.instance)
         check_token(self.token)
 
 
@@ -90,7 +87,12 @@ def open_service_channel(config: ServiceConfig) -> grpc.aio.Channel:
     )
     if is_plain:
         return grpc.aio.insecure_channel(target, options=options)
-    credentials = grpc.ssl_channel_credentials(root_certificates=config.ca_pem or None)
+    client = config.client
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=config.ca_pem or None,
+        private_key=client.key_pem if client else None,
+        certificate_chain=client.certificate_pem if client else None,
+    )
     return grpc.aio.secure_channel(target, credentials, options=options)
 
 
@@ -126,7 +128,7 @@ class ServiceBlobStore:
         except IntegrityError as error:
             raise NotFoundError(f"blob {digest} was damaged", reason="damaged") from error
         except HpccError as error:
-            raise _store_error(error) from error
+            raise store_error(error) from error
 
     async def put(self, blob: Blob) -> None:
         if blob.digest == EMPTY_DIGEST:
@@ -136,7 +138,7 @@ class ServiceBlobStore:
         try:
             await self._client.upload([blob])
         except HpccError as error:
-            raise _store_error(error) from error
+            raise store_error(error) from error
 
     async def find_missing(self, digests: Iterable[Digest]) -> frozenset[Digest]:
         wanted = {d for d in digests if d != EMPTY_DIGEST}
@@ -145,7 +147,7 @@ class ServiceBlobStore:
         try:
             return await self._client.find_missing(wanted)
         except HpccError as error:
-            raise _store_error(error) from error
+            raise store_error(error) from error
 
 
 class ServiceActionCache:
@@ -166,26 +168,27 @@ class ServiceActionCache:
             return (await self._client.download([result.stdout_digest]))[result.stdout_digest].data
         except (IntegrityError, CallerError) as error:
             if isinstance(error, PolicyError):
-                raise _store_error(error) from error
+                raise store_error(error) from error
             raise NotFoundError(f"result for {action} was damaged", reason="damaged") from error
         except HpccError as error:
-            raise _store_error(error) from error
+            raise store_error(error) from error
 
     async def put(self, action: Digest, record: bytes) -> None:
         try:
-            blob = Blob.of(record) if len(record) > _MAX_INLINE_ENTRY_BYTES else None
+            blob = Blob.of(record) if len(record) > MAX_INLINE_ENTRY_BYTES else None
             if blob is not None:
                 await self._client.upload([blob])
             result = encode_entry_result(record, blob.digest if blob else None)
             await self._client.update_action_result(self._name(action), result)
         except HpccError as error:
-            raise _store_error(error) from error
+            raise store_error(error) from error
 
     def _name(self, action: Digest) -> Digest:
         return Digest.of(_ENTRY_DOMAIN + f"{self._scope}\0{action}".encode())
 
 
-def _store_error(error: HpccError) -> HpccError:
+def store_error(error: HpccError) -> HpccError:
+    """Return a call's error with a reason that breakers count."""
     match error:
         case NotFoundError():
             return NotFoundError("the service does not have it")
