@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hpcc_testkit.fuzz import farm_bytes, local_bytes
+from hpcc_testkit.fuzz import cache_bytes, farm_bytes, local_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ _FARM: Final = (
 _LOCAL: Final = (
     Target("guest_bundle", local_bytes.guest_bundle, local_bytes.guest_bundle_seeds),
     Target("release_files", local_bytes.release_files, local_bytes.release_files_seeds),
+    Target("remote_entry", cache_bytes.remote_entry, cache_bytes.remote_entry_seeds),
     Target("exec_trace", local_bytes.exec_trace, local_bytes.exec_trace_seeds),
 )
 TARGETS: Final[Mapping[str, Target]] = {target.name: target for target in (*_FARM, *_LOCAL)}

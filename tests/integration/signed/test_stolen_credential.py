@@ -344,3 +344,14 @@ def _peak_bytes() -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def test_a_fetched_result_is_stored_by_its_key(http_team: Team) -> None:
+    """A user who trusts another key for the same place gets nothing of what the first one signed."""
+    filled(http_team)
+    other = signing_key(http_team.directory / "other.key")
+    ann = http_team.machine("ann")
+    assert ann.compile(*MAIN).answer == "done"
+    ann.restart()
+    ann.remote["trusted_keys"] = (other.key.line,)
+    assert ann.compile(*MAIN).answer == "run"

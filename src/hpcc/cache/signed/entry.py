@@ -72,6 +72,12 @@ class Content(NamedTuple):
     inputs: InputSet
     result: Result
 
+    def encode(self) -> bytes:
+        """Return the bytes that are packed."""
+        return encode_fields(
+            [_SUCCESS, encode_manifest((self.inputs,)), encode_result(self.result)]
+        )
+
 
 class SignedRecord(NamedTuple):
     """A record as it is in an object; nothing in it has been checked."""
@@ -95,8 +101,16 @@ Judge = Callable[[str], CacheKey | RefusedEntry]
 
 def sign(name: EntryName, namespace: str, content: Content, signing: SigningKey) -> SignedRecord:
     """Pack and sign one result."""
-    body = [_SUCCESS, encode_manifest((content.inputs,)), encode_result(content.result)]
-    packed = zstandard.ZstdCompressor(level=_LEVEL).compress(encode_fields(body))
+    return seal(name, namespace, pack(content.encode()), signing)
+
+
+def pack(body: bytes) -> bytes:
+    """Return the body as one zstd frame, which announces its size."""
+    return zstandard.ZstdCompressor(level=_LEVEL).compress(body)
+
+
+def seal(name: EntryName, namespace: str, packed: bytes, signing: SigningKey) -> SignedRecord:
+    """Sign packed bytes, whatever they are: readers check what a holder of a key writes."""
     header = _header(name, namespace, signing.key, packed)
     return SignedRecord(header, signing.private.sign(_DOMAIN + header), packed)
 

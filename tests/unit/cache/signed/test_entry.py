@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcc.cache.base.fields import encode_fields
 from hpcc.cache.base.manifest import Absence, make_set
 from hpcc.cache.base.twins import Twins
 from hpcc.cache.results.results import Result
@@ -118,6 +119,49 @@ def test_a_key_of_another_role_signs_no_entry(signing: SigningKey) -> None:
     other = CacheKey(signing.key.raw, "packs", signing.key.last_day)
     found = open_object(data, NAME, "team", lambda _: other, LIMIT)
     assert found.refused == (RefusedEntry.ROLE,)
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        ("header", RefusedEntry.SIGNATURE),
+        ("signature", RefusedEntry.SIGNATURE),
+        ("packed", RefusedEntry.SIGNATURE),
+    ],
+)
+def test_each_part_of_a_record_is_covered(
+    signing: SigningKey, part: str, reason: RefusedEntry
+) -> None:
+    record = sign(NAME, "team", content(), signing)
+    old = getattr(record, part)
+    changed = record._replace(**{part: old[:-1] + bytes([old[-1] ^ 1])})
+    assert opened(join_records(changed, ()), signing).refused == (reason,)
+
+
+def test_an_entry_of_another_namespace_does_not_count(signing: SigningKey) -> None:
+    data = join_records(sign(NAME, "forks", content(), signing), ())
+    assert opened(data, signing).refused == (RefusedEntry.NAMESPACE,)
+
+
+def test_content_over_the_limit_is_not_unpacked(signing: SigningKey) -> None:
+    data = join_records(sign(NAME, "team", content(), signing), ())
+    found = open_object(data, NAME, "team", judge_of(signing.key), 10)
+    assert found.refused == (RefusedEntry.TOO_LARGE,)
+
+
+def test_too_many_records_are_not_an_object(signing: SigningKey) -> None:
+    record = encode_fields(sign(NAME, "team", content(), signing))
+    for count, refused in ((MAX_RECORDS, ()), (MAX_RECORDS + 1, (RefusedEntry.MALFORMED,))):
+        data = b"hpcc-remote-cache-1\n" + encode_fields([record] * count)
+        assert opened(data, signing).refused == refused
+
+
+def test_a_record_of_another_format_does_not_count(signing: SigningKey) -> None:
+    record = sign(NAME, "team", content(), signing)
+    header = record.header.replace(b"entry-1", b"entry-2")
+    signature = signing.private.sign(b"hpcc remote cache entry\0" + header)
+    changed = record._replace(header=header, signature=signature)
+    assert opened(join_records(changed, ()), signing).refused == (RefusedEntry.MALFORMED,)
 
 
 @given(data=st.binary(max_size=300), start=st.booleans())

@@ -1,0 +1,60 @@
+"""Each check of the signed remote cache is needed: without it, the test of its attack fails.
+
+The cases work as in `test_identity_notices.py`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcc_testkit.suite.mutants import Case, Mutants
+
+ENTRY, TRUST, REMOTE = "cache/signed/entry.py", "cache/signed/trust.py", "cache/signed/remote.py"
+ENTRIES = "tests/unit/cache/signed/test_entry.py::"
+BOOK = "tests/unit/cache/signed/test_trust.py::"
+TEAM = "tests/integration/signed/test_two_machines.py::"
+THIEF = "tests/integration/signed/test_stolen_credential.py::"
+PLACE = "tests/integration/signed/test_reapi_place.py::"
+
+CASES = {
+    "signature": Case(ENTRY, "key.public.verify(record.signature, _DOMAIN + record.header)", "pass",
+                      ENTRIES + "test_each_part_of_a_record_is_covered[signature-signature]"),
+    "digest": Case(ENTRY, "return key if expected == record.header else RefusedEntry.SIGNATURE", "return key",
+                   ENTRIES + "test_each_part_of_a_record_is_covered[packed-signature]"),
+    "role": Case(ENTRY, "if key.role != ROLE_ENTRIES:", "if False:",
+                 ENTRIES + "test_a_key_of_another_role_signs_no_entry"),
+    "namespace": Case(ENTRY, "if fields[1] != namespace.encode():", "if False:",
+                      ENTRIES + "test_an_entry_of_another_namespace_does_not_count"),
+    "name": Case(ENTRY, "if fields[4:7] != list(name):", "if False:",
+                 ENTRIES + "test_another_name_is_another_entry"),
+    "format": Case(ENTRY, "if is_odd or fields[0] != _FORMAT:", "if is_odd:",
+                   ENTRIES + "test_a_record_of_another_format_does_not_count"),
+    "size": Case(ENTRY, "if size > limit:", "if False:",
+                 ENTRIES + "test_content_over_the_limit_is_not_unpacked"),
+    "records": Case(ENTRY, "not 0 < len(records) <= MAX_RECORDS", "not records",
+                    ENTRIES + "test_too_many_records_are_not_an_object"),
+    "source": Case(ENTRY, "code != _SUCCESS or not is_of_source or", "code != _SUCCESS or",
+                   ENTRIES + "test_an_entry_without_its_source_does_not_count"),
+    "paths": Case(ENTRY, "or not all(map(_is_name, _names(inputs)))", "",
+                  ENTRIES + "test_a_path_that_is_no_path_does_not_count"),
+    "bound": Case(TRUST, "if row[:2] == (root, place))", "if True)",
+                  BOOK + "test_a_confirmation_is_bound_to_root_place_and_line"),
+    "revoked": Case(TRUST, "if kid in bad | revoked:", "if False:",
+                    BOOK + "test_a_revocation_counts_wherever_it_is_written"),
+    "expired": Case(TRUST, "valid = [key for key in found if not key.is_expired(now)]", "valid = found",
+                    BOOK + "test_a_key_counts_until_its_last_day_is_over"),
+    "damaged": Case(TRUST, "found = None\n", "found = TrustFile()\n",
+                    BOOK + "test_a_damaged_file_takes_all_trust_away"),
+    "inputs": Case(REMOTE, "if not checkout.spelled_set(inputs).holds(self._memo):", "if False:",
+                   TEAM + "test_a_compile_that_differs_in_one_header_is_compiled"),
+    "own-key": Case(REMOTE, "share.key, key.kid.encode(), self._config.place", "share.key, self._config.place",
+                    THIEF + "test_a_fetched_result_is_stored_by_its_key"),
+    "service-size": Case("rpc/reapi/service_objects.py", "_check_size(size, limit)\n", "pass\n",
+                         PLACE + "test_a_service_in_trouble_costs_one_local_compile[over-limit-refused.malformed]"),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_without_the_check_its_test_fails(name: str, mutants: Mutants) -> None:
+    mutants.check(CASES[name])
