@@ -10,6 +10,8 @@ import pytest
 from hpcc_testkit.suite.mutants import Case, Mutants
 
 ENTRY, TRUST, REMOTE = "cache/signed/entry.py", "cache/signed/trust.py", "cache/signed/remote.py"
+OUTLINE = "cache/signed/outline.py"
+OUTLINES = "tests/unit/cache/signed/test_outline.py::"
 ENTRIES = "tests/unit/cache/signed/test_entry.py::"
 BOOK = "tests/unit/cache/signed/test_trust.py::"
 TEAM = "tests/integration/signed/test_two_machines.py::"
@@ -50,7 +52,17 @@ CASES = {
     "own-key": Case(REMOTE, "share.key, key.kid.encode(), self._config.place", "share.key, self._config.place",
                     THIEF + "test_a_fetched_result_is_stored_by_its_key"),
     "service-size": Case("rpc/reapi/service_objects.py", "_check_size(size, limit)\n", "pass\n",
-                         PLACE + "test_a_service_in_trouble_costs_one_local_compile[over-limit-refused.malformed]"),
+                         PLACE + "test_a_blob_over_the_callers_limit_is_not_asked_for"),
+    "outline-signature": Case(OUTLINE, "key.public.verify(record.signature, _DOMAIN + record.header)", "pass",
+                              OUTLINES + "test_only_a_signature_for_this_name_counts"),
+    "outline-name": Case(OUTLINE, "return key if record.header == _header(name, namespace, key, record.packed) else None", "return key",
+                         OUTLINES + "test_only_a_signature_for_this_name_counts"),
+    "outline-role": Case(OUTLINE, "or key.role != ROLE_ENTRIES", "",
+                         OUTLINES + "test_a_key_of_another_role_signs_no_outline"),
+    "outline-flags": Case(OUTLINE, "if is_odd or not all(FLAG_NAME.fullmatch(flag) for flag, _ in pairs):", "if is_odd:",
+                          OUTLINES + "test_a_name_of_a_flag_that_is_a_text_is_refused"),
+    "outline-value": Case("cache/key/command_outline.py", "name + _marked(flag, root), _VALUE_BYTES)", "name + _marked(flag, root), 32)",
+                          TEAM + "test_an_outline_of_a_command_has_two_bytes_of_each_flag"),
 }  # fmt: skip
 
 

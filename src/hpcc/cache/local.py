@@ -282,7 +282,7 @@ class LocalCache:
             reason = why_not_shared(prepared, share, closure, result, self._sources)
             if not reason:
                 pending.key = share.key
-                stored = self._shared.keep(share, closure, result)
+                stored = self._shared.keep(prepared, closure, result)
             else:
                 pending.private = reason
                 self._counters.add(f"private.{reason}")

@@ -44,6 +44,8 @@ class RemoteCacheSettings:
     credentials_file: str = ""
     signing_key_file: str = ""
     ca_file: str = ""
+    # A writer also stores what `hpcc explain` of others compares a miss with.
+    outlines: bool = True
     # What a miss may wait for the remote cache. A usual compile takes a second.
     timeout_seconds: float = 5.0
 

@@ -23,6 +23,8 @@ from hpcc_testkit.cache.compiles import Compiled, FakeLauncher, run_bare
 _LONG_AGO: Final = 3600
 # Far above what a test takes, so that no machine that is busy makes it fail.
 _PATIENCE_SECONDS: Final = 60.0
+# Without outlines, so that tests of entries count objects and requests of entries.
+_DEFAULTS: Final = {"timeout_seconds": _PATIENCE_SECONDS, "outlines": False}
 
 
 @dataclass(slots=True)
@@ -46,7 +48,7 @@ class TeamMachine:
     def cache(self) -> Cache:
         """The daemon's cache, which the first use opens."""
         if self._cache is None:
-            remote = RemoteCacheSettings(**{"timeout_seconds": _PATIENCE_SECONDS, **self.remote})
+            remote = RemoteCacheSettings(**{**_DEFAULTS, **self.remote})
             settings = Settings(cache=CacheSettings(remote=remote))
             self._cache = open_cache(self.paths, settings, None)
         return self._cache

@@ -99,10 +99,13 @@ def set_up(
     line, fingerprint = said.splitlines()[0], said.split("fingerprint ")[1].split(",")[0]
     assert key_file.stat().st_mode & 0o777 == 0o600
     ci.configure(url=server.url, mode="write", signing_key_file=str(key_file))
+    # A launcher that starts the daemon compiles without it where that takes long.
+    ci.hpcc("start")
     for command in (MAIN, OTHER):
         ci.hpcc(*command)
     assert "2 results uploaded" in ci.hpcc("cache", "flush")
-    assert len(server.objects) == 2
+    # Each has an outline, with which `hpcc explain` compares.
+    assert len(server.objects) == 4
     ann.configure(url=server.url)
     ann.propose(f'proposed_keys = ["{line}"]\n')
     return ci, ann, line, fingerprint
@@ -178,6 +181,37 @@ def test_a_revocation_in_the_clone_reaches_replays_at_once(
     ann.propose(f'proposed_keys = ["{line}"]\nrevoked_keys = ["{kid}"]\n')
     ann.hpcc(*MAIN)
     assert (ann.count("hit.signed"), ann.count("miss.local")) == (2, 1)
+
+
+def test_explain_compares_a_miss_with_the_nearest_result(
+    person: Callable[[str], Person], server: ObjectServer
+) -> None:
+    ci, ann, _, fingerprint = set_up(person, server)
+    ci.hpcc(*MAIN, "-O1", "-DTOKEN=secret")
+    ci.hpcc("cache", "flush")
+    ann.hpcc("cache", "trust", "--fingerprint", fingerprint)
+    ann.hpcc("start")
+    (ann.root / "src/util.h").write_text("#define CONF 8\n")
+    ann.age()
+    ann.hpcc(*MAIN)
+    said = ann.hpcc("explain", "main.o")
+    assert "the same command" in said
+    assert "src/util.h differs" in said
+    assert "other inputs are equal" in said
+    ann.hpcc(*MAIN, "-O2", "-DTOKEN=guess")
+    said = ann.hpcc("explain", "main.o").partition("nearest")[2]
+    assert "another flags -D, -O" in said.replace("\n", " ")
+    assert "secret" not in said
+    # Without a key that counts nothing is asked. A place that is away costs one line.
+    requests = len(server.requests)
+    bob = person("bob")
+    bob.configure(url=server.url)
+    bob.hpcc("start")
+    bob.hpcc(*MAIN)
+    assert "nearest" not in bob.hpcc("explain", "main.o")
+    assert len(server.requests) == requests
+    server.trouble = "error"
+    assert "did not answer (store-http)" in ann.hpcc("explain", "main.o")
 
 
 def test_flush_tells_what_was_lost(person: Callable[[str], Person], server: ObjectServer) -> None:

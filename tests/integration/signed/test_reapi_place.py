@@ -13,7 +13,7 @@ import pytest
 from hpcc.cache.signed.entry import MAX_OBJECT_BYTES
 from hpcc.cache.signed.opening import open_objects
 from hpcc.config.remote_cache import RemoteCacheSettings, place_of
-from hpcc.core import CallerError, NotFoundError
+from hpcc.core import CallerError, IntegrityError, NotFoundError
 from hpcc_testkit.services import buildbox, buildgrid_server
 from hpcc_testkit.services.reapi_server import ReapiServer, reapi_server
 from hpcc_testkit.services.server_certificate import make_server_files
@@ -144,6 +144,19 @@ def test_a_service_in_trouble_costs_one_local_compile(
         assert server.calls == ["GetActionResult"]
     # What gRPC reads ahead of the caller is little.
     assert server.sent_pieces << 20 < MAX_OBJECT_BYTES + (16 << 20)
+
+
+async def test_a_blob_over_the_callers_limit_is_not_asked_for(server: ReapiServer) -> None:
+    settings = RemoteCacheSettings(url=url(server))
+    place = place_of(settings)
+    assert place is not None
+    server.trouble = "absent-blob"  # of 1000 bytes
+    async with open_objects(settings, place) as objects:
+        with pytest.raises(IntegrityError):
+            await objects.get("key", 999)
+        assert server.calls == ["GetActionResult"]
+        with pytest.raises(NotFoundError):
+            await objects.get("key", 1000)
 
 
 def test_another_record_under_the_name_is_a_miss(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hpcc.cache.results.records_read import read_records
 from hpcc_testkit.cache.machines import signing_key, writer
 
 from .conftest import MAIN, OTHER, Team
@@ -131,3 +132,35 @@ def test_clang_and_gcc_do_not_meet(team: Team) -> None:
     ci.compile(*command)
     ci.flush()
     assert team.machine("bob").compile(*command).answer == "done"
+
+
+def test_an_outline_of_a_command_has_two_bytes_of_each_flag(team: Team) -> None:
+    """More could be tried against values that are easy to guess."""
+    ann, bob = team.machine("ann"), team.machine("bob")
+    for machine in (ann, bob):
+        assert machine.compile(*MAIN, "-DTOKEN=secret", "-O2").answer == "run"
+        machine.restart()  # writes the records
+    mine, same = (read_records(str(machine.paths.cache))[-1].command for machine in (ann, bob))
+    assert mine is not None
+    assert mine == same  # also in another checkout
+    assert {name for name, _ in mine.flags} >= {b"-D", b"-O", b"-I", b"-o"}
+    assert {len(value) for _, value in mine.flags} == {2}
+
+
+def test_outlines_are_uploaded_once_and_serve_nothing(team: Team, tmp_path: Path) -> None:
+    ci = team.ci(outlines=True)
+    for command in (MAIN, (*MAIN, "-O1")):
+        ci.compile(*command)
+    ci.flush()
+    files = sorted(p for p in (tmp_path / "shared").rglob("*") if p.is_file())
+    outlines = [p for p in files if "outlines" in p.parts]
+    # Both commands compile one source, so their outlines share an object.
+    assert (len(files), len(outlines)) == (3, 1)
+    entry = next(p for p in files if p not in outlines)
+    for path in files:
+        if path not in outlines:
+            path.write_bytes(outlines[0].read_bytes())
+    ann = team.machine("ann")
+    assert ann.compile(*MAIN).answer == "run"
+    assert ann.counted("remote-cache.refused.") == {"malformed": 1}
+    assert entry.is_file()

@@ -29,6 +29,7 @@ from hpcc.cache.base.api import CompileRequest
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.manifest import InputSet
 from hpcc.cache.base.uncacheable import absolute
+from hpcc.cache.key.command_outline import outline_command
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.results.results import Results
 from hpcc.cache.root.build_identity import Builds
@@ -282,6 +283,11 @@ def _record_table(note: Note) -> dict[str, object]:
     }
     if prepared is not None:
         table |= {"key": note.key.hex(), "identity": prepared.identity.digest.hex()}
+        if note.remote_cache and prepared.share is not None:
+            command = outline_command(prepared)
+            if command is not None:
+                checkout = os.fsdecode(prepared.share.checkout.root)
+                table |= {"command": command.table(), "checkout": checkout}
     for name, value in (
         ("reason", note.reason),
         ("image", note.image),

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from hpcc.cache.key.command_outline import CommandOutline, command_of_table
 from hpcc.cache.results.records import FILE_NAME, MAX_FILE_BYTES, OLD_NAME, RECORDS_NAME
 
 # The year 9999.
 _MAX_SECONDS: Final = 253_402_000_000
 # One batch may exceed the limit of a file.
 _MAX_READ_BYTES: Final = 4 * MAX_FILE_BYTES
-_NOT_OF_HITS: Final = frozenset({"reason", "fallback", "ms", "culprit", "remote_cache"})
+_NOT_OF_HITS: Final = frozenset({"reason", "fallback", "ms", "culprit", "remote_cache", "command"})
 _LINE_ITEMS: Final = {"f": (5,), "c": (4,), "h": (3, 4)}
 
 
@@ -28,7 +29,8 @@ class CompileRecord:
     which file and line it is about. `private` says why the result is not shared with other
     checkouts; it is also "" without a marker. `root` is the project's root of a compile that a farm
     did, with the way it was found. `build` is the build's identity; "" in older records. `signer`
-    is the id of the key that signed a hit's result, `remote_cache` what it had for a miss.
+    is the id of the key that signed a hit's result, `remote_cache` what it had for a miss. Then
+    `command` outlines the command, and `checkout` is the root of the marker.
     """
 
     at: float
@@ -41,6 +43,8 @@ class CompileRecord:
     build: str = ""
     signer: str = ""
     remote_cache: str = ""
+    checkout: str = ""
+    command: CommandOutline | None = None
     output: str
     sources: tuple[str, ...]
     argv: tuple[str, ...]
@@ -121,6 +125,8 @@ def _record(
         build=_text(table, "build"),
         signer=_text(table, "signer"),
         remote_cache=_text(table, "remote_cache"),
+        checkout=_text(table, "checkout"),
+        command=command_of_table(table.get("command")),
         output=_text(table, "output"),
         sources=_texts(table, "sources"),
         argv=_texts(table, "argv"),

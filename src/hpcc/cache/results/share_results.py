@@ -12,6 +12,7 @@ from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.manifest import InputSet, make_set
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.inputs.respelling import are_real, has_system_text
+from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.key.share import Share
 from hpcc.cache.results.results import Found, Result, Results
 from hpcc.core.memo import LruMemo
@@ -32,7 +33,7 @@ class Remote(Protocol):
         """Store what the remote cache has for this compile; return a word for its record."""
         ...
 
-    def offer(self, share: Share, inputs: InputSet, result: Result) -> None:
+    def offer(self, prepared: Prepared, inputs: InputSet, result: Result) -> None:
         """Give away a result that was compiled just now."""
         ...
 
@@ -120,8 +121,11 @@ class SharedResults:
         inputs = self._results.latest(key)
         return () if inputs is None else tuple(path for path, _ in inputs.files)
 
-    def keep(self, share: Share, closure: Closure, result: Result) -> bytes | None:
+    def keep(self, prepared: Prepared, closure: Closure, result: Result) -> bytes | None:
         """Store a result that `why_not_shared` accepted; return its key, None if that fails."""
+        share = prepared.share
+        if share is None:
+            return None
         checkout = share.checkout
         texts = checkout.marked_texts(result.depfile, result.stderr)
         if texts is None:
@@ -137,7 +141,7 @@ class SharedResults:
         marked = result._replace(depfile=depfile, stderr=stderr, origin=checkout.origin)
         stored = self._results.keep_set(share.key, inputs, marked)
         if stored is not None and self._remote is not None:
-            self._remote.offer(share, inputs, marked)
+            self._remote.offer(prepared, inputs, marked)
         return stored
 
     def _view(self, share: Share, key: bytes, stored: tuple[InputSet, ...]) -> tuple[InputSet, ...]:

@@ -73,6 +73,7 @@ def open_remote_cache(
         place=place_name(remote),
         signing=signing,
         read_seconds=remote.timeout_seconds,
+        has_outlines=remote.outlines,
         max_unpacked_bytes=settings.cache.max_entry_bytes,
     )
     limits = AskingLimits(wait_seconds=remote.timeout_seconds + 1.0)

@@ -34,6 +34,8 @@ from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.fields import encode_fields
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.manifest import InputSet, make_set
+from hpcc.cache.key.command_outline import outline_command
+from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.key.share import Share
 from hpcc.cache.results.results import Result, Results, signed_origin
 from hpcc.cache.results.share_results import FETCHED
@@ -50,8 +52,10 @@ from hpcc.cache.signed.entry import (
     split_records,
 )
 from hpcc.cache.signed.network import Network
+from hpcc.cache.signed.outline import MAX_OUTLINES, join_outlines, outline, sign_outline
 from hpcc.cache.signed.trust import TrustBook
 from hpcc.core import HpccError, InfrastructureError, IntegrityError, NotFoundError
+from hpcc.core.memo import LruMemo
 from hpcc.core.reasons.remote_cache import RefusedEntry
 from hpcc.identity.cache_keys import CacheKey, SigningKey
 from hpcc.store.objects import Objects
@@ -60,6 +64,8 @@ _log: Final = logging.getLogger("hpcc.daemon.remote-cache")
 PREFIX: Final = "remote-cache"
 _LOCAL_FORMAT: Final = b"imported-1"
 _WRITERS: Final = 4
+# Sources of a large project. An outline of 200 inputs has 3 kB.
+_MAX_OUTLINED: Final = 4096
 _ANSWERS: Final = frozenset({FETCHED, "absent", "other-inputs"})
 
 
@@ -68,7 +74,8 @@ class RemoteCacheConfig:
     """Where results are, who signs here, and limits.
 
     `place` names the service in local keys. `signing` is None for a reader. One read may take
-    `read_seconds`, one upload `write_seconds`.
+    `read_seconds`, one upload `write_seconds`. With `has_outlines` a writer also stores what
+    `hpcc explain` compares with.
     """
 
     namespace: str
@@ -77,6 +84,7 @@ class RemoteCacheConfig:
     read_seconds: float = 5.0
     write_seconds: float = 60.0
     max_unpacked_bytes: int = 256 << 20
+    has_outlines: bool = True
     max_pending: int = 1024
     max_pending_bytes: int = 256 << 20
 
@@ -102,6 +110,8 @@ class RemoteCache:
         self._pending, self._pending_bytes = 0, 0
         self._done, self._missing = 0, 0
         self._told: set[str] = set()
+        self._now = book.now
+        self._outlines: LruMemo[bytes, tuple[SignedRecord, ...]] = LruMemo(_MAX_OUTLINED)
 
     def gauges(self) -> dict[str, int]:
         """Return how many results wait, and what this daemon uploaded or lost."""
@@ -226,13 +236,13 @@ class RemoteCache:
         if is_new:
             _log.warning("%s", text)
 
-    def offer(self, share: Share, inputs: InputSet, result: Result) -> None:
+    def offer(self, prepared: Prepared, inputs: InputSet, result: Result) -> None:
         """Sign and upload a result that was compiled just now, in the background.
 
         `inputs` and `result` have marks in place of the checkout's root.
         """
-        signing = self._config.signing
-        if signing is None or not inputs.files:
+        signing, share = self._config.signing, prepared.share
+        if signing is None or share is None or not inputs.files:
             return
         if self._book.is_expired(signing.key):
             self._lost("expired-key")
@@ -253,7 +263,7 @@ class RemoteCache:
         # Where it was made stays private, and would make equal results differ.
         content = Content(inputs, result._replace(origin=b""))
         try:
-            future = self._network.submit(partial(self._upload, name, content, signing))
+            future = self._network.submit(partial(self._upload, name, content, signing, prepared))
         except HpccError as error:
             self._uploaded(size, error)
             return
@@ -264,7 +274,12 @@ class RemoteCache:
         )
 
     async def _upload(
-        self, name: EntryName, content: Content, signing: SigningKey, objects: Objects
+        self,
+        name: EntryName,
+        content: Content,
+        signing: SigningKey,
+        prepared: Prepared,
+        objects: Objects,
     ) -> None:
         async with self._writers:
             record = await asyncio.to_thread(sign, name, self._namespace, content, signing)
@@ -274,7 +289,7 @@ class RemoteCache:
                 raise InfrastructureError("the remote cache is away", reason="store-away")
             try:
                 async with asyncio.timeout(self._config.write_seconds):
-                    await self._write(name, record, signing.key, objects)
+                    is_new = await self._write(name, record, signing.key, objects)
             except (HpccError, TimeoutError) as error:
                 self._asking.failed(_reason(error))
                 raise
@@ -282,10 +297,32 @@ class RemoteCache:
                 self._asking.failed("internal-error")
                 raise
             self._asking.worked()
+            if is_new and self._config.has_outlines:
+                await self._write_outline(prepared, content, signing, objects)
+
+    async def _write_outline(
+        self, prepared: Prepared, content: Content, signing: SigningKey, objects: Objects
+    ) -> None:
+        """Store what others compare a miss with. The upload has succeeded without it."""
+        command = outline_command(prepared)
+        compiler = prepared.identity.digest
+        made = command and outline(command, compiler, content.inputs, self._now())
+        if command is None or made is None:
+            return
+        # Those of this daemon only: reading first would be one more request for each result.
+        record = await asyncio.to_thread(sign_outline, made, self._namespace, signing)
+        records = (record, *(self._outlines.use(command.name) or ()))[:MAX_OUTLINES]
+        self._outlines[command.name] = records
+        try:
+            async with asyncio.timeout(self._config.read_seconds):
+                await objects.put(command.object_name(self._namespace), join_outlines(records))
+        except (HpccError, TimeoutError) as error:
+            self._counters.add(f"{PREFIX}.outline-lost.{_reason(error)}")
 
     async def _write(
         self, name: EntryName, record: SignedRecord, key: CacheKey, objects: Objects
-    ) -> None:
+    ) -> bool:
+        """Store a record with older ones; return whether the place did not have it."""
         where = name.object_name(self._namespace)
         try:
             there = split_records(await objects.get(where, MAX_OBJECT_BYTES))
@@ -295,11 +332,12 @@ class RemoteCache:
         own = tuple(r for r in there if check(r, name, self._namespace, partial(_same, key)) == key)
         if own and own[0].header == record.header:
             self._counters.add(f"{PREFIX}.unchanged")
-            return
+            return False
         data = join_records(record, own)
         await objects.put(where, data)
         self._counters.add(f"{PREFIX}.uploaded")
         self._counters.add(f"{PREFIX}.bytes-written", len(data))
+        return True
 
     def _uploaded(self, size: int, error: BaseException | None) -> None:
         if error is not None:

@@ -139,7 +139,7 @@ class TrustBook:
 
     def __init__(self, path: Path, settings: RemoteCacheSettings, now: Callable[[], float]) -> None:
         self.path: Final = path
-        self._now, self._place = now, place_name(settings)
+        self.now, self._place = now, place_name(settings)
         self._own = tuple(map(parse_cache_key, settings.trusted_keys))
         self._revoked = frozenset(map(revoked_id, settings.revoked_keys))
         self._lock = threading.Lock()
@@ -148,14 +148,14 @@ class TrustBook:
     def keys(self, root: bytes, revoked: frozenset[str]) -> tuple[CacheKey, ...]:
         """Return the keys that count for a root; `revoked` are the ids that its marker revokes."""
         keys, bad = self._all(root)
-        now = self._now()
+        now = self.now()
         return tuple(
             key for key in keys if not key.is_expired(now) and key.kid not in bad | revoked
         )
 
     def is_expired(self, key: CacheKey) -> bool:
         """Tell whether a key's last day is over now."""
-        return key.is_expired(self._now())
+        return key.is_expired(self.now())
 
     def judge(self, root: bytes, revoked: frozenset[str], kid: str) -> CacheKey | RefusedEntry:
         """Return the key of an id if it counts for a root, else why not."""
@@ -166,7 +166,7 @@ class TrustBook:
         if not found:
             return RefusedEntry.UNKNOWN_KEY
         # The same key may be confirmed with several last days.
-        now = self._now()
+        now = self.now()
         valid = [key for key in found if not key.is_expired(now)]
         return valid[0] if valid else RefusedEntry.EXPIRED_KEY
 

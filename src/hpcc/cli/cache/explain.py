@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from hpcc.cli.base.terminal import emit
 from hpcc.cli.cache.checkout import PRIVATE_REASONS, home_directory
+from hpcc.cli.cache.nearest import MAX_ASKED, nearest_lines
 from hpcc.cli.cache.refusal import explained
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
@@ -92,13 +93,16 @@ def _records(paths: Paths) -> list[CompileRecord]:
 
 def _explain(args: argparse.Namespace) -> int:
     """Show the outcome of the last compile of FILE and what changed since the one before."""
-    records = _records(Paths.from_env(os.environ))
+    paths = Paths.from_env(os.environ)
+    records = _records(paths)
     histories = _histories(records, args.file)
     if not histories:
         raise NotFoundError(
             f"no record of a compile of {args.file}; compile it through hpcc, or see `hpcc stats`"
         )
     blocks = [explain_lines(history) for history in histories[-_MAX_OUTPUTS:]]
+    for block, history in zip(blocks[-MAX_ASKED:], histories[-MAX_ASKED:], strict=True):
+        block.extend(nearest_lines(history[-1], paths))
     emit(plain("\n\n".join("\n".join(block) for block in blocks)))
     if len(histories) > _MAX_OUTPUTS:
         emit(f"\n… and {len(histories) - _MAX_OUTPUTS} more outputs; name one of them")
