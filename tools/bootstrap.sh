@@ -6,6 +6,7 @@
 #   bootstrap.sh seaweedfs        the S3 server that the tests start, likewise
 #   bootstrap.sh buildbox         the REAPI service that the tests start, likewise
 #   bootstrap.sh buildgrid        another one, in a separate venv
+#   bootstrap.sh sccache          a release of sccache with S3, for bench/remote_cache.py
 #   bootstrap.sh helm            Helm's code and Kubernetes' schemas, for the chart's tests
 #   bootstrap.sh identity-provider  the OpenID provider that the tests start, likewise
 #   bootstrap.sh tests            all of these, as far as this machine allows
@@ -238,6 +239,21 @@ buildgrid() {
     printf '%s\n' "$stamp" > "$target/stamp"
 }
 
+# The release binary of sccache, for the bench of the remote cache: Debian's has no S3.
+sccache() {
+    target="${XDG_CACHE_HOME:-$HOME/.cache}/hpcc-tests/sccache-0.16.0"
+    stamp=$(cat bench/sccache.txt)
+    [ "$(cat "$target/stamp" 2>/dev/null)" = "$stamp" ] && return 0
+    [ "$(uname -m)" = x86_64 ] || { say "bootstrap: sccache is fetched for x86-64 only"; return 0; }
+    say "bootstrap: fetching sccache 0.16.0 for the bench"
+    rm -rf "$target"
+    mkdir -p "${target%/*}"
+    .venv/bin/python -m venv --without-pip "$target"
+    .venv/bin/uv pip install -q --python "$target/bin/python" --require-hashes \
+        --only-binary=:all: --no-deps -r bench/sccache.txt
+    printf '%s\n' "$stamp" > "$target/stamp"
+}
+
 # Installs tests/oidc/package-lock.json, whose digests npm checks, without running package scripts.
 identity_provider() {
     stamp=$(cat tests/oidc/package.json tests/oidc/package-lock.json | sha256sum)
@@ -260,7 +276,7 @@ tests() {
         [ "$code" = 77 ] || exit "$code"
         say "bootstrap: no packages could be installed here; tests whose tools are missing will fail."
     }
-    for part in venv firecracker seaweedfs buildbox buildgrid helm windows-python; do
+    for part in venv firecracker seaweedfs buildbox buildgrid sccache helm windows-python; do
         tools/bootstrap.sh "$part"
     done
     tools/bootstrap.sh identity-provider || {
@@ -277,9 +293,10 @@ case "${1:-}" in
     seaweedfs) seaweedfs ;;
     buildbox) buildbox ;;
     buildgrid) buildgrid ;;
+    sccache) sccache ;;
     helm) helm ;;
     windows-python) windows_python && windows_packages ;;
     identity-provider) identity_provider ;;
     tests) tests ;;
-    *) say "usage: bootstrap.sh packages LIST… | venv | firecracker | seaweedfs | buildbox | buildgrid | helm | windows-python | identity-provider | tests"; exit 2 ;;
+    *) say "usage: bootstrap.sh packages LIST… | venv | firecracker | seaweedfs | buildbox | buildgrid | sccache | helm | windows-python | identity-provider | tests"; exit 2 ;;
 esac
