@@ -53,6 +53,7 @@ class ObjectServer:
     # Header lines that each PUT must have.
     required: dict[str, str] = field(default_factory=dict)
     sent_bytes: int = 0
+    connections: int = 0
     ended: threading.Event = field(default_factory=threading.Event, repr=False)
     # While it is clear, requests wait.
     gate: threading.Event = field(default_factory=threading.Event, repr=False)
@@ -98,6 +99,10 @@ class _Handler(BaseHTTPRequestHandler):
         found = self.server.state  # type: ignore[attr-defined]  # set above
         assert isinstance(found, ObjectServer)
         return found
+
+    def setup(self) -> None:
+        super().setup()
+        self.state.connections += 1
 
     def log_message(self, format: str, *args: object) -> None:
         del format, args
@@ -153,6 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(status)
 
     def _answer(self, status: int, data: bytes = b"") -> None:
+        data = data or (b"" if status < 300 else b"<Error/>")
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()

@@ -130,6 +130,19 @@ async def test_azure_gets_its_headers_and_the_token_in_the_query(tmp_path: Path)
                 await objects.get("other", 100)
 
 
+async def test_misses_and_uploads_keep_their_connection(tmp_path: Path) -> None:
+    """With TLS each new one costs three round trips."""
+    with object_server() as server:
+        settings, place = RemoteCacheSettings(url=server.url), RemotePlace("http", server.url)
+        async with open_objects(settings, place) as objects:
+            for number in range(5):
+                with pytest.raises(NotFoundError):
+                    await objects.get(f"v1/{number}", 100)
+                await objects.put(f"v1/{number}", b"content")
+                assert await objects.get(f"v1/{number}", 100) == b"content"
+        assert server.connections == 1
+
+
 async def test_an_error_never_quotes_the_secret_of_a_query(tmp_path: Path) -> None:
     settings = RemoteCacheSettings(
         url="azure://account/container",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -33,6 +33,8 @@ _ABSENT: Final = frozenset({404, 410})
 _NO_PARENT: Final = frozenset({404, 409})
 _EXISTS: Final = 405
 _MAX_PARENTS: Final = 8
+# Errors of S3 services have some hundred bytes. Beyond this a new connection costs less.
+_MAX_REST_BYTES: Final = 16 << 10
 
 
 class WebObjects:
@@ -45,6 +47,7 @@ class WebObjects:
     async def get(self, key: str, limit: int) -> bytes:
         async with self._answer("GET", checked_key(key), b"") as response:
             if response.status_code in _ABSENT:
+                await _read_rest(response)
                 raise NotFoundError("no such object")
             _check(response, "read")
             if response.headers.get("content-encoding", "identity") != "identity":
@@ -85,6 +88,7 @@ class WebObjects:
 
     async def _send(self, method: str, name: str, body: bytes) -> int:
         async with self._answer(method, name, body) as response:
+            await _read_rest(response)
             return response.status_code
 
     @asynccontextmanager
@@ -107,6 +111,21 @@ class WebObjects:
             raise InfrastructureError(
                 f"the store failed ({type(error).__name__})", reason="store-http"
             ) from None
+
+
+async def _read_rest(response: httpx.Response) -> None:
+    """Read a short body that nobody needs, so that the connection serves the next request.
+
+    Else each miss and each upload makes another one, which takes three round trips with TLS.
+    """
+    import httpx
+
+    left = _MAX_REST_BYTES
+    with suppress(httpx.HTTPError):
+        async for piece in response.aiter_raw():
+            left -= len(piece)
+            if left < 0:
+                return
 
 
 def _check(response: httpx.Response, what: str) -> None:
