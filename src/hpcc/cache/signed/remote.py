@@ -55,7 +55,7 @@ from hpcc.cache.signed.network import Network
 from hpcc.cache.signed.outline import MAX_OUTLINES, join_outlines, outline, sign_outline
 from hpcc.cache.signed.trust import TrustBook
 from hpcc.core import HpccError, InfrastructureError, IntegrityError, NotFoundError
-from hpcc.core.memo import LruMemo
+from hpcc.core.memo import SizedMemo
 from hpcc.core.reasons.remote_cache import RefusedEntry
 from hpcc.identity.cache_keys import CacheKey, SigningKey
 from hpcc.store.objects import Objects
@@ -64,8 +64,8 @@ _log: Final = logging.getLogger("hpcc.daemon.remote-cache")
 PREFIX: Final = "remote-cache"
 _LOCAL_FORMAT: Final = b"imported-1"
 _WRITERS: Final = 4
-# Sources of a large project. An outline of 200 inputs has 3 kB.
-_MAX_OUTLINED: Final = 4096
+# Outlines of this daemon's uploads, which the next one of the same source joins; 3 kB is usual.
+_MAX_OUTLINED_BYTES: Final = 16 << 20
 _ANSWERS: Final = frozenset({FETCHED, "absent", "other-inputs"})
 
 
@@ -111,7 +111,9 @@ class RemoteCache:
         self._done, self._missing = 0, 0
         self._told: set[str] = set()
         self._now = book.now
-        self._outlines: LruMemo[bytes, tuple[SignedRecord, ...]] = LruMemo(_MAX_OUTLINED)
+        self._outlines: SizedMemo[bytes, tuple[SignedRecord, ...]] = SizedMemo(
+            _size_of, max_bytes=_MAX_OUTLINED_BYTES
+        )
 
     def gauges(self) -> dict[str, int]:
         """Return how many results wait, and what this daemon uploaded or lost."""
@@ -312,7 +314,7 @@ class RemoteCache:
         # Those of this daemon only: reading first would be one more request for each result.
         record = await asyncio.to_thread(sign_outline, made, self._namespace, signing)
         records = (record, *(self._outlines.use(command.name) or ()))[:MAX_OUTLINES]
-        self._outlines[command.name] = records
+        self._outlines.put(command.name, records)
         try:
             async with asyncio.timeout(self._config.read_seconds):
                 await objects.put(command.object_name(self._namespace), join_outlines(records))
@@ -357,6 +359,10 @@ class RemoteCache:
     def close(self) -> None:
         """End the uploads; what still waits is lost, and counted."""
         self._network.close()
+
+
+def _size_of(records: tuple[SignedRecord, ...]) -> int:
+    return sum(len(part) for record in records for part in record)
 
 
 def _same(key: CacheKey, kid: str) -> CacheKey | RefusedEntry:

@@ -32,7 +32,8 @@ def nearest_lines(record: CompileRecord, paths: Paths) -> list[str]:
     """Compare a miss with the nearest outline in the remote cache; empty if there is none."""
     from hpcc.config.remote_cache import place_of
 
-    if record.command is None or not record.checkout:
+    # A compile that failed has no list of inputs to compare.
+    if record.command is None or not record.checkout or not record.files:
         return []
     try:
         remote = load_settings(paths.config_file).cache.remote
@@ -40,6 +41,8 @@ def nearest_lines(record: CompileRecord, paths: Paths) -> list[str]:
         found = None if place is None else _nearest(record, paths, remote, place)
     except NotFoundError:
         return [f"{_LABEL}no other result of this source and compiler in the remote cache"]
+    except ValueError:  # the record is damaged
+        return []
     except (HpccError, TimeoutError, OSError) as error:
         why = error.reason if isinstance(error, HpccError) else type(error).__name__
         return [f"{_LABEL}unknown: the remote cache did not answer ({why})"]
