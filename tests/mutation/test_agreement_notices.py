@@ -11,6 +11,8 @@ from hpcc_testkit.suite.mutants import Case, Mutants
 
 VOTES = "tests/unit/reapi/test_agreement.py::"
 CLAIMS = "tests/unit/identity/test_claims.py::"
+SUSPECTS = "tests/unit/worker/execute/test_disagreement.py::"
+DISAGREEMENT = "worker/execute/disagreement.py"
 ROUTES, BOOK = "scheduler/routes.py", "worker/stores/claims.py"
 VOTERS = "tests/unit/scheduler/test_routes.py::"
 BOOKS = "tests/unit/worker/stores/test_claims.py::"
@@ -50,6 +52,14 @@ CASES = {
     "forged": Case(BOOK, "return (*await check(tuple(c for c in others if c is not None)), *mine)",
                    "return (*tuple(c for c in others if c is not None), *mine)",
                    BOOKS + "test_a_store_writer_makes_no_claim_and_takes_no_voters_place"),
+    "repeat": Case(DISAGREEMENT, "if len(self.runs) >= FRESH_RUNS else", "if self.runs else",
+                   SUSPECTS + "test_one_fresh_execution_makes_nobody_a_suspect_and_one_guest_is_not_two"),
+    "one-guest": Case(DISAGREEMENT, "and all(r.guest_id != run.guest_id for r in found.runs)", "",
+                      SUSPECTS + "test_one_fresh_execution_makes_nobody_a_suspect_and_one_guest_is_not_two"),
+    "random": Case(DISAGREEMENT, "if len(fresh) > 1:", "if False:",
+                   SUSPECTS + "test_of_an_action_whose_fresh_executions_differ_nobody_is_a_suspect"),
+    "claims": Case(DISAGREEMENT, "if len(found.claims) < MAX_CLAIMS:", "if True:",
+                   SUSPECTS + "test_flooding_of_claims_takes_bounded_memory"),
 }  # fmt: skip
 
 

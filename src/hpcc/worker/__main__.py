@@ -21,8 +21,9 @@ from hpcc.images.toolchains import label_trouble
 from hpcc.ports import AuditLog, Clock, SecurityEvent, SystemClock
 from hpcc.rpc.base.process import ServiceProcess, run_service
 from hpcc.worker.base.config import AUDIT_KEY_NAME, WorkerConfig
+from hpcc.worker.base.identity import ready_identity
 from hpcc.worker.pool.guests import runtime_of
-from hpcc.worker.serve import ready_identity, serve_worker
+from hpcc.worker.serve import serve_worker
 
 if TYPE_CHECKING:
     from hpcc.runtime.vm.warm import WarmStart

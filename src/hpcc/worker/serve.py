@@ -7,13 +7,11 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from hpcc.audit.limiter import EventLimiter
 from hpcc.audit.log import SpoolAuditLog
 from hpcc.core import (
-    CallerError,
     GuestReuse,
     ImageDigest,
     ImageToolchains,
@@ -33,14 +31,7 @@ from hpcc.rpc.scheduler.schedulers import Schedulers
 from hpcc.worker.audit.sinks import TrailSink, audit_sinks
 from hpcc.worker.base.config import WorkerConfig
 from hpcc.worker.base.domain import TrustDomain
-from hpcc.worker.base.identity import (
-    SchedulerChannels,
-    WorkerIdentity,
-    enrol_worker,
-    known_certificates,
-    load_identity_or_none,
-    read_token,
-)
+from hpcc.worker.base.identity import SchedulerChannels, known_certificates, ready_identity
 from hpcc.worker.base.result_key import ResultKeyFiles
 from hpcc.worker.base.stores_config import parse_stores
 from hpcc.worker.execute.authorizer import WorkerAuthorizer
@@ -121,11 +112,12 @@ class _Parts:
             runner_config, storage, self.pool, audit, clock, self.keys.signer, retained=retained
         )
         keys = ResultKeys(self.result_key, clock)
-        self.sharing = ResultSharing(storage, self.keys.signer, keys, clock)
+        events = EventLimiter(audit, clock)
+        self.sharing = ResultSharing(storage, self.keys.signer, keys, clock, events)
         self.runner.sharing = self.sharing
         jobs = {"shared results": self.sharing.run()}
         jobs["stores report"] = StoreStats(config.state, self.shared.counters, clock).run()
-        jobs["guests report"] = GuestsReport(config.state, self.pool.numbers, clock).run()
+        jobs["guests report"] = GuestsReport(config.state, self.numbers, clock).run()
         self.chores += [group.create_task(job, name=name) for name, job in jobs.items()]
         quotas = Quotas(storage, clock)
         self.leases = quotas.leases
@@ -135,7 +127,7 @@ class _Parts:
                 deduper=ExecutionDeduper(group),
                 runner=self.runner,
                 audit=audit,
-                events=EventLimiter(audit, clock),
+                events=events,
                 clock=clock,
                 isolation=runtime.isolation,
                 reuse=self.reuse,
@@ -170,6 +162,10 @@ class _Parts:
             # A full disk here must not let others dial a dead guest.
             if self.link is not None:
                 await self.link.guest_lost(guest_id, reason)
+
+    def numbers(self) -> dict[str, int]:
+        """Return counts for `hpcc status`: of guests, and of what was shared."""
+        return self.pool.numbers() | {f"sharing.{k}": v for k, v in self.sharing.counters.items()}
 
     async def refresh_keys(self) -> bool:
         return self.link is not None and await self.link.refresh_keys()
@@ -318,38 +314,6 @@ async def _serving(
                 chore.cancel()
             await server.stop(_GRACE_SECONDS)
             await parts.shared.close(_PUBLISH_SECONDS)
-
-
-async def ready_identity(
-    config: WorkerConfig, clock: Clock, progress: Callable[[str], None]
-) -> WorkerIdentity:
-    """Return the worker's identity; enrol if that is configured and necessary.
-
-    Raises:
-        CallerError: there is no certificate, it has expired, or it is another worker's.
-        HpccError: see `enrol_worker`.
-    """
-    known = known_certificates(config.scheduler_certificate_pem, config.keys)
-    found = await asyncio.to_thread(load_identity_or_none, config.keys)
-    is_good = found is not None and found.worker_id == config.worker_id
-    if found is not None and is_good and found.expires_at > clock.now():
-        return found
-    if not config.enrol_at:
-        raise CallerError(
-            f"this worker has no certificate for the name {config.worker_id} that is valid now:"
-            " `hpcc worker enrol`",
-            reason="worker-identity",
-        )
-    progress("enrolling with the scheduler")
-    token = await asyncio.to_thread(read_token, Path(config.enrol_token_file))
-    identity, _ = await enrol_worker(
-        config.keys,
-        scheduler=config.enrol_at,
-        certificate_pem=known.peer.certificate_pem,
-        token=token,
-        worker_id=config.worker_id,
-    )
-    return identity
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -300,21 +301,23 @@ def _run_export(args: argparse.Namespace) -> int:
 
 
 def _run_determinism(args: argparse.Namespace) -> int:
-    from hpcc.audit.canonical import row_of
+    from hpcc.audit.canonical import event_of, row_of
     from hpcc.audit.index import Query
     from hpcc.audit.reader import open_index
-    from hpcc.cli.audit.determinism import show
+    from hpcc.cli.audit.determinism import DISAGREEMENT, show, show_suspects
 
     now = _now()
-    query = Query(
+    rows = Query(
         kind="row",
         since=since_seconds(args.since, now),
         until=since_seconds(args.until, now, "--until") if args.until else None,
         cache_status="executed",
         limit=1 << 62,
     )
+    events = replace(rows, kind="event", name=DISAGREEMENT, cache_status="")
     with open_index(_directory(args)) as index:
-        show(map(row_of, index.find(query, oldest_first=True)), args.limit)
+        show(map(row_of, index.find(rows, oldest_first=True)), args.limit)
+        show_suspects(map(event_of, index.find(events, oldest_first=True)), args.limit)
     return 0
 
 

@@ -2,8 +2,9 @@
 
 A team that shares by agreement wants to know: an action whose outputs differ between guests is
 never agreed on, and each person executes it. The trail has the outputs' digests of each
-execution, so nothing has to be executed for the report. It does not say who is to blame: two
-executions that differ can both be honest.
+execution, so nothing has to be executed for the report. Two executions that differ can both be
+honest. Where two fresh guests gave the same and somebody's guest did not, the worker wrote an
+event: the report lists these rows as suspects, and blames nobody.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from hpcc.cli.base.terminal import emit
 from hpcc.core.memo import LruMemo
 
 if TYPE_CHECKING:
-    from hpcc.ports import AuditRow
+    from hpcc.ports import AuditRow, SecurityEvent
 
 # Beyond that the actions that were executed least recently are forgotten.
 MAX_ACTIONS: Final = 500_000
@@ -25,6 +26,7 @@ MAX_ACTIONS: Final = 500_000
 _MAX_RESULTS: Final = 16
 _ACTION_CHARS: Final = 12
 _MAX_NAMED: Final = 3
+DISAGREEMENT: Final = "result-disagreement"
 
 Outputs = tuple[tuple[str, str], ...]
 
@@ -79,6 +81,33 @@ def show(rows: Iterable[AuditRow], limit: int) -> None:
         f"{len(again)} of {len(runs)} actions were executed more than once,"
         f" {len(differ)} of them with different outputs"
     )
+
+
+def show_suspects(events: Iterable[SecurityEvent], limit: int) -> None:
+    """Print which executions differ from two equal fresh ones, at most `limit`; nothing if none."""
+    found = [dict(event.fields) for event in events]
+    if not found:
+        return
+    header = ("ACTION", "ROW", "GUEST", "VOTER", "FRESH ROWS")
+    lines = [
+        (
+            _short(fields, "action"),
+            _short(fields, "row"),
+            printable(fields.get("guest", "")),
+            _short({"voter": fields.get("voter", "").rpartition(":")[2]}, "voter"),
+            " ".join(printable(r)[:_ACTION_CHARS] for r in fields.get("fresh_rows", "").split()),
+        )
+        for fields in found[:limit]
+    ]
+    emit(
+        f"\n{len(found)} results differ from what two fresh guests gave. Look at these rows first;"
+        " they prove nothing against anybody:"
+    )
+    table([header, *lines])
+
+
+def _short(fields: dict[str, str], name: str) -> str:
+    return printable(fields.get(name, ""))[:_ACTION_CHARS]
 
 
 def _names(names: list[str]) -> str:

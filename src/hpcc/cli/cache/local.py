@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Mapping
 from typing import Final
 
 from hpcc.cli.base.terminal import emit
@@ -112,7 +113,7 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def guests_lines(paths: Paths) -> list[tuple[str, str]]:
-    """Return what the worker of `hpcc up` says of its guests; nothing if none runs here."""
+    """Return what the worker of `hpcc up` reports of guests and results; nothing without one."""
     from hpcc.worker.pool.report import read_guests
 
     try:
@@ -121,13 +122,36 @@ def guests_lines(paths: Paths) -> list[tuple[str, str]]:
         return []
     names = ("guests", "idle", "started", "ahead", "ahead_unused", "parked")
     n = {name: said.get(name, 0) for name in names}
-    return [
+    lines = [
         (
             "guests",
             f"{n['guests']} now, {n['idle']} idle; {n['started']} started, {n['ahead']} of them"
             f" ahead of demand ({n['ahead_unused']} ended unused); {n['parked']} parked",
         )
     ]
+    return lines + sharing_lines(said)
+
+
+def sharing_lines(said: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Return what a worker shared with a tenant's members; nothing if it shared nothing."""
+    if not any(name.startswith("sharing.") for name in said):
+        return []
+    fresh, agreed, odd, suspects = (
+        said.get(f"sharing.{name}", 0)
+        for name in (
+            "published.fresh",
+            "published.agreed",
+            "disagreements",
+            "disagreements.suspects",
+        )
+    )
+    text = f"{fresh} results as fresh, {agreed} by agreement"
+    if odd:
+        text += (
+            f"; {odd} executions gave different results, {suspects} of them differ from two fresh"
+            " ones (hpcc audit determinism)"
+        )
+    return [("shared", text)]
 
 
 def _status_lines(answer: dict[str, object]) -> list[tuple[str, str]]:

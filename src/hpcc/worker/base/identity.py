@@ -30,6 +30,7 @@ from hpcc.rpc.base.channel import ClientTls, dial, open_channel
 from hpcc.rpc.base.errors import UnauthenticatedError, UnavailableError
 from hpcc.rpc.scheduler.enrolment import ask_to_enrol, ask_to_renew
 from hpcc.rpc.scheduler.schedulers import Schedulers, open_schedulers, split_schedulers
+from hpcc.worker.base.config import WorkerConfig
 
 _log: Final = logging.getLogger(__name__)
 IDENTITY_NAME: Final = "farm-identity.pem"
@@ -268,3 +269,35 @@ class SchedulerChannels:
             _log.warning("cannot renew the worker's certificate yet: %s", error)
             return False
         return True
+
+
+async def ready_identity(
+    config: WorkerConfig, clock: Clock, progress: Callable[[str], None]
+) -> WorkerIdentity:
+    """Return the worker's identity; enrol if that is configured and necessary.
+
+    Raises:
+        CallerError: there is no certificate, it has expired, or it is another worker's.
+        HpccError: see `enrol_worker`.
+    """
+    known = known_certificates(config.scheduler_certificate_pem, config.keys)
+    found = await asyncio.to_thread(load_identity_or_none, config.keys)
+    is_good = found is not None and found.worker_id == config.worker_id
+    if found is not None and is_good and found.expires_at > clock.now():
+        return found
+    if not config.enrol_at:
+        raise CallerError(
+            f"this worker has no certificate for the name {config.worker_id} that is valid now:"
+            " `hpcc worker enrol`",
+            reason="worker-identity",
+        )
+    progress("enrolling with the scheduler")
+    token = await asyncio.to_thread(read_token, Path(config.enrol_token_file))
+    identity, _ = await enrol_worker(
+        config.keys,
+        scheduler=config.enrol_at,
+        certificate_pem=known.peer.certificate_pem,
+        token=token,
+        worker_id=config.worker_id,
+    )
+    return identity

@@ -17,6 +17,9 @@ The private entry is never touched, and a shared one is replaced only by one tha
 This happens after the caller has its answer, in a bounded queue. What is lost when the worker dies
 costs one more execution.
 
+Where results differ, two fresh executions decide who is a suspect (`disagreement`). Each suspect is
+the event `result-disagreement` in the audit trail.
+
 What must never happen: a result is signed as `fresh` on the guest's word; a claim is made without
 an audit row.
 """
@@ -30,6 +33,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Final
 
+from hpcc.audit.limiter import EventLimiter
 from hpcc.core import Digest, HpccError, NotFoundError, SharingClass, SharingPolicy
 from hpcc.core.memo import LruMemo
 from hpcc.identity.claims import good_claims
@@ -44,6 +48,7 @@ from hpcc.reapi.result import ResultRecord, SharingEvidence, encode_result
 from hpcc.reapi.signed import ResultScope, ResultTerms
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.base.rows import Lineage
+from hpcc.worker.execute.disagreement import Agreement, Disagreements, FreshRun
 from hpcc.worker.execute.in_flight import TenantExecutions
 from hpcc.worker.stores.claims import ClaimBook
 from hpcc.worker.stores.entries import open_shared, pack_entry
@@ -86,10 +91,16 @@ class ResultSharing:
     """Publishes shared results and claims; `run` does the work."""
 
     def __init__(
-        self, storage: TenantStorage, signer: ResultSigner, keys: ResultKeys, clock: Clock
+        self,
+        storage: TenantStorage,
+        signer: ResultSigner,
+        keys: ResultKeys,
+        clock: Clock,
+        events: EventLimiter,
     ) -> None:
         self._storage, self._signer = storage, signer
-        self._keys, self._clock = keys, clock
+        self._keys, self._clock, self._events = keys, clock, events
+        self._disagreements = Disagreements()
         self.executions = TenantExecutions()
         self._queue: asyncio.Queue[tuple[Executed, ExitStack]] = asyncio.Queue(_MAX_PENDING)
         self._contested: LruMemo[tuple[TrustDomain, Digest], bool] = LruMemo(_MAX_CONTESTED)
@@ -140,6 +151,14 @@ class ResultSharing:
 
     async def _publish(self, executed: Executed) -> None:
         policy = executed.sharing.policy
+        if executed.is_fresh:
+            run = FreshRun(
+                result=result_digest(executed.record),
+                guest_id=executed.record.guest_id,
+                row=executed.row,
+            )
+            state = self._disagreements.add_fresh(executed.domain, executed.action, run)
+            await self._disagreed(executed, state)
         if executed.is_fresh and policy.accepts_fresh:
             evidence = SharingEvidence(sharing=SharingClass.FRESH, row=executed.row)
             await self._put(executed, evidence)
@@ -158,8 +177,8 @@ class ResultSharing:
         )
         count = count_votes(claims, policy, isolation=domain.isolation, epoch=claim.voter.epoch)
         self.counters[f"votes.{count.state}"] += 1
-        if len({c.result for c in claims}) > 1:
-            self.counters["disagreements"] += 1
+        state = self._disagreements.add_claims(domain, executed.action, claims)
+        await self._disagreed(executed, state)
         if count.state is VoteState.CONTESTED and policy.accepts_fresh:
             self._contested[domain.common, executed.action] = True
         elif count.state is VoteState.AGREED and count.claims[0].result == claim.result:
@@ -167,6 +186,27 @@ class ResultSharing:
                 sharing=SharingClass.AGREED, row=executed.row, claims=count.claims
             )
             await self._put(executed, evidence)
+
+    async def _disagreed(self, executed: Executed, state: Agreement) -> None:
+        """Count an execution of an action whose results differ, and report who is a suspect."""
+        if state is Agreement.EQUAL:
+            return
+        domain, action = executed.domain, executed.action
+        self.counters["disagreements"] += 1
+        self.counters["disagreements.random"] += state is Agreement.RANDOM
+        suspects, runs = self._disagreements.suspects(domain, action)
+        for claim in suspects:
+            fields = (
+                ("action", str(action)),
+                ("row", claim.row),
+                ("guest", claim.guest_id),
+                ("key", claim.key_id),
+                ("voter", claim.voter.text),
+                ("fresh_rows", " ".join(run.row for run in runs)),
+            )
+            await self._events.event("result-disagreement", domain.tenant.value, *fields)
+            self._disagreements.named(domain, action, claim)
+            self.counters["disagreements.suspects"] += 1
 
     async def _put(self, executed: Executed, evidence: SharingEvidence) -> None:
         """Sign the result as a shared one, and store it unless a stronger one is there."""

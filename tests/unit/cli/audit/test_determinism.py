@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.cli.audit.determinism import show
-from hpcc.ports import AuditRow
+from hpcc.cli.audit.determinism import DISAGREEMENT, show, show_suspects
+from hpcc.ports import AuditRow, SecurityEvent
 from hpcc_testkit.farm.audit_rows import row
 
 
@@ -47,3 +47,20 @@ def test_hits_and_failures_are_no_executions(capsys: pytest.CaptureFixture[str])
     ]
     show(rows, 20)
     assert "0 of 1 actions" in capsys.readouterr().out
+
+
+def test_executions_that_differ_from_two_fresh_ones_are_listed_and_not_blamed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fields = {
+        "action": "ab" * 32 + "/1", "row": "cd" * 16, "guest": "g-1\n", "key": "1" * 32,
+        "voter": "k-1:" + "ef" * 16, "fresh_rows": "12" * 16 + " " + "34" * 16,
+    }  # fmt: skip
+    event = SecurityEvent(name=DISAGREEMENT, at=0.0, fields=tuple(fields.items()))
+    show_suspects([], 20)
+    assert capsys.readouterr().out == ""
+    show_suspects([event, event], 1)
+    _, text, _, line = capsys.readouterr().out.splitlines()
+    assert text.startswith("2 results differ")
+    assert "prove nothing" in text
+    assert line.split() == [x * 6 for x in ("ab", "cd")] + ["g-1?", "ef" * 6, "12" * 6, "34" * 6]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcc.cli.cache.local import guests_lines
+from hpcc.cli.cache.local import guests_lines, sharing_lines
 from hpcc.config.paths import Paths
 
 
@@ -24,3 +24,12 @@ def test_the_line_counts_guests_that_were_started_ahead_and_parked(tmp_path: Pat
     ]
     (state / "guests.json").write_text("{")
     assert guests_lines(paths) == []
+
+
+def test_a_line_tells_what_was_shared_and_what_differed() -> None:
+    assert sharing_lines({"guests": 1}) == []
+    said = {"sharing.published.fresh": 3, "sharing.published.agreed": 2}
+    assert sharing_lines(said) == [("shared", "3 results as fresh, 2 by agreement")]
+    odd = {"sharing.disagreements": 4, "sharing.disagreements.suspects": 1}
+    ((_, text),) = sharing_lines(said | odd)
+    assert "4 executions gave different results, 1 of them differ from two fresh ones" in text
