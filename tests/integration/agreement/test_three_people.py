@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from pathlib import Path
 
 from hpcc.core import PRIVATE_ONLY, SharingPolicy
@@ -214,6 +215,22 @@ async def test_a_third_person_waits_for_two_who_make_the_same(tmp_path: Path) ->
             made = [group.create_task(farm.build(name, script)) for name in names]
         assert sorted(m.result()[1] for m in made) == [False, False, True, True]
         assert farm.labels() == ["agreed(2)"] * 2
+
+
+async def test_no_more_than_have_to_agree_execute_an_action_at_once(tmp_path: Path) -> None:
+    script, names = "sleep 0.3; cat /proc/sys/kernel/random/uuid > a.o", "abcdef"
+    async with sharing_farm(tmp_path) as farm:
+        await all_warm(farm, *names)
+        farm.farm.audit.rows.clear()
+        async with asyncio.TaskGroup() as group:
+            for name in names:
+                group.create_task(farm.build(name, script))
+        rows = [r for r in farm.farm.audit.rows if r.cache_status == "executed"]
+        begins = [(r.started_at, 1) for r in rows]
+        ends = [(r.started_at + r.duration_seconds, -1) for r in rows]
+        steps = itertools.accumulate(step for _, step in sorted(begins + ends))
+        assert len(rows) > 2
+        assert max(steps) == 2
 
 
 async def test_who_waited_in_vain_executes(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 Two people who execute an action may agree, and then a third one hits. If all three ask at the same
 moment, the third execution is a waste. So while as many trust domains execute an action as have to
-agree, others wait for them, for a bounded time, and look once more. They execute if that was in
-vain: nobody depends on a colleague's compile.
+agree, others wait for them, for a bounded time, and look again after each outcome. So an action
+that is never agreed on does not run for all of them at once. Whose time is over executes: nobody
+depends on a colleague's compile.
 """
 
 from __future__ import annotations

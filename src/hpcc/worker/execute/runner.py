@@ -41,10 +41,7 @@ from hpcc.core import (
 )
 from hpcc.core.quarantine import MAX_GUEST_DEATHS, ActionQuarantine
 from hpcc.identity.results import ResultSigner
-from hpcc.identity.token import RouteSharing
 from hpcc.ports import AuditLog, AuditRow, BlobStore, Clock, GuestLostError, SecurityEvent
-from hpcc.reapi.action import ActionSpec
-from hpcc.reapi.command import CommandSpec
 from hpcc.reapi.result import ResultRecord, encode_result
 from hpcc.reapi.signed import ResultScope
 from hpcc.rpc.base.errors import DeadlineError, MissingBlobsError
@@ -59,6 +56,7 @@ from hpcc.worker.execute.lineage import lineage_of
 from hpcc.worker.execute.output_collector import GuestOutputCollector, keep_outputs
 from hpcc.worker.execute.output_room import OutputRoom, OutputShare
 from hpcc.worker.execute.sharing import Executed, ResultSharing, row_label
+from hpcc.worker.execute.work import Work
 from hpcc.worker.pool.pool import GuestPool, Lease
 from hpcc.worker.stores.entries import lineage_digest, pack_entry
 from hpcc.worker.stores.retained import RetainedInputs
@@ -85,22 +83,6 @@ class RunnerConfig:
     def memory_of(self, image: ImageDigest) -> int:
         """Return the memory of a guest of this image, in MiB."""
         return self.by_image.get(image, self.memory_mib)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """An action that passed all checks, and the caller that sent it."""
-
-    digest: Digest
-    action: ActionSpec
-    command: CommandSpec
-    domain: TrustDomain
-    principal: str
-    client: Client
-    client_version: str
-    queued_at: float
-    # None: the result serves its trust domain only.
-    sharing: RouteSharing | None = None
 
 
 class Runner:

@@ -25,21 +25,21 @@ from hpcc.identity.result_keys import ResultKeys
 from hpcc.identity.results import ResultError
 from hpcc.identity.token import RouteClaims
 from hpcc.ports import ActionCache, AuditLog, AuditRow, Clock
-from hpcc.reapi.action import parse_action
-from hpcc.reapi.command import IMAGE_PROPERTY, CommandSpec, parse_command
-from hpcc.reapi.limits import MAX_ACTION_BYTES, MAX_COMMAND_BYTES, ReapiError
+from hpcc.reapi.command import IMAGE_PROPERTY, CommandSpec
+from hpcc.reapi.limits import ReapiError
 from hpcc.reapi.output_tree import output_tree_files
 from hpcc.reapi.result import ResultRecord, encode_result
 from hpcc.reapi.signed import ResultScope, ResultTerms
 from hpcc.reapi.tree import TreeWalk
-from hpcc.rpc.base.errors import BusyError, MissingBlobsError
+from hpcc.rpc.base.errors import BusyError
 from hpcc.rpc.base.method import current_caller
 from hpcc.rpc.reapi.session import Client, Finished, Running
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.base.rows import Caller, ExecutionResult, Lineage, audit_row
 from hpcc.worker.execute.deduper import ExecutionDeduper, ExecutionKey, ExecutionOutcome
-from hpcc.worker.execute.runner import Runner, Work
+from hpcc.worker.execute.runner import Runner
 from hpcc.worker.execute.sharing import ResultSharing
+from hpcc.worker.execute.work import Work, read_action
 from hpcc.worker.stores.entries import open_entry, open_shared
 from hpcc.worker.stores.quotas import Quotas
 from hpcc.worker.stores.storage import TenantStorage
@@ -251,22 +251,26 @@ class WorkerSession:
                     yield answer
 
     async def _found(self, action: Digest, inline: frozenset[str]) -> bytes:
-        """Return a result as `cached_result` does; wait for colleagues who are making it."""
-        try:
-            return await self.cached_result(action, inline)
-        except NotFoundError:
-            if not await self._waited(action):
-                raise
-        return await self.cached_result(action, inline)
+        """Return a result as `cached_result` does; wait for colleagues who are making it.
 
-    async def _waited(self, action: Digest) -> bool:
-        """Wait a bounded time for those who may agree; return whether there were enough."""
+        At most as many execute it at the same time as have to agree. Others wait for them a bounded
+        time, look again after each outcome, and then execute.
+        """
+        deadline = self._deps.clock.monotonic() + _WAIT_SECONDS
+        while True:
+            try:
+                return await self.cached_result(action, inline)
+            except NotFoundError:
+                # No other task runs between this answer "no" and the caller's execution.
+                if not await self._waited(action, deadline - self._deps.clock.monotonic()):
+                    raise
+
+    async def _waited(self, action: Digest, seconds: float) -> bool:
+        """Wait for those who may agree, at most `seconds`; return whether to look again."""
         sharing, agree = self._deps.sharing, self._sharing.agree
-        if sharing is None or not agree:
+        if sharing is None or not agree or seconds <= 0:
             return False
-        return await sharing.executions.wait(
-            self._domain, action, most=agree, seconds=_WAIT_SECONDS
-        )
+        return await sharing.executions.wait(self._domain, action, most=agree, seconds=seconds)
 
     async def _run(self, work: Work) -> ExecutionResult:
         runner = self._deps.runner
@@ -303,8 +307,8 @@ class WorkerSession:
             PolicyError: either names another image than the token.
         """
         try:
-            action = parse_action((await self._required(digest, MAX_ACTION_BYTES)).data)
-            command = parse_command((await self._required(action.command, MAX_COMMAND_BYTES)).data)
+            blobs = await self._deps.storage.blobs(self.tenant)
+            action, command = await read_action(blobs, digest)
         except ReapiError as error:
             if error.reason == "unpinned-image":
                 await self._deps.refusal("unpinned-image", self.tenant.value)
@@ -334,14 +338,6 @@ class WorkerSession:
         if not is_split or self._is_common:
             return domain
         return replace(domain, reuse=GuestReuse.EXEC, principal="")
-
-    async def _required(self, digest: Digest, limit: int) -> Blob:
-        if digest.size_bytes > limit:  # before reading: a blob may have hundreds of megabytes
-            raise ReapiError(f"a message of {digest.size_bytes} bytes, over {limit}")
-        try:
-            return await self.get(digest)
-        except NotFoundError as error:
-            raise MissingBlobsError((digest,)) from error
 
     async def _answers(
         self, updates: AsyncGenerator[Running | ExecutionOutcome], inline: frozenset[str]

@@ -33,7 +33,8 @@ from hpcc.rpc.reapi.session import Client
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.execute import output_room
 from hpcc.worker.execute.output_room import OutputRoom
-from hpcc.worker.execute.runner import Runner, RunnerConfig, Work
+from hpcc.worker.execute.runner import Runner, RunnerConfig
+from hpcc.worker.execute.work import Work
 from hpcc_testkit.services.idp_tokens import FixedClock
 
 ACME, GLOBEX = TenantId("acme"), TenantId("globex")

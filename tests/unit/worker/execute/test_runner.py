@@ -29,7 +29,8 @@ from hpcc.reapi.tree import build_tree
 from hpcc.rpc.reapi.session import Client
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.execute import runner
-from hpcc.worker.execute.runner import Runner, RunnerConfig, Work
+from hpcc.worker.execute.runner import Runner, RunnerConfig
+from hpcc.worker.execute.work import Work
 from hpcc_testkit.services.idp_tokens import FixedClock
 
 EMPTY = build_tree([])
