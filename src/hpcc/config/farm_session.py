@@ -1,7 +1,8 @@
 """farm-session.json: the scheduler's answer to the daemon's last login, valid for its process.
 
-It holds the tenant's policy and the image's compilers. The dispatcher writes it with mode 0600, the
-daemon and `hpcc doctor` read it. It is trusted: a user who can write it can also change hpcc.toml.
+It holds the tenant's policy, the image's compilers, and whether the workers see each other's
+claims. The dispatcher writes it with mode 0600, the daemon and `hpcc doctor` read it. It is
+trusted: a user who can write it can also change hpcc.toml.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, cast
 
 from hpcc.config.farm import Farm
 from hpcc.core import (
@@ -23,6 +24,10 @@ from hpcc.core import (
     toolchains_of,
 )
 
+# "": the tenant shares nothing by agreement, or no route was asked for yet. "together": one worker,
+# or workers with a common store. "apart": workers that do not see each other's claims.
+Agreement = Literal["", "together", "apart"]
+_AGREEMENTS: Final[tuple[Agreement, ...]] = ("", "together", "apart")
 _MAX_BYTES: Final = MAX_TOOLCHAINS_BYTES + (8 << 10)
 
 
@@ -36,6 +41,7 @@ class FarmSession:
     expires_at: float
     policy: ClientPolicy
     compilers: tuple[Toolchain, ...] | None
+    agreement: Agreement = ""
 
     def is_of(self, farm: Farm) -> bool:
         """Return whether it belongs to this farm and image."""
@@ -54,6 +60,7 @@ class FarmSession:
             "expires_at": self.expires_at,
             "fallback": self.policy.fallback,
             "parity": self.policy.parity,
+            "agreement": self.agreement,
             "compilers": None if compilers is None else [toolchain_table(c) for c in compilers],
         }
         return json.dumps(table, indent=1, sort_keys=True) + "\n"
@@ -80,10 +87,13 @@ def _parsed(raw: bytes) -> FarmSession | None:
         or (parity is not None and parity not in PARITIES)
     ):
         return None
-    compilers = table["compilers"]
+    compilers, agreement = table["compilers"], table.get("agreement", "")
+    if agreement not in _AGREEMENTS:
+        return None
     return FarmSession(
         **{name: table[name] for name in names},
         expires_at=table["expires_at"],
         policy=ClientPolicy(fallback=fallback, parity=parity),
         compilers=None if compilers is None else toolchains_of(compilers),
+        agreement=cast("Agreement", agreement),
     )

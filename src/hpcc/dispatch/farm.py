@@ -257,6 +257,7 @@ class FarmConnection:
         """Request routes of which one is neither dead nor shunned; a second time if all are."""
         for _ in range(2):
             route = await self._answer(failed_generation, wanted)
+            await self._login.note_route(route)
             is_good = self._book.take((route, *route.more), self._clock.monotonic())
             self._queue.wake(self._book)
             if is_good and self._book.current is not None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from hpcc.config.farm import Farm
-from hpcc.config.farm_session import FarmSession
+from hpcc.config.farm_session import Agreement, FarmSession
 from hpcc.config.private_file import write_private_file
 from hpcc.core import (
     MAX_TOOLCHAINS,
@@ -24,7 +25,7 @@ from hpcc.dispatch.parity import toolchain_of
 from hpcc.identity.known_certificates import CERTIFICATES_NAME, KnownCertificates
 from hpcc.identity.login.source import LoginSource
 from hpcc.ports import Clock
-from hpcc.rpc.scheduler.api import SessionGrant
+from hpcc.rpc.scheduler.api import Route, SessionGrant
 from hpcc.rpc.scheduler.client import SchedulerClient
 
 _log: Final = logging.getLogger(__name__)
@@ -124,12 +125,23 @@ class FarmLogin:
             expires_at=float(grant.expires_at),
             policy=grant.policy,
             compilers=image.compilers if image is not None and is_ours else None,
+            agreement=self.said.agreement if self.said is not None else "",
         )
+        await self._write(self.said)
+
+    async def note_route(self, route: Route) -> None:
+        """Write for `hpcc doctor` whether the farm's workers see each other's claims."""
+        agreement: Agreement = ""
+        if route.sharing.agree:
+            agreement = "apart" if route.has_others and not route.store else "together"
+        if self.said is not None and self.said.agreement != agreement:
+            self.said = replace(self.said, agreement=agreement)
+            await self._write(self.said)
+
+    async def _write(self, said: FarmSession) -> None:
         if self._session_file is None:
             return
         try:
-            await asyncio.to_thread(
-                write_private_file, self._session_file, self.said.to_json().encode()
-            )
+            await asyncio.to_thread(write_private_file, self._session_file, said.to_json().encode())
         except InfrastructureError as error:
             _log.warning("%s", error)

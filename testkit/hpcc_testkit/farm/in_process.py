@@ -135,8 +135,10 @@ class FarmUnderTest:
             self.worker = worker
             yield worker
 
-    async def route(self, principal: str = "ann", image: ImageRef = IMAGE) -> Route:
-        """Log in and ask for a route, as a daemon does."""
+    async def route(
+        self, principal: str = "ann", image: ImageRef = IMAGE, worker: str = ""
+    ) -> Route:
+        """Log in and ask for a route, as a daemon does; `worker` is the one that it prefers."""
         peer = PinnedPeer.from_pem(self.scheduler.certificate_pem.encode())
         async with open_channel(
             f"{self.scheduler.host}:{self.scheduler.port}",
@@ -147,7 +149,8 @@ class FarmUnderTest:
             grant = await client.authenticate(
                 secret=self.tenant_secret, tenant=TENANT, principal=principal, client_version="t"
             )
-            return await client.route(grant.session, RouteAsk(tenant=TENANT, image=image))
+            ask = RouteAsk(tenant=TENANT, image=image, preferred_worker=worker)
+            return await client.route(grant.session, ask)
 
     @asynccontextmanager
     async def client(

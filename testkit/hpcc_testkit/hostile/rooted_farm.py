@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hpcc.core import ALL_SHARING, ExecEvent, ExecRequest, Isolation, OutputEvent, SharingPolicy
@@ -68,13 +68,15 @@ class SharingFarm:
 
     farm: FarmUnderTest
     authenticator: PolicyAuthenticator
+    # Which worker a person uses, where the farm has several.
+    uses: dict[str, str] = field(default_factory=dict)
 
     @asynccontextmanager
     async def person(
         self, name: str, sharing: SharingPolicy = ALL_SHARING
     ) -> AsyncGenerator[ReapiClient]:
         """Yield the client of a person who demands `sharing`."""
-        route = await self.farm.route(name)
+        route = await self.farm.route(name, worker=self.uses.get(name, ""))
         peer = PinnedPeer.from_der(route.worker_certificate)
         config = ReapiClientConfig(tenant=TENANT, tool_version="test", sharing=sharing)
         async with open_channel(
@@ -116,13 +118,14 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def scheduling(
-    directory: Path, policy: TenantPolicy | None = None
+    directory: Path, policy: TenantPolicy | None = None, **worker_fields: object
 ) -> AsyncGenerator[SharingFarm]:
     """Run a scheduler while the block runs; the test starts the worker."""
     authenticator = PolicyAuthenticator(policy or people())
     async with farm_under_test(
         directory, authenticator=authenticator, max_guests=8, memory_mib=1 << 20
     ) as farm:
+        farm.worker_fields |= worker_fields
         farm.runtime.isolation, farm.runtime.guest_class = LABEL, RootableGuest
         yield SharingFarm(farm, authenticator)
 

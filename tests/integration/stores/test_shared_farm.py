@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,9 +21,11 @@ from hpcc.reapi.result import ResultRecord
 from hpcc.reapi.tree import build_tree
 from hpcc.rpc.reapi.client import ReapiClient
 from hpcc_testkit.farm.in_process import IMAGE, FarmUnderTest, farm_under_test
+from hpcc_testkit.hostile.rooted_farm import EVIL, GOOD, scheduling
 from hpcc_testkit.services.buildbox import casd
 from hpcc_testkit.services.buildbox import missing_or_none as casd_missing_or_none
 from hpcc_testkit.services.s3_servers import (
+    ADMIN,
     BUCKET,
     S3Server,
     radosgw,
@@ -271,3 +275,53 @@ async def test_a_credential_that_is_no_good_costs_no_build(
         await build(client, "int wrong;")
     assert events(farm)[0] == ("store-degraded", {"reason": reason})
     assert "wrong" not in str(events(farm))
+
+
+@asynccontextmanager
+async def two_workers(farm: FarmUnderTest) -> AsyncGenerator[None]:
+    """Run the workers w1 and w2, each with a separate disk and key."""
+    async with farm.serving():
+        another_worker(farm, "w2")
+        async with farm.serving():
+            yield
+
+
+def stored(server: S3Server, kind: str) -> int:
+    """Return how many of a tenant's entries of this kind are in the store."""
+    is_seaweed = server.kind == "seaweedfs"
+    bucket, key = (BUCKET, ADMIN) if is_seaweed else ("acme", server.keys["acme"])
+    path = f"/{bucket}?list-type=2&prefix=acme%2Fac%2F&max-keys=1000"
+    listing = server.request("GET", path, key=key).text
+    return len([k for k in re.findall(r"<Key>([^<]+)</Key>", listing) if f"/{kind}/" in k])
+
+
+async def until_stored(server: S3Server, kind: str, count: int) -> None:
+    """Wait until the store has so many entries of a kind, because writes follow the answers."""
+    async with asyncio.timeout(60):
+        while await asyncio.to_thread(stored, server, kind) < count:  # noqa: ASYNC110 - of a server
+            await asyncio.sleep(0.05)
+
+
+async def test_ann_at_one_worker_and_bob_at_another_agree_and_carol_hits(
+    server: S3Server, tmp_path: Path
+) -> None:
+    async with scheduling(tmp_path, stores=stores(tmp_path, server)) as farm:
+        farm.uses = {"ann": "w1", "mallory": "w2", "bob": "w2", "carol": "w1"}
+        async with two_workers(farm.farm):
+            claims, shared = stored(server, "claims"), stored(server, "shared")
+            for name in farm.uses:
+                await farm.warm(name)
+            await farm.root("mallory")
+            # The first compile of each guest serves everybody. An action's first claim has an index.
+            await until_stored(server, "shared", shared + 4)
+            await until_stored(server, "claims", claims + 2)
+            assert await farm.build("ann") == (GOOD, False)
+            await until_stored(server, "claims", claims + 4)
+            assert await farm.build("mallory") == (EVIL, False)
+            await until_stored(server, "claims", claims + 5)
+            assert await farm.build("bob") == (GOOD, False)
+            await until_stored(server, "shared", shared + 5)
+            assert await farm.build("carol") == (GOOD, True)
+        assert farm.labels() == ["agreed(2)"]
+        rows = [r for r in farm.farm.audit.rows if r.cache_status == "executed"]
+        assert [r.worker for r in rows[-3:]] == ["w1", "w2", "w2"]

@@ -106,10 +106,20 @@ def _status(args: argparse.Namespace) -> int:
         isinstance(answer.get("farm"), dict) and sys.platform != "win32"
     ):  # Windows keeps no records yet
         lines.append(("fallback", _fallbacks()))
-    lines += guests_lines(paths)
+    lines += agreement_lines(paths) + guests_lines(paths)
     for name, value in lines:
         emit(f"{name:<9} {value}")
     return 0
+
+
+def agreement_lines(paths: Paths) -> list[tuple[str, str]]:
+    """Return a warning if the farm's workers do not see each other's claims; else nothing."""
+    from hpcc.config.farm_session import load_farm_session_or_none
+
+    session = load_farm_session_or_none(paths.farm_session_file)
+    if session is None or session.agreement != "apart":
+        return []
+    return [("agreement", "none across workers: the farm's workers have no common store")]
 
 
 def guests_lines(paths: Paths) -> list[tuple[str, str]]:

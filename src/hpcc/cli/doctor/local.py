@@ -183,6 +183,24 @@ async def _sharing(_: Paths) -> DoctorCheck:
     )  # fmt: skip
 
 
+async def _agreement(paths: Paths) -> DoctorCheck:
+    """Check whether people who use different workers of the farm can agree on results."""
+    from hpcc.config.farm_session import load_farm_session_or_none
+
+    session = await asyncio.to_thread(load_farm_session_or_none, paths.farm_session_file)
+    known = session.agreement if session is not None else ""
+    if known != "apart":
+        detail = "the farm's workers see each other's claims" if known else "no farm with agreement"
+        return DoctorCheck(name="agreement", state="ok", detail=detail)
+    return DoctorCheck(
+        name="agreement", state="degraded",
+        detail="the farm has several workers without a common store: there is no agreement across"
+        " workers",
+        cost="you get colleagues' results only from the workers that they used too",
+        remedy="ask the operator for a shared store: docs/sharing.md, Where claims meet",
+    )  # fmt: skip
+
+
 async def _remote_cache(paths: Paths) -> DoctorCheck:
     """Check what can be checked of the remote cache without a request."""
     return await asyncio.to_thread(_check_remote_cache, paths)
@@ -279,6 +297,7 @@ LOCAL_CHECKS: Final[Mapping[str, Check]] = {
     "hit path": _hit_path,
     "daemon": _daemon,
     "sharing": _sharing,
+    "agreement": _agreement,
     "remote cache": _remote_cache,
     "login": _login,
     "disk": _disk,
