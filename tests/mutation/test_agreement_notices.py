@@ -12,6 +12,7 @@ from hpcc_testkit.suite.mutants import Case, Mutants
 VOTES = "tests/unit/reapi/test_agreement.py::"
 CLAIMS = "tests/unit/identity/test_claims.py::"
 SUSPECTS = "tests/unit/worker/execute/test_disagreement.py::"
+IDLE, VERIFY = "tests/unit/worker/execute/test_verify.py::", "worker/execute/verify.py"
 DISAGREEMENT = "worker/execute/disagreement.py"
 ROUTES, BOOK = "scheduler/routes.py", "worker/stores/claims.py"
 VOTERS = "tests/unit/scheduler/test_routes.py::"
@@ -47,7 +48,7 @@ CASES = {
                      VOTERS + "test_people_are_voters_and_machines_are_one_voter_together"),
     "known": Case(ROUTES, "if not _has_voters(policy):", "if False:",
                   VOTERS + "test_a_tenant_whose_members_cannot_be_told_apart_shares_what_is_fresh_only"),
-    "old-worker": Case(ROUTES, "sharing=claims.sharing if registration.knows_sharing else None", "sharing=claims.sharing",
+    "old-worker": Case(ROUTES, "if sharing is None or not worker.knows_sharing:", "if sharing is None:",
                        VOTERS + "test_only_a_worker_that_knows_sharing_is_told_of_it"),
     "forged": Case(BOOK, "return (*await check(tuple(c for c in others if c is not None)), *mine)",
                    "return (*tuple(c for c in others if c is not None), *mine)",
@@ -60,6 +61,26 @@ CASES = {
                    SUSPECTS + "test_of_an_action_whose_fresh_executions_differ_nobody_is_a_suspect"),
     "claims": Case(DISAGREEMENT, "if len(found.claims) < MAX_CLAIMS:", "if True:",
                    SUSPECTS + "test_flooding_of_claims_takes_bounded_memory"),
+    "older-worker": Case(ROUTES, "return sharing if worker.knows_verify else replace(sharing, verify_seconds=0)",
+                         "return sharing", VOTERS + "test_only_a_worker_that_knows_a_budget_for_idle_time_is_told_of_it"),
+    "admitted": Case(VERIFY, "if self._clock.now() >= admitted:", "if False:",
+                     IDLE + "test_nothing_runs_for_a_maker_who_is_no_longer_admitted"),
+    "leased": Case(VERIFY, "if claims.leased:", "if False:",
+                   IDLE + "test_nothing_runs_for_a_maker_who_is_no_longer_admitted"),
+    "killer": Case(VERIFY, "if self._runner.has_ended_a_guest(tenant, candidate.action):", "if False:",
+                   IDLE + "test_an_action_that_ever_ended_a_guest_is_skipped"),
+    "claimants": Case(VERIFY, ">= _CLAIMANT_RUNS for v", "< 0 for v",
+                      IDLE + "test_a_claimant_who_disagrees_with_everything_causes_few_executions"),
+    "budget": Case(VERIFY, "return has_budget and has_place and", "return has_place and",
+                   IDLE + "test_a_tenant_has_its_budget_and_no_more_in_each_hour"),
+    "place": Case(VERIFY, "return has_budget and has_place and", "return has_budget and",
+                  IDLE + "test_nothing_runs_beside_others_or_without_a_place_of_the_makers_quota"),
+    "idle": Case(VERIFY, "and self._pool.is_idle_for(domain)", "",
+                 IDLE + "test_nothing_runs_beside_others_or_without_a_place_of_the_makers_quota"),
+    "turns": Case("worker/execute/turns.py", "self._voters.popitem(last=False)", "self._voters.popitem(last=True)",
+                  "tests/unit/worker/execute/test_turns.py::test_voters_take_equal_turns_whoever_has_more"),
+    "long-lease": Case(BOOK, "now < ends <= now + 2 * _LEASE_SECONDS", "now < ends",
+                       BOOKS + "test_a_store_writer_prevents_no_verification_for_longer_than_a_lease"),
 }  # fmt: skip
 
 

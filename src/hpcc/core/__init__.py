@@ -69,6 +69,7 @@ from hpcc.core.remote import (
 from hpcc.core.sharing import (
     ALL_SHARING,
     MAX_AGREE,
+    MAX_VERIFY_SECONDS,
     MIN_AGREE,
     PRIVATE_ONLY,
     SHARINGS,
@@ -119,6 +120,7 @@ __all__ = [
     "MAX_STDIO_BYTES",
     "MAX_TOOLCHAINS",
     "MAX_TOOLCHAINS_BYTES",
+    "MAX_VERIFY_SECONDS",
     "MAX_WINDOWS_PATH_UNITS",
     "MIN_AGREE",
     "PARITIES",

@@ -17,6 +17,8 @@ from hpcc.core.errors import CallerError
 # Two voters are the least that can agree; with more than eight nothing would be shared.
 MIN_AGREE: Final = 2
 MAX_AGREE: Final = 8
+# An idle worker may execute results again, for so many seconds of an hour.
+MAX_VERIFY_SECONDS: Final = 3600
 _MAX_TEXT_CHARS: Final = 64
 _FRESH, _AGREE, _WORKERS, _PRIVATE = "fresh", "agree=", "workers", "private"
 

@@ -19,6 +19,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from hpcc.core import (
+    MAX_VERIFY_SECONDS,
     CallerError,
     GuestReuse,
     ImageDigest,
@@ -77,11 +78,14 @@ class RouteShare:
 class RouteSharing:
     """What the tenant accepts of colleagues' results, and the caller as a voter.
 
-    `voter` is an epoch and a pseudonym (`hpcc.reapi.claims.Voter`).
+    `voter` is an epoch and a pseudonym (`hpcc.reapi.claims.Voter`). `verify_seconds` is how long an
+    idle worker may execute private results of the tenant again, in each hour.
     """
 
     policy: SharingPolicy
     voter: str
+    # Only workers that know it get another value than 0.
+    verify_seconds: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +151,9 @@ class TokenSigner:
         if claims.leased:
             body["leased"] = True
         if claims.sharing is not None:
-            body["sharing"] = [claims.sharing.policy.text, claims.sharing.voter]
+            shared = claims.sharing
+            seconds = [shared.verify_seconds] if shared.verify_seconds else []
+            body["sharing"] = [shared.policy.text, shared.voter, *seconds]
         signed = f"{self._header}.{_encode(_json(body))}"
         return f"{signed}.{_encode(self._key.sign(signed.encode()))}"
 
@@ -296,12 +302,14 @@ def _claims(body: Mapping[str, object]) -> RouteClaims:
 
 
 def _sharing(body: object) -> RouteSharing:
-    if not isinstance(body, list) or [type(v) for v in body] != [str, str]:
+    if not isinstance(body, list) or [type(v) for v in body[:2]] != [str, str]:
         raise TokenError("token claims are malformed", reason="token-malformed")
-    policy, voter = cast("list[str]", body)
-    if not _VOTER.fullmatch(voter):
+    policy, voter = cast("list[str]", body[:2])
+    seconds = body[2] if len(body) > 2 else 0  # noqa: PLR2004 - the third is optional
+    is_good = type(seconds) is int and 0 <= seconds <= MAX_VERIFY_SECONDS
+    if not _VOTER.fullmatch(voter) or not is_good or len(body) > 3:  # noqa: PLR2004 - as above
         raise TokenError("token claims are malformed", reason="token-malformed")
-    return RouteSharing(policy=SharingPolicy.parse(policy), voter=voter)
+    return RouteSharing(policy=SharingPolicy.parse(policy), voter=voter, verify_seconds=seconds)
 
 
 def _numbers[T: (RouteQuotas, RouteShare)](kind: type[T], body: object) -> T:

@@ -11,9 +11,9 @@ class AuditRow:
     """One remote compile or remote hit. Digests are `HASH/SIZE` or `sha256:…`; times are UTC.
 
     `row_id` is unique. `started_at` is seconds since the epoch. `cache_status` is "executed",
-    "hit", "joined" for a result of another call's execution, or "abandoned" for a compile that
-    started in a guest and gave no result. `outputs` are (root-relative path, digest). Field
-    meanings: docs/spec/audit.md.
+    "hit", "joined" for a result of another call's execution, "abandoned" for a compile that started
+    in a guest and gave no result, or "verify" for a result made again by an idle worker. `outputs`
+    are (root-relative path, digest). Field meanings: docs/spec/audit.md.
     """
 
     row_id: str

@@ -19,7 +19,7 @@ from hpcc.identity.token import RouteClaims, RouteShare, RouteSharing
 from hpcc.ports import Clock
 from hpcc.routing.fleet import RouteRequest
 from hpcc.routing.shares import allot
-from hpcc.rpc.scheduler.api import MAX_ROUTES, Route, RouteAsk
+from hpcc.rpc.scheduler.api import MAX_ROUTES, Registration, Route, RouteAsk
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.base.signing import SigningKeys
 from hpcc.scheduler.registry import WorkerRegistry
@@ -102,7 +102,7 @@ class RouteIssuer:
             audience=worker.audience,
             generation=worker.generation,
             leased=claims.leased and registration.knows_leases,
-            sharing=claims.sharing if registration.knows_sharing else None,
+            sharing=_known_sharing(claims.sharing, registration),
             share=share,
             token_id=secrets.token_urlsafe(16),
         )
@@ -133,7 +133,11 @@ class RouteIssuer:
         epoch, secret = self._keys.voter_secret()
         name = f"{policy.tenant}\0{_voter_name(policy, principal)}".encode()
         pseudonym = hmac.new(secret, name, hashlib.sha256).hexdigest()[:_PSEUDONYM_CHARS]
-        return RouteSharing(policy=accepted, voter=f"{epoch}:{pseudonym}")
+        return RouteSharing(
+            policy=accepted,
+            voter=f"{epoch}:{pseudonym}",
+            verify_seconds=policy.sharing.verify_idle,
+        )
 
     def _claims(
         self,
@@ -163,6 +167,13 @@ class RouteIssuer:
             token_id="",
             client_version=session.client_version,
         )
+
+
+def _known_sharing(sharing: RouteSharing | None, worker: Registration) -> RouteSharing | None:
+    """Return those claims about sharing that a worker understands."""
+    if sharing is None or not worker.knows_sharing:
+        return None
+    return sharing if worker.knows_verify else replace(sharing, verify_seconds=0)
 
 
 def _has_voters(policy: TenantPolicy) -> bool:

@@ -40,6 +40,7 @@ from hpcc.worker.execute.runner import Runner, RunnerConfig
 from hpcc.worker.execute.session import SessionDeps
 from hpcc.worker.execute.sharing import ResultSharing
 from hpcc.worker.execute.toolchains import Prober, ToolchainBook
+from hpcc.worker.execute.verify import IdleVerifier
 from hpcc.worker.link import LinkState, SchedulerLink
 from hpcc.worker.pool.guests import limits_of, shape_of
 from hpcc.worker.pool.pool import GuestPool, ImageProvider
@@ -121,6 +122,8 @@ class _Parts:
         self.chores += [group.create_task(job, name=name) for name, job in jobs.items()]
         quotas = Quotas(storage, clock)
         self.leases = quotas.leases
+        verifier = IdleVerifier(self.runner, self.pool, quotas, storage, self.sharing, clock)
+        self.chores.append(group.create_task(verifier.run(), name="idle verification"))
         self.authorizer = WorkerAuthorizer(
             SessionDeps(
                 storage=storage,
@@ -134,6 +137,7 @@ class _Parts:
                 quotas=quotas,
                 result_keys=keys,
                 sharing=self.sharing,
+                admitted=verifier.note,
             ),
             self.refresh_keys,
         )
@@ -298,6 +302,7 @@ async def _serving(
                 knows_shares=True,
                 knows_leases=True,
                 knows_sharing=True,
+                knows_verify=True,
                 store=parse_stores(config.stores).name,
             )
             async with (

@@ -110,8 +110,8 @@ class SharingFarm:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds; raises TimeoutError after ten seconds."""
-    async with asyncio.timeout(10):
+    """Wait until a condition holds; raises TimeoutError after a minute."""
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - of other tasks, without an event
             await asyncio.sleep(0.01)
 

@@ -276,7 +276,10 @@ SHARED = replace(
 
 
 def test_a_token_with_a_voter_gives_it_back() -> None:
+    assert SHARED.sharing is not None
     assert verifier().verify(sign(SHARED)) == SHARED
+    idle = replace(SHARED, sharing=replace(SHARED.sharing, verify_seconds=3600))
+    assert verifier().verify(sign(idle)) == idle
 
 
 @pytest.mark.parametrize(
@@ -288,6 +291,10 @@ def test_a_token_with_a_voter_gives_it_back() -> None:
         ["fresh", "k 1:" + "a" * 32],
         ["everything", "k-1:" + "a" * 32],
         ["fresh", 1],
+        ["fresh", "k-1:" + "a" * 32, 3601],
+        ["fresh", "k-1:" + "a" * 32, -1],
+        ["fresh", "k-1:" + "a" * 32, True],
+        ["fresh", "k-1:" + "a" * 32, 1, 1],
         {"policy": "fresh"},
         "fresh",
         1,

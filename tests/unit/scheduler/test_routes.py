@@ -50,6 +50,7 @@ class Farm:
         knows_shares: bool = True,
         knows_leases: bool = True,
         knows_sharing: bool = True,
+        knows_verify: bool = True,
     ) -> None:
         self.registry.register(
             Registration(
@@ -57,6 +58,7 @@ class Farm:
                 isolation=Isolation.QEMU_TCG, images=(IMAGE.digest,), capacity=2,
                 result_key=b"k", knows_shares=knows_shares,
                 knows_leases=knows_leases, knows_sharing=knows_sharing,
+                knows_verify=knows_verify,
             )
         )  # fmt: skip
 
@@ -227,6 +229,16 @@ def test_only_a_worker_that_knows_sharing_is_told_of_it() -> None:
     assert farm.issuer.issue(
         SESSION, PEOPLE, RouteAsk(tenant=TENANT, image=IMAGE)
     ).sharing.is_private
+
+
+def test_only_a_worker_that_knows_a_budget_for_idle_time_is_told_of_it() -> None:
+    policy = replace(PEOPLE, sharing=TenantSharing(verify_idle=60))
+    old = Farm()
+    old.add("old", knows_verify=False)
+    for farm, seconds in ((old, 0), (Farm("w1"), 60)):
+        claimed = farm.sharing(policy).sharing
+        assert claimed is not None
+        assert claimed.verify_seconds == seconds
 
 
 def test_ci_that_publishes_gets_a_guest_for_each_compile() -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from hpcc.audit.verify import Verified
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_STATUSES: Final = ("executed", "hit", "joined", "abandoned")
+_STATUSES: Final = ("executed", "hit", "joined", "abandoned", "verify")
 _BUILD_HELP: Final = "the build that the client named: `hpcc explain` prints it"
 # Options of `query` and `export`: name, field of `Query`, help.
 _FILTERS: Final = (
@@ -34,7 +35,7 @@ _FILTERS: Final = (
     ("worker", "worker", "the worker that wrote the record"),
     ("isolation", "isolation", "isolation label: firecracker/kvm, qemu/tcg, …"),
     ("reuse", "reuse", "exec, principal or tenant"),
-    ("status", "cache_status", "executed, hit, joined or abandoned"),
+    ("status", "cache_status", "executed, hit, joined, abandoned or verify"),
     ("reason", "reason", "why no result was released"),
     ("event", "name", "security events of this name (implies --events)"),
     ("peer", "peer", "security events caused from this address, or the start of one"),
@@ -304,19 +305,19 @@ def _run_determinism(args: argparse.Namespace) -> int:
     from hpcc.audit.canonical import event_of, row_of
     from hpcc.audit.index import Query
     from hpcc.audit.reader import open_index
-    from hpcc.cli.audit.determinism import DISAGREEMENT, show, show_suspects
+    from hpcc.cli.audit.determinism import DISAGREEMENT, EXECUTIONS, show, show_suspects
 
     now = _now()
     rows = Query(
         kind="row",
         since=since_seconds(args.since, now),
         until=since_seconds(args.until, now, "--until") if args.until else None,
-        cache_status="executed",
         limit=1 << 62,
     )
-    events = replace(rows, kind="event", name=DISAGREEMENT, cache_status="")
+    events = replace(rows, kind="event", name=DISAGREEMENT)
     with open_index(_directory(args)) as index:
-        show(map(row_of, index.find(rows, oldest_first=True)), args.limit)
+        found = [index.find(replace(rows, cache_status=s), oldest_first=True) for s in EXECUTIONS]
+        show(map(row_of, chain(*found)), args.limit)
         show_suspects(map(event_of, index.find(events, oldest_first=True)), args.limit)
     return 0
 

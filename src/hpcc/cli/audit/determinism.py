@@ -27,6 +27,8 @@ _MAX_RESULTS: Final = 16
 _ACTION_CHARS: Final = 12
 _MAX_NAMED: Final = 3
 DISAGREEMENT: Final = "result-disagreement"
+# Statuses of rows: for a caller, and again by an idle worker.
+EXECUTIONS: Final = ("executed", "verify")
 
 Outputs = tuple[tuple[str, str], ...]
 
@@ -59,7 +61,7 @@ def count_runs(rows: Iterable[AuditRow]) -> dict[str, ActionRuns]:
     """Return the runs of each action that succeeded, by action digest."""
     runs: LruMemo[str, ActionRuns] = LruMemo(MAX_ACTIONS)
     for row in rows:
-        if row.cache_status == "executed" and not row.exit_code and not row.reason:
+        if row.cache_status in EXECUTIONS and not row.exit_code and not row.reason:
             found = runs.use(row.action_digest) or ActionRuns()
             found.add(row)
             runs[row.action_digest] = found

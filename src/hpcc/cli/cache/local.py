@@ -156,6 +156,9 @@ def sharing_lines(said: Mapping[str, int]) -> list[tuple[str, str]]:
         )
     )
     text = f"{fresh} results as fresh, {agreed} by agreement"
+    made = sum(said.get(f"sharing.verify.{name}", 0) for name in ("equal", "differs"))
+    if made:
+        text += f"; {made} executed again in idle time"
     if odd:
         text += (
             f"; {odd} executions gave different results, {suspects} of them differ from two fresh"

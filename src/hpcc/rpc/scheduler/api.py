@@ -138,6 +138,8 @@ class Registration:
     knows_leases: bool = False
     # Whether it knows the claim `sharing`.
     knows_sharing: bool = False
+    # Whether it knows a budget for executions while it is idle.
+    knows_verify: bool = False
     # Names the store behind its action cache, 64 hex digits; "" if it has only its disk.
     store: str = ""
     # Whether an earlier result key still signs.

@@ -17,8 +17,9 @@ _ENDPOINT: Final = re.compile(r"[A-Za-z0-9.\[\]:-]{1,255}:[0-9]{1,5}")
 _MAX_CERTIFICATE_BYTES: Final = 16 << 10
 _STORE: Final = re.compile(r"[0-9a-f]{64}")
 _MAX_IMAGES: Final = 1024
-# Formats of tokens: with the claim `share`, with `leased` too, and with `sharing` too.
-_SHARES, _LEASES, _SHARING = 1, 2, 3
+# Formats of tokens: with the claim `share`, with `leased` too, with `sharing` too, and with a
+# budget in the last.
+_SHARES, _LEASES, _SHARING, _VERIFY = 1, 2, 3, 4
 MAX_GENERATION: Final = 1 << 62
 
 
@@ -44,6 +45,8 @@ def registration_message(registration: Registration) -> pb.RegisterRequest:
 
 
 def _token_format(registration: Registration) -> int:
+    if registration.knows_verify:
+        return _VERIFY
     if registration.knows_sharing:
         return _SHARING
     return _LEASES if registration.knows_leases else int(registration.knows_shares)
@@ -73,6 +76,7 @@ def registration_of(request: pb.RegisterRequest) -> Registration:
         knows_shares=request.token_format >= _SHARES,
         knows_leases=request.token_format >= _LEASES,
         knows_sharing=request.token_format >= _SHARING,
+        knows_verify=request.token_format >= _VERIFY,
         store=_store(request.store),
     )
 

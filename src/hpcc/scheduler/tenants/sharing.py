@@ -17,7 +17,8 @@ class TenantSharing:
 
     `machines` and `publish_fresh` are patterns of principals. All machines together have one
     vote. Each compile of those in `publish_fresh` has a guest that executed nothing before, so that
-    its result serves everybody at once; they are machines too.
+    its result serves everybody at once; they are machines too. `verify_idle`: how many seconds of
+    an hour each worker, while it is idle, may execute private results again. 0: none.
     """
 
     share: Share = "agreed"
@@ -25,6 +26,7 @@ class TenantSharing:
     agree_across_workers: bool = False
     machines: tuple[str, ...] = ()
     publish_fresh: tuple[str, ...] = ()
+    verify_idle: int = 0
 
     @property
     def policy(self) -> SharingPolicy:

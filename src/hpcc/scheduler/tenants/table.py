@@ -13,6 +13,7 @@ from hpcc.config.toml import read_toml
 from hpcc.core import (
     FALLBACKS,
     MAX_AGREE,
+    MAX_VERIFY_SECONDS,
     MIN_AGREE,
     PARITIES,
     CallerError,
@@ -234,7 +235,12 @@ def _sharing(source: str, where: str, tenant: _Table) -> TenantSharing:
         agree_across_workers=table.flag("agree_across_workers"),
         machines=table.each("machines", _principals, is_optional=True),
         publish_fresh=table.each("publish_fresh", _principals, is_optional=True),
+        verify_idle=table.number("verify_idle") if "verify_idle" in table.present() else 0,
     )
+    if found.verify_idle > MAX_VERIFY_SECONDS:
+        table.fail("verify_idle", f"an hour has {MAX_VERIFY_SECONDS} seconds")
+    if found.verify_idle and not found.policy.accepts_fresh:
+        table.fail("verify_idle", "makes fresh results, which this tenant does not accept")
     if found.agree_across_workers and found.share != "agreed":
         table.fail("agree_across_workers", 'needs share = "agreed"')
     if found.agree_across_workers and found.publish_fresh:

@@ -71,6 +71,7 @@ class WorkerAuthorizer:
             await self._deps.refusal("isolation-too-weak", claims.tenant.value)
             raise PolicyError("this worker isolates less than required", reason="isolation")
         self._deps.quotas.note(claims)
+        self._deps.admitted(claims)
         return WorkerSession(self._deps, claims, announced(client, claims))
 
     async def _verify(self, token: str) -> RouteClaims:

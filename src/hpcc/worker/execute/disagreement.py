@@ -98,6 +98,10 @@ class Disagreements:
             found.runs.append(run)
         return found.state
 
+    def claimants(self, domain: TrustDomain, action: Digest) -> tuple[str, ...]:
+        """Return the voters who claimed a result of an action, in the order of their claims."""
+        return tuple(dict.fromkeys(voter for voter, _ in self._of(domain, action).claims))
+
     def suspects(
         self, domain: TrustDomain, action: Digest
     ) -> tuple[tuple[ResultClaim, ...], tuple[FreshRun, ...]]:

@@ -38,7 +38,9 @@ from hpcc.core import (
     IntegrityError,
     NotFoundError,
     OutputEvent,
+    TenantId,
 )
+from hpcc.core.memo import LruMemo
 from hpcc.core.quarantine import MAX_GUEST_DEATHS, ActionQuarantine
 from hpcc.identity.results import ResultSigner
 from hpcc.ports import AuditLog, AuditRow, BlobStore, Clock, GuestLostError, SecurityEvent
@@ -68,6 +70,7 @@ _TRANSFER_SECONDS: Final = 120.0
 NO_EXIT_CODE: Final = -1
 # A cancelled execution has a caller that waits for its end.
 _ABANDONED_ROW_SECONDS: Final = 5.0
+_MAX_KILLERS: Final = 16_384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +111,12 @@ class Runner:
         self._retained, self._trees = retained, InputTrees(clock)
         self.scheduler_id = ""
         self._quarantine: ActionQuarantine[tuple[TrustDomain, Digest]] = ActionQuarantine()
+        # Actions that ended a guest, of any caller and at any time that is remembered.
+        self._killers: LruMemo[tuple[TenantId, Digest], bool] = LruMemo(_MAX_KILLERS)
+
+    def has_ended_a_guest(self, tenant: TenantId, action: Digest) -> bool:
+        """Return whether an action of a tenant ended a guest here, for whatever caller."""
+        return bool(self._killers.use((tenant, action)))
 
     def heard(self, domain: TrustDomain, client: Client) -> None:
         """Start guests for the compiles that a client is about to send, as far as limits allow."""
@@ -138,7 +147,7 @@ class Runner:
         tree = await self._trees.read(tenant, store, work.action.input_root)
         await self._retain(work, store, tree)
         with self._room.share(tenant) as share:
-            async with self._pool.lease(work.domain) as lease:
+            async with self._pool.lease(work.domain, is_patient=work.is_verification) as lease:
                 _check_label(work.domain, lease)
                 started_at = self._clock.now()
                 try:
@@ -146,7 +155,8 @@ class Runner:
                 except MissingBlobsError:
                     raise  # the command has not run
                 except asyncio.CancelledError:
-                    await self._abandoned(work, lease, started_at, "cancelled")
+                    reason = "preempted" if work.is_verification else "cancelled"
+                    await self._abandoned(work, lease, started_at, reason)
                     raise
                 except HpccError as error:
                     await self._abandoned(work, lease, started_at, error.reason)
@@ -169,8 +179,10 @@ class Runner:
         scope = ResultScope(tenant=domain.tenant, action=work.digest, principal=domain.principal)
         record = self._signer.sign(ended, scope)
         is_fresh = not lease.execs_before and not is_overlapped
+        status = "verify" if work.is_verification else "executed"
         row = replace(
-            self.row(work, record, lineage), sharing=row_label(work.sharing, is_fresh=is_fresh)
+            self.row(work, record, lineage, status=status),
+            sharing=row_label(work.sharing, is_fresh=is_fresh),
         )
         await self._audit.append(row)
         made = await self._release(work, record, lineage)
@@ -192,6 +204,7 @@ class Runner:
             row=row,
             is_fresh=is_fresh,
             is_overlapped=is_overlapped,
+            work=work,
         )
         self.sharing.offer(executed)
 
@@ -328,6 +341,7 @@ class Runner:
         On return the guest is gone and the scheduler has its id.
         """
         action = (work.domain, work.digest)
+        self._killers[work.domain.tenant, work.digest] = True
         if not lease.is_anothers_fault and self._quarantine.note(action, self._clock.monotonic()):
             await self._event("action-quarantined", work, ("principal", work.principal))
         await lease.condemn(reason, is_culprit=is_culprit)

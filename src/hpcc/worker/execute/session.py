@@ -66,6 +66,8 @@ class SessionDeps:
     quotas: Quotas
     result_keys: ResultKeys
     sharing: ResultSharing | None = None
+    # Gets the claims of each caller who is admitted.
+    admitted: Callable[[RouteClaims], None] = lambda _: None
 
     async def refusal(self, name: str, tenant: str, *fields: tuple[str, str]) -> None:
         """Record a refusal as a security event, with the peer and request id of this call."""

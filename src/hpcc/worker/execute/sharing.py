@@ -29,6 +29,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Final
@@ -50,6 +51,8 @@ from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.base.rows import Lineage
 from hpcc.worker.execute.disagreement import Agreement, Disagreements, FreshRun
 from hpcc.worker.execute.in_flight import TenantExecutions
+from hpcc.worker.execute.turns import Candidate
+from hpcc.worker.execute.work import Work
 from hpcc.worker.stores.claims import ClaimBook
 from hpcc.worker.stores.entries import open_shared, pack_entry
 from hpcc.worker.stores.storage import TenantStorage
@@ -80,6 +83,23 @@ class Executed:
     row: str
     is_fresh: bool
     is_overlapped: bool
+    work: Work
+
+    def again(self, claimants: tuple[str, ...] = ()) -> Candidate:
+        """Return this execution as one that an idle worker may repeat."""
+        work, record = self.work, self.record
+        return Candidate(
+            action=self.action,
+            domain=self.domain,
+            sharing=self.sharing,
+            principal=work.principal,
+            # Without what authorizes a call.
+            client=replace(work.client, credential="", proof="", known=None, expected=0),
+            client_version=work.client_version,
+            result=result_digest(record),
+            seconds=record.completed_at - record.started_at,
+            claimants=claimants,
+        )
 
     @property
     def size_bytes(self) -> int:
@@ -106,6 +126,8 @@ class ResultSharing:
         self._contested: LruMemo[tuple[TrustDomain, Digest], bool] = LruMemo(_MAX_CONTESTED)
         self._pending_bytes = 0
         self.counters: Counter[str] = Counter()
+        # Called with results that serve one principal until somebody executes them again.
+        self.on_private: Callable[[Candidate], None] = lambda _: None
 
     def is_contested(self, domain: TrustDomain, action: Digest) -> bool:
         """Return whether votes will not settle an action, so that a fresh guest should run it."""
@@ -163,8 +185,12 @@ class ResultSharing:
             evidence = SharingEvidence(sharing=SharingClass.FRESH, row=executed.row)
             await self._put(executed, evidence)
             self._contested.pop((executed.domain.common, executed.action), None)
+        elif executed.work.is_verification:
+            return  # a guest for one execution that is not fresh proves nothing
         elif policy.agree:
             await self._vote(executed)
+        elif policy.accepts_fresh:
+            self.on_private(executed.again())
 
     async def _vote(self, executed: Executed) -> None:
         """Claim the result, and share it if enough voters have claimed it."""
@@ -186,6 +212,8 @@ class ResultSharing:
                 sharing=SharingClass.AGREED, row=executed.row, claims=count.claims
             )
             await self._put(executed, evidence)
+        if count.state is not VoteState.AGREED and policy.accepts_fresh:
+            self.on_private(executed.again())
 
     async def _disagreed(self, executed: Executed, state: Agreement) -> None:
         """Count an execution of an action whose results differ, and report who is a suspect."""
@@ -194,6 +222,9 @@ class ResultSharing:
         domain, action = executed.domain, executed.action
         self.counters["disagreements"] += 1
         self.counters["disagreements.random"] += state is Agreement.RANDOM
+        if state is Agreement.OPEN and executed.sharing.policy.accepts_fresh:
+            claimants = self._disagreements.claimants(domain, action)
+            self.on_private(executed.again(claimants))
         suspects, runs = self._disagreements.suspects(domain, action)
         for claim in suspects:
             fields = (
@@ -207,6 +238,25 @@ class ResultSharing:
             await self._events.event("result-disagreement", domain.tenant.value, *fields)
             self._disagreements.named(domain, action, claim)
             self.counters["disagreements.suspects"] += 1
+
+    async def may_verify(self, candidate: Candidate) -> bool:
+        """Return whether to execute this again: it is not shared, and no other worker does it.
+
+        A result that differs from others is executed also if one of them is shared.
+        """
+        domain, action = candidate.domain, candidate.action
+        if not candidate.claimants and await self._is_shared(candidate):
+            return False
+        book = ClaimBook(await self._storage.claims(domain.tenant, domain.isolation))
+        return await book.lease(action, self._signer.key_id, self._clock.now())
+
+    async def _is_shared(self, candidate: Candidate) -> bool:
+        domain = candidate.domain
+        scope = ResultScope(tenant=domain.tenant, action=candidate.action, principal="")
+        terms = shared_terms(domain, candidate.sharing.policy, scope)
+        cache = await self._storage.shared_results(domain.tenant, domain.isolation)
+        record = await self._record(cache, candidate.action, terms)
+        return record is not None and await self._has_outputs(record, domain)
 
     async def _put(self, executed: Executed, evidence: SharingEvidence) -> None:
         """Sign the result as a shared one, and store it unless a stronger one is there."""
@@ -228,12 +278,17 @@ class ResultSharing:
         self, cache: ActionCache, executed: Executed, scope: ResultScope
     ) -> ResultRecord | None:
         """Return the action's shared result if it serves under the tenant's policy now."""
-        domain = executed.domain
-        terms = shared_terms(domain, executed.sharing.policy, scope)
+        terms = shared_terms(executed.domain, executed.sharing.policy, scope)
+        return await self._record(cache, executed.action, terms)
+
+    async def _record(
+        self, cache: ActionCache, action: Digest, terms: ResultTerms
+    ) -> ResultRecord | None:
         try:
-            entry = await cache.get(executed.action)
-            now = self._clock.now()
-            _, record = await open_shared(entry, domain.isolation, terms, self._keys, now=now)
+            entry, now = await cache.get(action), self._clock.now()
+            _, record = await open_shared(
+                entry, terms.minimum_isolation, terms, self._keys, now=now
+            )
         except (NotFoundError, ReapiError, ResultError):
             return None
         return record

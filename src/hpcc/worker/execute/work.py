@@ -29,6 +29,8 @@ class Work:
     queued_at: float
     # None: the result serves its trust domain only.
     sharing: RouteSharing | None = None
+    # Nobody waits for it: an idle worker executes a result again.
+    is_verification: bool = False
 
 
 async def read_action(blobs: BlobStore, digest: Digest) -> tuple[ActionSpec, CommandSpec]:

@@ -90,6 +90,10 @@ class PoolCore:
     def queued(self) -> int:
         return len(self._queue)
 
+    @property
+    def is_draining(self) -> bool:
+        return self._drained_at is not None
+
     def counts_of(self, number: int) -> tuple[int, int]:
         """Return how many leases of a guest run a tenant's code: now, and since its start.
 
@@ -263,9 +267,10 @@ class PoolCore:
     def _next_boot(self, now: float) -> TrustDomain | None:
         """Return who is next, if a guest fits: a smaller one does not pass a larger one."""
         domain = next(self._wanting(now), None)
-        return domain if domain is not None and self._fits(domain) else None
+        return domain if domain is not None and self.fits(domain) else None
 
-    def _fits(self, domain: TrustDomain) -> bool:
+    def fits(self, domain: TrustDomain) -> bool:
+        """Whether one more guest of the domain may be there."""
         limits, guests = self._limits, self._guests.values()
         taken = sum(limits.cost_mib(g.domain.image) for g in guests)
         needed = limits.cost_mib(domain.image)
@@ -289,7 +294,7 @@ class PoolCore:
             unused = sum(g.is_unused_ahead and g.serves for g in self._guests.values())
             short = self._announced.short(now, self._places, lambda d: self._serving(d.tenant))
             ready = (d for d in short if self._no_boot_until.get(d, now) <= now)
-            domain = next((d for d in ready if self._fits(d)), None)
+            domain = next((d for d in ready if self.fits(d)), None)
             if domain is None or unused >= self._limits.ahead_guests:
                 return
             self._boot(domain, is_ahead=True)

@@ -14,7 +14,6 @@ from typing import Final, Protocol
 
 from hpcc.core import GuestMitigations, HpccError, ImageDigest, InfrastructureError
 from hpcc.ports import Clock, Guest, GuestSpec, Runtime
-from hpcc.rpc.base.errors import BusyError
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.pool.core import PoolCore
 from hpcc.worker.pool.decisions import (
@@ -23,14 +22,12 @@ from hpcc.worker.pool.decisions import (
     Grant,
     PoolCounts,
     PoolLimits,
-    Refusal,
     Refuse,
     Retire,
 )
+from hpcc.worker.pool.refusals import refusal
 
 _log: Final = logging.getLogger(__name__)
-# A compile is short and a boot is not: after this time one of them has probably ended.
-_RETRY_SECONDS: Final = 2.0
 # A scheduler that gets no report notices by the lease; a report takes at most this long.
 _REPORT_SECONDS: Final = 5.0
 # How long an answer waits for a dead guest to be reaped and reported.
@@ -161,6 +158,10 @@ class GuestPool:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._slot_ended = asyncio.Event()
+        # Waiters that give way to all others.
+        self._patient: set[int] = set()
+        # Called after each event.
+        self.changed: Callable[[], None] = lambda: None
 
     @property
     def running(self) -> int:
@@ -169,6 +170,15 @@ class GuestPool:
     @property
     def queued(self) -> int:
         return self._core.queued
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the pool ends, or somebody waits for a guest who does not give way."""
+        return self._core.is_draining or bool(self._waiting.keys() - self._patient)
+
+    def is_idle_for(self, domain: TrustDomain) -> bool:
+        """Whether nothing runs or waits, and one more guest of the domain fits without an end."""
+        return not self.running and not self.is_awaited and self._core.fits(domain)
 
     @property
     def counts(self) -> PoolCounts:
@@ -187,8 +197,12 @@ class GuestPool:
         return len(self._slots) < self._limits.capacity
 
     @asynccontextmanager
-    async def lease(self, domain: TrustDomain) -> AsyncGenerator[Lease]:
+    async def lease(
+        self, domain: TrustDomain, *, is_patient: bool = False
+    ) -> AsyncGenerator[Lease]:
         """Yield a guest of the domain for one compile; it is booted if necessary.
+
+        `is_patient`: it does not count as somebody who waits.
 
         Raises:
             BusyError: too many compiles wait already.
@@ -196,7 +210,7 @@ class GuestPool:
             GuestBootError: no guest of the domain could start.
             NotFoundError: the image is not prepared here.
         """
-        lease = await self._acquire(domain, counts=True)
+        lease = await self._acquire(domain, counts=True, is_patient=is_patient)
         try:
             yield lease
         finally:
@@ -223,8 +237,12 @@ class GuestPool:
         if self._timer is not None:
             self._timer.cancel()
 
-    async def _acquire(self, domain: TrustDomain, *, counts: bool) -> Lease:
+    async def _acquire(
+        self, domain: TrustDomain, *, counts: bool, is_patient: bool = False
+    ) -> Lease:
         waiter = next(self._numbers)
+        if is_patient:
+            self._patient.add(waiter)
         answer: asyncio.Future[Lease | HpccError] = asyncio.get_running_loop().create_future()
         self._waiting[waiter] = answer
         self._notice_deaths()
@@ -239,6 +257,8 @@ class GuestPool:
                 self._release(given)
             self._act()
             raise
+        finally:
+            self._patient.discard(waiter)
         if isinstance(given, HpccError):
             raise given
         return given
@@ -262,6 +282,7 @@ class GuestPool:
             todo.extend(self._core.decisions)
             self._core.decisions.clear()
         self._set_timer()
+        self.changed()
 
     def _do(self, decision: Decision, failure: HpccError | None) -> None:
         match decision:
@@ -281,7 +302,7 @@ class GuestPool:
             case Refuse(waiter, why):
                 answer = self._waiting.pop(waiter)
                 if not answer.done():
-                    answer.set_result(_refusal(why, failure))
+                    answer.set_result(refusal(why, failure))
             case Retire(number):
                 slot = self._slots[number]
                 slot.retire.set()
@@ -358,16 +379,6 @@ class GuestPool:
             _log.warning("guest %s is lost and cannot be reported: %s", guest_id, error)
         except Exception:  # noqa: BLE001 - the root of a task: a report's fault must not end the worker
             _log.exception("guest %s is lost and cannot be reported", guest_id)
-
-
-def _refusal(why: Refusal, failure: HpccError | None) -> HpccError:
-    match why:
-        case Refusal.QUEUE_FULL:
-            return BusyError("too many compiles wait here", retry_after_seconds=_RETRY_SECONDS)
-        case Refusal.DRAINING:
-            return InfrastructureError("worker stops", reason="draining")
-        case Refusal.BOOT_FAILED:
-            return failure or InfrastructureError("no guest could be started", reason="guest-boot")
 
 
 async def _awaited[T](work: Awaitable[T]) -> T:

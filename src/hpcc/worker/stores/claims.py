@@ -12,6 +12,7 @@ checked; a claim without a valid one is absent, and may be replaced.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -24,7 +25,12 @@ _INDEX_TAG: Final = b"hpcc-claim-index-1\n"
 _OBJECT_TAG: Final = b"hpcc-claim-1\n"
 # One result of a voter, and another one that voids both.
 _PLACES: Final = (0, 1)
+_LEASE_TAG: Final = b"hpcc-claim-lease-1\n"
+# A boot and a long compile. A worker that dies meanwhile delays a verification by as much.
+_LEASE_SECONDS: Final = 600.0
 _MAX_INDEX_BYTES: Final = 8 << 10
+
+_LEASE: Final = re.compile(re.escape(_LEASE_TAG) + rb"([0-9a-f]{32}) ([0-9]{1,15})")
 
 # Returns those claims that have a valid signature.
 ClaimCheck = Callable[[tuple[ResultClaim, ...]], Awaitable[tuple[ResultClaim, ...]]]
@@ -33,7 +39,7 @@ _Name = tuple[Voter, int]
 
 def is_claims(record: bytes) -> bool:
     """Return whether a record of an action cache is a claim or an index, and no result."""
-    return record.startswith((_INDEX_TAG, _OBJECT_TAG))
+    return record.startswith((_INDEX_TAG, _OBJECT_TAG, _LEASE_TAG))
 
 
 class ClaimBook:
@@ -59,6 +65,30 @@ class ClaimBook:
         if wanted != names:
             await self._cache.put(_name(b"index", action), _encode_index(wanted))
         return (*await check(tuple(c for c in others if c is not None)), *mine)
+
+    async def lease(self, action: Digest, owner: str, now: float) -> bool:
+        """Take the lease on executing an action again; return False if another worker has it.
+
+        `owner` names the worker, `now` is in seconds since the epoch. Two workers that ask at the
+        same moment may both get it, which costs one execution. Others may write to the store: a
+        lease that ends later than one could is none.
+
+        Raises:
+            InfrastructureError: the store failed.
+        """
+        name = _name(b"lease", action)
+        try:
+            record = await self._cache.get(name)
+            match = _LEASE.fullmatch(record)
+        except NotFoundError:
+            match = None
+        if match is not None:
+            ends = int(match[2]) / 1000
+            if match[1].decode() != owner and now < ends <= now + 2 * _LEASE_SECONDS:
+                return False
+        ends_ms = int((now + _LEASE_SECONDS) * 1000)
+        await self._cache.put(name, _LEASE_TAG + f"{owner} {ends_ms}".encode())
+        return True
 
     async def _put(
         self, action: Digest, claim: ResultClaim, check: ClaimCheck

@@ -25,10 +25,11 @@ _MAX_RETRY_SECONDS: Final = 60.0
 
 
 class _Use(PlaceQueue):
-    """What a tenant or a principal uses."""
+    """What a tenant or a principal uses. `on_wait` is called when a compile has to wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_wait: Callable[[], None]) -> None:
         super().__init__()
+        self._on_wait = on_wait
         self.quotas, self.signed_at = RouteQuotas(), float("-inf")
         self._window_ends, self._uploaded = float("-inf"), 0
 
@@ -37,7 +38,13 @@ class _Use(PlaceQueue):
         return self.quotas.concurrent_execs or None
 
     def must_wait(self) -> None:
-        """Do nothing: the limit is that of the token."""
+        """Report that a compile waits. The limit is that of the token."""
+        self._on_wait()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a compile would get a place at once."""
+        return self._has_room() and not self.waiting
 
     def upload(self, size_bytes: int, now: float) -> float:
         """Count an upload; return 0.0, or the seconds until the window has room for it again."""
@@ -57,6 +64,8 @@ class Quotas:
     def __init__(self, storage: TenantStorage, clock: Clock) -> None:
         self._storage, self._clock = storage, clock
         self.leases = ShareLeases(clock)
+        # Called when a compile has to wait for a place.
+        self.on_wait: Callable[[], None] = lambda: None
         self._tenants: dict[TenantId, _Use] = {}
         # The shares of principals with routes to several workers.
         self._shares: LruMemo[tuple[TenantId, str], _Use] = LruMemo(_MAX_SHARES)
@@ -79,7 +88,7 @@ class Quotas:
         if use is None and claims.share is None:
             return
         if use is None:
-            use = self._shares[key] = _Use()
+            use = self._shares[key] = self._new()
         if claims.not_before < use.signed_at:
             return
         share = claims.share or RouteShare()
@@ -133,5 +142,16 @@ class Quotas:
                     stack.callback(use.leave)
             return await run()
 
+    def has_room(self, tenant: TenantId, principal: str) -> bool:
+        """Return whether a compile of this principal would get its places at once."""
+        share = self._shares.use((tenant, principal))
+        return self._of(tenant).has_room and (share is None or share.has_room)
+
+    def _new(self) -> _Use:
+        return _Use(self._waits)
+
+    def _waits(self) -> None:
+        self.on_wait()
+
     def _of(self, tenant: TenantId) -> _Use:
-        return self._tenants.setdefault(tenant, _Use())
+        return self._tenants.setdefault(tenant, self._new())

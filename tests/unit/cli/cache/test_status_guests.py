@@ -30,6 +30,8 @@ def test_a_line_tells_what_was_shared_and_what_differed() -> None:
     assert sharing_lines({"guests": 1}) == []
     said = {"sharing.published.fresh": 3, "sharing.published.agreed": 2}
     assert sharing_lines(said) == [("shared", "3 results as fresh, 2 by agreement")]
+    again = {"sharing.verify.equal": 2, "sharing.verify.differs": 1}
+    assert sharing_lines(said | again)[0][1].endswith("; 3 executed again in idle time")
     odd = {"sharing.disagreements": 4, "sharing.disagreements.suspects": 1}
     ((_, text),) = sharing_lines(said | odd)
     assert "4 executions gave different results, 1 of them differ from two fresh ones" in text

@@ -93,12 +93,32 @@ agree_across_workers = true
 machines = ["bot-*", "ci-main"]
 """
 )
+IDLE = SHARING.replace("agree_across_workers = true", "verify_idle = 600")
 
 
 def test_a_section_of_sharing_is_read() -> None:
     sharing = parse(SHARING).sharing
     assert sharing.policy == SharingPolicy(fresh=True, agree=3, across_workers=True)
     assert [sharing.is_machine(n) for n in ("bot-7", "ci-main", "ann")] == [True, True, False]
+    assert (sharing.verify_idle, parse(IDLE).sharing.verify_idle) == (0, 600)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("idle = 600", "idle = 0", "must be a whole number from 1"),
+        ("idle = 600", "idle = 3601", "an hour has 3600 seconds"),
+        (
+            "idle = 600",
+            "idle = 600\nagree_across_workers = true",
+            "which this tenant does not accept",
+        ),
+    ],
+)
+def test_a_budget_for_idle_workers_that_cannot_hold_is_refused(
+    old: str, new: str, said: str
+) -> None:
+    assert said in refusal(IDLE.replace(old, new))
 
 
 def test_results_are_shared_by_agreement_unless_the_guests_reuse_shares_them() -> None:

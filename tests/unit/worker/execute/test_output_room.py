@@ -101,7 +101,7 @@ class Machine:
         raise AssertionError(event)
 
     @asynccontextmanager
-    async def lease(self, domain: object) -> AsyncIterator[Any]:
+    async def lease(self, domain: object, *, is_patient: bool) -> AsyncIterator[Any]:
         guest = SimpleNamespace(identity=IDENTITY, exec=self._exec)
         yield SimpleNamespace(guest=guest, execs_before=0, is_recalled=False, is_overlapped=False)
 

@@ -92,7 +92,7 @@ class Machine:
         return frozenset()
 
     @asynccontextmanager
-    async def lease(self, domain: TrustDomain) -> AsyncIterator[Any]:
+    async def lease(self, domain: TrustDomain, *, is_patient: bool) -> AsyncIterator[Any]:
         yield SimpleNamespace(
             guest=SimpleNamespace(identity=self.identity, exec=self._exec),
             execs_before=3,

@@ -129,3 +129,29 @@ async def test_a_damaged_index_costs_votes_and_nothing_else(record: bytes) -> No
     index = next(n for n, r in cache.records.items() if b"index" in r)
     cache.records[index] = record
     assert await add(cache, claim("b")) == {("b", "1")}
+
+
+async def test_one_worker_has_the_lease_on_an_action_until_it_ends() -> None:
+    book = ClaimBook(Cache())
+    one, two = "1" * 32, "2" * 32
+    assert await book.lease(ACTION, one, 1000.0)
+    assert await book.lease(ACTION, one, 1001.0)
+    assert not await book.lease(ACTION, two, 1002.0)
+    assert await book.lease(OTHER, two, 1002.0)
+    assert await book.lease(ACTION, two, 1601.5)
+
+
+@pytest.mark.parametrize("record", [b"junk", b"9" * 13, b"9" * 99])
+async def test_a_store_writer_prevents_no_verification_for_longer_than_a_lease(
+    record: bytes,
+) -> None:
+    cache = Cache()
+    book = ClaimBook(cache)
+    await book.lease(ACTION, "1" * 32, 1000.0)
+    (name,) = cache.records
+    assert is_claims(cache.records[name])
+    assert outputs_of(cache.records[name]) == ()
+    forged = cache.records[name].rpartition(b" ")[0] + b" " + record
+    for lie in (record, forged):
+        cache.records[name] = lie
+        assert await book.lease(ACTION, "2" * 32, 1001.0)
