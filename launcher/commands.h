@@ -17,6 +17,7 @@
     X("jobs") \
     X("login") \
     X("logout") \
+    X("pack") \
     X("scheduler") \
     X("selftest") \
     X("start") \

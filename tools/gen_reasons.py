@@ -12,7 +12,7 @@ from hpcc.core.reasons.debts import debt_of
 from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.core.reasons.private import PrivateReason
 from hpcc.core.reasons.reason import PAGE, Reason
-from hpcc.core.reasons.remote_cache import RefusedEntry
+from hpcc.core.reasons.remote_cache import RefusedEntry, RefusedPack
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,6 +75,13 @@ result is in the cache all the same, for the checkout that made it. A word that 
         """\
 Only with a [remote cache](sharing.md). The compile missed, as if the entry were absent. A word that
 is not in this table is in the daemon's log.""",
+    ),
+    Section(
+        RefusedPack,
+        "Refused packs of a remote cache",
+        """\
+Only with [build packs](sharing.md#packs). The pack was not stored; single entries are asked for as
+before.""",
     ),
     Section(
         ClosureReason,

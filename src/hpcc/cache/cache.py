@@ -50,13 +50,14 @@ from hpcc.cache.root.ignored import Outgoing
 from hpcc.compilers.spec.table import Bypass
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
-from hpcc.core import RunHere
+from hpcc.core import CallerError, RunHere
 from hpcc.core.reasons.bypass import BypassReason
 from hpcc.core.reasons.fallback import LOCAL_SLOT, FallbackReason
 from hpcc.core.reasons.uncacheable import UncacheableReason
 from hpcc.store.private import FileOps, PrivateStore
 
 if TYPE_CHECKING:
+    from hpcc.cache.packs.packs import Packs
     from hpcc.cache.signed.remote import RemoteCache
 
 _log: Final = logging.getLogger("hpcc.daemon.cache")
@@ -79,9 +80,10 @@ class Cache:
         replays: Replays,
         run_directory: str,
         remote_cache: RemoteCache | None = None,
+        packs: Packs | None = None,
     ) -> None:
         self._classifier, self._local, self._farm = classifier, local, farm
-        self._remote_cache = remote_cache
+        self._remote_cache, self._packs = remote_cache, packs
         self._counters, self._records, self._store = counters, records, store
         self._replays, self._run_directory = replays, run_directory
         self._builds = records.builds
@@ -148,6 +150,12 @@ class Cache:
             "store.size_bytes": self._store.size_bytes,
             "store.entries": self._store.entries,
         }
+
+    def command(self, words: list[str]) -> dict[str, object]:
+        """See `CacheHandler.command`."""
+        if self._packs is None:
+            raise CallerError("the daemon has no remote cache", reason="no-remote-cache")
+        return self._packs.command(words)
 
     def close(self) -> None:
         """See `CacheHandler.close`."""
@@ -248,6 +256,11 @@ def open_cache(
         from hpcc.cache.signed.opening import open_remote_cache  # late: few people pay for it
 
         remote_cache = open_remote_cache(paths, settings, results, memo, counters)
+    packs: Packs | None = None
+    if remote_cache is not None:
+        from hpcc.cache.packs.opening import open_packs  # late, as above
+
+        packs = open_packs(paths, settings, remote_cache, results, store, counters, home)
     hits = Hits(
         replays,
         results,
@@ -304,4 +317,5 @@ def open_cache(
         replays=replays,
         run_directory=os.fspath(paths.run),
         remote_cache=remote_cache,
+        packs=packs,
     )

@@ -24,7 +24,7 @@ _COMMANDS: tuple[ModuleType, ...]
 if sys.platform != "win32":
     from hpcc.cli import completion
     from hpcc.cli.audit import audit
-    from hpcc.cli.cache import checkout, explain, remote
+    from hpcc.cli.cache import checkout, explain, pack, remote
     from hpcc.cli.doctor import doctor
     from hpcc.cli.farm import jobs, login, token, up
     from hpcc.cli.image import assets, image
@@ -39,6 +39,7 @@ if sys.platform != "win32":
         explain,
         checkout,
         remote,
+        pack,
         config,
         image,
         assets,

@@ -48,6 +48,8 @@ class RemoteCacheSettings:
     outlines: bool = True
     # What a miss may wait for the remote cache. A usual compile takes a second.
     timeout_seconds: float = 5.0
+    # In the background, once for each new commit of a checkout: `hpcc pack`.
+    pull_packs: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from hpcc import __version__
 from hpcc.cache.base.api import CompileHandler, RemoteClient
-from hpcc.core import CallerError, InfrastructureError
+from hpcc.core import CallerError, HpccError, InfrastructureError
 from hpcc.daemon.front import Front
 from hpcc.ports import Clock
 from hpcc.wire import launcher as wire
@@ -146,9 +146,18 @@ class Daemon:
                 answer = {"pid": os.getpid()}
                 self._endpoint_lock.leave()
                 self.stop(now=body == b"stop-now")
+            case _ if body.startswith(b"pack\0"):
+                answer = self._command(body)
             case _:
                 raise CallerError("unknown command to the daemon", reason="malformed-frame")
         return json.dumps(answer).encode()
+
+    def _command(self, body: bytes) -> dict[str, object]:
+        """Let the handler answer; what it refuses is an answer with `refusal`."""
+        try:
+            return self._handler.command(os.fsdecode(body).split("\0")[1:])
+        except HpccError as error:
+            return {"refusal": str(error)}
 
     def _status(self) -> dict[str, object]:
         waiting, running = self._front.in_flight()

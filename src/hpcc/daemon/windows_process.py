@@ -36,7 +36,7 @@ from hpcc.cache.root.build_identity import Builds
 from hpcc.compilers.families import family_of
 from hpcc.config.paths import DIR_VARIABLE, Paths
 from hpcc.config.settings import Settings
-from hpcc.core import HpccError, RunHere, WindowsPath, WindowsPathError
+from hpcc.core import CallerError, HpccError, RunHere, WindowsPath, WindowsPathError
 from hpcc.core.reasons.bypass import BypassReason
 from hpcc.daemon.pipe_listener import PIPE_LIMITS, LauncherPipeListener
 from hpcc.daemon.pipe_lock import PipeLock
@@ -76,6 +76,11 @@ class LeftAlone:
         """See `CompileHandler.counters`."""
         self._count_fallbacks()
         return self._counters.snapshot()
+
+    def command(self, words: list[str]) -> dict[str, object]:
+        """Refuse: see `CompileHandler.command`."""
+        del words
+        raise CallerError("this daemon has no such command", reason="malformed-frame")
 
     def close(self) -> None:
         """See `CompileHandler.close`."""

@@ -34,7 +34,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from hpcc.store.private_index import EntryIndex, StoredFile
+from hpcc.store.private_index import Beside, EntryIndex, StoredFile
 from hpcc.store.private_records import HEADER_BYTES, MAX_RECORDS, payload_in, record_of
 
 # A reader of one entry reads all that share its file.
@@ -111,7 +111,12 @@ class PrivateStore:
         self._ops: FileOps = ops or SystemFileOps()
         self._index = EntryIndex()
         self._names = itertools.count()
+        self._beside: Beside | None = None
         self._scan()
+
+    def share_limit_with(self, beside: Beside) -> None:
+        """Count other data against the limit too; to make room, it goes first."""
+        self._beside = beside
 
     @property
     def size_bytes(self) -> int:
@@ -348,8 +353,14 @@ class PrivateStore:
         return self._index.remove(name)
 
     def _make_room(self, size: int) -> None:
-        if self._index.size_bytes + size > self._max_size_bytes:
-            self.trim(max(0, int(self._max_size_bytes * _TRIM_TO) - size))
+        limit, beside = self._max_size_bytes, self._beside
+        if beside is not None and (other := beside.size_bytes):
+            over = self._index.size_bytes + size + other - limit
+            if over > 0:
+                beside.give_way(over)
+            limit -= beside.size_bytes
+        if self._index.size_bytes + size > limit:
+            self.trim(max(0, int(limit * _TRIM_TO) - size))
 
     def _scan(self) -> None:
         """Rebuild the index, oldest use first; delete temporary files of dead processes."""

@@ -7,7 +7,7 @@ import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Protocol
 
 KEY_BYTES: Final = 32
 
@@ -19,6 +19,17 @@ class StoredFile:
 
     def __init__(self, size: int) -> None:
         self.size, self.entries = size, 0
+
+
+class Beside(Protocol):
+    """Other data that shares the store's limit, and goes before entries do."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def give_way(self, size_bytes: int) -> None:
+        """Free that many bytes if possible."""
+        ...
 
 
 class EntryIndex:

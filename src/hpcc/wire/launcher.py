@@ -50,7 +50,8 @@ MAX_REPORT_BYTES: Final = 20 + 2 * MAX_CAPTURE_BYTES
 # Two streams of at most 4 MiB from a farm, and as much again for longer paths on this machine.
 MAX_REPLY_BYTES: Final = 16 << 20
 MAX_REASON_BYTES: Final = 256
-MAX_ADMIN_BYTES: Final = 256
+# A command with a path, whose limit is PATH_MAX.
+MAX_ADMIN_BYTES: Final = 8192
 MAX_ADMIN_REPLY_BYTES: Final = 1 << 20
 # A device number that does not exist. It means that the id of the mount at `/` follows.
 MOUNT_IS_ID: Final = (1 << 64) - 1

@@ -101,6 +101,9 @@ class ScriptedHandler:
         with self._lock:
             return dict(self._counts)
 
+    def command(self, words: list[str]) -> dict[str, object]:
+        return {"words": words}
+
     def close(self) -> None:
         return
 

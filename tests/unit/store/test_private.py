@@ -332,3 +332,28 @@ def test_a_file_of_too_many_records_is_damage(tmp_path: Path) -> None:
     path = _files(tmp_path)[0]
     path.write_bytes(path.read_bytes() * 9)
     assert store.get(_key(1)) is None
+
+
+class Other:
+    """Data beside the entries, of which some is in use and stays."""
+
+    def __init__(self, size_bytes: int, in_use: int) -> None:
+        self.size_bytes, self._in_use = size_bytes, in_use
+
+    def give_way(self, size_bytes: int) -> None:
+        self.size_bytes = max(self._in_use, self.size_bytes - size_bytes)
+
+
+def test_what_shares_the_limit_goes_before_entries_do(tmp_path: Path) -> None:
+    store, other = _store(tmp_path, max_size=10_000), Other(5_000, in_use=2_000)
+    store.share_limit_with(other)
+    for number in range(7):
+        assert store.put(_key(number), b"x" * 960)
+    assert store.entries == 7
+    assert 2_000 < other.size_bytes < 5_000
+    for number in range(7, 20):
+        assert store.put(_key(number), b"x" * 960)
+    assert other.size_bytes == 2_000
+    assert store.size_bytes + other.size_bytes <= 10_000
+    assert store.get(_key(19)) is not None
+    assert store.get(_key(0)) is None

@@ -109,6 +109,14 @@ class CompileHandler(Protocol):
         """Return the numbers of `hpcc stats`, by stable names."""
         ...
 
+    def command(self, words: list[str]) -> dict[str, object]:
+        """Answer a command of this user that is not a compile.
+
+        Raises:
+            CallerError: it is unknown or cannot be obeyed; the text is for people.
+        """
+        ...
+
     def close(self) -> None:
         """Write back what is only in memory; the caller makes no further call."""
         ...

@@ -73,7 +73,7 @@ class Content(NamedTuple):
     result: Result
 
     def encode(self) -> bytes:
-        """Return the bytes that are packed."""
+        """Return the bytes that are packed; equal contents give equal bytes."""
         return encode_fields(
             [_SUCCESS, encode_manifest((self.inputs,)), encode_result(self.result)]
         )
@@ -109,15 +109,35 @@ def pack(body: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=_LEVEL).compress(body)
 
 
-def seal(name: EntryName, namespace: str, packed: bytes, signing: SigningKey) -> SignedRecord:
-    """Sign packed bytes, whatever they are: readers check what a holder of a key writes."""
-    header = _header(name, namespace, signing.key, packed)
-    return SignedRecord(header, signing.private.sign(_DOMAIN + header), packed)
+def seal(
+    name: EntryName, namespace: str, data: bytes, signing: SigningKey, form: bytes = _FORMAT
+) -> SignedRecord:
+    """Sign bytes in the form that `form` names, whatever they are: readers check them."""
+    header = _header(name, namespace, signing.key, data, form)
+    return SignedRecord(header, signing.private.sign(_DOMAIN + header), data)
 
 
-def _header(name: EntryName, namespace: str, key: CacheKey, packed: bytes) -> bytes:
-    own = [_FORMAT, namespace.encode(), key.role.encode(), key.kid.encode()]
+def _header(
+    name: EntryName, namespace: str, key: CacheKey, packed: bytes, form: bytes = _FORMAT
+) -> bytes:
+    own = [form, namespace.encode(), key.role.encode(), key.kid.encode()]
     return encode_fields([*own, *name, hashlib.sha256(packed).digest()])
+
+
+def decode_content(body: bytes, name: EntryName) -> Content:
+    """Decode what `Content.encode` made for this compile.
+
+    Raises:
+        IntegrityError, ValueError: it is something else, or not of this source.
+    """
+    code, manifest, stored = decode_fields(body)
+    (inputs,) = decode_manifest(manifest)
+    result = decode_result(stored)
+    # A set without the source would hold everywhere.
+    is_of_source = bool(inputs.files) and inputs.files[0][1] == name.source
+    if code != _SUCCESS or not is_of_source or not all(map(_is_name, _names(inputs))):
+        raise IntegrityError("not the content of an entry", reason="bad-record")
+    return Content(inputs, result)
 
 
 def join_records(new: SignedRecord, older: tuple[SignedRecord, ...]) -> bytes:
@@ -152,7 +172,7 @@ def split_records(data: bytes) -> tuple[SignedRecord, ...]:
 
 
 def check(
-    record: SignedRecord, name: EntryName, namespace: str, judge: Judge
+    record: SignedRecord, name: EntryName, namespace: str, judge: Judge, form: bytes = _FORMAT
 ) -> CacheKey | RefusedEntry:
     """Return the key that signed this record for exactly this compile, or what is wrong."""
     try:
@@ -160,7 +180,7 @@ def check(
     except IntegrityError:
         return RefusedEntry.MALFORMED
     is_odd = len(fields) != _HEADER_FIELDS or len(record.signature) != _SIGNATURE_BYTES
-    if is_odd or fields[0] != _FORMAT:
+    if is_odd or fields[0] != form:
         return RefusedEntry.MALFORMED
     key = judge(fields[3].decode("ascii", "replace"))
     if isinstance(key, RefusedEntry):
@@ -176,7 +196,7 @@ def check(
     # The rest is what a holder of the key wrote.
     if fields[4:7] != list(name):
         return RefusedEntry.OTHER_KEY
-    expected = _header(name, namespace, key, record.packed)
+    expected = _header(name, namespace, key, record.packed, form)
     return key if expected == record.header else RefusedEntry.SIGNATURE
 
 
@@ -188,16 +208,9 @@ def unpack(record: SignedRecord, name: EntryName, limit: int) -> Content | Refus
             return RefusedEntry.TOO_LARGE
         reader = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
         body = reader.decompress(record.packed, max_output_size=limit, allow_extra_data=False)
-        code, manifest, stored = decode_fields(body)
-        (inputs,) = decode_manifest(manifest)
-        result = decode_result(stored)
+        return decode_content(body, name)
     except (zstandard.ZstdError, IntegrityError, ValueError):
         return RefusedEntry.MALFORMED
-    # A set without the source would hold everywhere.
-    is_of_source = bool(inputs.files) and inputs.files[0][1] == name.source
-    if code != _SUCCESS or not is_of_source or not all(map(_is_name, _names(inputs))):
-        return RefusedEntry.MALFORMED
-    return Content(inputs, result)
 
 
 def _names(inputs: InputSet) -> Iterator[bytes]:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from hpcc.rpc.reapi.foreign_service import ServiceConfig
 
 _log: Final = logging.getLogger("hpcc.daemon.remote-cache")
-_MAX_CALLS: Final = 16
+# The compiles of a build, uploads, and the twelve calls of a pack.
+_MAX_CALLS: Final = 32
 _SERVICE_SECONDS: Final = 60.0
 _MAX_PEM_BYTES: Final = 1 << 20
 # Azure, "Put Blob": what kind of blob a PUT makes.

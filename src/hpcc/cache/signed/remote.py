@@ -28,7 +28,7 @@ import threading
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.fields import encode_fields
@@ -44,6 +44,7 @@ from hpcc.cache.signed.entry import (
     MAX_OBJECT_BYTES,
     Content,
     EntryName,
+    Judge,
     SignedRecord,
     check,
     join_records,
@@ -89,6 +90,24 @@ class RemoteCacheConfig:
     max_pending_bytes: int = 256 << 20
 
 
+class PackSource(Protocol):
+    """Results of a whole build that were fetched at once: `hpcc.cache.packs.packs`."""
+
+    def find(
+        self, share: Share, name: EntryName, judge: Judge
+    ) -> tuple[CacheKey, Content] | RefusedEntry | None:
+        """Return what a pack of this checkout has for a compile; None if nothing."""
+        ...
+
+    def compiled(self, share: Share, name: EntryName, content: Content) -> None:
+        """Note a result that was compiled just now."""
+        ...
+
+    def saw(self, share: Share) -> None:
+        """Note that a compile of this checkout missed."""
+        ...
+
+
 class RemoteCache:
     """Thread-safe. No method raises for what the service does."""
 
@@ -102,7 +121,10 @@ class RemoteCache:
         asking: Asking,
         config: RemoteCacheConfig,
     ) -> None:
-        self._network, self._book, self._results, self._memo = network, book, results, memo
+        self.network: Final = network
+        self.book: Final = book
+        self._results, self._memo = results, memo
+        self._packs: PackSource | None = None
         self._counters, self._asking, self._config = counters, asking, config
         self._namespace = config.namespace
         self._writers = asyncio.Semaphore(_WRITERS)
@@ -115,6 +137,15 @@ class RemoteCache:
             _size_of, max_bytes=_MAX_OUTLINED_BYTES
         )
 
+    @property
+    def signing(self) -> SigningKey | None:
+        """The key that signs here; None for a reader."""
+        return self._config.signing
+
+    def look_into(self, packs: PackSource) -> None:
+        """Look into these packs before the service is asked."""
+        self._packs = packs
+
     def gauges(self) -> dict[str, int]:
         """Return how many results wait, and what this daemon uploaded or lost."""
         with self._lock:
@@ -126,7 +157,7 @@ class RemoteCache:
 
     def keys(self, share: Share) -> tuple[bytes, ...]:
         """Return the local keys under which fetched results of this compile are stored."""
-        keys = self._book.keys(share.checkout.root, share.revoked)
+        keys = self.book.keys(share.checkout.root, share.revoked)
         return tuple(self._local_key(share, key) for key in keys)
 
     def fetch(self, share: Share, source: bytes | None) -> str:
@@ -135,13 +166,15 @@ class RemoteCache:
         Returns a word for the record of the compile: `FETCHED`, if a result may have been stored
         whose inputs match this checkout, or why there is none.
         """
-        keys = self._book.keys(share.checkout.root, share.revoked)
+        keys = self.book.keys(share.checkout.root, share.revoked)
         if not keys:
             self._counters.add(f"{PREFIX}.no-keys")
             return "no-keys"
         if source is None:
             return "no-source"
         name = EntryName(share.key, source, share.identity)
+        if self._packs is not None and self._from_pack(self._packs, share, name):
+            return FETCHED
         # Another checkout may trust other keys, so its answer would not be this one's.
         what = (name, share.checkout.root, keys)
         turn = self._asking.begin(what)
@@ -174,7 +207,7 @@ class RemoteCache:
             raise
         self._asking.worked()
         self._counters.add(f"{PREFIX}.bytes-read", len(data))
-        judge = partial(self._book.judge, share.checkout.root, share.revoked)
+        judge = partial(self.book.judge, share.checkout.root, share.revoked)
         limit = self._config.max_unpacked_bytes
         opened = open_object(data, name, self._namespace, judge, limit)
         for reason in opened.refused:
@@ -188,6 +221,19 @@ class RemoteCache:
         self._counters.add(f"{PREFIX}.other-inputs")
         return "other-inputs"
 
+    def _from_pack(self, packs: PackSource, share: Share, name: EntryName) -> bool:
+        """Store what a pack has for this compile; return whether its inputs match now."""
+        packs.saw(share)
+        judge = partial(self.book.judge, share.checkout.root, share.revoked)
+        found = packs.find(share, name, judge)
+        if isinstance(found, RefusedEntry):
+            self._refused(found, "in a pack")
+            return False
+        if found is None or not self._keep(share, *found):
+            return False
+        self._counters.add(f"{PREFIX}.pack-found")
+        return True
+
     def _get(self, name: str) -> bytes:
         seconds = self._config.read_seconds
 
@@ -195,7 +241,7 @@ class RemoteCache:
             async with asyncio.timeout(seconds):
                 return await objects.get(name, MAX_OBJECT_BYTES)
 
-        future = self._network.submit(get)
+        future = self.network.submit(get)
         try:
             # The loop has the same limit. This one also holds if the loop itself is stuck.
             return future.result(seconds + 1.0)
@@ -246,7 +292,12 @@ class RemoteCache:
         signing, share = self._config.signing, prepared.share
         if signing is None or share is None or not inputs.files:
             return
-        if self._book.is_expired(signing.key):
+        name = EntryName(share.key, inputs.files[0][1], share.identity)
+        # Where it was made stays private, and would make equal results differ.
+        content = Content(inputs, result._replace(origin=b""))
+        if self._packs is not None:
+            self._packs.compiled(share, name, content)
+        if self.book.is_expired(signing.key):
             self._lost("expired-key")
             return
         size = result.size_bytes
@@ -261,11 +312,8 @@ class RemoteCache:
         if is_full:
             self._lost("queue-full")
             return
-        name = EntryName(share.key, inputs.files[0][1], share.identity)
-        # Where it was made stays private, and would make equal results differ.
-        content = Content(inputs, result._replace(origin=b""))
         try:
-            future = self._network.submit(partial(self._upload, name, content, signing, prepared))
+            future = self.network.submit(partial(self._upload, name, content, signing, prepared))
         except HpccError as error:
             self._uploaded(size, error)
             return
@@ -358,7 +406,7 @@ class RemoteCache:
 
     def close(self) -> None:
         """End the uploads; what still waits is lost, and counted."""
-        self._network.close()
+        self.network.close()
 
 
 def _size_of(records: tuple[SignedRecord, ...]) -> int:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hpcc.cli.base.terminal import emit
 from hpcc.compilers.invocation.share import DEBUG_ROOT
 from hpcc.core import CallerError, NotFoundError
 from hpcc.obs.text import one_line
+
+if TYPE_CHECKING:
+    from hpcc.cache.key.marker import Marker
 
 MARKER_REASONS: Final = {
     "marker-kind": "the marker is neither a file nor a directory; a link does not count",
@@ -100,6 +103,21 @@ def _root_of(directory: str) -> str:
         # A line end in a name would end a debugger's command and begin another: gdb has `shell`.
         raise CallerError(f"no debugger's command can hold the name of {one_line(root)}")
     return root
+
+
+def checkout_marker() -> Marker:
+    """Return the marker of the checkout around the current directory.
+
+    Raises:
+        NotFoundError: there is none that counts.
+    """
+    from hpcc.cache.key.marker import search_marker  # late, as above
+
+    found = search_marker(os.fsencode(os.path.realpath(".")), home_directory())
+    if found.marker is None:
+        why = MARKER_REASONS.get(found.refusal, "there is no .hpcc here or above")
+        raise NotFoundError(f"this is not a checkout that shares results: {why}")
+    return found.marker
 
 
 def home_directory() -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hpcc.cli.base.terminal import emit
-from hpcc.cli.cache.checkout import MARKER_REASONS, home_directory
+from hpcc.cli.cache.checkout import checkout_marker
 from hpcc.config.paths import Paths
 from hpcc.config.remote_cache import RemoteCacheSettings, place_of
 from hpcc.config.settings import load_settings
@@ -19,7 +19,6 @@ from hpcc.core import CallerError, HpccError, InfrastructureError, NotFoundError
 from hpcc.ports import SystemClock
 
 if TYPE_CHECKING:
-    from hpcc.cache.key.marker import Marker
     from hpcc.identity.cache_keys import CacheKey
 
 _FLUSH_SECONDS: Final = 300.0
@@ -81,17 +80,6 @@ def _settings(paths: Paths) -> RemoteCacheSettings:
     return remote
 
 
-def _marker() -> Marker:
-    """Return the marker of the checkout around the current directory."""
-    from hpcc.cache.key.marker import search_marker  # late: as elsewhere in this package
-
-    found = search_marker(os.fsencode(os.path.realpath(".")), home_directory())
-    if found.marker is None:
-        why = MARKER_REASONS.get(found.refusal, "there is no .hpcc here or above")
-        raise NotFoundError(f"this is not a checkout that shares results: {why}")
-    return found.marker
-
-
 def _status(_args: argparse.Namespace) -> int:
     """Show where the remote cache is, the keys that count for this checkout, and what happened."""
     paths = Paths.from_env(os.environ)
@@ -114,7 +102,7 @@ def key_lines(paths: Paths, remote: RemoteCacheSettings) -> list[str]:
     rows = [(parse_cache_key(line), "hpcc.toml, every checkout") for line in remote.trusted_keys]
     proposed: tuple[str, ...] = ()
     try:
-        marker = _marker()
+        marker = checkout_marker()
     except NotFoundError as error:
         lines = [f"{'checkout':<10} none: {error}"]
     else:
@@ -213,7 +201,7 @@ def _trust(args: argparse.Namespace) -> int:
     from hpcc.identity.cache_keys import parse_cache_key
 
     paths = Paths.from_env(os.environ)
-    remote, marker = _settings(paths), _marker()
+    remote, marker = _settings(paths), checkout_marker()
     root, place = os.fsdecode(marker.root), place_name(remote)
     if args.remove:
         change_trust(paths.cache_trust_file, lambda trust: trust.without(root, place))

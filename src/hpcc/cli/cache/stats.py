@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
@@ -19,13 +20,14 @@ from hpcc.core import CallerError, NotFoundError
 from hpcc.core.reasons.bypass import BypassReason
 from hpcc.core.reasons.fallback import LOCAL_SLOT, FallbackReason
 from hpcc.core.reasons.reason import Reason
-from hpcc.core.reasons.remote_cache import RefusedEntry
+from hpcc.core.reasons.remote_cache import RefusedEntry, RefusedPack
 from hpcc.core.reasons.uncacheable import UncacheableReason
 from hpcc.files.whole import Sync, write_whole
 from hpcc.ports import SystemClock
 
 if TYPE_CHECKING:
     from hpcc.cache.results.records_read import CompileRecord
+    from hpcc.store.private import PrivateStore
 
 _BASELINE: Final = "stats-baseline.json"
 _GAUGES: Final = frozenset(
@@ -60,12 +62,19 @@ _MISSED: Final = {
 }
 _REMOTE_CACHE: Final = {
     "found": "fetched, and the inputs were the same",
+    "pack-found": "in a pack that was pulled, and the inputs were the same",
+    "pack-pulled": "packs pulled in the background",
+    "pack-absent": "commits for which there was no pack to pull",
     "absent": "asked, and it had nothing",
     "other-inputs": "it had only results for other headers",
     "no-keys": "not asked: no key counts for the checkout (hpcc cache status)",
     "skipped": "not asked: it did not work a moment before",
     "uploaded": "results uploaded",
     "unchanged": "not uploaded: it had the same result",
+}
+_REFUSED: Final[Mapping[str, type[Reason]]] = {
+    "refused": RefusedEntry,
+    "pack-refused": RefusedPack,
 }
 _UNASKED: Final = {
     "no-daemon": "no daemon was running and it could not be started",
@@ -170,7 +179,7 @@ def current_counts(paths: Paths) -> dict[str, int]:
         counts = read_counters(os.fspath(paths.cache / COUNTERS_NAME))
         for name, value in read_fallbacks(os.fspath(paths.run)).items():
             counts[name] = counts.get(name, 0) + value
-        store = _store(paths)
+        store = private_store(paths)
         return {
             **counts,
             "store.size_bytes": store.size_bytes,
@@ -251,12 +260,12 @@ def stats_lines(
     if saved:
         lines.append(f"{'time saved':<12}{_duration(saved / 1000)} of compiling, at least")
     lines.append(
-        f"{'store':<12}{_human(counts.get('store.size_bytes', 0))} of {_human(max_size_bytes)}, "
+        f"{'store':<12}{human(counts.get('store.size_bytes', 0))} of {human(max_size_bytes)}, "
         f"{counts.get('store.entries', 0)} entries"
     )
     lines.append(
-        f"{'bytes':<12}{_human(counts.get('bytes.served', 0))} served from the cache, "
-        f"{_human(counts.get('bytes.stored', 0))} put into it"
+        f"{'bytes':<12}{human(counts.get('bytes.served', 0))} served from the cache, "
+        f"{human(counts.get('bytes.stored', 0))} put into it"
     )
     return lines
 
@@ -266,12 +275,14 @@ def remote_rows(counts: dict[str, int]) -> list[str]:
     rows = _rows([(text, counts.get(f"remote-cache.{w}", 0)) for w, text in _REMOTE_CACHE.items()])
     for kind, text in (
         ("refused", "an entry was refused"),
+        ("pack-refused", "a pack was refused"),
+        ("pack-failed", "no pack was moved"),
         ("failed", "it failed"),
         ("lost", "a result was not uploaded"),
     ):
         prefix = f"remote-cache.{kind}."
         found = {n.removeprefix(prefix): v for n, v in counts.items() if n.startswith(prefix)}
-        words = _texts(RefusedEntry) if kind == "refused" else {}
+        words = _texts(_REFUSED[kind]) if kind in _REFUSED else {}
         shown = ((name, words.get(name, name)) for name in sorted(found))
         rows += _rows([(f"{text}: {word}", found[name]) for name, word in shown])
     return ["remote cache", *rows] if rows else []
@@ -313,7 +324,8 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {whole % 60} s"
 
 
-def _human(size_bytes: int) -> str:
+def human(size_bytes: int) -> str:
+    """Return a size with its unit."""
     size = float(size_bytes)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:  # noqa: PLR2004 - binary units
@@ -324,18 +336,30 @@ def _human(size_bytes: int) -> str:
 
 def _clean(args: argparse.Namespace) -> int:
     """Delete this user's cached results, also while a daemon runs. Images are kept."""
-    store = _store(Paths.from_env(os.environ))
+    paths = Paths.from_env(os.environ)
+    store = private_store(paths)
     freed = 0
     if args.max_age is not None:
         freed += store.trim_unused(SystemClock().now() - args.max_age * _DAY_SECONDS)
     if args.max_size is not None or args.max_age is None:
         freed += store.trim(args.max_size or 0)
+        freed += _clear_packs(paths)
     store.bump_epoch()
-    emit(f"{_human(freed)} freed, {_human(store.size_bytes)} kept")
+    emit(f"{human(freed)} freed, {human(store.size_bytes)} kept")
     return 0
 
 
-def _store(paths: Paths):  # type: ignore[no-untyped-def]  # noqa: ANN202 - its type is imported late
+def _clear_packs(paths: Paths) -> int:
+    """Delete all build packs; return the bytes that this freed."""
+    if sys.platform == "win32":
+        return 0
+    from hpcc.cache.packs.opening import local_packs
+
+    return local_packs(paths, load_settings(paths.config_file)).clear()
+
+
+def private_store(paths: Paths) -> PrivateStore:
+    """Return this user's store, as another process than the daemon uses it."""
     # Late: reads the whole directory, and its package pulls in the worker's stores.
     from hpcc.cache.cache import STORE_NAME
     from hpcc.store.private import PrivateStore

@@ -17,7 +17,7 @@ from hpcc.core.reasons.closure import ClosureReason
 from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.core.reasons.private import PrivateReason
 from hpcc.core.reasons.reason import Reason
-from hpcc.core.reasons.remote_cache import RefusedEntry
+from hpcc.core.reasons.remote_cache import RefusedEntry, RefusedPack
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 
@@ -83,6 +83,12 @@ _ENTRY: Final = Debt(
     "nothing: such bytes are not believed",
 )
 
+_PACK: Final = Debt(
+    "one request for each entry, as without packs",
+    "nothing of it is used, and a line in `daemon.log`",
+    "nothing: such bytes are not believed",
+)
+
 _KINDS: Final[Mapping[type[Reason], Debt]] = {
     BypassReason: _FLAG,
     UncacheableReason: _DOUBT,
@@ -90,6 +96,7 @@ _KINDS: Final[Mapping[type[Reason], Debt]] = {
     PrivateReason: _PRIVATE,
     ClosureReason: _ASKED,
     RefusedEntry: _ENTRY,
+    RefusedPack: _PACK,
 }
 _SHARED: Final[Mapping[type[Reason], Mapping[str, Debt]]] = {
     BypassReason: {
@@ -126,6 +133,7 @@ _SHARED: Final[Mapping[type[Reason], Mapping[str, Debt]]] = {
     },
     ClosureReason: {},
     RefusedEntry: {},
+    RefusedPack: {},
 }
 _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
     (BypassReason.MODULES, Debt(
