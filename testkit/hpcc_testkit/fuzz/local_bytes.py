@@ -32,7 +32,8 @@ _KEY: Final = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 
 
 @cache
-def _place() -> Path:
+def fuzz_place() -> Path:
+    """Return a directory in memory, which the end of the process removes."""
     memory = Path("/dev/shm")  # noqa: S108 - a new directory in it
     place = Path(tempfile.mkdtemp(prefix="hpcc-fuzz-", dir=memory if memory.is_dir() else None))
     atexit.register(shutil.rmtree, place, ignore_errors=True)
@@ -45,7 +46,7 @@ def guest_bundle(data: bytes) -> None:
     Input that begins with `{` is the manifest in a bundle of good form; else it is the file, in
     which headers get the right checksum, because no input would come past it.
     """
-    store, file = _place() / "guest", _place() / "b.tar"
+    store, file = fuzz_place() / "guest", fuzz_place() / "b.tar"
     store.mkdir(exist_ok=True)
     file.write_bytes(_tar(data) if data[:1] == b"{" else _with_checksums(data))
     try:
@@ -156,7 +157,7 @@ def _readers() -> tuple[Any, ...]:
             bom.validate(data.decode(errors="replace"))
 
     def sums(data: bytes) -> None:
-        directory = _place() / "release"
+        directory = fuzz_place() / "release"
         directory.mkdir(exist_ok=True)
         (directory / make.SUMS).write_bytes(data)
         with suppress(refused):
@@ -216,7 +217,7 @@ def exec_trace(data: bytes) -> None:
 def _look_at_files(text: bytes) -> None:
     from hpcc.cache.base.api import CompileRequest
 
-    compiler, assembler = (_place() / name for name in ("gcc", "as"))
+    compiler, assembler = (fuzz_place() / name for name in ("gcc", "as"))
     for path, content in zip((compiler, assembler), text.partition(b"\0as\0")[::2], strict=True):
         path.write_bytes(content)
         path.chmod(0o644)  # nothing executes it

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hpcc_testkit.fuzz import cache_bytes, farm_bytes, local_bytes
+from hpcc_testkit.fuzz import cache_bytes, farm_bytes, local_bytes, pack_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,4 +40,11 @@ _LOCAL: Final = (
     Target("remote_entry", cache_bytes.remote_entry, cache_bytes.remote_entry_seeds),
     Target("exec_trace", local_bytes.exec_trace, local_bytes.exec_trace_seeds),
 )
-TARGETS: Final[Mapping[str, Target]] = {target.name: target for target in (*_FARM, *_LOCAL)}
+_PACKS: Final = (
+    Target("pack_index", pack_bytes.pack_index, pack_bytes.pack_index_seeds),
+    Target("pack_record", pack_bytes.pack_record, pack_bytes.pack_record_seeds),
+    Target("clone", pack_bytes.clone, pack_bytes.clone_seeds),
+)
+TARGETS: Final[Mapping[str, Target]] = {
+    target.name: target for target in (*_FARM, *_LOCAL, *_PACKS)
+}
