@@ -47,6 +47,8 @@ class ObjectServer:
     requests: list[tuple[str, str]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     trouble: str = ""
+    # How long each answer waits: a round trip of a service that is far away.
+    latency_seconds: float = 0.0
     redirect_to: str = ""
     # Of "user:password"; "" lets everybody in.
     login: str = ""
@@ -93,6 +95,8 @@ def object_server(tls: ServerFiles | None = None) -> Iterator[ObjectServer]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Head and body are two writes: the second one must not wait for the first one's ACK.
+    disable_nagle_algorithm = True
 
     @property
     def state(self) -> ObjectServer:
@@ -124,6 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
         state.requests.append((self.command, path))
         state.headers.append({k.lower(): v for k, v in self.headers.items()})
         state.gate.wait(60)
+        if state.latency_seconds:
+            state.ended.wait(state.latency_seconds)
         login = "Basic " + base64.b64encode(state.login.encode()).decode()
         if state.login and self.headers.get("Authorization") != login:
             self._answer(401)
