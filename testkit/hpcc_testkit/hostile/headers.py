@@ -26,7 +26,9 @@ def http2(port: int, source: str) -> Iterator[ssl.SSLSocket]:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
-    raw = socket.create_connection(("127.0.0.1", port), timeout=_SECONDS, source_address=(source, 0))
+    raw = socket.create_connection(
+        ("127.0.0.1", port), timeout=_SECONDS, source_address=(source, 0)
+    )
     with context.wrap_socket(raw) as connection:
         connection.sendall(_PREFACE + settings())
         yield connection
