@@ -36,7 +36,7 @@ from hpcc.cache.packs.index import (
     stored_index,
 )
 from hpcc.cache.results.results import Result
-from hpcc.cache.signed.entry import MAX_OBJECT_BYTES, Content, EntryName, encode_content
+from hpcc.cache.signed.entry import MAX_OBJECT_BYTES, Content, EntryName
 from hpcc.core import IntegrityError
 from hpcc.identity.cache_keys import ROLE_ENTRIES, CacheKey, SigningKey
 from hpcc_testkit.fuzz.local_bytes import fuzz_place
@@ -112,7 +112,7 @@ def _content() -> Content:
 
 
 def _record() -> PackRecord:
-    data = signed_record(_NAME, "team", encode_content(_content()), _SIGNING)
+    data = signed_record(_NAME, "team"(_content()), _SIGNING)
     return PackRecord(row_name(_NAME, "team"), (_NAME.share_key, _NAME.source), lambda: data)
 
 
@@ -125,7 +125,7 @@ def pack_record(data: bytes) -> None:
 
 def pack_record_seeds() -> Mapping[str, bytes]:
     """A record, and a content."""
-    return {"record": _record().read() or b"", "content": encode_content(_content())}
+    return {"record": _record().read() or b"", "content": _content().encode()}
 
 
 def clone(data: bytes) -> None:

@@ -16,7 +16,7 @@ from hpcc.cache.packs.chunks import PackRecord, row_name, signed_record
 from hpcc.cache.packs.local import LocalPacks
 from hpcc.cache.packs.transfer import Team, Transfer, pull, push
 from hpcc.cache.results.results import Result
-from hpcc.cache.signed.entry import Content, EntryName, Judge, encode_content
+from hpcc.cache.signed.entry import Content, EntryName, Judge
 from hpcc.compilers.invocation.share import ROOT_MARK
 from hpcc.core.reasons.remote_cache import RefusedEntry
 from hpcc.identity.cache_keys import CacheKey, SigningKey
@@ -54,7 +54,7 @@ def entry(number: int, text: str = "") -> tuple[EntryName, Content]:
 
 def record(number: int, key: SigningKey, text: str = "", namespace: str = NAMESPACE) -> PackRecord:
     name, content = entry(number, text)
-    data = signed_record(name, namespace, encode_content(content), key)
+    data = signed_record(name, namespace, content.encode(), key)
     return PackRecord(row_name(name, namespace), (name.share_key, name.source), lambda: data)
 
 

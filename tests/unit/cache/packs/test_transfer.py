@@ -15,7 +15,6 @@ from hpcc.cache.packs import chunks
 from hpcc.cache.packs.chunks import open_record, pack_chunks, row_name
 from hpcc.cache.packs.index import index_name, open_index
 from hpcc.cache.packs.local import LocalPacks
-from hpcc.cache.signed.entry import encode_content
 from hpcc.core import InfrastructureError, NotFoundError
 from hpcc.store.objects import MemoryObjects
 
@@ -292,7 +291,7 @@ async def test_a_push_that_ends_halfway_leaves_the_older_pack(
 async def test_an_object_of_zeros_is_left_out_and_the_others_are_not(bench: Bench) -> None:
     name, content = entry(7)
     zeros = content._replace(result=content.result._replace(object_data=bytes(8 << 20)))
-    data = chunks.signed_record(name, NAMESPACE, encode_content(zeros), bench.ci)
+    data = chunks.signed_record(name, NAMESPACE, zeros.encode(), bench.ci)
     odd = chunks.PackRecord(row_name(name, NAMESPACE), (name.share_key, name.source), lambda: data)
     report = await bench.push([odd, record(1, bench.ci), record(2, bench.ci)])
     assert report.entries == 2
