@@ -29,7 +29,7 @@ CASES = {
                       ENTRIES + "test_an_entry_of_another_namespace_does_not_count"),
     "name": Case(ENTRY, "if fields[4:7] != list(name):", "if False:",
                  ENTRIES + "test_another_name_is_another_entry"),
-    "format": Case(ENTRY, "if is_odd or fields[0] != _FORMAT:", "if is_odd:",
+    "format": Case(ENTRY, "if is_odd or fields[0] != form:", "if is_odd:",
                    ENTRIES + "test_a_record_of_another_format_does_not_count"),
     "size": Case(ENTRY, "if size > limit:", "if False:",
                  ENTRIES + "test_content_over_the_limit_is_not_unpacked"),

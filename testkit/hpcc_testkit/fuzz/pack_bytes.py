@@ -112,7 +112,7 @@ def _content() -> Content:
 
 
 def _record() -> PackRecord:
-    data = signed_record(_NAME, "team"(_content()), _SIGNING)
+    data = signed_record(_NAME, "team", _content().encode(), _SIGNING)
     return PackRecord(row_name(_NAME, "team"), (_NAME.share_key, _NAME.source), lambda: data)
 
 

@@ -325,7 +325,7 @@ def test_a_fifo_and_a_link_in_a_shared_directory_are_not_read(team: Team, tmp_pa
 def test_a_link_in_a_directorys_place_makes_nobody_write_elsewhere(
     team: Team, tmp_path: Path
 ) -> None:
-    """Whoever may write in the shared directory would choose where CI, root perhaps, writes."""
+    """A person who may write in the shared directory would choose where CI, root perhaps, writes."""
     (elsewhere := tmp_path / "elsewhere").mkdir()
     filled(team)
     shared = tmp_path / "shared"

@@ -66,7 +66,7 @@ class Outline(NamedTuple):
     inputs: Mapping[bytes, bytes]
 
 
-class Difference(NamedTuple):
+class OutlineDifference(NamedTuple):
     """How an outline differs from a compile here.
 
     `paths` are inputs of the compile here with another content there. `flags` are spellings.
@@ -209,20 +209,20 @@ class Here(NamedTuple):
     files: Mapping[bytes, bytes]
 
 
-def nearest(here: Here, found: Iterable[tuple[CacheKey, Outline]]) -> Difference | None:
+def nearest(here: Here, found: Iterable[tuple[CacheKey, Outline]]) -> OutlineDifference | None:
     """Compare with the nearest outline; of equally near ones with the newest."""
     differences = (_compare(here, key, made) for key, made in found)
     return min(differences, key=lambda d: (d.size, -d.at), default=None)
 
 
-def _compare(here: Here, key: CacheKey, there: Outline) -> Difference:
+def _compare(here: Here, key: CacheKey, there: Outline) -> OutlineDifference:
     own = {_path(path): path for path in here.files}
     both = own.keys() & there.inputs.keys()
     changed = [h for h in both if here.files[own[h]][:_CONTENT_BYTES] != there.inputs[h]]
     mine, theirs = Counter(here.command.flags), Counter(there.command.flags)
     names = {name.decode("ascii") for name, _ in (mine - theirs) + (theirs - mine)}
     command = here.command
-    return Difference(
+    return OutlineDifference(
         at=there.at,
         kid=key.kid,
         is_other_compiler=short_hash(b"compiler", here.compiler, _COMPILER_BYTES) != there.compiler,

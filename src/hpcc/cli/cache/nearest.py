@@ -19,7 +19,7 @@ from hpcc.ports import SystemClock
 
 if TYPE_CHECKING:
     from hpcc.cache.results.records_read import CompileRecord
-    from hpcc.cache.signed.outline import Difference
+    from hpcc.cache.signed.outline import OutlineDifference
     from hpcc.config.remote_cache import RemoteCacheSettings, RemotePlace
 
 MAX_ASKED: Final = 3
@@ -51,7 +51,7 @@ def nearest_lines(record: CompileRecord, paths: Paths) -> list[str]:
 
 def _nearest(
     record: CompileRecord, paths: Paths, remote: RemoteCacheSettings, place: RemotePlace
-) -> Difference | None:
+) -> OutlineDifference | None:
     from hpcc.cache.key.marker import MarkerError, read_marker
     from hpcc.cache.signed.opening import open_objects
     from hpcc.cache.signed.outline import MAX_OUTLINES_BYTES, Here, nearest, open_outlines
@@ -83,7 +83,7 @@ def _nearest(
     return nearest(here, open_outlines(data, command.name, remote.namespace, judge))
 
 
-def difference_lines(found: Difference) -> list[str]:
+def difference_lines(found: OutlineDifference) -> list[str]:
     """Say how the nearest result differs from the compile here."""
     others = [
         word
