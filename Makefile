@@ -77,7 +77,8 @@ test-farm: dev  ## two tenants, three people, two schedulers, two workers, Postg
 	./tools/bootstrap.sh seaweedfs
 	./tools/bootstrap.sh identity-provider
 	$(PY) -m pytest -q tests/integration/test_several_workers.py tests/integration/test_join_and_leave.py \
-		tests/integration/bench/test_farm_bench.py tests/e2e/test_farm.py
+		tests/integration/bench/test_farm_bench.py tests/integration/agreement/test_three_developers.py \
+		tests/e2e/test_farm.py
 
 T ?= wire_launcher
 fuzz: dev  ## one fuzz target for a minute: make fuzz T=wire_launcher
