@@ -38,6 +38,7 @@ TOTAL_SECONDS: Final = 90 * 60
 _COLLECT_SECONDS: Final = 300
 _GRACE_SECONDS: Final = 30
 _TWO_WORKERS: Final = ("-n", "2", "--no-loadscope-reorder")
+_OF_MAKE: Final = frozenset({"MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "ARGS"})
 
 # Runs a command for at most so many seconds; returns its exit code, or None if it was stopped.
 Runner = Callable[[Sequence[str], float], int | None]
@@ -195,7 +196,9 @@ def fingerprint(root: Path) -> str:
 
 def run_limited(command: Sequence[str], seconds: float) -> int | None:
     """Run a command in a process group that ends with it; returns None if its time was over."""
-    with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as process:
+    # The stages run make, and ARGS of this one is not meant for them.
+    env = {name: value for name, value in os.environ.items() if name not in _OF_MAKE}
+    with subprocess.Popen(command, cwd=ROOT, env=env, start_new_session=True) as process:
         try:
             return process.wait(timeout=seconds)
         except (subprocess.TimeoutExpired, KeyboardInterrupt) as error:
