@@ -2,6 +2,10 @@
 
 A scheduler announces its farm's certificates over a connection that a trusted one secures. So a
 new certificate is known before it is shown, and one that is retired is no longer trusted.
+
+A configured certificate is retired when it was announced once and is not any more. One that was
+never announced stays: a scheduler that has just started for the first time is not yet in the
+announcements of the others, and a client that forgot it could not reach it when the others end.
 """
 
 from __future__ import annotations
@@ -44,6 +48,8 @@ class KnownCertificates:
         self._peer = PinnedPeer.from_pem(configured_pem.encode())
         self._file = file
         self._source = hashlib.sha256(self._peer.certificate_pem).hexdigest()
+        self._configured = _pems(self._peer.certificate_pem)
+        self._seen: frozenset[str] = frozenset()  # which of the configured ones were announced
         self._announced = self._read()
 
     @property
@@ -66,13 +72,21 @@ class KnownCertificates:
         if {pin.name for pin in pems} != {self._peer.name}:
             _log.warning("the scheduler announces certificates of another name")
             return False
-        new = _ordered(self._peer.certificate_pem, [pin.certificate_pem for pin in pems])
-        if new == self.peer.certificate_pem:
+        before, seen = self.peer.certificate_pem, self._seen
+        texts = [pin.certificate_pem for pin in pems]
+        self._see(texts)
+        unseen = [c for c in self._configured if _id(c) not in self._seen]
+        self._announced = _ordered(self._configured, [*texts, *unseen])
+        if self._announced == before and self._seen == seen:
             return False
-        self._announced = new
         self._write()
+        if self._announced == before:
+            return False
         _log.warning("the scheduler announces %d certificates", len(announced))
         return True
+
+    def _see(self, announced: Sequence[bytes]) -> None:
+        self._seen |= {_id(pem) for pem in self._configured if pem in announced}
 
     def _read(self) -> bytes:
         if self._file is None or not self._file.exists():
@@ -82,29 +96,44 @@ class KnownCertificates:
             if table["configured"] != self._source:
                 return b""
             found = PinnedPeer.from_pem(table["certificates"].encode())
+            seen = frozenset(map(str, table.get("seen", ())))
         except _UNUSABLE as error:
             _log.warning("%s is not used: %s", self._file, error)
             return b""
-        return found.certificate_pem if found.name == self._peer.name else b""
+        if found.name != self._peer.name:
+            return b""
+        self._seen = seen
+        self._see(_pems(found.certificate_pem) if "seen" not in table else ())
+        return found.certificate_pem
 
     def _write(self) -> None:
         if self._file is None:
             return
-        table = {"configured": self._source, "certificates": self._announced.decode()}
+        table = {
+            "configured": self._source,
+            "certificates": self._announced.decode(),
+            "seen": sorted(self._seen),
+        }
         try:
             write_private_file(self._file, json.dumps(table).encode())
         except InfrastructureError as error:
             _log.warning("announced certificates are not kept: %s", error)
 
 
-def _ordered(configured: bytes, announced: Sequence[bytes]) -> bytes:
+def _pems(text: bytes) -> list[bytes]:
+    return [
+        c.public_bytes(serialization.Encoding.PEM) for c in x509.load_pem_x509_certificates(text)
+    ]
+
+
+def _id(pem: bytes) -> str:
+    return hashlib.sha256(pem).hexdigest()
+
+
+def _ordered(configured: Sequence[bytes], announced: Sequence[bytes]) -> bytes:
     """Join what is announced, with the configured ones first and in their order.
 
     The order of configured certificates may be that of the schedulers' addresses.
     """
-    before = [
-        c.public_bytes(serialization.Encoding.PEM)
-        for c in x509.load_pem_x509_certificates(configured)
-    ]
-    kept = [pem for pem in before if pem in announced]
+    kept = [pem for pem in configured if pem in announced]
     return b"".join([*kept, *(pem for pem in announced if pem not in kept)])

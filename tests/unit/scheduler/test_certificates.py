@@ -122,6 +122,30 @@ def test_what_is_announced_counts_until_another_is_configured(tmp_path: Path) ->
     assert again.peer.certificate_pem == other.certificate_pem
 
 
+def test_a_configured_certificate_stays_until_it_was_announced_and_is_not_any_more(
+    tmp_path: Path,
+) -> None:
+    one, other = made(tmp_path / "a"), made(tmp_path / "b")
+    file, both = tmp_path / "known.json", one.certificate_pem + other.certificate_pem
+
+    def known() -> KnownCertificates:
+        return KnownCertificates(both.decode(), file)
+
+    # The other scheduler has just started: the first one does not announce it yet.
+    assert not known().learn((one.certificate_der,))
+    assert known().peer.certificate_pem == both
+    assert not known().learn((one.certificate_der, other.certificate_der))
+    assert known().learn((one.certificate_der,))
+    assert known().peer.certificate_pem == one.certificate_pem
+    # What an earlier version wrote has no list of those that were announced.
+    table = json.loads(file.read_text())
+    del table["seen"]
+    file.write_text(json.dumps(table))
+    assert known().peer.certificate_pem == one.certificate_pem
+    assert known().learn((one.certificate_der,))
+    assert known().peer.certificate_pem == both
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"configured": 1, "certificates": 2}', "\x00"])
 def test_a_damaged_file_of_announced_certificates_is_not_used(tmp_path: Path, text: str) -> None:
     own, file = made(tmp_path / "a"), tmp_path / "known.json"
