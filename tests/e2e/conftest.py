@@ -52,7 +52,7 @@ def snapshots(
     return directory
 
 
-def wait_for_snapshot(directory: Path, seconds: float = 240) -> None:
+def wait_for_snapshot(directory: Path, seconds: float = 420) -> None:
     deadline = time.monotonic() + seconds
     while not list(directory.glob("*/snapshot.json")):
         assert time.monotonic() < deadline, f"no snapshot within {seconds} s"

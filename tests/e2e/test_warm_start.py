@@ -29,7 +29,7 @@ def executed(machine: Machine, name: str) -> dict[str, object]:
     return next(r for r in rows if r["cache_status"] == "executed" and source.name in r["argv"])
 
 
-def wait_for_snapshot(machine: Machine, seconds: float = 240) -> Path:
+def wait_for_snapshot(machine: Machine, seconds: float = 420) -> Path:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := list(machine.directory.glob("**/snapshots/*/snapshot.json")):
