@@ -157,7 +157,7 @@ def _pull(args: argparse.Namespace) -> int:
     started = clock.monotonic()
     report = asyncio.run(place.pull(local, commits, make_room))
     behind = commits.index(report.commit)
-    where = f"{behind} commits before {commit[:12]}" if behind else "this commit"
+    where = f"{_commits(behind)} before {commit[:12]}" if behind else "this commit"
     emit(
         f"pack of {report.commit[:12]} ({where}): {report.entries} results, "
         f"{human(report.raw_bytes)}; {report.moved_chunks} of {report.chunks} parts fetched "
@@ -225,4 +225,8 @@ def _distance(commits: tuple[str, ...], commit: str) -> str:
     if commit not in commits:
         return " (no ancestor of HEAD)"
     behind = commits.index(commit)
-    return f" ({behind} commits before HEAD)" if behind else " (HEAD)"
+    return f" ({_commits(behind)} before HEAD)" if behind else " (HEAD)"
+
+
+def _commits(count: int) -> str:
+    return "1 commit" if count == 1 else f"{count} commits"
