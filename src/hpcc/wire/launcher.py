@@ -7,7 +7,6 @@ Every deviation is one error: `CallerError` with reason `malformed-frame`.
 A request has two more words in front: the protocol's version and the length of the build facts,
 then those facts (`wire.build_facts`). What follows is the request's key. The facts are outside of
 it, because a request of the next build must find the replay of this one.
-
 Values are tuples and bytes, because this is the hit path (docs/adr/0001-architecture.md).
 """
 

@@ -28,13 +28,12 @@ import threading
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.fields import encode_fields
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.manifest import InputSet, make_set
-from hpcc.cache.key.command_outline import outline_command
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.key.share import Share
 from hpcc.cache.results.results import Result, Results, signed_origin
@@ -44,7 +43,6 @@ from hpcc.cache.signed.entry import (
     MAX_OBJECT_BYTES,
     Content,
     EntryName,
-    Judge,
     SignedRecord,
     check,
     join_records,
@@ -53,10 +51,10 @@ from hpcc.cache.signed.entry import (
     split_records,
 )
 from hpcc.cache.signed.network import Network
-from hpcc.cache.signed.outline import MAX_OUTLINES, join_outlines, outline, sign_outline
+from hpcc.cache.signed.outline_upload import OutlineUpload
+from hpcc.cache.signed.pack_source import PackSource
 from hpcc.cache.signed.trust import TrustBook
 from hpcc.core import HpccError, InfrastructureError, IntegrityError, NotFoundError
-from hpcc.core.memo import SizedMemo
 from hpcc.core.reasons.remote_cache import RefusedEntry
 from hpcc.identity.cache_keys import CacheKey, SigningKey
 from hpcc.store.objects import Objects
@@ -65,8 +63,6 @@ _log: Final = logging.getLogger("hpcc.daemon.remote-cache")
 PREFIX: Final = "remote-cache"
 _LOCAL_FORMAT: Final = b"imported-1"
 _WRITERS: Final = 4
-# Outlines of this daemon's uploads, which the next one of the same source joins; 3 kB is usual.
-_MAX_OUTLINED_BYTES: Final = 16 << 20
 _ANSWERS: Final = frozenset({FETCHED, "absent", "other-inputs"})
 
 
@@ -88,24 +84,6 @@ class RemoteCacheConfig:
     has_outlines: bool = True
     max_pending: int = 1024
     max_pending_bytes: int = 256 << 20
-
-
-class PackSource(Protocol):
-    """Results of a whole build that were fetched at once: `hpcc.cache.packs.packs`."""
-
-    def find(
-        self, share: Share, name: EntryName, judge: Judge
-    ) -> tuple[CacheKey, Content] | RefusedEntry | None:
-        """Return what a pack of this checkout has for a compile; None if nothing."""
-        ...
-
-    def compiled(self, share: Share, name: EntryName, content: Content) -> None:
-        """Note a result that was compiled just now."""
-        ...
-
-    def saw(self, share: Share) -> None:
-        """Note that a compile of this checkout missed."""
-        ...
 
 
 class RemoteCache:
@@ -132,10 +110,7 @@ class RemoteCache:
         self._pending, self._pending_bytes = 0, 0
         self._done, self._missing = 0, 0
         self._told: set[str] = set()
-        self._now = book.now
-        self._outlines: SizedMemo[bytes, tuple[SignedRecord, ...]] = SizedMemo(
-            _size_of, max_bytes=_MAX_OUTLINED_BYTES
-        )
+        self._outlines = OutlineUpload(config.namespace, config.read_seconds, book.now)
 
     @property
     def signing(self) -> SigningKey | None:
@@ -354,18 +329,8 @@ class RemoteCache:
         self, prepared: Prepared, content: Content, signing: SigningKey, objects: Objects
     ) -> None:
         """Store what others compare a miss with. The upload has succeeded without it."""
-        command = outline_command(prepared)
-        compiler = prepared.identity.digest
-        made = command and outline(command, compiler, content.inputs, self._now())
-        if command is None or made is None:
-            return
-        # Those of this daemon only: reading first would be one more request for each result.
-        record = await asyncio.to_thread(sign_outline, made, self._namespace, signing)
-        records = (record, *(self._outlines.use(command.name) or ()))[:MAX_OUTLINES]
-        self._outlines.put(command.name, records)
         try:
-            async with asyncio.timeout(self._config.read_seconds):
-                await objects.put(command.object_name(self._namespace), join_outlines(records))
+            await self._outlines.store(prepared, content, signing, objects)
         except (HpccError, TimeoutError) as error:
             self._counters.add(f"{PREFIX}.outline-lost.{_reason(error)}")
 
@@ -407,10 +372,6 @@ class RemoteCache:
     def close(self) -> None:
         """End the uploads; what still waits is lost, and counted."""
         self.network.close()
-
-
-def _size_of(records: tuple[SignedRecord, ...]) -> int:
-    return sum(len(part) for record in records for part in record)
 
 
 def _same(key: CacheKey, kid: str) -> CacheKey | RefusedEntry:
