@@ -14,7 +14,6 @@ The keys that count there may be others.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import threading
@@ -33,6 +32,7 @@ from hpcc.cache.packs.index import (
     stored_index,
 )
 from hpcc.core import InfrastructureError
+from hpcc.files.tried_lock import tried_lock
 from hpcc.files.whole import Sync, whole_file
 
 PACKS_NAME: Final = "packs"
@@ -173,7 +173,8 @@ class LocalPacks:
         Raises:
             InfrastructureError: another process holds it (`pack-busy`), or the disk fails.
         """
-        with _locked(self._directory) as is_held:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tried_lock(self._directory / _LOCK) as is_held:
             if not is_held:
                 raise InfrastructureError("another pull is running", reason="pack-busy")
             yield
@@ -298,19 +299,3 @@ def _files(directory: Path) -> list[Path]:
             return [Path(entry.path) for entry in entries]
     except OSError:
         return []
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[bool]:
-    """Yield whether this call holds the lock of a directory, which it makes."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(fd)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.core import IntegrityError
+from hpcc.files.tried_lock import tried_lock
 from hpcc.ports import GuestSpec
 from hpcc.runtime.host.leftovers import new_directory, sweep
 from hpcc.runtime.host.tools import key_of
@@ -251,16 +251,8 @@ class SnapshotStore:
 
         One process on this machine makes snapshots at a time.
         """
-        fd = os.open(self._directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
-        finally:
-            os.close(fd)
+        with tried_lock(self._directory / _LOCK) as is_held:
+            yield is_held
 
 
 def _snapshot(key: str, directory: Path, token: str, digests: tuple[str, str]) -> Snapshot:
