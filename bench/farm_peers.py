@@ -47,6 +47,7 @@ HEADERS: Final = 300
 CPU_GOAL_MS: Final = 25.0
 WALL_GOAL_MS: Final = 30.0
 _FUNCTIONS: Final = 150
+_IDLE_SECONDS: Final = 8.0
 _JOBS: Final = 4
 FARMS: Final = ("distcc", "icecream", "hpcc")
 # Of a compile. icecream's daemon takes no job while the machine has no idle processor.
@@ -120,6 +121,8 @@ class Spent:
     cpu: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     walls: list[float] = field(default_factory=list)
     sent: int = 0
+    # CPU of the servers in a second without a compile, which no compile causes.
+    idle: dict[str, float] = field(default_factory=dict)
 
     def cpu_ms(self, stage: str = "") -> float:
         found = self.cpu[stage] if stage else sum(self.cpu.values())
@@ -133,6 +136,7 @@ class Spent:
 def measure_block(project: Project, peer: Peer, units: Sequence[str], spent: Spent) -> None:
     """Compile the units one after the other; the servers' work afterwards counts, too."""
     client, servers, sent = children_seconds(), peer.seconds(), lo_bytes()
+    started = time.perf_counter()
     for unit in units:
         begun = time.perf_counter()
         project.compile(peer, unit)
@@ -140,13 +144,24 @@ def measure_block(project: Project, peer: Peer, units: Sequence[str], spent: Spe
     spent.cpu["client"] += children_seconds() - client
     spent.sent += lo_bytes() - sent
     settle(DEFERRED_SECONDS if servers else 0)
+    took = time.perf_counter() - started
     for stage, seconds in peer.seconds().items():
-        spent.cpu[stage] += seconds - servers.get(stage, 0.0)
+        idle = took * spent.idle.get(stage, 0.0)
+        spent.cpu[stage] += seconds - servers.get(stage, 0.0) - idle
     spent.units += len(units)
 
 
+def idle_of(peer: Peer) -> dict[str, float]:
+    """Return the CPU that the servers of a farm spend in a second without a compile."""
+    settle(DEFERRED_SECONDS)
+    before = peer.seconds()
+    time.sleep(_IDLE_SECONDS if before else 0)
+    after = peer.seconds()
+    return {stage: (after[stage] - seconds) / _IDLE_SECONDS for stage, seconds in before.items()}
+
+
 def cost(project: Project, peers: Sequence[Peer], size: Size) -> list[Figure]:
-    spent = {peer.name: Spent() for peer in peers}
+    spent = {peer.name: Spent(idle=idle_of(peer)) for peer in peers}
     for number in range(size.rounds):
         units = project.block(size.block)
         for peer in rotated(peers, number):
@@ -164,6 +179,8 @@ def cost(project: Project, peers: Sequence[Peer], size: Size) -> list[Figure]:
         above = found.cpu_ms() - bare.cpu_ms()
         figures.append(Figure(f"{name}: CPU above bare", above, "ms", cpu_goal))
         figures += [Figure(f"{name}: CPU of {s}", found.cpu_ms(s), "ms") for s in found.cpu]
+        idle = 1e3 * sum(found.idle.values())
+        figures.append(Figure(f"{name}: CPU of an idle second, in no figure above", idle, "ms"))
         wall = found.wall_ms - bare.wall_ms
         figures.append(Figure(f"{name}: wall above bare, -j1", wall, "ms", wall_goal))
         figures.append(Figure(f"{name}: bytes over the wire", found.sent / found.units / 1e3, "kB"))

@@ -2,7 +2,7 @@
  *
  *   /init                       PID 1: loads modules, mounts the image and the agent drive, starts the
  *                               agent and reaps. When the agent ends, so does the machine.
- *   /.hpcc/bin/hpcc-init exec   runs one program in a sandbox, for the agent (see sandbox()).
+ *   /.hpcc/bin/hpcc-init exec   makes a sandbox and runs one program in it, for the agent (see sandbox()).
  *   /.hpcc/bin/hpcc-init pause  PID 1 of a container: reaps until a signal ends it.
  *
  * Every failure of PID 1 prints one line on the console and reboots. That ends the VMM process, so
@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/reboot.h>
@@ -118,15 +119,17 @@ static int install_filter(void) {
 }
 
 /* ------------------------------------------------------------------------------- sandbox */
-/* hpcc-init exec CGROUPS UID FSIZE NPROC TMPBYTES SRCDIR CWD -- ARGV...     (as root)
+/* hpcc-init exec CGROUPS UID FSIZE NPROC TMPBYTES DIRECTORY WAITS     (as root)
  *
  * CGROUPS are cgroup.procs or tasks files, joined by ':': one, or one for each v1 controller.
- * Descriptor 3 is for the report, 4 is a network namespace.
- * Runs ARGV as UID in its own pid, ipc, uts, mount and user namespaces, and in that network. Reports in
- * one line: "stage ERRNO WHAT" (nothing ran), "exec ERRNO" (no such program), or
- * "done STATUS UTIME_US STIME_US MAXRSS_KIB START_US" with STATUS as wait4 gives it.
- * Killing this process kills everything in the sandbox. ARGV gets this process's environment. */
-enum { REPORT_FD = 3, NETWORK_FD = 4 };
+ * Descriptor 3 is for the report, 4 is a network namespace, 5 says when to go, 6 is the job.
+ * Makes pid, ipc, uts, mount and user namespaces with all that does not depend on the program, so that this can be
+ * done before there is one. Then waits for a byte on 5; at its end there is no program. By then the job is complete:
+ * SOURCE, the name of the source tree below DIRECTORY, CWD, the number of arguments, the arguments and the
+ * environment, each ended by a zero byte. Runs the arguments as UID, after the clock's next tick unless WAITS is 0.
+ * Reports in one line: "stage ERRNO WHAT" (nothing ran), "exec ERRNO" (no such program), or
+ * "done STATUS UTIME_US STIME_US MAXRSS_KIB START_US" with STATUS as wait4 gives it. Killing this process kills everything in the sandbox. */
+enum { REPORT_FD = 3, NETWORK_FD, GO_FD, JOB_FD, FREE_FD };
 enum { INNER_ID = 1000 };
 
 static void fail(const char *what) {
@@ -174,12 +177,13 @@ static void hide_agent(void) {
     tmpfs_on("/.hpcc", "mode=0555,size=4k", MS_NODEV | MS_NOEXEC | MS_RDONLY);
     mask_proc();
 }
-static void build_tree(const char *src, const char *tmp_bytes) {
+/* All but the source tree. Returns the directory that will hold it, which nothing can name any more. */
+static int build_tree(const char *directory, const char *tmp_bytes) {
     char scratch[64];
     snprintf(scratch, sizeof scratch, "mode=1777,size=%s", tmp_bytes);
     if (mount(0, "/", 0, MS_REC | MS_PRIVATE, 0)) fail("private mounts");
-    if (mount(src, "/src", 0, MS_BIND, 0)) fail("/src");
-    if (mount(0, "/src", 0, MS_BIND | MS_REMOUNT | MS_NOSUID | MS_NODEV, 0)) fail("remount /src");
+    int sources = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (sources < 0) fail(directory);
     build_dev();
     tmpfs_on("/dev/shm", scratch, MS_NODEV);
     tmpfs_on("/tmp", scratch, MS_NODEV);
@@ -190,6 +194,17 @@ static void build_tree(const char *src, const char *tmp_bytes) {
     hide_agent();
     if (mount(0, "/", 0, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV, 0)) fail("remount /");
     if (mount(0, "/dev", 0, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NOEXEC, 0)) fail("remount /dev");
+    return sources;
+}
+static void bind_source(int sources, const char *name) {
+    char from[PATH_MAX];
+    if (snprintf(from, sizeof from, "/proc/self/fd/%d/%s", sources, name) >= (int)sizeof from) {
+        errno = ENAMETOOLONG;
+        fail("source");
+    }
+    if (mount(from, "/src", 0, MS_BIND, 0)) fail("/src");
+    if (mount(0, "/src", 0, MS_BIND | MS_REMOUNT | MS_NOSUID | MS_NODEV, 0)) fail("remount /src");
+    close(sources);
 }
 static void limit(int what, rlim_t value) {
     if (setrlimit(what, &(struct rlimit){value, value})) fail("setrlimit");
@@ -220,31 +235,60 @@ static char *lookup(const char *name) {
     return 0;
 }
 
-struct job { const char *uid, *fsize, *nproc, *cwd; char **argv; };
+struct sandbox { const char *uid, *fsize, *nproc, *tmp_bytes, *directory; int waits; };
+struct job { const char *source, *cwd; char **argv, **env; };
 
-/* The program's own process: waits for its id map, drops all rights, runs the program. */
-static void become(const struct job *job, int go, int error_fd) {
+/* The next of the job's texts. The agent wrote them; this only makes sure that an error there is seen. */
+static char *next_text(char **at, char *end) {
+    char *text = *at, *zero = text < end ? memchr(text, 0, (size_t)(end - text)) : 0;
+    if (!zero) { errno = EBADMSG; fail("job"); }
+    *at = zero + 1;
+    return text;
+}
+static struct job read_job(void) {
+    struct stat st;
+    struct job job;
+    if (fstat(JOB_FD, &st)) fail("job");
+    char *at = mmap(0, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE, JOB_FD, 0), *end = at + st.st_size;
+    if (at == MAP_FAILED) fail("job");
+    job.source = next_text(&at, end);
+    job.cwd = next_text(&at, end);
+    size_t arguments = strtoul(next_text(&at, end), 0, 10), texts = 0;
+    for (char *c = at; c < end; c++) texts += !*c;
+    if (!arguments || arguments > texts) { errno = EBADMSG; fail("job"); }
+    char **words = calloc(texts + 2, sizeof *words); /* two lists, each with a null at its end */
+    if (!words) fail("job");
+    job.argv = words;
+    job.env = words + arguments + 1;
+    for (size_t i = 0; i < texts; i++) words[i + (i >= arguments)] = next_text(&at, end);
+    return job;
+}
+
+/* The program's own process: waits for its id map and the job, drops all rights, runs the program. */
+static void become(const struct sandbox *box, int go, int error_fd) {
     char byte;
     if (setgroups(0, 0)) fail("setgroups");
     if (unshare(CLONE_NEWUSER)) fail("user namespace");
     if (write(error_fd, "u", 1) != 1 || read(go, &byte, 1) != 1) _exit(125);
+    struct job job = read_job();
     if (setresgid(INNER_ID, INNER_ID, INNER_ID) || setresuid(INNER_ID, INNER_ID, INNER_ID)) fail("setuid");
-    if (chdir(job->cwd)) fail("chdir");
+    if (chdir(job.cwd)) fail("chdir");
     setsid();
     umask(022);
     limit(RLIMIT_CORE, 1); /* not 0: if the host's core_pattern is a pipe, only 1 prevents a dump */
     limit(RLIMIT_NOFILE, 4096);
     limit(RLIMIT_MEMLOCK, 64 << 10);
-    limit(RLIMIT_FSIZE, strtoull(job->fsize, 0, 10));
-    limit(RLIMIT_NPROC, strtoull(job->nproc, 0, 10));
+    limit(RLIMIT_FSIZE, strtoull(box->fsize, 0, 10));
+    limit(RLIMIT_NPROC, strtoull(box->nproc, 0, 10));
     if (prctl(PR_SET_DUMPABLE, 1) || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) fail("prctl");
     for (int s = 1; s < 65; s++) signal(s, SIG_DFL);
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, 0);
-    char *program = lookup(job->argv[0]);
+    environ = job.env;
+    char *program = lookup(job.argv[0]);
     if (install_filter()) fail("seccomp");
-    if (program) execv(program, job->argv);
+    if (program) execv(program, job.argv);
     else errno = ENOENT;
     dprintf(error_fd, "%d", errno);
     _exit(127);
@@ -257,7 +301,7 @@ static struct timespec tick(void) {
     return t;
 }
 /* The agent knows by ctime what a program changed, so no change may have the time of the agent's own.
- * This process started after the agent's last change. Nearly always the next tick is long past. */
+ * The agent's last change came before it said "go". Newer kernels tell changes in one tick apart. */
 static void wait_for_next_tick(void) {
     for (int i = 0; i < 1000; i++) {
         struct timespec now = tick();
@@ -274,8 +318,8 @@ static long now_us(void) {
 }
 
 /* PID 1 of the namespace: starts the program, reaps and reports. Its end kills all processes in it. */
-static void inner(const struct job *job) {
-    int go[2], errors[2];
+static void inner(const struct sandbox *box) {
+    int go[2], errors[2], sources = build_tree(box->directory, box->tmp_bytes);
     char byte, code[16] = "";
     if (pipe2(go, O_CLOEXEC) || pipe2(errors, O_CLOEXEC)) fail("pipe");
     pid_t child = fork();
@@ -283,13 +327,18 @@ static void inner(const struct job *job) {
     if (!child) {
         close(go[1]);
         close(errors[0]);
-        become(job, go[0], errors[1]);
+        become(box, go[0], errors[1]);
     }
     close(go[0]);
     close(errors[1]);
     if (read(errors[0], &byte, 1) != 1) _exit(125); /* the child has reported why */
-    map_ids(child, job->uid);
-    wait_for_next_tick();
+    map_ids(child, box->uid);
+    ssize_t said;
+    while ((said = read(GO_FD, &byte, 1)) < 0) if (errno != EINTR) fail("go");
+    if (!said) _exit(0); /* there is no program */
+    tick_of_start = tick();
+    bind_source(sources, read_job().source);
+    if (box->waits) wait_for_next_tick();
     if (write(go[1], "g", 1) != 1) fail("start");
     ssize_t n = read(errors[0], code, sizeof code - 1); /* 0: the exec succeeded and closed the pipe */
     long started = now_us();
@@ -334,13 +383,13 @@ static void join(char *groups) {
     for (char *path = strtok(groups, ":"); path; path = strtok(0, ":")) write_file(path, "0");
 }
 static int sandbox(int argc, char **argv) {
-    if (argc < 10 || strcmp(argv[8], "--")) return 64;
-    tick_of_start = tick();
-    struct job job = {.uid = argv[2], .fsize = argv[3], .nproc = argv[4], .cwd = argv[7], .argv = argv + 9};
-    if (fcntl(REPORT_FD, F_SETFD, FD_CLOEXEC)) return 64;
-    if (setns(NETWORK_FD, CLONE_NEWNET)) fail("network namespace");
+    if (argc != 8) return 64;
+    struct sandbox box = {.uid = argv[2], .fsize = argv[3], .nproc = argv[4], .tmp_bytes = argv[5],
+        .directory = argv[6], .waits = strcmp(argv[7], "0")};
+    for (int fd = REPORT_FD; fd < FREE_FD; fd++) if (fcntl(fd, F_SETFD, FD_CLOEXEC)) return 64;
+    if (setns(NETWORK_FD, CLONE_NEWNET) || close(NETWORK_FD)) fail("network namespace");
     /* Kernels before 5.9 lack the call. */
-    if (syscall(NR_CLOSE_RANGE, NETWORK_FD, ~0u, 0)) for (int fd = NETWORK_FD; fd < 256; fd++) close(fd);
+    if (syscall(NR_CLOSE_RANGE, FREE_FD, ~0u, 0)) for (int fd = FREE_FD; fd < 256; fd++) close(fd);
     if (chdir("/")) fail("/");
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     write_file("/proc/self/oom_score_adj", "500"); /* the agent's is -1000 */
@@ -355,8 +404,7 @@ static int sandbox(int argc, char **argv) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS)) fail("namespaces");
         if (sethostname("hpcc", 4) || setdomainname("(none)", 6)) fail("hostname");
-        build_tree(argv[6], argv[5]);
-        inner(&job);
+        inner(&box);
     }
     int status;
     while (waitpid(child, &status, 0) < 0) if (errno != EINTR) fail("wait");

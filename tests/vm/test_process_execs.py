@@ -36,7 +36,7 @@ from hpcc.agent.base.stream_pair import StreamPair
 from hpcc.wire.link import GuestLink
 
 async def main():
-    config = replace(_config(), directory=sys.argv[1])
+    config = replace(_config(), directory=sys.argv[1], keeps_sandbox=False)
     try:
         group = enable_controllers(config.cgroup_root, config.max_memory_bytes)
     except FileExistsError:

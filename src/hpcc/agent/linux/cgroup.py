@@ -101,6 +101,15 @@ class Cgroup:
         except FileNotFoundError:
             return True  # removed
 
+    def remove_unused(self) -> None:
+        """Remove the group, in which there never was a process.
+
+        Raises:
+            OSError: the kernel does not let it go.
+        """
+        for directory in self.directories:
+            _remove(directory)
+
     async def remove(self) -> None:
         """Kill what is left and remove the group.
 

@@ -17,11 +17,12 @@ from typing import Final
 from hpcc.agent.base.blobs import BlobCache
 from hpcc.agent.base.ending import Ending, OnStdio, Output
 from hpcc.agent.base.intake import FirstExecHeader
-from hpcc.agent.linux.cgroup import Room, new_cgroup
+from hpcc.agent.linux.cgroup import Room
 from hpcc.agent.linux.links import LinkedBlobs, TreeLinks
-from hpcc.agent.linux.networks import Networks
+from hpcc.agent.linux.ready import Sandboxes, SandboxLimits, SandboxPlaces
 from hpcc.agent.linux.removal import remove_tree
-from hpcc.agent.linux.sandbox import Sandbox, uid_of
+from hpcc.agent.linux.sandbox import Sandbox
+from hpcc.agent.linux.ticks import tells_changes_apart
 from hpcc.agent.linux.tree import list_directories, open_listed, open_outputs, stage
 from hpcc.core import ExecRequest
 
@@ -37,6 +38,7 @@ class LinuxConfig:
     """The agent's directories and the limits of execs.
 
     `has_own_kernel`: clock and entropy are this guest's, not those of a container's host.
+    `keeps_sandbox`: after an exec, a sandbox is made for the next one.
     """
 
     directory: str = "/run/hpcc"
@@ -46,6 +48,7 @@ class LinuxConfig:
     max_memory_bytes: int
     max_pids: int
     has_own_kernel: bool = True
+    keeps_sandbox: bool = True
 
 
 class LinuxMachine:
@@ -57,11 +60,20 @@ class LinuxMachine:
         self.blob_budget_bytes = config.blob_budget_bytes
         self._room = Room()
         self._removals = _Removals()
-        self._ways = _Ways(self._links, self._removals.later, Networks())
+        self._ways: _Ways
         self._linked: LinkedBlobs | None = None
 
     def prepare(self) -> None:
         os.mkdir(self.directory, 0o700)
+        config = self._config
+        places = SandboxPlaces(
+            helper=config.helper,
+            cgroup_root=config.cgroup_root,
+            directory=config.directory,
+            waits_for_tick=not tells_changes_apart(self.directory),
+        )
+        sandboxes = Sandboxes(places, keeps_one=config.keeps_sandbox)
+        self._ways = _Ways(self._links, self._removals.later, sandboxes)
 
     def take_first_exec(self, first_exec: FirstExecHeader) -> None:
         if not self._config.has_own_kernel:
@@ -137,37 +149,39 @@ class _Removals:
 
 @dataclass(frozen=True, slots=True)
 class _Ways:
-    """What all workplaces share: links for a tree, its removal later, and networks."""
+    """What all workplaces share: links for a tree, what is done later, and sandboxes."""
 
     links: Callable[[BlobCache], TreeLinks]
-    remove_later: Callable[[Callable[[], None]], None]
-    networks: Networks
+    later: Callable[[Callable[[], None]], None]
+    sandboxes: Sandboxes
 
 
 class _Workplace:
     """The directory and the cgroup of one exec; both are removed after the block."""
 
     def __init__(self, config: LinuxConfig, request: ExecRequest, number: int, ways: _Ways) -> None:
-        self._request, self._number, self._config = request, number, config
-        self._ways = ways
+        self._request, self._ways = request, ways
         self._links: TreeLinks | None = None
+        limits = request.limits
+        self._limits = SandboxLimits(
+            memory_bytes=limits.memory_bytes, output_bytes=limits.output_bytes, pids=limits.pids
+        )
         # Only root can enter: other execs cannot reach it, and this exec sees only what /src binds.
-        self._directory = f"{config.directory}/x{number}"
+        self._name = f"x{number}"
+        self._directory = f"{config.directory}/{self._name}"
         self._source = f"{self._directory}/src"
 
     async def __aenter__(self) -> _Workplace:
         os.mkdir(self._directory, 0o700)
-        limits = self._request.limits
-        self.cgroup = new_cgroup(
-            self._config.cgroup_root, f"x{self._number}",
-            memory_bytes=limits.memory_bytes, pids=limits.pids,
-        )  # fmt: skip
+        self._sandbox = await self._ways.sandboxes.take(self._limits)
+        self.cgroup = self._sandbox.cgroup
         return self
 
     async def __aexit__(self, *_: object) -> None:
         # Until here a process may change the tree; the rest can wait.
-        await self.cgroup.remove()
-        self._ways.remove_later(self._remove)
+        await self._sandbox.drop()
+        self._ways.later(self._remove)
+        self._ways.later(lambda: self._ways.sandboxes.make_ready(self._limits))
 
     def _remove(self) -> None:
         if self._links is None:
@@ -177,13 +191,10 @@ class _Workplace:
 
     async def stage(self, blobs: BlobCache) -> None:
         self._links = self._ways.links(blobs)
-        await stage(self._source, self._request, self._links, uid_of(self._number))
+        await stage(self._source, self._request, self._links, self._sandbox.uid)
 
     async def run(self, on_stdio: OnStdio) -> Ending:
-        sandbox = Sandbox(
-            self._config.helper, self._request, self._number, self._source, self._ways.networks
-        )
-        return await sandbox.run(self.cgroup, on_stdio)
+        return await Sandbox(self._sandbox, self._request, f"{self._name}/src").run(on_stdio)
 
     def outputs(self) -> list[Output]:
         files = open_outputs(self._source, self._request.outputs)

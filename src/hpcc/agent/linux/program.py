@@ -45,7 +45,9 @@ class OutputPipe:
 
     def close(self) -> None:
         self.close_write_end()
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 class Program:
@@ -65,6 +67,10 @@ class Program:
     async def wait(self) -> None:
         """Return when it has ended."""
         await asyncio.shield(self._end)
+
+    @property
+    def has_ended(self) -> bool:
+        return self._is_reaped
 
     def kill(self) -> None:
         if not self._is_reaped:

@@ -1,4 +1,4 @@
-"""Runs one program through `hpcc-init exec` and reports how it ended."""
+"""Runs one program in a sandbox and reports how it ended."""
 
 from __future__ import annotations
 
@@ -6,98 +6,53 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Sequence
 from contextlib import closing
 from typing import Final
 
 from hpcc.agent.base.ending import Ending, OnStdio, Reason, StreamName
 from hpcc.agent.base.stdio import StdioFullError, StdioPump
-from hpcc.agent.linux.cgroup import Cgroup
-from hpcc.agent.linux.networks import Networks
-from hpcc.agent.linux.program import OutputPipe, Program
+from hpcc.agent.linux.ready import ReadySandbox
 from hpcc.core import SOURCE_ROOT, ExecRequest
 
 _STREAMS: Final[tuple[StreamName, ...]] = ("stdout", "stderr")
 _REPORT_BYTES: Final = 512
-_FIRST_UID: Final = 10_000
-# As many as a container's range of ids has room for; a guest that runs more starts again.
-_UIDS: Final = 250_000
-
-
-def uid_of(number: int) -> int:
-    """Return the uid of a guest's exec, which no other exec that may still exist has."""
-    return _FIRST_UID + number % _UIDS
 
 
 class Sandbox:
-    """One program in separate namespaces. `run` it once; on return no process of it lives."""
+    """One program in a sandbox. `run` it once; on return no process of it lives."""
 
-    def __init__(
-        self, helper: str, request: ExecRequest, number: int, source: str, networks: Networks
-    ) -> None:
-        self._helper, self._request = helper, request
-        self._number, self._source, self._networks = number, source, networks
+    def __init__(self, ready: ReadySandbox, request: ExecRequest, source: str) -> None:
+        """Take a sandbox, which this closes, and the tree's path below the directory of all."""
+        self._ready, self._request, self._source = ready, request, source
 
-    async def run(self, cgroup: Cgroup, on_stdio: OnStdio) -> Ending:
+    async def run(self, on_stdio: OnStdio) -> Ending:
         """Run the program to its end, deadline or cancel."""
-        with (
-            closing(OutputPipe()) as stdout,
-            closing(OutputPipe()) as stderr,
-            closing(OutputPipe()) as report,
-        ):
-            network = self._networks.take()
-            is_over = False
-            try:
-                child = self._start(cgroup, (stdout, stderr, report), network)
-                started_at = time.monotonic()
-                cause = await self._wait(child, cgroup, (stdout, stderr), on_stdio)
-                is_over = not cause
-            finally:
-                # After a kill a process may still be on its way out.
-                if is_over:
-                    self._networks.give_back(network)
-                else:
-                    os.close(network)
+        ready, request = self._ready, self._request
+        with closing(ready):
+            cwd = f"{SOURCE_ROOT}/{request.cwd}" if request.cwd else SOURCE_ROOT
+            ready.start(self._source, cwd, request.argv, dict(request.env))
+            started_at = time.monotonic()
+            cause = await self._wait(ready, on_stdio)
+            # After a kill a process may still be on its way out.
+            if not cause:
+                ready.give_back_network()
             # All writers are dead by now.
-            line = report.read_now(_REPORT_BYTES)
+            line = ready.report.read_now(_REPORT_BYTES)
         if cause:
             return Ending(
                 status=-signal.SIGKILL, reason=cause, started_at=started_at,
                 wall_seconds=time.monotonic() - started_at,
             )  # fmt: skip
-        return _ending(line, is_out_of_memory=cgroup.was_out_of_memory())
+        return _ending(line, is_out_of_memory=ready.cgroup.was_out_of_memory())
 
-    def _start(self, cgroup: Cgroup, pipes: Sequence[OutputPipe], network: int) -> Program:
-        limits, cwd = self._request.limits, self._request.cwd
-        child = Program(
-            (
-                self._helper, "exec", cgroup.procs_paths,
-                str(uid_of(self._number)), str(limits.output_bytes), str(limits.pids),
-                str(limits.memory_bytes), self._source,
-                f"{SOURCE_ROOT}/{cwd}" if cwd else SOURCE_ROOT, "--",
-                *self._request.argv,
-            ),
-            dict(self._request.env),
-            # After the program's streams, in the order that the helper expects.
-            [*(pipe.write_fd for pipe in pipes), network],
-        )  # fmt: skip
-        for pipe in pipes:
-            pipe.close_write_end()
-        return child
-
-    async def _wait(
-        self,
-        child: Program,
-        cgroup: Cgroup,
-        pipes: tuple[OutputPipe, OutputPipe],
-        on_stdio: OnStdio,
-    ) -> Reason:
+    async def _wait(self, ready: ReadySandbox, on_stdio: OnStdio) -> Reason:
         cause: Reason = ""
+        child, cgroup = ready.helper, ready.cgroup
         stdio = StdioPump(self._request.limits.stdio_bytes, on_stdio)
         try:
             deadline = asyncio.timeout(self._request.limits.wall_seconds)
             async with deadline, asyncio.TaskGroup() as group:
-                for name, pipe in zip(_STREAMS, pipes, strict=True):
+                for name, pipe in zip(_STREAMS, (ready.stdout, ready.stderr), strict=True):
                     group.create_task(stdio.pump(name, pipe))
                 await child.wait()
                 # No process should hold the pipes open any more; this makes sure.
