@@ -16,7 +16,7 @@ class ClientFrame(_message.Message):
     def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., chunk: _Optional[_Union[InputChunk, _Mapping]] = ...) -> None: ...
 
 class Header(_message.Message):
-    __slots__ = ("exec_id", "argv", "env", "cwd", "inputs", "outputs", "limits", "traceparent", "guest", "output_directories", "input_directories")
+    __slots__ = ("exec_id", "argv", "env", "cwd", "inputs", "outputs", "limits", "traceparent", "guest", "output_directories", "input_directories", "blobs")
     EXEC_ID_FIELD_NUMBER: _ClassVar[int]
     ARGV_FIELD_NUMBER: _ClassVar[int]
     ENV_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +28,7 @@ class Header(_message.Message):
     GUEST_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_DIRECTORIES_FIELD_NUMBER: _ClassVar[int]
     INPUT_DIRECTORIES_FIELD_NUMBER: _ClassVar[int]
+    BLOBS_FIELD_NUMBER: _ClassVar[int]
     exec_id: str
     argv: _containers.RepeatedScalarFieldContainer[str]
     env: _containers.RepeatedCompositeFieldContainer[Variable]
@@ -39,7 +40,8 @@ class Header(_message.Message):
     guest: Guest
     output_directories: _containers.RepeatedScalarFieldContainer[str]
     input_directories: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, exec_id: _Optional[str] = ..., argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[_Union[Variable, _Mapping]]] = ..., cwd: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., outputs: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., traceparent: _Optional[str] = ..., guest: _Optional[_Union[Guest, _Mapping]] = ..., output_directories: _Optional[_Iterable[str]] = ..., input_directories: _Optional[_Iterable[str]] = ...) -> None: ...
+    blobs: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, exec_id: _Optional[str] = ..., argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[_Union[Variable, _Mapping]]] = ..., cwd: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., outputs: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., traceparent: _Optional[str] = ..., guest: _Optional[_Union[Guest, _Mapping]] = ..., output_directories: _Optional[_Iterable[str]] = ..., input_directories: _Optional[_Iterable[str]] = ..., blobs: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Variable(_message.Message):
     __slots__ = ("name", "value")

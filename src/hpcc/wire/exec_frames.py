@@ -24,6 +24,9 @@ MAX_FRAME_BYTES: Final = 1 << 20
 # Measured: larger chunks are not faster over virtio-serial.
 CHUNK_BYTES: Final = 256 << 10
 NEED_PER_FRAME: Final = 16_384
+# Blobs in a Header: nearly all compiles have one input that their guest has not seen.
+MAX_HEADER_BLOBS: Final = 8
+MAX_HEADER_BLOB_BYTES: Final = 256 << 10
 # The minimum size of a piece of a file, except the last. An agent sends CHUNK_BYTES.
 MIN_CHUNK_BYTES: Final = 64 << 10
 # Stdio pieces in one exec. Each costs the host about 200 us.

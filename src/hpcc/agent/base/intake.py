@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from hpcc.wire.exec_frames import (
     CHUNK_BYTES,
     ENTROPY_BYTES,
     GUEST_ID_PATTERN,
+    MAX_HEADER_BLOB_BYTES,
+    MAX_HEADER_BLOBS,
     MAX_INPUT_BYTES,
     MAX_TRACEPARENT_CHARS,
     check_exec_request,
@@ -61,6 +64,9 @@ class Intake:
         self._wanted: list[Digest] = []
         self._next = 0
         self._received = 0
+        self._is_ended = False
+        # Blobs that came in the header, by hash.
+        self.blobs: dict[str, bytes] = {}
 
     def header(self, frame: pb.ClientFrame | None) -> tuple[ExecRequest, FirstExecHeader | None]:
         """Check the first frame; return the request, and the guest's identity if it is given."""
@@ -68,6 +74,7 @@ class Intake:
             raise CallerError("the first frame is not a Header")
         header = frame.header
         self._request = _request(header)
+        self.blobs = _header_blobs(header, self._request)
         return self._request, _first_exec(header.guest) if header.HasField("guest") else None
 
     def want(self, digests: Sequence[Digest]) -> None:
@@ -77,6 +84,11 @@ class Intake:
     @property
     def is_complete(self) -> bool:
         return self._next == len(self._wanted)
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the client has half-closed the stream, as `end` checked."""
+        return self._is_ended
 
     def chunk(self, frame: pb.ClientFrame | None) -> BlobPiece:
         """Check the next frame after the header, while requested blobs are missing."""
@@ -101,6 +113,7 @@ class Intake:
         """Check that the client has half-closed the stream."""
         if frame is not None:
             raise CallerError("a frame after the last InputChunk")
+        self._is_ended = True
 
 
 @lru_cache(_REMEMBERED_INPUTS)
@@ -130,6 +143,17 @@ def _request(header: pb.Header) -> ExecRequest:
     )
     check_exec_request(request)
     return request
+
+
+def _header_blobs(header: pb.Header, request: ExecRequest) -> dict[str, bytes]:
+    if not header.blobs:
+        return {}
+    if len(header.blobs) > MAX_HEADER_BLOBS or sum(map(len, header.blobs)) > MAX_HEADER_BLOB_BYTES:
+        raise CallerError("too many blobs in a Header, or too large ones")
+    found = {hashlib.sha256(data).hexdigest(): data for data in header.blobs}
+    if not found.keys() <= {file.digest.hash for file in request.inputs}:
+        raise CallerError("a blob in a Header that is not an input")
+    return found
 
 
 def _limits(limits: pb.Limits) -> ExecLimits:

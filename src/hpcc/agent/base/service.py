@@ -7,8 +7,9 @@ The rule, one Exec:
 
 1. The header names argv, environment, limits and all inputs by digest. The first header after a
    boot also carries the guest's identity, and no later one may.
-2. The agent asks for the blobs that its cache lacks, in one order, and accepts only these, in this
-   order. Each blob is checked against its digest before it is used.
+2. The agent asks for the blobs that neither its cache nor the header has, in one order, and accepts
+   only these, in this order. Each blob is checked against its digest before it is used. If it asks
+   for none, it does not wait for the client's half-close before it goes on, but before its Result.
 3. The machine's workplace stages the tree and runs the program under its limits.
 4. After all processes of the exec ended, the outputs are listed. Result is sent, then the outputs.
 5. The workplace is removed, however the exec ended, and at the latest before the next one starts.
@@ -100,13 +101,14 @@ class Agent(AgentServiceBase):
         digests = [f.digest for f in request.inputs]
         missing = self._blobs.pin(digests)
         try:
+            missing = self._keep_header_blobs(intake, missing)
             full = await self._receive_blobs(stream, intake, missing)
             arrived_at = time.monotonic()
             if full:
                 await _send_result(stream, full, 0.0)
                 return
             async with self._machine.workplace(request, number) as place:
-                await self._run(stream, request, place, arrived_at)
+                await self._run(stream, intake, request, place, arrived_at)
         finally:
             self._blobs.unpin(digests)
             if str(self._count).strip("0") == "1":
@@ -119,6 +121,29 @@ class Agent(AgentServiceBase):
         if first_exec is not None:
             self._is_born = True
             self._machine.take_first_exec(first_exec)
+
+    def _keep_header_blobs(self, intake: Intake, missing: list[Digest]) -> list[Digest]:
+        """Keep what came in the header; return what must still be fetched."""
+        left = []
+        for digest in missing:
+            data = intake.blobs.get(digest.hash)
+            if data is None or not self._keep(digest, data):
+                left.append(digest)
+        intake.blobs.clear()
+        return left
+
+    def _keep(self, digest: Digest, data: bytes) -> bool:
+        if len(data) != digest.size_bytes:
+            raise CallerError("a blob of another size than its Input says")
+        writer = self._blobs.receive(digest)
+        try:
+            writer.write(data)
+            writer.finish()
+        except OSError:
+            return False  # no room: receiving it says so
+        finally:
+            writer.close()
+        return True
 
     async def _receive_blobs(
         self, stream: ExecStream, intake: Intake, missing: list[Digest]
@@ -146,11 +171,17 @@ class Agent(AgentServiceBase):
                     writer.finish()
             finally:
                 writer.close()
-        intake.end(await receive(stream, MAX_FRAME_BYTES))
+        if missing:
+            intake.end(await receive(stream, MAX_FRAME_BYTES))
         return full
 
     async def _run(
-        self, stream: ExecStream, request: ExecRequest, place: Workplace, arrived_at: float
+        self,
+        stream: ExecStream,
+        intake: Intake,
+        request: ExecRequest,
+        place: Workplace,
+        arrived_at: float,
     ) -> None:
         async def on_stdio(name: StreamName, data: bytes) -> None:
             stdio = pb.Stdio(stream=_STREAMS[name], data=data)
@@ -160,10 +191,12 @@ class Agent(AgentServiceBase):
             await place.stage(self._blobs)
         except OSError as error:
             ending = Ending(status=125, reason="agent-error", detail=f"stage: {error}")
+            await _await_end(stream, intake)
             await _send_result(stream, ending, time.monotonic() - arrived_at)
             return
         ending, outputs = _outputs(place, await place.run(on_stdio))
         try:
+            await _await_end(stream, intake)
             if sum(o.size_bytes for o in outputs) > request.limits.output_bytes:
                 ending = replace(ending, status=ending.status or 1, reason="output-limit")
             await _send_result(stream, ending, max(ending.started_at - arrived_at, 0.0))
@@ -174,6 +207,11 @@ class Agent(AgentServiceBase):
             for output in outputs:
                 if output.fd >= 0:
                     os.close(output.fd)
+
+
+async def _await_end(stream: ExecStream, intake: Intake) -> None:
+    if not intake.is_ended:
+        intake.end(await receive(stream, MAX_FRAME_BYTES))
 
 
 async def _send_result(stream: ExecStream, ending: Ending, stage_seconds: float) -> None:

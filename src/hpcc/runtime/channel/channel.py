@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc._proto import agent_pb2 as pb
-from hpcc.core import ExecEvent, ExecRequest, IntegrityError
+from hpcc.core import ExecEvent, ExecRequest, IntegrityError, ResultEvent
 from hpcc.ports import BlobSource, GuestLostError
+from hpcc.runtime.channel.held import HeldBlobs
 from hpcc.runtime.channel.pending_exec import CallLimits, PendingExec, encode_header
 from hpcc.runtime.channel.warden_budget import CpuBudget
 from hpcc.runtime.channel.warden_launch import launch_warden
@@ -96,6 +97,7 @@ class GuestChannel:
         self._fate = ""
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._calls: dict[int, PendingExec] = {}
+        self._held = HeldBlobs()
         self._next_number = 1
         self._pings_missed = 0
         self._pongs_due = 0
@@ -157,7 +159,7 @@ class GuestChannel:
         `first_exec` is what the guest learns in its first exec: name, time, entropy.
         """
         check_exec_request(request)
-        header = encode_header(request, first_exec)
+        header = encode_header(request, first_exec, await self._held.ahead(request, blobs))
         if self.lost.done():
             raise self._lost_error("")
         number, self._next_number = self._next_number, self._next_number + 1
@@ -175,6 +177,8 @@ class GuestChannel:
         try:
             while (event := await call.next_event()) is not None:
                 self.last_detail = call.detail
+                if isinstance(event, ResultEvent):
+                    self._held.note(request)
                 yield event
                 call.give_credit()
             await self._outcome(call, pump)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -189,10 +190,13 @@ def _present(reply: wire.Reply | None) -> wire.Reply:
     return reply
 
 
-def encode_header(request: ExecRequest, first_exec: pb.Guest | None) -> bytes:
+def encode_header(
+    request: ExecRequest, first_exec: pb.Guest | None, blobs: Sequence[bytes] = ()
+) -> bytes:
     """Encode the first ClientFrame of an exec.
 
-    `first_exec` is what a guest learns in its first exec (name, time, entropy), else None.
+    `first_exec` is what a guest learns in its first exec (name, time, entropy), else None. `blobs`
+    are inputs that the guest need not ask for; they are left out if the frame would be too large.
 
     Raises:
         CallerError: the frame is larger than `MAX_HEADER_FRAME_BYTES`.
@@ -214,12 +218,15 @@ def encode_header(request: ExecRequest, first_exec: pb.Guest | None) -> bytes:
             stdio_bytes=limits.stdio_bytes,
         ),
         guest=first_exec,
+        blobs=blobs,
     )
     # A message's fields may come in any order, so those that earlier requests had are appended as
     # they were encoded then. A ClientFrame is the tag of its only field, a length, and the header.
     parts = [part.encoded(_encode_inputs) for part in request.parts]
     pieces = [header.SerializeToString(), *(parts or [_encode_inputs(request.inputs)])]
     frame = b"".join((_HEADER_TAG, _varint(sum(map(len, pieces))), *pieces))
+    if len(frame) > MAX_HEADER_FRAME_BYTES and blobs:
+        return encode_header(request, first_exec)
     if len(frame) > MAX_HEADER_FRAME_BYTES:
         raise CallerError(f"the request is larger than {MAX_HEADER_FRAME_BYTES} bytes")
     return frame

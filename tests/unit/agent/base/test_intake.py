@@ -66,6 +66,22 @@ def test_an_input_is_what_its_own_header_says(change: dict[str, Any]) -> None:
         } == wanted
 
 
+def test_a_blob_may_come_in_the_header() -> None:
+    intake = Intake()
+    intake.header(header(blobs=[DATA]))
+    assert intake.blobs == {RAW.hex(): DATA}
+
+
+@pytest.mark.parametrize(
+    "blobs",
+    [[b"no input"], [DATA, b"no input"], [DATA] * 9, [bytes(200 << 10), bytes(100 << 10)]],
+    ids=["foreign", "one foreign", "many", "large"],
+)
+def test_other_blobs_in_a_header_are_refused(blobs: list[bytes]) -> None:
+    with pytest.raises(CallerError, match="in a Header"):
+        Intake().header(header(blobs=blobs))
+
+
 def test_a_birth_is_read() -> None:
     guest = pb.Guest(guest_id="g-1", wall_time_ns=5, entropy=bytes(64))
     _, first_exec = Intake().header(header(guest=guest))

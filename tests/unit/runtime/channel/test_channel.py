@@ -12,13 +12,22 @@ import os
 import socket
 import sys
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from grpclib import GRPCError, Status
 
 from hpcc._proto import agent_pb2 as pb
-from hpcc.core import CallerError, ExecLimits, NotFoundError, ResultEvent, StdioEvent
+from hpcc.core import (
+    CallerError,
+    Digest,
+    ExecLimits,
+    InputFile,
+    NotFoundError,
+    ResultEvent,
+    StdioEvent,
+)
 from hpcc.ports import GuestLostError
 from hpcc.runtime.channel.channel import ChannelTiming, GuestChannel
 from hpcc.runtime.channel.warden_launch import launch_warden
@@ -186,6 +195,27 @@ async def test_an_honest_answer_is_taken() -> None:
         assert events[1].wall_seconds == 1.5
         assert events[2].path == "b.o"
         assert not channel.lost.done()
+
+
+async def test_what_only_the_next_exec_has_goes_in_its_header() -> None:
+    """A guest that ignores that asks as before; one that has dropped a blob does, too."""
+    new = b"int second;"
+    request = replace(REQUEST, inputs=(*REQUEST.inputs, InputFile("new.c", Digest.of(new))))
+    headers: list[pb.Header] = []
+
+    async def script(stream: Any) -> None:
+        headers.append((await stream.recv_message()).header)
+        asked = [i.digest for i in headers[-1].inputs] if len(headers) != 2 else []
+        await stream.send_message(need(*asked))
+        sent = [message.chunk.digest async for message in stream]
+        assert sent == asked
+        await stream.send_message(result())
+
+    async with guest(script) as channel:
+        for wanted in (REQUEST, request, request):
+            blobs = MemoryBlobs(DATA, new)
+            assert [type(e) async for e in channel.exec(wanted, blobs)] == [ResultEvent]
+    assert [list(header.blobs) for header in headers] == [[], [new], []]
 
 
 async def test_a_length_prefix_of_4_gib_is_refused_before_it_is_read() -> None:
