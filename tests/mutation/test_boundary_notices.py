@@ -14,6 +14,8 @@ GROUPS = "tests/unit/runtime/host/test_cgroups.py::"
 LINES = "tests/unit/runtime/qemu/test_argv.py::"
 BUNDLES = "tests/unit/runtime/assets/test_bundle.py::"
 REQUESTS = "tests/unit/wire/test_exec_request_checks.py::"
+READIES = "tests/unit/agent/linux/test_ready.py::"
+INTAKES = "tests/unit/agent/base/test_intake.py::"
 BUILDERS = "tests/integration/test_image_confinement.py::"
 HELPER, PACKET = "helper/__main__.py", "wire/helper.py"
 JAIL, JAILED = "runtime/qemu/jail.py", "runtime/qemu/jailed.py"
@@ -23,6 +25,7 @@ CGROUPS, LINE, BUNDLE = (
     "runtime/assets/bundle.py",
 )
 FRAMES, TREE = "wire/exec_frames.py", "reapi/tree.py"
+READY, INTAKE = "agent/linux/ready.py", "agent/base/intake.py"
 
 CASES = {
     # What an image builder that was taken over leaves and answers.
@@ -129,6 +132,20 @@ CASES = {
                        "tests/unit/reapi/test_core.py::test_names_of_empty_directories_count_against_the_limit_of_paths"),
     "empty-found": Case(TREE, "                self._empty.append(prefix)", "                pass",
                         "tests/unit/reapi/test_core.py::test_directories_that_hold_nothing_are_found_at_each_of_their_places"),
+    # Sandboxes that are made before their program (ADR 86).
+    "ready-limits": Case(READY, "found.limits == limits and ", "", READIES + "test_other_limits_get_another"),
+    "ready-ended": Case(READY, " and not found.helper.has_ended", "", READIES + "test_one_that_ended_is_not_used"),
+    "ready-once": Case(READY, "found, self._waiting = self._waiting, None", "found = self._waiting",
+                       READIES + "test_the_next_exec_gets_the_one_that_waits"),
+    "ready-tick": Case("agent/linux/ticks.py", " and took_ns < tick_ns", "",
+                       "tests/unit/agent/linux/test_ticks.py::test_it_is_seen_by_what_changes_do"),
+    # Inputs in the header (ADR 87).
+    "header-blob-foreign": Case(INTAKE, "if not found.keys() <= ", "if False and ",
+                                INTAKES + "test_other_blobs_in_a_header_are_refused"),
+    "header-blob-size": Case("agent/base/service.py", "if len(data) != digest.size_bytes:", "if False:",
+                             "tests/unit/agent/base/test_header_blobs.py::test_a_blob_that_is_not_as_large_as_its_input_says_is_refused"),
+    "header-blob-room": Case(INTAKE, " or sum(map(len, header.blobs)) > MAX_HEADER_BLOB_BYTES:", ":",
+                             INTAKES + "test_other_blobs_in_a_header_are_refused"),
 }  # fmt: skip
 
 
