@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 from hpcc.cache.replay.engine import Check, CheckKind, Plan, check_fits
@@ -33,7 +34,7 @@ def encode_plan(plan: Plan, *, min_group: int = MIN_GROUP) -> bytes:
         ValueError: see `check_fits`.
     """
     check_fits(plan)
-    groups = _groups(plan.checks, min_group)
+    groups = _groups(_source_first(plan), min_group)
     parts = []
     for directory, checks in groups:
         parts.append(_GROUP.pack(len(directory), len(checks)) + directory + b"\0")
@@ -50,10 +51,22 @@ def encode_plan(plan: Plan, *, min_group: int = MIN_GROUP) -> bytes:
     return header + b"".join(parts)
 
 
+def _source_first(plan: Plan) -> list[Check]:
+    """Return the checks with the source's before all others: what a developer edits is a source."""
+
+    def is_other(check: Check) -> bool:
+        return check.kind is not CheckKind.STATE or check.values[:2] != plan.source
+
+    return sorted(plan.checks, key=is_other)
+
+
 def _groups(
-    checks: tuple[Check, ...], min_group: int
+    checks: Sequence[Check], min_group: int
 ) -> list[tuple[bytes, list[tuple[bytes, Check]]]]:
-    """Group the checks by directory, in the order in which the directories first appear."""
+    """Group the checks by directory, in the order in which the directories first appear.
+
+    Those that are in no group come first if the first check is among them, else last.
+    """
     found: dict[bytes, list[tuple[bytes, Check]]] = {}
     for check in checks:
         directory, _, name = check.path.rpartition(b"/")
@@ -66,7 +79,11 @@ def _groups(
             groups.append((directory, entries))
         else:
             alone += [(check.path, check) for _, check in entries]
-    return [*groups, (b"", alone)] if alone else groups
+    if not alone:
+        return groups
+    if alone[0][1] is checks[0]:
+        return [(b"", alone), *groups]
+    return [*groups, (b"", alone)]
 
 
 def _encode_check(name: bytes, check: Check) -> bytes:
