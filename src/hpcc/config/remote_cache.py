@@ -57,7 +57,7 @@ class RemotePlace:
     """Where entries are: `base` is the URL or path that names are appended to after a slash.
 
     `kind` says how requests are signed: "s3" (Signature Version 4), "azure" (a SAS token), "http"
-    (nothing, a user's password or a token), "reapi" (nothing, a token or a certificate) or
+    (nothing, a user's password or a token), "reapi" (the same, with or without a certificate) or
     "directory". For "reapi", `base` is an endpoint of gRPC, and the service's `instance` is apart.
     """
 

@@ -44,10 +44,10 @@ class ReapiServer:
 
     port: int = 0
     trouble: str = ""
-    # A token that each call must show; "" lets everybody in.
-    token: str = ""
+    # The value of the header `authorization` that each call must have; "" lets everybody in.
+    authorization: str = ""
     calls: list[str] = field(default_factory=list)
-    tokens: list[str] = field(default_factory=list)
+    authorizations: list[str] = field(default_factory=list)
     instances: set[str] = field(default_factory=set)
     results: dict[str, pb.ActionResult] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -118,15 +118,17 @@ class ReapiServer:
         self.calls.append(method)
         self.instances.add(instance)
         shown = dict(call.invocation_metadata()).get("authorization", "")
-        self.tokens.append(str(shown))
+        self.authorizations.append(str(shown))
         if self.trouble == "bomb":
             call.set_compression(grpc.Compression.Gzip)
         if self.trouble == "silent":
             self.ended.wait(60)
         if self.trouble == "error":
             call.abort(grpc.StatusCode.INTERNAL, "no")
-        if self.trouble == "denied" or (self.token and shown != f"Bearer {self.token}"):
+        if self.trouble == "denied":
             call.abort(grpc.StatusCode.PERMISSION_DENIED, "no")
+        if self.authorization and shown != self.authorization:
+            call.abort(grpc.StatusCode.UNAUTHENTICATED, f"not {shown!r}")
 
     def _refuse_writes(self, call: grpc.ServicerContext) -> None:
         if self.trouble == "full":

@@ -196,20 +196,43 @@ def test_a_service_that_is_gone_is_asked_three_times(make_team: Callable[..., Te
     assert ann.counted("remote-cache.") == {"failed.store-reapi": 3, "skipped": 2}
 
 
-def test_a_token_is_read_for_each_call(
-    make_team: Callable[..., Team], server: ReapiServer, tmp_path: Path
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (({"token": "first"}, "Bearer first"), ({"token": "second"}, "Bearer second")),
+        # RFC 7617, section 2: its own example.
+        (
+            ({"user": "Aladdin", "password": "open sesame"}, "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="),
+            ({"user": "ci", "password": "a:b"}, "Basic Y2k6YTpi"),
+        ),
+    ],
+    ids=["token", "password"],
+)
+def test_a_credential_is_read_for_each_call_and_is_in_no_text(
+    make_team: Callable[..., Team],
+    server: ReapiServer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    first: tuple[dict[str, str], str],
+    second: tuple[dict[str, str], str],
 ) -> None:
-    file = credential_file(tmp_path / "t.json", token="first")
-    server.token = "first"
+    caplog.set_level("DEBUG")
+    file = credential_file(tmp_path / "t.json", **first[0])
+    server.authorization = first[1]
     team = make_team(url=url(server), credentials_file=file)
     filled(team)
-    server.token = "second"
-    credential_file(tmp_path / "t.json", token="second")
+    server.authorization = second[1]
+    credential_file(tmp_path / "t.json", **second[0])
     assert team.machine("ann").compile(*MAIN).answer == "done"
-    assert set(server.tokens) == {"Bearer first", "Bearer second"}
-    stranger = team.machine("eve", credentials_file="")
-    assert stranger.compile(*MAIN).answer == "run"
-    assert stranger.counted("remote-cache.") == {"failed.store-denied": 1}
+    assert set(server.authorizations) == {first[1], second[1]}
+    for name, wrong in (("eve", ""), ("bob", credential_file(tmp_path / "w.json", **first[0]))):
+        stranger = team.machine(name, credentials_file=wrong)
+        assert stranger.compile(*MAIN).answer == "run"
+        assert stranger.counted("remote-cache.") == {"failed.store-denied": 1}
+    assert "remote cache" in caplog.text
+    for values, header in (first, second):
+        # The service repeats what it refuses, and the log does not.
+        assert not [v for v in (*values.values(), header) if len(v) > 3 and v in caplog.text]
 
 
 def test_only_a_known_authority_is_believed_and_a_certificate_is_shown(

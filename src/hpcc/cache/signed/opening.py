@@ -47,8 +47,10 @@ _FIELDS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
     "http": (frozenset({"user", "password"}), frozenset({"token"})),
     "reapi": (
         frozenset({"token"}),
+        frozenset({"user", "password"}),
         frozenset({"certificate_file", "key_file"}),
         frozenset({"certificate_file", "key_file", "token"}),
+        frozenset({"certificate_file", "key_file", "user", "password"}),
     ),
 }
 
@@ -134,6 +136,9 @@ def credential(settings: RemoteCacheSettings, place: RemotePlace) -> dict[str, s
     # A line break would end a header.
     if not all(isinstance(v, str) and v.isprintable() and v.isascii() for v in table.values()):
         raise CallerError(f"{path} must hold printable texts", reason="config")
+    # RFC 7617: the service would take what follows the colon for the password.
+    if ":" in table.get("user", ""):
+        raise CallerError(f"{path}: a user's name must not contain a colon", reason="config")
     return table
 
 
@@ -155,7 +160,7 @@ async def open_objects(settings: RemoteCacheSettings, place: RemotePlace) -> Asy
         from hpcc.rpc.reapi.service_objects import open_service_objects
 
         async with open_service_objects(
-            _service(settings, place), lambda: _secret(settings, place).get("token", "")
+            _service(settings, place), lambda: _authorization(_secret(settings, place))
         ) as service:
             yield service
         return
@@ -221,6 +226,16 @@ def _secret(settings: RemoteCacheSettings, place: RemotePlace) -> dict[str, str]
         raise InfrastructureError(str(error), reason="store-config") from error
 
 
+def _authorization(secret: Mapping[str, str]) -> str:
+    """Return the header's value for a token, or for a name with a password (RFC 7617)."""
+    if "token" in secret:
+        return f"Bearer {secret['token']}"
+    if "user" in secret:
+        pair = f"{secret['user']}:{secret['password']}".encode()
+        return "Basic " + base64.b64encode(pair).decode()
+    return ""
+
+
 def _headers(
     settings: RemoteCacheSettings, place: RemotePlace
 ) -> Callable[[str, str, bytes], Mapping[str, str]]:
@@ -230,11 +245,8 @@ def _headers(
         secret = _secret(settings, place)
         if place.kind == "azure":
             return _AZURE
-        if "token" in secret:
-            return {"authorization": f"Bearer {secret['token']}"}
-        if "user" in secret:
-            pair = f"{secret['user']}:{secret['password']}".encode()
-            return {"authorization": "Basic " + base64.b64encode(pair).decode()}
+        if value := _authorization(secret):
+            return {"authorization": value}
         if place.kind != "s3" or not secret:
             return {}
         from hpcc.store.bucket.signing import S3Credential, signed_headers

@@ -73,6 +73,10 @@ class ReapiClient:
         """Send another token from the next call on. It must pass `check_token`."""
         self._calls.use_token(token)
 
+    def use_authorization(self, value: str) -> None:
+        """Send this whole value of the header `authorization` from the next call on; "": none."""
+        self._calls.use_authorization(value)
+
     async def cached_result(self, action: Digest, inline: Sequence[str]) -> ResultRecord:
         """Look up an action in a worker's action cache.
 

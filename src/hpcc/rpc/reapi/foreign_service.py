@@ -194,7 +194,8 @@ def store_error(error: HpccError) -> HpccError:
             return NotFoundError("the service does not have it")
         case PolicyError():
             return InfrastructureError(
-                "the service refuses: token, instance or policy is wrong", reason="store-denied"
+                "the service refuses: credential, instance or policy is wrong",
+                reason="store-denied",
             )
         case DeadlineError():
             return InfrastructureError("the service is too slow", reason="store-timeout")

@@ -90,8 +90,15 @@ class ServiceCalls:
 
     def use_token(self, token: str) -> None:
         """Send another token from the next call on. It must pass `check_token`."""
+        self._authorize(bearer(token) if token or self._is_ours else ())
+
+    def use_authorization(self, value: str) -> None:
+        """Send this whole value of the header `authorization` from the next call on; "": none."""
+        self._authorize(((AUTHORIZATION_METADATA, value),) if value else ())
+
+    def _authorize(self, header: tuple[tuple[str, str], ...]) -> None:
         rest = tuple(item for item in self._metadata if item[0] != AUTHORIZATION_METADATA)
-        self._metadata = (*(bearer(token) if token or self._is_ours else ()), *rest)
+        self._metadata = (*header, *rest)
 
     def metadata(self, path: str) -> tuple[tuple[str, str | bytes], ...]:
         """Return the metadata of a call to a method path."""

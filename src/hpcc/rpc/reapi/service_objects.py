@@ -31,24 +31,24 @@ from hpcc.rpc.reapi.foreign_service import (
 
 @asynccontextmanager
 async def open_service_objects(
-    config: ServiceConfig, token: Callable[[], str]
+    config: ServiceConfig, authorization: Callable[[], str]
 ) -> AsyncIterator[ServiceObjects]:
     """Open objects in a service; nothing is sent before the first call.
 
-    `token` returns the bearer for a call, "" without one. It may change.
+    `authorization` returns the value of that header for a call, "" without one. It may change.
     """
     async with connect_service(config) as client:
-        yield ServiceObjects(client, token)
+        yield ServiceObjects(client, authorization)
 
 
 class ServiceObjects:
     """Objects (`hpcc.store.objects`) in a foreign service. Times are the caller's to limit."""
 
-    def __init__(self, client: ReapiClient, token: Callable[[], str]) -> None:
-        self._client, self._token = client, token
+    def __init__(self, client: ReapiClient, authorization: Callable[[], str]) -> None:
+        self._client, self._authorization = client, authorization
 
     async def get(self, key: str, limit: int) -> bytes:
-        self._client.use_token(self._token())
+        self._client.use_authorization(self._authorization())
         _, action = entry_action(key)
         try:
             result = parse_foreign_result(await self._client.action_result(action.digest, ()))
@@ -68,7 +68,7 @@ class ServiceObjects:
             raise store_error(error) from error
 
     async def put(self, key: str, data: bytes) -> None:
-        self._client.use_token(self._token())
+        self._client.use_authorization(self._authorization())
         command, action = entry_action(key)
         blob = Blob.of(data) if len(data) > MAX_INLINE_ENTRY_BYTES else None
         try:
@@ -79,7 +79,7 @@ class ServiceObjects:
             raise store_error(error) from error
 
     async def has(self, key: str) -> bool:
-        self._client.use_token(self._token())
+        self._client.use_authorization(self._authorization())
         _, action = entry_action(key)
         try:
             await self._client.action_result(action.digest, ())
