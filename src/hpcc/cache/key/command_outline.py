@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hpcc.cache.base.fields import encode_fields
-from hpcc.cache.key.prepare import Prepared
+from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.spec.table import Flag
+
+if TYPE_CHECKING:
+    from hpcc.cache.key.prepare import Prepared
 
 _FORMAT: Final = b"command-outline-1"
 MAX_FLAGS: Final = 512
@@ -58,7 +61,19 @@ def outline_command(prepared: Prepared) -> CommandOutline | None:
     source = checkout.mark(posixpath.normpath(prepared.source))
     fields = [_FORMAT, source, posixpath.basename(request.compiler)]
     name = hashlib.sha256(encode_fields(fields)).digest()
-    flags = [part for part in invocation.parts if isinstance(part, Flag)]
+    return outline_parts(
+        name, invocation, root, checkout.mark(request.cwd), encode_fields(prepared.rest)
+    )
+
+
+def outline_parts(
+    name: bytes, invocation: Invocation, root: bytes, directory: bytes, environment: bytes
+) -> CommandOutline | None:
+    """Outline a command under a name; None if it has too many flags.
+
+    In values of flags `root` is replaced by a mark. `directory` and `environment` are hashed.
+    """
+    flags = invocation.flags
     if len(flags) > MAX_FLAGS:
         return None
     return CommandOutline(
@@ -67,8 +82,8 @@ def outline_command(prepared: Prepared) -> CommandOutline | None:
             (_name(flag), short_hash(b"flag", name + _marked(flag, root), _VALUE_BYTES))
             for flag in flags
         ),
-        short_hash(b"directory", name + checkout.mark(request.cwd), _VALUE_BYTES),
-        short_hash(b"environment", name + encode_fields(prepared.rest), _VALUE_BYTES),
+        short_hash(b"directory", name + directory, _VALUE_BYTES),
+        short_hash(b"environment", name + environment, _VALUE_BYTES),
     )
 
 

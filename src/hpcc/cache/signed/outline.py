@@ -100,8 +100,13 @@ def outline(
     """Outline an entry; None if it has too many inputs. The paths have marks for the root."""
     if len(inputs.files) > _MAX_INPUTS:
         return None
-    found = {_path(path): digest[:_CONTENT_BYTES] for path, digest in inputs.files}
+    found = input_outlines(inputs.files)
     return Outline(int(at), command, short_hash(b"compiler", compiler, _COMPILER_BYTES), found)
+
+
+def input_outlines(files: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return truncated digests by truncated hashes of paths."""
+    return {_path(path): digest[:_CONTENT_BYTES] for path, digest in files}
 
 
 def _path(marked: bytes) -> bytes:
@@ -211,11 +216,16 @@ class Here(NamedTuple):
 
 def nearest(here: Here, found: Iterable[tuple[CacheKey, Outline]]) -> OutlineDifference | None:
     """Compare with the nearest outline; of equally near ones with the newest."""
-    differences = (_compare(here, key, made) for key, made in found)
+    return nearer(compare(here, key.kid, made) for key, made in found)
+
+
+def nearer(differences: Iterable[OutlineDifference]) -> OutlineDifference | None:
+    """Return the smallest difference; of equally small ones the newest."""
     return min(differences, key=lambda d: (d.size, -d.at), default=None)
 
 
-def _compare(here: Here, key: CacheKey, there: Outline) -> OutlineDifference:
+def compare(here: Here, kid: str, there: Outline) -> OutlineDifference:
+    """Tell how an outline, which the key `kid` signed, differs from a compile here."""
     own = {_path(path): path for path in here.files}
     both = own.keys() & there.inputs.keys()
     changed = [h for h in both if here.files[own[h]][:_CONTENT_BYTES] != there.inputs[h]]
@@ -224,7 +234,7 @@ def _compare(here: Here, key: CacheKey, there: Outline) -> OutlineDifference:
     command = here.command
     return OutlineDifference(
         at=there.at,
-        kid=key.kid,
+        kid=kid,
         is_other_compiler=short_hash(b"compiler", here.compiler, _COMPILER_BYTES) != there.compiler,
         is_other_directory=command.directory != there.command.directory,
         is_other_environment=command.environment != there.command.environment,
