@@ -81,6 +81,12 @@ CASES = {
                   "tests/unit/worker/execute/test_turns.py::test_voters_take_equal_turns_whoever_has_more"),
     "long-lease": Case(BOOK, "now < ends <= now + 2 * _LEASE_SECONDS", "now < ends",
                        BOOKS + "test_a_store_writer_prevents_no_verification_for_longer_than_a_lease"),
+    "forged-list": Case("worker/explain/near.py", "if name_of(theirs.command, image) != name:", "if False:",
+                        "tests/unit/worker/explain/test_near.py::test_a_list_that_somebody_forged_names_no_action_of_another_source"),
+    "questions": Case("worker/explain/limit.py", "if left < 1:", "if False:",
+                      "tests/unit/worker/explain/test_limit.py::test_each_principal_of_each_tenant_has_a_burst_and_then_a_rate"),
+    "flag-values": Case("rpc/reapi/explanation.py", "_check(all(_FLAG.fullmatch(flag) for flag in message.flags))", "pass",
+                        "tests/unit/rpc/reapi/test_explanation.py::test_what_no_worker_sends_is_refused"),
 }  # fmt: skip
 
 

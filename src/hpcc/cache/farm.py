@@ -284,7 +284,8 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
         who = "engine" if outcome.isolation is Isolation.FOREIGN_UNKNOWN else "remote"
         name = f"miss.{who}.{_kind(outcome)}"
         try:
-            done = self._results.take(job, plan, outcome, FarmCompile(name, started_ns, image))
+            compiled = FarmCompile(name, started_ns, image, outcome.action)
+            done = self._results.take(job, plan, outcome, compiled)
         except BadResultError:
             return self.fall_back(FallbackReason.BAD_RESULT, "the farm's answer lacks an output")
         except NotPortableError as error:

@@ -86,6 +86,7 @@ class FarmResults:
             key=job.key,
             started_ns=compiled.started_ns,
             image=compiled.image,
+            action=compiled.action,
             root=job.root.text,
         )
         return Done(0, result.stdout, result.stderr)

@@ -45,7 +45,7 @@ def action_cache_directory(
 
 
 def sharing_directory(root: Path, tenant: TenantId, isolation: Isolation, kind: str) -> Path:
-    """Return the directory for what serves a whole tenant: "shared" results, or "claims".
+    """Return the directory for what serves a whole tenant: "shared" results, "claims", "near".
 
     No reuse class has such a name, so a private result can never take a shared one's place.
     """

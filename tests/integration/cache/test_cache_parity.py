@@ -71,13 +71,17 @@ def test_a_compiler_that_is_not_the_images_compiles_here_and_explain_says_why(
 
 
 def test_the_images_own_compiler_is_let_out_and_reported(
-    launcher: FakeLauncher, remote: FakeRemote, cache: Cache
+    launcher: FakeLauncher, remote: FakeRemote, cache: Cache, paths: Paths
 ) -> None:
     here, _ = ask_compiler(b"/usr/bin/gcc", b"gcc", b"/usr/bin:/bin")
     assert here.toolchain is not None
     remote.said = said(image=here.toolchain)
     assert launcher.compile(*_ARGV).answer == "done"
     assert remote.requests[0].toolchain == here.text
+    # The name by which `hpcc explain` asks the farm, also after a later hit.
+    assert launcher.compile(*_ARGV).answer == "done"
+    assert cache.counters()["hit.remote"] == 1
+    assert {r.action for r in read_records(str(paths.cache))} == {"0" * 64 + "/0"}
     assert "fallback.parity" not in cache.counters()
 
 

@@ -52,11 +52,12 @@ class ParityAnswer(NamedTuple):
 
 
 class FarmCompile(NamedTuple):
-    """One compile that the farm did: its counter, when it began, and the image."""
+    """One compile that the farm did: its counter, when it began, the image, the action."""
 
     outcome: str
     started_ns: int
     image: str
+    action: str
 
 
 class FarmJob(Protocol):

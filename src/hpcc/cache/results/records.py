@@ -69,6 +69,8 @@ class Note(NamedTuple):
     # Which key signed the result of a hit, and what the remote cache had for a miss.
     signer: str = ""
     remote_cache: str = ""
+    # The digest of a farm's action.
+    action: str = ""
 
 
 class Records:
@@ -126,18 +128,19 @@ class Records:
         root: str = "",
         culprit: str = "",
         remote_cache: str = "",
+        action: str = "",
     ) -> None:
         """Note a compile that ran, here or on a farm.
 
         `private` says why no other checkout gets its result, `started_ns` when it began, `root`
         which root a farm's compile had, `culprit` which file and line the reason is about,
-        `remote_cache` what the remote cache had for it.
+        `remote_cache` what the remote cache had for it, `action` the farm's name of it.
         """
         duration_ms = max(0, time.time_ns() - started_ns) // 1_000_000
         self._pending.append(
             Note(
                 time.time(), outcome, prepared.request, prepared, reason, key, image, duration_ms,
-                fallback, private, root, culprit, remote_cache=remote_cache,
+                fallback, private, root, culprit, remote_cache=remote_cache, action=action,
             )
         )  # fmt: skip
 
@@ -297,6 +300,7 @@ def _record_table(note: Note) -> dict[str, object]:
         ("culprit", note.culprit),
         ("signer", note.signer),
         ("remote_cache", note.remote_cache),
+        ("action", note.action),
         ("ms", note.duration_ms),
     ):
         if value:

@@ -30,7 +30,8 @@ class CompileRecord:
     checkouts; it is also "" without a marker. `root` is the project's root of a compile that a farm
     did, with the way it was found. `build` is the build's identity; "" in older records. `signer`
     is the id of the key that signed a hit's result, `remote_cache` what it had for a miss. Then
-    `command` outlines the command, and `checkout` is the root of the marker.
+    `command` outlines the command, and `checkout` is the root of the marker. `action` is the digest
+    of a farm's action, also for hits of its result.
     """
 
     at: float
@@ -43,6 +44,7 @@ class CompileRecord:
     build: str = ""
     signer: str = ""
     remote_cache: str = ""
+    action: str = ""
     checkout: str = ""
     command: CommandOutline | None = None
     output: str
@@ -125,6 +127,7 @@ def _record(
         build=_text(table, "build"),
         signer=_text(table, "signer"),
         remote_cache=_text(table, "remote_cache"),
+        action=_text(table, "action"),
         checkout=_text(table, "checkout"),
         command=command_of_table(table.get("command")),
         output=_text(table, "output"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from hpcc.cli.base.terminal import emit
 from hpcc.cli.cache.checkout import PRIVATE_REASONS, home_directory
+from hpcc.cli.cache.farm_says import farm_lines
 from hpcc.cli.cache.nearest import MAX_ASKED, nearest_lines
 from hpcc.cli.cache.refusal import explained
 from hpcc.config.paths import Paths
@@ -103,6 +104,7 @@ def _explain(args: argparse.Namespace) -> int:
     blocks = [explain_lines(history) for history in histories[-_MAX_OUTPUTS:]]
     for block, history in zip(blocks[-MAX_ASKED:], histories[-MAX_ASKED:], strict=True):
         block.extend(nearest_lines(history[-1], paths))
+        block.extend(farm_lines(history[-1], paths))
     emit(plain("\n\n".join("\n".join(block) for block in blocks)))
     if len(histories) > _MAX_OUTPUTS:
         emit(f"\n… and {len(histories) - _MAX_OUTPUTS} more outputs; name one of them")

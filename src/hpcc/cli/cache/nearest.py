@@ -83,8 +83,12 @@ def _nearest(
     return nearest(here, open_outlines(data, command.name, remote.namespace, judge))
 
 
-def difference_lines(found: OutlineDifference) -> list[str]:
-    """Say how the nearest result differs from the compile here."""
+def difference_lines(found: OutlineDifference, whose: str = "", more_paths: int = 0) -> list[str]:
+    """Say how the nearest result differs from the compile here.
+
+    `whose` says what vouches for it; without it the key does. `more_paths` are not in `found`.
+    """
+    whose = whose or f", signed by key {found.kid[:16]}"
     others = [
         word
         for is_other, word in (
@@ -100,12 +104,13 @@ def difference_lines(found: OutlineDifference) -> list[str]:
         others.append("order of flags")
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.at))
     same = f"another {', another '.join(others)}" if others else "the same command"
-    lines = [f"{_LABEL}a result of {when}, signed by key {found.kid[:16]}: {same}"]
+    lines = [f"{_LABEL}a result of {when}{whose}: {same}"]
     shown = [path.removeprefix("\0/") for path in found.paths[:_MAX_SHOWN]]
-    if more := len(found.paths) - len(shown):
+    count = len(found.paths) + more_paths
+    if more := count - len(shown):
         shown.append(f"and {more} others")
     if shown:
-        verb = "differs" if len(found.paths) == 1 else "differ"
+        verb = "differs" if count == 1 else "differ"
         lines.append(f"{_INDENT}{', '.join(shown)} {verb}")
     counts = [f"{found.equal} {'other ' if shown else ''}inputs are equal"]
     if found.only_here:

@@ -17,6 +17,8 @@ from hpcc.reapi.digests import digest_to_proto
 from hpcc.reapi.result import ResultRecord, parse_result
 from hpcc.rpc.base.errors import UnavailableError, error_of_status
 from hpcc.rpc.reapi.blob_client import BlobClient
+from hpcc.rpc.reapi.explain import ask
+from hpcc.rpc.reapi.explanation import Explanation
 from hpcc.rpc.reapi.inline_blobs import encode_execute
 from hpcc.rpc.reapi.service_calls import REAPI, ReapiClientConfig, ServiceCalls, call_errors
 
@@ -134,6 +136,10 @@ class ReapiClient:
             lowest_api=(low.major, low.minor),
             highest_api=(high.major, high.minor),
         )
+
+    async def explain(self, action: Digest) -> Explanation:
+        """Ask a worker why an action missed; raises as `hpcc.rpc.reapi.explain:ask`."""
+        return await ask(self._calls, action)
 
     async def find_missing(self, digests: Iterable[Digest]) -> frozenset[Digest]:
         """Return those of `digests` that the service does not have."""

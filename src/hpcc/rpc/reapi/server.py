@@ -19,6 +19,7 @@ from hpcc.rpc.base.channel import MAX_BATCH_BYTES
 from hpcc.rpc.base.errors import code_of, status_of
 from hpcc.rpc.base.method import Call, Gate, Method, service_handler
 from hpcc.rpc.reapi.blob_server import BlobServices
+from hpcc.rpc.reapi.explain import EXPLAIN_SERVICE, explain_methods
 from hpcc.rpc.reapi.inline_blobs import InlineBlobs
 from hpcc.rpc.reapi.session import Authorizer, Finished, Running, Session, client_of
 from hpcc.rpc.reapi.stdio_blobs import BlobKeeper, shorten
@@ -27,7 +28,7 @@ _REAPI: Final = "build.bazel.remote.execution.v2"
 
 
 def reapi_handlers(authorizer: Authorizer) -> tuple[grpc.GenericRpcHandler, ...]:
-    """Build the handlers of all REAPI services."""
+    """Build the handlers of all services of a worker: REAPI, and `Explain`."""
     room = BlobRoom()
     server = _ReapiServer(authorizer, room)
     blobs = BlobServices(authorizer, room)
@@ -50,6 +51,7 @@ def reapi_handlers(authorizer: Authorizer) -> tuple[grpc.GenericRpcHandler, ...]
         service_handler(f"{_REAPI}.ActionCache", server.cache_methods(), gate),
         service_handler(f"{_REAPI}.Execution", server.execution_methods(), gate),
         service_handler("google.longrunning.Operations", server.operation_methods(), gate),
+        service_handler(EXPLAIN_SERVICE, explain_methods(authorizer), gate),
     )
 
 

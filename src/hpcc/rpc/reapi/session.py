@@ -19,6 +19,7 @@ from hpcc.core import (
     TenantId,
 )
 from hpcc.rpc.base.method import Call
+from hpcc.rpc.reapi.explanation import Explanation
 
 _MAX_LABEL_CHARS: Final = 128
 _MAX_INJECTED: Final = 16
@@ -102,6 +103,14 @@ class Session(Protocol):
 
         Raises:
             NotFoundError: a miss.
+        """
+        ...
+
+    async def explain(self, action: Digest) -> Explanation:
+        """Tell why the caller's action missed, after an audit row was written.
+
+        Raises:
+            NotFoundError: there is no result of it that the caller may get.
         """
         ...
 

@@ -12,7 +12,9 @@ from hpcc.identity.token import RouteClaims, TokenError, TokenVerifier
 from hpcc.rpc.base.method import Call
 from hpcc.rpc.reapi.session import Client
 from hpcc.worker.execute.announced import announced
-from hpcc.worker.execute.session import SessionDeps, WorkerSession
+from hpcc.worker.execute.explaining import ExplainingSession
+from hpcc.worker.execute.session import SessionDeps
+from hpcc.worker.explain.limit import QuestionLimit
 
 
 class WorkerAuthorizer:
@@ -22,6 +24,7 @@ class WorkerAuthorizer:
         """`refresh_keys` asks the schedulers for their keys and returns whether one answered."""
         self._deps, self._refresh_keys = deps, refresh_keys
         self._verifier: TokenVerifier | None = None
+        self._questions = QuestionLimit()
 
     def admit(self, keys: Mapping[str, bytes], *, issuer: str, audience: str) -> None:
         """Trust only these token keys from now on (key id to 32 bytes of Ed25519)."""
@@ -52,7 +55,7 @@ class WorkerAuthorizer:
             raise
         return claims
 
-    async def session(self, client: Client) -> WorkerSession:
+    async def session(self, client: Client) -> ExplainingSession:
         """Return a session with the rights of the caller's token. Refusals are recorded.
 
         Raises:
@@ -72,7 +75,7 @@ class WorkerAuthorizer:
             raise PolicyError("this worker isolates less than required", reason="isolation")
         self._deps.quotas.note(claims)
         self._deps.admitted(claims)
-        return WorkerSession(self._deps, claims, announced(client, claims))
+        return ExplainingSession(self._deps, claims, announced(client, claims), self._questions)
 
     async def _verify(self, token: str) -> RouteClaims:
         """Check a token; if its key is unknown, fetch the schedulers' keys and check once more."""

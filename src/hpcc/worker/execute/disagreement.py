@@ -98,6 +98,15 @@ class Disagreements:
             found.runs.append(run)
         return found.state
 
+    def standing(self, domain: TrustDomain, action: Digest) -> tuple[Agreement, str]:
+        """Return the state of an action, and the result that fresh executions gave if `REPEATED`.
+
+        An action that nothing is known of is `EQUAL`, and is not remembered by this.
+        """
+        found = self._actions.use((domain.common, action)) or _Action()
+        state = found.state
+        return state, found.runs[0].result if state is Agreement.REPEATED else ""
+
     def claimants(self, domain: TrustDomain, action: Digest) -> tuple[str, ...]:
         """Return the voters who claimed a result of an action, in the order of their claims."""
         return tuple(dict.fromkeys(voter for voter, _ in self._of(domain, action).claims))

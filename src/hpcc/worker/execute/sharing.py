@@ -53,8 +53,10 @@ from hpcc.worker.execute.disagreement import Agreement, Disagreements, FreshRun
 from hpcc.worker.execute.in_flight import TenantExecutions
 from hpcc.worker.execute.turns import Candidate
 from hpcc.worker.execute.work import Work
+from hpcc.worker.explain.near import name_of
 from hpcc.worker.stores.claims import ClaimBook
 from hpcc.worker.stores.entries import open_shared, pack_entry
+from hpcc.worker.stores.near_actions import NearActions
 from hpcc.worker.stores.storage import TenantStorage
 
 _log: Final = logging.getLogger(__name__)
@@ -121,6 +123,7 @@ class ResultSharing:
         self._storage, self._signer = storage, signer
         self._keys, self._clock, self._events = keys, clock, events
         self._disagreements = Disagreements()
+        self._near = NearActions()
         self.executions = TenantExecutions()
         self._queue: asyncio.Queue[tuple[Executed, ExitStack]] = asyncio.Queue(_MAX_PENDING)
         self._contested: LruMemo[tuple[TrustDomain, Digest], bool] = LruMemo(_MAX_CONTESTED)
@@ -132,6 +135,10 @@ class ResultSharing:
     def is_contested(self, domain: TrustDomain, action: Digest) -> bool:
         """Return whether votes will not settle an action, so that a fresh guest should run it."""
         return bool(self._contested.use((domain.common, action)))
+
+    def standing(self, domain: TrustDomain, action: Digest) -> tuple[Agreement, str]:
+        """Return how the known results of an action differ; see `Disagreements.standing`."""
+        return self._disagreements.standing(domain, action)
 
     def offer(self, executed: Executed) -> None:
         """Publish what the policy allows, later. With a full queue it is dropped and counted."""
@@ -273,6 +280,18 @@ class ResultSharing:
             return
         await cache.put(executed.action, pack_entry(executed.lineage, encode_result(record)))
         self.counters[f"published.{evidence.sharing}"] += 1
+        await self._note(executed)
+
+    async def _note(self, executed: Executed) -> None:
+        """Let `hpcc explain` find the action by its source. A failure costs an explanation."""
+        domain, name = executed.domain, name_of(executed.work.command, executed.domain.image)
+        if name is None:
+            return
+        try:
+            cache = await self._storage.near_actions(domain.tenant, domain.isolation)
+            await self._near.note(domain.tenant.value, cache, name, executed.action)
+        except HpccError:
+            self.counters["lost.near"] += 1
 
     async def _valid(
         self, cache: ActionCache, executed: Executed, scope: ResultScope

@@ -19,6 +19,7 @@ from hpcc.reapi.signed import ResultTerms
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.base.rows import Lineage
 from hpcc.worker.stores.claims import is_claims
+from hpcc.worker.stores.near_actions import is_near
 
 _HEAD_BYTES: Final = 4
 _MAX_HEAD_BYTES: Final = 4 << 20
@@ -56,12 +57,12 @@ def unpack_entry(entry: bytes) -> tuple[Lineage, ResultRecord]:
 
 
 def outputs_of(entry: bytes) -> tuple[Digest, ...]:
-    """Return the digests of the outputs that an entry refers to; claims refer to none.
+    """Return the digests of the outputs that an entry refers to; claims and lists have none.
 
     Raises:
         ReapiError: see `unpack_entry`.
     """
-    if is_claims(entry):
+    if is_claims(entry) or is_near(entry):
         return ()
     _, record = unpack_entry(entry)
     return tuple(output.digest for output in record.outputs)

@@ -87,6 +87,11 @@ class TenantStorage:
         path = sharing_directory(self._directory, tenant, isolation, "claims")
         return await self._cache(tenant, path, is_copied=False)
 
+    async def near_actions(self, tenant: TenantId, isolation: Isolation) -> ActionCache:
+        """Return the lists of shared actions, for `hpcc explain`; kept as claims are."""
+        path = sharing_directory(self._directory, tenant, isolation, "near")
+        return await self._cache(tenant, path, is_copied=False)
+
     async def _cache(self, tenant: TenantId, path: Path, *, is_copied: bool = True) -> ActionCache:
         cache = self._actions.get(path)
         if cache is None:

@@ -88,3 +88,14 @@ def test_flooding_of_claims_takes_bounded_memory() -> None:
     for guest in "12":
         found.add_fresh(DOMAIN, ACTION, fresh(guest))
     assert len(found.suspects(DOMAIN, ACTION)[0]) == MAX_CLAIMS
+
+
+def test_the_standing_of_an_action_is_what_fresh_executions_gave() -> None:
+    found = Disagreements()
+    assert found.standing(DOMAIN, ACTION) == (Agreement.EQUAL, "")
+    found.add_claims(DOMAIN, ACTION, [MALLORY])
+    found.add_fresh(DOMAIN, ACTION, fresh("1"))
+    assert found.standing(DOMAIN, ACTION) == (Agreement.OPEN, "")
+    found.add_fresh(DOMAIN, ACTION, fresh("2"))
+    assert found.standing(DOMAIN, ACTION) == (Agreement.REPEATED, GOOD)
+    assert found.standing(DOMAIN, Digest.of(b"other")) == (Agreement.EQUAL, "")
