@@ -110,8 +110,11 @@ _VALUES = {
     "-fprofile-info-section=": ".x",
     "-fprofile-reproducible=": "serial",
 }
-# Alone they are an error.
+# Alone they are an error, or have no effect.
 _COMPANIONS = {
+    "-fmodules-ts": (b"-xc++",),
+    "-fmodule-mapper=": (b"-fmodules-ts", b"-xc++"),
+    "-fdeps-format=p1689r5": (b"-fmodules-ts", b"-MD", b"-xc++"),
     **dict.fromkeys(("-MF", "-MT", "-MQ", "-MP"), (b"-MD",)),
     **dict.fromkeys(("-fprofile-filter-files=", "-fprofile-exclude-files="), (b"--coverage",)),
 }

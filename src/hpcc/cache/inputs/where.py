@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.uncacheable import UncacheableError, is_fresh
+from hpcc.compilers.invocation.modules import USE
 from hpcc.compilers.scan.includes import scan_definitions
 from hpcc.compilers.scan.questions import NOTHING_ASKED, read_uses
 from hpcc.compilers.scan.scan import (
@@ -68,6 +69,8 @@ def find_culprit(
         return _twin(memo, files)
     if reason in _CHANGES:
         return _unsettled(files, started_ns)
+    if reason is UncacheableReason.MODULES:
+        return _use_of_modules(files)
     hazards = Hazard.NONE
     for hazard, its_reason in HAZARD_REASONS.items():
         if its_reason is reason:
@@ -75,6 +78,13 @@ def find_culprit(
     if hazards is Hazard.NONE:
         return None
     return _argument(hazards, arguments) or _text(memo, hazards, files)
+
+
+def _use_of_modules(files: Sequence[bytes]) -> Culprit | None:
+    """Return the first line that declares or imports a module; the source, if a macro does it."""
+    found = (_in_file(path, lambda data: USE.search(data) is not None) for path in files)
+    named = next((culprit for culprit in found if culprit.line), None)
+    return named or (Culprit(os.fsdecode(files[0])) if files else None)
 
 
 def _argument(hazards: Hazard, arguments: Sequence[bytes]) -> Culprit | None:

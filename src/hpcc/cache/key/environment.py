@@ -57,6 +57,9 @@ _REFUSED_ENV: Final = frozenset(
     }
 )  # fmt: skip
 
+# GCC's module mapper where no flag names one. CMake always names one.
+_MAPPER_ENV: Final = frozenset({b"CXX_MODULE_MAPPER"})
+
 # They change an object or its messages, and no guest gets them.
 MEANT_FOR_HERE: Final = frozenset(
     {
@@ -76,6 +79,8 @@ def refusal_of(env: Mapping[bytes, bytes], arguments: tuple[bytes, ...]) -> Bypa
     for name in env:
         if name in _DEPENDENCY_ENV:
             return Bypass(BypassReason.DEPENDENCIES_OUTPUT)
+        if name in _MAPPER_ENV:
+            return Bypass(BypassReason.MODULE_MAPPER)
         if name in _REFUSED_ENV:
             return Bypass(BypassReason.ENVIRONMENT)
         if name in _SEARCHED_ENV:

@@ -14,10 +14,15 @@ _ORIGIN_BYTES: Final = 8
 
 
 class Checkout(NamedTuple):
-    """One clone of a project. Its depfiles have the layout of compilers of `family`."""
+    """One clone of a project. Its depfiles have the layout of compilers of `family`.
+
+    `units` is the directory in which header units of this compile would be, b"" if it asks for
+    none. There they have whole paths, and those of the clone's own headers begin with its root.
+    """
 
     root: bytes
     family: CompilerFamily
+    units: bytes = b""
 
     @property
     def origin(self) -> bytes:
@@ -39,7 +44,12 @@ class Checkout(NamedTuple):
 
     def spelled_set(self, inputs: InputSet) -> InputSet:
         """Return a stored set of inputs with this clone's paths."""
-        return inputs.renamed(self.spell)
+        found = inputs.renamed(self.spell)
+        if not self.units:
+            return found
+        # Another clone watched for header units of its own root. Nothing is below this one's.
+        first = frozenset({self.root.split(b"/")[1]})
+        return found._replace(absences=(*found.absences, Absence(self.units, frozenset(), first)))
 
     def marked_texts(
         self, depfile: bytes | None, stderr: bytes

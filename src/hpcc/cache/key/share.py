@@ -150,7 +150,7 @@ class Sharing:
             return MarkerStatus(search, reason=PrivateReason.MAPS_REFUSED)
         secrets = {root, os.path.realpath(root), request.cwd, self._home} - {b"/"}
         share = Share(
-            Checkout(root, family),
+            Checkout(root, family, request.cwd if invocation.has_modules else b""),
             key,
             prefix_maps(root, request.cwd),
             tuple(absolute(request.cwd, d) for d in invocation.values(*_SYSTEM_DIRS)),

@@ -145,6 +145,8 @@ class Planner:
     ) -> RemotePlan:
         """See `client.FarmPlanner.plan`. Files that `learn` added are sent as well."""
         prepared, root = job.prepared, job.root
+        if prepared.invocation.has_modules:
+            raise NotPortableError(FallbackReason.MODULES)
         path = root.path
         if path == b"/" or any(is_under(path, s) or is_under(s, path) for s in SYSTEM):
             raise NotPortableError(FallbackReason.SYSTEM_ROOT)

@@ -7,13 +7,14 @@ from collections.abc import Callable
 
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.outputs import read_output
-from hpcc.cache.base.uncacheable import UncacheableError
+from hpcc.cache.base.uncacheable import UncacheableError, all_absolute
 from hpcc.cache.inputs.discovery import ask_dependencies, parse_dependencies
 from hpcc.cache.inputs.pragmas import is_preprocessor_blind
 from hpcc.cache.key.prepare import Prepared
-from hpcc.cache.results.pending import Pending
+from hpcc.cache.results.pending import Pending, signature_or_none
 from hpcc.compilers.invocation.dependencies import Headers, Way
 from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
+from hpcc.compilers.invocation.modules import LISTING_SUFFIX, UNIT_SUFFIX, uses_modules
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 SearchPath = Callable[[Prepared], tuple[bytes, ...]]
@@ -55,8 +56,10 @@ def files_read(
             )
             if data is None:
                 raise UncacheableError(UncacheableReason.DEPFILE_UNREADABLE)
+            _check_modules(pending, data)
             return parse_dependencies(data)
         case Way.USER_FILE:
+            _check_modules(pending, depfile or b"")
             return parse_dependencies(depfile or b"")
         case Way.HEADERS:
             assert headers is not None
@@ -69,6 +72,8 @@ def files_read(
             )
         case Way.SECOND_RUN:
             prepared = pending.prepared
+            if prepared.invocation.has_modules:  # `-M` does not list what a unit declares
+                raise UncacheableError(UncacheableReason.DEPFILE_UNREADABLE)
             asked = ask_dependencies(prepared, lambda: False, injected=prepared.injected)
             if is_preprocessor_blind(memo, prepared, asked):
                 asked += ask_dependencies(
@@ -77,6 +82,27 @@ def files_read(
             return (*asked, *(parse_dependencies(depfile) if depfile else ()))
         case Way.OWN_TEXT:
             return ()
+
+
+def _check_modules(pending: Pending, depfile: bytes) -> None:
+    """Check that a compile with modules switched on used none.
+
+    Raises:
+        UncacheableError: it declares or imports one, or did not write the list of modules.
+    """
+    if not pending.prepared.invocation.has_modules:
+        return
+    listing: bytes | None = None
+    for path, before in zip(pending.prepared.side_paths, pending.side_before, strict=True):
+        if path.endswith(LISTING_SUFFIX):
+            listing = read_output(path, started_ns=pending.started, limit=MAX_DEPFILE_BYTES)
+            if listing is None or signature_or_none(path) == before:
+                raise UncacheableError(UncacheableReason.SIDE_OUTPUT_MISSING)
+    if uses_modules(depfile, listing):
+        # Its lines about modules are no rules. The names only help to find the line of a source.
+        words = (word for word in depfile.split() if not word.endswith((b":", UNIT_SUFFIX)))
+        pending.files = all_absolute(pending.prepared.cwd, tuple(words))
+        raise UncacheableError(UncacheableReason.MODULES)
 
 
 def _omitted(pending: Pending, search_path: SearchPath) -> tuple[bytes, ...]:

@@ -67,7 +67,9 @@ def start_of(
     """
     cwd, known = prepared.cwd, shared.latest_files(prepared.share, prepared.key)
     places = (cwd, *(absolute(cwd, directory or b"/") for directory in directories))
-    return take_start(clock, places, (prepared.source, *known), memo.digest)
+    # Build systems write a file that a flag names just before the compile.
+    named = (absolute(cwd, name) for name in prepared.looked_for)
+    return take_start(clock, places, (prepared.source, *named, *known), memo.digest)
 
 
 def signature_or_none(path: bytes) -> Signature | None:

@@ -6,7 +6,7 @@ the same in another clone.
 
 Rule: a result is shared if all of these hold:
 
-- it has no further outputs and no stdout;
+- it has no stdout and no further outputs, but for a list of modules that names none;
 - the object is ELF without compressed sections, and contains none of `Share.secrets` (the root, its
   real path, the working directory, the home directory);
 - no input lies in a directory whose name only begins with the root's (/a/proj-2 beside /a/proj),
@@ -41,6 +41,7 @@ from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.key.share import Share
 from hpcc.cache.results.results import Result
 from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.invocation.modules import LISTING_SUFFIX, RELATIVE_UNITS
 from hpcc.compilers.scan.scan import Hazard, may_be_read_once
 from hpcc.core.memo import BoundedMemo
 from hpcc.core.reasons.private import PrivateReason
@@ -148,7 +149,12 @@ def why_not_shared(
 ) -> str:
     """Return the `PrivateReason` to keep a result private, or "" if every clone may have it."""
     root = share.checkout.root
-    if made.side or made.stdout:
+    asks_for_units = prepared.invocation.has_modules
+    if (
+        made.stdout
+        or not _are_sides_shared(prepared, share, made)
+        or (asks_for_units and not _are_units_here(share, closure))
+    ):
         return PrivateReason.FLAGS
     reason = why_object_is_private(made.object_data, share.secrets)
     if reason:
@@ -169,6 +175,23 @@ def why_not_shared(
         return reason
     is_marked = share.checkout.marked_texts(made.depfile, made.stderr) is not None
     return "" if is_marked else PrivateReason.TEXT
+
+
+def _are_sides_shared(prepared: Prepared, share: Share, made: Result) -> bool:
+    """Tell whether the further outputs are lists of modules, which hold only the object's name."""
+    return all(
+        file.name.endswith(LISTING_SUFFIX) and not any(secret in data for secret in share.secrets)
+        for file, data in zip(prepared.written.side, made.side, strict=True)
+    )
+
+
+def _are_units_here(share: Share, closure: Closure) -> bool:
+    """Tell whether header units would be where `Checkout.units` says, and none would be found."""
+    homes = [a for a in closure.absences if RELATIVE_UNITS in a.directories]
+    first = share.checkout.root.split(b"/")[1]
+    return bool(homes) and all(
+        home.directory == share.checkout.units and first in home.directories for home in homes
+    )
 
 
 def why_object_is_private(data: bytes, secrets: Iterable[bytes]) -> str:

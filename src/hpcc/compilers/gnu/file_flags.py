@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from hpcc.compilers.invocation.modules import LISTING_FLAG, MAPPER_FLAG, MODULES_FLAG, WITH_MODULES
 from hpcc.compilers.spec.rows import (
     ALONE,
     CLANG,
@@ -229,6 +230,27 @@ _LISTS: Final = [
     *refuse(JOINED, BypassReason.THINLTO_BACKEND, CLANG + "ThinLTO", "-fthinlto-index"),
 ]
 
+# What CMake sends for every C++20 source: a unit that uses no module is cached
+# (`hpcc.compilers.invocation.modules`). Asked of GCC 14 only.
+_MODULES: Final = [
+    row
+    for arity, effect, source, spelling in (
+        (ALONE, Effect.PREPROCESS, "C++ Modules", MODULES_FLAG),
+        (JOINED, Effect.INPUT, "C++ Module Mapper", MAPPER_FLAG),
+        # Without -fdeps-file, it writes a `.ddi` file by the output's name.
+        (ALONE, Effect.SIDE_OUTPUT, "Preprocessor Options", LISTING_FLAG),
+    )
+    for row in rows(
+        arity,
+        effect,
+        MANUAL + source,
+        spelling,
+        reason=BypassReason.MODULES,
+        gcc=WITH_MODULES,
+        clang=NO_MAJORS,
+    )
+]
+
 _CODE: Final = [
     # A third party's program runs in the compiler and may read anything, also a clock.
     *refuse(JOINED, BypassReason.PLUGIN, MANUAL + "Overall Options", "-fplugin", "-fpass-plugin"),
@@ -253,6 +275,7 @@ _CODE: Final = [
     *refuse(
         JOINED, BypassReason.RECORD_SWITCHES, CLANG, "-gcodeview-command-line", "-fembed-bitcode"
     ),
+    *_MODULES,
     *refuse(JOINED, BypassReason.MODULES, MANUAL + "C++ Modules; " + CLANG + "Modules", "-fmodule"),
     *refuse(JOINED, BypassReason.MODULES, CLANG + "Modules", "-fprebuilt-", "-fcxx-modules"),
     *refuse(

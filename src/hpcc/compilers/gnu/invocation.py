@@ -8,6 +8,13 @@ from typing import Final
 
 from hpcc.compilers.gnu.flags import GNU_FLAGS
 from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language
+from hpcc.compilers.invocation.modules import (
+    LISTING_FLAG,
+    MAPPER_FLAG,
+    MODULE_FLAGS,
+    MODULES_FLAG,
+    names_map_file,
+)
 from hpcc.compilers.spec.drivers import is_cxx_driver
 from hpcc.compilers.spec.table import Bypass, Effect, Flag, Operand
 from hpcc.compilers.spec.values import bad_sequence, bad_value, wp_depfile
@@ -68,7 +75,7 @@ def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | 
     if isinstance(deps, Bypass):
         return deps
     mode, depfile, by_wp = deps
-    return Invocation(
+    found = Invocation(
         language=language,
         source=name,
         output=output,
@@ -78,6 +85,8 @@ def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | 
         parts=parts,
         is_native=_is_native(parts),
     )
+    refusal = _refusal_of_modules(found)
+    return found if refusal is None else Bypass(refusal)
 
 
 def _preprocessed(
@@ -93,6 +102,7 @@ def _preprocessed(
             part.spec.effect is Effect.FORCED_INCLUDE
             or part.spec.spelling in {"-Wp,", "-Xpreprocessor"}
             or part.raw[0] in {b"-fdirectives-only", b"-fpreprocessed"}
+            or part.spec.spelling in MODULE_FLAGS  # no depfile tells what it imports
         ):
             return Bypass(BypassReason.NO_PREPROCESSING)
     return Invocation(
@@ -105,6 +115,28 @@ def _preprocessed(
         parts=parts,
         is_native=_is_native(parts),
     )
+
+
+def _refusal_of_modules(invocation: Invocation) -> BypassReason | None:
+    """Return why a compile with modules switched on is not for the cache; None if it may be."""
+    if not invocation.has_modules:
+        return None
+    mappers = invocation.values(MAPPER_FLAG)
+    if len(mappers) > 1 or not all(map(names_map_file, mappers)):
+        return BypassReason.MODULE_MAPPER
+    spellings = {flag.spec.spelling for flag in invocation.flags}
+    # What a unit imports shows in a whole depfile. GCC lists it as source only in C++.
+    is_plain = (
+        MODULES_FLAG in spellings
+        and invocation.language is Language.CXX
+        and invocation.dep_mode is not DepMode.USER_HEADERS
+        and not invocation.deps_by_wp
+    )
+    if not is_plain:
+        return BypassReason.MODULES
+    # GCC fails with the flag and without a depfile; with hpcc's own depfile it would not.
+    is_odd = LISTING_FLAG in spellings and invocation.dep_mode is DepMode.NONE
+    return BypassReason.ODD_DEPENDENCIES if is_odd else None
 
 
 def _is_native(parts: Sequence[Flag | Operand]) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from hpcc.compilers.invocation.modules import MODULE_FLAGS
 from hpcc.compilers.spec.table import Effect, Flag, Operand
 
 
@@ -92,6 +93,11 @@ class Invocation:
     @cached_property
     def has_side_outputs(self) -> bool:
         return any(f.spec.effect is Effect.SIDE_OUTPUT for f in self.flags)
+
+    @cached_property
+    def has_modules(self) -> bool:
+        """Return whether flags switch C++ modules on; the unit need not use one."""
+        return any(f.spec.spelling in MODULE_FLAGS for f in self.flags)
 
     @cached_property
     def forced_includes(self) -> tuple[bytes, ...]:

@@ -10,6 +10,7 @@ import re
 from typing import Final
 
 from hpcc.compilers.invocation.invocation import Invocation, Language
+from hpcc.compilers.invocation.modules import MAPPER_FLAG, MODULE_FLAGS
 from hpcc.compilers.spec.table import Effect, Flag, Operand
 from hpcc.core.reasons.private import PrivateReason
 
@@ -28,6 +29,7 @@ DEBUG_ROOT: Final = b"/proc/self/cwd"
 _PLAIN_ROOT: Final = re.compile(rb"(?:/[A-Za-z0-9._+~@ \x80-\xff-]+)+")
 _PATH_EFFECTS: Final = frozenset({Effect.OUTPUT, Effect.INCLUDE_DIR, Effect.FORCED_INCLUDE})
 _TARGETS: Final = frozenset({"-MT", "-MQ"})
+_PATH_FLAGS: Final = frozenset({"-MF", MAPPER_FLAG, *_TARGETS})
 _PASSED_ON: Final = frozenset({Effect.MODE, Effect.LANGUAGE, Effect.DEPENDENCY, Effect.COLOUR})
 
 _SHARED_FLAGS: Final = re.compile(
@@ -105,7 +107,7 @@ def canonical_arguments(invocation: Invocation, root: bytes) -> tuple[bytes, ...
 def _with_mark(part: Flag | Operand, root: bytes) -> tuple[bytes, ...] | None:
     value = part.name if isinstance(part, Operand) else part.value
     if isinstance(part, Flag) and not (
-        part.spec.effect in _PATH_EFFECTS or part.spec.spelling in {"-MF", *_TARGETS}
+        part.spec.effect in _PATH_EFFECTS or part.spec.spelling in _PATH_FLAGS
     ):
         return None
     rest = under_root(value, root)
@@ -123,7 +125,7 @@ def _is_shared(flag: Flag) -> bool:
     if flag.spec.spelling in _TARGETS:
         # With unquoted blanks one name becomes two targets, and line breaks depend on both.
         return not any(c in flag.value for c in b" \t\n")
-    if effect in _PATH_EFFECTS or effect in _PASSED_ON:
+    if effect in _PATH_EFFECTS or effect in _PASSED_ON or flag.spec.spelling in MODULE_FLAGS:
         return True
     if effect is Effect.PREPROCESS and flag.spec.spelling in {"-D", "-U"}:
         return True

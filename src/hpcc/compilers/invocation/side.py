@@ -1,9 +1,9 @@
 """Which files a compile writes besides its output and its depfile, and how it writes them.
 
 Sources: GCC manual, "Developer Options" (-save-temps, -fstack-usage, -fcallgraph-info), "Debugging
-Options" (-gsplit-dwarf) and "Instrumentation Options" (--coverage) with "Overall Options,
--dumpdir"; Clang's Driver::GetNamedOutputPath, SplitDebugName and addPGOAndCoverageFlags. Tested
-with the compilers in `table.ASKED_GCC` and `table.ASKED_CLANG`.
+Options" (-gsplit-dwarf), "Preprocessor Options" (-fdeps-format) and "Instrumentation Options"
+(--coverage) with "Overall Options, -dumpdir"; Clang's Driver::GetNamedOutputPath, SplitDebugName
+and addPGOAndCoverageFlags. Tested with the compilers in `table.ASKED_GCC` and `table.ASKED_CLANG`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.compilers.invocation.invocation import Invocation, Language
+from hpcc.compilers.invocation.modules import LISTING_FLAG, LISTING_SUFFIX
 from hpcc.compilers.spec.table import CLANG_MAJORS, GCC_MAJORS, Bypass, Effect
 from hpcc.core.reasons.bypass import BypassReason
 
@@ -95,6 +96,8 @@ def _by_output(
                 BypassReason.SIDE_OUTPUT
             )  # contains addresses in the compiler's memory, which differ each time
         endings.append(b".opt.yaml")
+    if LISTING_FLAG in spellings:
+        endings.append(LISTING_SUFFIX)
     side = [SideFile(stem + ending, keeps_mode=True) for ending in endings]
     if spellings & _SPLIT:
         if invocation.is_assembly_output:

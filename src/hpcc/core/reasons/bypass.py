@@ -108,10 +108,15 @@ class BypassReason(Reason, prefix="bypass"):
     MIXED_DEPENDENCIES = (
         "mixed-dependencies", "a mix of `-MD`, `-MF` and `-Wp,-MD`", _DEPENDENCIES,
         "Compilers differ in what they make of it.")
+    MODULE_MAPPER = (
+        "module-mapper", "a program, a socket or a variable tells GCC where modules are",
+        "Name one file in `-fmodule-mapper=`, as CMake does, and unset `CXX_MODULE_MAPPER`.",
+        "Their answers may change from one compile to the next.")
     MODULES = (
         "modules", "C++20 modules, header units or Clang's modules", "Nothing to do.",
         "`-fmodules`, `-fmodule-map-file` and others: compilers find compiled interfaces by rules "
-        "that hpcc does not know.")
+        "that hpcc does not know. GCC 14 with `-fmodules-ts` and a map file, which CMake sends for "
+        "every C++20 source, is cached where the unit uses no module.")
     MULTIPLE_OUTPUTS = "multiple-outputs", "more than one output in a command", _SPLIT
     MULTIPLE_SOURCES = "multiple-sources", "several sources in one command", _SPLIT
     NATIVE = (

@@ -137,8 +137,16 @@ _SHARED: Final[Mapping[type[Reason], Mapping[str, Debt]]] = {
 }
 _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
     (BypassReason.MODULES, Debt(
-        "4 of 593 commands, and all of a C++20 project", "refused by flag",
-        "key the compiled interfaces and the mapper's answers",
+        "4 of 593 commands", "GCC 14's units without modules are cached; others by flag",
+        "key the compiled interfaces; ask GCC 15",
+    )),
+    (UncacheableReason.MODULES, Debt(
+        "the sources that use modules", "what GCC wrote tells that a unit uses none",
+        "key the compiled interfaces",
+    )),
+    (UncacheableReason.HEADER_UNIT, Debt(
+        "none seen", "the place of each header unit is watched, so that it stays empty",
+        "key the header units",
     )),
     (BypassReason.PCH, Debt(
         "18 of 593 commands", "refused where one is made or named", "key the header and its inputs"

@@ -78,6 +78,11 @@ class FallbackReason(Reason, prefix="fallback"):
         "`-Wmissing-include-dirs` and a search directory that is missing, or is not the project's",
         "Make the directory, or leave it or the warning out.",
         "`hpcc explain` names the directory. A guest would warn of it, or not, as its image is.")
+    MODULES = (
+        "modules", "`-fmodules-ts`: header units here could take the place of headers",
+        "Nothing to do: the compile runs here, and is cached here.",
+        "Set `CMAKE_CXX_SCAN_FOR_MODULES` to `OFF` where no source uses modules: such compiles "
+        "travel.")
     NAMES_IN_OUTPUT = (
         "names-in-output", "the output would hold a path of the guest, and no flag changes that",
         "Put a `.hpcc` at the project's root: paths in the output are then relative.",

@@ -45,6 +45,11 @@ class UncacheableReason(Reason, prefix="uncacheable"):
     HAS_INCLUDE = (
         "has-include", "a macro with arguments decides which file `__has_include` asks for",
         _FIXED_NAME, "A macro that stands for the operator or for a whole name is followed.")
+    HEADER_UNIT = (
+        "header-unit", "a header of the unit may be replaced by a compiled header unit",
+        "Remove the directory `,` or the file that `hpcc explain` names.",
+        "With `-fmodules-ts` GCC imports a header unit in place of an `#include`. Also a map that "
+        "names header units, or has lines of a form that CMake does not write.")
     INCBIN = (
         "incbin", "a macro decides which file the assembler reads", _FIXED_NAME,
         "GCC: `.incbin` and `.include` are followed however they are spelled. Clang: where the "
@@ -57,6 +62,10 @@ class UncacheableReason(Reason, prefix="uncacheable"):
     MODIFIED_DURING_COMPILE = (
         "modified-during-compile",
         "a file changed, is open for writing or is younger than the compile", _AGAIN)
+    MODULES = (
+        "modules", "the unit declares or imports a module or a header unit",
+        "Nothing to do.",
+        "GCC 14 wrote or read a compiled interface, which hpcc does not keep yet.")
     NOT_PREPROCESSED = (
         "not-preprocessed", "a `.i` or `.ii` file with directives that a preprocessor replaces",
         "Name the file `.c` or `.cc`.",
