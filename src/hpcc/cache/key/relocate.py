@@ -47,7 +47,7 @@ class Checkout(NamedTuple):
         found = inputs.renamed(self.spell)
         if not self.units:
             return found
-        # Another clone watched for header units of its own root. Nothing is below this one's.
+        # The clone that stored them watched for header units below its root, not below this one.
         first = frozenset({self.root.split(b"/")[1]})
         return found._replace(absences=(*found.absences, Absence(self.units, frozenset(), first)))
 

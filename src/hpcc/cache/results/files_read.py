@@ -99,7 +99,7 @@ def _check_modules(pending: Pending, depfile: bytes) -> None:
             if listing is None or signature_or_none(path) == before:
                 raise UncacheableError(UncacheableReason.SIDE_OUTPUT_MISSING)
     if uses_modules(depfile, listing):
-        # Its lines about modules are no rules. The names only help to find the line of a source.
+        # Its lines about modules cannot be parsed. The names only help to find a source's line.
         words = (word for word in depfile.split() if not word.endswith((b":", UNIT_SUFFIX)))
         pending.files = all_absolute(pending.prepared.cwd, tuple(words))
         raise UncacheableError(UncacheableReason.MODULES)

@@ -8,7 +8,7 @@ file exists, GCC imports it and does not read the header.
 Rule: whether a unit uses modules is read from what GCC wrote, never from the source, where a macro
 or a header may hide it:
 
-- without `-fdeps-format` the depfile has words of its own for modules (`mid.c++m`);
+- without `-fdeps-format` the depfile has words that only modules have (`mid.c++m`);
 - with it, the depfile of an interface has none of these. The `.ddi` file has them all.
 
 The header unit of a relative name is below the directory `,` of the *root* of all compiled
