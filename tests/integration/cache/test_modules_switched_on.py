@@ -6,17 +6,22 @@ replaces a header from one compile to the next.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from hpcc.cache.base.api import Run
-from hpcc.cache.cache import Cache
+from hpcc.cache.cache import Cache, open_cache
+from hpcc.cache.results.pending import Pending
 from hpcc.cache.results.records_read import read_records
 from hpcc.config.paths import Paths
+from hpcc.config.settings import Settings
+from hpcc_testkit.cache.clocks import TrustedClock
 from hpcc_testkit.cache.compiles import Compiled, FakeLauncher, FakeRemote, run_bare
 
 GCC = "g++-14"
@@ -24,6 +29,7 @@ STANDARD = "-std=gnu++20"
 MAP = "CMakeFiles/a.cpp.o.modmap"
 OUTPUTS = ("CMakeFiles/a.cpp.o", "CMakeFiles/a.cpp.o.d", "CMakeFiles/a.cpp.ddi")
 LISTING = "-fdeps-format=p1689r5"
+MAP_DIGEST = hashlib.sha256(b"$root .\n").digest()
 SOURCE = '#include "h.h"\nint main() { return h() + EXTRA; }\n'
 # GCC asks for the header by both names, and the depfile has only the first.
 TWICE = '#include "h.h"\n#include "sub/../h.h"\nint main() { return h(); }\n'
@@ -54,6 +60,25 @@ def plant(root: Path) -> Path:
 
 
 @pytest.fixture
+def make(paths: Paths) -> Iterator[Callable[..., Cache]]:
+    """Open caches whose clock believes the tests' file system: the tests wait for nothing."""
+    opened: list[Cache] = []
+
+    def one(remote: FakeRemote | None = None) -> Cache:
+        opened.append(open_cache(paths, Settings(), remote, clock=TrustedClock()))
+        return opened[-1]
+
+    yield one
+    for cache in opened:
+        cache.close()
+
+
+@pytest.fixture
+def cache(make: Callable[..., Cache]) -> Cache:
+    return make()
+
+
+@pytest.fixture
 def build(tmp_path: Path) -> Path:
     return plant(tmp_path / "first" / "project")
 
@@ -61,6 +86,13 @@ def build(tmp_path: Path) -> Path:
 @pytest.fixture
 def there(cache: Cache, build: Path) -> FakeLauncher:
     return FakeLauncher(handler=cache, cwd=build)
+
+
+@pytest.fixture
+def elsewhere(cache: Cache) -> Iterator[FakeLauncher]:
+    """A clone whose path begins with another directory, so that its header units are elsewhere."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="hpcc-") as name:
+        yield FakeLauncher(handler=cache, cwd=plant(Path(name) / "project"))
 
 
 def outputs(build: Path) -> dict[str, bytes]:
@@ -133,16 +165,15 @@ def test_a_new_build_directory_and_a_second_clone_hit(
     assert not counted(cache, "private")
 
 
-def test_absolute_directories_are_shared_too(
-    there: FakeLauncher, build: Path, cache: Cache, tmp_path: Path
+def test_absolute_directories_are_shared_with_a_clone_elsewhere(
+    there: FakeLauncher, build: Path, cache: Cache, elsewhere: FakeLauncher
 ) -> None:
     def absolute(build: Path) -> tuple[str, ...]:
         include = f"-I{build.parent}/src/sub"
         return command(f"{build.parent}/src/a.cpp", include, mapper=f"{build}/{MAP}")
 
     assert there.compile(*absolute(build)).answer == "run"
-    second = plant(tmp_path / "second" / "project")
-    elsewhere = FakeLauncher(handler=cache, cwd=second)
+    second = elsewhere.cwd
     assert compiled(elsewhere, absolute(second)) == "done"
     make_unit(second, f"{second.parent}/src/h.h", ".")
     assert compiled(elsewhere, absolute(second)) == "run"
@@ -190,6 +221,16 @@ def test_the_header_unit_below_a_directory_that_is_there_already(
     make_unit(build, f"{build.parent}/src/h.h", ".")
     assert (inside / "h.h.gcm").exists()
     assert compiled(there, argv) == "run"
+
+
+def test_units_of_other_headers_make_all_units_possible(
+    there: FakeLauncher, build: Path, cache: Cache
+) -> None:
+    make_unit(build, "../src/sub/x.h", ".")
+    assert compiled(there, command()) == "run"
+    assert counted(cache, "uncacheable") == {"uncacheable.header-unit": 1}
+    make_unit(build, "../src/h.h", ".")
+    assert compiled(there, command()) == "run"
 
 
 def test_the_unit_of_a_system_header_that_appears(there: FakeLauncher, build: Path) -> None:
@@ -258,6 +299,22 @@ def test_a_map_that_changes_during_the_compile(there: FakeLauncher, build: Path)
     assert compiled(there, command()) == "done"
 
 
+def test_a_map_is_read_before_the_run_and_compared_after_it(
+    there: FakeLauncher, build: Path
+) -> None:
+    """Ninja writes it a moment before; a writer that was stopped could write it during the run."""
+    seen: list[bool] = []
+
+    def look(run: Run) -> None:
+        assert isinstance(run.token, Pending)
+        path = os.fsencode(build / MAP)
+        seen.extend(run.token.started.agrees([(path, d)]) for d in (MAP_DIGEST, bytes(32)))
+
+    there.before_run = look
+    assert there.compile(*command()).answer == "run"
+    assert seen == [True, False]
+
+
 @pytest.mark.parametrize("text", ["../src/h.h h.bmi\n", "$root a b\n", "$root .", "m a b\n"])
 def test_a_map_of_another_form_is_not_believed(
     text: str, there: FakeLauncher, build: Path, cache: Cache
@@ -291,12 +348,11 @@ def test_gcc_still_fails_without_a_depfile(there: FakeLauncher, build: Path) -> 
 
 
 def test_on_a_farm_it_is_compiled_and_cached_here(
-    make_cache: Callable[..., Cache], build: Path, paths: Paths
+    make: Callable[..., Cache], build: Path, paths: Paths
 ) -> None:
     paths.farm_file.parent.mkdir(parents=True, exist_ok=True)
     paths.farm_file.write_text("{}")
-    remote = FakeRemote()
-    cache = make_cache(remote)
+    cache = make(FakeRemote())
     launcher = FakeLauncher(handler=cache, cwd=build)
     ended: list[Compiled] = [launcher.compile(*command()) for _ in range(2)]
     assert [one.answer for one in ended] == ["run", "done"]

@@ -188,7 +188,7 @@ def content_form(invocation: Invocation, *, is_clang: bool, major: int) -> Conte
     """Return what a content key holds, or None if a flag is not proved for it."""
     if major not in (PROVED_CLANG if is_clang else PROVED_GCC):
         return None
-    if invocation.language not in _LANGUAGES or invocation.has_modules:
+    if invocation.language not in _LANGUAGES:
         return None
     pieces: list[bytes | NamedPath] = [
         invocation.language.value,
