@@ -253,8 +253,10 @@ USES = {
 }
 
 
-@pytest.mark.parametrize("use", USES)
-@pytest.mark.parametrize("listing", [True, False])
+@pytest.mark.parametrize(
+    ("use", "listing"),
+    [*((use, True) for use in USES), ("interface", False), ("importer", False)],
+)
 def test_a_unit_that_uses_modules_is_never_kept(
     use: str, listing: bool, there: FakeLauncher, build: Path, cache: Cache, paths: Paths
 ) -> None:
