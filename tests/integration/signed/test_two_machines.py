@@ -66,6 +66,22 @@ def test_several_states_of_a_header_are_kept(team: Team) -> None:
     assert ann.read("main.o") != bob.read("main.o")
 
 
+def test_a_unit_without_modules_is_shared_with_its_list_of_modules(team: Team) -> None:
+    """As CMake compiles every C++20 source with GCC 14; the list is a further output."""
+    modules = ("-fmodules-ts", "-fmodule-mapper=a.modmap", "-fdeps-format=p1689r5")
+    argv = ("g++-14", "-g", "-Isrc", "-MD", *modules, "-x", "c++", "-c", "src/other.c", "-o", "a.o")
+    ci, ann = team.ci(), team.machine("ann")
+    for machine in (ci, ann):
+        (machine.root / "a.modmap").write_text("$root .\n")
+        machine.age()
+    assert ci.compile(*argv).answer == "run"
+    ci.flush()
+    assert ann.compile(*argv).answer == "done"
+    assert ann.count("hit.signed") == 1
+    for name in ("a.o", "a.d", "a.ddi"):
+        assert ann.read(name) == ci.read(name)
+
+
 def test_an_equal_result_is_uploaded_once(team: Team) -> None:
     ci, other = team.ci(), team.ci("ci2")
     for machine in (ci, other):
