@@ -28,6 +28,12 @@ SOURCES = {
     "AM_INIT_AUTOMAKE([foreign])\nAC_PROG_CC\nAC_CONFIG_FILES([Makefile])\nAC_OUTPUT\n",
     "Makefile.am": "bin_PROGRAMS = hello\nhello_SOURCES = main.c twice.c hello.h\n",
 }
+# CMake asks such sources for modules, and GCC 14 gets flags for them.
+CXX20 = (
+    "cmake_minimum_required(VERSION 3.28)\nproject(hello CXX)\nset(CMAKE_CXX_STANDARD 20)\n"
+    "set_source_files_properties(main.c twice.c PROPERTIES LANGUAGE CXX)\n"
+    "add_executable(hello main.c twice.c)\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +49,7 @@ def projects(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "make": ["Makefile"],
         "cmake": ["CMakeLists.txt"],
         "cmake-ninja": ["CMakeLists.txt"],
+        "cmake-cxx20": [],
         "meson": ["meson.build"],
         "ninja": ["build.ninja"],
         "autotools": ["configure.ac", "Makefile.am"],
@@ -51,6 +58,7 @@ def projects(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / name).mkdir()
         for file in ["hello.h", "main.c", "twice.c", *files]:
             (root / name / file).write_text(SOURCES[file])
+    (root / "cmake-cxx20/CMakeLists.txt").write_text(CXX20)
     time.sleep(2.1)
     return root
 
@@ -104,6 +112,15 @@ def _cmake_ninja(builder: Builder) -> Path:
     return build
 
 
+def _cmake_cxx20(builder: Builder) -> Path:
+    build = builder.clean
+    compiler = ("-DCMAKE_CXX_COMPILER=g++-14", "-DCMAKE_CXX_COMPILER_LAUNCHER=hpcc")
+    builder.run("cmake", "-G", "Ninja", "-B", "build", *compiler)
+    assert "-fmodules-ts" in (build / "CMakeFiles/rules.ninja").read_text()
+    builder.run("cmake", "--build", "build")
+    return build
+
+
 def _meson(builder: Builder) -> Path:
     build = builder.clean
     builder.run("meson", "setup", "build", CC="hpcc gcc")
@@ -135,6 +152,7 @@ def _autotools(builder: Builder) -> Path:
         ("make", "make", _make),
         ("cmake", "cmake", _cmake),
         ("cmake-ninja", "cmake", _cmake_ninja),
+        ("cmake-cxx20", "cmake", _cmake_cxx20),
         ("meson", "meson", _meson),
         ("ninja", "ninja", _ninja),
         ("autotools", "automake", _autotools),
