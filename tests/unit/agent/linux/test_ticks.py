@@ -27,7 +27,10 @@ def test_it_is_seen_by_what_changes_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: list[int], took_ns: int, *, apart: bool
 ) -> None:
     left, clock = iter(times), iter([0, took_ns])
-    status = lambda _: SimpleNamespace(st_ctime_ns=next(left))  # noqa: E731
+
+    def status(_: str) -> SimpleNamespace:
+        return SimpleNamespace(st_ctime_ns=next(left))
+
     monkeypatch.setattr(
         ticks, "os", SimpleNamespace(mkdir=os.mkdir, chmod=os.chmod, rmdir=os.rmdir, stat=status)
     )

@@ -21,7 +21,7 @@ def test_the_source_is_checked_first(siblings: int, at: int) -> None:
     checks += [state(b"/p/lib/x%03d.h" % number) for number in range(3)]
     checks += [state(b"/p/src/s%03d.h" % number) for number in range(siblings)]
     checks.insert(at, state(b"/p/src/unit.c", SOURCE[1]))
-    # A name that exists is no check of the source, wherever it is.
+    # A name that exists says nothing of the source, wherever it is.
     checks.insert(0, Check(CheckKind.PRESENT, b"/usr/bin/cc"))
     encoded = encode_plan(Plan(tuple(checks), (), 0o644, SOURCE, b""))
     assert encoded.count(b"unit.c\0") == 1
