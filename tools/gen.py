@@ -23,6 +23,7 @@ STACK = {
     "audit.proto": "grpc_python",
     "explain.proto": "grpc_python",
     "inline.proto": "grpc_python",
+    "meeting.proto": "grpc_python",
     "scheduler.proto": "grpc_python",
 }
 # Third-party interfaces, one package each: its directory, and the package of its modules.

@@ -36,6 +36,7 @@ from hpcc.worker.base.result_key import ResultKeyFiles
 from hpcc.worker.base.stores_config import parse_stores
 from hpcc.worker.execute.authorizer import WorkerAuthorizer
 from hpcc.worker.execute.deduper import ExecutionDeduper
+from hpcc.worker.execute.meeting import WorkerMeeting
 from hpcc.worker.execute.runner import Runner, RunnerConfig
 from hpcc.worker.execute.session import SessionDeps
 from hpcc.worker.execute.sharing import ResultSharing
@@ -124,23 +125,22 @@ class _Parts:
         self.leases = quotas.leases
         verifier = IdleVerifier(self.runner, self.pool, quotas, storage, self.sharing, clock)
         self.chores.append(group.create_task(verifier.run(), name="idle verification"))
-        self.authorizer = WorkerAuthorizer(
-            SessionDeps(
-                storage=storage,
-                deduper=ExecutionDeduper(group),
-                runner=self.runner,
-                audit=audit,
-                events=events,
-                clock=clock,
-                isolation=runtime.isolation,
-                reuse=self.reuse,
-                quotas=quotas,
-                result_keys=keys,
-                sharing=self.sharing,
-                admitted=verifier.note,
-            ),
-            self.refresh_keys,
+        session_deps = SessionDeps(
+            storage=storage,
+            deduper=ExecutionDeduper(group),
+            runner=self.runner,
+            audit=audit,
+            events=events,
+            clock=clock,
+            isolation=runtime.isolation,
+            reuse=self.reuse,
+            quotas=quotas,
+            result_keys=keys,
+            sharing=self.sharing,
+            admitted=verifier.note,
         )
+        self.meeting = WorkerMeeting(session_deps)
+        self.authorizer = WorkerAuthorizer(session_deps, self.refresh_keys)
 
     async def result_key(self, tenant: TenantId, kid: str) -> bytes | None:
         """Fetch a result key from the scheduler.
@@ -277,7 +277,7 @@ async def _serving(
         receiver = AuditClient(lambda: registry.schedulers)
         parts.sinks = audit_sinks(config, audit, receiver, clock)
         server, port = await start_server(
-            reapi_handlers(parts.authorizer),
+            reapi_handlers(parts.authorizer, parts.meeting),
             host=config.host,
             port=config.port,
             tls=ServerTls(tls.key_pem, tls.certificate_pem),

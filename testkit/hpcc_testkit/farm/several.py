@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -37,12 +37,14 @@ def room(slots: int) -> dict[str, object]:
 
 
 @asynccontextmanager
-async def worker(farm: FarmUnderTest, name: str, slots: int) -> AsyncGenerator[FakeRuntime]:
+async def worker(
+    farm: FarmUnderTest, name: str, slots: int, runtime_class: type[FakeRuntime] = FakeRuntime
+) -> AsyncGenerator[FakeRuntime]:
     """Run a worker in this process; its rows go to the farm's audit log."""
     base = farm.directory / name
     (base / "guests").mkdir(parents=True, exist_ok=True)
     (base / "image").touch()
-    runtime = FakeRuntime(base / "guests")
+    runtime = runtime_class(base / "guests")
     async with serve_worker(
         await farm.enrolling(name, **room(slots)),
         runtime=runtime,
@@ -56,11 +58,17 @@ async def worker(farm: FarmUnderTest, name: str, slots: int) -> AsyncGenerator[F
 
 @asynccontextmanager
 async def workers(
-    farm: FarmUnderTest, *names: str, slots: int = 1
+    farm: FarmUnderTest,
+    *names: str,
+    slots: int = 1,
+    runtime_class: type[FakeRuntime] = FakeRuntime,
 ) -> AsyncGenerator[dict[str, FakeRuntime]]:
     """Run workers of these names."""
     async with AsyncExitStack() as stack:
-        yield {n: await stack.enter_async_context(worker(farm, n, slots)) for n in names}
+        yield {
+            name: await stack.enter_async_context(worker(farm, name, slots, runtime_class))
+            for name in names
+        }
 
 
 @asynccontextmanager
@@ -161,9 +169,20 @@ class Build:
         return sum(isinstance(o, RemoteResult) and o.is_cached for o in self.outcomes.values())
 
 
+class EqualBuild(Build):
+    """A build whose units are the same actions for everybody, on each machine."""
+
+    def request(self, number: int, seconds: float) -> RemoteRequest:
+        request = Build.request(self, number, seconds)
+        return replace(request, argv=("sh", "-c", f"sleep {seconds}; cp {number}.c {number}.o"))
+
+
 @asynccontextmanager
 async def build_on(
-    farm: FarmUnderTest, principal: str = "ann", name: str = "machine"
+    farm: FarmUnderTest,
+    principal: str = "ann",
+    name: str = "machine",
+    build_class: type[Build] = Build,
 ) -> AsyncGenerator[Build]:
     """Connect a new machine of a person to the farm; `name` is its directory's."""
     directory = farm.directory / f"{principal}-{name}"
@@ -172,7 +191,7 @@ async def build_on(
     dispatcher = Dispatcher(clock, timeout_seconds=90.0, version="t", build_id="b")
     try:
         async with connect_farm(farm.farm(principal), clock, "t") as connection:
-            yield Build(connection, dispatcher, directory)
+            yield build_class(connection, dispatcher, directory)
     finally:
         dispatcher.close()
 

@@ -73,12 +73,14 @@ class SharingFarm:
 
     @asynccontextmanager
     async def person(
-        self, name: str, sharing: SharingPolicy = ALL_SHARING
+        self, name: str, sharing: SharingPolicy = ALL_SHARING, claims: bytes = b""
     ) -> AsyncGenerator[ReapiClient]:
-        """Yield the client of a person who demands `sharing`."""
+        """Yield the client of a person who demands `sharing`, and carries claims."""
         route = await self.farm.route(name, worker=self.uses.get(name, ""))
         peer = PinnedPeer.from_der(route.worker_certificate)
-        config = ReapiClientConfig(tenant=TENANT, tool_version="test", sharing=sharing)
+        config = ReapiClientConfig(
+            tenant=TENANT, tool_version="test", sharing=sharing, claims=claims
+        )
         async with open_channel(
             route.endpoint, certificate_pem=peer.certificate_pem, name=peer.name
         ) as channel:

@@ -46,6 +46,10 @@ _MAX_EXPECTED: Final = 4096
 # that do not know the form of such results.
 SHARING_METADATA: Final = "hpcc-sharing"
 _MAX_SHARING_CHARS: Final = 64
+# Claims of other workers about the action of an execution, as the caller got them from there.
+CLAIMS_METADATA: Final = "hpcc-claims-bin"
+# Metadata of a call may have 8 KiB. More than this is ignored.
+MAX_CARRIED_BYTES: Final = 4 << 10
 _REQUEST_ID_BYTES: Final = 8
 _MAX_PEER_CHARS: Final = 256
 
@@ -68,6 +72,7 @@ class Call:
     proof: str = ""
     expected: int = 0
     sharing: str = ""
+    claims: bytes = b""
     # `/package.Service/Method`, which the proof covers.
     method: str = ""
     # The caller's address, and a random id of this call. Security events name both, and the
@@ -84,6 +89,7 @@ class Call:
     def of(cls, context: Any, method: str = "") -> Call:  # noqa: ANN401 - grpc's context is generic over the messages
         """Read metadata, peer and certificate from gRPC's context; long values are cut."""
         credential, tool, injected, proof, expected, sharing = "", b"", b"", "", 0, ""
+        claims = b""
         for key, value in context.invocation_metadata() or ():
             if key == AUTHORIZATION_METADATA and isinstance(value, str):
                 credential = value.removeprefix(_BEARER) if value.startswith(_BEARER) else ""
@@ -97,6 +103,8 @@ class Call:
                 expected = _expected(value)
             elif key == SHARING_METADATA and isinstance(value, str):
                 sharing = value[: _MAX_SHARING_CHARS + 1]
+            elif key == CLAIMS_METADATA and isinstance(value, bytes):
+                claims = value if len(value) <= MAX_CARRIED_BYTES else b""
         return cls(
             credential=credential[: _MAX_CREDENTIAL_CHARS + 1],
             tool_metadata=tool,
@@ -104,6 +112,7 @@ class Call:
             proof=proof,
             expected=expected,
             sharing=sharing,
+            claims=claims,
             method=method,
             peer=_peer(context.peer() or ""),
             request_id=secrets.token_hex(_REQUEST_ID_BYTES),

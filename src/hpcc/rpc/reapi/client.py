@@ -20,9 +20,9 @@ from hpcc.rpc.reapi.blob_client import BlobClient
 from hpcc.rpc.reapi.explain import ask
 from hpcc.rpc.reapi.explanation import Explanation
 from hpcc.rpc.reapi.inline_blobs import encode_execute
-from hpcc.rpc.reapi.service_calls import REAPI, ReapiClientConfig, ServiceCalls, call_errors
+from hpcc.rpc.reapi.meeting import LOOK, NOTE, Made, Seen, encode_notes, parse_look
+from hpcc.rpc.reapi.service_calls import EXECUTE, ReapiClientConfig, ServiceCalls, call_errors
 
-_EXECUTE: Final = f"{REAPI}.Execution/Execute"
 _NO_METHOD: Final = "/hpcc.v1.Nothing/Ping"
 
 
@@ -90,19 +90,27 @@ class ReapiClient:
         """
         return parse_result(await self.action_result(action, inline))
 
+    async def look(self, action: Digest, inline: Sequence[str]) -> Seen:
+        """Look up an action at a worker, and ask what the worker knows about it.
+
+        Raises:
+            CallerError: the worker is of a version that serves no `Look`.
+            ReapiError: the answer is malformed.
+        """
+        request = self._result_request(action, inline)
+        return parse_look(await self._calls.call(LOOK, request, None))
+
+    async def note(self, made: Sequence[Made]) -> None:
+        """Note which workers have the results of actions; at most `MAX_NOTES`."""
+        await self._calls.call(NOTE, encode_notes(self._calls.instance, made), None)
+
     async def action_result(self, action: Digest, inline: Sequence[str]) -> bytes:
         """Look up an action in any service's cache; return the `ActionResult` bytes as received.
 
         Raises:
             NotFoundError: a miss.
         """
-        request = pb.GetActionResultRequest(
-            instance_name=self._calls.instance,
-            action_digest=digest_to_proto(action),
-            inline_stdout=True,
-            inline_stderr=True,
-            inline_output_files=inline,
-        )
+        request = self._result_request(action, inline)
         data: bytes = await self._calls.unary("ActionCache/GetActionResult", request, None)
         return data
 
@@ -180,15 +188,13 @@ class ReapiClient:
             result, is_cached = await self._streamed(request, deltas)
             return parse_result(result), is_cached
         call = self._calls.channel.unary_unary(
-            _EXECUTE,
+            EXECUTE,
             request_serializer=partial(encode_execute, deltas=deltas),
             response_deserializer=ops.Operation.FromString,
         )
         seconds = self._calls.config.execute_seconds
         with call_errors(seconds):
-            operation = await call(
-                request, metadata=self._calls.metadata(_EXECUTE), timeout=seconds
-            )
+            operation = await call(request, metadata=self._calls.metadata(EXECUTE), timeout=seconds)
         if not operation.done:
             raise UnavailableError("the worker sent more than the end")
         result, is_cached = _outcome(operation)
@@ -197,6 +203,15 @@ class ReapiClient:
     async def run(self, action: Digest, inline: Sequence[str]) -> tuple[bytes, bool]:
         """Run the action on any service; return the `ActionResult` as received, and if cached."""
         return await self._streamed(self._execute_request(action, inline), ())
+
+    def _result_request(self, action: Digest, inline: Sequence[str]) -> pb.GetActionResultRequest:
+        return pb.GetActionResultRequest(
+            instance_name=self._calls.instance,
+            action_digest=digest_to_proto(action),
+            inline_stdout=True,
+            inline_stderr=True,
+            inline_output_files=inline,
+        )
 
     def _execute_request(self, action: Digest, inline: Sequence[str]) -> pb.ExecuteRequest:
         return pb.ExecuteRequest(
@@ -212,14 +227,14 @@ class ReapiClient:
     ) -> tuple[bytes, bool]:
         seconds = self._calls.config.execute_seconds
         call = self._calls.channel.unary_stream(
-            _EXECUTE,
+            EXECUTE,
             request_serializer=(
                 partial(encode_execute, deltas=deltas)
                 if self._calls.config.instance is None
                 else pb.ExecuteRequest.SerializeToString
             ),
             response_deserializer=ops.Operation.FromString,
-        )(request, metadata=self._calls.metadata(_EXECUTE), timeout=seconds)
+        )(request, metadata=self._calls.metadata(EXECUTE), timeout=seconds)
         count = 0
         try:
             with call_errors(seconds):

@@ -12,6 +12,7 @@ from buildgrid.common.protos.build.bazel.semver import semver_pb2
 from buildgrid.common.protos.google.longrunning import operations_pb2 as ops
 from google.protobuf.empty_pb2 import Empty
 
+from hpcc._proto import meeting_pb2 as meeting
 from hpcc.core import Digest, NotFoundError, PolicyError
 from hpcc.reapi.digests import digest_from_proto, digest_to_proto
 from hpcc.rpc.base.blob_room import BlobRoom
@@ -21,14 +22,16 @@ from hpcc.rpc.base.method import Call, Gate, Method, service_handler
 from hpcc.rpc.reapi.blob_server import BlobServices
 from hpcc.rpc.reapi.explain import EXPLAIN_SERVICE, explain_methods
 from hpcc.rpc.reapi.inline_blobs import InlineBlobs
+from hpcc.rpc.reapi.meeting import SERVICE as MEETING
+from hpcc.rpc.reapi.meeting import Meeting, encode_known, parse_notes
 from hpcc.rpc.reapi.session import Authorizer, Finished, Running, Session, client_of
 from hpcc.rpc.reapi.stdio_blobs import BlobKeeper, shorten
 
 _REAPI: Final = "build.bazel.remote.execution.v2"
 
 
-def reapi_handlers(authorizer: Authorizer) -> tuple[grpc.GenericRpcHandler, ...]:
-    """Build the handlers of all services of a worker: REAPI, and `Explain`."""
+def reapi_handlers(authorizer: Authorizer, place: Meeting) -> tuple[grpc.GenericRpcHandler, ...]:
+    """Build the handlers of all services of a worker: REAPI, `Explain` and `Meeting`."""
     room = BlobRoom()
     server = _ReapiServer(authorizer, room)
     blobs = BlobServices(authorizer, room)
@@ -52,6 +55,7 @@ def reapi_handlers(authorizer: Authorizer) -> tuple[grpc.GenericRpcHandler, ...]
         service_handler(f"{_REAPI}.Execution", server.execution_methods(), gate),
         service_handler("google.longrunning.Operations", server.operation_methods(), gate),
         service_handler(EXPLAIN_SERVICE, explain_methods(authorizer), gate),
+        service_handler(MEETING, _MeetingServer(authorizer, server, place).methods(), gate),
     )
 
 
@@ -111,6 +115,10 @@ class _ReapiServer:
         self, request: pb.GetActionResultRequest, call: Call
     ) -> pb.ActionResult:
         session = await self._authorizer.session(client_of(call, request.instance_name))
+        return await self.cached(session, request)
+
+    async def cached(self, session: Session, request: pb.GetActionResultRequest) -> pb.ActionResult:
+        """Return a hit; raises NotFoundError for a miss."""
         action = digest_from_proto(request.action_digest)
         record = await session.cached_result(action, frozenset(request.inline_output_files))
         result = pb.ActionResult.FromString(record)
@@ -177,6 +185,35 @@ class _ReapiServer:
         if not slash or len(name) > 256:  # noqa: PLR2004 - instance, word and a digest
             raise NotFoundError("no such operation")
         return await self._authorizer.session(client_of(call, instance)), name
+
+
+class _MeetingServer:
+    """Look-ups that are also answered with what is known about a miss."""
+
+    def __init__(self, authorizer: Authorizer, server: _ReapiServer, place: Meeting) -> None:
+        self._authorizer, self._server, self._place = authorizer, server, place
+
+    def methods(self) -> tuple[Method, ...]:
+        return (
+            Method("Look", pb.GetActionResultRequest, meeting.LookAnswer, unary=self.look),
+            Method("Note", meeting.NoteRequest, meeting.NoteAnswer, unary=self.note),
+        )
+
+    async def look(self, request: pb.GetActionResultRequest, call: Call) -> meeting.LookAnswer:
+        client = client_of(call, request.instance_name)
+        session = await self._authorizer.session(client)
+        try:
+            result = await self._server.cached(session, request)
+        except NotFoundError:
+            action = digest_from_proto(request.action_digest)
+            return encode_known(await self._place.known(client, action))
+        return meeting.LookAnswer(result=result.SerializeToString())
+
+    async def note(self, request: meeting.NoteRequest, call: Call) -> meeting.NoteAnswer:
+        client = client_of(call, request.instance_name)
+        await self._authorizer.session(client)
+        self._place.note(client, parse_notes(request))
+        return meeting.NoteAnswer()
 
 
 async def _operation(

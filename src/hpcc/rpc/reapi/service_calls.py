@@ -16,6 +16,7 @@ from hpcc.rpc.base.channel import MAX_BATCH_BYTES
 from hpcc.rpc.base.errors import error_of_call
 from hpcc.rpc.base.method import (
     AUTHORIZATION_METADATA,
+    CLAIMS_METADATA,
     EXPECTED_METADATA,
     INJECTED_METADATA,
     PROOF_METADATA,
@@ -25,6 +26,7 @@ from hpcc.rpc.base.method import (
 )
 
 REAPI: Final = "/build.bazel.remote.execution.v2"
+EXECUTE: Final = f"{REAPI}.Execution/Execute"
 # Every service accepts this in one message: gRPC's default limit is 4 MiB, including names.
 _FOREIGN_BATCH_BYTES: Final = 3 << 20
 
@@ -36,7 +38,7 @@ class ReapiClientConfig:
     `instance` is set for a foreign REAPI service. It replaces the tenant's name in requests, and
     the service gets only REAPI's own metadata, and the token if there is one. `expected` tells, for
     each call, how many compiles the worker may get at once. `sharing` is what the caller accepts of
-    colleagues' results.
+    colleagues' results. `claims` are encoded claims of other workers about the action to execute.
     """
 
     tenant: TenantId
@@ -49,6 +51,7 @@ class ReapiClientConfig:
     execute_seconds: float = 600.0
     expected: Callable[[], int] | None = None
     sharing: SharingPolicy = PRIVATE_ONLY
+    claims: bytes = b""
 
 
 @contextmanager
@@ -105,6 +108,8 @@ class ServiceCalls:
         said = self._metadata
         if self.config.expected is not None and self._is_ours:
             said = (*said, (EXPECTED_METADATA, str(self.config.expected())))
+        if self.config.claims and path == EXECUTE:
+            said = (*said, (CLAIMS_METADATA, self.config.claims))
         return said if self._prove is None else (*said, (PROOF_METADATA, self._prove(path)))
 
     async def unary(self, method: str, request: Any, response: Any) -> Any:  # noqa: ANN401 - generated messages, named by each caller
@@ -113,7 +118,10 @@ class ServiceCalls:
         Raises:
             HpccError: the service refused, failed or did not answer in time.
         """
-        path = f"{REAPI}.{method}"
+        return await self.call(f"{REAPI}.{method}", request, response)
+
+    async def call(self, path: str, request: Any, response: Any) -> Any:  # noqa: ANN401 - see unary
+        """Make one call to a method by its whole path; see `unary`."""
         call = self.channel.unary_unary(
             path,
             request_serializer=type(request).SerializeToString,

@@ -42,6 +42,8 @@ class Client:
     expected: int = 0
     # What the caller accepts of colleagues' results.
     sharing: SharingPolicy = PRIVATE_ONLY
+    # Encoded claims of other workers about the action. Nothing about them is checked yet.
+    claims: bytes = b""
     # What `Authorizer.judge` returned for this call.
     known: object = None
 
@@ -188,6 +190,7 @@ def client_of(call: Call, instance: str) -> Client:
         call.method,
         call.expected,
         _sharing(call.sharing),
+        call.claims,
         call.known,
     )
 

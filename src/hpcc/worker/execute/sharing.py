@@ -47,6 +47,7 @@ from hpcc.reapi.claims import ClaimScope, ResultClaim, Voter
 from hpcc.reapi.limits import ReapiError
 from hpcc.reapi.result import ResultRecord, SharingEvidence, encode_result
 from hpcc.reapi.signed import ResultScope, ResultTerms
+from hpcc.rpc.reapi.meeting import carried_claims
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.base.rows import Lineage
 from hpcc.worker.execute.disagreement import Agreement, Disagreements, FreshRun
@@ -96,7 +97,9 @@ class Executed:
             sharing=self.sharing,
             principal=work.principal,
             # Without what authorizes a call.
-            client=replace(work.client, credential="", proof="", known=None, expected=0),
+            client=replace(
+                work.client, credential="", proof="", known=None, expected=0, claims=b""
+            ),
             client_version=work.client_version,
             result=result_digest(record),
             seconds=record.completed_at - record.started_at,
@@ -205,9 +208,16 @@ class ResultSharing:
         scope = ClaimScope(tenant=domain.tenant, action=executed.action, image=domain.image)
         claim = self._signer.sign_claim(_claim_of(executed), scope)
         book = ClaimBook(await self._storage.claims(domain.tenant, domain.isolation))
-        claims = await book.add(
-            executed.action, claim, lambda found: good_claims(found, scope, self._keys)
-        )
+
+        async def check(found: tuple[ResultClaim, ...]) -> tuple[ResultClaim, ...]:
+            return await good_claims(found, scope, self._keys)
+
+        # What the caller carried from workers without a common store counts like what lies here.
+        for other in await check(carried_claims(executed.work.client.claims)):
+            if other.voter.epoch == claim.voter.epoch and other.voter != claim.voter:
+                await book.add(executed.action, other, check)
+                self.counters["claims.carried"] += 1
+        claims = await book.add(executed.action, claim, check)
         count = count_votes(claims, policy, isolation=domain.isolation, epoch=claim.voter.epoch)
         self.counters[f"votes.{count.state}"] += 1
         state = self._disagreements.add_claims(domain, executed.action, claims)

@@ -66,6 +66,15 @@ class ClaimBook:
             await self._cache.put(_name(b"index", action), _encode_index(wanted))
         return (*await check(tuple(c for c in others if c is not None)), *mine)
 
+    async def read(self, action: Digest) -> tuple[ResultClaim, ...]:
+        """Return the claims about an action. Their signatures are not checked.
+
+        Raises:
+            InfrastructureError: the store failed.
+        """
+        found = [await self._claim(action, name) for name in await self._index(action)]
+        return tuple(claim for claim in found if claim is not None)
+
     async def lease(self, action: Digest, owner: str, now: float) -> bool:
         """Take the lease on executing an action again; return False if another worker has it.
 

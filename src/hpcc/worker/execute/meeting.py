@@ -1,0 +1,99 @@
+"""Keeps where the results of actions are, at the worker at which they meet.
+
+Workers without a common store do not see each other's results and claims. A client that had an
+action executed notes that at the action's meeting place, which others ask first
+(`hpcc.routing.rendezvous`). What is kept here are words of callers, and only ever a reason to ask
+another worker: a false one costs its reader a question.
+
+A principal has one note for an action, so that nobody replaces a colleague's. One table holds all
+notes in memory. When it is full, the tenant that has most loses its oldest.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hpcc.core import PRIVATE_ONLY, Digest, GuestReuse, TenantId
+from hpcc.core.memo import LruMemo
+from hpcc.identity.token import RouteClaims
+from hpcc.reapi.claims import ResultClaim
+from hpcc.rpc.reapi.meeting import MAX_CARRIED, MAX_NAMED, Known, Made
+from hpcc.rpc.reapi.session import Client
+from hpcc.worker.execute.session import SessionDeps
+from hpcc.worker.stores.claims import ClaimBook
+
+# Of all tenants: about 40 MB. A build of 5,000 units at two people needs 10,000 / n at each of n.
+_MAX_NOTES: Final = 131_072
+
+# By principal, the latest last.
+_Notes = tuple[tuple[str, str], ...]
+
+
+class NoteBook:
+    """Which worker has the result of an action, by tenant and in the words of its members."""
+
+    def __init__(self, max_notes: int = _MAX_NOTES) -> None:
+        self._max_notes, self._count = max_notes, 0
+        self._tenants: dict[TenantId, LruMemo[Digest, _Notes]] = {}
+
+    def add(self, tenant: TenantId, principal: str, made: Made) -> None:
+        """Keep a note in place of an earlier one of the same principal."""
+        notes = self._tenants.setdefault(tenant, LruMemo(self._max_notes))
+        before = notes.get(made.action, ())
+        others = tuple(note for note in before if note[0] != principal)[1 - MAX_NAMED :]
+        self._count += not before
+        notes[made.action] = (*others, (principal, made.worker))
+        if self._count > self._max_notes:
+            fullest = max(self._tenants, key=lambda t: len(self._tenants[t]))
+            self._tenants[fullest].popitem(last=False)
+            self._count -= 1
+
+    def workers(
+        self, tenant: TenantId, principal: str, action: Digest, *, is_private: bool
+    ) -> tuple[str, ...]:
+        """Return the workers that were noted: the principal's first, then the latest.
+
+        `is_private`: colleagues' notes are not for this caller.
+        """
+        notes = self._tenants.get(tenant)
+        found = (notes.use(action) if notes else None) or ()
+        own = [worker for who, worker in found if who == principal]
+        others = [worker for who, worker in reversed(found) if who != principal]
+        return tuple(dict.fromkeys(own if is_private else [*own, *others]))
+
+
+class WorkerMeeting:
+    """The worker's `Meeting`."""
+
+    def __init__(self, deps: SessionDeps) -> None:
+        self._deps, self._book = deps, NoteBook()
+
+    async def known(self, client: Client, action: Digest) -> Known:
+        """Return which workers were noted, and the claims of other voters that lie here."""
+        claims = client.known
+        assert isinstance(claims, RouteClaims), "the session checked it"
+        shared = claims.sharing
+        accepted = shared.policy.meet(client.sharing) if shared else PRIVATE_ONLY
+        reuse = self._deps.reuse.stricter(claims.guest_reuse)
+        workers = self._book.workers(
+            claims.tenant,
+            claims.subject,
+            action,
+            # With other reuse, members share each result.
+            is_private=accepted.is_private and reuse is GuestReuse.PRINCIPAL,
+        )
+        votes = tuple[ResultClaim, ...]()
+        if shared is not None and accepted.agree:
+            cache = await self._deps.storage.claims(claims.tenant, self._deps.isolation)
+            epoch = shared.voter.partition(":")[0]
+            found = await ClaimBook(cache).read(action)
+            others = [c for c in found if c.voter.epoch == epoch and c.voter.text != shared.voter]
+            votes = tuple(others[-MAX_CARRIED:])
+        return Known(workers, votes)
+
+    def note(self, client: Client, made: tuple[Made, ...]) -> None:
+        """Keep which workers have results, in the words of the caller."""
+        claims = client.known
+        assert isinstance(claims, RouteClaims), "the session checked it"
+        for one in made:
+            self._book.add(claims.tenant, claims.subject, one)
