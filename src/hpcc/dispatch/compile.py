@@ -57,20 +57,21 @@ from hpcc.core import (
 )
 from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.dispatch.channels import RoutedWorker
-from hpcc.dispatch.deaths import GuestDeaths
 from hpcc.dispatch.engine import EngineConnection
 from hpcc.dispatch.farm import FarmConnection
+from hpcc.dispatch.finder import ResultFinder
 from hpcc.dispatch.local_slots import RunHereError, Slots, chance
-from hpcc.dispatch.memo import DigestMemo, read_blob
+from hpcc.dispatch.meeting import Trail
+from hpcc.dispatch.memory.deaths import GuestDeaths
+from hpcc.dispatch.memory.digests import DigestMemo, read_blob
 from hpcc.dispatch.packs import InputPacks
 from hpcc.dispatch.parity import effective_policy, parity_verdict
 from hpcc.dispatch.prepared_action import PreparedAction, prepare_action
-from hpcc.dispatch.results import OtherCaches, WorkerResults
+from hpcc.dispatch.results import WorkerResults
 from hpcc.ports import Clock
 from hpcc.rpc.base.channel import MAX_BATCH_BYTES
 from hpcc.rpc.base.errors import (
     BusyError,
-    DeadlineError,
     UnauthenticatedError,
     UnavailableError,
 )
@@ -85,8 +86,6 @@ _REROUTE_REASONS: Final = frozenset(
 _MAY_REROUTE: Final = (UnavailableError, UnauthenticatedError, BusyError)
 # How often a compile is tried on the farm.
 _ATTEMPTS: Final = 2
-# How long other workers have to say whether they know a result.
-_OTHER_SECONDS: Final = 5.0
 _DOWN_SECONDS: Final = 3.0
 
 
@@ -126,7 +125,7 @@ class Dispatcher:
         self._deaths = GuestDeaths()
         # One thread owns the memo; hashing releases the interpreter lock anyway.
         self._files = ThreadPoolExecutor(1, thread_name_prefix="hpcc-files")
-        self._others = OtherCaches()
+        self._finder = ResultFinder(clock, self._results)
         self._closed_until = 0.0
         self._closed_failure = RemoteFailure(FallbackReason.FARM_DOWN, "the farm does not answer")
 
@@ -175,11 +174,11 @@ class Dispatcher:
         refusal = self._refusal(connection, request, toolchain)
         if refusal is not None:
             return refusal
-        asked: set[str] = set()
+        trail = Trail()
         attempts, failed = _ATTEMPTS, 0
         may_leave = chance(self._slots, request.may_run_here)
         try:
-            found = await self._found(connection, worker, request, prepared, asked)
+            found = await self._finder.find(connection, worker, request, prepared, trail)
         except _MAY_REROUTE as error:
             attempts, failed = attempts - 1, worker.route.generation
             self._give_up(connection, worker, error)
@@ -189,7 +188,7 @@ class Dispatcher:
         for attempt in range(1, attempts + 1):
             async with connection.lease(failed, may_leave) as worker:
                 try:
-                    return await self._reached(connection, worker, request, prepared, asked)
+                    result = await self._reached(connection, worker, request, prepared, trail)
                 except _MAY_REROUTE as error:
                     if attempt == attempts:
                         if isinstance(error, BusyError):
@@ -197,6 +196,9 @@ class Dispatcher:
                         raise
                     self._give_up(connection, worker, error)
                     failed = worker.route.generation
+                else:
+                    self._finder.made(connection, worker, prepared, trail, result)
+                    return result
         raise AssertionError("the last attempt returns or raises")
 
     def _give_up(self, connection: FarmConnection, worker: RoutedWorker, error: HpccError) -> None:
@@ -212,95 +214,17 @@ class Dispatcher:
             raise error
         connection.give_up(worker.route, error)
 
-    async def _found(
-        self,
-        connection: FarmConnection,
-        worker: RoutedWorker,
-        request: RemoteRequest,
-        prepared: PreparedAction,
-        asked: set[str],
-    ) -> RemoteResult | None:
-        """Look for the result where it may be, without a place for a compile; None: not found.
-
-        `asked` gets the workers that said no. The first worker is asked if the last result was
-        cached, for hits come in a row. The call that executes looks at its worker anyway.
-        """
-        if self._results.was_cached:
-            async with connection.reached(worker):
-                found = await self._results.cached(connection, worker, request, prepared)
-            if found is not None:
-                return found
-            asked.add(worker.route.worker_id)
-        if not connection.may_have_others(worker):
-            return None
-        async with self._others.turn:
-            if not self._others.are_due():
-                return None
-            return await self._found_elsewhere(connection, worker, request, prepared, asked)
-
-    async def _found_elsewhere(
-        self,
-        connection: FarmConnection,
-        worker: RoutedWorker,
-        request: RemoteRequest,
-        prepared: PreparedAction,
-        asked: set[str],
-    ) -> RemoteResult | None:
-        """Look at all workers that may have the result; the first one that has it ends that."""
-        others = await connection.other_caches(worker)
-        if others and worker.route.worker_id not in asked:
-            others.append(worker)
-        now = self._clock.monotonic()
-        others = [x for x in others if not self._others.is_silent(x.route.worker_id, now)]
-        if not others:
-            return None
-        async with asyncio.TaskGroup() as group:
-            left = {
-                group.create_task(self._cached_at_other(connection, other, request, prepared))
-                for other in others
-            }
-            found: RemoteResult | None = None
-            while left and found is None:
-                ended, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
-                found = next(filter(None, (task.result() for task in ended)), None)
-            for task in left:
-                task.cancel()
-        asked.update(other.route.worker_id for other in others)
-        self._others.note(is_found=found is not None)
-        return found
-
-    async def _cached_at_other(
-        self,
-        connection: FarmConnection,
-        worker: RoutedWorker,
-        request: RemoteRequest,
-        prepared: PreparedAction,
-    ) -> RemoteResult | None:
-        """Look at one of several workers; what is wrong there is the same as a miss."""
-        try:
-            async with connection.reached(worker):
-                return await self._results.cached(
-                    connection, worker, request, prepared, seconds=_OTHER_SECONDS
-                )
-        except HpccError as error:
-            _log.info("worker %s: %s", worker.route.worker_id, error)
-            if isinstance(error, DeadlineError):
-                self._others.was_silent(worker.route.worker_id, self._clock.monotonic())
-            elif isinstance(error, UnavailableError):
-                connection.give_up(worker.route, error)
-        return None
-
     async def _reached(
         self,
         connection: FarmConnection,
         worker: RoutedWorker,
         request: RemoteRequest,
         prepared: PreparedAction,
-        asked: set[str],
-    ) -> RemoteOutcome:
+        trail: Trail,
+    ) -> RemoteResult:
         try:
             async with connection.reached(worker):
-                return await self._results.executed(connection, worker, request, prepared, asked)
+                return await self._results.executed(connection, worker, request, prepared, trail)
         except UnavailableError as error:
             now = self._clock.monotonic()
             self._deaths.note(prepared.digest, error.reason, now)

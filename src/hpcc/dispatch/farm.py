@@ -22,6 +22,7 @@ from hpcc.dispatch.channels import RoutedWorker, WorkerChannels
 from hpcc.dispatch.lanes import LaneQueue, MoreRoutes
 from hpcc.dispatch.local_slots import Chance
 from hpcc.dispatch.login import RENEW_BEFORE_SECONDS, FarmLogin, known_certificates
+from hpcc.dispatch.meeting import MeetingPlaces
 from hpcc.dispatch.routes import RouteBook
 from hpcc.identity.known_certificates import KnownCertificates
 from hpcc.identity.result_keys import ResultKeys
@@ -36,9 +37,6 @@ _log: Final = logging.getLogger(__name__)
 _WATCH_SECONDS: Final = 2.0
 # Pause before a broken watch is opened again, while calls are under way.
 _REWATCH_SECONDS: Final = 1.0
-# How many workers are asked for a result, and how often routes are asked for only because of that.
-_MAX_CACHES: Final = 8
-_WIDE_SECONDS: Final = 60.0
 
 
 class FarmConnection:
@@ -73,11 +71,14 @@ class FarmConnection:
         # The last request for a first route that failed, and how many did.
         self._failure: HpccError | None = None
         self._failures = 0
-        self._wide_at = float("-inf")
         # `_is_watching`: a watch is open. `_is_told`: it delivers deaths, or has ended.
         self._is_watching = False
         self._is_told = asyncio.Event()
         self._calls = WorkerCalls()
+        self.places = MeetingPlaces(
+            clock, version, worker=self._channels.worker, reached=self.reached,
+            is_good=lambda r: self._book.is_good(r, clock.monotonic()), ask=self._ask_all,
+        )  # fmt: skip
 
     @property
     def has_others(self) -> bool:
@@ -93,29 +94,6 @@ class FarmConnection:
     def may_have_others(self, first: RoutedWorker) -> bool:
         """Whether workers beside the first may have results that the first cannot find."""
         return first.route.has_others and not first.route.store
-
-    async def other_caches(self, first: RoutedWorker) -> list[RoutedWorker]:
-        """Return the workers, beside the first, whose action caches may have a result.
-
-        A new dispatcher knows one worker. It asks for the routes that a large build would get,
-        which are the same for all machines of a person.
-        """
-        if not self.has_others:
-            async with self._lock:  # all compiles of a build's beginning share one request
-                await self._widen(_MAX_CACHES * first.route.slots)
-        routes = [lane.route for lane in self._book.lanes[:_MAX_CACHES]]
-        stores = {r.store or r.worker_id: r for r in routes if r.worker_id != first.route.worker_id}
-        return [self._channels.worker(route) for route in stores.values()]
-
-    async def _widen(self, wanted: int) -> None:
-        now = self._clock.monotonic()
-        if self.has_others or now < self._wide_at:
-            return
-        self._wide_at = now + _WIDE_SECONDS
-        try:
-            await self._ask(0, wanted)
-        except HpccError as error:
-            _log.info("more routes: %s", error)
 
     @property
     def said(self) -> FarmSession | None:
@@ -142,8 +120,7 @@ class FarmConnection:
         Raises:
             HpccError: see `worker`.
         """
-        async with self._lock:
-            await self._ask(0, MAX_SLOTS)
+        await self._ask_all()
         return self._book.slots if all(x.route.slots for x in self._book.lanes) else 0
 
     @asynccontextmanager
@@ -227,6 +204,10 @@ class FarmConnection:
             self._book.give_up(failed, now, is_workers_fault=is_fault)
         self._queue.wake(self._book)
 
+    async def _ask_all(self) -> None:
+        async with self._lock:
+            await self._ask(0, MAX_SLOTS)
+
     async def _ask_more(self) -> bool:
         before = self._book.slots
         try:
@@ -246,7 +227,8 @@ class FarmConnection:
             yield
 
     async def close(self) -> None:
-        """End the watch and all probes, and close the channels."""
+        """Send what waits, end the watch and all probes, and close the channels."""
+        await self.places.close()
         if self._watcher is not None:
             await ended(self._watcher)
         await self._more.close()
@@ -258,6 +240,8 @@ class FarmConnection:
         for _ in range(2):
             route = await self._answer(failed_generation, wanted)
             await self._login.note_route(route)
+            if wanted == MAX_SLOTS:
+                self.places.take((route, *route.more))
             is_good = self._book.take((route, *route.more), self._clock.monotonic())
             self._queue.wake(self._book)
             if is_good and self._book.current is not None:

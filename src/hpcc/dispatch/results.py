@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
@@ -19,62 +18,24 @@ from hpcc.core import (
     RemoteResult,
     SharingPolicy,
 )
-from hpcc.core.memo import LruMemo
 from hpcc.dispatch.channels import RoutedWorker
 from hpcc.dispatch.farm import FarmConnection
+from hpcc.dispatch.meeting import Trail
 from hpcc.dispatch.packs import SentBlobs
 from hpcc.dispatch.prepared_action import PreparedAction
 from hpcc.identity.results import ResultError, check_result
 from hpcc.ports import Clock
+from hpcc.reapi.claims import ResultClaim
 from hpcc.reapi.result import ResultRecord
 from hpcc.reapi.signed import ResultScope, ResultTerms
 from hpcc.rpc.base.errors import MissingBlobsError
 from hpcc.rpc.reapi.client import ReapiClient
+from hpcc.rpc.reapi.meeting import Known, carried
 from hpcc.rpc.reapi.service_calls import ReapiClientConfig
 
 _log: Final = logging.getLogger(__name__)
-# After this many actions in a row that no other worker knew, only each 16th is asked for there.
-_MANY: Final = 8
-_EVERY: Final = 16
-# How long a worker that did not answer in time is not asked.
-_SILENT_SECONDS: Final = 60.0
-_MAX_SILENT: Final = 64
 # The limit of a call, except an execution.
 _CALL_SECONDS: Final = 30.0
-
-
-class OtherCaches:
-    """Decides whether other workers are asked for a result before it is made again.
-
-    Workers without a common store each keep what they executed. A build that used several workers
-    left its results at all of them, and the next build, perhaps on another machine, has to find
-    them. The builds that find nothing must not pay for that: a few actions tell them apart.
-    """
-
-    def __init__(self) -> None:
-        # So many actions are asked for at the same time. At the beginning of a build with many jobs
-        # the first few decide for those behind them.
-        self.turn = asyncio.Semaphore(_MANY)
-        self._misses = self._turns = 0
-        # By worker: until when it is not asked, because it let an earlier question wait.
-        self._silent: LruMemo[str, float] = LruMemo(_MAX_SILENT)
-
-    def are_due(self) -> bool:
-        """Count an action that has its turn; return whether to ask for it."""
-        self._turns += 1
-        return self._misses < _MANY or self._turns % _EVERY == 0
-
-    def was_silent(self, worker_id: str, now: float) -> None:
-        """Note that a worker did not answer in time; `now` is monotonic, in seconds."""
-        self._silent[worker_id] = now + _SILENT_SECONDS
-
-    def is_silent(self, worker_id: str, now: float) -> bool:
-        """Return whether a worker is not asked at present."""
-        return now < self._silent.get(worker_id, now)
-
-    def note(self, *, is_found: bool) -> None:
-        """Note the answer for an action that was asked for."""
-        self._misses = 0 if is_found else self._misses + 1
 
 
 class WorkerResults:
@@ -120,17 +81,36 @@ class WorkerResults:
         self.was_cached = True
         return await self._result(connection, worker, client, prepared, record, is_cached=True)
 
+    async def look(
+        self,
+        connection: FarmConnection,
+        worker: RoutedWorker,
+        request: RemoteRequest,
+        prepared: PreparedAction,
+        *,
+        seconds: float,
+    ) -> RemoteResult | Known:
+        """Look at a worker's action cache; without a result, return what the worker knows."""
+        client = self._client(worker, request, seconds)
+        seen = await client.look(prepared.digest, tuple(prepared.outputs))
+        if seen.record is None:
+            return seen.known
+        self.was_cached = True
+        return await self._result(connection, worker, client, prepared, seen.record, is_cached=True)
+
     async def executed(
         self,
         connection: FarmConnection,
         worker: RoutedWorker,
         request: RemoteRequest,
         prepared: PreparedAction,
-        asked: set[str],
+        trail: Trail,
     ) -> RemoteResult:
-        """Execute, or take the result that the worker has; `asked` said that they have none."""
-        client = self._client(worker, request, expected=lambda: connection.expected(worker))
-        record, is_cached = await self._executed(connection, client, worker, prepared, asked)
+        """Execute, or take the result that the worker has; `trail` has those that have none."""
+        client = self._client(
+            worker, request, expected=lambda: connection.expected(worker), claims=trail.claims
+        )
+        record, is_cached = await self._executed(connection, client, worker, prepared, trail.asked)
         if not is_cached:
             started = record.started_at
             connection.waited(worker, started - record.queued_at, record.completed_at - started)
@@ -143,6 +123,7 @@ class WorkerResults:
         seconds: float = _CALL_SECONDS,
         *,
         expected: Callable[[], int] | None = None,
+        claims: tuple[ResultClaim, ...] = (),
     ) -> ReapiClient:
         config = ReapiClientConfig(
             tenant=worker.tenant,
@@ -153,6 +134,7 @@ class WorkerResults:
             execute_seconds=self._timeout_seconds,
             expected=expected,
             sharing=self._sharing.meet(worker.route.sharing),
+            claims=carried(claims),
         )
         return ReapiClient(worker.channel, worker.route.token, config, prove=worker.prove)
 

@@ -6,7 +6,7 @@ import pytest
 
 from hpcc.core import CallerError, Digest
 from hpcc.core.quarantine import MAX_REMEMBERED, QUARANTINE_SECONDS
-from hpcc.dispatch.deaths import (
+from hpcc.dispatch.memory.deaths import (
     COUNTED_REASON,
     GuestDeaths,
 )

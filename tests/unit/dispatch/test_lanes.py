@@ -6,9 +6,9 @@ import asyncio
 from dataclasses import replace
 
 from hpcc.core import GuestReuse, Isolation
+from hpcc.dispatch.finder import OtherCaches
 from hpcc.dispatch.lanes import LaneQueue
 from hpcc.dispatch.local_slots import Place
-from hpcc.dispatch.results import OtherCaches
 from hpcc.dispatch.routes import SHUN_SECONDS, Lane, RouteBook
 from hpcc.rpc.scheduler.api import Route, RouteChange
 from hpcc_testkit.services.idp_tokens import FixedClock

@@ -13,6 +13,7 @@ from typing import Any
 
 from hpcc.dispatch.channels import RoutedWorker
 from hpcc.dispatch.compile import Dispatcher
+from hpcc.dispatch.meeting import Trail
 from hpcc.ports import SystemClock
 from hpcc.rpc.base.errors import DeadlineError, UnavailableError
 from hpcc_testkit.farm.connections import connected
@@ -34,9 +35,13 @@ class Caches:
         results: Any = self.dispatcher._results
         results.cached, results.was_cached = self._cached, False
         self.connection: Any = SimpleNamespace(
-            may_have_others=lambda _: True, other_caches=self._others, reached=self._reached,
+            may_have_others=lambda _: True, reached=self._reached,
             give_up=lambda route, _: self.given_up.append(route.worker_id),
+            places=SimpleNamespace(at=self._nowhere, others=self._others, drop=lambda _: None),
         )  # fmt: skip
+
+    async def _nowhere(self, _action: object) -> None:
+        return None
 
     async def _others(self, _first: RoutedWorker) -> list[RoutedWorker]:
         return self.workers[1:]
@@ -46,7 +51,7 @@ class Caches:
         yield
 
     async def _cached(
-        self, _c: object, worker: RoutedWorker, _r: object, action: Any, **_: object
+        self, _c: object, worker: RoutedWorker, _r: object, prepared: Any, **_: object
     ) -> Any:
         name = worker.route.worker_id
         self.asked[name] += 1
@@ -54,7 +59,7 @@ class Caches:
         self.most = max(self.most, self.now)
         try:
             await asyncio.sleep(0)
-            found = self._answer(name, action)
+            found = self._answer(name, prepared.digest)
             return await found if asyncio.iscoroutine(found) else found
         except asyncio.CancelledError:
             self.cancelled.append(name)
@@ -64,8 +69,9 @@ class Caches:
 
     async def find(self, count: int) -> list[Any]:
         async def one(number: Any) -> Any:
-            return await self.dispatcher._found(
-                self.connection, self.workers[0], number, number, set()
+            prepared: Any = SimpleNamespace(digest=number)
+            return await self.dispatcher._finder.find(
+                self.connection, self.workers[0], number, prepared, Trail()
             )
 
         async with asyncio.timeout(10):

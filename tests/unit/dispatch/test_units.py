@@ -25,7 +25,7 @@ from hpcc.core import (
     SharedInputs,
 )
 from hpcc.dispatch.compile import PreparedAction, prepare_action
-from hpcc.dispatch.memo import DigestMemo, read_blob
+from hpcc.dispatch.memory.digests import DigestMemo, read_blob
 from hpcc.dispatch.remote_frames import (
     LENGTH,
     FrameKind,

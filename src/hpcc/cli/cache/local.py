@@ -113,13 +113,13 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def agreement_lines(paths: Paths) -> list[tuple[str, str]]:
-    """Return a warning if the farm's workers do not see each other's claims; else nothing."""
+    """Return a line if the farm's workers do not see each other's claims; else nothing."""
     from hpcc.config.farm_session import load_farm_session_or_none
 
     session = load_farm_session_or_none(paths.farm_session_file)
     if session is None or session.agreement != "apart":
         return []
-    return [("agreement", "none across workers: the farm's workers have no common store")]
+    return [("agreement", "by claims that clients carry: the farm's workers have no common store")]
 
 
 def guests_lines(paths: Paths) -> list[tuple[str, str]]:

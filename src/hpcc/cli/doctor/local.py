@@ -189,16 +189,11 @@ async def _agreement(paths: Paths) -> DoctorCheck:
 
     session = await asyncio.to_thread(load_farm_session_or_none, paths.farm_session_file)
     known = session.agreement if session is not None else ""
-    if known != "apart":
-        detail = "the farm's workers see each other's claims" if known else "no farm with agreement"
-        return DoctorCheck(name="agreement", state="ok", detail=detail)
-    return DoctorCheck(
-        name="agreement", state="degraded",
-        detail="the farm has several workers without a common store: there is no agreement across"
-        " workers",
-        cost="you get colleagues' results only from the workers that they used too",
-        remedy="ask the operator for a shared store: docs/sharing.md, Where claims meet",
-    )  # fmt: skip
+    detail = {
+        "together": "the farm's workers see each other's claims",
+        "apart": "the farm's workers have no common store: clients carry claims between them",
+    }.get(known, "no farm with agreement")
+    return DoctorCheck(name="agreement", state="ok", detail=detail)
 
 
 async def _remote_cache(paths: Paths) -> DoctorCheck:
