@@ -75,7 +75,7 @@ async def ask_farm(farm: Farm, clock: Clock, action: Digest, demand: SharingPoli
     async with connect_farm(farm, clock, __version__) as connection:
         first = await connection.worker()
         has_others = connection.may_have_others(first)
-        others = await connection.other_caches(first) if has_others else []
+        others = await connection.places.others(first) if has_others else []
         last: HpccError = NotFoundError("no worker knows this action")
         for worker in (first, *others)[:_MAX_WORKERS]:
             try:
