@@ -70,7 +70,7 @@ class Client:
             build_id=wire.BUILD_ID.encode(), compiler=compiler.encode(),
             cwd=os.fsencode(directory), argv=tuple(os.fsencode(word) for word in argv),
             env=((b"LC_ALL", b"C"), (b"PATH", os.environ["PATH"].encode())),
-            umask=_umask(), stderr_is_tty=False,
+            umask=_umask(), gid=os.getegid(), stderr_is_tty=False,
             cwd_id=_place(directory), root_id=_place("/"), mount_id=_place("/proc/self/ns/mnt"),
         )  # fmt: skip
         return Client(directory, argv, wire.encode_request(request))

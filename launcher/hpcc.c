@@ -497,7 +497,9 @@ static void drop_foreign_variables(void) {
         char name[256];
         size_t length = strcspn(*e, "=");
         bool is_loader = !strncmp(*e, "LD_", 3) && strncmp(*e, "LD_LIBRARY_PATH=", 16);
-        if ((strncmp(*e, "PYTHON", 6) && !is_loader) || length >= sizeof name) {
+        /* An entry without "=" is no variable, and unsetenv would leave it for ever. */
+        bool is_variable = (*e)[length] && length < sizeof name;
+        if (!is_variable || (strncmp(*e, "PYTHON", 6) && !is_loader)) {
             e++;
             continue;
         }
@@ -645,7 +647,7 @@ static size_t fill_request(unsigned char *frame, size_t room, const char *compil
     unsigned char *p = put_header(frame, FRAME_REQUEST, (uint32_t)(w.at - frame - HEADER_BYTES));
     put32(put32(p, HPCC_PROTOCOL), (uint32_t)(fixed - facts));
     p = put32(put32(fixed, isatty(2) ? REQUEST_STDERR_IS_TTY : 0), mask);
-    put_places(put32(put32(put32(p, argc), envc), 0));
+    put_places(put32(put32(put32(p, argc), envc), (uint32_t)getauxval(AT_EGID)));
     return (size_t)(w.at - frame);
 }
 

@@ -22,6 +22,7 @@ REQUESTS = st.builds(
     argv=st.lists(TEXT, min_size=1, max_size=8).map(tuple),
     env=st.lists(st.tuples(NAME, TEXT), max_size=6).map(tuple),
     umask=st.integers(0, 0o777),
+    gid=st.integers(0, 2**32 - 1),
     stderr_is_tty=st.booleans(),
     cwd_id=ID,
     root_id=ID,

@@ -10,8 +10,9 @@ A connection takes one of three ways:
 - A request of another protocol or build is answered with our version. The lifecycle decides
   whether this daemon ends, so that a newer one can take over.
 - A compile request is first checked for meaning: a launcher in another mount namespace, or whose
-  working directory is another directory here, names other files than ours. Such a launcher gets
-  `Exec` (`other-mount-namespace`, `other-directory`). For the rest the handler
+  working directory is another directory here, names other files than ours, and the files of one
+  with another group belong to that. Such a launcher gets `Exec` (`other-mount-namespace`,
+  `other-directory`, `other-group`). For the rest the handler
   answers `Done` (outputs are in place), `Exec` (compile without us) or `Run` (compile and report).
 
 After `Run` the listener watches the connection until the report comes. Example: gcc with a miss.

@@ -145,7 +145,7 @@ class Listener(Protocol):
         ...
 
     def reason_not_ours(self, request: wire.LauncherRequest) -> str:
-        """Return why the launcher's file names mean other files here, or ""."""
+        """Return why the launcher's files are not those that we read and write, or ""."""
         ...
 
 

@@ -49,6 +49,7 @@ class UnixListener:
         self.limits = limits or FrontLimits()
         self._replays, self._helpers = replays, helpers or Helpers({})
         self._root_id, self._mount_ids = _stat_id(b"/"), _mount_ids()
+        self._gid = os.getegid()
         self._serve: Serve
         self._count: Callable[[str], None]
         self._lock = threading.Lock()
@@ -100,7 +101,10 @@ class UnixListener:
             raise
 
     def reason_not_ours(self, request: wire.LauncherRequest) -> str:
-        """Return why the launcher's file names mean other files here, or ""."""
+        """Return why a file that we read or write is not what the launcher's would be, or ""."""
+        # Files that we make have our group: another one could read, or write, the user's object.
+        if request.gid != self._gid:
+            return "other-group"
         if request.mount_id not in self._mount_ids or request.root_id != self._root_id:
             return "other-mount-namespace"
         try:

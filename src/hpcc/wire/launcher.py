@@ -21,7 +21,7 @@ from hpcc.core import CallerError
 from hpcc.wire.build_facts import MAX_FACTS_BYTES
 
 # Any change to the bytes below increments it; tools/hatch_build.py reads it from here.
-PROTOCOL_VERSION: Final = 3
+PROTOCOL_VERSION: Final = 4
 # Launcher and daemon work together only if they come from the same build.
 BUILD_ID: Final = f"{__version__}-{PROTOCOL_VERSION}"
 
@@ -97,7 +97,8 @@ class LauncherRequest(NamedTuple):
 
     The three (device, inode) pairs are those of the working directory, of `/` and of the mount
     namespace, as the launcher sees them; (0, 0) if it could not read one. `env` keeps its order.
-    `facts` are the build facts as sent, for `wire.build_facts`.
+    `gid` is the group that a file of the launcher gets. `facts` are the build facts as sent, for
+    `wire.build_facts`.
     """
 
     build_id: bytes
@@ -106,6 +107,7 @@ class LauncherRequest(NamedTuple):
     argv: tuple[bytes, ...]
     env: tuple[tuple[bytes, bytes], ...]
     umask: int
+    gid: int
     stderr_is_tty: bool
     cwd_id: tuple[int, int]
     root_id: tuple[int, int]
@@ -189,7 +191,7 @@ def encode_request(request: LauncherRequest, *, protocol: int = PROTOCOL_VERSION
         request.umask,
         len(request.argv),
         len(request.env),
-        0,
+        request.gid,
         *request.cwd_id,
         *request.root_id,
         *request.mount_id,
@@ -241,10 +243,10 @@ def decode_request(body: bytes, *, is_windows: bool = False) -> LauncherRequest:
     start = fixed + _REQUEST.size
     if facts_bytes > MAX_FACTS_BYTES or len(body) <= start:
         raise _malformed("request is cut off, or has too many build facts")
-    flags, umask, argc, envc, zero, *ids = _REQUEST.unpack_from(body, fixed)
+    flags, umask, argc, envc, gid, *ids = _REQUEST.unpack_from(body, fixed)
     if not 0 < argc <= MAX_ARGC or envc > MAX_ENVC:
         raise _malformed(f"{argc} arguments and {envc} variables")
-    if flags & ~_IS_TTY or umask & ~0o777 or zero:
+    if flags & ~_IS_TTY or umask & ~0o777:
         raise _malformed("reserved bits are set")
     # Count before splitting, so that a body of NULs costs nothing.
     if body.count(0, start) != _LEADING_STRINGS + argc + envc or body[-1]:
@@ -266,6 +268,7 @@ def decode_request(body: bytes, *, is_windows: bool = False) -> LauncherRequest:
         tuple(strings[_LEADING_STRINGS : _LEADING_STRINGS + argc]),
         tuple(env),
         umask,
+        gid,
         bool(flags),
         (ids[0], ids[1]),
         (ids[2], ids[3]),

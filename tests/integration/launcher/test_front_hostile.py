@@ -37,7 +37,13 @@ def stat_id(path: str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def request_frame(answer: str, *, cwd: str = "/", mount_id: tuple[int, int] | None = None) -> bytes:
+def request_frame(
+    answer: str,
+    *,
+    cwd: str = "/",
+    mount_id: tuple[int, int] | None = None,
+    gid: int | None = None,
+) -> bytes:
     return wire.encode_request(
         wire.LauncherRequest(
             build_id=wire.BUILD_ID.encode(),
@@ -46,6 +52,7 @@ def request_frame(answer: str, *, cwd: str = "/", mount_id: tuple[int, int] | No
             argv=(b"gcc", b"-c", b"a.c"),
             env=((ANSWER_VARIABLE.encode(), answer.encode()),),
             umask=0o22,
+            gid=os.getegid() if gid is None else gid,
             stderr_is_tty=False,
             cwd_id=stat_id(cwd),
             root_id=stat_id("/"),
@@ -318,6 +325,13 @@ def test_another_mount_namespace_is_not_ours(
     harness = make_front()
     frame = request_frame("done:0::", mount_id=mount_id)
     assert harness.ask(frame) == (wire.EXEC, b"other-mount-namespace")
+    assert harness.handler.requests == []
+
+
+def test_a_launcher_of_another_group_is_not_ours(make_front: Callable[..., Harness]) -> None:
+    harness = make_front()
+    frame = request_frame("done:0::", gid=os.getegid() + 1)
+    assert harness.ask(frame) == (wire.EXEC, b"other-group")
     assert harness.handler.requests == []
 
 

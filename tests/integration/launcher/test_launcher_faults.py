@@ -249,6 +249,18 @@ def test_a_compile_in_another_mount_namespace_is_not_the_daemons(bench: Bench) -
     assert not (bench.work / "a.o").exists()
 
 
+@NEEDS_ROOT
+def test_the_daemon_writes_no_object_for_a_compile_of_another_group(bench: Bench) -> None:
+    group = os.getegid() + 4321
+    env = {**bench.env, "HPCC_TEST_ANSWER": "done:0::"}
+    command = [str(bench.launcher), "gcc", "-c", "a.c"]
+    with scripted_daemon(bench.env):
+        subprocess.run(command, cwd=bench.work, env=env, group=group, check=True, timeout=20)
+        assert front_counters(bench.env)["exec.other-group"] == 1
+        assert "begin" not in counters(bench.env)
+    assert (bench.work / "a.o").stat().st_gid == group
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.2, 0.6])
 @pytest.mark.parametrize("answer", ["block:30", "run", "filter"])
@@ -335,6 +347,30 @@ def test_a_daemon_that_cannot_start_is_tried_once_and_then_left_alone(bench: Ben
     # Its time is the end of the pause: 30 s after the failure.
     until = os.stat(bench.run_dir / "backoff").st_mtime
     assert before - 1 <= until - 30 <= time.time() + 1
+
+
+def test_an_entry_of_the_environment_that_is_no_variable_keeps_no_daemon_from_starting(
+    bench: Bench, tmp_path: Path
+) -> None:
+    # Only execve itself makes such an entry: the program that starts a build may do so.
+    launcher, started = tmp_path / "bin/hpcc", tmp_path / "started"
+    launcher.parent.mkdir()
+    shutil.copy(bench.launcher, launcher)
+    cli = launcher.with_name("hpcc-cli")
+    cli.write_text(f"#!/bin/sh\nenv > {started}\nexit 1\n")
+    cli.chmod(0o755)
+    code = (
+        "import ctypes, os, sys\n"
+        "text = lambda words: (ctypes.c_char_p * (len(words) + 1))(*words, None)\n"
+        "entries = [n + b'=' + v for n, v in os.environb.items()]\n"
+        "argv = [os.fsencode(word) for word in sys.argv[1:]]\n"
+        "entries = [b'PYTHONPATH', *entries, b'PYTHONHOME=/nowhere', b'LD_AUDIT']\n"
+        "ctypes.CDLL(None).execve(argv[0], text(argv), text(entries))\n"
+    )
+    command = [sys.executable, "-c", code, str(launcher), "gcc", "-c", "a.c"]
+    subprocess.run(command, cwd=bench.work, env=bench.env, check=True, timeout=30)
+    assert "PYTHON" not in started.read_text()
+    assert left_marks(bench) == "n"
 
 
 @pytest.mark.timeout(60)

@@ -88,6 +88,7 @@ def request(*, cwd_id: tuple[int, int] = PLACE, build_id: bytes = wire.BUILD_ID.
             (b"cl", b"/c"),
             (),
             0,
+            0,
             False,
             cwd_id,
             (0, 0),

@@ -19,6 +19,7 @@ REQUEST = wire.LauncherRequest(
     argv=(b"gcc", b"-c", b"", b"a.c"),
     env=((b"PATH", b"/bin"), (b"LANG", b"")),
     umask=0o022,
+    gid=7,
     stderr_is_tty=True,
     cwd_id=(1, 2),
     root_id=(3, 1 << 63),
@@ -81,7 +82,7 @@ def test_what_is_not_one_whole_request_has_no_key(data: bytes) -> None:
 
 def test_a_daemon_of_the_protocol_before_reads_the_new_version_first() -> None:
     body = body_of(wire.encode_request(REQUEST._replace(facts=FACTS)))
-    assert wire.request_protocol(body) == wire.PROTOCOL_VERSION == 3
+    assert wire.request_protocol(body) == wire.PROTOCOL_VERSION == 4
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,6 @@ def patched(offset: int, value: int) -> bytes:
         (patched(20, 5000), "variables"),
         (patched(8, 6), "reserved"),
         (patched(12, 0o1000), "reserved"),
-        (patched(24, 1), "reserved"),
         (patched(4, 4), "reserved"),
         (patched(4, MAX_FACTS_BYTES), "facts"),
         (patched(4, MAX_FACTS_BYTES + 1), "facts"),

@@ -38,7 +38,7 @@ def test_a_sid_that_would_widen_the_descriptor_is_refused(sid: str) -> None:
 
 def request_with(compiler: bytes, cwd: bytes) -> bytes:
     request = launcher.LauncherRequest(
-        b"1", compiler, cwd, (b"cl",), (), 0, False, (1, 2), (0, 0), (0, 0)
+        b"1", compiler, cwd, (b"cl",), (), 0, 0, False, (1, 2), (0, 0), (0, 0)
     )
     return launcher.encode_request(request)[launcher.HEADER_BYTES :]
 

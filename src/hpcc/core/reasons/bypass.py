@@ -148,6 +148,10 @@ class BypassReason(Reason, prefix="bypass"):
         "Nothing to do, or use GCC or Clang.",
         "icc, gfortran, rustc, clang-tidy, other caches and others have command lines whose "
         "grammar hpcc does not know.")
+    OTHER_GROUP = (
+        "other-group", "the compile's files belong to another group than the daemon's",
+        "`hpcc stop`; the next compile starts a daemon with its own group.",
+        "After `newgrp`, or under `sg`.")
     OTHER_MOUNT_NAMESPACE = (
         "other-mount-namespace", "the compile sees other file systems than the daemon does",
         "Start the daemon inside the same container.")

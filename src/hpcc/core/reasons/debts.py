@@ -109,7 +109,7 @@ _SHARED: Final[Mapping[type[Reason], Mapping[str, Debt]]] = {
         "response-file": _LIMIT,
         "cancelled": _CHANGE,
         "measures-time process-path stdin odd-output special-output odd-input plugin": _PROVED,
-        "relative-path other-mount-namespace terminal-width compiler-path environment"
+        "relative-path other-mount-namespace other-group terminal-width compiler-path environment"
         " dependencies-output": _PLACE,
     },
     UncacheableReason: {
