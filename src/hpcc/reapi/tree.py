@@ -207,7 +207,8 @@ def parse_directory(data: bytes) -> DirectoryListing:
 
     Raises:
         ReapiError: a name contains `/` or NUL, or is empty, `.`, `..` or too long; names are
-            unsorted or occur twice; there are symlinks or properties; or a limit is exceeded.
+            unsorted or occur twice; there are symlinks or properties; one hash has two sizes; or a
+            limit is exceeded.
     """
     message = parse_message(pb.Directory, data, MAX_DIRECTORY_BYTES)
     if message.symlinks:
@@ -219,10 +220,15 @@ def parse_directory(data: bytes) -> DirectoryListing:
     if len(message.files) + len(message.directories) > MAX_INPUTS:
         raise ReapiError(f"more than {MAX_INPUTS} entries in one directory")
     _check_names([f.name for f in message.files], [d.name for d in message.directories])
+    files = tuple(
+        InputFile(f.name, digest_from_proto(f.digest), f.is_executable) for f in message.files
+    )
+    # Blobs are asked for by hash: the right size would vouch for the wrong one, at which the agent
+    # gives the exec up, and its host the guest.
+    if len({f.digest.hash for f in files}) != len({f.digest for f in files}):
+        raise ReapiError("a directory gives one hash two sizes", reason="bad-digest")
     return DirectoryListing(
-        tuple(
-            InputFile(f.name, digest_from_proto(f.digest), f.is_executable) for f in message.files
-        ),
+        files,
         tuple((d.name, digest_from_proto(d.digest)) for d in message.directories),
     )
 

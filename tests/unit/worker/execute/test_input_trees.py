@@ -68,6 +68,26 @@ async def test_a_tree_is_its_files_and_all_its_digests() -> None:
     assert found.digests == {*encoded.directories, UNIT.digest, HEADER.digest, TOOL.digest}
 
 
+@pytest.mark.parametrize("is_wrong_first", [False, True])
+async def test_a_tree_that_gives_one_content_two_sizes_ends_no_guest(is_wrong_first: bool) -> None:
+    # The store has the blob with its own size. An agent gives up an exec with the other one.
+    wrong = Digest(TOOL.digest.hash, TOOL.digest.size_bytes + 1)
+    digests = [wrong, TOOL.digest] if is_wrong_first else [TOOL.digest, wrong]
+    files = [InputFile(f"{i}.sh", digest, is_executable=True) for i, digest in enumerate(digests)]
+    encoded = build_tree(files)
+    with pytest.raises(ReapiError) as caught:
+        await Worker().read(Store(encoded), encoded.root)
+    assert caught.value.reason == "bad-digest"
+
+
+async def test_two_directories_that_give_one_content_two_sizes_lack_a_blob() -> None:
+    wrong = Digest(TOOL.digest.hash, TOOL.digest.size_bytes + 1)
+    encoded = build_tree([InputFile("a/t.sh", wrong), InputFile("b/t.sh", TOOL.digest)])
+    with pytest.raises(MissingBlobsError) as caught:
+        await Worker().read(Store(encoded), encoded.root)
+    assert caught.value.digests == (wrong,)
+
+
 async def test_the_same_tree_is_read_and_asked_for_once() -> None:
     encoded, worker = build_tree(FILES), Worker()
     store = Store(encoded)
