@@ -48,6 +48,8 @@ _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _MAX_MANIFEST_BYTES: Final = 16 << 10
 _MAX_FILE_BYTES: Final = 512 << 20
 _CHUNK: Final = 1 << 20
+# Files of every writer of tar files. Headers with more about the next member are of other types.
+_FILE_TYPES: Final = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE})
 # What reading a manifest raises that has another form: JSON nests, and knows an infinite size.
 _NO_BUNDLE: Final = (
     OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError,
@@ -142,10 +144,10 @@ def unpack(source: Path, directory: Path, wanted: str = "") -> Bundle:
         made = Path(scratch, "bundle")
         made.mkdir()
         try:
-            with tarfile.open(source, "r:") as tar:
+            with source.open("rb") as tar:
                 for name in (MANIFEST, *FILES):
                     _extract(tar, name, made / name)
-        except (tarfile.TarError, EOFError) as error:
+        except (tarfile.TarError, ValueError, OverflowError) as error:
             raise IntegrityError(f"{source} is not a bundle: {error}", reason="bundle") from error
         found = verify(made)
         if wanted and found.digest != wanted:
@@ -158,18 +160,21 @@ def unpack(source: Path, directory: Path, wanted: str = "") -> Bundle:
     return verify(target)
 
 
-def _extract(tar: tarfile.TarFile, name: str, target: Path) -> None:
-    member = tar.next()
+def _extract(tar: IO[bytes], name: str, target: Path) -> None:
+    """Write the next member to `target`. `tarfile` would read a header of any size into memory."""
+    member = tarfile.TarInfo.frombuf(tar.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
     most = _MAX_MANIFEST_BYTES if name == MANIFEST else _MAX_FILE_BYTES
-    if member is None or member.name != name or not member.isreg() or member.size > most:
+    if member.name != name or member.type not in _FILE_TYPES or not 0 <= member.size <= most:
         raise IntegrityError(f"a bundle has {name} in this place", reason="bundle")
-    content = tar.extractfile(member)
-    assert content is not None, "a regular file has content"
+    left = member.size
     with target.open("xb") as file:
-        shutil.copyfileobj(content, file, _CHUNK)
+        while data := tar.read(min(left, _CHUNK)):
+            file.write(data)
+            left -= len(data)
         os.fsync(file.fileno())
-    if target.stat().st_size != member.size:
+    if left:
         raise IntegrityError(f"{name} is cut off", reason="bundle")
+    tar.read(-member.size % tarfile.BLOCKSIZE)
     target.chmod(0o444)
 
 

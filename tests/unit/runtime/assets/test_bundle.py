@@ -239,6 +239,16 @@ def test_a_hostile_file_leaves_nothing(
     assert list((store / "bundles").iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_of_any_size_is_not_read_into_memory(file: Path, store: Path, kind: bytes) -> None:
+    header = tarfile.TarInfo("h")
+    header.type, header.size = kind, 1 << 62
+    file.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + file.read_bytes())
+    with pytest.raises(IntegrityError, match="in this place"):
+        unpack(file, store)
+    assert list((store / "bundles").iterdir()) == []
+
+
 def test_a_file_over_the_limit_is_not_copied(
     file: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
