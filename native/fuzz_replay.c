@@ -16,6 +16,7 @@
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/vfs.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -53,6 +54,8 @@ enum {
     SHORT_RECORD = 'r',
     LONG_RECORD = 'l',
     NO_NUL = 'u',
+    LISTED = 'x',      /* it has a default ACL */
+    DOUBTFUL = 'y',    /* whether it has one cannot be told */
 };
 
 #define MOST_READS 100
@@ -233,12 +236,26 @@ static int fake_futimens(int fd, const struct timespec times[2]) {
     return 0;
 }
 
+/* The second letter of the directory's name: of "/x/a" that is none, of "/dx/a" it is x. */
+static char oddity_of_parent(const char *path) {
+    const char *slash = strrchr(path, '/'), *before = slash;
+    while (before > path && before[-1] != '/') before--;
+    return slash - before > 1 ? before[1] : 0;
+}
+
+static ssize_t fake_getxattr(const char *path, const char *name, void *value, size_t size) {
+    EXPECT(*path == '/' && !strcmp(name, "system.posix_acl_default") && !value && !size);
+    touch(path, strlen(path) + 1);
+    char odd = oddity_of(path);
+    return odd == LISTED ? 28 : fail(odd == DOUBTFUL ? EACCES : path[1] ? ENODATA : EOPNOTSUPP);
+}
+
 static int fake_fchmod(int fd, mode_t mode) {
-    EXPECT(!(mode & ~0777u));
+    EXPECT(!(mode & ~0777u) && oddity_of_parent(output_of(fd)->path) != LISTED);
     return kind_of(output_of(fd)->path) == STUBBORN ? fail(EPERM) : 0;
 }
 
-/* Only files that this run wrote to may be removed. */
+/* Only files that this run wrote to may be removed, or is about to write to anew. */
 static int fake_unlink(const char *path) {
     kind_of(path);
     for (unsigned i = 0; i < file_count; i++)
@@ -246,8 +263,8 @@ static int fake_unlink(const char *path) {
             files[i].is_removed = true;
             return 0;
         }
-    EXPECT(!"a file that was not touched is removed");
-    return -1;
+    EXPECT(oddity_of_parent(path) == LISTED && is_writable(kind_of(path)));
+    return 0;
 }
 
 static ssize_t fake_send(int connection, const void *data, size_t bytes, int flags) {
@@ -272,6 +289,7 @@ static ssize_t fake_send(int connection, const void *data, size_t bytes, int fla
 #define futimens(...) fake_futimens(__VA_ARGS__)
 #define fchmod(...) fake_fchmod(__VA_ARGS__)
 #define unlink(...) fake_unlink(__VA_ARGS__)
+#define getxattr(...) fake_getxattr(__VA_ARGS__)
 #define send(...) fake_send(__VA_ARGS__)
 #include "replay.c"
 

@@ -3,12 +3,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
@@ -22,6 +24,7 @@
 #define MAX_ANSWER_BYTES 4096u
 #define KEEPS_MODE 1u
 #define NEW_FILE_MODE 0600 /* until all its bytes are written */
+#define COMPILERS_MODE 0666 /* what compilers ask for; the kernel takes away what a default ACL does not give */
 #define STATE_COUNTS 1u
 #define MAX_SLOTS (1u << 20)
 
@@ -175,6 +178,18 @@ static bool is_ours(const struct stat *st, const struct placing *placing) {
            !(st->st_dev == placing->source_device && st->st_ino == placing->source_inode);
 }
 
+/* Whether new files beside `path` get their permissions from a default ACL of the directory, whatever the umask is. */
+static enum answer has_default_acl(const char *path) {
+    char directory[PATH_MAX];
+    size_t length = (size_t)(strrchr(path, '/') - path);
+    if (length >= sizeof directory) return CANNOT_TELL;
+    memcpy(directory, path, length);
+    if (!length) directory[length++] = '/';
+    directory[length] = '\0';
+    if (getxattr(directory, "system.posix_acl_default", NULL, 0) >= 0) return YES;
+    return errno == ENODATA || errno == EOPNOTSUPP || errno == ENOSYS ? NO : CANNOT_TELL;
+}
+
 /* Over the old bytes and cut afterwards: ext4 writes a file out at once that was cut to nothing
  * first (auto_da_alloc), which costs more than everything else here. */
 static bool fill(int fd, const struct stat *old, const unsigned char *data, uint64_t bytes) {
@@ -189,7 +204,15 @@ static bool put(struct placing *placing, const char *path, const unsigned char *
     /* Checked before it is opened: open() wakes a process that waits at a FIFO, and rewinds a tape. */
     bool is_new = lstat(path, &st);
     if (is_new ? errno != ENOENT : !is_ours(&st, placing)) return false;
-    int fd = open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC | (is_new ? O_CREAT | O_EXCL : O_NONBLOCK), NEW_FILE_MODE);
+    enum answer is_listed = keeps_mode && !is_new ? NO : has_default_acl(path);
+    if (is_listed == CANNOT_TELL) return false;
+    /* Assemblers make a new file, too. The old one may have permissions that the list does not give. */
+    if (is_listed == YES && !is_new) {
+        if (unlink(path)) return false;
+        is_new = true;
+    }
+    int fd = open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC | (is_new ? O_CREAT | O_EXCL : O_NONBLOCK),
+                  is_listed == YES ? COMPILERS_MODE : NEW_FILE_MODE);
     if (fd < 0) return false;
     if (!is_new && (fstat(fd, &st) || !is_ours(&st, placing))) {
         close(fd);
@@ -197,7 +220,7 @@ static bool put(struct placing *placing, const char *path, const unsigned char *
     }
     placing->touched[placing->count++] = path;
     bool is_done = fill(fd, is_new ? NULL : &st, data, bytes);
-    if (is_done && (is_new || (!keeps_mode && (st.st_mode & 07777) != placing->mode)))
+    if (is_done && is_listed == NO && (is_new || (!keeps_mode && (st.st_mode & 07777) != placing->mode)))
         is_done = !fchmod(fd, placing->mode);
     /* NFS reports a full disk only here. */
     return close(fd) == 0 && is_done;

@@ -6,6 +6,7 @@ import os
 import select
 import socket
 import stat
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +66,66 @@ def test_a_name_of_any_bytes_is_written(write: Write, tmp_path: Path) -> None:
     path = Path(os.fsdecode(bytes(tmp_path) + b"/ \xff\n.o"))
     assert write((path, b"x")) == DONE
     assert path.read_bytes() == b"x"
+
+
+# ---- in a directory with a default ACL ----
+
+_OF_ALL: int = 0xFFFFFFFF
+_OWNER, _USER, _GROUP, _MASK, _OTHER = 1, 2, 4, 0x10, 0x20
+# As `setfacl -d` makes them: for the owner only, and for one more user.
+LISTS = {
+    "closed": ([(_OWNER, 7, _OF_ALL), (_GROUP, 0, _OF_ALL), (_OTHER, 0, _OF_ALL)], 0o600),
+    "one-more": (
+        [(_OWNER, 7, _OF_ALL), (_USER, 6, 65534), (_GROUP, 4, _OF_ALL), (_MASK, 6, _OF_ALL),
+         (_OTHER, 0, _OF_ALL)],
+        0o660,
+    ),
+    "open": ([(_OWNER, 7, _OF_ALL), (_GROUP, 7, _OF_ALL), (_OTHER, 7, _OF_ALL)], 0o666),
+}  # fmt: skip
+
+
+def give_list(directory: Path, entries: list[tuple[int, int, int]]) -> None:
+    """Give a directory a default ACL (Linux, include/uapi/linux/posix_acl_xattr.h)."""
+    packed = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    try:
+        os.setxattr(directory, "system.posix_acl_default", packed)
+    except OSError as error:
+        pytest.skip(f"no ACLs here: {error}")
+
+
+def list_of(path: Path) -> bytes:
+    name = "system.posix_acl_access"
+    return os.getxattr(path, name) if name in os.listxattr(path) else b""
+
+
+@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize("old", [None, 0o644, 0o600])
+def test_an_object_in_a_directory_with_a_default_acl_is_for_no_more_people_than_the_compilers(
+    write: Write, tmp_path: Path, name: str, old: int | None
+) -> None:
+    entries, mode = LISTS[name]
+    path = tmp_path / "a.o"
+    if old is not None:
+        path.write_text("an older one")
+        path.chmod(old)
+    give_list(tmp_path, entries)
+    compilers = tmp_path / "compilers.o"
+    compilers.touch(0o666)
+    assert write((path, b"new"), mode=0o644) == DONE
+    assert (path.read_bytes(), mode_of(path)) == (b"new", mode)
+    assert (mode_of(path), list_of(path)) == (mode_of(compilers), list_of(compilers))
+
+
+def test_a_file_that_compilers_truncate_keeps_its_mode_beside_a_default_acl(
+    write: Write, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.d"
+    path.write_text("a.o: a.c")
+    path.chmod(0o604)
+    inode = path.stat().st_ino
+    give_list(tmp_path, LISTS["closed"][0])
+    assert write(OutputFile(bytes(path), b"new", keeps_mode=True), mode=0o644) == DONE
+    assert (path.read_bytes(), mode_of(path), path.stat().st_ino) == (b"new", 0o604, inode)
 
 
 # ---- over an old file ----

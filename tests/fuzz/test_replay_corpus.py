@@ -34,6 +34,7 @@ REDIRECTED = [
     "futimens",
     "fchmod",
     "unlink",
+    "getxattr",
     "send",
 ]
 NOT_CALLED = ["accept4", "recv", "poll", "getsockopt"]
@@ -43,6 +44,7 @@ HARMLESS = [
     "memchr",
     "memcpy",
     "strlen",
+    "strrchr",
     "_GLOBAL_OFFSET_TABLE_",
     "__stack_chk_fail",
 ]

@@ -49,6 +49,20 @@ CASES = {
         ";",
         f"{CHECKS}::test_a_directory_that_may_not_be_searched_cannot_be_told",
     ),
+    "default-acl": Case(
+        C,
+        "keeps_mode && !is_new ? NO : has_default_acl(path);",
+        "NO;",
+        f"{OUTPUTS}::test_an_object_in_a_directory_with_a_default_acl_is_for_no_more_people"
+        "_than_the_compilers",
+    ),
+    "default-acl-twin": Case(
+        FILES,
+        "if is_new or not output.keeps_mode:",
+        "if False:",
+        f"{OUTPUTS}::test_an_object_in_a_directory_with_a_default_acl_is_for_no_more_people"
+        "_than_the_compilers",
+    ),
     "link-count": Case(
         C,
         "st->st_nlink == 1 && ",
@@ -96,8 +110,8 @@ CASES = {
     ),
     "new-file-mode": Case(
         C,
-        "if (is_done && (is_new || (",
-        "if (is_done && ((",
+        "if (is_done && is_listed == NO && (is_new || (",
+        "if (is_done && is_listed == NO && ((",
         f"{OUTPUTS}::test_the_umask_of_the_process_has_no_say",
     ),
     "twin-kind": Case(

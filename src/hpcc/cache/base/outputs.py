@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
+import sys
 from typing import Final, NamedTuple
 
 from hpcc.cache.base.uncacheable import is_fresh
@@ -16,6 +18,11 @@ _CLOEXEC: Final[int] = getattr(os, "O_CLOEXEC", 0)
 _NONBLOCK: Final[int] = getattr(os, "O_NONBLOCK", 0)
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _CLOEXEC
 _OLD: Final = os.O_WRONLY | _NOFOLLOW | _CLOEXEC | _NONBLOCK
+
+
+# A directory has it if its new files get their permissions from a list, whatever the umask is.
+_DEFAULT_ACL: Final = "system.posix_acl_default"
+_NO_ACL: Final = frozenset({errno.ENODATA, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
 class OutputFile(NamedTuple):
@@ -73,7 +80,8 @@ def place(outputs: tuple[OutputFile, ...], *, source: tuple[int, int], mode: int
 
     Writes only new files, and regular files with one link that this user owns and that are not the
     source (device, inode). In other cases the compiler's behaviour is the right one, so it has to
-    run. After a failure every file that was touched is removed. New files get `mode`.
+    run. After a failure every file that was touched is removed. New files get `mode`, or what a
+    default ACL of their directory gives them.
     """
     touched: list[bytes] = []
     try:
@@ -88,24 +96,57 @@ def place(outputs: tuple[OutputFile, ...], *, source: tuple[int, int], mode: int
 
 
 def _write(output: OutputFile, source: tuple[int, int], mode: int, touched: list[bytes]) -> bool:
-    old: os.stat_result | None = None
+    is_new, is_listed = False, False
     try:
         # Check before opening: an open wakes a process that waits at a FIFO, and rewinds a tape.
         if not _is_ours(os.lstat(output.path), source):
             return False
-        fd = os.open(output.path, _OLD)
-        old = os.fstat(fd)
     except FileNotFoundError:
-        fd = os.open(output.path, _NEW, 0o600)  # `mode` is set after the bytes are written
+        is_new = True
+    if is_new or not output.keeps_mode:
+        is_listed = _has_default_acl(output.path)
+    if is_listed and not is_new:
+        # Assemblers make a new file, too. The old one may have permissions that the list does not
+        # give.
+        os.unlink(output.path)
+        is_new = True
+    if is_new:
+        # Without a list `mode` is set after the bytes are written.
+        fd = os.open(output.path, _NEW, 0o666 if is_listed else 0o600)
+    else:
+        fd = os.open(output.path, _OLD)
     try:
+        old = None if is_new else os.fstat(fd)
         if old is not None and not _is_ours(old, source):
             return False
         touched.append(output.path)
         _fill(fd, old, output.data)
-        if old is None or (not output.keeps_mode and stat.S_IMODE(old.st_mode) != mode):
-            os.fchmod(fd, mode)
+        if not is_listed:
+            _set_mode(fd, old, output, mode)
     finally:
         os.close(fd)
+    return True
+
+
+def _set_mode(fd: int, old: os.stat_result | None, output: OutputFile, mode: int) -> None:
+    if old is None or (not output.keeps_mode and stat.S_IMODE(old.st_mode) != mode):
+        os.fchmod(fd, mode)
+
+
+def _has_default_acl(path: bytes) -> bool:
+    """Tell whether a new file at `path` gets its permissions from a list of its directory.
+
+    Raises:
+        OSError: the kernel does not say.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        os.getxattr(os.path.dirname(path), _DEFAULT_ACL)
+    except OSError as error:
+        if error.errno in _NO_ACL:
+            return False
+        raise
     return True
 
 
