@@ -106,6 +106,7 @@ static int describe(char kind, struct stat *st) {
     st->st_ctim.tv_nsec = 6;
     st->st_nlink = kind == HARD_LINK ? 2 : 1;
     st->st_uid = geteuid() + (kind == ELSEWHERE);
+    st->st_gid = getegid();
     st->st_mode = (mode_t)(kind == PIPE ? S_IFIFO : kind == DIRECTORY ? S_IFDIR : S_IFREG) | 0600;
     return 0;
 }

@@ -156,6 +156,7 @@ static int check_group(struct reader *r) {
 struct placing {
     mode_t mode;
     uid_t uid;
+    gid_t gid;
     uint64_t source_device, source_inode;
     const char *touched[MAX_OUTPUTS];
     unsigned count;
@@ -206,8 +207,8 @@ static bool put(struct placing *placing, const char *path, const unsigned char *
     if (is_new ? errno != ENOENT : !is_ours(&st, placing)) return false;
     enum answer is_listed = keeps_mode && !is_new ? NO : has_default_acl(path);
     if (is_listed == CANNOT_TELL) return false;
-    /* Assemblers make a new file, too. The old one may have permissions that the list does not give. */
-    if (is_listed == YES && !is_new) {
+    /* Assemblers make a new file, too. The old one may be for people for whom a new one is not. */
+    if (!is_new && !keeps_mode && (is_listed == YES || st.st_gid != placing->gid)) {
         if (unlink(path)) return false;
         is_new = true;
     }
@@ -259,6 +260,7 @@ EXPORT int hpcc_replay(const unsigned char *plan, uint64_t bytes, int connection
     placing.count = 0;
     placing.mode = mode;
     placing.uid = geteuid();
+    placing.gid = getegid();
     placing.source_device = take64(&r);
     placing.source_inode = take64(&r);
     if (r.is_bad || groups > MAX_GROUPS || outputs > MAX_OUTPUTS || mode & ~0777u || answer_bytes > MAX_ANSWER_BYTES)

@@ -167,6 +167,20 @@ def test_an_old_file_gets_the_mode_or_keeps_its_own(
     assert mode_of(path) == (0o700 if keeps_mode else 0o644)
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root")
+@pytest.mark.parametrize("keeps_mode", [False, True])
+def test_an_old_object_of_another_group_is_no_place_for_a_new_one(
+    write: Write, tmp_path: Path, keeps_mode: bool
+) -> None:
+    path, group = tmp_path / "a.o", os.getegid() + 4321
+    path.write_text("old")
+    path.chmod(0o640)
+    os.chown(path, -1, group)
+    assert write(OutputFile(bytes(path), b"new", keeps_mode=keeps_mode), mode=0o640) == DONE
+    assert (path.read_bytes(), mode_of(path)) == (b"new", 0o640)
+    assert path.stat().st_gid == (group if keeps_mode else os.getegid())
+
+
 # ---- what is not ours ----
 
 

@@ -41,6 +41,7 @@ NOT_CALLED = ["accept4", "recv", "poll", "getsockopt"]
 HARMLESS = [
     "__errno_location",
     "geteuid",
+    "getegid",
     "memchr",
     "memcpy",
     "strlen",

@@ -96,18 +96,19 @@ def place(outputs: tuple[OutputFile, ...], *, source: tuple[int, int], mode: int
 
 
 def _write(output: OutputFile, source: tuple[int, int], mode: int, touched: list[bytes]) -> bool:
-    is_new, is_listed = False, False
+    is_new, is_listed, has_group = False, False, True
     try:
         # Check before opening: an open wakes a process that waits at a FIFO, and rewinds a tape.
-        if not _is_ours(os.lstat(output.path), source):
+        found = os.lstat(output.path)
+        if not _is_ours(found, source):
             return False
+        has_group = output.keeps_mode or found.st_gid == os.getegid()
     except FileNotFoundError:
         is_new = True
     if is_new or not output.keeps_mode:
         is_listed = _has_default_acl(output.path)
-    if is_listed and not is_new:
-        # Assemblers make a new file, too. The old one may have permissions that the list does not
-        # give.
+    if not is_new and (is_listed or not has_group):
+        # Assemblers make a new file, too. The old one may be for people for whom a new one is not.
         os.unlink(output.path)
         is_new = True
     if is_new:
