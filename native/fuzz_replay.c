@@ -40,6 +40,7 @@ enum {
     FULL = 'g',       /* our file; writing it fails before the end */
     HARD_LINK = 'h',
     STUBBORN = 'i',   /* our file; its mode cannot be changed */
+    OWN_LIST = 'l',   /* our file; it has an ACL */
     PIPE = 'p',
     SOURCE = 's',
 };
@@ -245,7 +246,9 @@ static char oddity_of_parent(const char *path) {
 }
 
 static ssize_t fake_getxattr(const char *path, const char *name, void *value, size_t size) {
-    EXPECT(*path == '/' && !strcmp(name, "system.posix_acl_default") && !value && !size);
+    EXPECT(*path == '/' && !value && !size);
+    if (!strcmp(name, "system.posix_acl_access")) return kind_of(path) == OWN_LIST ? 28 : fail(ENODATA);
+    EXPECT(!strcmp(name, "system.posix_acl_default"));
     touch(path, strlen(path) + 1);
     char odd = oddity_of(path);
     return odd == LISTED ? 28 : fail(odd == DOUBTFUL ? EACCES : path[1] ? ENODATA : EOPNOTSUPP);
@@ -264,7 +267,7 @@ static int fake_unlink(const char *path) {
             files[i].is_removed = true;
             return 0;
         }
-    EXPECT(oddity_of_parent(path) == LISTED && is_writable(kind_of(path)));
+    EXPECT((oddity_of_parent(path) == LISTED || kind_of(path) == OWN_LIST) && is_writable(kind_of(path)));
     return 0;
 }
 

@@ -179,6 +179,11 @@ static bool is_ours(const struct stat *st, const struct placing *placing) {
            !(st->st_dev == placing->source_device && st->st_ino == placing->source_inode);
 }
 
+static enum answer has_list(const char *path, const char *name) {
+    if (getxattr(path, name, NULL, 0) >= 0) return YES;
+    return errno == ENODATA || errno == EOPNOTSUPP || errno == ENOSYS ? NO : CANNOT_TELL;
+}
+
 /* Whether new files beside `path` get their permissions from a default ACL of the directory, whatever the umask is. */
 static enum answer has_default_acl(const char *path) {
     char directory[PATH_MAX];
@@ -187,8 +192,7 @@ static enum answer has_default_acl(const char *path) {
     memcpy(directory, path, length);
     if (!length) directory[length++] = '/';
     directory[length] = '\0';
-    if (getxattr(directory, "system.posix_acl_default", NULL, 0) >= 0) return YES;
-    return errno == ENODATA || errno == EOPNOTSUPP || errno == ENOSYS ? NO : CANNOT_TELL;
+    return has_list(directory, "system.posix_acl_default");
 }
 
 /* Over the old bytes and cut afterwards: ext4 writes a file out at once that was cut to nothing
@@ -206,9 +210,10 @@ static bool put(struct placing *placing, const char *path, const unsigned char *
     bool is_new = lstat(path, &st);
     if (is_new ? errno != ENOENT : !is_ours(&st, placing)) return false;
     enum answer is_listed = keeps_mode && !is_new ? NO : has_default_acl(path);
-    if (is_listed == CANNOT_TELL) return false;
+    enum answer has_own = keeps_mode || is_new ? NO : has_list(path, "system.posix_acl_access");
+    if (is_listed == CANNOT_TELL || has_own == CANNOT_TELL) return false;
     /* Assemblers make a new file, too. The old one may be for people for whom a new one is not. */
-    if (!is_new && !keeps_mode && (is_listed == YES || st.st_gid != placing->gid)) {
+    if (!is_new && !keeps_mode && (is_listed == YES || has_own == YES || st.st_gid != placing->gid)) {
         if (unlink(path)) return false;
         is_new = true;
     }

@@ -84,11 +84,11 @@ LISTS = {
 }  # fmt: skip
 
 
-def give_list(directory: Path, entries: list[tuple[int, int, int]]) -> None:
-    """Give a directory a default ACL (Linux, include/uapi/linux/posix_acl_xattr.h)."""
+def give_list(path: Path, entries: list[tuple[int, int, int]], kind: str = "default") -> None:
+    """Give a file an ACL (Linux, include/uapi/linux/posix_acl_xattr.h)."""
     packed = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
     try:
-        os.setxattr(directory, "system.posix_acl_default", packed)
+        os.setxattr(path, f"system.posix_acl_{kind}", packed)
     except OSError as error:
         pytest.skip(f"no ACLs here: {error}")
 
@@ -114,6 +114,18 @@ def test_an_object_in_a_directory_with_a_default_acl_is_for_no_more_people_than_
     assert write((path, b"new"), mode=0o644) == DONE
     assert (path.read_bytes(), mode_of(path)) == (b"new", mode)
     assert (mode_of(path), list_of(path)) == (mode_of(compilers), list_of(compilers))
+
+
+@pytest.mark.parametrize("keeps_mode", [False, True])
+def test_an_old_objects_own_acl_is_not_the_new_ones(
+    write: Write, tmp_path: Path, keeps_mode: bool
+) -> None:
+    path = tmp_path / "a.o"
+    path.write_text("an older one")
+    give_list(path, LISTS["one-more"][0], "access")
+    before = list_of(path)
+    assert write(OutputFile(bytes(path), b"new", keeps_mode=keeps_mode), mode=0o644) == DONE
+    assert (path.read_bytes(), list_of(path)) == (b"new", before if keeps_mode else b"")
 
 
 def test_a_file_that_compilers_truncate_keeps_its_mode_beside_a_default_acl(

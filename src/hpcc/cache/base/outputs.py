@@ -22,6 +22,7 @@ _OLD: Final = os.O_WRONLY | _NOFOLLOW | _CLOEXEC | _NONBLOCK
 
 # A directory has it if its new files get their permissions from a list, whatever the umask is.
 _DEFAULT_ACL: Final = "system.posix_acl_default"
+_OWN_ACL: Final = "system.posix_acl_access"
 _NO_ACL: Final = frozenset({errno.ENODATA, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
@@ -96,18 +97,19 @@ def place(outputs: tuple[OutputFile, ...], *, source: tuple[int, int], mode: int
 
 
 def _write(output: OutputFile, source: tuple[int, int], mode: int, touched: list[bytes]) -> bool:
-    is_new, is_listed, has_group = False, False, True
+    is_new, is_listed, is_for_others = False, False, False
     try:
         # Check before opening: an open wakes a process that waits at a FIFO, and rewinds a tape.
         found = os.lstat(output.path)
         if not _is_ours(found, source):
             return False
-        has_group = output.keeps_mode or found.st_gid == os.getegid()
+        if not output.keeps_mode:
+            is_for_others = found.st_gid != os.getegid() or _has_acl(output.path, _OWN_ACL)
     except FileNotFoundError:
         is_new = True
     if is_new or not output.keeps_mode:
-        is_listed = _has_default_acl(output.path)
-    if not is_new and (is_listed or not has_group):
+        is_listed = _has_acl(os.path.dirname(output.path), _DEFAULT_ACL)
+    if not is_new and (is_listed or is_for_others):
         # Assemblers make a new file, too. The old one may be for people for whom a new one is not.
         os.unlink(output.path)
         is_new = True
@@ -134,8 +136,8 @@ def _set_mode(fd: int, old: os.stat_result | None, output: OutputFile, mode: int
         os.fchmod(fd, mode)
 
 
-def _has_default_acl(path: bytes) -> bool:
-    """Tell whether a new file at `path` gets its permissions from a list of its directory.
+def _has_acl(path: bytes, name: str) -> bool:
+    """Tell whether a file has this access control list.
 
     Raises:
         OSError: the kernel does not say.
@@ -143,7 +145,7 @@ def _has_default_acl(path: bytes) -> bool:
     if sys.platform != "linux":
         return False
     try:
-        os.getxattr(os.path.dirname(path), _DEFAULT_ACL)
+        os.getxattr(path, name)
     except OSError as error:
         if error.errno in _NO_ACL:
             return False
