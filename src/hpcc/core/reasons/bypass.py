@@ -151,7 +151,7 @@ class BypassReason(Reason, prefix="bypass"):
     OTHER_GROUP = (
         "other-group", "the compile's files belong to another group than the daemon's",
         "`hpcc stop`; the next compile starts a daemon with its own group.",
-        "After `newgrp`, or under `sg`.")
+        "After `newgrp`, under `sg`, or in a user namespace that gives the group another number.")
     OTHER_MOUNT_NAMESPACE = (
         "other-mount-namespace", "the compile sees other file systems than the daemon does",
         "Start the daemon inside the same container.")
