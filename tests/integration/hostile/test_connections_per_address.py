@@ -26,8 +26,9 @@ EVE: Final = "127.0.0.2"
 HONEST_CALLS: Final = 5
 SETTLE_SECONDS: Final = 120.0
 # What a process may gain from 2,000 connections that are tried. 512 that finished TLS are 37 MiB, and
-# on a busy machine many more are in their handshake before the process looks.
-MOST_MIB: Final = 160
+# on a busy machine many more are in their handshake before the process looks: 161 MiB were seen in
+# a test that took five times as long as usual. All 2,000 in their handshake would be about this.
+MOST_MIB: Final = 256
 
 
 @pytest.fixture
