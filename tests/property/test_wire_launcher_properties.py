@@ -9,6 +9,7 @@ from hpcc.cache.root.build_identity import MAX_IDENTITY_CHARS, told_build
 from hpcc.core import CallerError
 from hpcc.wire import launcher as wire
 from hpcc.wire.build_facts import NAMES, decode_facts, encode_facts
+from hpcc.wire.launcher_version import decode_version
 
 TEXT = st.binary(max_size=40).map(lambda b: b.replace(b"\0", b"."))
 NAME = TEXT.map(lambda b: b"N" + b.replace(b"=", b"_"))
@@ -36,7 +37,7 @@ DECODERS = (
     wire.decode_done,
     wire.decode_run,
     wire.decode_finish,
-    wire.decode_version,
+    decode_version,
     wire.request_protocol,
     wire.split_request,
 )

@@ -52,6 +52,7 @@ from hpcc.cache.base.api import (
 from hpcc.core import CallerError, HpccError
 from hpcc.daemon.transport import Connection, Listener, receive_frame, receive_some
 from hpcc.wire import launcher as wire
+from hpcc.wire.launcher_version import encode_version
 
 _log: Final = logging.getLogger("hpcc.daemon.front")
 
@@ -222,7 +223,7 @@ class Front:
         with self._an_answer():
             is_leaving = self._on_version()
             return self._send_last(
-                connection, wire.encode_version(self._build_id, is_draining=is_leaving)
+                connection, encode_version(self._build_id, is_draining=is_leaving)
             )
 
     @contextlib.contextmanager

@@ -7,6 +7,7 @@ Every deviation is one error: `CallerError` with reason `malformed-frame`.
 A request has two more words in front: the protocol's version and the length of the build facts,
 then those facts (`wire.build_facts`). What follows is the request's key. The facts are outside of
 it, because a request of the next build must find the replay of this one.
+
 Values are tuples and bytes, because this is the hit path (docs/adr/0001-architecture.md).
 """
 
@@ -83,7 +84,6 @@ _IS_TTY: Final = 1
 _IS_TRUNCATED: Final = 1
 _FILTER_HEADERS: Final = 1
 _TENTATIVE: Final = 2
-_IS_DRAINING: Final = 1
 # build id, compiler, cwd
 _LEADING_STRINGS: Final = 3
 
@@ -383,21 +383,3 @@ def decode_finish(body: bytes) -> tuple[bytes, bytes]:
     if len(body) < _PAIR.size:
         raise _malformed("answer is cut off")
     return _streams(body, _PAIR.size, *_PAIR.unpack_from(body))
-
-
-def encode_version(build_id: str, *, is_draining: bool) -> bytes:
-    """Return the answer to a launcher of another build; `is_draining`: this daemon is stopping."""
-    name = build_id.encode("utf-8", "replace")[:MAX_REASON_BYTES]
-    return frame(VERSION, _WORD.pack(_IS_DRAINING if is_draining else 0) + name)
-
-
-def decode_version(body: bytes) -> tuple[str, bool]:
-    """Return build id and `is_draining`.
-
-    Raises:
-        CallerError: the body has any other form.
-    """
-    if len(body) < _WORD.size:
-        raise _malformed("version is cut off")
-    (flags,) = _WORD.unpack_from(body)
-    return body[_WORD.size :].decode("utf-8", "replace"), bool(flags & _IS_DRAINING)

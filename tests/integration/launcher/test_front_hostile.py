@@ -19,6 +19,7 @@ from hpcc.daemon.transport import FrontLimits
 from hpcc.daemon.unix_listener import UnixListener
 from hpcc.ports import SystemClock
 from hpcc.wire import launcher as wire
+from hpcc.wire.launcher_version import decode_version
 from hpcc_testkit.cache.launcher import (
     ANSWER_VARIABLE,
     Bench,
@@ -145,7 +146,7 @@ def test_a_launcher_of_the_protocol_before_hears_our_version(
     # Without the length of build facts, as protocol 2 had it.
     older = wire.frame(wire.REQUEST, struct.pack("<I", 2) + body[8:])
     kind, answer = harness.ask(older)
-    assert (kind, wire.decode_version(answer)) == (wire.VERSION, (wire.BUILD_ID, True))
+    assert (kind, decode_version(answer)) == (wire.VERSION, (wire.BUILD_ID, True))
     assert harness.handler.requests == []
 
 
@@ -377,7 +378,7 @@ def test_another_build_is_told_the_version(make_front: Callable[..., Harness]) -
     ):
         kind, body = harness.ask(frame)
         assert kind == wire.VERSION
-        assert wire.decode_version(body) == (wire.BUILD_ID, True)
+        assert decode_version(body) == (wire.BUILD_ID, True)
 
 
 def test_a_peer_of_another_uid_gets_no_answer(

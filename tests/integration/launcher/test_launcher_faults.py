@@ -19,6 +19,7 @@ from typing import Any, Self
 import pytest
 
 from hpcc.wire import launcher as wire
+from hpcc.wire.launcher_version import encode_version
 from hpcc_testkit.cache.launcher import (
     Bench,
     build_launcher,
@@ -122,7 +123,7 @@ def raw(kind: int, body: bytes) -> bytes:
         wire.MAGIC + struct.pack("<II", wire.DONE, 0xFFFFFFFF),
         wire.MAGIC + struct.pack("<II", wire.DONE, 100) + b"abc",
         wire.WAIT_FRAME * 3,
-        wire.encode_version("9.9-9", is_draining=False),
+        encode_version("9.9-9", is_draining=False),
     ],
     ids=lambda b: b[:16].hex() or "nothing",
 )

@@ -15,6 +15,7 @@ import pytest
 
 from hpcc.wire import launcher
 from hpcc.wire.build_facts import decode_facts
+from hpcc.wire.launcher_version import encode_version
 from hpcc.wire.pipe import daemon_pipe, pipe_sddl
 from hpcc_testkit.cache.launcher import ROOT, build_windows_launcher
 from hpcc_testkit.windows.wine import Wine, cross_build
@@ -269,7 +270,7 @@ def test_a_tentative_run_that_fails_leaves_the_users_own_command(desk: Desk) -> 
         b"hpc1" + struct.pack("<II", launcher.RUN, 14) + struct.pack("<II", 0, 1) + b"cl.ex\0",
         launcher.frame(launcher.DONE, struct.pack("<III", 0, 0, 0)) + b"and more",
         launcher.encode_done(launcher.LauncherDone(0, b"half", b""))[:-1],
-        launcher.encode_version("other", is_draining=False),
+        encode_version("other", is_draining=False),
         launcher.encode_exec("no"),
     ],
     ids=["other protocol", "too long", "relative program", "two answers", "cut off",

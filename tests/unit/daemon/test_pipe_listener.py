@@ -11,6 +11,7 @@ from hpcc.daemon.front import Front
 from hpcc.daemon.pipe_listener import LauncherPipeListener
 from hpcc.ports import SystemClock
 from hpcc.wire import launcher as wire
+from hpcc.wire.launcher_version import encode_version
 
 OWNER, PLACE = "S-1-5-21-1-2-3-1001", (3, 4)
 
@@ -147,7 +148,7 @@ def test_where_nobody_else_could_come_the_compile_is_left_to_the_compiler() -> N
 def test_another_build_is_answered_with_ours() -> None:
     talk = Talk(request(build_id=b"other"))
     assert served(talk) == {"refused.other-version": 1}
-    assert talk.sent == wire.encode_version(wire.BUILD_ID, is_draining=False)
+    assert talk.sent == encode_version(wire.BUILD_ID, is_draining=False)
 
 
 def test_what_is_no_frame_of_ours_is_refused() -> None:

@@ -11,6 +11,7 @@ from hpcc.core import CallerError
 from hpcc.wire import address
 from hpcc.wire import launcher as wire
 from hpcc.wire.build_facts import MAX_FACTS_BYTES
+from hpcc.wire.launcher_version import decode_version, encode_version
 
 REQUEST = wire.LauncherRequest(
     build_id=b"0.1.0-1",
@@ -210,10 +211,10 @@ def test_fnv1a_has_the_values_its_authors_publish(data: bytes, expected: int) ->
 @pytest.mark.parametrize("is_draining", [True, False])
 def test_the_build_id_of_another_daemon_reads_back_and_is_bounded(*, is_draining: bool) -> None:
     for name, expected in (("0.9-1", "0.9-1"), ("x" * 300, "x" * wire.MAX_REASON_BYTES)):
-        body = body_of(wire.encode_version(name, is_draining=is_draining))
-        assert wire.decode_version(body) == (expected, is_draining)
-    assert wire.decode_version(bytes(4)) == ("", False)
-    assert "cut off" in refused(wire.decode_version, bytes(3))
+        body = body_of(encode_version(name, is_draining=is_draining))
+        assert decode_version(body) == (expected, is_draining)
+    assert decode_version(bytes(4)) == ("", False)
+    assert "cut off" in refused(decode_version, bytes(3))
 
 
 def test_a_reason_is_bounded() -> None:
