@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import base64
+import hashlib
 import io
 import json
 import os
@@ -66,9 +67,11 @@ def exec_header(data: bytes) -> None:
     """The agent's reader of an Exec's first frame, with directories that hold nothing."""
     try:
         frame = agent_pb2.ClientFrame.FromString(data)
-        request, _ = Intake().header(frame)
+        intake = Intake()
+        request, _ = intake.header(frame)
     except (DecodeError, CallerError):
         return
+    assert intake.blobs.keys() <= {file.digest.hash for file in request.inputs}
     files = {file.path for file in request.inputs}
     for path in request.input_directories:
         parts = check_guest_path(path).split("/")
@@ -86,6 +89,10 @@ def exec_header_seeds() -> Mapping[str, bytes]:
         limits=limits, env=[agent_pb2.Variable(name="A", value="b")],
         output_directories=["d"], input_directories=["a/empty", "a/b/none", "z"],
     )  # fmt: skip
+    carrying = agent_pb2.Header()
+    carrying.CopyFrom(header)
+    carrying.blobs.append(b"int x;\n")
+    carrying.inputs[0].digest = hashlib.sha256(carrying.blobs[0]).digest()
     below = agent_pb2.Header()
     below.CopyFrom(header)
     below.input_directories.append("a/b/c.h/below")
@@ -94,7 +101,12 @@ def exec_header_seeds() -> Mapping[str, bytes]:
     twice.input_directories.append("z")
     return {
         name: agent_pb2.ClientFrame(header=one).SerializeToString()
-        for name, one in {"good": header, "below-a-file": below, "twice": twice}.items()
+        for name, one in {
+            "good": header,
+            "below-a-file": below,
+            "twice": twice,
+            "carrying": carrying,
+        }.items()
     }
 
 

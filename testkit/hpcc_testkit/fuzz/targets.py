@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hpcc_testkit.fuzz import cache_bytes, farm_bytes, local_bytes, pack_bytes
+from hpcc_testkit.fuzz import cache_bytes, farm_bytes, local_bytes, pack_bytes, worker_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,11 @@ _PACKS: Final = (
     Target("pack_record", pack_bytes.pack_record, pack_bytes.pack_record_seeds),
     Target("clone", pack_bytes.clone, pack_bytes.clone_seeds),
 )
+_WORKERS: Final = (
+    Target("meeting", worker_bytes.meeting, worker_bytes.meeting_seeds),
+    Target("explanation", worker_bytes.explanation, worker_bytes.explanation_seeds),
+    Target("object_sections", worker_bytes.object_sections, worker_bytes.object_sections_seeds),
+)
 TARGETS: Final[Mapping[str, Target]] = {
-    target.name: target for target in (*_FARM, *_LOCAL, *_PACKS)
+    target.name: target for target in (*_FARM, *_LOCAL, *_PACKS, *_WORKERS)
 }

@@ -7,6 +7,7 @@ was taken over could send, because the texts reach a terminal.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -160,8 +161,8 @@ def _near(message: pb.Nearest) -> NearAction:
     )
 
 
-def _lines(texts: object) -> tuple[str, ...]:
-    return tuple(one_line(str(text)[:_MAX_TEXT_CHARS]) for text in texts)  # type: ignore[attr-defined]  # a repeated field
+def _lines(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(one_line(text[:_MAX_TEXT_CHARS]) for text in texts)
 
 
 def _check(is_right: object) -> None:
