@@ -231,7 +231,7 @@ class LocalCache:
             missed,
             fallback,
             side,
-            note_places(prepared.cwd, directories),
+            note_places(prepared.cwd, directories, prepared.looked_for),
             prepared.key,
             prepared.marker_status.reason,
             content,

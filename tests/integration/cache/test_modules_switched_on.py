@@ -301,6 +301,29 @@ def test_a_map_that_changes_during_the_compile(there: FakeLauncher, build: Path)
     assert compiled(there, command()) == "done"
 
 
+def test_a_program_that_is_linked_above_the_map_meanwhile(there: FakeLauncher, build: Path) -> None:
+    """CMake's targets in a subdirectory have their maps below the place of their programs."""
+    mapper = "util/CMakeFiles/a.cpp.o.modmap"
+    (build / mapper).parent.mkdir(parents=True)
+    (build / mapper).write_text("$root .\n")
+
+    def link(_run: Run) -> None:
+        for place in (build, build / "util"):
+            (place / "program").touch()
+
+    def replace_directory(_run: Run) -> None:
+        (build / "util").rename(build / "old")
+        shutil.copytree(build / "old", build / "util", copy_function=os.link)
+
+    there.before_run = link
+    assert compiled(there, command(mapper=mapper)) == "run"
+    assert compiled(there, command(mapper=mapper)) == "done"
+    there.before_run = replace_directory
+    assert compiled(there, command("../src/a.cpp", "-DX", mapper=mapper)) == "run"
+    there.before_run = lambda _run: None
+    assert compiled(there, command("../src/a.cpp", "-DX", mapper=mapper)) == "run"
+
+
 def test_a_map_is_read_before_the_run_and_compared_after_it(
     there: FakeLauncher, build: Path
 ) -> None:

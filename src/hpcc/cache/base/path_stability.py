@@ -42,10 +42,16 @@ Place = tuple[int, int]
 """Device and inode."""
 
 
-def note_places(cwd: bytes, directories: Iterable[bytes]) -> dict[bytes, Place]:
-    """Return device and inode of directories and their parents, before a compile begins."""
+def note_places(
+    cwd: bytes, directories: Iterable[bytes], files: Iterable[bytes] = ()
+) -> dict[bytes, Place]:
+    """Return device and inode of directories and their parents, before a compile begins.
+
+    The directories of `files` count, too: a linker may write there while this compiles.
+    """
     found: dict[bytes, Place] = {}
-    for directory in (cwd, *directories):
+    places = (os.path.dirname(absolute(cwd, file)) for file in files)
+    for directory in (cwd, *directories, *places):
         path = absolute(cwd, directory)
         while path not in found:
             try:
