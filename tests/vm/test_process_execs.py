@@ -45,7 +45,7 @@ async def main():
     greeter = Greeter(GuestLink(None), server._protocol_factory)
     await StreamPair(asyncio.get_running_loop(), 0, link, greeter).ended
     # The end cancelled the exec, which now removes its cgroup. A return from here would cancel it
-    # again, and the next agent would find that group under the same name.
+    # again, and leave the group.
     if others := asyncio.all_tasks() - {asyncio.current_task()}:
         await asyncio.wait(others, timeout=4)
 

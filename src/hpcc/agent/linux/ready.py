@@ -74,8 +74,10 @@ class ReadySandbox:
             OSError: there is no room for it.
         """
         self.limits, self.uid = limits, uid_of(number)
+        # A container may have an agent for each exec, and one that was killed leaves its group.
+        name = f"x{os.getpid()}-{number}"
         self.cgroup = new_cgroup(
-            places.cgroup_root, f"x{number}", memory_bytes=limits.memory_bytes, pids=limits.pids
+            places.cgroup_root, name, memory_bytes=limits.memory_bytes, pids=limits.pids
         )
         self._networks = networks
         self.stdout, self.stderr, self.report = OutputPipe(), OutputPipe(), OutputPipe()

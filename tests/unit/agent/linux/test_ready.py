@@ -82,7 +82,18 @@ async def second_exec(sandboxes: Sandboxes) -> None:
 
 
 def groups(places: SandboxPlaces) -> list[str]:
-    return sorted(os.listdir(places.cgroup_root))
+    """Return the groups of this agent's sandboxes, by number."""
+    own = f"x{os.getpid()}-"
+    return sorted(f"x{n.removeprefix(own)}" for n in os.listdir(places.cgroup_root) if own in n)
+
+
+async def test_a_group_that_an_agent_before_it_left_is_in_no_ones_way(
+    sandboxes: Sandboxes, places: SandboxPlaces
+) -> None:
+    for name in ("x0", f"x{os.getpid() + 1}-0"):
+        Path(places.cgroup_root, name).mkdir()
+    assert await run(await sandboxes.take(LIMITS), places, "a") == "x0/src|/src/a|1|a|"
+    assert groups(places) == []
 
 
 async def test_the_job_arrives_whole(sandboxes: Sandboxes, places: SandboxPlaces) -> None:
