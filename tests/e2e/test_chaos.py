@@ -209,6 +209,7 @@ def deaf_qemu() -> Iterator[Path]:
         yield directory
 
 
+@pytest.mark.nightly
 def test_a_vmm_that_outlives_a_killed_worker_is_swept_by_the_next(
     chaos: Machine, tracker: ProcessTracker, deaf_qemu: Path
 ) -> None:

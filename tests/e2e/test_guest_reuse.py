@@ -25,12 +25,14 @@ def executed(machine: Machine, reuse: str, units: int) -> list[dict[str, object]
     return [json.loads(line) for line in text.splitlines()]
 
 
+@pytest.mark.nightly
 def test_with_reuse_exec_each_compile_has_a_guest_that_ran_nothing_before(machine: Machine) -> None:
     rows = executed(machine, "exec", 3)
     assert len({row["guest_id"] for row in rows}) == 3
     assert {(row["guest_execs_before"], row["reuse"]) for row in rows} == {(0, "exec")}
 
 
+@pytest.mark.nightly
 def test_with_reuse_principal_a_guest_counts_what_it_ran(machine: Machine) -> None:
     rows = executed(machine, "principal", 3)
     assert len({row["guest_id"] for row in rows}) == 1

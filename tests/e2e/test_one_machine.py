@@ -141,6 +141,7 @@ def test_a_compile_error_is_the_hosts_own_and_the_build_says_so(machine: Machine
     assert (ours.returncode, ours.stderr) == (bare.returncode, bare.stderr)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "victim",
     [["qemu-system"], ["hpcc.worker"], ["hpcc.scheduler"]],
@@ -171,6 +172,7 @@ def test_a_part_killed_in_mid_build_costs_no_build(machine: Machine, victim: lis
     )
 
 
+@pytest.mark.nightly
 def test_the_daemon_killed_in_mid_build_costs_no_build(machine: Machine) -> None:
     directory = project(machine.root, units=4, lines=400)
     machine.hpcc("up", timeout=300)
@@ -219,6 +221,7 @@ def test_up_twice_and_down_twice_are_harmless(machine: Machine) -> None:
     machine.hpcc("down")
 
 
+@pytest.mark.nightly
 def test_up_replaces_what_a_killed_predecessor_left(machine: Machine) -> None:
     machine.hpcc("up", timeout=300)
     for pid in machine.processes("supervise"):

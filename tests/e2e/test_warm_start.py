@@ -38,6 +38,7 @@ def wait_for_snapshot(machine: Machine, seconds: float = 420) -> Path:
     raise AssertionError(f"no snapshot within {seconds} s")
 
 
+@pytest.mark.nightly
 def test_the_second_up_restores_what_the_first_one_saved(machine: Machine) -> None:
     (machine.root / ".hpcc").touch()
     machine.hpcc("up", timeout=300)

@@ -66,6 +66,7 @@ async def test_two_builds_of_the_same_packages_have_one_digest(tmp_path: Path) -
     assert json.loads(json.dumps(dict(image.dropped)))["device or fifo"] > 0
 
 
+@pytest.mark.nightly
 async def test_a_package_that_does_not_exist_is_named(tmp_path: Path) -> None:
     host = HostSystem(uid=os.getuid(), user="", env=dict(os.environ))
     with pytest.raises(CallerError, match="no-such-package-at-all"):

@@ -84,6 +84,7 @@ def lost_guests(machine: Machine) -> list[dict[str, str]]:
     return [dict(e["fields"]) for e in events if e["name"] == "guest-lost-in-compile"]
 
 
+@pytest.mark.nightly
 def test_a_hostile_guest_costs_no_build_and_leaves_an_event(machine: Machine) -> None:
     machine.hpcc("up", timeout=400)
     (worker,) = machine.processes("-m hpcc.worker")

@@ -94,6 +94,7 @@ def machine(tmp_path: Path, shared_cache: Path, containerd: ContainerdDaemon) ->
     assert not list((machine.directory / "state").glob("**/guest-*"))
 
 
+@pytest.mark.nightly
 async def test_the_object_is_the_one_that_a_vm_makes(
     assets: GuestAssets,
     containerd: ContainerdDaemon,

@@ -81,6 +81,7 @@ def large_source(functions: int = 200) -> bytes:
     return "\n".join(lines).encode()
 
 
+@pytest.mark.nightly
 async def test_the_same_compile_gives_the_same_object(guest: VmGuest) -> None:
     first, second = [await compile_(guest, SOURCE, "-g", "-O2") for _ in range(2)]
     assert first.result.exit_code == 0, first.stderr
@@ -112,6 +113,7 @@ async def test_its_kernel_was_started_with_the_line_of_its_rows(guest: VmGuest) 
     assert "mitigations=auto" in line.split()
 
 
+@pytest.mark.nightly
 async def test_the_images_compiler_says_what_it_is_as_the_hosts_own_does(guest: VmGuest) -> None:
     found = await probe_guest(guest)
     assert not guest.is_lost

@@ -23,6 +23,7 @@ from hpcc.worker.pool.pool import GuestShape
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 
+@pytest.mark.nightly
 async def test_a_deadline_that_is_too_small_keeps_nothing_and_a_good_one_is_asked_next(
     assets: GuestAssets,
     guests_directory: Path,

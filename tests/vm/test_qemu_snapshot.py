@@ -90,6 +90,7 @@ async def guest(runtime: QemuRuntime, spec: GuestSpec) -> AsyncIterator[VmGuest]
         yield restored
 
 
+@pytest.mark.nightly
 class TestRestoredQemuGuest(VmContract):
     """See the contract."""
 
@@ -172,6 +173,7 @@ def damaged_copy(original: Path, copy: Path, damage: str) -> None:
             (copy / "state").unlink()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "state-gone"])
 async def test_a_damaged_snapshot_is_dropped_and_the_guest_booted(
     config: QemuConfig, assets: GuestAssets, spec: GuestSpec, original: Path, tmp_path: Path,

@@ -47,6 +47,7 @@ def own_id(pid: int) -> int:
     return int(number)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["cold", "warm"])
 def test_guests_of_a_worker_without_rights_have_own_ids_and_end_with_it(
     home: Path, assets: GuestAssets, kind: str

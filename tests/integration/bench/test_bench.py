@@ -117,6 +117,7 @@ def own_project(project: Path, launcher: Path, out: Path, *, expect: int) -> str
     return done.stdout
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_project_of_the_users_is_built_cold_and_warm_with_every_tool(
     project: Path, launcher: Path, tmp_path: Path
@@ -160,6 +161,7 @@ def test_a_cache_that_writes_another_object_than_the_compiler_ends_the_bench_wit
     assert report["rows"][0]["differing"] == ["one.o", "two.o"]
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_the_load_generator_counts_only_hits(launcher: Path, tmp_path: Path) -> None:
     args = ("--clients", "2", "--seconds", "1", "--processes", "1,2", "--json", "--hpcc", launcher)

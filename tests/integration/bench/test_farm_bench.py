@@ -13,6 +13,7 @@ import pytest
 BENCH = Path(__file__).resolve().parents[3] / "bench"
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(240)
 def test_a_small_farm_is_simulated_and_every_figure_is_written(tmp_path: Path) -> None:
     out = tmp_path / "farm.json"

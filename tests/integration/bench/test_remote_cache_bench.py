@@ -16,6 +16,7 @@ BENCH = Path(__file__).resolve().parents[3] / "bench"
 pytestmark = pytest.mark.timeout(300)
 
 
+@pytest.mark.nightly
 def test_a_second_machine_asks_once_for_each_file(tmp_path: Path) -> None:
     if missing := seaweedfs_missing_or_none():
         pytest.skip(missing)

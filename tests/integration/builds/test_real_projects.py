@@ -143,6 +143,7 @@ def _check_cmake(project: Project, least: int, *arguments: str) -> None:
     assert _missed(project.records()) == []
 
 
+@pytest.mark.nightly
 def test_a_project_with_googletest_hits_completely(project: Project) -> None:
     _write(project, {"CMakeLists.txt": _GTEST_CMAKE})
     _check_cmake(project, 6)
@@ -153,6 +154,7 @@ def test_a_project_with_boost_hits_completely(project: Project) -> None:
     _check_cmake(project, 3)
 
 
+@pytest.mark.nightly
 def test_a_cross_build_for_windows_hits_completely(project: Project) -> None:
     _write(project, _WINDOWS)
     _check_cmake(project, 7, "-DCMAKE_TOOLCHAIN_FILE=../toolchain.cmake")

@@ -62,6 +62,7 @@ def test_a_unit_with_a_real_library_hits(
     _compile_twice((compiler, *_FLAGS), launcher, cache)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("compiler", ["g++", _CLANG])
 @pytest.mark.parametrize("keeps_times", [True, False])
 def test_a_vendored_copy_beside_the_installed_library_hits(

@@ -127,6 +127,7 @@ def _leaves(place: Path, argv: list[str]) -> tuple[set[str], bytes]:
     return {p.name for p in place.iterdir()} - {"a.c", "h.h"}, (place / "a.o").read_bytes()
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("compiler", [n for n in ("gcc-14", "clang-19") if shutil.which(n)])

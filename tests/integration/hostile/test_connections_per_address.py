@@ -83,11 +83,13 @@ async def honest(call: Callable[[], Awaitable[object]]) -> None:
                 passed += 1
 
 
+@pytest.mark.nightly
 async def test_a_crowd_from_one_address_fills_no_scheduler(farm: SeparateFarm) -> None:
     async with crowded(farm.scheduler):
         await honest(farm.route)
 
 
+@pytest.mark.nightly
 async def test_a_crowd_from_one_address_fills_no_worker(farm: SeparateFarm) -> None:
     route = await farm.route()
     blob = Blob.of(b"x" * (1 << 20))
@@ -101,6 +103,7 @@ async def test_a_crowd_from_one_address_fills_no_worker(farm: SeparateFarm) -> N
         await honest(work)
 
 
+@pytest.mark.nightly
 async def test_a_crowd_from_one_address_fills_no_gateway(farm: SeparateFarm) -> None:
     async def work() -> None:
         async with farm.stock() as client:

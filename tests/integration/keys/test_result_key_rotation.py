@@ -42,6 +42,7 @@ async def new_key(farm: ProcessFarm, known: str) -> str:
     return kid
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(180)
 async def test_a_rotation_during_a_build_fails_no_compile_and_loses_no_result(
     tmp_path: Path,

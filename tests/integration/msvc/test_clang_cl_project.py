@@ -35,6 +35,7 @@ def fmt(shared_cache: Path) -> Path:
     return next(iter(sorted(directory.glob("*.orig.tar.*"))))
 
 
+@pytest.mark.nightly
 def test_a_projects_objects_are_the_bare_ones_and_then_come_from_the_cache(
     bench: ClBench, fmt: Path
 ) -> None:

@@ -29,6 +29,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(directory.glob("*/src"))
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(400)
 def test_random_edits_never_give_another_result(
     launcher: Path, tmp_path: Path, sources: Path

@@ -91,7 +91,7 @@ async def test_a_group_that_an_agent_before_it_left_is_in_no_ones_way(
     sandboxes: Sandboxes, places: SandboxPlaces
 ) -> None:
     for name in ("x0", f"x{os.getpid() + 1}-0"):
-        Path(places.cgroup_root, name).mkdir()
+        os.mkdir(f"{places.cgroup_root}/{name}")
     assert await run(await sandboxes.take(LIMITS), places, "a") == "x0/src|/src/a|1|a|"
     assert groups(places) == []
 
