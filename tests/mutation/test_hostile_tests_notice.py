@@ -329,10 +329,10 @@ CASES = {
         f"{TEXTS}::test_an_object_is_searched_or_refused",
     ),
     "shared-twins": Case(
-        "cache/results/share_check.py",
-        "if sources.has_twins(closure):",
-        "if False:",
-        f"{REFUSALS}::test_twins_that_are_to_be_read_once_are_not_shared",
+        "cache/results/share_results.py",
+        "twins=tuple(twins.renamed(checkout.mark) for twins in closure.twins),",
+        "",
+        f"{REFUSALS}::test_copies_that_are_to_be_read_once_are_shared_if_they_are_related_alike",
     ),
     "shared-system-names": Case(
         "cache/results/share_check.py",

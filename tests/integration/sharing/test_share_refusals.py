@@ -374,17 +374,44 @@ def test_odd_names_of_roots_give_right_outputs(
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
-def test_twins_that_are_to_be_read_once_are_not_shared(
+def test_twins_that_are_to_be_read_once_are_compared_in_each_clone(
     compiler: str, first: Clone, second: Clone
 ) -> None:
-    """Two names of one file here may be two files there, and GCC would then skip one of them."""
+    """Two names of one file here may be two files there, which the compiler then reads both."""
     for clone in (first, second):
         clone.write("src/main.c", '#include "t/../once.h"\n#include "once.h"\nint i = A;\n')
-        clone.write("src/once.h", "#pragma once\nenum { A = 1 };\n")
+        clone.write("src/once.h", "#pragma once\nstatic int a;\nenum { A = sizeof(int) };\n")
         (clone.root / "src/t").mkdir()
         clone.age()
     argv = (compiler, *_ARGV[1:])
     first.compile(argv)
+    assert _compile(second, argv)[0] == "done"
+    _assert_as_bare(second, argv, maps=second.maps())
+    (second.root / "src/t").rmdir()
+    (second.root / "inc/deep").mkdir()
+    (second.root / "src/t").symlink_to("../inc/deep")
+    second.write("inc/once.h", (second.root / "src/once.h").read_text())
+    os.utime(second.root / "inc/once.h", (1, 1))
+    assert second.bare(argv)[0] != 0  # `A` is defined twice
+    assert _compile(second, argv)[0] in {"run", "retried"}
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_copies_that_are_to_be_read_once_are_shared_if_they_are_related_alike(
+    compiler: str, first: Clone, second: Clone
+) -> None:
+    for clone in (first, second):
+        clone.write("src/main.c", '#include "copy.h"\n#include "once.h"\nint i = A;\n')
+        for name in ("src/copy.h", "src/once.h"):
+            clone.write(name, "#pragma once\n#ifndef A\n#define A __LINE__\n#endif\n")
+        clone.age()
+        os.utime(clone.root / "src/copy.h", (1, 1))
+    argv = (compiler, *_ARGV[1:])
+    first.compile(argv)
+    assert _compile(second, argv)[0] == "done"
+    _assert_as_bare(second, argv, maps=second.maps())
+    (second.root / "src/copy.h").unlink()
+    os.link(second.root / "src/once.h", second.root / "src/copy.h")
     assert _compile(second, argv)[0] == "run"
     _assert_as_bare(second, argv, maps=second.maps())
 

@@ -91,17 +91,25 @@ def look_at_twins(rule: TwinRule, paths: Iterable[bytes]) -> Twins:
     return Twins(rule, tuple(sorted(map(tuple, groups.values()))))
 
 
-def are_files_related(twins: Iterable[Twins]) -> bool:
-    """Tell whether one of these relations is between files, not between search directories."""
-    return any(t.rule not in _OF_NO_TWO_FILES for t in twins)
+def have_places(twins: Iterable[Twins]) -> bool:
+    """Tell whether device and inode of a file are among these relations."""
+    return any(t.rule is TwinRule.PLACE for t in twins)
 
 
 def related_files(twins: Iterable[Twins]) -> frozenset[bytes] | None:
     """Return the files of these relations, without search directories; None if all files are."""
-    found = [t for t in twins if t.rule not in _OF_NO_TWO_FILES]
-    if any(t.rule is TwinRule.PLACE for t in found):
+    if have_places(twins := tuple(twins)):
         return None
-    return frozenset(path for t in found for path in t.paths)
+    of_two = (t for t in twins if t.rule not in _OF_NO_TWO_FILES and not are_one_file(t))
+    return frozenset(path for t in of_two for path in t.paths)
+
+
+def are_one_file(twins: Twins) -> bool:
+    """Tell whether these are names of one file, as long as no directory before a `..` is a link.
+
+    An edit changes the file under all of them.
+    """
+    return len(twins.groups) == 1 and len(set(map(os.path.normpath, twins.paths))) == 1
 
 
 def links_of(twins: Iterable[Twins]) -> tuple[bytes, ...]:

@@ -59,7 +59,7 @@ def find_twins(
             paths = [*paths, *others]  # noqa: PLW2901 - completed
         elif rule is not TwinRule.INODE:
             continue  # Clang prints one name for both, whatever their text is
-        if len(paths) > 1 and not _are_one(paths):
+        if len(paths) > 1 and not _are_one(paths, rule):
             relations.append(_look(rule, paths))
     return FoundTwins(tuple(relations), tuple(more))
 
@@ -94,8 +94,14 @@ def _look(rule: TwinRule | None, paths: list[bytes]) -> Twins:
         raise UncacheableError(UncacheableReason.INPUT_VANISHED) from error
 
 
-def _are_one(paths: Iterable[bytes]) -> bool:
-    """Tell whether these are names of one file that no link can lead elsewhere."""
+def _are_one(paths: Iterable[bytes], rule: TwinRule | None) -> bool:
+    """Tell whether these are names of one file that no link can lead elsewhere.
+
+    A link in place of a directory before `..` can, later or in another checkout. A relation without
+    a `rule` cannot be compared; there, results stay in their checkout.
+    """
+    if rule is not None and any(b"/../" in path for path in paths):
+        return False
     real = {os.path.realpath(path) for path in paths}
     return len(real) == 1 and all(os.path.normpath(path) in real for path in paths)
 

@@ -34,7 +34,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from hpcc.cache.base.files import MAX_SOURCE_BYTES, FileMemo
-from hpcc.cache.base.twins import are_files_related
+from hpcc.cache.base.twins import have_places
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.inputs.respelling import are_real, has_system_text, names_vary
 from hpcc.cache.key.prepare import Prepared
@@ -42,7 +42,7 @@ from hpcc.cache.key.share import Share
 from hpcc.cache.results.results import Result
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.invocation.modules import LISTING_SUFFIX, RELATIVE_UNITS
-from hpcc.compilers.scan.scan import Hazard, may_be_read_once
+from hpcc.compilers.scan.scan import Hazard
 from hpcc.core.memo import BoundedMemo
 from hpcc.core.reasons.private import PrivateReason
 
@@ -99,22 +99,6 @@ class SourceCheck:
             return PrivateReason.ROOT_IN_SOURCE
         return PrivateReason.COMPUTED_INCLUDE if _PIECES in found else ""
 
-    def has_twins(self, closure: Closure) -> bool:
-        """Tell whether two inputs with equal content ask to be read once (`#pragma once`).
-
-        Compilers decide by inode or time stamp whether two names are one file. Another clone has
-        other inodes and times, so its compiler may read a file that is not among the inputs.
-        """
-        if are_files_related(closure.twins):
-            return True
-        first: dict[bytes | None, bytes] = {}
-        names = [*closure.files, *((path, self._memo.digest(path)) for path in closure.existing)]
-        twins = [path for path, digest in names if first.setdefault(digest, path) != path]
-        if twins and Hazard.READ_ONCE in closure.hazards:
-            return True  # a file may be read once without a word of it in its own text
-        contents = map(_read, twins)
-        return any(data is None or may_be_read_once(data) for data in contents)
-
     def are_respelled(
         self, invocation: Invocation, cwd: bytes, files: Sequence[tuple[bytes, bytes]]
     ) -> bool:
@@ -168,8 +152,8 @@ def why_not_shared(
     own = [file for file in closure.files if file[0].startswith(root)]
     if sources.are_respelled(prepared.invocation, prepared.cwd, own):
         return PrivateReason.SYSTEM_DIRECTORY
-    if sources.has_twins(closure):
-        return PrivateReason.TWIN_HEADERS
+    if have_places(closure.twins):
+        return PrivateReason.EMBEDS_INODE
     reason = sources.why_not_shared(closure.files, root)
     if reason:
         return reason

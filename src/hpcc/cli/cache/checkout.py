@@ -31,6 +31,7 @@ PRIVATE_REASONS: Final = {
     "computed-include": "an #include of a macro, and a source that names a directory above",
     "compressed-debug": "compressed sections, which cannot be searched for paths",
     "directory-spelling": "the shell spells the directory through a link",
+    "embeds-inode": "the object holds device and inode of a source",
     "embeds-path": "the object holds the path of the checkout or of the home directory",
     "environment": "a variable or the compiler's name holds the path of the checkout",
     "excluded": "left out by the marker",
@@ -47,7 +48,6 @@ PRIVATE_REASONS: Final = {
     "root-in-source": "a source names the checkout",
     "system-directory": "-isystem leads over `..` or a link: compilers call such headers otherwise",
     "text": "a message or the depfile names the checkout in a way that cannot be rendered",
-    "twin-headers": "two names of one header that asks to be read once",
     "unproved-compiler": "a version of a compiler for which nothing is proved",
 }
 """Texts for the counters `private.*`: why a result stays in the checkout that made it."""

@@ -23,6 +23,9 @@ class PrivateReason(Reason, prefix="private"):
     DIRECTORY_SPELLING = (
         "directory-spelling", "the shell spells the directory through a link",
         "`cd` to the directory's real name.", "Compilers record `$PWD`.")
+    EMBEDS_INODE = (
+        "embeds-inode", "the object holds device and inode of a source", "Nothing to do.",
+        "Clang names OpenMP's target regions by them.")
     EMBEDS_PATH = (
         "embeds-path", "the object holds the path of the checkout or of the home directory",
         "Remove the path from macros and sources.")
@@ -68,9 +71,6 @@ class PrivateReason(Reason, prefix="private"):
     TEXT = (
         "text", "a message or the depfile names the checkout in a way that cannot be rendered",
         "Fix the cause of the warning.", "hpcc cannot write the text for another checkout.")
-    TWIN_HEADERS = (
-        "twin-headers", "two names of one header that asks to be read once",
-        "Use include guards in place of `#pragma once`.")
     UNPROVED_COMPILER = (
         "unproved-compiler", "a version of a compiler for which nothing is proved",
         "Use GCC 12 to 14, or Clang 14, 17 or 19.")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.twins import are_one_file, related_files
 from hpcc.cache.base.uncacheable import UncacheableError
 from hpcc.cache.inputs.closure import find_closure
 from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
@@ -158,10 +159,18 @@ def test_the_relation_of_twins_is_compared_at_each_look_up(
     assert twins.holds() is (rule is TwinRule.SECOND)
 
 
-def test_names_of_one_file_without_links_are_no_twins(tmp_path: Path, memo: FileMemo) -> None:
+def test_names_of_one_file_are_related_where_a_link_could_part_them(
+    tmp_path: Path, memo: FileMemo
+) -> None:
     _tree(tmp_path, {"a.c": "#include <h.h>\n", "one/h.h": "#pragma once\n"})
     names = ("one/h.h", "two/../one/h.h")
-    assert not _closure(memo, tmp_path, *names, twin_rule=TwinRule.SECOND).twins
+    assert not _closure(memo, tmp_path, *names, twin_rule=None).twins
+    (twins,) = _closure(memo, tmp_path, *names, twin_rule=TwinRule.SECOND).twins
+    assert {os.fsencode(tmp_path / name) for name in names} <= set(twins.paths)
+    assert are_one_file(twins)
+    assert related_files((twins,)) == frozenset()
+    spelled = ("one/h.h", "one/./h.h")
+    assert not _closure(memo, tmp_path, *spelled, twin_rule=TwinRule.SECOND).twins
     (tmp_path / "two/h.h").symlink_to("../one/h.h")
     closure = _closure(memo, tmp_path, "one/h.h", twin_rule=TwinRule.SECOND)
     names = os.fsencode(tmp_path / "one/h.h"), os.fsencode(tmp_path / "two/h.h")
