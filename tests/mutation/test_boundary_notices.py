@@ -126,6 +126,9 @@ CASES = {
                         REQUESTS + "test_no_path_leads_out_of_the_guests_tree"),
     "empty-below-a-file": Case(FRAMES, "    directories.update(input_directories)\n", "",
                                REQUESTS + "test_each_broken_rule_is_refused"),
+    # What requests share is checked once.
+    "parts-are-inputs": Case(FRAMES, "for part in parts)) != request.inputs:", "for part in parts)) is None:",
+                             REQUESTS + "test_parts_are_the_inputs"),
     "empty-staged": Case("agent/linux/tree.py", "*created, *files, *empty]", "*created, *files]",
                          "tests/unit/agent/linux/test_kept.py::test_an_empty_directory_of_one_tree_is_not_in_the_next"),
     "empty-room": Case(TREE, "len(prefix) if is_empty else listing", "0 if is_empty else listing",

@@ -84,6 +84,20 @@ class InputPart:
         """The digests of the directory and its files."""
         return frozenset({self.directory, *self.by_hash.values()})
 
+    @cached_property
+    def parents(self) -> frozenset[str]:
+        """The directories of the files' paths."""
+        return frozenset(f.path.rpartition("/")[0] for f in self.files)
+
+    def check(self, check: Callable[[tuple[InputFile, ...]], None]) -> None:
+        """Check the files, unless they have passed before. Only one function may be passed, ever.
+
+        Raises what `check` raises.
+        """
+        if "_is_checked" not in self.__dict__:
+            check(self.files)
+            self.__dict__["_is_checked"] = True
+
     def encoded(self, encode: Callable[[tuple[InputFile, ...]], bytes]) -> bytes:
         """Return the files as `encode` encodes them. Only one function may be passed, ever."""
         found = self.__dict__.get("_encoded")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from hpcc.core import (
+    EMPTY_DIGEST,
     MAX_ARGV_BYTES,
     MAX_INPUTS,
     MAX_OUTPUTS,
     CallerError,
     ExecLimits,
     ExecRequest,
+    InputFile,
+    InputPart,
     check_guest_path,
 )
 
@@ -49,6 +53,8 @@ VSOCK_PORT: Final = 5005
 def check_exec_request(request: ExecRequest) -> None:
     """Check all that agent.proto requires of a Header: the host before sending, the guest after.
 
+    What concerns the files of a part alone is checked once, because other requests share it.
+
     Raises:
         CallerError: the request violates a requirement.
     """
@@ -64,16 +70,24 @@ def check_exec_request(request: ExecRequest) -> None:
     for path in (*request.outputs, *request.output_directories, *request.input_directories):
         check_guest_path(path)
     _check_apart(request.output_directories, request.outputs)
-    for file in request.inputs:
-        check_guest_path(file.path)
-        if file.digest.size_bytes > MAX_INPUT_BYTES:
-            raise CallerError(f"input {file.path[:120]!r} is larger than {MAX_INPUT_BYTES} bytes")
+    parts = request.parts or (InputPart(EMPTY_DIGEST, request.inputs),)
+    if tuple(itertools.chain.from_iterable(part.files for part in parts)) != request.inputs:
+        raise CallerError("the parts of a request are not its inputs")
+    for part in parts:
+        part.check(_check_files)
     _check_tree(
-        [file.path for file in request.inputs],
+        parts,
         [request.cwd, *request.outputs, *request.output_directories],
         request.input_directories,
     )
     _check_limits(request.limits)
+
+
+def _check_files(files: Sequence[InputFile]) -> None:
+    for file in files:
+        check_guest_path(file.path)
+        if file.digest.size_bytes > MAX_INPUT_BYTES:
+            raise CallerError(f"input {file.path[:120]!r} is larger than {MAX_INPUT_BYTES} bytes")
 
 
 def _check_words(argv: Sequence[str], env: Sequence[tuple[str, str]]) -> None:
@@ -91,15 +105,16 @@ def _check_words(argv: Sequence[str], env: Sequence[tuple[str, str]]) -> None:
 
 
 def _check_tree(
-    files: Sequence[str], others: Sequence[str], input_directories: Sequence[str]
+    parts: Sequence[InputPart], others: Sequence[str], input_directories: Sequence[str]
 ) -> None:
     """Reject a path that occurs twice, or that lies under an input file."""
-    seen = set(files)
-    if len(seen) != len(files):
+    seen = {file.path for part in parts for file in part.files}
+    if len(seen) != sum(len(part.files) for part in parts):
         raise CallerError("an input path occurs twice")
     # Hundreds of files are in a few directories.
-    directories = {path.rpartition("/")[0] for path in (*files, *others)}
+    directories = {path.rpartition("/")[0] for path in others}
     directories.update(input_directories)
+    directories.update(*(part.parents for part in parts))
     used = directories.union(*map(_parents, directories))
     if others[0] in seen or not seen.isdisjoint(used):
         raise CallerError("an input is used as a directory")

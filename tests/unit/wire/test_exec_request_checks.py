@@ -16,6 +16,7 @@ from hpcc.core import (
     ExecLimits,
     ExecRequest,
     InputFile,
+    InputPart,
 )
 from hpcc.wire.exec_frames import MAX_INPUT_BYTES, check_exec_request
 
@@ -135,3 +136,48 @@ def test_a_time_limit_is_a_number_of_seconds(seconds: float) -> None:
 def test_the_smallest_limits_are_limits() -> None:
     limits = dataclasses.replace(ExecLimits(), **dict.fromkeys(LIMITS, 1))
     check_exec_request(dataclasses.replace(GOOD, limits=limits))
+
+
+def parts(*files: tuple[InputFile, ...]) -> tuple[InputPart, ...]:
+    return tuple(InputPart(DIGEST, some) for some in files)
+
+
+def test_the_files_of_a_part_are_checked_once() -> None:
+    seen: list[tuple[InputFile, ...]] = []
+    (part,) = parts(inputs("a", "b"))
+    for _ in range(3):
+        part.check(seen.append)
+    assert seen == [part.files]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "said"),
+    [
+        ((inputs("a"), inputs("a")), "occurs twice"),
+        ((inputs("a"), inputs("a/b")), "used as a directory"),
+        ((inputs("b/c/d"), inputs("b")), "used as a directory"),
+        ((inputs("obj"),), "used as a directory"),
+        ((inputs("a"), inputs("../b")), "not a normal relative path"),
+        ((inputs("a"), (sized(MAX_INPUT_BYTES + 1),)), "is larger than"),
+    ],
+)
+def test_parts_break_the_same_rules_each_time(
+    pieces: tuple[tuple[InputFile, ...], ...], said: str
+) -> None:
+    files = tuple(file for piece in pieces for file in piece)
+    request = dataclasses.replace(GOOD, inputs=files, parts=parts(*pieces))
+    for _ in range(2):
+        with pytest.raises(CallerError, match=said):
+            check_exec_request(request)
+
+
+def test_parts_are_the_inputs() -> None:
+    first, second = inputs("a", "b"), inputs("c")
+    check_exec_request(
+        dataclasses.replace(GOOD, inputs=(*first, *second), parts=parts(first, second))
+    )
+    for others in ((first,), (second, first), (first, second, second), (first, inputs("d"))):
+        with pytest.raises(CallerError, match="parts of a request are not its inputs"):
+            check_exec_request(
+                dataclasses.replace(GOOD, inputs=(*first, *second), parts=parts(*others))
+            )
