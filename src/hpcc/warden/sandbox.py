@@ -41,6 +41,11 @@ _LIMITS: Final = {
     resource.RLIMIT_NOFILE: 0,
 }
 
+# malloc.h. Larger than asyncio's buffer, and the most that a warden keeps in vain.
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_KEPT_BYTES: Final = 1 << 20
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -66,6 +71,19 @@ def _prctl(option: int, *arguments: object) -> None:
 def set_name(name: str) -> None:
     """Set this process's name, as ps shows it; at most 15 bytes."""
     _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()))
+
+
+def keep_memory() -> None:
+    """Let the C library keep what is freed, for this process and those that it forks.
+
+    asyncio reads into a new buffer of 256 KiB each time. glibc makes a mapping for that size, and
+    takes it down again for a frame of 60 bytes: 18 us of 22 for such a read. Other libraries
+    have no such setting.
+    """
+    mallopt = getattr(_libc, "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, ctypes.c_int(_KEPT_BYTES))
+        mallopt(_M_TRIM_THRESHOLD, ctypes.c_int(_KEPT_BYTES))
 
 
 def die_with_parent(parent_pid: int) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.warden.harden import harden
-from hpcc.warden.sandbox import confine, die_with_parent, get_ids, keep_only, set_name
+from hpcc.warden.sandbox import confine, die_with_parent, get_ids, keep_memory, keep_only, set_name
 from hpcc.wire import warden as wire
 
 type Work = Callable[[socket.socket, socket.socket], Awaitable[None]]
@@ -148,6 +148,7 @@ def main(descriptor: int, worker_pid: int, helper: str = "", request: str = "") 
     if helper:
         get_ids(helper, bytes.fromhex(request))
     die_with_parent(worker_pid)
+    keep_memory()
     harden()
     run(socket.socket(fileno=descriptor), serve)
     # An orderly exit would import modules, which is not possible any more.
