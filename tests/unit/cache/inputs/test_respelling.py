@@ -32,10 +32,13 @@ def _text(tmp_path: Path, text: bytes) -> Text:
         (b"#include <./b.h>\n", Text.DOTS),
         (b'#include "a/./b.h"\n', Text.DOTS),
         (b'  # include "a//b.h"\n', Text.DOTS),
+        (b'int x; // y\n\t??=include "a//b.h"', Text.DOTS),
+        (b'int x; "a//b.h" # "a//b.h"\n', Text.NOTHING),
         (b'%:include "a//b.h"\n', Text.DOTS),
         (b'#define H "a////b.h"\n', Text.DOTS),
         (b'#include "../b.h"\n', Text.UP),
         (b"#define H <a/../b.h>\n", Text.UP),
+        (b"// of ../b.h\n", Text.NOTHING),
         (b'#pragma GCC system_header\n#include ".././b.h"\n', Text.SYSTEM | Text.DOTS | Text.UP),
     ],
 )
@@ -45,7 +48,8 @@ def test_a_texts_names(text: bytes, expected: Text, tmp_path: Path) -> None:
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize(
-    "piece", [b"<", b'"', b"/", b"#", b"include ", b"#<", b"<a/", b"#include<x", b" ", b"\n#<"]
+    "piece",
+    [b"<", b'"', b"/", b"//\n", b"#", b"include ", b"#<", b"<a/", b"#include<x", b" ", b"\n#<"],
 )
 def test_a_hostile_text_takes_time_by_its_size_only(piece: bytes, tmp_path: Path) -> None:
     _text(tmp_path, piece * ((1 << 20) // len(piece)))
