@@ -13,6 +13,7 @@ from hpcc_testkit.suite.mutants import Case, Mutants
 TAMPERING = "tests/integration/audit/test_audit_tampering.py::"
 REPRODUCE = "tests/integration/audit/test_audit_reproduce.py::"
 VERIFY = "tests/unit/audit/test_verify.py::"
+COPY = "tests/integration/audit/test_audit_hostile_copy.py::"
 
 
 CASES = {
@@ -142,6 +143,30 @@ CASES = {
         'except (ValueError, OverflowError) as error:\n        raise AuditDamagedError("an anchor has other fields") from error',
         "except (ValueError, OverflowError):\n        raise",
         VERIFY + "test_every_field_of_an_anchor_has_its_type",
+    ),
+    "index-owner": Case(
+        "audit/reader.py",
+        "if status.st_uid != os.geteuid() or status.st_mode & 0o022:",
+        "if status.st_mode & 0o022:",
+        COPY + "test_the_index_of_another_user_is_neither_used_nor_written",
+    ),
+    "index-group": Case(
+        "audit/reader.py",
+        "if status.st_uid != os.geteuid() or status.st_mode & 0o022:",
+        "if status.st_uid != os.geteuid():",
+        COPY + "test_an_index_that_a_group_may_replace_is_not_used",
+    ),
+    "index-links": Case(
+        "audit/reader.py",
+        "return all(_is_plain(directory / name) for name in _INDEX_FILES)",
+        "return True",
+        COPY + "test_a_link_in_place_of_the_index_makes_and_changes_no_file_of_the_reader[-wal]",
+    ),
+    "shown-line-ends": Case(
+        "cli/audit/audit.py",
+        'printable(" ".join(value) if isinstance(value, tuple) else str(value))',
+        'str(" ".join(value) if isinstance(value, tuple) else value)',
+        COPY + "test_a_line_end_in_an_argument_or_a_name_forges_no_field_of_a_row",
     ),
 }
 

@@ -266,10 +266,10 @@ def _run_show(args: argparse.Namespace) -> int:
         if name == "started_at":
             value = f"{time_text(value)}.{int(value * 1000) % 1000:03d} UTC"
         if name == "outputs":
-            value = "".join(f"\n    {path}  {digest}" for path, digest in value) or "none"
-        elif isinstance(value, tuple):
-            value = " ".join(value) or "-"
-        text = "\n".join(printable(part) for part in str(value).split("\n"))
+            # Only these line ends: one in a name or an argument would begin another field.
+            text = "".join(f"\n    {printable(p)}  {printable(d)}" for p, d in value) or "none"
+        else:
+            text = printable(" ".join(value) if isinstance(value, tuple) else str(value))
         emit(f"{name + ':':<22}{text or '-'}".rstrip())
     emit(f"{'record:':<22}number {record.sequence}, hash {record.hash}")
     return 0

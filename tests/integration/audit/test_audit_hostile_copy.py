@@ -1,0 +1,92 @@
+"""Trails of a party that may want to harm, or deceive, who reads them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hpcc.audit.index import INDEX_NAME
+from hpcc.cli.main import main
+from hpcc_testkit.farm.audit_rows import opened, row
+
+
+def index_files(directory: Path) -> list[str]:
+    return sorted(p.name for p in directory.glob("index*"))
+
+
+def without_index(directory: Path) -> None:
+    for path in directory.glob("index*"):
+        path.unlink()
+
+
+async def two_rows(directory: Path) -> None:
+    async with opened(directory) as log:
+        await log.append(row(1, row_id="ab" * 16))
+        await log.append(row(2, row_id="cd" * 16))
+
+
+def listed(directory: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Return the rows' ids that `hpcc audit list` prints."""
+    assert main(["audit", "list", "--directory", str(directory)]) == 0
+    return [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+
+
+BOTH = ["cd" * 6, "ab" * 6]
+
+
+@pytest.mark.parametrize("name", ["", "-wal", "-shm", "-journal"])
+async def test_a_link_in_place_of_the_index_makes_and_changes_no_file_of_the_reader(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    trail = tmp_path / "trail"
+    await two_rows(trail)
+    without_index(trail)
+    for target in (tmp_path / "new", tmp_path / "old"):
+        if target.name == "old":
+            target.write_bytes(b"")
+        (trail / f"{INDEX_NAME}{name}").symlink_to(target)
+        assert listed(trail, capsys) == BOTH
+        (trail / f"{INDEX_NAME}{name}").unlink()
+    assert not (tmp_path / "new").exists()
+    assert (tmp_path / "old").read_bytes() == b""
+
+
+async def test_the_index_of_another_user_is_neither_used_nor_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root reads the trail of a worker that may be in a tenant's hands."""
+    await two_rows(tmp_path)
+    mine = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: mine + 1)
+    # A list of nothing, had it been read.
+    (tmp_path / INDEX_NAME).write_bytes(b"not a database")
+    assert listed(tmp_path, capsys) == BOTH
+    assert (tmp_path / INDEX_NAME).read_bytes() == b"not a database"
+    without_index(tmp_path)
+    assert listed(tmp_path, capsys) == BOTH
+    assert index_files(tmp_path) == []
+
+
+async def test_an_index_that_a_group_may_replace_is_not_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await two_rows(tmp_path)
+    without_index(tmp_path)
+    os.chmod(tmp_path, 0o770)
+    assert listed(tmp_path, capsys) == BOTH
+    assert index_files(tmp_path) == []
+
+
+async def test_a_line_end_in_an_argument_or_a_name_forges_no_field_of_a_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forged = "\nisolation:            firecracker/kvm"
+    texts = {"principal": f"p{forged}", "argv": ("gcc", f"-DA={forged}"), "isolation": "qemu/tcg"}
+    outputs = ((f"a.o{forged}", f"ab/1{forged}"),)
+    async with opened(tmp_path) as log:
+        await log.append(row(1, row_id="ab" * 16, outputs=outputs, **texts))
+    assert main(["audit", "show", "abab", "--directory", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [at for at in lines if at.startswith("isolation:")] == ["isolation:            qemu/tcg"]
