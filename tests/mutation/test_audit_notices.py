@@ -13,6 +13,7 @@ from hpcc_testkit.suite.mutants import Case, Mutants
 TAMPERING = "tests/integration/audit/test_audit_tampering.py::"
 REPRODUCE = "tests/integration/audit/test_audit_reproduce.py::"
 VERIFY = "tests/unit/audit/test_verify.py::"
+GROUPS = "tests/integration/audit/test_audit_groups.py::"
 COPY = "tests/integration/audit/test_audit_hostile_copy.py::"
 
 
@@ -143,6 +144,19 @@ CASES = {
         'except (ValueError, OverflowError) as error:\n        raise AuditDamagedError("an anchor has other fields") from error',
         "except (ValueError, OverflowError):\n        raise",
         VERIFY + "test_every_field_of_an_anchor_has_its_type",
+    ),
+    "large-row": Case(
+        "audit/log.py",
+        'waiting.error = InfrastructureError("audit record is too large", reason="audit")\n'
+        "            return None",
+        'raise OSError("audit record is too large")',
+        GROUPS + "test_a_row_that_cannot_be_written_fails_no_other_tenants_row",
+    ),
+    "parts": Case(
+        "audit/log.py",
+        "while rest and len(frames) < _MAX_PART_BYTES:",
+        "while rest:",
+        GROUPS + "test_large_rows_at_once_are_not_all_in_memory_at_once",
     ),
     "index-owner": Case(
         "audit/reader.py",

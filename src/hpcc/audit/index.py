@@ -271,7 +271,18 @@ def _columns(placed: Placed) -> tuple[object, ...]:
     is_row = record.kind == "row"
     return (
         record.sequence, record.kind, body["row_id"] if is_row else None,
-        body["started_at"] if is_row else body["at"], body["exit_code"] if is_row else None,
-        record.worker, *(body.get(name, "") for name in _TEXTS), record.hash, placed.segment,
+        body["started_at"] if is_row else body["at"],
+        _integer(body["exit_code"]) if is_row else None, _text(record.worker),
+        *(_text(body.get(name, "")) for name in _TEXTS), record.hash, placed.segment,
         placed.place, record.data,
     )  # fmt: skip
+
+
+def _text(value: object) -> str:
+    """Replace what SQLite's text type cannot hold; `data` keeps the original."""
+    return str(value).encode("utf-8", "replace").decode()
+
+
+def _integer(value: object) -> int:
+    assert isinstance(value, int)
+    return min(max(value, -(1 << 63)), (1 << 63) - 1)

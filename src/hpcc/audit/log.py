@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -12,21 +13,24 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.audit.canonical import MAX_RECORD_BYTES, encode_record
+from hpcc.audit.canonical import MAX_RECORD_BYTES, Record, encode_record
 from hpcc.audit.heads import HeadSigner
 from hpcc.audit.index import AuditIndex
 from hpcc.audit.segments import Placed, Seal, frame_of
 from hpcc.audit.spool import Spool, SpoolFullError, SpoolLimits
-from hpcc.core import InfrastructureError
+from hpcc.core import InfrastructureError, IntegrityError
 from hpcc.files.whole import FaultPoint, no_fault
 from hpcc.ports import AuditRow, Clock, SecurityEvent, SignedHead
 
 _log: Final = logging.getLogger(__name__)
 _MAX_WAITING: Final = 4096
 _MAX_GROUP: Final = 256
+# Of the records that are encoded at once: a row can have 15 MiB.
+_MAX_PART_BYTES: Final = 1 << 20
 # In one transaction of the index, which costs as much for one record as for many.
 _MAX_UNINDEXED: Final = 64
 _MAX_UNINDEXED_BYTES: Final = 1 << 20
+_LOST: Final = "audit record is not durable"
 # The pause between two runs of retention. Nothing waits for them.
 RETENTION_SECONDS: Final = 60.0
 
@@ -38,6 +42,8 @@ class _Waiting:
     done: asyncio.Future[None]
     # Segments to remove once this record is durable.
     segments: list[Seal] = field(default_factory=list)
+    # Why it is not durable, after its group was written.
+    error: InfrastructureError | None = None
 
 
 class SpoolAuditLog:
@@ -142,46 +148,76 @@ class SpoolAuditLog:
         """Write one group in a thread. A cancel waits for the thread, which keeps the order."""
         writing = asyncio.get_running_loop().run_in_executor(None, self._write, group)
         try:
-            error = await asyncio.shield(writing)
+            await asyncio.shield(writing)
         except asyncio.CancelledError:
-            _settle(group, await writing)
+            await writing
+            _settle(group)
             raise
-        _settle(group, error)
+        _settle(group)
 
     def _write_group(self, group: list[_Waiting]) -> None:
-        _settle(group, self._write(group))
+        self._write(group)
+        _settle(group)
 
-    def _write(self, group: list[_Waiting]) -> InfrastructureError | None:
-        """Chain, write and sync a group; return the error if it is not durable.
+    def _write(self, group: list[_Waiting]) -> None:
+        """Write a group in parts. Each of its records is durable then, or has an error."""
+        rest = deque(group)
+        while rest:
+            part: list[_Waiting] = []
+            try:
+                self._write_part(rest, part)
+            except SpoolFullError as error:
+                _fail(part, error)
+            except (OSError, IntegrityError) as error:
+                # Without an open segment nothing was taken, and nothing can be written.
+                part = part or [rest.popleft()]
+                _fail(part, InfrastructureError(f"{_LOST}: {error}", reason="audit"))
+
+    def _write_part(self, rest: deque[_Waiting], part: list[_Waiting]) -> None:
+        """Move records from `rest` to `part`; chain, write and sync them.
 
         The index is updated after that, for many records at once. It may lag: a reader
         fills it from the spool.
+
+        Raises:
+            SpoolFullError: they would exceed the size limit.
+            OSError: they are not durable.
+            IntegrityError: the segment to open was changed.
         """
         count, head = self._spool.count, self._spool.head
         placed: list[Placed] = []
         frames = bytearray()
-        try:
-            self._spool.ensure_open()
-            segment, place = self._spool.first, self._spool.size_bytes
-            for content in (w.content for w in group if w.content is not None):
-                record = encode_record(
-                    content, sequence=count, previous=head, worker=self._signer.worker
-                )
-                if len(record.data) > MAX_RECORD_BYTES:
-                    return InfrastructureError("audit record is too large", reason="audit")
+        self._spool.ensure_open()
+        segment, place = self._spool.first, self._spool.size_bytes
+        while rest and len(frames) < _MAX_PART_BYTES:
+            part.append(rest.popleft())
+            record = self._encoded_or_none(part[-1], count, head)
+            if record is not None:
                 placed.append(Placed(segment, place + len(frames), record))
                 frames += frame_of(record)
                 count, head = count + 1, record.hash
-            if frames:
-                self._spool.append(bytes(frames), force=any(w.segments for w in group))
-        except SpoolFullError as error:
-            return error
-        except (OSError, ValueError) as error:
-            return InfrastructureError(f"audit record is not durable: {error}", reason="audit")
+        if frames:
+            self._spool.append(bytes(frames), force=any(w.segments for w in part))
         self._spool.count, self._spool.head = self._anchor = count, head
-        must_seal = any(w.content is None for w in group)
-        self._follow(placed, [s for w in group for s in w.segments], must_seal=must_seal)
-        return None
+        must_seal = any(w.content is None for w in part)
+        retired = [s for w in part if w.error is None for s in w.segments]
+        self._follow(placed, retired, must_seal=must_seal)
+
+    def _encoded_or_none(self, waiting: _Waiting, count: int, head: str) -> Record | None:
+        """Return the next record; None if there is none, or it cannot be written: only it fails."""
+        if waiting.content is None:
+            return None
+        try:
+            record = encode_record(
+                waiting.content, sequence=count, previous=head, worker=self._signer.worker
+            )
+        except ValueError as error:
+            waiting.error = InfrastructureError(f"{_LOST}: {error}", reason="audit")
+            return None
+        if len(record.data) > MAX_RECORD_BYTES:
+            waiting.error = InfrastructureError("audit record is too large", reason="audit")
+            return None
+        return record
 
     def _follow(self, placed: list[Placed], retired: list[Seal], *, must_seal: bool) -> None:
         """Update index and segments. A failure here does not harm the records."""
@@ -221,14 +257,19 @@ def _future() -> asyncio.Future[None]:
     return asyncio.get_running_loop().create_future()
 
 
-def _settle(group: list[_Waiting], error: InfrastructureError | None) -> None:
+def _fail(part: list[_Waiting], error: InfrastructureError) -> None:
+    for waiting in part:
+        waiting.error = waiting.error or error
+
+
+def _settle(group: list[_Waiting]) -> None:
     for waiting in group:
         if waiting.done.done():
             continue
-        if error is None:
+        if waiting.error is None:
             waiting.done.set_result(None)
         else:
-            waiting.done.set_exception(error)
+            waiting.done.set_exception(waiting.error)
 
 
 @asynccontextmanager
