@@ -158,6 +158,25 @@ CASES = {
         "while rest:",
         GROUPS + "test_large_rows_at_once_are_not_all_in_memory_at_once",
     ),
+    "same-row-id": Case(
+        "audit/index.py",
+        "CREATE INDEX IF NOT EXISTS record_row_id",
+        "CREATE UNIQUE INDEX IF NOT EXISTS record_row_id",
+        COPY + "test_a_later_row_with_the_same_id_hides_no_earlier_one",
+    ),
+    "digits": Case(
+        "audit/verify.py",
+        "_COUNT.fullmatch(str(pair[-1]))",
+        "str(pair[-1]).isdecimal()",
+        COPY
+        + "test_a_forged_record_is_shown_or_refused_in_words_by_every_command[a-large-retention]",
+    ),
+    "numbers": Case(
+        "audit/canonical.py",
+        "return not isinstance(value, int | float) or -_MAX_NUMBER <= value < _MAX_NUMBER",
+        "return True",
+        COPY + "test_a_forged_record_is_shown_or_refused_in_words_by_every_command[a-large-count]",
+    ),
     "index-owner": Case(
         "audit/reader.py",
         "if status.st_uid != os.geteuid() or status.st_mode & 0o022:",

@@ -16,6 +16,7 @@ GENESIS: Final = "0" * 64
 # An argv of 2 MiB escapes to at most 12 MiB of JSON; a message to a scheduler may have 16 MiB.
 MAX_RECORD_BYTES: Final = 15 << 20
 _DOMAIN: Final = b"hpcc-audit-1\0"
+_MAX_NUMBER: Final = 1 << 63
 
 
 def _types(kind: type) -> dict[str, type]:
@@ -162,7 +163,7 @@ def row_of(record: Record) -> AuditRow:
         values[name] = _texts(body[name])
     values["outputs"] = _pairs(body["outputs"])
     for name, kind in _ROW_TYPES.items():
-        if kind is not tuple and name in values and type(values[name]) is not kind:
+        if kind is not tuple and name in values and not _is_of(values[name], kind):
             raise AuditDamagedError(f"field {name} of a row has another type")
     return AuditRow(**values)  # type: ignore[arg-type]  # names and types were checked above
 
@@ -179,9 +180,16 @@ def event_of(record: Record) -> SecurityEvent:
     values = dict(body)
     values["fields"] = _pairs(body["fields"]) if "fields" in body else ()
     for name, kind in _EVENT_TYPES.items():
-        if kind is not tuple and name in values and type(values[name]) is not kind:
+        if kind is not tuple and name in values and not _is_of(values[name], kind):
             raise AuditDamagedError(f"field {name} of an event has another type")
     return SecurityEvent(**values)  # type: ignore[arg-type]  # names and types were checked above
+
+
+def _is_of(value: object, kind: type) -> bool:
+    """Return whether a value has a type, and a size that databases and calendars can hold."""
+    if type(value) is not kind:
+        return False
+    return not isinstance(value, int | float) or -_MAX_NUMBER <= value < _MAX_NUMBER
 
 
 def _texts(value: object) -> tuple[str, ...]:

@@ -22,11 +22,12 @@ from hpcc.audit.trail import Retired, TrailStart, walk
 from hpcc.core import CallerError, InfrastructureError, NotFoundError
 
 INDEX_NAME: Final = "index.sqlite"
-_SCHEMA_VERSION: Final = 2
+_SCHEMA_VERSION: Final = 3
 # A batch is added when it has this many records or bytes. This bounds memory while filling.
 _BATCH: Final = 500
 _BATCH_BYTES: Final = 8 << 20
 _BUSY_SECONDS: Final = 10.0
+_MAX_TIME: Final = float(1 << 63)
 _TEXTS: Final = (
     "tenant", "principal", "build_id", "action_digest", "image_digest", "cache_status", "guest_id",
     "isolation", "reuse", "reason", "name", "peer", "request_id",
@@ -45,7 +46,7 @@ CREATE TABLE IF NOT EXISTS record (
   place INTEGER NOT NULL,
   data BLOB NOT NULL
 ) STRICT;
-CREATE UNIQUE INDEX IF NOT EXISTS record_row_id ON record (row_id) WHERE row_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS record_row_id ON record (row_id) WHERE row_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS record_at ON record (kind, at);
 CREATE INDEX IF NOT EXISTS record_tenant ON record (tenant, at);
 CREATE INDEX IF NOT EXISTS record_action ON record (action_digest);
@@ -134,6 +135,7 @@ class AuditIndex:
         """Add records with the places of their frames in the spool.
 
         Raises:
+            AuditDamagedError: a record is neither a row nor an event.
             InfrastructureError: reason `audit-index`: the database failed.
         """
         try:
@@ -266,13 +268,23 @@ def _starts(text: str) -> str:
 
 
 def _columns(placed: Placed) -> tuple[object, ...]:
+    """Return a record's columns.
+
+    Raises:
+        AuditDamagedError: one of them has another type.
+    """
     record = placed.record
     body = record.body
-    is_row = record.kind == "row"
+    row_id, at, exit_code = None, body.get("at"), None
+    if record.kind == "row":
+        row_id, at, exit_code = body.get("row_id"), body.get("started_at"), body.get("exit_code")
+        if not isinstance(row_id, str) or type(exit_code) is not int:
+            raise AuditDamagedError(f"record {record.sequence} is no row")
+        row_id, exit_code = _text(row_id), min(max(exit_code, -(1 << 63)), (1 << 63) - 1)
+    if not isinstance(at, int | float) or not -_MAX_TIME < at < _MAX_TIME:
+        raise AuditDamagedError(f"record {record.sequence} has no time")
     return (
-        record.sequence, record.kind, body["row_id"] if is_row else None,
-        body["started_at"] if is_row else body["at"],
-        _integer(body["exit_code"]) if is_row else None, _text(record.worker),
+        record.sequence, record.kind, row_id, at, exit_code, _text(record.worker),
         *(_text(body.get(name, "")) for name in _TEXTS), record.hash, placed.segment,
         placed.place, record.data,
     )  # fmt: skip
@@ -281,8 +293,3 @@ def _columns(placed: Placed) -> tuple[object, ...]:
 def _text(value: object) -> str:
     """Replace what SQLite's text type cannot hold; `data` keeps the original."""
     return str(value).encode("utf-8", "replace").decode()
-
-
-def _integer(value: object) -> int:
-    assert isinstance(value, int)
-    return min(max(value, -(1 << 63)), (1 << 63) - 1)

@@ -231,7 +231,7 @@ class SpoolAuditLog:
             if retired:
                 self._index.forget(retired[-1].end)
             self._spool.rotate(at_least=1 if must_seal else None)
-        except (OSError, InfrastructureError) as error:
+        except (OSError, InfrastructureError, IntegrityError) as error:
             _log.warning("audit index or segments lag behind: %s", error)
 
     def _index_rest(self) -> None:

@@ -32,6 +32,7 @@ compares anchors of several workers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,7 @@ from hpcc.core import CallerError, NotFoundError
 from hpcc.ports import SignedHead
 
 MAX_ANCHOR_FILE_BYTES: Final = 64 << 20
+_COUNT: Final = re.compile(r"[0-9]{1,20}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +169,7 @@ class _Checker:
 def _until(record: Record) -> int:
     fields = record.body.get("fields")
     for pair in fields if isinstance(fields, list) else ():
-        if isinstance(pair, list) and pair[:1] == ["until"] and str(pair[-1]).isdecimal():
+        if isinstance(pair, list) and pair[:1] == ["until"] and _COUNT.fullmatch(str(pair[-1])):
             return min(int(pair[-1]), MAX_COUNT)
     return 0
 

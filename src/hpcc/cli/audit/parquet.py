@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_origin, get_type_hints
 
-from hpcc.audit.canonical import row_of
+from hpcc.audit.canonical import AuditDamagedError, row_of
 from hpcc.cli.audit.text import TSV_FIELDS
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.files.whole import Sync, whole_file
@@ -30,6 +30,7 @@ def write_parquet(path: Path, records: Iterable[Record]) -> int:
     Raises:
         CallerError: the extra `hpcc[parquet]` is not installed.
         InfrastructureError: the file cannot be written.
+        AuditDamagedError: a record is not a row.
     """
     try:
         from arro3.core import RecordBatchReader, Schema
@@ -42,14 +43,38 @@ def write_parquet(path: Path, records: Iterable[Record]) -> int:
         ) from error
     columns = _columns()
     schema = Schema(list(columns.values()))
-    count = itertools.count()
-    reader = RecordBatchReader.from_batches(schema, _batches(schema, columns, records, count))
+    rows = _Rows(records)
+    reader = RecordBatchReader.from_batches(schema, _batches(schema, columns, rows))
     try:
         with whole_file(path, sync=Sync.NONE) as file:
             write(reader, file, compression="zstd(3)")
     except OSError as error:
         raise InfrastructureError(f"cannot write {path}: {error.strerror}") from error
-    return next(count)
+    except Exception:
+        # arro3 puts the error of a record into an `Exception` with other words.
+        if rows.damage is not None:
+            raise rows.damage from None
+        raise
+    return rows.count
+
+
+class _Rows:
+    """Decodes records; stores how many, and the error that ended it."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self._records = records
+        self.count = 0
+        self.damage: AuditDamagedError | None = None
+
+    def __iter__(self) -> Iterator[tuple[Record, AuditRow]]:
+        for record in self._records:
+            try:
+                row = row_of(record)
+            except AuditDamagedError as error:
+                self.damage = error
+                raise
+            self.count += 1
+            yield record, row
 
 
 def _columns() -> dict[str, Any]:  # Any: arro3's types exist only with the extra
@@ -74,16 +99,13 @@ def _columns() -> dict[str, Any]:  # Any: arro3's types exist only with the extr
 def _batches(
     schema: Any,  # noqa: ANN401 - see _columns
     columns: dict[str, Any],
-    records: Iterable[Record],
-    count: Iterator[int],
+    rows: _Rows,
 ) -> Iterator[Any]:
     from arro3.core import Array, RecordBatch
 
-    for group in itertools.batched(records, _GROUP_ROWS):
+    for group in itertools.batched(rows, _GROUP_ROWS):
         table: dict[str, list[object]] = {name: [] for name in columns}
-        for record in group:
-            next(count)
-            row = row_of(record)
+        for record, row in group:
             for name in TSV_FIELDS:
                 table[name].append(_value(name, getattr(row, name)))
             table["sequence"].append(record.sequence)
@@ -105,5 +127,12 @@ def _lists(values: list[Any], field: Any) -> Any:  # noqa: ANN401 - see _columns
 
 def _value(name: str, value: object) -> object:
     if name == "outputs" and isinstance(value, tuple):
-        return [f"{digest} {path}" for path, digest in value]
-    return list(value) if isinstance(value, tuple) else value
+        return [_text(f"{digest} {path}") for path, digest in value]
+    if isinstance(value, tuple):
+        return [_text(text) for text in value]
+    return _text(value) if isinstance(value, str) else value
+
+
+def _text(text: str) -> str:
+    """Replace what Parquet cannot hold: half of a surrogate pair."""
+    return text.encode("utf-8", "replace").decode()

@@ -66,8 +66,11 @@ def event_line(event: SecurityEvent) -> tuple[str, ...]:
 
 
 def time_text(seconds: float) -> str:
-    """Return a time in UTC, to the second."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    """Return a time in UTC, to the second; as a number where no calendar has it."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:.0f} s"
 
 
 def table(lines: Iterable[tuple[str, ...]]) -> None:
