@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcc.audit.segments import LENGTH, Placed, seals, segment_path
-from hpcc.audit.trail import Retired, TrailStart, walk
+from hpcc.audit.segments import LENGTH, Placed, seals
+from hpcc.audit.trail import Retired, TrailStart, first_kept, walk
 from hpcc.core import NotFoundError
 
 
@@ -18,12 +18,7 @@ class TrailCursor:
 
     def first_kept(self) -> int:
         """Return the number of the first record that retention has not removed."""
-        first = 0
-        for seal in seals(self._directory):
-            if segment_path(self._directory, seal.first).is_file():
-                break
-            first = seal.end
-        return first
+        return first_kept(self._directory)
 
     def read(self, sequence: int, *, limit: int, max_bytes: int) -> list[bytes]:
         """Return records from number `sequence` on, in order.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,7 @@ from hpcc.audit.segments import (
     segment_path,
     spool_path,
 )
-from hpcc.audit.trail import Retired, TrailStart, walk
+from hpcc.audit.trail import Retired, TrailStart, first_kept, walk
 from hpcc.core import CallerError, InfrastructureError, NotFoundError
 
 INDEX_NAME: Final = "index.sqlite"
@@ -108,17 +109,22 @@ class AuditIndex:
             InfrastructureError: it cannot be opened.
         """
         path = directory / INDEX_NAME
+        db = None
         try:
             if is_kept and not path.exists():
                 # The same mode as the trail's files. SQLite would use the umask.
                 path.touch(mode=0o600)
             # One task at a time uses it, from any thread.
-            self._db = sqlite3.connect(
+            self._db = db = sqlite3.connect(
                 path if is_kept else "", check_same_thread=False, timeout=_BUSY_SECONDS
             )
             self._create()
         except (OSError, sqlite3.Error) as error:
-            raise InfrastructureError(f"cannot open {path}: {error}", reason="audit") from error
+            if db is not None:
+                db.close()
+            raise InfrastructureError(
+                f"cannot open {path}: {error}; delete it, it is made again", reason="audit"
+            ) from error
 
     def _create(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
@@ -130,6 +136,9 @@ class AuditIndex:
         self._db.executescript(_SCHEMA)
         self._db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
         self._db.commit()
+        # A view or a trigger could show other records than the trail has.
+        if _objects(self._db) != _own_objects():
+            raise sqlite3.DatabaseError("it has other tables than hpcc's")
 
     def add(self, placed: Iterable[Placed]) -> None:
         """Add records with the places of their frames in the spool.
@@ -140,7 +149,7 @@ class AuditIndex:
         """
         try:
             with self._db:
-                self._db.executemany(_INSERT, map(_columns, placed))
+                self._db.executemany(_INSERT, map(columns_of, placed))
         except sqlite3.Error as error:
             raise InfrastructureError(f"audit index: {error}", reason="audit-index") from error
 
@@ -167,9 +176,14 @@ class AuditIndex:
         """
         added, size = 0, 0
         batch: list[Placed] = []
-        for item in walk(directory, self._start(directory)):
+        with database_errors():
+            start = self._start(directory)
+            (oldest,) = self._db.execute("SELECT min(sequence) FROM record").fetchone()
+        kept = first_kept(directory)
+        if oldest is not None and oldest < kept:
+            self.forget(kept)
+        for item in walk(directory, start):
             if isinstance(item, Retired):
-                self.forget(item.seal.end)
                 continue
             batch.append(item)
             size += len(item.record.data)
@@ -195,13 +209,24 @@ class AuditIndex:
     def find(self, query: Query, *, oldest_first: bool = False) -> Iterator[Record]:
         """Yield the records that match, newest first unless `oldest_first`."""
         where, values = _conditions(query)
-        rows = self._db.execute(
-            f"SELECT data FROM record WHERE {where} ORDER BY"  # noqa: S608 - constant names; values are bound
-            f" sequence {'ASC' if oldest_first else 'DESC'} LIMIT ?",
-            (*values, query.limit),
-        )
-        for (data,) in rows:
-            yield decode_record(data)
+        with database_errors():
+            rows = self._db.execute(
+                f"SELECT data FROM record WHERE {where} ORDER BY"  # noqa: S608 - constant names; values are bound
+                f" sequence {'ASC' if oldest_first else 'DESC'} LIMIT ?",
+                (*values, query.limit),
+            )
+            for (data,) in rows:
+                yield decode_record(data)
+
+    def stored(self) -> Iterator[tuple[object, ...]]:
+        """Return the columns of all records in order, as they are when the first is taken.
+
+        The iterator raises SQLite's errors: see `database_errors`.
+        """
+        with database_errors():
+            return self._db.execute(
+                f"SELECT {', '.join(_COLUMNS)} FROM record ORDER BY sequence"  # noqa: S608 - ours
+            )
 
     def row(self, row_id: str) -> Record:
         """Return the row whose id starts with `row_id`.
@@ -210,9 +235,11 @@ class AuditIndex:
             NotFoundError: there is no such row.
             CallerError: several rows start with it.
         """
-        rows = self._db.execute(
-            r"SELECT data FROM record WHERE row_id LIKE ? ESCAPE '\' LIMIT 2", (_starts(row_id),)
-        ).fetchall()
+        with database_errors():
+            rows = self._db.execute(
+                r"SELECT data FROM record WHERE row_id LIKE ? ESCAPE '\' LIMIT 2",
+                (_starts(row_id),),
+            ).fetchall()
         if not rows:
             raise NotFoundError(f"no audit row {row_id[:80]!r}: see `hpcc audit list`")
         if len(rows) > 1:
@@ -222,6 +249,34 @@ class AuditIndex:
     def close(self) -> None:
         """Close the database."""
         self._db.close()
+
+
+def _objects(db: sqlite3.Connection) -> list[tuple[str, ...]]:
+    return db.execute(
+        "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
+    ).fetchall()
+
+
+@functools.cache
+def _own_objects() -> list[tuple[str, ...]]:
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(_SCHEMA)
+        return _objects(db)
+
+
+@contextmanager
+def database_errors() -> Generator[None]:
+    """Map SQLite's errors to ours.
+
+    Raises:
+        InfrastructureError: reason `audit-index`: the database failed.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise InfrastructureError(
+            f"audit index: {error}; delete {INDEX_NAME}, it is made again", reason="audit-index"
+        ) from error
 
 
 def _proved_or_none(
@@ -267,7 +322,7 @@ def _starts(text: str) -> str:
     return f"{escaped}%"
 
 
-def _columns(placed: Placed) -> tuple[object, ...]:
+def columns_of(placed: Placed) -> tuple[object, ...]:
     """Return a record's columns.
 
     Raises:

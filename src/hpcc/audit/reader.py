@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +32,20 @@ def open_index(directory: Path) -> Generator[AuditIndex]:
         yield index
     finally:
         index.close()
+
+
+@contextmanager
+def own_index_or_none(directory: Path) -> Generator[AuditIndex | None]:
+    """Open the index as it is; None if `open_index` would use none that exists.
+
+    Raises:
+        InfrastructureError: it is not an index.
+    """
+    if not (directory / INDEX_NAME).is_file() or not _may_keep(directory):
+        yield None
+        return
+    with closing(AuditIndex(directory)) as index:
+        yield index
 
 
 def _may_keep(directory: Path) -> bool:

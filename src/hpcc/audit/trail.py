@@ -18,6 +18,7 @@ from hpcc.audit.segments import (
     read_placed,
     seal_or_none,
     sealed_firsts,
+    seals,
     segment_path,
     spool_path,
 )
@@ -43,6 +44,16 @@ class Retired:
     """A segment that retention removed: only its seal is left."""
 
     seal: Seal
+
+
+def first_kept(directory: Path) -> int:
+    """Return the number of the first record that retention has not removed."""
+    first = 0
+    for seal in seals(directory):
+        if segment_path(directory, seal.first).is_file():
+            break
+        first = seal.end
+    return first
 
 
 def walk(directory: Path, start: TrailStart | None = None) -> Iterator[Placed | Retired]:

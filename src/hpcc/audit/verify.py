@@ -16,6 +16,7 @@ What is checked, and what it proves:
   its count the trail must have its hash, and the trail must be at least as long. So a cut end, or
   a trail that was written again even with the worker's key, is found up to the newest anchor.
 - One worker wrote all records, and one key signed all seals and anchors.
+- Index. It has what the trail has, so that `hpcc audit list` shows no other records.
 
 What is not proven: without anchors, that the end is not cut off, or that the trail is not a new
 one with a new key. With anchors, the same for the records after the newest one. And never that
@@ -39,7 +40,9 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.audit.canonical import GENESIS, AuditDamagedError, Record
+from hpcc.audit.comparison import IndexComparison
 from hpcc.audit.heads import MAX_COUNT, check_head, head_of_text
+from hpcc.audit.index import AuditIndex
 from hpcc.audit.segments import seals
 from hpcc.audit.trail import Retired, walk
 from hpcc.core import CallerError, NotFoundError
@@ -77,15 +80,20 @@ class _Expected:
     keys: set[str] = field(default_factory=set)
 
 
-def verify_trail(directory: Path, anchors: Iterable[SignedHead] = ()) -> Verified:
-    """Read the whole trail and check it against its seals and `anchors`.
+def verify_trail(
+    directory: Path, anchors: Iterable[SignedHead] = (), index: AuditIndex | None = None
+) -> Verified:
+    """Read the whole trail and check it against its seals, `anchors` and `index`.
 
     Raises:
         NotFoundError: nothing was recorded in `directory` yet.
-        AuditDamagedError: a record was changed, removed, inserted or moved, or the end is missing.
+        AuditDamagedError: a record was changed, removed, inserted or moved, the end is missing, or
+            the index has other records.
         CallerError: the anchors are of several workers.
     """
     require_trail(directory)
+    # Before the trail is read: what the index has, the trail has on disk.
+    compared = IndexComparison(index) if index is not None else None
     expected = _check_anchors(anchors)
     checker = _Checker(expected.by_count)
     keys = {seal.signed.key.hex() for seal in seals(directory)}
@@ -96,7 +104,11 @@ def verify_trail(directory: Path, anchors: Iterable[SignedHead] = ()) -> Verifie
             checker.retired(item)
         else:
             checker.take(item.record)
+            if compared is not None:
+                compared.take(item)
     checker.end()
+    if compared is not None:
+        compared.end(checker.first)
     _check_keys(keys, expected.keys)
     return Verified(
         count=checker.count,

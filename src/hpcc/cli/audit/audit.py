@@ -324,6 +324,7 @@ def _run_determinism(args: argparse.Namespace) -> int:
 
 def _run_verify(args: argparse.Namespace) -> int:
     from hpcc.audit.canonical import AuditDamagedError
+    from hpcc.audit.reader import own_index_or_none
     from hpcc.audit.verify import read_anchors, verify_trail
 
     directory = _directory(args)
@@ -339,7 +340,8 @@ def _run_verify(args: argparse.Namespace) -> int:
     elif args.config is not None:
         raise CallerError("--config needs --scheduler", reason="usage")
     try:
-        verified = verify_trail(directory, anchors)
+        with own_index_or_none(directory) as index:
+            verified = verify_trail(directory, anchors, index)
     except AuditDamagedError as error:
         raise AuditDamagedError(f"this trail is NOT intact: {error}") from error
     _say_verified(verified, is_anchored=bool(anchors))
