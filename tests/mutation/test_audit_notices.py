@@ -14,6 +14,7 @@ TAMPERING = "tests/integration/audit/test_audit_tampering.py::"
 REPRODUCE = "tests/integration/audit/test_audit_reproduce.py::"
 VERIFY = "tests/unit/audit/test_verify.py::"
 GROUPS = "tests/integration/audit/test_audit_groups.py::"
+INTAKE = "tests/unit/scheduler/audit/test_intake.py::"
 INDEX = "tests/integration/audit/test_audit_forged_index.py::"
 COPY = "tests/integration/audit/test_audit_hostile_copy.py::"
 
@@ -158,6 +159,18 @@ CASES = {
         "while rest and len(frames) < _MAX_PART_BYTES:",
         "while rest:",
         GROUPS + "test_large_rows_at_once_are_not_all_in_memory_at_once",
+    ),
+    "large-batches": Case(
+        "scheduler/audit/intake.py",
+        "self._large if is_large else self._room",
+        "self._room",
+        INTAKE + "test_large_batches_of_hostile_workers_are_decoded_one_at_a_time",
+    ),
+    "kind": Case(
+        "audit/canonical.py",
+        '("row", "event")',
+        '{"row", "event"}',
+        INTAKE + "test_a_record_of_a_strange_form_is_refused_as_damaged",
     ),
     "same-row-id": Case(
         "audit/index.py",

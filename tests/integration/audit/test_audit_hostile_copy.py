@@ -96,7 +96,7 @@ async def test_a_line_end_in_an_argument_or_a_name_forges_no_field_of_a_row(
     assert [at for at in lines if at.startswith("isolation:")] == ["isolation:            qemu/tcg"]
 
 
-def forged(directory: Path, *contents: tuple[str, dict[str, object]]) -> None:
+def forged(directory: Path, *contents: tuple[object, dict[str, object]]) -> None:
     """Write a trail whose chain is right, of records with these kinds and bodies."""
     frames, previous = b"", GENESIS
     for sequence, (kind, body) in enumerate(contents):
@@ -112,7 +112,8 @@ def forged(directory: Path, *contents: tuple[str, dict[str, object]]) -> None:
 
 ROW, EVENT = asdict(row(1)), {"name": "x", "at": 1.0, "tenant": "", "fields": []}
 RETIRED = {"name": "audit-retired", "at": 1.0, "fields": [["until", "9" * 5000]]}
-STRANGE: dict[str, tuple[str, dict[str, object]]] = {
+STRANGE: dict[str, tuple[object, dict[str, object]]] = {
+    "a-kind-that-is-a-list": ([], ROW),
     "a-row-of-nothing": ("row", {}),
     "no-time": ("row", {**ROW, "started_at": None}),
     "not-a-number": ("row", {**ROW, "started_at": float("nan")}),

@@ -276,11 +276,14 @@ def test_secrets_encryption_keys_and_nonsense_in_a_key_set_are_left_out() -> Non
         EC.jwk(key_ops=["sign"], kid="sign-1"),
         EC.jwk(kid=7),
         EC.jwk(kid="k" * 300),
+        {**EC.jwk(), "kty": ["EC"]}, {**EC.jwk(), "kty": {}},
         "nonsense", None, 7,
     ]  # fmt: skip
     odd[2] = {**EC.jwk(kid="sign-1"), "key_ops": ["sign"]}
     assert parse_keys({"keys": odd}) == ()
     broken = [{"kty": "EC", "kid": "b"}, {"kty": "RSA", "n": "AA", "e": "AQAB", "kid": "c"},
+              {"kty": "EC", "crv": ["P-256"], "x": 7, "y": {}}, {"kty": "RSA", "n": [], "e": {}},
+              {"kty": "OKP", "crv": [], "x": None, "alg": ["ES256"]},
               {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA", "kid": "d"}]  # fmt: skip
     for key in parse_keys({"keys": broken}):
         assert key.for_algorithm("ES256") is None

@@ -81,8 +81,10 @@ def parse_keys(body: Mapping[str, object]) -> tuple[ProviderKey, ...]:
 
 def _is_usable(jwk: Mapping[str, object]) -> bool:
     kid, operations = jwk.get("kid", ""), jwk.get("key_ops", ["verify"])
+    kind = jwk.get("kty")
     return (
-        jwk.get("kty") in {"RSA", "EC", "OKP"}
+        isinstance(kind, str)
+        and kind in {"RSA", "EC", "OKP"}
         and jwk.get("use", "sig") == "sig"
         and isinstance(operations, list)
         and "verify" in operations
