@@ -118,6 +118,22 @@ def test_the_helper_serves_the_workers_user_and_nobody_else() -> None:
     assert not place.startswith("/run/hpcc/")
 
 
+def test_no_unit_may_fill_the_machines_memory() -> None:
+    """What a stranger's calls could cost before login ends the service, and not the machine."""
+    most = {name: values(text(name), "MemoryMax") for name in _NAMES}
+    assert most.pop("worker") == ["90%"]
+    for name, (limit,) in most.items():
+        assert re.fullmatch(r"[1-4]G|[0-9]{1,3}M", limit), name
+
+
+def test_the_helper_can_be_read_in_ten_minutes() -> None:
+    """It has rights of root. An operation is a request that it tells from others."""
+    code = [*(ROOT / "src/hpcc/helper").glob("*.py"), ROOT / "src/hpcc/wire/helper.py"]
+    texts = [path.read_text() for path in code]
+    assert sum(len(text.splitlines()) for text in texts) <= 400
+    assert sum(len(re.findall(r"^class \w+Request\b", text, re.M)) for text in texts) <= 12
+
+
 def test_every_capability_of_a_worker_of_root_has_its_reason_beside_it() -> None:
     unit = _DROP_IN.read_text()
     (line,) = values(unit, "CapabilityBoundingSet")
