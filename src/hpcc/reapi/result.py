@@ -11,6 +11,7 @@ from typing import Final
 
 from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from google.protobuf.any_pb2 import Any
+from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -230,9 +231,13 @@ def _outputs(message: pb.ActionResult) -> tuple[ResultOutput, ...]:
 def _labels(message: pb.ActionResult) -> Mapping[str, object]:
     packed = message.execution_metadata.auxiliary_metadata
     labels = Struct()
-    if len(packed) != 1 or not packed[0].Unpack(labels):
+    try:
+        is_ours = len(packed) == 1 and packed[0].Unpack(labels)
+        values = {name: _plain(value) for name, value in labels.items()}
+    except (DecodeError, ValueError):  # the right type's name and other bytes, or a label unset
+        is_ours = False
+    if not is_ours:
         raise ReapiError("result has no labels of hpcc", reason="foreign-result")
-    values = {name: _plain(value) for name, value in labels.items()}
     if values.get("format") not in {_FORMAT, _SHARED_FORMAT}:
         raise ReapiError("result has another format", reason="foreign-result")
     return values

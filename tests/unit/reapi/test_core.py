@@ -373,6 +373,16 @@ def test_a_result_without_our_labels_is_refused() -> None:
         parse_result(pb.ActionResult(exit_code=0).SerializeToString())
 
 
+# Bytes that are not a message, and one label without a value.
+@pytest.mark.parametrize("value", [b"\0\0", b"\n\5\n\1x\x12\0"])
+def test_labels_of_the_right_type_with_other_bytes_are_refused(value: bytes) -> None:
+    result = pb.ActionResult()
+    labels = result.execution_metadata.auxiliary_metadata.add()
+    labels.type_url, labels.value = "type.googleapis.com/google.protobuf.Struct", value
+    with pytest.raises(ReapiError):
+        parse_result(result.SerializeToString())
+
+
 @pytest.mark.parametrize(
     "name",
     ["", "acme", "acme/blobs/x", f"acme/blobs/{A}/x", f"a/b/blobs/{A}", f"/blobs/{A}",

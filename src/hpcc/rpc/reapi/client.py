@@ -10,6 +10,7 @@ from typing import Final
 import grpc
 from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from buildgrid.common.protos.google.longrunning import operations_pb2 as ops
+from google.protobuf.message import DecodeError
 
 from hpcc.core import Blob, Digest
 from hpcc.reapi.delta import Delta
@@ -252,7 +253,11 @@ class ReapiClient:
 
 def _outcome(operation: ops.Operation) -> tuple[bytes, bool]:
     response = pb.ExecuteResponse()
-    if not operation.response.Unpack(response):
+    try:
+        is_one = operation.response.Unpack(response)
+    except DecodeError:  # it has the right type's name, and other bytes
+        is_one = False
+    if not is_one:
         raise UnavailableError("the worker ended the operation without a response")
     if response.status.code:
         raise error_of_status(response.status)
