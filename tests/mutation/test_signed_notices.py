@@ -16,6 +16,7 @@ ENTRIES = "tests/unit/cache/signed/test_entry.py::"
 BOOK = "tests/unit/cache/signed/test_trust.py::"
 TEAM = "tests/integration/signed/test_two_machines.py::"
 THIEF = "tests/integration/signed/test_stolen_credential.py::"
+FARM, USES = "tests/integration/packs/test_packs_on_a_farm.py::", "dispatch/memory/uses.py"
 PLACE = "tests/integration/signed/test_reapi_place.py::"
 
 CASES = {
@@ -63,6 +64,21 @@ CASES = {
                           OUTLINES + "test_a_name_of_a_flag_that_is_a_text_is_refused"),
     "outline-value": Case("cache/key/command_outline.py", "name + _marked(flag, root), _VALUE_BYTES)", "name + _marked(flag, root), 32)",
                           TEAM + "test_an_outline_of_a_command_has_two_bytes_of_each_flag"),
+    "packed-check": Case("dispatch/results.py", """                return PACK_OTHER
+            await self._check(record, connection, worker, prepared)""", "                return PACK_OTHER",
+                         FARM + "test_forged_truncated_and_foreign_entries_are_refused"),
+    "packed-content": Case("dispatch/results.py", 'Blob.checked(o.digest, record.inline.get(o.path, b"")).data', 'record.inline.get(o.path, b"")',
+                           FARM + "test_forged_truncated_and_foreign_entries_are_refused"),
+    "packed-class": Case("reapi/packed.py", "return is_fresh and sharing.accepts_fresh", "return is_fresh",
+                         FARM + "test_where_votes_need_different_workers_a_fresh_guests_result_is_refused"),
+    "packed-tenant": Case(USES, "not worker.route.packs or", "",
+                          FARM + "test_a_tenant_refuses_packs_unless_its_table_allows_them"),
+    "packed-question": Case(USES, "self._is_asked = await self._sent([])", "self._is_asked = True",
+                            FARM + "test_a_worker_that_takes_no_reports_gets_no_use_of_packs"),
+    "packed-waiting": Case(USES, "or len(self._waiting) >= MAX_WAITING", "",
+                           FARM + "test_reports_wait_for_a_worker_and_nothing_is_used_while_too_many_wait"),
+    "packed-row": Case("worker/execute/meeting.py", "await check_result(record, terms, self._deps.result_keys, now=self._deps.clock.now())", "pass",
+                       FARM + "test_a_use_that_a_worker_refuses_is_recorded_and_ends_the_use_of_packs"),
 }  # fmt: skip
 
 

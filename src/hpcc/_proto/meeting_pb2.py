@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15hpcc/v1/meeting.proto\x12\x07hpcc.v1\"=\n\nLookAnswer\x12\x0e\n\x06result\x18\x01 \x01(\x0c\x12\x0f\n\x07workers\x18\x02 \x03(\t\x12\x0e\n\x06\x63laims\x18\x03 \x01(\x0c\"A\n\x0bNoteRequest\x12\x15\n\rinstance_name\x18\x01 \x01(\t\x12\x1b\n\x04made\x18\x02 \x03(\x0b\x32\r.hpcc.v1.Made\":\n\x04Made\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06worker\x18\x03 \x01(\t\"\x0c\n\nNoteAnswerb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15hpcc/v1/meeting.proto\x12\x07hpcc.v1\"=\n\nLookAnswer\x12\x0e\n\x06result\x18\x01 \x01(\x0c\x12\x0f\n\x07workers\x18\x02 \x03(\t\x12\x0e\n\x06\x63laims\x18\x03 \x01(\x0c\"A\n\x0bNoteRequest\x12\x15\n\rinstance_name\x18\x01 \x01(\t\x12\x1b\n\x04made\x18\x02 \x03(\x0b\x32\r.hpcc.v1.Made\":\n\x04Made\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06worker\x18\x03 \x01(\t\"\x0c\n\nNoteAnswer\"@\n\x0bUsedRequest\x12\x15\n\rinstance_name\x18\x01 \x01(\t\x12\x1a\n\x04uses\x18\x02 \x03(\x0b\x32\x0c.hpcc.v1.Use\"9\n\x03Use\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06result\x18\x03 \x01(\x0c\"\x0c\n\nUsedAnswerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,4 +39,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MADE']._serialized_end=222
   _globals['_NOTEANSWER']._serialized_start=224
   _globals['_NOTEANSWER']._serialized_end=236
+  _globals['_USEDREQUEST']._serialized_start=238
+  _globals['_USEDREQUEST']._serialized_end=302
+  _globals['_USE']._serialized_start=304
+  _globals['_USE']._serialized_end=361
+  _globals['_USEDANSWER']._serialized_start=363
+  _globals['_USEDANSWER']._serialized_end=375
 # @@protoc_insertion_point(module_scope)

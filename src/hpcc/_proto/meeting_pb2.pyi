@@ -37,3 +37,25 @@ class Made(_message.Message):
 class NoteAnswer(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class UsedRequest(_message.Message):
+    __slots__ = ("instance_name", "uses")
+    INSTANCE_NAME_FIELD_NUMBER: _ClassVar[int]
+    USES_FIELD_NUMBER: _ClassVar[int]
+    instance_name: str
+    uses: _containers.RepeatedCompositeFieldContainer[Use]
+    def __init__(self, instance_name: _Optional[str] = ..., uses: _Optional[_Iterable[_Union[Use, _Mapping]]] = ...) -> None: ...
+
+class Use(_message.Message):
+    __slots__ = ("sha256", "size_bytes", "result")
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    sha256: bytes
+    size_bytes: int
+    result: bytes
+    def __init__(self, sha256: _Optional[bytes] = ..., size_bytes: _Optional[int] = ..., result: _Optional[bytes] = ...) -> None: ...
+
+class UsedAnswer(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

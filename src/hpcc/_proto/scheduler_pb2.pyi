@@ -106,7 +106,7 @@ class RouteRequest(_message.Message):
     def __init__(self, tenant: _Optional[str] = ..., image: _Optional[str] = ..., minimum_isolation: _Optional[str] = ..., failed_generation: _Optional[int] = ..., client_key: _Optional[bytes] = ..., preferred_worker: _Optional[str] = ..., last_worker: _Optional[str] = ..., wanted: _Optional[int] = ..., warm_workers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RouteResponse(_message.Message):
-    __slots__ = ("endpoint", "worker_certificate", "token", "token_expires_at", "generation", "isolation", "worker_id", "principal", "guest_reuse", "minimum_isolation", "slots", "more", "store", "has_others", "sharing")
+    __slots__ = ("endpoint", "worker_certificate", "token", "token_expires_at", "generation", "isolation", "worker_id", "principal", "guest_reuse", "minimum_isolation", "slots", "more", "store", "has_others", "sharing", "packs")
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     WORKER_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -122,6 +122,7 @@ class RouteResponse(_message.Message):
     STORE_FIELD_NUMBER: _ClassVar[int]
     HAS_OTHERS_FIELD_NUMBER: _ClassVar[int]
     SHARING_FIELD_NUMBER: _ClassVar[int]
+    PACKS_FIELD_NUMBER: _ClassVar[int]
     endpoint: str
     worker_certificate: bytes
     token: str
@@ -137,7 +138,8 @@ class RouteResponse(_message.Message):
     store: str
     has_others: bool
     sharing: str
-    def __init__(self, endpoint: _Optional[str] = ..., worker_certificate: _Optional[bytes] = ..., token: _Optional[str] = ..., token_expires_at: _Optional[float] = ..., generation: _Optional[int] = ..., isolation: _Optional[str] = ..., worker_id: _Optional[str] = ..., principal: _Optional[str] = ..., guest_reuse: _Optional[str] = ..., minimum_isolation: _Optional[str] = ..., slots: _Optional[int] = ..., more: _Optional[_Iterable[_Union[RouteResponse, _Mapping]]] = ..., store: _Optional[str] = ..., has_others: _Optional[bool] = ..., sharing: _Optional[str] = ...) -> None: ...
+    packs: bool
+    def __init__(self, endpoint: _Optional[str] = ..., worker_certificate: _Optional[bytes] = ..., token: _Optional[str] = ..., token_expires_at: _Optional[float] = ..., generation: _Optional[int] = ..., isolation: _Optional[str] = ..., worker_id: _Optional[str] = ..., principal: _Optional[str] = ..., guest_reuse: _Optional[str] = ..., minimum_isolation: _Optional[str] = ..., slots: _Optional[int] = ..., more: _Optional[_Iterable[_Union[RouteResponse, _Mapping]]] = ..., store: _Optional[str] = ..., has_others: _Optional[bool] = ..., sharing: _Optional[str] = ..., packs: _Optional[bool] = ...) -> None: ...
 
 class WatchRoutesRequest(_message.Message):
     __slots__ = ("tenant", "takes_several")

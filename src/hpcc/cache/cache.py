@@ -57,6 +57,7 @@ from hpcc.core.reasons.uncacheable import UncacheableReason
 from hpcc.store.private import FileOps, PrivateStore
 
 if TYPE_CHECKING:
+    from hpcc.cache.packs.farm import FarmPacks
     from hpcc.cache.packs.packs import Packs
     from hpcc.cache.signed.remote import RemoteCache
 
@@ -257,10 +258,13 @@ def open_cache(
 
         remote_cache = open_remote_cache(paths, settings, results, memo, counters)
     packs: Packs | None = None
+    farm_packs: FarmPacks | None = None
     if remote_cache is not None:
+        from hpcc.cache.packs.farm import FarmPacks
         from hpcc.cache.packs.opening import open_packs  # late, as above
 
         packs = open_packs(paths, settings, remote_cache, results, store, counters, home)
+        farm_packs = FarmPacks(packs, counters)
     hits = Hits(
         replays,
         results,
@@ -305,6 +309,7 @@ def open_cache(
             ),
             FarmResults(results, hits, records, counters),
             SlotRule(store, host, local.stored, memo.scan_known),
+            farm_packs,
         )
         farm = FarmCache(remote, client, counters, settings.remote, time.monotonic)
     return Cache(

@@ -34,6 +34,7 @@ from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
 from hpcc.config.settings import RemoteSettings
 from hpcc.core import (
+    PACK_USED,
     Isolation,
     LocalSlots,
     RemoteFailure,
@@ -119,6 +120,7 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
     ) -> None:
         self._remote, self._host = remote, client.host
         self._planner, self._results, self._slots = client.planner, client.results, client.slots
+        self._packs = client.packs
         self._counters, self._settings, self._monotonic = counters, settings, monotonic
         self._breaker = FarmBreaker(monotonic)
         # One tuple, so that a thread reads or replaces both together.
@@ -224,6 +226,8 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
                 self._breaker.note(worked=_is_farm_well(outcome), why=outcome.reason)
                 return self.fall_back(outcome.reason, outcome.message)
             self._breaker.note(worked=True)
+            if self._packs is not None:
+                self._packs.answered(job, plan.request, target.farm, outcome)
             if outcome.exit_code == 0:
                 return self._succeeded(job, plan, outcome, started_ns, target.farm.image)
             if is_last or not self._planner.learn(job, plan, outcome):
@@ -236,6 +240,8 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
     ) -> RemoteOutcome:
         """Send a request, again if the slot that it got here is not for it."""
         request = replace(plan.request, toolchain=target.toolchain)
+        if self._packs is not None:
+            request = self._packs.asked(job, request, target.farm)
         rule, slots = self._slots, target.slots
         if rule is None or slots == "off" or not rule.may_run(job, slots):
             return self._remote.compile(request, is_cancelled)
@@ -299,6 +305,8 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
 
 def _kind(outcome: RemoteResult) -> str:
     """Return whether a result was executed, cached for this principal, or a colleague's."""
+    if outcome.pack == PACK_USED:
+        return "pack"
     if not outcome.is_cached:
         return "executed"
     shared = outcome.sharing.partition("(")[0]

@@ -57,6 +57,10 @@ from hpcc.core.parity import (
     unknown_sentence,
 )
 from hpcc.core.remote import (
+    PACK_NOT_ALLOWED,
+    PACK_OTHER,
+    PACK_REFUSED,
+    PACK_USED,
     RemoteFailure,
     RemoteInput,
     RemoteOutcome,
@@ -123,6 +127,10 @@ __all__ = [
     "MAX_VERIFY_SECONDS",
     "MAX_WINDOWS_PATH_UNITS",
     "MIN_AGREE",
+    "PACK_NOT_ALLOWED",
+    "PACK_OTHER",
+    "PACK_REFUSED",
+    "PACK_USED",
     "PARITIES",
     "PRIVATE_ONLY",
     "SHARINGS",

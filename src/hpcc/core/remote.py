@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from hpcc.core.names import Isolation
 from hpcc.core.parity import LocalSlots
+
+# What became of a pack's entry. It is the result:
+PACK_USED: Final = "used"
+# The tenant refuses packs, or no worker takes reports of uses now.
+PACK_NOT_ALLOWED: Final = "not-allowed"
+# It is the result of other inputs, or its messages are too long for a report.
+PACK_OTHER: Final = "other-inputs"
+# It does not count here.
+PACK_REFUSED: Final = "refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +57,8 @@ class RemoteRequest:
     "" if unknown. `folds_case`: the guest's file system compares names as NTFS does, and so does
     the tree (docs/adr/0032-clang-cl-in-guests.md). `may_run_here`: whether the answer may be
     `RunHere`; "exact" only if the farm accepts results that nothing isolated. `build` names the
-    build, as the client claims.
+    build, as the client claims. `packed` is what a build pack has for this command, unchecked; b""
+    for nothing. `wants_entry`: the answer carries the entry for a pack.
     """
 
     argv: tuple[str, ...]
@@ -63,6 +74,8 @@ class RemoteRequest:
     folds_case: bool = False
     may_run_here: LocalSlots = "off"
     build: str = ""
+    packed: bytes = b""
+    wants_entry: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +92,8 @@ class RemoteResult:
     """A finished remote compile. `is_cached` distinguishes a probe's hit from an execution.
 
     `sharing` is the class of a result that may be a colleague's ("fresh", "agreed(2)"); else "".
+    `entry` is what a build pack may carry of it; b"" if it may not serve colleagues. `pack` says
+    what became of the request's `packed`, as one of the words `PACK_…`; "" if it had none.
     """
 
     exit_code: int
@@ -89,6 +104,8 @@ class RemoteResult:
     isolation: Isolation
     action: str
     sharing: str = ""
+    entry: bytes = b""
+    pack: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 The steps, in `Dispatcher.compile`:
 
 1. Prepare: hash the input files and build the action. Its digest is the key of the result.
-2. Look up: ask for the result at the first worker, and where else it may be.
+2. Look up: take the entry of a build pack, if the request has one that counts. Otherwise ask for
+   the result at the first worker, and where else it may be.
 3. Execute: take a place at a worker with room, upload what it lacks, and execute. `WorkerResults`
    merges these calls where that saves a round trip, and then step 2 is left out.
 4. Check: compare the result with what was asked, and its signature with who may sign for this
@@ -36,6 +37,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Final
 
 from hpcc.core import (
@@ -174,14 +176,28 @@ class Dispatcher:
         refusal = self._refusal(connection, request, toolchain)
         if refusal is not None:
             return refusal
+        taken = await self._results.packed(connection, worker, request, prepared)
+        if isinstance(taken, RemoteResult):
+            return taken
+        result = await self._found_or_made(connection, worker, request, prepared)
+        return replace(result, pack=taken) if isinstance(result, RemoteResult) else result
+
+    async def _found_or_made(
+        self,
+        connection: FarmConnection,
+        first: RoutedWorker,
+        request: RemoteRequest,
+        prepared: PreparedAction,
+    ) -> RemoteOutcome:
+        """See `_routed`."""
         trail = Trail()
         attempts, failed = _ATTEMPTS, 0
         may_leave = chance(self._slots, request.may_run_here)
         try:
-            found = await self._finder.find(connection, worker, request, prepared, trail)
+            found = await self._finder.find(connection, first, request, prepared, trail)
         except _MAY_REROUTE as error:
-            attempts, failed = attempts - 1, worker.route.generation
-            self._give_up(connection, worker, error)
+            attempts, failed = attempts - 1, first.route.generation
+            self._give_up(connection, first, error)
         else:
             if found is not None:
                 return found

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,8 @@ from hpcc.dispatch.channels import RoutedWorker, WorkerChannels
 from hpcc.dispatch.lanes import LaneQueue, MoreRoutes
 from hpcc.dispatch.local_slots import Chance
 from hpcc.dispatch.login import RENEW_BEFORE_SECONDS, FarmLogin, known_certificates
-from hpcc.dispatch.meeting import MeetingPlaces
+from hpcc.dispatch.meeting import MeetingPlaces, report_uses
+from hpcc.dispatch.memory.uses import PackUses
 from hpcc.dispatch.routes import RouteBook
 from hpcc.identity.known_certificates import KnownCertificates
 from hpcc.identity.result_keys import ResultKeys
@@ -75,6 +77,7 @@ class FarmConnection:
         self._is_watching = False
         self._is_told = asyncio.Event()
         self._calls = WorkerCalls()
+        self.uses = PackUses(clock, partial(report_uses, version, self.reached))
         self.places = MeetingPlaces(
             clock, version, worker=self._channels.worker, reached=self.reached,
             is_good=lambda r: self._book.is_good(r, clock.monotonic()), ask=self._ask_all,
@@ -228,6 +231,7 @@ class FarmConnection:
 
     async def close(self) -> None:
         """Send what waits, end the watch and all probes, and close the channels."""
+        await self.uses.close()
         await self.places.close()
         if self._watcher is not None:
             await ended(self._watcher)

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Final
 
-from hpcc.core import Digest, HpccError
+from hpcc.core import Digest, HpccError, SharingPolicy
 from hpcc.dispatch.calls import ended
 from hpcc.dispatch.channels import RoutedWorker
 from hpcc.dispatch.login import RENEW_BEFORE_SECONDS
@@ -21,7 +21,7 @@ from hpcc.ports import Clock
 from hpcc.reapi.claims import ResultClaim
 from hpcc.routing.rendezvous import rendezvous
 from hpcc.rpc.reapi.client import ReapiClient
-from hpcc.rpc.reapi.meeting import MAX_NOTES, Made
+from hpcc.rpc.reapi.meeting import MAX_NOTES, Made, Use
 from hpcc.rpc.reapi.service_calls import ReapiClientConfig
 from hpcc.rpc.scheduler.api import Route
 
@@ -159,3 +159,23 @@ class MeetingPlaces:
                     await client.note(made[start : start + MAX_NOTES])
         except HpccError as error:
             _log.info("notes for worker %s: %s", place.route.worker_id, error)
+
+
+async def report_uses(
+    version: str,
+    reached: Callable[[RoutedWorker], AbstractAsyncContextManager[None]],
+    worker: RoutedWorker,
+    sharing: SharingPolicy,
+    uses: Sequence[Use],
+) -> None:
+    """Report to a worker which results were used from build packs; `sharing` is what counts here.
+
+    Raises:
+        HpccError: the worker did not take the report.
+    """
+    config = ReapiClientConfig(
+        tenant=worker.tenant, tool_version=version, call_seconds=_NOTE_SECONDS, sharing=sharing
+    )
+    client = ReapiClient(worker.channel, worker.route.token, config, prove=worker.prove)
+    async with reached(worker):
+        await client.used(uses)

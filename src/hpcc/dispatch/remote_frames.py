@@ -118,9 +118,12 @@ def encode_request(request_id: int, request: RemoteRequest, *, with_shared: bool
         "folds_case": request.folds_case,
         "may_run_here": request.may_run_here,
         "build": request.build,
+        "wants_entry": request.wants_entry,
+        "packed": len(request.packed),
         "shared": None if shared is None else [shared.name.hex(), len(encoded), text is not None],
     }
-    return _frame(FrameKind.COMPILE, request_id, _json(head), (encoded, text or b""))
+    blobs = (request.packed, encoded, text or b"")
+    return _frame(FrameKind.COMPILE, request_id, _json(head), blobs)
 
 
 def _input(item: RemoteInput) -> tuple[str, str, bool, str]:
@@ -163,7 +166,7 @@ def _json(value: object) -> bytes:
 
 def request_of(frame: Frame) -> RemoteRequest:
     """Decode a compile. If it has shared inputs, `inputs` holds only the others."""
-    head = frame.head
+    head, packed = frame.head, frame.head["packed"]
     inputs = tuple(RemoteInput(*item) for item in head["inputs"])
     return RemoteRequest(
         argv=tuple(head["argv"]),
@@ -178,7 +181,9 @@ def request_of(frame: Frame) -> RemoteRequest:
         folds_case=head["folds_case"],
         may_run_here=head.get("may_run_here", "off"),
         build=head["build"],
-        shared=_shared(head["shared"], frame.body, inputs),
+        packed=frame.body[:packed],
+        wants_entry=head["wants_entry"],
+        shared=_shared(head["shared"], frame.body[packed:], inputs),
     )
 
 
@@ -204,10 +209,12 @@ def encode_outcome(request_id: int, outcome: RemoteOutcome) -> bytes:
         "isolation": outcome.isolation.value,
         "action": outcome.action,
         "sharing": outcome.sharing,
-        "sizes": [len(outcome.stdout), len(outcome.stderr)],
+        "pack": outcome.pack,
+        "sizes": [len(outcome.stdout), len(outcome.stderr), len(outcome.entry)],
         "outputs": [[o.path, o.is_executable, len(o.data)] for o in outcome.outputs],
     }
-    blobs = (outcome.stdout, outcome.stderr, *(o.data for o in outcome.outputs))
+    texts = (outcome.stdout, outcome.stderr, outcome.entry)
+    blobs = (*texts, *(o.data for o in outcome.outputs))
     try:
         return encode_frame(FrameKind.OUTCOME, request_id, head, *blobs)
     except CallerError as error:
@@ -232,7 +239,7 @@ def outcome_of(frame: Frame) -> RemoteOutcome:
         for size in sizes:
             parts.append(frame.body[offset : offset + size])
             offset += size
-        stdout, stderr, *contents = parts
+        stdout, stderr, entry, *contents = parts
         return RemoteResult(
             exit_code=head["exit_code"],
             stdout=stdout,
@@ -245,6 +252,8 @@ def outcome_of(frame: Frame) -> RemoteOutcome:
             isolation=Isolation(head["isolation"]),
             action=head["action"],
             sharing=head["sharing"],
+            entry=entry,
+            pack=head["pack"],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CallerError("malformed outcome", reason="frame") from error

@@ -5,12 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from hpcc.core import (
     MAX_OUTPUT_BYTES,
+    PACK_NOT_ALLOWED,
+    PACK_OTHER,
+    PACK_REFUSED,
+    PACK_USED,
     Blob,
+    CallerError,
     Digest,
+    InfrastructureError,
     IntegrityError,
     NotFoundError,
     RemoteOutput,
@@ -26,11 +33,12 @@ from hpcc.dispatch.prepared_action import PreparedAction
 from hpcc.identity.results import ResultError, check_result
 from hpcc.ports import Clock
 from hpcc.reapi.claims import ResultClaim
-from hpcc.reapi.result import ResultRecord
+from hpcc.reapi.packed import encode_packed, parse_packed, serves_tenant
+from hpcc.reapi.result import ResultRecord, encode_result
 from hpcc.reapi.signed import ResultScope, ResultTerms
 from hpcc.rpc.base.errors import MissingBlobsError
 from hpcc.rpc.reapi.client import ReapiClient
-from hpcc.rpc.reapi.meeting import Known, carried
+from hpcc.rpc.reapi.meeting import MAX_USE_BYTES, Known, Use, carried
 from hpcc.rpc.reapi.service_calls import ReapiClientConfig
 
 _log: Final = logging.getLogger(__name__)
@@ -79,7 +87,45 @@ class WorkerResults:
         except NotFoundError:
             return None
         self.was_cached = True
-        return await self._result(connection, worker, client, prepared, record, is_cached=True)
+        return await self._result(
+            connection, worker, client, prepared, record, is_cached=True,
+            wants_entry=request.wants_entry,
+        )  # fmt: skip
+
+    async def packed(
+        self,
+        connection: FarmConnection,
+        worker: RoutedWorker,
+        request: RemoteRequest,
+        prepared: PreparedAction,
+    ) -> RemoteResult | str:
+        """Take the result that came from a build pack; else return why not: "", or `PACK_…`.
+
+        It is checked as one that this worker sends, and has to serve all members of the tenant.
+        """
+        if not request.packed:
+            return ""
+        sharing = self._sharing.meet(worker.route.sharing)
+        if not await connection.uses.may_use(worker, sharing):
+            return PACK_NOT_ALLOWED
+        try:
+            tenant, action, record = parse_packed(request.packed)
+            if (tenant, action) != (worker.tenant.value, str(prepared.digest)):
+                return PACK_OTHER
+            await self._check(record, connection, worker, prepared)
+            if not serves_tenant(record, sharing):
+                raise ResultError("the result is not for everybody", reason="result-private")
+            outputs = _inlined(record, prepared.outputs)
+            use = Use(prepared.digest, encode_result(replace(record, inline={})))
+            if len(use.result) > MAX_USE_BYTES:
+                return PACK_OTHER
+        except (InfrastructureError, CallerError, IntegrityError) as error:
+            _log.warning("an entry of a pack is not used (%s): %s", error.reason, error)
+            return PACK_REFUSED
+        connection.uses.note(use)
+        result = _remote_result(record, prepared, outputs, is_cached=True)
+        entry = request.packed if request.wants_entry else b""
+        return replace(result, pack=PACK_USED, entry=entry)
 
     async def look(
         self,
@@ -96,7 +142,10 @@ class WorkerResults:
         if seen.record is None:
             return seen.known
         self.was_cached = True
-        return await self._result(connection, worker, client, prepared, seen.record, is_cached=True)
+        return await self._result(
+            connection, worker, client, prepared, seen.record, is_cached=True,
+            wants_entry=request.wants_entry,
+        )  # fmt: skip
 
     async def executed(
         self,
@@ -114,7 +163,10 @@ class WorkerResults:
         if not is_cached:
             started = record.started_at
             connection.waited(worker, started - record.queued_at, record.completed_at - started)
-        return await self._result(connection, worker, client, prepared, record, is_cached=is_cached)
+        return await self._result(
+            connection, worker, client, prepared, record, is_cached=is_cached,
+            wants_entry=request.wants_entry,
+        )  # fmt: skip
 
     def _client(
         self,
@@ -147,6 +199,7 @@ class WorkerResults:
         record: ResultRecord,
         *,
         is_cached: bool,
+        wants_entry: bool = False,
     ) -> RemoteResult:
         """Check a record, and only then fetch its outputs."""
         await self._check(record, connection, worker, prepared)
@@ -155,16 +208,13 @@ class WorkerResults:
                 "a cached result of a failed compile does not count", reason="result-failed"
             )
         outputs = await _outputs(client, record, prepared.outputs)
-        return RemoteResult(
-            exit_code=record.exit_code,
-            stdout=record.stdout,
-            stderr=record.stderr,
-            outputs=outputs,
-            is_cached=is_cached,
-            isolation=record.isolation,
-            action=str(prepared.digest),
-            sharing=record.evidence.text if record.evidence else "",
-        )
+        result = _remote_result(record, prepared, outputs, is_cached=is_cached)
+        sharing = self._sharing.meet(worker.route.sharing)
+        if not wants_entry or not serves_tenant(record, sharing):
+            return result
+        contents = {prepared.outputs[o.path]: o.path for o in record.outputs}
+        whole = replace(record, inline={contents[o.path]: o.data for o in outputs})
+        return replace(result, entry=encode_packed(worker.tenant, prepared.digest, whole))
 
     async def _check(
         self,
@@ -255,6 +305,40 @@ def _check_record(record: ResultRecord, worker: RoutedWorker, prepared: Prepared
         raise IntegrityError("the result ran under weaker isolation", reason="isolation")
     if not {o.path for o in record.outputs} <= set(prepared.outputs):
         raise IntegrityError("the result has other files", reason="foreign-result")
+
+
+def _remote_result(
+    record: ResultRecord,
+    prepared: PreparedAction,
+    outputs: tuple[RemoteOutput, ...],
+    *,
+    is_cached: bool,
+) -> RemoteResult:
+    return RemoteResult(
+        exit_code=record.exit_code,
+        stdout=record.stdout,
+        stderr=record.stderr,
+        outputs=outputs,
+        is_cached=is_cached,
+        isolation=record.isolation,
+        action=str(prepared.digest),
+        sharing=record.evidence.text if record.evidence else "",
+    )
+
+
+def _inlined(record: ResultRecord, paths: Mapping[str, str]) -> tuple[RemoteOutput, ...]:
+    """Return the outputs of a record that has all contents, each compared with its digest.
+
+    Raises:
+        IntegrityError: a content is missing or another one.
+    """
+    return tuple(
+        RemoteOutput(
+            paths[o.path], Blob.checked(o.digest, record.inline.get(o.path, b"")).data,
+            o.is_executable,
+        )
+        for o in record.outputs
+    )  # fmt: skip
 
 
 async def _outputs(

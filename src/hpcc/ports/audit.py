@@ -12,9 +12,9 @@ class AuditRow:
 
     `row_id` is unique. `started_at` is seconds since the epoch. `cache_status` is "executed",
     "hit", "joined" for a result of another call's execution, "abandoned" for a compile that started
-    in a guest and gave no result, "verify" for a result made again by an idle worker, or "explain"
-    for a question about a result. `outputs` are (root-relative path, digest). Field meanings:
-    docs/spec/audit.md.
+    in a guest and gave no result, "verify" for a result made again by an idle worker, "explain" for
+    a question about a result, or "pack" for one that a client took from a build pack. `outputs` are
+    (root-relative path, digest). Field meanings: docs/spec/audit.md.
     """
 
     row_id: str

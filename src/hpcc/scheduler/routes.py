@@ -65,7 +65,11 @@ class RouteIssuer:
         claims = self._claims(session, policy, ask, minimum)
         has_others = self._registry.has_others(image)
         one, *more = (
-            replace(self._route(claims, worker, places, share), has_others=has_others)
+            replace(
+                self._route(claims, worker, places, share),
+                has_others=has_others,
+                packs=policy.sharing.packs,
+            )
             for worker, places, share in zip(workers, slots, shares, strict=True)
         )
         return replace(one, more=tuple(more))

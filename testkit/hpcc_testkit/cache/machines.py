@@ -16,7 +16,8 @@ from typing import Any, Final
 from hpcc.cache.cache import Cache, open_cache
 from hpcc.config.paths import Paths
 from hpcc.config.remote_cache import RemoteCacheSettings
-from hpcc.config.settings import CacheSettings, Settings
+from hpcc.config.settings import CacheSettings, RemoteSettings, Settings
+from hpcc.dispatch.remote import DispatcherClient, start_remote
 from hpcc.identity.cache_keys import SigningKey, make_signing_key
 from hpcc_testkit.cache.compiles import Compiled, FakeLauncher, run_bare
 
@@ -29,12 +30,17 @@ _DEFAULTS: Final = {"timeout_seconds": _PATIENCE_SECONDS, "outlines": False}
 
 @dataclass(slots=True)
 class TeamMachine:
-    """One person's machine, or CI's. `remote` are fields of `[cache.remote]`."""
+    """One person's machine, or CI's. `remote` are fields of `[cache.remote]`.
+
+    `farm_json` is the content of farm.json if the person has a farm; set it before the first use.
+    """
 
     directory: Path
     remote: dict[str, Any]
     checkout: str = "project"
+    farm_json: str = ""
     _cache: Cache | None = field(default=None, repr=False)
+    _dispatcher: DispatcherClient | None = field(default=None, repr=False)
 
     @property
     def root(self) -> Path:
@@ -49,8 +55,15 @@ class TeamMachine:
         """The daemon's cache, which the first use opens."""
         if self._cache is None:
             remote = RemoteCacheSettings(**{**_DEFAULTS, **self.remote})
-            settings = Settings(cache=CacheSettings(remote=remote))
-            self._cache = open_cache(self.paths, settings, None)
+            settings = Settings(
+                cache=CacheSettings(remote=remote),
+                remote=RemoteSettings(timeout_seconds=2 * _PATIENCE_SECONDS),
+            )
+            if self.farm_json:
+                self.paths.farm_file.parent.mkdir(parents=True, exist_ok=True)
+                self.paths.farm_file.write_text(self.farm_json)
+                self._dispatcher = start_remote(self.paths, settings)
+            self._cache = open_cache(self.paths, settings, self._dispatcher)
         return self._cache
 
     def restart(self) -> None:
@@ -58,6 +71,9 @@ class TeamMachine:
         if self._cache is not None:
             self._cache.close()
             self._cache = None
+        if self._dispatcher is not None:
+            self._dispatcher.close()
+            self._dispatcher = None
 
     def clone(self, files: Mapping[str, str], marker: str = "") -> None:
         """Write a checkout with a marker, older than any compile."""

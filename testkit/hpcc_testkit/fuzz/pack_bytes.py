@@ -7,6 +7,7 @@ import shutil
 import struct
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from typing import Final
 
@@ -37,8 +38,18 @@ from hpcc.cache.packs.index import (
 )
 from hpcc.cache.results.results import Result
 from hpcc.cache.signed.entry import MAX_OBJECT_BYTES, Content, EntryName
-from hpcc.core import IntegrityError
+from hpcc.core import (
+    MAX_OUTPUTS,
+    CallerError,
+    Digest,
+    GuestReuse,
+    IntegrityError,
+    Isolation,
+    TenantId,
+)
 from hpcc.identity.cache_keys import ROLE_ENTRIES, CacheKey, SigningKey
+from hpcc.reapi.packed import encode_packed, parse_packed
+from hpcc.reapi.result import ResultOutput, ResultRecord
 from hpcc_testkit.fuzz.local_bytes import fuzz_place
 
 _PRIVATE: Final = Ed25519PrivateKey.from_private_bytes(b"p" * 32)
@@ -188,3 +199,27 @@ def _pack(objects: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
     index = b"\xfftOc" + struct.pack(">I256I", 2, *fanout) + b"".join(names)
     index += bytes(4 * len(names)) + b"".join(struct.pack(">I", offsets[n]) for n in names)
     return index, pack
+
+
+def packed_result(data: bytes) -> None:
+    """An entry of a pack of a farm, which a dispatcher gets."""
+    try:
+        tenant, action, record = parse_packed(data)
+    except CallerError:
+        return
+    assert len(tenant) + len(action) <= 2 * 1024
+    assert len(record.inline) <= len(record.outputs) <= MAX_OUTPUTS
+
+
+def packed_result_seeds() -> Mapping[str, bytes]:
+    """Return an entry with an output, and one without."""
+    record = ResultRecord(
+        exit_code=0, stdout=b"", stderr=b"w", isolation=Isolation.QEMU_KVM,
+        outputs=(ResultOutput("a.o", Digest.of(b"o")),), reuse=GuestReuse.EXEC, guest_id="g",
+        guest_execs_before=0, worker="w1", image="sha256:" + "ab" * 32, inline={"a.o": b"o"},
+    )  # fmt: skip
+    action = Digest.of(b"a")
+    return {
+        "whole": encode_packed(TenantId("t"), action, record),
+        "without": encode_packed(TenantId("t"), action, replace(record, outputs=(), inline={})),
+    }

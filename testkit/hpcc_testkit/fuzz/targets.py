@@ -43,6 +43,7 @@ _LOCAL: Final = (
 _PACKS: Final = (
     Target("pack_index", pack_bytes.pack_index, pack_bytes.pack_index_seeds),
     Target("pack_record", pack_bytes.pack_record, pack_bytes.pack_record_seeds),
+    Target("packed_result", pack_bytes.packed_result, pack_bytes.packed_result_seeds),
     Target("clone", pack_bytes.clone, pack_bytes.clone_seeds),
 )
 _WORKERS: Final = (

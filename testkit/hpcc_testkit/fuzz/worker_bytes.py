@@ -27,14 +27,19 @@ from hpcc.rpc.reapi.meeting import (
     MAX_CARRIED,
     MAX_NAMED,
     MAX_NOTES,
+    MAX_USE_BYTES,
+    MAX_USES,
     Known,
     Made,
+    Use,
     carried,
     carried_claims,
     encode_known,
     encode_notes,
+    encode_uses,
     parse_look,
     parse_notes,
+    parse_uses,
 )
 from hpcc.worker.explain.sections import differing_section
 
@@ -52,6 +57,11 @@ def meeting(data: bytes) -> None:
         made = parse_notes(meeting_pb2.NoteRequest.FromString(data))
         assert len(made) <= MAX_NOTES
         assert parse_notes(encode_notes("t", made)) == made
+    with suppress(ReapiError, DecodeError):
+        uses = parse_uses(meeting_pb2.UsedRequest.FromString(data))
+        assert len(uses) <= MAX_USES
+        assert all(len(use.result) <= MAX_USE_BYTES for use in uses)
+        assert parse_uses(encode_uses("t", uses)) == uses
 
 
 def meeting_seeds() -> Mapping[str, bytes]:
@@ -68,6 +78,7 @@ def meeting_seeds() -> Mapping[str, bytes]:
         "known": encode_known(Known(("w1", "w-2.x"), (claim,))).SerializeToString(),
         "unknown": encode_known(Known((), ())).SerializeToString(),
         "notes": note.SerializeToString(),
+        "uses": encode_uses("t", [Use(Digest.of(b"a"), b"result")]).SerializeToString(),
     }
 
 

@@ -49,6 +49,8 @@ REQUESTS = st.builds(
     outputs=st.lists(TEXT, max_size=3).map(tuple),
     injected=st.lists(TEXT, max_size=2).map(tuple),
     client_version=TEXT,
+    packed=st.binary(max_size=20),
+    wants_entry=st.booleans(),
 )
 OUTCOMES = st.one_of(
     st.builds(RemoteFailure, TEXT, TEXT),
@@ -63,6 +65,8 @@ OUTCOMES = st.one_of(
         is_cached=st.booleans(),
         isolation=st.sampled_from(Isolation),
         action=TEXT,
+        entry=st.binary(max_size=20),
+        pack=TEXT,
     ),
 )
 

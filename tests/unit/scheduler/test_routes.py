@@ -248,6 +248,13 @@ def test_ci_that_publishes_gets_a_guest_for_each_compile() -> None:
     assert farm.sharing(policy, "ci-fork").guest_reuse is GuestReuse.PRINCIPAL
 
 
+@pytest.mark.parametrize("packs", [False, True])
+def test_each_route_says_whether_the_tenant_allows_packs(packs: bool) -> None:
+    policy = replace(PEOPLE, sharing=TenantSharing(packs=packs))
+    route = Farm("w1", "w2").issuer.issue(SESSION, policy, RouteAsk(tenant=TENANT, image=IMAGE))
+    assert [r.packs for r in (route, *route.more)] == [packs] * (1 + len(route.more))
+
+
 @pytest.mark.parametrize("reuse", [GuestReuse.EXEC, GuestReuse.PRINCIPAL])
 def test_a_tenant_that_shares_by_its_guests_reuse_needs_no_claims(reuse: GuestReuse) -> None:
     policy = replace(PEOPLE, guest_reuse=reuse)

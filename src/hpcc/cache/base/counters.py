@@ -5,6 +5,7 @@ that another machine made and signed), `remote-cache.<what>`, `hit.content` (loc
 compile with another output or directory made), `hit.remote`, `hit.comments` (content
 hits after an edit of comments), `hit.engine`, `miss.local`, `miss.remote.executed`,
 `miss.remote.cached`, `miss.remote.fresh`, `miss.remote.agreed` (colleagues' results),
+`miss.remote.pack` (in a build pack),
 `miss.failed`, `miss.engine.executed`, `miss.engine.cached`,
 `bypass.<reason>`, `uncacheable.<reason>`, `private.<reason>` (stored only for this checkout),
 `fallback.<reason>`, `dedup.waited`, `store.<what>`, `launcher.<reason>` (compiled without the

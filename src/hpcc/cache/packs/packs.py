@@ -6,7 +6,9 @@ build is slower than the cache that it has.
 Rule: after a local miss, `find` looks for the record in the packs of the checkout and checks it as
 an entry that was fetched. `saw` makes a thread look at HEAD, at most every few seconds. If HEAD is
 new, the thread pulls the pack of its nearest ancestor, once per commit. `push` sends what this
-daemon compiled itself, and the records of packs that this run used, as they were signed.
+daemon compiled itself, and the records of packs that this run used, as they were signed. With a
+farm it sends what workers signed for everybody (`farm_made`), and `hpcc.cache.packs.farm` looks
+such entries up.
 
 Example: CI pushed the pack of commit A. Ann pulls B, whose parent is A. Her first miss starts the
 download; while it runs, misses ask for single entries.
@@ -29,13 +31,14 @@ from functools import partial
 from typing import Final
 
 from hpcc.cache.base.counters import Counters
+from hpcc.cache.base.fields import encode_fields
 from hpcc.cache.git.ancestors import ancestors_of, head_of
 from hpcc.cache.git.reading import GitError
 from hpcc.cache.key.share import Share
 from hpcc.cache.packs.chunks import PackRecord, open_record, row_name, signed_record
 from hpcc.cache.packs.index import COMMIT, PackError
 from hpcc.cache.packs.local import LocalPacks, root_id
-from hpcc.cache.packs.run_log import Compiled, RunLog, Taken
+from hpcc.cache.packs.run_log import Note, OfFarm, RunLog, Taken
 from hpcc.cache.packs.transfer import Team, Transfer, pull, push
 from hpcc.cache.results.results import Results
 from hpcc.cache.signed.entry import Content, EntryName, Judge
@@ -48,6 +51,7 @@ from hpcc.store.private import PrivateStore
 
 _log: Final = logging.getLogger("hpcc.daemon.packs")
 PREFIX: Final = "remote-cache.pack"
+_FARM_ENTRY: Final = b"farm-entry-1"
 # A person who changes branches waits longer than that before the next build.
 _LOOK_SECONDS: Final = 5.0
 _MAX_WAITING: Final = 8
@@ -113,11 +117,40 @@ class Packs:
         if self._config.signing is not None:
             self._log.compiled(share.checkout.root, name, content)
 
+    @property
+    def namespace(self) -> str:
+        """The namespace of names in the place."""
+        return self._config.namespace
+
+    @property
+    def may_push(self) -> bool:
+        """Whether this daemon signs packs."""
+        return self._config.signing is not None
+
+    def farm_entry(self, root: bytes, row: bytes) -> bytes:
+        """Return what a pack of this checkout has of a farm's result, unchecked; b"" if nothing."""
+        return self._local.find(self._root(root), row) or b""
+
+    def farm_made(self, root: bytes, row: bytes, entry: bytes) -> None:
+        """Keep a result of the farm that may serve everybody; a push may send it."""
+        key = hashlib.sha256(encode_fields([_FARM_ENTRY, root, row])).digest()
+        if self.may_push and self._store.put(key, entry):
+            self._log.of_farm(root, row, entry, key)
+
+    def farm_taken(self, root: bytes, row: bytes, entry: bytes) -> None:
+        """Note a farm's result that came from a pack, and was checked and used."""
+        if self.may_push:
+            self._log.of_farm(root, row, entry, b"")
+
     def saw(self, share: Share) -> None:
         """Look in the background whether this checkout is at another commit."""
+        self.saw_root(share.checkout.root, share.revoked)
+
+    def saw_root(self, root: bytes, revoked: frozenset[str]) -> None:
+        """See `saw`; `revoked` are the ids that the checkout's marker revokes."""
         if not self._config.is_automatic:
             return
-        root, now = share.checkout.root, self._monotonic()
+        now = self._monotonic()
         with self._lock:
             if now - self._looked.get(root, float("-inf")) < _LOOK_SECONDS:
                 return
@@ -128,7 +161,7 @@ class Packs:
                 self._thread = threading.Thread(target=self._run, name="hpcc-packs", daemon=True)
                 self._thread.start()
         with suppress(queue.Full):  # the next miss after a few seconds comes again
-            self._waiting.put_nowait((root, share.revoked))
+            self._waiting.put_nowait((root, revoked))
 
     def _run(self) -> None:
         while True:
@@ -224,7 +257,8 @@ class Packs:
         notes = self._log.of(root)
         if not notes:
             raise CallerError(
-                "this daemon has compiled nothing that is shared in this checkout since it started",
+                "this daemon has compiled nothing that is shared in this checkout since it started "
+                "(on a farm: nothing that serves everybody, as with publish_fresh)",
                 reason="pack-empty",
             )
         with self._lock:
@@ -241,22 +275,22 @@ class Packs:
     def _judge(self, root: bytes) -> Judge:
         return partial(self._book.judge, root, frozenset())
 
-    def _record(self, root: bytes, note: Compiled | Taken, signing: SigningKey) -> PackRecord:
-        name = note.name
+    def _record(self, root: bytes, note: Note, signing: SigningKey) -> PackRecord:
 
         def read() -> bytes | None:
             data = self._read(root, note, signing)
             self._lost += data is None
             return data
 
-        return PackRecord(
-            row_name(name, self._config.namespace), (name.share_key, name.source), read
-        )
+        if isinstance(note, OfFarm):
+            return PackRecord(note.row, (_FARM_ENTRY, b""), read)
+        name = note.name
+        return PackRecord(row_name(name, self.namespace), (name.share_key, name.source), read)
 
-    def _read(self, root: bytes, note: Compiled | Taken, signing: SigningKey) -> bytes | None:
+    def _read(self, root: bytes, note: Note, signing: SigningKey) -> bytes | None:
         namespace = self._config.namespace
-        if isinstance(note, Taken):
-            data = self._local.find(self._root(root), row_name(note.name, namespace))
+        if isinstance(note, Taken | OfFarm):
+            data = self._unchanged(root, note)
             is_same = data is not None and hashlib.sha256(data).digest() == note.digest
             return data if is_same else None
         sets = self._results.sets(note.name.share_key)
@@ -269,6 +303,13 @@ class Packs:
         if hashlib.sha256(body).digest() != note.digest:
             return None
         return signed_record(note.name, namespace, body, signing)
+
+    def _unchanged(self, root: bytes, note: Taken | OfFarm) -> bytes | None:
+        """Return what the store or a pack has now under a note's name."""
+        if isinstance(note, OfFarm) and note.store_key:
+            return self._store.get(note.store_key)
+        row = note.row if isinstance(note, OfFarm) else row_name(note.name, self.namespace)
+        return self._local.find(self._root(root), row)
 
     def _state(self) -> dict[str, object]:
         future = self._pushing

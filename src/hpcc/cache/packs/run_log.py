@@ -31,12 +31,26 @@ class Taken(NamedTuple):
     digest: bytes
 
 
+class OfFarm(NamedTuple):
+    """A result of a farm, as a worker signed it. `digest` is of the entry's bytes.
+
+    `store_key` is where the private store has them; b"" if they are in a pack that was pulled.
+    """
+
+    row: bytes
+    store_key: bytes
+    digest: bytes
+
+
+Note = Compiled | Taken | OfFarm
+
+
 class RunLog:
     """Bounded. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._roots: dict[bytes, dict[EntryName, Compiled | Taken]] = {}
+        self._roots: dict[bytes, dict[EntryName | bytes, Note]] = {}
 
     def compiled(self, root: bytes, name: EntryName, content: Content) -> None:
         """Note a result that was compiled just now, as it is stored."""
@@ -47,7 +61,11 @@ class RunLog:
         """Note a record that was checked and used."""
         self._note(root, name, Taken(name, hashlib.sha256(data).digest()))
 
-    def _note(self, root: bytes, name: EntryName, what: Compiled | Taken) -> None:
+    def of_farm(self, root: bytes, row: bytes, data: bytes, store_key: bytes) -> None:
+        """Note an entry that a worker of a farm signed; see `OfFarm`."""
+        self._note(root, row, OfFarm(row, store_key, hashlib.sha256(data).digest()))
+
+    def _note(self, root: bytes, name: EntryName | bytes, what: Note) -> None:
         with self._lock:
             its = self._roots.get(root)
             if its is None:
@@ -58,7 +76,7 @@ class RunLog:
             if name in its or len(its) < MAX_ROWS:
                 its[name] = what
 
-    def of(self, root: bytes) -> tuple[Compiled | Taken, ...]:
+    def of(self, root: bytes) -> tuple[Note, ...]:
         """Return what was noted for a checkout."""
         with self._lock:
             return tuple(self._roots.get(root, {}).values())

@@ -151,6 +151,18 @@ class ClientResults[J, P](Protocol):
         ...
 
 
+class FarmPackSource[J](Protocol):
+    """Results of a farm that came in build packs: `hpcc.cache.packs.farm`. Thread-safe."""
+
+    def asked(self, job: J, request: RemoteRequest, farm: Farm) -> RemoteRequest:
+        """Return the request with what a pack has for its command."""
+        ...
+
+    def answered(self, job: J, request: RemoteRequest, farm: Farm, result: RemoteResult) -> None:
+        """Note a result of the farm, or of a pack."""
+        ...
+
+
 class LocalSlotRule[J, P](Protocol):
     """Judges which compiles may run here while the farm is full. Thread-safe."""
 
@@ -173,9 +185,13 @@ class LocalSlotRule[J, P](Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FarmClient[C, J: FarmJob, P: FarmPlan]:
-    """The parts of one client; `slots` is None if no compile may run here instead."""
+    """The parts of one client.
+
+    `slots` is None if no compile may run here instead, `packs` if the user has none.
+    """
 
     host: HostFacts[C]
     planner: FarmPlanner[C, J, P]
     results: ClientResults[J, P]
     slots: LocalSlotRule[J, P] | None = None
+    packs: FarmPackSource[J] | None = None

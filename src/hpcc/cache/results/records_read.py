@@ -24,7 +24,7 @@ class CompileRecord:
     """One compile. `files` maps each input's path to its SHA-256 in hex; empty if unknown.
 
     `outcome`: `hit.local`, `hit.remote`, `miss.local`, `miss.remote.executed`,
-    `miss.remote.cached`, `miss.remote.fresh`, `miss.remote.agreed`,
+    `miss.remote.cached`, `miss.remote.fresh`, `miss.remote.agreed`, `miss.remote.pack`,
     `miss.failed`, `uncacheable` or `bypass`; `reason` says why, `culprit`
     which file and line it is about. `private` says why the result is not shared with other
     checkouts; it is also "" without a marker. `root` is the project's root of a compile that a farm

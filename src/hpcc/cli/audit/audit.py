@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hpcc.audit.verify import Verified
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_STATUSES: Final = ("executed", "hit", "joined", "abandoned", "verify", "explain")
+_STATUSES: Final = ("executed", "hit", "joined", "abandoned", "verify", "explain", "pack")
 _BUILD_HELP: Final = "the build that the client named: `hpcc explain` prints it"
 # Options of `query` and `export`: name, field of `Query`, help.
 _FILTERS: Final = (
@@ -35,7 +35,7 @@ _FILTERS: Final = (
     ("worker", "worker", "the worker that wrote the record"),
     ("isolation", "isolation", "isolation label: firecracker/kvm, qemu/tcg, …"),
     ("reuse", "reuse", "exec, principal or tenant"),
-    ("status", "cache_status", "executed, hit, joined, abandoned, verify or explain"),
+    ("status", "cache_status", "executed, hit, joined, abandoned, verify, explain or pack"),
     ("reason", "reason", "why no result was released"),
     ("event", "name", "security events of this name (implies --events)"),
     ("peer", "peer", "security events caused from this address, or the start of one"),

@@ -41,6 +41,7 @@ _OUTCOMES: Final = {
     "miss.remote.cached": "a miss here, found in the farm's cache",
     "miss.remote.fresh": "a miss here, found in the farm's cache: a fresh guest made it",
     "miss.remote.agreed": "a miss here, found in the farm's cache: guests of several people agree",
+    "miss.remote.pack": "a miss here, found in a pack: a worker of the farm signed it",
     "miss.failed": "the compile failed, and failures are not stored",
     "uncacheable": "compiled here and not stored",
     "bypass": "not for the cache: the compiler ran unchanged",

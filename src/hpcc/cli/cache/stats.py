@@ -48,6 +48,7 @@ _HITS: Final = (
     ("miss.remote.cached", "the farm's cache"),
     ("miss.remote.fresh", "the farm's cache, made in a fresh guest"),
     ("miss.remote.agreed", "the farm's cache, equal in guests of several people"),
+    ("miss.remote.pack", "a pack that was pulled, with results of the farm"),
 )
 _MISSES: Final = (
     ("miss.local", "compiled here"),
@@ -63,6 +64,8 @@ _MISSED: Final = {
 _REMOTE_CACHE: Final = {
     "found": "fetched, and the inputs were the same",
     "pack-found": "in a pack that was pulled, and the inputs were the same",
+    "pack-not-allowed": "in a pack, but the tenant or its worker takes no uses of packs",
+    "pack-other-inputs": "in a pack that was pulled, as a result of the farm for other inputs",
     "pack-pulled": "packs pulled in the background",
     "pack-absent": "commits for which there was no pack to pull",
     "absent": "asked, and it had nothing",

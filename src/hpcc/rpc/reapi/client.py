@@ -21,7 +21,17 @@ from hpcc.rpc.reapi.blob_client import BlobClient
 from hpcc.rpc.reapi.explain import ask
 from hpcc.rpc.reapi.explanation import Explanation
 from hpcc.rpc.reapi.inline_blobs import encode_execute
-from hpcc.rpc.reapi.meeting import LOOK, NOTE, Made, Seen, encode_notes, parse_look
+from hpcc.rpc.reapi.meeting import (
+    LOOK,
+    NOTE,
+    USED,
+    Made,
+    Seen,
+    Use,
+    encode_notes,
+    encode_uses,
+    parse_look,
+)
 from hpcc.rpc.reapi.service_calls import EXECUTE, ReapiClientConfig, ServiceCalls, call_errors
 
 _NO_METHOD: Final = "/hpcc.v1.Nothing/Ping"
@@ -104,6 +114,15 @@ class ReapiClient:
     async def note(self, made: Sequence[Made]) -> None:
         """Note which workers have the results of actions; at most `MAX_NOTES`."""
         await self._calls.call(NOTE, encode_notes(self._calls.instance, made), None)
+
+    async def used(self, uses: Sequence[Use]) -> None:
+        """Report results that came from build packs; at most `MAX_USES`, also none.
+
+        Raises:
+            CallerError: the worker is of a version that takes no such reports.
+            PolicyError: a result does not count there.
+        """
+        await self._calls.call(USED, encode_uses(self._calls.instance, uses), None)
 
     async def action_result(self, action: Digest, inline: Sequence[str]) -> bytes:
         """Look up an action in any service's cache; return the `ActionResult` bytes as received.

@@ -24,8 +24,12 @@ from hpcc.rpc.reapi.session import Client
 SERVICE: Final = "hpcc.v1.Meeting"
 LOOK: Final = f"/{SERVICE}/Look"
 NOTE: Final = f"/{SERVICE}/Note"
+USED: Final = f"/{SERVICE}/Used"
 # Of one call.
 MAX_NOTES: Final = 64
+MAX_USES: Final = 8
+# Of an encoded result. One with longer messages is not used from a pack.
+MAX_USE_BYTES: Final = 128 << 10
 # In an answer. An agreement needs at most `MAX_AGREE` - 1 other voters.
 MAX_NAMED: Final = 4
 MAX_CARRIED: Final = 7
@@ -39,6 +43,14 @@ class Made:
 
     action: Digest
     worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A result that was used from a build pack: its action, and the signed result as encoded."""
+
+    action: Digest
+    result: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +78,15 @@ class Meeting(Protocol):
 
     def note(self, client: Client, made: tuple[Made, ...]) -> None:
         """Keep which workers have results."""
+        ...
+
+    async def used(self, client: Client, uses: tuple[Use, ...]) -> None:
+        """Write the rows of results that came from packs.
+
+        Raises:
+            PolicyError: one does not count here, or the tenant's members have nothing in common.
+            InfrastructureError: the audit trail cannot take the rows.
+        """
         ...
 
 
@@ -136,3 +157,26 @@ def parse_notes(request: messages.NoteRequest) -> tuple[Made, ...]:
         except CallerError as error:
             raise ReapiError(str(error), reason="notes") from error
     return tuple(found)
+
+
+def encode_uses(instance: str, uses: Iterable[Use]) -> messages.UsedRequest:
+    """Build the request that reports uses."""
+    request = messages.UsedRequest(instance_name=instance)
+    for one in uses:
+        sha256 = bytes.fromhex(one.action.hash)
+        request.uses.add(sha256=sha256, size_bytes=one.action.size_bytes, result=one.result)
+    return request
+
+
+def parse_uses(request: messages.UsedRequest) -> tuple[Use, ...]:
+    """Return the uses in a hostile request; their results are not parsed.
+
+    Raises:
+        ReapiError: there are too many, or one is malformed.
+    """
+    if len(request.uses) > MAX_USES or any(len(u.result) > MAX_USE_BYTES for u in request.uses):
+        raise ReapiError(f"over {MAX_USES} uses in one call, or a result too large", reason="uses")
+    try:
+        return tuple(Use(Digest(u.sha256.hex(), u.size_bytes), u.result) for u in request.uses)
+    except CallerError as error:
+        raise ReapiError(str(error), reason="uses") from error

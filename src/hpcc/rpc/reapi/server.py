@@ -23,7 +23,7 @@ from hpcc.rpc.reapi.blob_server import BlobServices
 from hpcc.rpc.reapi.explain import EXPLAIN_SERVICE, explain_methods
 from hpcc.rpc.reapi.inline_blobs import InlineBlobs
 from hpcc.rpc.reapi.meeting import SERVICE as MEETING
-from hpcc.rpc.reapi.meeting import Meeting, encode_known, parse_notes
+from hpcc.rpc.reapi.meeting import Meeting, encode_known, parse_notes, parse_uses
 from hpcc.rpc.reapi.session import Authorizer, Finished, Running, Session, client_of
 from hpcc.rpc.reapi.stdio_blobs import BlobKeeper, shorten
 
@@ -197,6 +197,7 @@ class _MeetingServer:
         return (
             Method("Look", pb.GetActionResultRequest, meeting.LookAnswer, unary=self.look),
             Method("Note", meeting.NoteRequest, meeting.NoteAnswer, unary=self.note),
+            Method("Used", meeting.UsedRequest, meeting.UsedAnswer, unary=self.used),
         )
 
     async def look(self, request: pb.GetActionResultRequest, call: Call) -> meeting.LookAnswer:
@@ -214,6 +215,12 @@ class _MeetingServer:
         await self._authorizer.session(client)
         self._place.note(client, parse_notes(request))
         return meeting.NoteAnswer()
+
+    async def used(self, request: meeting.UsedRequest, call: Call) -> meeting.UsedAnswer:
+        client = client_of(call, request.instance_name)
+        await self._authorizer.session(client)
+        await self._place.used(client, parse_uses(request))
+        return meeting.UsedAnswer()
 
 
 async def _operation(

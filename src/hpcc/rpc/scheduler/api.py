@@ -92,6 +92,8 @@ class Route:
     sharing: SharingPolicy = PRIVATE_ONLY
     # Whether the farm has other workers for the image.
     has_others: bool = False
+    # Whether members may use results from build packs.
+    packs: bool = False
     # Further routes in the order of their use; empty in those.
     more: tuple[Route, ...] = ()
 

@@ -254,6 +254,7 @@ def _route(answer: pb.RouteResponse) -> Route:
         store=answer.store,
         sharing=_sharing(answer.sharing),
         has_others=answer.has_others,
+        packs=answer.packs,
     )
 
 

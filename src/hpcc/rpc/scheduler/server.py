@@ -269,6 +269,7 @@ def _route_message(route: Route) -> pb.RouteResponse:
         store=route.store,
         sharing=route.sharing.text,
         has_others=route.has_others,
+        packs=route.packs,
         more=[_route_message(r) for r in route.more],
     )
 

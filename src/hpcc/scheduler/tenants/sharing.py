@@ -18,7 +18,8 @@ class TenantSharing:
     `machines` and `publish_fresh` are patterns of principals. All machines together have one
     vote. Each compile of those in `publish_fresh` has a guest that executed nothing before, so that
     its result serves everybody at once; they are machines too. `verify_idle`: how many seconds of
-    an hour each worker, while it is idle, may execute private results again. 0: none.
+    an hour each worker, while it is idle, may execute private results again. 0: none. `packs`:
+    whether members may use results from build packs, of which they report each first use.
     """
 
     share: Share = "agreed"
@@ -27,6 +28,7 @@ class TenantSharing:
     machines: tuple[str, ...] = ()
     publish_fresh: tuple[str, ...] = ()
     verify_idle: int = 0
+    packs: bool = False
 
     @property
     def policy(self) -> SharingPolicy:

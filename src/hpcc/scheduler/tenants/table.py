@@ -236,7 +236,10 @@ def _sharing(source: str, where: str, tenant: _Table) -> TenantSharing:
         machines=table.each("machines", _principals, is_optional=True),
         publish_fresh=table.each("publish_fresh", _principals, is_optional=True),
         verify_idle=table.number("verify_idle") if "verify_idle" in table.present() else 0,
+        packs=table.flag("packs"),
     )
+    if found.packs and found.share == "private":
+        table.fail("packs", "a pack has results for all members, which this tenant does not accept")
     if found.verify_idle > MAX_VERIFY_SECONDS:
         table.fail("verify_idle", f"an hour has {MAX_VERIFY_SECONDS} seconds")
     if found.verify_idle and not found.policy.accepts_fresh:

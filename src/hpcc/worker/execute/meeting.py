@@ -7,20 +7,39 @@ another worker: a false one costs its reader a question.
 
 A principal has one note for an action, so that nobody replaces a colleague's. One table holds all
 notes in memory. When it is full, the tenant that has most loses its oldest.
+
+Clients also report here which results they took from build packs. A result that they may not have
+is refused and recorded, so what is in the trail as `pack` was checked by a worker.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from hpcc.core import PRIVATE_ONLY, Digest, GuestReuse, TenantId
+from hpcc.core import (
+    PRIVATE_ONLY,
+    Digest,
+    GuestReuse,
+    HpccError,
+    PolicyError,
+    SharingPolicy,
+    TenantId,
+)
 from hpcc.core.memo import LruMemo
+from hpcc.identity.results import ResultError, check_result
 from hpcc.identity.token import RouteClaims
 from hpcc.reapi.claims import ResultClaim
-from hpcc.rpc.reapi.meeting import MAX_CARRIED, MAX_NAMED, Known, Made
+from hpcc.reapi.limits import ReapiError
+from hpcc.reapi.packed import serves_tenant
+from hpcc.reapi.result import ResultRecord, parse_result
+from hpcc.reapi.signed import ResultScope, ResultTerms
+from hpcc.rpc.reapi.meeting import MAX_CARRIED, MAX_NAMED, Known, Made, Use
 from hpcc.rpc.reapi.session import Client
+from hpcc.worker.base.domain import TrustDomain
+from hpcc.worker.base.rows import Caller, Lineage, audit_row
 from hpcc.worker.execute.session import SessionDeps
 from hpcc.worker.stores.claims import ClaimBook
+from hpcc.worker.stores.entries import unpack_entry
 
 # Of all tenants: about 40 MB. A build of 5,000 units at two people needs 10,000 / n at each of n.
 _MAX_NOTES: Final = 131_072
@@ -72,8 +91,7 @@ class WorkerMeeting:
         """Return which workers were noted, and the claims of other voters that lie here."""
         claims = client.known
         assert isinstance(claims, RouteClaims), "the session checked it"
-        shared = claims.sharing
-        accepted = shared.policy.meet(client.sharing) if shared else PRIVATE_ONLY
+        shared, accepted = claims.sharing, _accepted(claims, client)
         reuse = self._deps.reuse.stricter(claims.guest_reuse)
         workers = self._book.workers(
             claims.tenant,
@@ -97,3 +115,91 @@ class WorkerMeeting:
         assert isinstance(claims, RouteClaims), "the session checked it"
         for one in made:
             self._book.add(claims.tenant, claims.subject, one)
+
+    async def used(self, client: Client, uses: tuple[Use, ...]) -> None:
+        """See `Meeting.used`: check each result as a hit is checked, then write its row."""
+        claims = client.known
+        assert isinstance(claims, RouteClaims), "the session checked it"
+        deps, accepted = self._deps, _accepted(claims, client)
+        if accepted.is_private:
+            raise PolicyError("the tenant's members share no results", reason="pack-result")
+        deps.audit.require_room()
+        domain = TrustDomain.of(
+            tenant=claims.tenant,
+            image=claims.image,
+            isolation=deps.isolation,
+            reuse=deps.reuse.stricter(claims.guest_reuse),
+            principal=claims.subject,
+        )
+        refused: ReapiError | ResultError | None = None
+        for use in uses:
+            started = deps.clock.now()
+            try:
+                record = await self._checked(use, claims, domain, accepted)
+            except (ReapiError, ResultError) as error:
+                fields = (("action", str(use.action)), ("reason", error.reason))
+                await deps.refusal("result-refused", claims.tenant.value, *fields)
+                refused = error
+                continue
+            row = audit_row(
+                record,
+                await self._lineage(domain, use.action, record),
+                action=use.action,
+                who=Caller.of(client, claims.tenant, claims.subject, claims.client_version),
+                status="pack",
+                scheduler=deps.runner.scheduler_id,
+                started_at=started,
+                ended_at=deps.clock.now(),
+            )
+            await deps.audit.append(row)
+        if refused is not None:
+            raise PolicyError(str(refused), reason="pack-result") from refused
+
+    async def _checked(
+        self, use: Use, claims: RouteClaims, domain: TrustDomain, accepted: SharingPolicy
+    ) -> ResultRecord:
+        record = parse_result(use.result)
+        scope = ResultScope(tenant=domain.tenant, action=use.action, principal=domain.principal)
+        terms = ResultTerms(
+            scope=scope,
+            image=domain.image,
+            minimum_isolation=claims.minimum_isolation,
+            reuse=domain.reuse,
+            sharing=accepted,
+        )
+        await check_result(record, terms, self._deps.result_keys, now=self._deps.clock.now())
+        if not serves_tenant(record, accepted):
+            raise ReapiError("the result is not for everybody", reason="result-private")
+        return record
+
+    async def _lineage(self, domain: TrustDomain, action: Digest, record: ResultRecord) -> Lineage:
+        """Return the lineage that the result names, if it is here; else what the result says."""
+        cache = await self._deps.storage.shared_results(domain.tenant, domain.isolation)
+        try:
+            lineage, stored = unpack_entry(await cache.get(action))
+        except HpccError:  # absent, damaged, or a store in trouble: none keeps the row away
+            return _bare(record)
+        return lineage if stored.lineage_digest == record.lineage_digest else _bare(record)
+
+
+def _accepted(claims: RouteClaims, client: Client) -> SharingPolicy:
+    """Return which colleagues' results a caller gets: by its tenant and by itself."""
+    return claims.sharing.policy.meet(client.sharing) if claims.sharing else PRIVATE_ONLY
+
+
+def _bare(record: ResultRecord) -> Lineage:
+    """Return a lineage with what a signed result itself says."""
+    return Lineage(
+        input_root_digest="",
+        argv=(),
+        argv_digest="",
+        env_digest="",
+        kernel_digest=record.kernel_digest,
+        vmm_digest="",
+        vmm_version="",
+        jailer_digest="",
+        agent_digest=record.agent_digest,
+        warden="",
+        injected_flags=(),
+        working_directory="",
+    )

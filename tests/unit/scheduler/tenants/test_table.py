@@ -101,6 +101,7 @@ def test_a_section_of_sharing_is_read() -> None:
     assert sharing.policy == SharingPolicy(fresh=True, agree=3, across_workers=True)
     assert [sharing.is_machine(n) for n in ("bot-7", "ci-main", "ann")] == [True, True, False]
     assert (sharing.verify_idle, parse(IDLE).sharing.verify_idle) == (0, 600)
+    assert (sharing.packs, parse(IDLE + "packs = true\n").sharing.packs) == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +122,11 @@ def test_a_budget_for_idle_workers_that_cannot_hold_is_refused(
     assert said in refusal(IDLE.replace(old, new))
 
 
+def test_packs_need_results_that_serve_everybody() -> None:
+    private = IDLE.replace('"agreed"', '"private"').replace("verify_idle = 600", "packs = true")
+    assert "which this tenant does not accept" in refusal(private)
+
+
 def test_results_are_shared_by_agreement_unless_the_guests_reuse_shares_them() -> None:
     plain = GOOD.replace('guest_reuse = "exec"', "")
     assert parse(plain).sharing.policy == SharingPolicy(fresh=True, agree=2)
@@ -139,6 +145,7 @@ def test_results_are_shared_by_agreement_unless_the_guests_reuse_shares_them() -
         ('"agreed"', '"fresh"', 'needs share = "agreed"'),
         ("agree = 3", 'publish_fresh = ["ci"]', "is not enough with agree_across_workers"),
         ("machines", "machine", "did you mean 'machines'?"),
+        ("agree = 3", 'packs = "yes"', "must be true or false"),
         ("fallback =", 'guest_reuse = "exec"\nfallback =', 'needs guest_reuse = "principal"'),
     ],
 )
