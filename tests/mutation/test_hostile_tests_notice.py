@@ -409,7 +409,8 @@ CASES = {
     ),
     "marker-in-a-replay": Case(
         "cache/results/hits.py",
-        "            _pin_markers(pins, prepared)\n",
+        "            for prepared in (hit.prepared for hit in hits):\n"
+        "                _pin_markers(pins, prepared)\n",
         "",
         f"{MARKERS}::test_a_replay_ends_when_a_marker_appears",
     ),

@@ -47,6 +47,8 @@ from hpcc.cache.results.results import Results
 from hpcc.cache.root.build_identity import Builds
 from hpcc.cache.root.build_root import build_root
 from hpcc.cache.root.ignored import Outgoing
+from hpcc.cache.search_paths import SearchPaths
+from hpcc.cache.several import SeveralCache, SeveralPending
 from hpcc.compilers.spec.table import Bypass
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
@@ -74,6 +76,7 @@ class Cache:
         *,
         classifier: Classifier,
         local: LocalCache,
+        several: SeveralCache,
         farm: _Farm | None,
         counters: Counters,
         records: Records,
@@ -84,6 +87,7 @@ class Cache:
         packs: Packs | None = None,
     ) -> None:
         self._classifier, self._local, self._farm = classifier, local, farm
+        self._several = several
         self._remote_cache, self._packs = remote_cache, packs
         self._counters, self._records, self._store = counters, records, store
         self._replays, self._run_directory = replays, run_directory
@@ -113,22 +117,27 @@ class Cache:
         """See `CacheHandler.finish`."""
         self._builds.end(request.facts, request.cwd)
         pending = run.token
-        assert isinstance(pending, Pending)
         try:
+            if isinstance(pending, SeveralPending):
+                self._several.finish(pending, report)
+                return Finish(b"", b"")
+            assert isinstance(pending, Pending)
             return Finish(b"", self._local.finish(pending, report))
         except Exception:  # noqa: BLE001 - the compile succeeded; only its result is not kept
             _log.exception("finish failed")
             self._counters.add(f"uncacheable.{UncacheableReason.INTERNAL_ERROR}")
             return Finish(b"", report.stderr if run.filter_headers else b"")
         finally:
-            if pending.here is not None:
+            if isinstance(pending, Pending) and pending.here is not None:
                 pending.here.ran()
 
     def abandon(self, request: CompileRequest, run: Run) -> None:
         """See `CacheHandler.abandon`."""
         self._builds.end(request.facts, request.cwd)
         self._counters.add("miss.abandoned")
-        if isinstance(run.token, Pending):
+        if isinstance(run.token, SeveralPending):
+            self._several.abandon(run.token)
+        elif isinstance(run.token, Pending):
             try:
                 self._local.abandon(run.token)
             finally:
@@ -174,7 +183,10 @@ class Cache:
     ) -> Done | Exec | Run:
         prepared = self._classifier.prepare(request, is_cancelled)
         if isinstance(prepared, Bypass):
-            return self._bypass(request, prepared.reason)
+            answer: Done | Run | None = None
+            if prepared.reason is BypassReason.MULTIPLE_SOURCES:
+                answer = self._several.begin(request, is_cancelled)
+            return answer or self._bypass(request, prepared.reason)
         if is_cancelled():
             return self._bypass(request, BypassReason.CANCELLED)
         if self._farm is not None:
@@ -277,10 +289,11 @@ def open_cache(
         trust_file=os.fsencode(paths.cache_trust_file),
     )
     sharing = Sharing(memo, home=home)
+    search = SearchPaths(compilers)
     local = LocalCache(
         results,
         memo,
-        compilers,
+        search,
         counters,
         records,
         hits,
@@ -293,15 +306,13 @@ def open_cache(
     )
     farm = None
     if remote is not None and settings.remote.is_enabled:
-        closures = RemoteClosures(
-            memo, engine, SystemNames(memo, time.monotonic), local.search_path
-        )
+        closures = RemoteClosures(memo, engine, SystemNames(memo, time.monotonic), search.of)
         host = HostParity(time.time, time.monotonic)
         client = FarmClient(
             host,
             Planner(
                 memo,
-                local.search_path,
+                search.of,
                 closures,
                 Outgoing(home),
                 clock,
@@ -312,9 +323,11 @@ def open_cache(
             farm_packs,
         )
         farm = FarmCache(remote, client, counters, settings.remote, time.monotonic)
+    classifier = Classifier(memo, compilers, sharing)
     return Cache(
-        classifier=Classifier(memo, compilers, sharing),
+        classifier=classifier,
         local=local,
+        several=SeveralCache(classifier, local, hits),
         farm=farm,
         counters=counters,
         records=records,

@@ -37,14 +37,11 @@ from hpcc.cache.base.path_stability import check_places, note_places
 from hpcc.cache.base.stamps import StampClock
 from hpcc.cache.base.uncacheable import UncacheableError, absolute, all_absolute
 from hpcc.cache.content.key import ContentKey
-from hpcc.cache.host.identity import Compilers
 from hpcc.cache.inputs.closure import find_closure
-from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
+from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.inputs.embedded_files import (
     embed_directories,
     listing_flag,
-    look_again,
-    unlisted_doubts,
     watched_names,
 )
 from hpcc.cache.inputs.flag_inputs import with_files_of_flags
@@ -56,12 +53,13 @@ from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.key.share import Sharing
 from hpcc.cache.results.contents import Contents
 from hpcc.cache.results.files_read import files_read, read_depfile
-from hpcc.cache.results.hits import Hits
+from hpcc.cache.results.hits import Hits, PartHit
 from hpcc.cache.results.inflight import Flight, Inflight
 from hpcc.cache.results.pending import (
     Pending,
     check_known,
     checked_report,
+    closure_request,
     names_listed,
     read_side_outputs,
     signature_or_none,
@@ -72,6 +70,7 @@ from hpcc.cache.results.results import Found, Result, Results
 from hpcc.cache.results.scratch import DiskSpace, ScratchPaths
 from hpcc.cache.results.share_check import SourceCheck, why_not_shared
 from hpcc.cache.results.share_results import FETCHED, Remote, SharedResults
+from hpcc.cache.search_paths import SearchPaths
 from hpcc.compilers.invocation.dependencies import Headers, Way
 from hpcc.core.reasons.uncacheable import UncacheableReason
 from hpcc.store.private import PrivateStore
@@ -87,7 +86,7 @@ class LocalCache:
         self,
         results: Results,
         memo: FileMemo,
-        compilers: Compilers,
+        search: SearchPaths,
         counters: Counters,
         records: Records,
         hits: Hits,
@@ -99,7 +98,7 @@ class LocalCache:
         clock: StampClock,
         remote: Remote | None = None,
     ) -> None:
-        self._results, self._memo, self._compilers = results, memo, compilers
+        self._results, self._memo, self._search = results, memo, search
         self._counters, self._records, self._hits = counters, records, hits
         self._sharing, self._shared = sharing, SharedResults(results, memo, remote)
         self._sources, self._directories = SourceCheck(memo), NamedDirectories(memo)
@@ -144,6 +143,42 @@ class LocalCache:
         found = self._shared.find_either(prepared.share, prepared.key)
         return None if found is None else self._put(prepared, *found)
 
+    def find(self, prepared: Prepared) -> tuple[PartHit | None, str]:
+        """Return a stored result for `put`, and what the remote cache had.
+
+        It waits for no other compile: the caller looks for several results at once.
+        """
+        found, asked = self._shared.find_either(prepared.share, prepared.key), ""
+        if found is None:
+            content = self._content_key(prepared)
+            known = None if content is None else self._contents.find(prepared, content)
+            if known is not None:
+                return PartHit(prepared, known.found, known.key, is_by_content=True), ""
+            asked = self._shared.fetch(prepared.share, prepared.source)
+            if asked == FETCHED:
+                found = self._shared.find_either(prepared.share, prepared.key)
+        return (None if found is None else PartHit(prepared, *found)), asked
+
+    def put(self, hit: PartHit) -> bool:
+        """Put what `find` returned in place; False if only the compiler may write there."""
+        done = self._put(hit.prepared, hit.found, hit.key)
+        if done is not None and hit.is_by_content:
+            self._counters.add("hit.content")
+        return done is not None
+
+    def beside(self, prepared: Prepared, asked: str, sources: int) -> Pending:
+        """Return the state of a compile that one command runs with those of other sources.
+
+        Its messages are not known apart. The caller owes one call of `finish` or `abandon`.
+        """
+        way = prepared.family.dependency_way(prepared.invocation, is_recorded=prepared.is_recorded)
+        # The compiles of all sources would write to the same private file, and list together.
+        way = Way.SECOND_RUN if way in {Way.PRIVATE_FILE, Way.HEADERS} else way
+        self._counters.add("miss.local")
+        pending = self._pending(prepared, way, None, self._content_key(prepared), asked)
+        pending.sources = sources
+        return pending
+
     def _other_hit(
         self, prepared: Prepared, content: ContentKey | None, waits: Callable[[bytes], bool]
     ) -> tuple[Done | None, str]:
@@ -161,7 +196,7 @@ class LocalCache:
 
     def _content_key(self, prepared: Prepared) -> ContentKey | None:
         try:
-            return self._contents.key(prepared, self.search_path(prepared))
+            return self._contents.key(prepared, self._search.of(prepared))
         except UncacheableError:
             return None  # `finish` meets the same fault, and counts it
 
@@ -215,18 +250,31 @@ class LocalCache:
         argv = family.command(request.argv, request.compiler, invocation, extra, lists)
         if not lists:
             self._scratch.put_back(listing)
+        pending = self._pending(prepared, way, flight, content, asked)
+        pending.private_depfile, pending.room = private, room
+        pending.listing = listing if lists else None
+        is_tentative = bool(prepared.injected) or room is DiskSpace.LITTLE
+        is_filtered = way is Way.HEADERS or room is DiskSpace.LITTLE
+        return Run(argv, pending, filter_headers=is_filtered, is_tentative=is_tentative)
+
+    def _pending(
+        self,
+        prepared: Prepared,
+        way: Way,
+        flight: Flight | None,
+        content: ContentKey | None,
+        asked: str,
+    ) -> Pending:
         missed = self._shared.why_missed(prepared.share, prepared.key)
         if prepared.marker_status.reason:
             self._counters.add(f"private.{prepared.marker_status.reason}")
         fallback = self._records.fallback()
         side = tuple(map(signature_or_none, prepared.side_paths))
         directories = self._directories.before(prepared)
-        pending = Pending(
+        return Pending(
             prepared,
             way,
             start_of(prepared, directories, self._shared, self._memo, self._clock),
-            private,
-            listing if lists else None,
             flight,
             missed,
             fallback,
@@ -235,22 +283,22 @@ class LocalCache:
             prepared.key,
             prepared.marker_status.reason,
             content,
-            room,
             asked,
         )
-        is_tentative = bool(prepared.injected) or room is DiskSpace.LITTLE
-        is_filtered = way is Way.HEADERS or room is DiskSpace.LITTLE
-        return Run(argv, pending, filter_headers=is_filtered, is_tentative=is_tentative)
 
     def _store(self, pending: Pending, report: RunReport, headers: Headers | None) -> str:
         share = pending.prepared.share
-        if share is not None and not report.signal:
+        # Of several sources in one command it is not known which failed.
+        is_known = not report.exit_code or pending.sources == 1
+        if share is not None and not report.signal and is_known:
             self._sharing.note(share, failed=report.exit_code != 0)
         if report.signal or report.exit_code:
             self._counters.add("miss.failed")
             return "miss.failed"
         if report.is_truncated:
             raise UncacheableError(UncacheableReason.LONG_DIAGNOSTICS)
+        if pending.sources > 1 and (report.stdout or report.stderr):
+            raise UncacheableError(UncacheableReason.MIXED_MESSAGES)
         stderr = report.stderr if headers is None else headers.stderr
         prepared = pending.prepared
         if report.stdout and stderr and not prepared.family.separates_streams(prepared.invocation):
@@ -258,7 +306,7 @@ class LocalCache:
             raise UncacheableError(UncacheableReason.BOTH_STREAMS)
         started = pending.started
         depfile = read_depfile(prepared, started)
-        files = files_read(pending, depfile, headers, self.search_path, self._memo)
+        files = files_read(pending, depfile, headers, self._search.of, self._memo)
         pending.files = all_absolute(prepared.cwd, files)
         data = read_output(prepared.output, started_ns=started, limit=self._max_output_bytes)
         if data is None:
@@ -290,44 +338,22 @@ class LocalCache:
             stored = self._results.keep(pending.key, closure, result)
         content = pending.content
         if stored is not None and content is not None:
-            made, path = (closure, result, stored), self.search_path
+            made, path = (closure, result, stored), self._search.of
             self._contents.keep(prepared, content, *made, path, is_private=pending.private != "")
         return stored is not None
 
     def _closure(self, pending: Pending, files: tuple[bytes, ...]) -> Closure:
         prepared = pending.prepared
         if pending.way is Way.OWN_TEXT:
-            watched = watched_names(prepared, self._config_names(prepared))
+            watched = watched_names(prepared, self._search.config_names(prepared))
             listed = None if pending.listing is None else partial(names_listed, pending)
             closure = own_closure(self._memo, prepared, watched, listed, pending.started)
             return self._checked(pending, closure, ())
-        family, invocation = prepared.family, prepared.invocation
-        homes = family.quoted_homes((invocation.source, *files))
-        search = (*self.search_path(prepared), *embed_directories(prepared), *homes)
-        has_listing = pending.listing is not None
-        closure = find_closure(
-            self._memo,
-            ClosureRequest(
-                cwd=prepared.cwd,
-                source=prepared.invocation.source,
-                files=(prepared.invocation.source, *files),
-                search=search,
-                forced=prepared.invocation.forced_includes,
-                started_ns=pending.started,
-                allow_date=prepared.dates_are_pinned,
-                arguments=prepared.invocation.arguments,
-                macros=prepared.invocation.macros,
-                data=names_listed(pending),
-                absent=watched_names(prepared, self._config_names(prepared)),
-                twin_rule=family.twin_rule,
-                doubts=family.doubts(invocation) | unlisted_doubts(prepared, has_listing),
-                resolvable=family.resolvable(prepared.identity.major),
-                look_again=partial(
-                    look_again, self._memo, prepared, search, lambda: False, has_listing=has_listing
-                ),
-            ),
-        )
-        return self._checked(pending, closure, search)
+        homes = prepared.family.quoted_homes((prepared.invocation.source, *files))
+        search = (*self._search.of(prepared), *embed_directories(prepared), *homes)
+        watched = watched_names(prepared, self._search.config_names(prepared))
+        asked = closure_request(self._memo, pending, files, search, watched)
+        return self._checked(pending, find_closure(self._memo, asked), search)
 
     def _checked(self, pending: Pending, closure: Closure, search: tuple[bytes, ...]) -> Closure:
         """Return a closure with the files of flags, once no way to a file changed."""
@@ -348,19 +374,6 @@ class LocalCache:
         check_known(pending, closure.files, memo)
         return closure
 
-    def _config_names(self, prepared: Prepared) -> tuple[bytes, ...]:
-        try:
-            return self._compilers.config_names(
-                prepared.identity,
-                prepared.family,
-                prepared.request.compiler,
-                prepared.invocation,
-                prepared.request.env,
-                prepared.cwd,
-            )
-        except OSError as error:
-            raise UncacheableError(UncacheableReason.SEARCH_PATH) from error
-
     def _culprit(self, pending: Pending, error: UncacheableError) -> str:
         prepared = pending.prepared
         files, arguments = (prepared.source, *pending.files), prepared.invocation.arguments
@@ -372,28 +385,9 @@ class LocalCache:
             outcome,
             key=pending.key,
             private=pending.private,
-            started_ns=pending.started,
+            started_ns=pending.own_start(time.time_ns()),
             reason=reason,
             culprit=culprit,
             fallback=pending.fallback,
             remote_cache=pending.asked,
         )
-
-    def search_path(self, prepared: Prepared) -> tuple[bytes, ...]:
-        """Return every directory in which the compiler may look up an include.
-
-        Raises:
-            UncacheableError: the compiler did not print its search path.
-        """
-        try:
-            own = self._compilers.search_path(
-                prepared.identity,
-                prepared.family,
-                prepared.request.compiler,
-                prepared.invocation,
-                prepared.request.env,
-                prepared.cwd,
-            )
-        except OSError as error:
-            raise UncacheableError(UncacheableReason.SEARCH_PATH) from error
-        return (*prepared.invocation.include_dirs, *own)

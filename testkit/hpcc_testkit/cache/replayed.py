@@ -101,6 +101,8 @@ class Build:
     umask: int = 0o022
     # Puts the outputs into the state that each compile starts from.
     prepare: Callable[[Path], None] = field(default=lambda work: clear(work))  # noqa: PLW0108 - defined below
+    # Where below `work` the command runs.
+    cwd: str = ""
 
     def through(self) -> Seen:
         """Compile through hpcc."""
@@ -133,10 +135,11 @@ class Build:
         raise AssertionError("it is never replayed")
 
     def _run(self, argv: list[str]) -> Seen:
-        env = {**self.daemon.env, "PWD": os.fspath(self.work), **self.extra_env}
+        cwd = self.work / self.cwd
+        env = {**self.daemon.env, "PWD": os.fspath(cwd), **self.extra_env}
         done = subprocess.run(
             argv,
-            cwd=self.work,
+            cwd=cwd,
             env=env,
             umask=self.umask,
             stdin=subprocess.DEVNULL,

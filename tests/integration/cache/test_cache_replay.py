@@ -375,6 +375,7 @@ OTHERS = [
     "fifo",
     "umask",
     "store",
+    "several",
 ]
 
 
@@ -401,3 +402,25 @@ def test_what_happens_to_the_store_and_the_daemon(world: World, launcher: Path) 
     assert not build.replays()
     paths.farm_file.unlink()
     build.same()
+
+
+@two
+def test_a_command_with_several_sources_is_one_replay(world: World) -> None:
+    def prepare(work: Path) -> None:
+        for path in (work / "out").iterdir():
+            path.unlink()
+
+    build = world.build(
+        "several",
+        ["gcc", "-O1", "-I../inc", "-I../one", "-MMD", "-c", "../src/a.c", "../src/linked.c"],
+        prepare=prepare,
+        cwd="out",
+    )
+    build.establish()
+    assert {*build.same().files} == {"a.o", "a.d", "linked.o", "linked.d"}
+    rewrite_unseen(build.work / "src/util.h", "UTIL 1", "UTIL 2")
+    assert not build.replays()
+    settle()
+    build.establish()
+    (build.work / "one/linked.h").unlink()
+    assert not build.replays()

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import posixpath
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
 
+from hpcc.cache.base.api import CompileRequest, Done
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.manifest import InputSet
@@ -17,13 +19,22 @@ from hpcc.cache.host.identity import Compilers
 from hpcc.cache.key.marker import MARKER
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.replay.engine import Plan
-from hpcc.cache.replay.replay import NotPinnedError, OnHit, Pins, Replays
+from hpcc.cache.replay.replay import NotPinnedError, Pins, Replays
 from hpcc.cache.results.records import HIT, Records
 from hpcc.cache.results.results import Found, Result, Results, signer_of
 from hpcc.cache.root.project_root import RootSearch
 from hpcc.wire import launcher as wire
 
 _NEW_FILE_MODE: Final = 0o666
+
+
+class PartHit(NamedTuple):
+    """The hit of one source of a command; `key` is the key under which it was found."""
+
+    prepared: Prepared
+    found: Found
+    key: bytes
+    is_by_content: bool = False
 
 
 class Hits:
@@ -63,27 +74,47 @@ class Hits:
         plan = plan_of(prepared, found.result)
         if plan is None or not self._replays.put(plan):
             return False
-        signer = signer_of(found.result.origin)
-        is_foreign = prepared.share is not None and prepared.share.is_foreign(found.result.origin)
-        made = "hit.signed" if signer else "hit.shared" if is_foreign else ""
-        self._note(prepared, found.result.size_bytes, key, outcome, made, signer)
+        note = self._noter(prepared, found, key, outcome)
+        note(None)
         if prepared.replay_ok and prepared.request.frame:
-            # The closure below must not hold the data, which the plan holds already.
-            size, result_key = found.result.size_bytes, found.inputs.result_key
-
-            def on_hit(facts: bytes) -> None:
-                build = self._records.builds.hit(facts, prepared.request.cwd)
-                self._note(prepared, size, key, outcome, made, signer, build=build)
-                self._results.touch(key, result_key)
-
-            trust = self._trust_file if signer else b""
-            self._remember(prepared, found.inputs, plan, outcome, on_hit, root, trust)
+            parts = (PartHit(prepared, found, key),)
+            checks = self._pinned(parts, plan, outcome, root)
+            self._remember(prepared.request, plan, checks, {found.inputs.result_key: note})
         return True
+
+    def remember_all(self, request: CompileRequest, hits: Sequence[PartHit], answer: Done) -> None:
+        """Remember the hits of all sources of one command, which are in place, as one replay."""
+        plans = [plan_of(prepared, found.result) for prepared, found, *_ in hits]
+        outputs = tuple(output for plan in plans if plan is not None for output in plan.outputs)
+        notes = {h.found.inputs.result_key: self._noter(*h[:3], HIT) for h in hits}
+        is_plain = all(hit.prepared.replay_ok for hit in hits) and len(notes) == len(hits)
+        if plans[0] is None or None in plans or not is_plain or not request.frame:
+            return
+        done = wire.LauncherDone(answer.exit_code, answer.stdout, answer.stderr)
+        plan = plans[0]._replace(outputs=outputs, answer=wire.encode_done(done))
+        self._remember(request, plan, self._pinned(hits, plan, HIT, None), notes)
 
     def put_new(self, prepared: Prepared, result: Result) -> bool:
         """Put a new result in place, without counting or remembering a hit."""
         plan = plan_of(prepared, result)
         return plan is not None and self._replays.put(plan)
+
+    def _noter(
+        self, prepared: Prepared, found: Found, key: bytes, outcome: str
+    ) -> Callable[[str | None], None]:
+        """Return what counts and records this hit; its argument is the build of a later one."""
+        signer = signer_of(found.result.origin)
+        is_foreign = prepared.share is not None and prepared.share.is_foreign(found.result.origin)
+        made = "hit.signed" if signer else "hit.shared" if is_foreign else ""
+        # The function must not hold the data, which the plan of a replay holds already.
+        size, result_key = found.result.size_bytes, found.inputs.result_key
+
+        def note(build: str | None) -> None:
+            self._note(prepared, size, key, outcome, made, signer, build=build)
+            if build is not None:
+                self._results.touch(key, result_key)
+
+        return note
 
     def _note(
         self,
@@ -102,36 +133,58 @@ class Hits:
         self._records.hit(prepared, key, outcome, build, signer)
         self._counters.add("bytes.served", size_bytes)
 
-    def _remember(
-        self,
-        prepared: Prepared,
-        inputs: InputSet,
-        plan: Plan,
-        outcome: str,
-        on_hit: OnHit,
-        root: RootSearch | None,
-        trust: bytes,
-    ) -> None:
-        pins = Pins(self._memo)
+    def _pinned(
+        self, hits: Sequence[PartHit], plan: Plan, outcome: str, root: RootSearch | None
+    ) -> Pins | None:
+        """Return the checks of an answer that consists of these hits of one command line.
+
+        None if a stat cannot prove a part of it.
+        """
+        pins, request = Pins(self._memo), hits[0].prepared.request
+        is_signed = any(signer_of(hit.found.result.origin) for hit in hits)
         try:
-            # What `hpcc cache trust` and `revoke` write decides whether the signature still counts.
-            _pin_file(pins, trust)
-            pins.place(prepared.cwd)
-            _pin_variable(pins, prepared)
+            # What `hpcc cache trust` and `revoke` write decides whether a signature still counts.
+            _pin_file(pins, self._trust_file if is_signed else b"")
+            pins.place(request.cwd)
+            _pin_variable(pins, hits[0].prepared)
             self._results.pin_epoch(pins)
             self._pin_farm(pins, outcome)
-            request = prepared.request
-            self._compilers.pin(prepared.identity, request.compiler, request.env, pins, request.cwd)
-            pins.inputs(inputs, {output.path.rpartition(b"/")[0] for output in plan.outputs})
-            _pin_markers(pins, prepared)
+            for prepared in (hit.prepared for hit in hits):
+                self._compilers.pin(
+                    prepared.identity, request.compiler, request.env, pins, request.cwd
+                )
+            written = {output.path.rpartition(b"/")[0] for output in plan.outputs}
+            pins.inputs(merged([hit.found.inputs for hit in hits]), written)
+            for prepared in (hit.prepared for hit in hits):
+                _pin_markers(pins, prepared)
             if root is not None:
                 _pin_root(pins, root)
         except NotPinnedError:
+            return None
+        return pins
+
+    def _remember(
+        self,
+        request: CompileRequest,
+        plan: Plan,
+        pins: Pins | None,
+        notes: Mapping[bytes, Callable[[str | None], None]],
+    ) -> None:
+        """Remember a plan with these checks; `notes` count its hits, by the keys of the results."""
+        if pins is None:
             return
+        noted, cwd, builds = tuple(notes.values()), request.cwd, self._records.builds
+
+        def on_hit(facts: bytes) -> None:
+            build = builds.hit(facts, cwd)
+            for note in noted:
+                note(build)
+
         plan = plan._replace(checks=pins.checks())
-        frame, is_provisional = prepared.request.frame, pins.is_provisional
+        frame, is_provisional = request.frame, pins.is_provisional
         if self._replays.remember(frame, plan, on_hit, is_provisional=is_provisional):
-            self._results.release(inputs.result_key)
+            for result_key in notes:
+                self._results.release(result_key)
 
     def _pin_farm(self, pins: Pins, outcome: str) -> None:
         """Pin the configured farm or its absence: with a farm, its results are looked up first.
@@ -206,6 +259,19 @@ def _pin_root(pins: Pins, search: RootSearch) -> None:
         pins.place(directory)
     for path in search.read:
         pins.quiet(path)
+
+
+def merged(sets: Sequence[InputSet]) -> InputSet:
+    """Return one set that holds where all of these hold; it has no result."""
+    if len(sets) == 1:
+        return sets[0]
+    return InputSet(
+        files=tuple({file: None for inputs in sets for file in inputs.files}),
+        present=tuple({path: None for inputs in sets for path in inputs.present}),
+        absences=tuple(absence for inputs in sets for absence in inputs.absences),
+        result_key=b"",
+        twins=tuple(twins for inputs in sets for twins in inputs.twins),
+    )
 
 
 def plan_of(prepared: Prepared, result: Result) -> Plan | None:

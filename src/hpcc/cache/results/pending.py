@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from hpcc.cache.base.api import RunReport
 from hpcc.cache.base.files import FileMemo, Signature, signature_of
@@ -13,7 +14,8 @@ from hpcc.cache.base.path_stability import Place
 from hpcc.cache.base.stamps import CompileStart, StampClock, take_start
 from hpcc.cache.base.uncacheable import UncacheableError, absolute, check_start
 from hpcc.cache.content.key import ContentKey
-from hpcc.cache.inputs.embedded_files import read_listing
+from hpcc.cache.inputs.closure_types import ClosureRequest
+from hpcc.cache.inputs.embedded_files import look_again, read_listing, unlisted_doubts
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.results.inflight import Flight
 from hpcc.cache.results.scratch import DiskSpace, without_complaints
@@ -36,8 +38,6 @@ class Pending:
     prepared: Prepared
     way: Way
     started: CompileStart
-    private_depfile: bytes | None
-    listing: bytes | None
     flight: Flight | None
     missed: str
     fallback: str
@@ -45,13 +45,20 @@ class Pending:
     places: dict[bytes, Place]
     key: bytes
     private: str
-    content: ContentKey | None = None
+    content: ContentKey | None
+    asked: str  # what the remote cache had for it
+    private_depfile: bytes | None = None
+    listing: bytes | None = None
     room: DiskSpace = DiskSpace.ENOUGH
-    asked: str = ""  # what the remote cache had for it
+    sources: int = 1  # how many sources the command compiles; each has a `Pending`
     is_compiled: bool = False  # the compiler ended with status 0
     messages: bytes = b""  # what the compiler printed, without the lines that hpcc asked for
     here: RunHere | None = None  # the local slot that it runs in
     files: tuple[bytes, ...] = ()  # absolute paths of what it read, once they are known
+
+    def own_start(self, now_ns: int) -> int:
+        """Return when it began if each source of its command took the same time until now."""
+        return now_ns - (now_ns - self.started) // self.sources
 
 
 def start_of(
@@ -86,6 +93,43 @@ def checked_report(pending: Pending, report: RunReport) -> tuple[RunReport, byte
         return report, b""
     stderr = without_complaints(report.stderr, (pending.private_depfile, pending.listing))
     return report._replace(stderr=stderr), stderr
+
+
+def closure_request(
+    memo: FileMemo,
+    pending: Pending,
+    files: tuple[bytes, ...],
+    search: tuple[bytes, ...],
+    watched: tuple[bytes, ...],
+) -> ClosureRequest:
+    """Return what to ask about the inputs of a compile that read `files`.
+
+    `search` are the directories of headers, `watched` names that must stay absent.
+
+    Raises:
+        UncacheableError: see `names_listed`.
+    """
+    prepared, has_listing = pending.prepared, pending.listing is not None
+    family, invocation = prepared.family, prepared.invocation
+    return ClosureRequest(
+        cwd=prepared.cwd,
+        source=invocation.source,
+        files=(invocation.source, *files),
+        search=search,
+        forced=invocation.forced_includes,
+        started_ns=pending.started,
+        allow_date=prepared.dates_are_pinned,
+        arguments=invocation.arguments,
+        macros=invocation.macros,
+        data=names_listed(pending),
+        absent=watched,
+        twin_rule=family.twin_rule,
+        doubts=family.doubts(invocation) | unlisted_doubts(prepared, has_listing),
+        resolvable=family.resolvable(prepared.identity.major),
+        look_again=partial(
+            look_again, memo, prepared, search, lambda: False, has_listing=has_listing
+        ),
+    )
 
 
 def check_known(pending: Pending, files: tuple[tuple[bytes, bytes], ...], memo: FileMemo) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 from hpcc.compilers.gnu.driver_files import specs_names
 from hpcc.compilers.gnu.headers import strip_headers, without_outputs
 from hpcc.compilers.gnu.invocation import read_invocation
+from hpcc.compilers.gnu.several import read_several
 from hpcc.compilers.invocation.comment_flags import lex_mode
 from hpcc.compilers.invocation.content import (
     ContentForm,
@@ -22,6 +23,7 @@ from hpcc.compilers.invocation.guest import GuestCommand, GuestMap, guest_argume
 from hpcc.compilers.invocation.guest_names import name_flags
 from hpcc.compilers.invocation.inputs import files_looked_for
 from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language
+from hpcc.compilers.invocation.several import SeveralSources
 from hpcc.compilers.invocation.share import why_private
 from hpcc.compilers.invocation.share_text import mark_depfile, render_depfile_for
 from hpcc.compilers.invocation.side import Written, files_written
@@ -90,6 +92,9 @@ class GnuFamily:
 
     def read(self, compiler: bytes, arguments: Sequence[bytes]) -> Invocation | Bypass:
         return read_invocation(compiler, arguments)
+
+    def several_sources(self, arguments: Sequence[bytes]) -> SeveralSources | None:
+        return read_several(arguments)
 
     def key_environment(
         self, env: dict[bytes, bytes], words: Sequence[bytes]

@@ -24,6 +24,7 @@ from hpcc.compilers.invocation.content import ContentForm
 from hpcc.compilers.invocation.dependencies import Headers, Recording, Way
 from hpcc.compilers.invocation.guest import GuestCommand, GuestMap
 from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.invocation.several import SeveralSources
 from hpcc.compilers.invocation.side import Written
 from hpcc.compilers.scan.comments import LexMode
 from hpcc.compilers.scan.includes import Includes
@@ -61,6 +62,10 @@ class CommandLine(Protocol):
 
     def read(self, compiler: bytes, arguments: Sequence[bytes]) -> Invocation | Bypass:
         """Return what expanded arguments (without argv[0]) mean, or why they are not cached."""
+        ...
+
+    def several_sources(self, arguments: Sequence[bytes]) -> SeveralSources | None:
+        """Return a command line with several sources, if a command per source does the same."""
         ...
 
     def key_environment(

@@ -17,6 +17,7 @@ from hpcc.compilers.invocation.dependencies import Recording, Way
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.guest import GUEST_ROOT, GuestCommand, GuestMap, NotPortableError
 from hpcc.compilers.invocation.invocation import Invocation, Language
+from hpcc.compilers.invocation.several import SeveralSources
 from hpcc.compilers.msvc.clang_cl_guest import (
     INJECTED_CL,
     clang_cl_guest_arguments,
@@ -101,6 +102,10 @@ class MsvcFamily(ClangFamily):
     def read(self, compiler: bytes, arguments: Sequence[bytes]) -> Invocation | Bypass:
         del compiler
         return read_msvc_invocation(arguments, is_clang=self._is_own)
+
+    def several_sources(self, arguments: Sequence[bytes]) -> SeveralSources | None:
+        del arguments
+        return None  # no compile of cl is split: nobody compared the objects
 
     def key_environment(
         self, env: dict[bytes, bytes], words: Sequence[bytes]

@@ -118,7 +118,12 @@ class BypassReason(Reason, prefix="bypass"):
         "that hpcc does not know. GCC 14 with `-fmodules-ts` and a map file, which CMake sends for "
         "every C++20 source, is cached where the unit uses no module.")
     MULTIPLE_OUTPUTS = "multiple-outputs", "more than one output in a command", _SPLIT
-    MULTIPLE_SOURCES = "multiple-sources", "several sources in one command", _SPLIT
+    MULTIPLE_SOURCES = (
+        "multiple-sources", "several sources in a command that is more than its sources", _SPLIT,
+        "With `-c` or `-S` each source is cached separately. Refused are a flag for one file of "
+        "all sources (`-o`, `-MF`), further outputs, profiles, sources of several languages, "
+        "objects of one name, a source that is missing or reads another's object, an `@file`, and "
+        "cl.")
     NATIVE = (
         "native", "`-march=native`, and the compiler does not report what that means",
         "Name the processor in `-march=`.")

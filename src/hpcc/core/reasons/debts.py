@@ -140,6 +140,14 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
         "4 of 593 commands", "GCC 14's units without modules are cached; others by flag",
         "key the compiled interfaces; ask GCC 15",
     )),
+    (BypassReason.MULTIPLE_SOURCES, Debt(
+        "none seen: build tools name one source", "each source of a plain command is cached",
+        "ask all flags for further outputs; several languages, for which drivers warn otherwise",
+    )),
+    (UncacheableReason.MIXED_MESSAGES, Debt(
+        "none seen", "sources that hit in commands of one source hit here, too",
+        "run the sources one after another, so that each message has its source",
+    )),
     (UncacheableReason.MODULES, Debt(
         "the sources that use modules", "what GCC wrote tells that a unit uses none",
         "key the compiled interfaces",

@@ -59,6 +59,10 @@ class UncacheableReason(Reason, prefix="uncacheable"):
         "internal-error", "a fault of hpcc", "Read `daemon.log`, and report what it says.")
     LONG_DIAGNOSTICS = (
         "long-diagnostics", "more messages than hpcc keeps", "Fix or silence the warnings.")
+    MIXED_MESSAGES = (
+        "mixed-messages", "a command with several sources printed messages",
+        "Fix what they are about, or compile each source in its own command.",
+        "They do not tell which source they belong to.")
     MODIFIED_DURING_COMPILE = (
         "modified-during-compile",
         "a file changed, is open for writing or is younger than the compile", _AGAIN)
