@@ -90,7 +90,8 @@ def test_every_silenced_check_has_its_reason_beside_it() -> None:
 
 
 def test_each_test_that_the_security_page_names_exists() -> None:
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/security.md").read_text()))
+    pages = [(ROOT / "docs" / name).read_text() for name in ("security.md", "reviewers.md")]
+    named = set(re.findall(r"`(test_\w+)`", "".join(pages)))
     there = {
         name for file in [*tracked("tests/*.py"), *tracked("testkit/*.py")]
         for name in re.findall(r"def (test_\w+)", file.read_text())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 
-from hpcc.core import PRIVATE_ONLY, SharingPolicy
+from hpcc.core import PRIVATE_ONLY, Digest, SharingPolicy
 from hpcc.store.disk_actions import sharing_directory
 from hpcc.worker.execute import session
 from hpcc_testkit.farm.actions import made_action, run_script
@@ -17,6 +19,7 @@ from hpcc_testkit.hostile.rooted_farm import (
     EVIL,
     GOOD,
     LABEL,
+    SCRIPT,
     SharingFarm,
     people,
     scheduling,
@@ -193,6 +196,28 @@ async def test_a_private_entry_in_the_shared_place_is_a_miss_and_an_event(tmp_pa
         assert await farm.build("bob") == (GOOD, False)
         events = [(e.name, dict(e.fields)["reason"]) for e in farm.farm.audit.events]
         assert events == [("result-refused", "result-class")]
+
+
+async def test_a_private_result_that_was_made_past_the_cache_never_touches_the_shared_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with sharing_farm(tmp_path) as farm:
+        assert await farm.build("ann") == (GOOD, False)
+        await farm.settled()
+        await farm.root("mallory")
+        async with farm.person("mallory") as client:
+            usual = client._execute_request
+
+            def past(action: Digest, inline: Sequence[str]) -> pb.ExecuteRequest:
+                request = usual(action, inline)
+                request.skip_cache_lookup = True
+                return request
+
+            monkeypatch.setattr(client, "_execute_request", past)
+            assert await run_script(client, SCRIPT) == (EVIL, False)
+        await farm.settled()
+        assert await farm.build("bob") == (GOOD, True)
+        assert farm.labels() == ["fresh"]
 
 
 async def test_claims_outlive_a_worker_that_stops_between_two_people(tmp_path: Path) -> None:
