@@ -38,6 +38,7 @@ from _farm_rows import Figure
 from _farm_scale import Scale, ScaleBench
 from _measure import DEFERRED_SECONDS, BenchError, children_seconds, rotated, run, settle
 from _peers import ADDRESS, Bare, Distcc, Hpcc, Icecream, Peer, Programs, lo_bytes
+from _places import default_parent
 from _trees import header_tree, write_source
 
 from hpcc.config.paths import Paths
@@ -337,7 +338,8 @@ def main() -> int:
     args.cache = args.cache or Paths.from_env(os.environ).images.parent
     for words in (["link", "set", "lo", "up"], ["addr", "add", f"{ADDRESS}/32", "dev", "lo"]):
         subprocess.run(["ip", *words], check=True)
-    with tempfile.TemporaryDirectory(prefix="hpcc-peers-") as name:
+    # On some disks a new file costs a farm a multiple of what it costs on others (`farm_cost`).
+    with tempfile.TemporaryDirectory(prefix="hpcc-peers-", dir=default_parent()) as name:
         Path(name).chmod(0o755)
         try:
             taken = measured(args, Path(name))
