@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from hpcc.core import CallerError, HpccError
+from hpcc.identity.certificates import UNREADABLE
 from hpcc.identity.login.file import read_own_file
 from hpcc.rpc.base.channel import ServerTls
 
@@ -75,7 +75,7 @@ class CertificateFiles:
         try:
             public = serialization.load_pem_private_key(key, None).public_key()
             is_pair = public == x509.load_pem_x509_certificates(chain)[0].public_key()
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        except UNREADABLE as error:
             raise CallerError(
                 f"{self._key} or {self._certificate} is not PEM, or the key has a password",
                 reason="gateway-certificate",

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.files.whole import Sync, whole_file
+from hpcc.identity.certificates import UNREADABLE
 from hpcc.identity.keys import key_id, read_secret_file
 
 # What a key may sign. A key for entries cannot sign anything that hpcc may sign later.
@@ -146,7 +147,7 @@ def load_signing_key(path: Path) -> SigningKey:
     key = parse_cache_key(line.decode("ascii", "replace"))
     try:
         private = serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise CallerError(f"{path} holds no private key", reason="cache-key") from error
     if not isinstance(private, Ed25519PrivateKey) or key_id(private.public_key()) != key.kid:
         raise CallerError(f"the two halves of the key in {path} differ", reason="cache-key")

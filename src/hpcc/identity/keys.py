@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.files import access_of, open_file, privacy_remedy
 from hpcc.files.whole import Sync, whole_file, write_whole
+from hpcc.identity.certificates import UNREADABLE
 from hpcc.identity.tls import TlsIdentity
 from hpcc.ports import Clock
 
@@ -166,7 +167,7 @@ def _read_secret(path: Path) -> bytes:
 def _private_key(path: Path, pem: bytes) -> object:
     try:
         return serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise CallerError(
             f"{path} is not a private key: remove it to make a new one", reason="keys"
         ) from error
@@ -178,7 +179,7 @@ def _load_certificate_or_none(
     try:
         with path.open("rb") as file:
             certificate = x509.load_pem_x509_certificate(file.read(MAX_KEY_FILE_BYTES))
-    except (OSError, ValueError):
+    except (OSError, *UNREADABLE):
         return None
     renew_at = certificate.not_valid_after_utc - timedelta(days=_RENEW_BEFORE_DAYS)
     if certificate.public_key() != key.public_key() or renew_at.timestamp() < clock.now():

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
 from hpcc.core import CallerError
+from hpcc.identity.certificates import UNREADABLE
 
 MAX_CERTIFICATE_BYTES: Final = 16 << 10
 
@@ -62,7 +63,7 @@ class PinnedPeer:
                 else [x509.load_der_x509_certificate(data)]
             )
             names = {_common_name(certificate) for certificate in found}
-        except ValueError as error:
+        except UNREADABLE as error:
             raise CallerError("not an X.509 certificate", reason="certificate") from error
         if names == {""}:
             raise CallerError("certificate has no common name", reason="certificate")

@@ -12,12 +12,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hpcc.core import CallerError, PolicyError
+from hpcc.identity.certificates import UNREADABLE
 
 # A request for a P-256 key has about 300 bytes.
 MAX_CSR_BYTES: Final = 2048
@@ -75,7 +76,7 @@ class WorkerCa:
             key = serialization.load_der_private_key(key_der, password=None)
             certificate = x509.load_pem_x509_certificate(certificate_pem)
             is_ours = certificate.public_key() == key.public_key()
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        except UNREADABLE as error:
             raise CallerError("not a worker CA", reason="worker-ca") from error
         if not isinstance(key, ec.EllipticCurvePrivateKey) or not is_ours:
             raise CallerError("the worker CA's key is not its certificate's", reason="worker-ca")
@@ -118,7 +119,7 @@ class WorkerCa:
             certificate = x509.load_pem_x509_certificate(pem)
             certificate.verify_directly_issued_by(self._certificate)
             found = read_pass(certificate)
-        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
+        except (InvalidSignature, *UNREADABLE) as error:
             raise WorkerCertificateError(
                 "the certificate is not of this farm's worker CA", reason="worker-foreign-ca"
             ) from error
@@ -169,7 +170,7 @@ def request_of(key_pem: bytes) -> bytes:
     """
     try:
         key = serialization.load_pem_private_key(key_pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise CallerError("not a worker's key", reason="worker-identity") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise CallerError("not a worker's key", reason="worker-identity")
@@ -190,13 +191,13 @@ def read_request(der: bytes) -> ec.EllipticCurvePublicKey:
     try:
         request = x509.load_der_x509_csr(der)
         public = request.public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise CallerError("not a certificate request", reason="csr-malformed") from error
     if not isinstance(public, ec.EllipticCurvePublicKey) or public.curve.name != "secp256r1":
         raise CallerError("the key of a worker is a P-256 key", reason="csr-key")
     try:
         is_signed = request.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except UNREADABLE:
         is_signed = False
     if not is_signed:
         raise CallerError("the request is not signed with its key", reason="csr-signature")

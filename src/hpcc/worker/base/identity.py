@@ -15,6 +15,7 @@ from cryptography import x509
 
 from hpcc.config.private_file import write_private_file
 from hpcc.core import CallerError, HpccError
+from hpcc.identity.certificates import UNREADABLE
 from hpcc.identity.known_certificates import CERTIFICATES_NAME, KnownCertificates
 from hpcc.identity.login.file import read_own_file
 from hpcc.identity.tls import PinnedPeer
@@ -66,7 +67,7 @@ class WorkerIdentity:
         try:
             found = read_pass(x509.load_pem_x509_certificate(mark + certificate))
             own = worker_key_id(read_request(request_of(key)))
-        except ValueError as error:
+        except UNREADABLE as error:
             raise _no_identity() from error
         if own != found.key_id:
             raise _no_identity()
