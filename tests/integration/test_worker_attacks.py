@@ -359,6 +359,27 @@ async def test_a_result_is_not_released_when_its_row_cannot_be_written(
             await client.cached_result(made("cp a.c a.o")[-1].digest, [])
 
 
+async def test_a_tenant_whose_rows_fill_the_trail_gets_neither_a_hit_nor_a_compile(
+    farm: FarmUnderTest,
+) -> None:
+    async with farm.client() as client:
+        await run(client, "cp a.c a.o")
+        known, rows = made("cp a.c a.o")[-1].digest, len(farm.audit.rows)
+        farm.audit.crowded = {TENANT.value}
+        for attack in (client.cached_result(known, []), run(client, "cp a.c a.o; echo 2")):
+            with pytest.raises(InfrastructureError) as caught:
+                await attack
+            assert caught.value.reason == "audit-share"
+        farm.audit.crowded = {"other"}
+        # A hit costs a call. It may not use up what compiles that run need for their rows.
+        farm.audit.is_full = True
+        with pytest.raises(InfrastructureError) as caught:
+            await client.cached_result(known, [])
+        assert (caught.value.reason, len(farm.audit.rows)) == ("audit-full", rows)
+        farm.audit.is_full = False
+        await client.cached_result(known, [])
+
+
 async def test_equal_actions_at_once_run_once(farm: FarmUnderTest, tmp_path: Path) -> None:
     mark = tmp_path / "runs"
     script = f"echo run >> {mark}; sleep 0.5; cp a.c a.o"

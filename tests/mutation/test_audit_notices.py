@@ -17,6 +17,8 @@ GROUPS = "tests/integration/audit/test_audit_groups.py::"
 INTAKE = "tests/unit/scheduler/audit/test_intake.py::"
 INDEX = "tests/integration/audit/test_audit_forged_index.py::"
 COPY = "tests/integration/audit/test_audit_hostile_copy.py::"
+ROOM = "tests/integration/audit/test_audit_room.py::"
+ROWS = "tests/unit/worker/base/test_rows.py::"
 
 
 CASES = {
@@ -238,6 +240,37 @@ CASES = {
         'printable(" ".join(value) if isinstance(value, tuple) else str(value))',
         'str(" ".join(value) if isinstance(value, tuple) else value)',
         COPY + "test_a_line_end_in_an_argument_or_a_name_forges_no_field_of_a_row",
+    ),
+    "tenants-room": Case(
+        "audit/log.py",
+        "if not self._room.has_room(tenant, self._spool.free_bytes):",
+        "if False:",
+        ROOM + "test_a_tenant_that_fills_the_trail_leaves_room_for_every_other",
+    ),
+    "room-of-removed-segments": Case(
+        "audit/log.py",
+        "self._room.forget(retired[-1].end)",
+        "pass",
+        ROOM + "test_what_retention_removes_counts_against_no_tenant",
+    ),
+    "room-for-hits": Case(
+        "worker/execute/session.py",
+        "self._deps.audit.require_room(self.tenant.value)\n        answer =",
+        "answer =",
+        "tests/integration/test_worker_attacks.py"
+        "::test_a_tenant_whose_rows_fill_the_trail_gets_neither_a_hit_nor_a_compile",
+    ),
+    "rows-argv": Case(
+        "worker/base/rows.py",
+        "if room < 0:",
+        "if False:",
+        ROWS + "test_a_command_of_control_characters_makes_no_row_of_megabytes[many]",
+    ),
+    "rows-names": Case(
+        "worker/execute/work.py",
+        "if not has_room_for_names(paths):",
+        "if False:",
+        ROWS + "test_names_of_outputs_that_would_fill_a_row_are_refused_before_a_guest_boots",
     ),
 }
 

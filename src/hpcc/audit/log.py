@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hpcc.audit.canonical import MAX_RECORD_BYTES, Record, encode_record
 from hpcc.audit.heads import HeadSigner
 from hpcc.audit.index import AuditIndex
+from hpcc.audit.room import TenantRoom
 from hpcc.audit.segments import Placed, Seal, frame_of
 from hpcc.audit.spool import Spool, SpoolFullError, SpoolLimits
 from hpcc.core import InfrastructureError, IntegrityError
@@ -52,6 +53,7 @@ class SpoolAuditLog:
     def __init__(self, spool: Spool, index: AuditIndex, signer: HeadSigner, clock: Clock) -> None:
         self._spool, self._index, self._signer, self._clock = spool, index, signer, clock
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(_MAX_WAITING)
+        self._room = TenantRoom()
         self.lost_events = 0
         # One tuple, so that a reader never pairs a new count with an old head.
         self._anchor = (spool.count, spool.head)
@@ -84,11 +86,17 @@ class SpoolAuditLog:
         except InfrastructureError:
             self.lost_events += 1
 
-    def require_room(self) -> None:
+    def require_room(self, tenant: str = "") -> None:
         if self._spool.is_nearly_full:
             raise SpoolFullError(
                 "the audit trail has no room for new work: a sink is behind, or audit_max_bytes is"
                 " too small"
+            )
+        if not self._room.has_room(tenant, self._spool.free_bytes):
+            raise InfrastructureError(
+                "this tenant's records fill its part of the audit trail: what is free is for other"
+                " tenants; a sink is behind, or audit_max_bytes is too small",
+                reason="audit-share",
             )
 
     async def _put(self, waiting: _Waiting) -> None:
@@ -198,6 +206,7 @@ class SpoolAuditLog:
                 count, head = count + 1, record.hash
         if frames:
             self._spool.append(bytes(frames), force=any(w.segments for w in part))
+            self._room.add(placed)
         self._spool.count, self._spool.head = self._anchor = count, head
         must_seal = any(w.content is None for w in part)
         retired = [s for w in part if w.error is None for s in w.segments]
@@ -229,6 +238,7 @@ class SpoolAuditLog:
                 self._index_rest()
             self._spool.retire(retired)
             if retired:
+                self._room.forget(retired[-1].end)
                 self._index.forget(retired[-1].end)
             self._spool.rotate(at_least=1 if must_seal else None)
         except (OSError, InfrastructureError, IntegrityError) as error:

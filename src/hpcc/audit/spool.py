@@ -195,6 +195,11 @@ class Spool:
             self._open_segment()
 
     @property
+    def free_bytes(self) -> int:
+        """Return how many bytes the trail may still take."""
+        return max(self._limits.max_bytes - self.total_bytes, 0)
+
+    @property
     def is_nearly_full(self) -> bool:
         """Return whether the rest of the room is needed for work that is already running."""
         return self.total_bytes > self._limits.max_bytes - self._limits.max_bytes // 16

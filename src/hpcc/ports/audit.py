@@ -54,6 +54,8 @@ class AuditRow:
     vmm_jail: str = ""
     # "fresh" or "agreed(N)": why the result serves the whole tenant. Empty: its trust domain only.
     sharing: str = ""
+    # How many arguments at the end of the command `argv` does not have, because they are too long.
+    argv_omitted: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,10 +106,11 @@ class AuditLog(Protocol):
         """Record a security event. If the disk is full it is counted, and nothing is raised."""
         ...
 
-    def require_room(self) -> None:
-        """Check, before work is accepted, that its row could be stored.
+    def require_room(self, tenant: str = "") -> None:
+        """Check, before work of a tenant is accepted, that its row could be stored.
 
         Raises:
             InfrastructureError: reason `audit-full`: accept no work until there is room again.
+                Reason `audit-share`: accept none of this tenant.
         """
         ...

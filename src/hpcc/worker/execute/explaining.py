@@ -90,7 +90,7 @@ class ExplainingSession(WorkerSession):
             await self._refused(action, "explain-unknown")
             raise NotFoundError("no result of this action for you here", reason="explain-unknown")
         # What is left on a full disk is for rows of compiles.
-        self._deps.audit.require_room()
+        self._deps.audit.require_room(self.tenant.value)
         lineage, record = known
         await self._deps.audit.append(self._row("explain", action, record, lineage, started))
         mine = own[1] if own else None

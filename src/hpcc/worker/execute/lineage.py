@@ -8,7 +8,7 @@ import json
 from hpcc.ports import GuestIdentity
 from hpcc.reapi.action import ActionSpec
 from hpcc.reapi.command import CommandSpec
-from hpcc.worker.base.rows import Lineage
+from hpcc.worker.base.rows import Lineage, argv_of_a_row
 
 
 def lineage_of(
@@ -21,9 +21,11 @@ def lineage_of(
 ) -> Lineage:
     """Describe the command and the guest. `injected` are flags that the caller added to argv."""
     argv = command.argv
+    kept = argv_of_a_row(argv)
     return Lineage(
         input_root_digest=str(action.input_root),
-        argv=argv if keeps_argv else (),
+        argv=kept if keeps_argv else (),
+        argv_omitted=len(argv) - len(kept) if keeps_argv else 0,
         argv_digest=_digest_of(argv),
         env_digest=_digest_of(command.env),
         kernel_digest=identity.kernel_digest,

@@ -123,7 +123,7 @@ class WorkerMeeting:
         deps, accepted = self._deps, _accepted(claims, client)
         if accepted.is_private:
             raise PolicyError("the tenant's members share no results", reason="pack-result")
-        deps.audit.require_room()
+        deps.audit.require_room(claims.tenant.value)
         domain = TrustDomain.of(
             tenant=claims.tenant,
             image=claims.image,

@@ -143,6 +143,8 @@ class Runner:
             )
         self._expect(work.domain, work.client.expected)
         tenant = work.domain.tenant
+        if work.is_verification:
+            self._audit.require_room(tenant.value)
         store = self._trees.store(tenant, await self._storage.blobs(tenant))
         tree = await self._trees.read(tenant, store, work.action.input_root)
         await self._retain(work, store, tree)

@@ -25,7 +25,7 @@ from hpcc.identity.result_keys import ResultKeys
 from hpcc.identity.results import ResultError
 from hpcc.identity.token import RouteClaims
 from hpcc.ports import ActionCache, AuditLog, AuditRow, Clock
-from hpcc.reapi.command import IMAGE_PROPERTY, CommandSpec
+from hpcc.reapi.command import IMAGE_PROPERTY
 from hpcc.reapi.limits import ReapiError
 from hpcc.reapi.output_tree import output_tree_files
 from hpcc.reapi.result import ResultRecord, encode_result
@@ -39,7 +39,7 @@ from hpcc.worker.base.rows import Caller, ExecutionResult, Lineage, audit_row
 from hpcc.worker.execute.deduper import ExecutionDeduper, ExecutionKey, ExecutionOutcome
 from hpcc.worker.execute.runner import Runner
 from hpcc.worker.execute.sharing import ResultSharing
-from hpcc.worker.execute.work import Work, read_action
+from hpcc.worker.execute.work import Work, check_outputs, read_action
 from hpcc.worker.stores.entries import open_entry, open_shared
 from hpcc.worker.stores.quotas import Quotas
 from hpcc.worker.stores.storage import TenantStorage
@@ -140,12 +140,14 @@ class WorkerSession:
 
         Raises:
             NotFoundError: there is no valid result, or the store lacks one of its blobs.
-            InfrastructureError: store or audit failed.
+            InfrastructureError: store or audit failed, or the trail has no room for the row.
         """
         started = self._deps.clock.now()
         lineage, record = await self._stored(action)
         if not await self._are_here(record):
             raise NotFoundError(f"outputs of {action} are gone", reason="outputs-gone")
+        # Hits are cheap to ask for. What is left of a trail is for rows of compiles that run.
+        self._deps.audit.require_room(self.tenant.value)
         answer = await self._inlined(record, inline)
         await self._deps.audit.append(self._row("hit", action, record, lineage, started))
         return answer
@@ -241,7 +243,7 @@ class WorkerSession:
         sharing = self._deps.sharing
         # Without an await since the look-up, so that others see that this is being made.
         with sharing.executions.making(self._domain, action) if sharing else nullcontext():
-            self._deps.audit.require_room()
+            self._deps.audit.require_room(self.tenant.value)
             await arrive()
             work = await self._work(action)
             # REAPI: executions that must not be cached must not be merged either.
@@ -284,8 +286,9 @@ class WorkerSession:
         )
 
     async def wait(self, name: str) -> AsyncGenerator[Running | Finished]:
-        """Join an execution by its operation name; raises as `ExecutionDeduper.wait` does."""
+        """Join an execution by its name; raises as `ExecutionDeduper.wait`, and if no row fits."""
         self._may_execute()
+        self._deps.audit.require_room(self.tenant.value)
         updates = self._deps.deduper.wait(name, self._domain, self._claims.subject)
         async with aclosing(self._answers(updates, frozenset())) as answers:
             async for answer in answers:
@@ -324,7 +327,7 @@ class WorkerSession:
         return Work(
             digest=digest,
             action=action,
-            command=_in_root(command),
+            command=check_outputs(command),
             domain=self._running_domain(digest),
             sharing=None if self._is_common else self._claims.sharing,
             principal=self._claims.subject,
@@ -379,7 +382,7 @@ class WorkerSession:
         The injected flags are the ones that this caller reports, not the other call's.
         """
         claims = self._claims
-        known = lineage.argv or lineage.injected_flags
+        known = (*lineage.argv, *lineage.injected_flags)
         injected = tuple(f for f in self._client.injected if f in known)
         return audit_row(
             record,
@@ -391,8 +394,3 @@ class WorkerSession:
             started_at=started,
             ended_at=self._deps.clock.now(),
         )
-
-
-def _in_root(command: CommandSpec) -> CommandSpec:
-    command.root_outputs()  # raises for an output outside the root, before a guest boots
-    return command

@@ -13,6 +13,7 @@ from hpcc.reapi.limits import MAX_ACTION_BYTES, MAX_COMMAND_BYTES, ReapiError
 from hpcc.rpc.base.errors import MissingBlobsError
 from hpcc.rpc.reapi.session import Client
 from hpcc.worker.base.domain import TrustDomain
+from hpcc.worker.base.rows import MAX_NAMES_JSON_BYTES, has_room_for_names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,23 @@ async def read_action(blobs: BlobStore, digest: Digest) -> tuple[ActionSpec, Com
     action = parse_action((await _required(blobs, digest, MAX_ACTION_BYTES)).data)
     command = parse_command((await _required(blobs, action.command, MAX_COMMAND_BYTES)).data)
     return action, command
+
+
+def check_outputs(command: CommandSpec) -> CommandSpec:
+    """Check the names of a command's outputs before a guest boots.
+
+    Raises:
+        CallerError: an output lies outside the root.
+        ReapiError: the names are longer than an audit row can have.
+    """
+    paths = {*command.root_outputs(), *command.root_directories()}
+    if not has_room_for_names(paths):
+        raise ReapiError(
+            f"the names of the outputs exceed {MAX_NAMES_JSON_BYTES} bytes of an audit row: use"
+            " fewer or shorter ones",
+            reason="output-names",
+        )
+    return command
 
 
 async def _required(blobs: BlobStore, digest: Digest, limit: int) -> Blob:

@@ -112,7 +112,10 @@ async def _check(record: ResultRecord, terms: ResultTerms, keys: ResultKeys, *, 
 
 
 def _head(lineage: Lineage) -> bytes:
-    return json.dumps(asdict(lineage), sort_keys=True).encode()
+    table = asdict(lineage)
+    if not lineage.argv_omitted:
+        del table["argv_omitted"]  # as older workers wrote it, and read it
+    return json.dumps(table, sort_keys=True).encode()
 
 
 def _digest(head: bytes) -> str:
