@@ -57,6 +57,15 @@ _REFUSED: Final[dict[str, dict[str, Any]]] = {
     },
     "a misspelt value": {"networkPolicy": {"client": []}},
     "workers without an image": {"image": {"worker": ""}},
+    "a scheduler without a limit of its memory": {
+        "scheduler": {"resources": {"limits": {"memory": None}}}
+    },
+    "a gateway without a limit of its memory": {
+        "gateway": {"resources": {"limits": {"memory": None}}}
+    },
+    "workers without a limit of their memory": {
+        "worker": {"resources": {"limits": {"memory": None, "cpu": "8"}}}
+    },
     "workers on every node": {"worker": {"nodeSelector": None}},
 }
 
@@ -171,6 +180,26 @@ def test_only_a_worker_is_privileged_and_nothing_has_a_token_of_the_cluster(
         a["automountServiceAccountToken"] is False
         for a in _of(rendered["full"], "ServiceAccount").values()
     )
+
+
+_UNITS: Final = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
+
+
+@pytest.mark.parametrize("case", _GOOD)
+def test_no_pod_may_fill_its_nodes_memory(rendered: dict[str, Any], case: str) -> None:
+    """What a stranger's calls could cost before login ends the container, and not the node."""
+    limits = {}
+    for name, pod in _pods(rendered[case]):
+        for container in [*pod["containers"], *pod["initContainers"]]:
+            text = container["resources"]["limits"]["memory"]
+            limits[name, container["name"]] = int(text[:-2]) * _UNITS[text[-2:]]
+    assert ("farm-scheduler", "scheduler") in limits
+    workers = {limits.pop(key) for key in list(limits) if key[1] == "worker"}
+    assert max(limits.values()) <= 4 << 30
+    # A worker's limit has room for all its guests, which it counts, and for itself.
+    for config in _of(rendered[case], "ConfigMap").values():
+        guests = json.loads(config["data"].get("worker.json", "{}")).get("memory_mib", 0)
+        assert not guests or guests << 20 < min(workers)
 
 
 def test_secrets_are_named_and_each_pod_mounts_only_its_own(rendered: dict[str, Any]) -> None:
