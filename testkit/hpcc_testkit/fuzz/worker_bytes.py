@@ -41,7 +41,11 @@ from hpcc.rpc.reapi.meeting import (
     parse_notes,
     parse_uses,
 )
-from hpcc.worker.explain.sections import differing_section
+from hpcc.worker.explain.sections import (
+    differing_section,
+    differing_sections,
+    first_difference,
+)
 
 
 def meeting(data: bytes) -> None:
@@ -123,6 +127,13 @@ def object_sections(data: bytes) -> None:
     assert len(name) <= 64
     assert name.isprintable()
     assert not differing_section(mine, mine)
+    found = differing_sections(mine, other)
+    if found is not None:
+        assert all(n.isprintable() and len(n) <= 64 for n in (*found.changed, *found.single))
+        assert not name or name in found.changed
+    at = first_difference(mine, other)
+    assert mine[:at] == other[:at]
+    assert mine == other or mine[at : at + 1] != other[at : at + 1]
 
 
 def object_sections_seeds() -> Mapping[str, bytes]:

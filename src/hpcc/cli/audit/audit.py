@@ -20,6 +20,7 @@ from hpcc.core import CallerError
 if TYPE_CHECKING:
     from hpcc.audit.index import Query
     from hpcc.audit.verify import Verified
+    from hpcc.worker.base.config import WorkerConfig
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _STATUSES: Final = ("executed", "hit", "joined", "abandoned", "verify", "explain", "pack")
@@ -75,9 +76,15 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     _filters(export)
 
-    differing = "list actions whose executions gave different outputs"
+    differing = "list actions whose executions gave different outputs, and in which sections"
     determinism = _command(commands, "determinism", differing, _run_determinism)
     _limit(determinism, 20)
+    determinism.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="config file of the worker whose trail and objects are read (default: `hpcc up`'s)",
+    )
     _times(determinism)
 
     verify = _command(commands, "verify", "check the hash chain of the whole trail", _run_verify)
@@ -306,8 +313,10 @@ def _run_determinism(args: argparse.Namespace) -> int:
     from hpcc.audit.index import Query
     from hpcc.audit.reader import open_index
     from hpcc.cli.audit.determinism import DISAGREEMENT, EXECUTIONS, show, show_suspects
+    from hpcc.cli.audit.differing import HeldOutputs
 
-    now = _now()
+    config, now = _worker_or_none(args), _now()
+    directory = config.audit if config and args.directory is None else _directory(args)
     rows = Query(
         kind="row",
         since=since_seconds(args.since, now),
@@ -315,11 +324,26 @@ def _run_determinism(args: argparse.Namespace) -> int:
         limit=1 << 62,
     )
     events = replace(rows, kind="event", name=DISAGREEMENT)
-    with open_index(_directory(args)) as index:
+    with open_index(directory) as index:
         found = [index.find(replace(rows, cache_status=s), oldest_first=True) for s in EXECUTIONS]
-        show(map(row_of, chain(*found)), args.limit)
+        held = HeldOutputs(config.store) if config else None
+        show(map(row_of, chain(*found)), args.limit, held)
         show_suspects(map(event_of, index.find(events, oldest_first=True)), args.limit)
     return 0
+
+
+def _worker_or_none(args: argparse.Namespace) -> WorkerConfig | None:
+    """Return the worker that `--config` names, else that of `hpcc up` if its trail is read."""
+    from hpcc.config.service_file import load_service_file
+    from hpcc.worker.base.config import WorkerConfig
+
+    if args.config is not None and args.scheduler_state is not None:
+        raise CallerError("a scheduler's trail has no compiles: --config does not go with it")
+    file = args.config or Paths.from_env(os.environ).state / "worker.json"
+    is_other = args.directory is not None or args.scheduler_state is not None
+    if args.config is None and (is_other or not file.exists()):
+        return None
+    return load_service_file(file.absolute(), WorkerConfig)
 
 
 def _run_verify(args: argparse.Namespace) -> int:

@@ -2,14 +2,15 @@
 
 A team that shares by agreement wants to know: an action whose outputs differ between guests is
 never agreed on, and each person executes it. The trail has the outputs' digests of each
-execution, so nothing has to be executed for the report. Two executions that differ can both be
-honest. Where two fresh guests gave the same and somebody's guest did not, the worker wrote an
-event: the report lists these rows as suspects, and blames nobody.
+execution, so nothing has to be executed for the report. Where the worker's store still has the
+objects, it also names the sections that differ. Two executions that differ can both be honest.
+Where two fresh guests gave the same and somebody's guest did not, the worker wrote an event: the
+report lists these rows as suspects, and blames nobody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,7 @@ from hpcc.cli.base.terminal import emit
 from hpcc.core.memo import LruMemo
 
 if TYPE_CHECKING:
+    from hpcc.cli.audit.differing import HeldOutputs
     from hpcc.ports import AuditRow, SecurityEvent
 
 # Beyond that the actions that were executed least recently are forgotten.
@@ -40,6 +42,7 @@ class ActionRuns:
     executions: int = 0
     guests: set[str] = field(default_factory=set)
     results: list[Outputs] = field(default_factory=list)
+    tenants: list[str] = field(default_factory=list)
 
     def add(self, row: AuditRow) -> None:
         """Count an execution."""
@@ -48,6 +51,8 @@ class ActionRuns:
             self.guests.add(row.guest_id)
         if row.outputs not in self.results and len(self.results) < _MAX_RESULTS:
             self.results.append(row.outputs)
+        if row.tenant not in self.tenants and len(self.tenants) < _MAX_RESULTS:
+            self.tenants.append(row.tenant)
 
     @property
     def differing(self) -> list[str]:
@@ -55,6 +60,11 @@ class ActionRuns:
         names = {name for outputs in self.results for name, _ in outputs}
         tables = [dict(outputs) for outputs in self.results]
         return sorted(n for n in names if len({t.get(n) for t in tables}) > 1)
+
+    def digests(self, name: str) -> list[str]:
+        """Return the digests that an output has in the results, each once."""
+        found = (digest for outputs in self.results for n, digest in outputs if n == name)
+        return list(dict.fromkeys(found))
 
 
 def count_runs(rows: Iterable[AuditRow]) -> dict[str, ActionRuns]:
@@ -68,21 +78,37 @@ def count_runs(rows: Iterable[AuditRow]) -> dict[str, ActionRuns]:
     return runs
 
 
-def show(rows: Iterable[AuditRow], limit: int) -> None:
-    """Print the report, with at most `limit` actions."""
+def show(rows: Iterable[AuditRow], limit: int, held: HeldOutputs | None = None) -> None:
+    """Print the report, with at most `limit` actions; with `held` where their outputs differ."""
     runs = count_runs(rows)
     again = {action: r for action, r in runs.items() if r.executions > 1}
     differ = {action: r for action, r in again.items() if len(r.results) > 1}
     if differ:
-        lines = [
-            (action[:_ACTION_CHARS], str(r.executions), str(len(r.results)), _names(r.differing))
-            for action, r in sorted(differ.items(), key=lambda item: -item[1].executions)[:limit]
-        ]
-        table([("ACTION", "EXECUTIONS", "RESULTS", "OUTPUTS THAT DIFFER"), *lines])
+        most = sorted(differ.items(), key=lambda item: -item[1].executions)[:limit]
+        lines = [line for action, r in most for line in _lines(action, r, held)]
+        table([("ACTION", "EXECUTIONS", "RESULTS", "OUTPUT", "DIFFERS IN"), *lines])
     emit(
         f"{len(again)} of {len(runs)} actions were executed more than once,"
         f" {len(differ)} of them with different outputs"
     )
+    if differ and held is None:
+        emit("no object was compared: --config FILE names the worker whose store has them")
+
+
+def _lines(
+    action: str, runs: ActionRuns, held: HeldOutputs | None
+) -> Iterator[tuple[str, str, str, str, str]]:
+    """Yield a line for each output that differs, and one for those beyond the third."""
+    head = action[:_ACTION_CHARS], str(runs.executions), str(len(runs.results))
+    for name in runs.differing[:_MAX_NAMED]:
+        digests = runs.digests(name)
+        if len(digests) == 1:
+            where = "absent in some"
+        else:
+            where = held.where(runs.tenants, digests) if held is not None else "-"
+        yield *head, name, where
+    if more := len(runs.differing[_MAX_NAMED:]):
+        yield *head, f"and {more} more", "-"
 
 
 def show_suspects(events: Iterable[SecurityEvent], limit: int) -> None:
@@ -110,8 +136,3 @@ def show_suspects(events: Iterable[SecurityEvent], limit: int) -> None:
 
 def _short(fields: dict[str, str], name: str) -> str:
     return printable(fields.get(name, ""))[:_ACTION_CHARS]
-
-
-def _names(names: list[str]) -> str:
-    shown = ", ".join(printable(n) for n in names[:_MAX_NAMED])
-    return f"{shown} and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else shown

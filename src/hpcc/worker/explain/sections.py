@@ -1,4 +1,4 @@
-"""Finds the section in which two object files differ. Pure; the bytes are a guest's, so hostile.
+"""Finds the sections in which two object files differ. Pure; the bytes are a guest's, so hostile.
 
 An ELF file is read as little as possible: the table of sections and the table of their names. All
 offsets and sizes are compared with the length of the file before they are used, and a slice of a
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from typing import Final
+from typing import Final, NamedTuple
 
 _MAGIC: Final = b"\x7fELF"
 # An object of C++ has some thousand, one for each inline function.
@@ -25,6 +25,17 @@ _FORMS: Final = {
 _ORDERS: Final = {1: "<", 2: ">"}
 
 
+class SectionDifference(NamedTuple):
+    """How the sections of two objects differ, by name, in their order in the objects.
+
+    `changed` are in both with another content, `single` in one of them only. Both are empty if only
+    headers, or what no section has, differ.
+    """
+
+    changed: tuple[str, ...]
+    single: tuple[str, ...]
+
+
 def differing_section(mine: bytes, other: bytes) -> str:
     """Return the first section of `mine` that `other` has too, with another content.
 
@@ -35,6 +46,32 @@ def differing_section(mine: bytes, other: bytes) -> str:
         if name in there and there[name] != content:
             return name[0]
     return ""
+
+
+def differing_sections(mine: bytes, other: bytes) -> SectionDifference | None:
+    """Return how the sections of two objects differ; None if either is not an ELF file.
+
+    For people who may read both files: names are of either.
+    """
+    here, there = dict(_sections(mine)), dict(_sections(other))
+    if not here or not there:
+        return None
+    changed = (key[0] for key, content in here.items() if key in there and there[key] != content)
+    single = (key[0] for key in (*here, *there) if (key in here) != (key in there))
+    # A name may be that of several sections.
+    return SectionDifference(tuple(dict.fromkeys(changed)), tuple(dict.fromkeys(single)))
+
+
+def first_difference(mine: bytes, other: bytes) -> int:
+    """Return the offset of the first byte that only one of them has, or that differs."""
+    equal, most = 0, min(len(mine), len(other))
+    while equal < most:
+        middle = (equal + most + 1) // 2
+        if mine[equal:middle] == other[equal:middle]:
+            equal = middle
+        else:
+            most = middle - 1
+    return equal
 
 
 def _sections(data: bytes) -> list[tuple[tuple[str, int], memoryview]]:

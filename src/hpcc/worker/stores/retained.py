@@ -161,12 +161,13 @@ class RetainedReader:
         Raises:
             NotFoundError: it is not retained, or is damaged.
         """
-        blob = await asyncio.to_thread(self._get_or_none, digest)
+        blob = await asyncio.to_thread(self.get_or_none, digest)
         if blob is None:
             raise NotFoundError(f"blob {digest} is not kept any more", reason="expired")
         return blob
 
-    def _get_or_none(self, digest: Digest) -> Blob | None:
+    def get_or_none(self, digest: Digest) -> Blob | None:
+        """Return a blob, read in this thread; None if it is not retained, or is damaged."""
         if digest == EMPTY_DIGEST:
             return Blob.of(b"")
         for directory in self._directories:

@@ -1,4 +1,4 @@
-"""The section in which two object files differ; the bytes are a guest's."""
+"""The sections in which two object files differ; the bytes are a guest's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcc.worker.explain.sections import differing_section
+from hpcc.worker.explain.sections import (
+    differing_section,
+    differing_sections,
+    first_difference,
+)
 
 Parts = tuple[tuple[str, bytes], ...]
 PARTS: Parts = ((".text", b"code"), (".data", b"data"), (".text", b"more"), (".comment", b"gcc"))
@@ -71,6 +75,26 @@ def test_a_name_that_would_control_a_terminal_is_none() -> None:
     hostile = ((".\x1b[2J", b"a"), ("x" * 65, b"a"), (". x", b"a"))
     other = tuple((name, b"b") for name, _ in hostile)
     assert differing_section(elf(hostile), elf(other)) == ""
+    assert differing_sections(elf((*hostile, *PARTS)), elf((*other, *PARTS))) == ((), ())
+
+
+def test_all_sections_that_differ_are_named_once_and_those_of_one_object_apart() -> None:
+    mine = ((".a", b"1"), (".text", b"x"), (".text", b"y"), (".b", b"2"), (".one", b"3"))
+    other = ((".two", b"4"), (".b", b"3"), (".text", b"X"), (".text", b"Y"), (".a", b"1"))
+    found = differing_sections(elf(mine), elf(other))
+    assert found == ((".text", ".b"), (".one", ".two"))
+    assert differing_sections(elf(), elf()) == ((), ())
+    assert differing_sections(elf(), b"text") is differing_sections(b"", elf()) is None
+
+
+@given(st.binary(max_size=40), st.binary(max_size=40), st.binary(max_size=40))
+def test_the_first_byte_that_differs_is_found(start: bytes, mine: bytes, other: bytes) -> None:
+    at = first_difference(start + mine, start + other)
+    expected = next(
+        (n for n, (a, b) in enumerate(zip(mine, other, strict=False)) if a != b),
+        min(len(mine), len(other)),
+    )
+    assert at == len(start) + expected
 
 
 @given(st.data())
