@@ -10,7 +10,7 @@ import base64
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,6 +35,7 @@ TROUBLES: Final = (
 )
 _PIECE: Final = b"\0" * 65_536
 _DRIP_SECONDS: Final = 0.05
+_HELD_SECONDS: Final = 0.01
 
 
 @dataclass(slots=True)
@@ -59,6 +60,8 @@ class ObjectServer:
     ended: threading.Event = field(default_factory=threading.Event, repr=False)
     # While it is clear, requests wait.
     gate: threading.Event = field(default_factory=threading.Event, repr=False)
+    # A request with such a method and path waits. If its client goes away, it is dropped.
+    holds: Callable[[str, str], bool] = field(default=lambda _method, _path: False, repr=False)
 
     def count(self, method: str) -> int:
         return sum(1 for used, _ in self.requests if used == method)
@@ -128,6 +131,9 @@ class _Handler(BaseHTTPRequestHandler):
         state.requests.append((self.command, path))
         state.headers.append({k.lower(): v for k, v in self.headers.items()})
         state.gate.wait(60)
+        if not self._is_awaited():
+            self.close_connection = True
+            return
         if state.latency_seconds:
             state.ended.wait(state.latency_seconds)
         login = "Basic " + base64.b64encode(state.login.encode()).decode()
@@ -143,6 +149,20 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             data = state.objects.get(path)
             self._answer(404 if data is None else 200, data or b"")
+
+    def _is_awaited(self) -> bool:
+        """Wait while the test holds this request; return whether its client is still there."""
+        state, was_held = self.state, False
+        while state.holds(self.command, self.path) and not state.ended.wait(_HELD_SECONDS):
+            was_held = True
+        if not was_held:
+            return True
+        try:
+            return bool(self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
 
     def _put(self, path: str, body: bytes) -> None:
         state = self.state

@@ -6,7 +6,9 @@ import asyncio
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +24,7 @@ from hpcc.config.settings import CacheSettings, Settings
 from hpcc.core import InfrastructureError
 from hpcc.identity.cache_keys import SigningKey
 from hpcc_testkit.cache.machines import TeamMachine, signing_key, writer
+from hpcc_testkit.services.object_server import ObjectServer, object_server
 
 UNITS: Final = 4
 _PATIENCE_SECONDS: Final = 60.0
@@ -144,6 +147,52 @@ class PackTeam:
     def close(self) -> None:
         for machine in self.machines:
             machine.restart()
+
+
+@contextmanager
+def held(server: ObjectServer, method: str, part: str, count: int = 1) -> Iterator[None]:
+    """Hold requests whose path has a part; when the block ends, wait until so many are held.
+
+    They are held until the next use, or until `server.holds` is set.
+    """
+    server.requests.clear()
+    server.holds = lambda used, path: used == method and part in path
+    yield
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while sum(server.holds(*request) for request in server.requests) < count:
+        assert time.monotonic() < deadline, server.requests
+        time.sleep(0.01)
+
+
+def push_at_once(team: PackTeam, server: ObjectServer, jobs: Sequence[TeamMachine]) -> None:
+    """Let jobs push at the same moment: each looks again after all indexes were uploaded."""
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        try:
+            with held(server, "PUT", "/packs/", len(jobs)):
+                pushes = [pool.submit(team.push, job) for job in jobs]
+            with held(server, "GET", "/packs/", len(jobs)):
+                pass
+        finally:
+            server.holds = nothing
+        for push in pushes:
+            push.result()
+
+
+def nothing(_method: str, _path: str) -> bool:
+    """Hold no request."""
+    return False
+
+
+@pytest.fixture
+def server() -> Iterator[ObjectServer]:
+    with object_server() as running:
+        yield running
+
+
+@pytest.fixture
+def http_team(make_pack_team: Callable[..., PackTeam], server: ObjectServer) -> PackTeam:
+    """A team with an HTTP server."""
+    return make_pack_team(url=server.url)
 
 
 @pytest.fixture

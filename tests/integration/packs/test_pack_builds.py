@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from hpcc.cache.packs import transfer
 from hpcc.core import CallerError, NotFoundError
 from hpcc_testkit.cache.machines import TeamMachine, signing_key
-from hpcc_testkit.services.object_server import ObjectServer, object_server
+from hpcc_testkit.services.object_server import ObjectServer
 
-from .conftest import UNITS, PackTeam, git
+from .conftest import UNITS, PackTeam, git, push_at_once
 
 _PATIENCE_SECONDS = 60.0
 _ALL = ["done"] * UNITS
-
-
-@pytest.fixture
-def server() -> Iterator[ObjectServer]:
-    with object_server() as running:
-        yield running
-
-
-@pytest.fixture
-def http_team(make_pack_team: Callable[..., PackTeam], server: ObjectServer) -> PackTeam:
-    return make_pack_team(url=server.url)
 
 
 def pushed(team: PackTeam, change: str = "") -> TeamMachine:
@@ -222,19 +208,12 @@ def test_a_reader_pushes_nothing(pack_team: PackTeam) -> None:
 
 
 def test_jobs_of_one_commit_that_push_at_once_keep_both_builds(
-    http_team: PackTeam, server: ObjectServer, monkeypatch: pytest.MonkeyPatch
+    http_team: PackTeam, server: ObjectServer
 ) -> None:
-    """Both find no index, both upload one, and the first one to look again finds the other's."""
-    monkeypatch.setattr(transfer, "SETTLE_SECONDS", 3.0)
     debug, release = http_team.ci("debug"), http_team.ci("release")
     http_team.build(debug, ("-O0",))
     http_team.build(release, ("-O2",))
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(http_team.push, (debug, release)))
-    assert (
-        len([path for method, path in server.requests if method == "PUT" and "/packs/" in path])
-        >= 2
-    )
+    push_at_once(http_team, server, (debug, release))
     ann = http_team.machine("ann", timeout_seconds=60.0)
     assert http_team.pull(ann).entries == 2 * UNITS
     for flags in (("-O0",), ("-O2",)):
