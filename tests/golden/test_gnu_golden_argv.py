@@ -109,6 +109,8 @@ _COMPILES = [
         "none",
         None,
     ),
+    ("gcc", "-fsyntax-only a.c", "c", "a.c", "", "none", None),
+    ("gcc", "-MD -fsyntax-only -o x/b.o -c a.c", "c", "a.c", "", "-MD", "x/b.d"),
 ]
 
 
@@ -143,7 +145,13 @@ _BYPASSES = [
     ("gcc", "-E a.c", "preprocess-only"),
     ("gcc", "-M a.c", "dependencies-only"),
     ("gcc", "-MM -c a.c", "dependencies-only"),
-    ("gcc", "-fsyntax-only a.c", "syntax-only"),
+    ("gcc", "-S -fsyntax-only a.c", "syntax-only"),
+    ("gcc", "-fsyntax-only -MMD a.c", "syntax-only"),
+    ("gcc", "-fsyntax-only a.S", "syntax-only"),
+    ("gcc", "-fsyntax-only a.i", "syntax-only"),
+    ("gcc", "-fsyntax-only --coverage a.c", "syntax-only"),
+    ("gcc", "-fsyntax-only -fprofile-use a.c", "syntax-only"),
+    ("g++", "-fsyntax-only -fmodules-ts a.cc", "syntax-only"),
     ("gcc", "-v -c a.c", "information"),
     ("gcc", "--version", "information"),
     ("gcc", "-print-prog-name=as", "information"),

@@ -49,6 +49,7 @@ from hpcc.cache.root.build_root import build_root
 from hpcc.cache.root.ignored import Outgoing
 from hpcc.cache.search_paths import SearchPaths
 from hpcc.cache.several import SeveralCache, SeveralPending
+from hpcc.compilers.invocation.invocation import Product
 from hpcc.compilers.spec.table import Bypass
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
@@ -189,7 +190,8 @@ class Cache:
             return answer or self._bypass(request, prepared.reason)
         if is_cancelled():
             return self._bypass(request, BypassReason.CANCELLED)
-        if self._farm is not None:
+        # What makes no object takes less time than its way to a farm.
+        if self._farm is not None and prepared.invocation.product is Product.OBJECT:
             done = self._try_farm(self._farm, prepared, is_cancelled)
             if isinstance(done, Done):
                 return done

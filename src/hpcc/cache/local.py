@@ -308,7 +308,9 @@ class LocalCache:
         depfile = read_depfile(prepared, started)
         files = files_read(pending, depfile, headers, self._search.of, self._memo)
         pending.files = all_absolute(prepared.cwd, files)
-        data = read_output(prepared.output, started_ns=started, limit=self._max_output_bytes)
+        data: bytes | None = b""
+        if prepared.output is not None:
+            data = read_output(prepared.output, started_ns=started, limit=self._max_output_bytes)
         if data is None:
             raise UncacheableError(UncacheableReason.OUTPUT_UNREADABLE)
         pending.messages = report.stdout + stderr

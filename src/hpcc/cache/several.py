@@ -40,6 +40,7 @@ from hpcc.cache.local import LocalCache
 from hpcc.cache.results.hits import Hits, PartHit
 from hpcc.cache.results.pending import Pending
 from hpcc.compilers.families import family_of
+from hpcc.compilers.invocation.invocation import Product
 from hpcc.compilers.invocation.several import SeveralSources
 from hpcc.compilers.spec.table import Bypass
 
@@ -168,6 +169,7 @@ def _stands_alone(prepared: Prepared, own: CompileRequest) -> bool:
         and not prepared.is_recorded
         and not prepared.written.side
         and not prepared.invocation.has_modules
+        and prepared.invocation.product is Product.OBJECT
         # Of a missing source the driver of Clang complains before it compiles another.
         and os.path.isfile(prepared.source)
     )
@@ -203,10 +205,12 @@ def _usable(hits: dict[int, PartHit], sources: int) -> list[int]:
 def _is_in_place(hit: PartHit) -> bool:
     """Tell whether the outputs hold the stored bytes already."""
     prepared, result = hit.prepared, hit.found.result
-    files = [(prepared.output, result.object_data)]
-    if prepared.depfile is not None:
-        files.append((prepared.depfile, result.depfile or b""))
-    return all(read_output(path, started_ns=0, limit=len(data)) == data for path, data in files)
+    files = [(prepared.output, result.object_data), (prepared.depfile, result.depfile or b"")]
+    return all(
+        read_output(path, started_ns=0, limit=len(data)) == data
+        for path, data in files
+        if path is not None
+    )
 
 
 def _has_messages(hit: PartHit) -> bool:

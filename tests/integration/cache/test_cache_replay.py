@@ -81,6 +81,7 @@ COMMANDS = {
     "clang": "clang -O1 -Wall -Iinc -MD -MF out/a.d -c src/a.c -o out/a.o",
     "more-to-say-than-fits": "gcc -Wall -c src/loud.c -o out/a.o",
     "clang-more-to-say": "clang -Wall -c src/loud.c -o out/a.o",
+    "check": "gcc -Wall -Iinc -fsyntax-only src/a.c",
 }
 
 

@@ -23,7 +23,7 @@ from hpcc.cache.inputs.clocks import CLOCKS, refuse_clocks
 from hpcc.cache.inputs.discovery import answer_about, parse_dependencies
 from hpcc.cache.inputs.pragmas import is_preprocessor_blind, refuse_parsed_clocks
 from hpcc.cache.key.prepare import Prepared
-from hpcc.compilers.invocation.invocation import Language
+from hpcc.compilers.invocation.invocation import Language, Product
 from hpcc.compilers.scan.assembler import Directives, read_assembler, read_statements
 from hpcc.compilers.scan.assembler_names import (
     may_name_for_assembler,
@@ -45,6 +45,7 @@ def listing_flag(prepared: Prepared, path: bytes) -> tuple[bytes, ...]:
     arguments = prepared.invocation.arguments
     if (
         prepared.invocation.is_assembly_output
+        or prepared.invocation.product is not Product.OBJECT
         or not prepared.identity.lists_assembler_files
         or prepared.is_recorded
         or prepared.invocation.tool_arguments  # may bring another assembler

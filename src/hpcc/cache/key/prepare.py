@@ -120,8 +120,10 @@ class Prepared:
         return absolute(self.cwd, self.invocation.source)
 
     @cached_property
-    def output(self) -> bytes:
-        return absolute(self.cwd, self.invocation.output)
+    def output(self) -> bytes | None:
+        """Absolute path of the output; None if there is none besides the depfile."""
+        name = self.invocation.output
+        return absolute(self.cwd, name) if name else None
 
     @cached_property
     def depfile(self) -> bytes | None:
@@ -136,7 +138,7 @@ class Prepared:
     @cached_property
     def outputs(self) -> tuple[bytes, ...]:
         """Absolute paths of all outputs."""
-        return (self.output, *self.side_paths, *((self.depfile,) if self.depfile else ()))
+        return tuple(filter(None, (self.output, *self.side_paths, self.depfile)))
 
     @property
     def dates_are_pinned(self) -> bool:
@@ -181,7 +183,7 @@ class Classifier:
         if refusal is not None:
             return refusal
         for name in (invocation.output, invocation.depfile):
-            if name is not None and is_special(absolute(request.cwd, name)):
+            if name and is_special(absolute(request.cwd, name)):
                 return Bypass(BypassReason.SPECIAL_OUTPUT)
         identity = self._compilers.identify(
             request.compiler, request.env, is_cancelled, request.cwd

@@ -283,9 +283,12 @@ def plan_of(prepared: Prepared, result: Result) -> Plan | None:
         OutputFile(path, data, keeps_mode=file.keeps_mode)
         for path, data, file in zip(prepared.side_paths, result.side, written.side, strict=True)
     ]
-    outputs.append(
-        OutputFile(prepared.output, result.object_data, keeps_mode=written.output_keeps_mode)
-    )
+    if prepared.output is not None:
+        outputs.append(
+            OutputFile(prepared.output, result.object_data, keeps_mode=written.output_keeps_mode)
+        )
+    elif result.object_data:
+        return None
     if prepared.depfile is not None:
         if result.depfile is None:
             return None

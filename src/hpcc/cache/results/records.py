@@ -318,9 +318,9 @@ def environment_of(env: Mapping[bytes, bytes]) -> dict[str, str]:
 
 
 def output_of(request: CompileRequest, prepared: Prepared | None) -> str:
-    """Return the object's path; for a bypass the value of -o, or "" without one."""
+    """Return the output's path, "" if there is none; for a bypass the value of -o."""
     if prepared is not None:
-        return os.path.normpath(os.fsdecode(prepared.output))
+        return os.path.normpath(os.fsdecode(prepared.output)) if prepared.output else ""
     found = b""
     for argument, after in zip(request.argv, (*request.argv[1:], b""), strict=True):
         if argument == b"-o":

@@ -22,7 +22,7 @@ from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.guest import GuestCommand, GuestMap, guest_arguments
 from hpcc.compilers.invocation.guest_names import name_flags
 from hpcc.compilers.invocation.inputs import files_looked_for
-from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language
+from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language, Product
 from hpcc.compilers.invocation.several import SeveralSources
 from hpcc.compilers.invocation.share import why_private
 from hpcc.compilers.invocation.share_text import mark_depfile, render_depfile_for
@@ -243,7 +243,7 @@ class GnuFamily:
         return True
 
     def obeys_directives(self, invocation: Invocation) -> bool:
-        return not invocation.is_assembly_output
+        return invocation.product is Product.OBJECT and not invocation.is_assembly_output
 
     def doubts(self, invocation: Invocation) -> Hazard:
         if invocation.language is Language.ASSEMBLER:

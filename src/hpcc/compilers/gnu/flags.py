@@ -42,7 +42,7 @@ _MODES: Final = [
         SEPARATE, BypassReason.SEVERAL_ARCHITECTURES, "Apple's driver; " + CLANG + "arch", "-arch"
     ),
     *refuse(ALONE, BypassReason.PREPROCESS_ONLY, _OVERALL, "-E"),
-    *refuse(ALONE, BypassReason.SYNTAX_ONLY, MANUAL + "Warning Options", "-fsyntax-only"),
+    *rows(ALONE, Effect.MODE, MANUAL + "Warning Options", "-fsyntax-only"),
     *refuse(ALONE, BypassReason.DEPENDENCIES_ONLY, _CPP, "-M", "-MM", "-MG"),
     *clang_rows(ALONE, Effect.CODEGEN, "Actions", "-emit-llvm"),
     *refuse(ALONE, BypassReason.OTHER_OUTPUT, CLANG + "Actions", "-emit-ast"),

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from hpcc.compilers.gnu.flags import GNU_FLAGS
-from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language
+from hpcc.compilers.gnu.product import read_product, why_not_checked
+from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language, Product
 from hpcc.compilers.invocation.modules import (
     LISTING_FLAG,
     MAPPER_FLAG,
@@ -59,10 +60,10 @@ def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | 
     parts = GNU_FLAGS.parse(arguments)
     if isinstance(parts, Bypass):
         return parts
-    reason = _refusal(parts)
-    if reason:
-        return Bypass(BypassReason(reason))
-    source = _source(parts, is_cxx=is_cxx)
+    product = _product(parts)
+    if isinstance(product, Bypass):
+        return product
+    source = _source(parts, product, is_cxx=is_cxx)
     if isinstance(source, Bypass):
         return source
     name, language = source
@@ -78,12 +79,13 @@ def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | 
     found = Invocation(
         language=language,
         source=name,
-        output=output,
+        output=b"" if product is Product.MESSAGES else output,
         dep_mode=mode,
         depfile=depfile,
         deps_by_wp=by_wp,
         parts=parts,
         is_native=_is_native(parts),
+        product=product,
     )
     refusal = _refusal_of_modules(found)
     return found if refusal is None else Bypass(refusal)
@@ -183,20 +185,23 @@ def _has_spelling(parts: Sequence[Flag | Operand], spelling: str) -> bool:
     return any(isinstance(p, Flag) and p.spec.spelling == spelling for p in parts)
 
 
-def _refusal(parts: Sequence[Flag | Operand]) -> str:
-    """Return the first reason not to cache; "" when there is none."""
+def _product(parts: Sequence[Flag | Operand]) -> Product | Bypass:
+    """Return what the command makes, or the first reason not to cache."""
     reason = ""
     for part in parts:
         if isinstance(part, Flag):
             is_refused = part.spec.effect is Effect.REFUSE
             reason = reason or (part.spec.reason if is_refused else bad_value(part))
-    modes = {p.spec.spelling for p in parts if isinstance(p, Flag) and p.spec.effect is Effect.MODE}
-    if not reason and len(modes) != 1:
-        return BypassReason.SEVERAL_MODES if modes else BypassReason.LINK
-    return reason or bad_sequence(parts)
+    product = BypassReason(reason) if reason else read_product(parts)
+    if isinstance(product, Product):
+        reason = bad_sequence(parts)
+        return Bypass(BypassReason(reason)) if reason else product
+    return Bypass(product)
 
 
-def _source(parts: Sequence[Flag | Operand], *, is_cxx: bool) -> tuple[bytes, Language] | Bypass:
+def _source(
+    parts: Sequence[Flag | Operand], product: Product, *, is_cxx: bool
+) -> tuple[bytes, Language] | Bypass:
     forced: bytes | None = None
     found: list[tuple[bytes, bytes | None]] = []
     for part in parts:
@@ -210,7 +215,10 @@ def _source(parts: Sequence[Flag | Operand], *, is_cxx: bool) -> tuple[bytes, La
     language = _language(name, forced, is_cxx=is_cxx)
     if language in {Language.ASSEMBLER, Language.PLAIN_ASSEMBLER} and _has_spelling(parts, "-S"):
         return Bypass(BypassReason.PREPROCESS_ONLY)
-    return language if isinstance(language, Bypass) else (name, language)
+    if isinstance(language, Bypass):
+        return language
+    refusal = why_not_checked(parts, language) if product is Product.MESSAGES else None
+    return (name, language) if refusal is None else Bypass(refusal)
 
 
 def _language(name: bytes, forced: bytes | None, *, is_cxx: bool) -> Language | Bypass:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language
+from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language, Product
 from hpcc.compilers.invocation.share import PROVED_CLANG, PROVED_GCC
 from hpcc.compilers.invocation.share_text import laid_out, taken_apart
 from hpcc.compilers.spec.table import Effect, Flag, Operand
@@ -188,7 +188,7 @@ def content_form(invocation: Invocation, *, is_clang: bool, major: int) -> Conte
     """Return what a content key holds, or None if a flag is not proved for it."""
     if major not in (PROVED_CLANG if is_clang else PROVED_GCC):
         return None
-    if invocation.language not in _LANGUAGES:
+    if invocation.language not in _LANGUAGES or invocation.product is not Product.OBJECT:
         return None
     pieces: list[bytes | NamedPath] = [
         invocation.language.value,

@@ -42,6 +42,13 @@ class DepMode(enum.Enum):
     USER_HEADERS = "-MMD"
 
 
+class Product(enum.Enum):
+    """What a compile makes besides its depfile."""
+
+    OBJECT = "object"  # or what stands for one: assembler source (`-S`), LLVM IR
+    MESSAGES = "messages"  # `-fsyntax-only`
+
+
 class Dialect(enum.Enum):
     """The grammar that a command line follows."""
 
@@ -51,10 +58,11 @@ class Dialect(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True)  # no slots: derived values are cached, since reads are many
 class Invocation:
-    """One compile of one source to one object. Paths are as the user spelled them.
+    """One compile of one source to one product. Paths are as the user spelled them.
 
-    `depfile` is the file that will be written; None if the user requested no depfile. `parts` are
-    all arguments in order; `arguments` are the same as plain bytes.
+    `output` is b"" if no file is written besides the depfile. `depfile` is the file that will be
+    written; None if the user requested no depfile. `parts` are all arguments in order; `arguments`
+    are the same as plain bytes.
     """
 
     language: Language
@@ -66,6 +74,7 @@ class Invocation:
     parts: tuple[Flag | Operand, ...]
     is_native: bool
     dialect: Dialect = Dialect.GNU
+    product: Product = Product.OBJECT
 
     @cached_property
     def arguments(self) -> tuple[bytes, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from hpcc.compilers.invocation.invocation import Invocation, Language
+from hpcc.compilers.invocation.invocation import Invocation, Language, Product
 from hpcc.compilers.invocation.modules import MAPPER_FLAG, MODULE_FLAGS
 from hpcc.compilers.spec.table import Effect, Flag, Operand
 from hpcc.core.reasons.private import PrivateReason
@@ -79,7 +79,8 @@ def why_private(invocation: Invocation, root: bytes, *, is_clang: bool, major: i
     """Return why a command line is not on the allow-list; "" if it is."""
     if major not in (PROVED_CLANG if is_clang else PROVED_GCC):
         return PrivateReason.UNPROVED_COMPILER
-    if invocation.language not in {Language.C, Language.CXX} or invocation.is_assembly_output:
+    is_object = invocation.product is Product.OBJECT and not invocation.is_assembly_output
+    if invocation.language not in {Language.C, Language.CXX} or not is_object:
         return PrivateReason.FLAGS
     if not all(map(_is_shared, invocation.flags)):
         return PrivateReason.FLAGS

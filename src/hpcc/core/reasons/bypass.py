@@ -212,7 +212,11 @@ class BypassReason(Reason, prefix="bypass"):
         "Name the object with `-o`.")
     SPLIT_INCLUDE = "split-include", "`-I-`", "Use `-iquote`."
     STDIN = "stdin", "the source comes from standard input", "Compile a file."
-    SYNTAX_ONLY = "syntax-only", "only a check, no object: `-fsyntax-only`", _NOT_NEEDED
+    SYNTAX_ONLY = (
+        "syntax-only", "a check that is more than its messages, or by cl",
+        "Use `-fsyntax-only` with one C or C++ source, and `-MF` for a depfile.",
+        "`-fsyntax-only` is cached without `-S`, `-MD` without `-MF` and `-c`, modules, profiles, "
+        "further outputs, assembler and preprocessed sources. `/Zs` never is.")
     SYSROOT_INCLUDE = (
         "sysroot-include", "a directory below the sysroot: `-I=dir`, `-iwithsysroot`",
         "Write the whole directory behind `-I`.")

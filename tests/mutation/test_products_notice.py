@@ -1,0 +1,29 @@
+"""Each check of a command that makes no object is needed."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcc_testkit.suite.mutants import Case, Mutants
+
+SYNTAX = "tests/integration/cache/test_syntax_only.py::"
+PRODUCT = "compilers/gnu/product.py"
+
+CASES = {
+    "content": Case("compilers/invocation/content.py", " or invocation.product is not Product.OBJECT", "",
+                    SYNTAX + "test_a_check_and_a_compile_never_serve_each_other[gcc-14]"),
+    "share": Case("compilers/invocation/share.py", "invocation.product is Product.OBJECT and ", "",
+                  SYNTAX + "test_another_directory_has_its_own_result"),
+    "farm": Case("cache/cache.py", " and prepared.invocation.product is Product.OBJECT", "",
+                 SYNTAX + "test_with_a_farm_a_check_stays_here"),
+    "several": Case("cache/several.py", "        and prepared.invocation.product is Product.OBJECT\n", "",
+                    SYNTAX + "test_other_forms_run_unchanged[gcc-14]"),
+    "negated": Case(PRODUCT, "        and not any(flag.raw[0] == _NO_CHECK for flag in flags)\n", "",
+                    SYNTAX + "test_other_forms_run_unchanged[gcc-14]"),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_without_the_check_its_test_fails(name: str, mutants: Mutants) -> None:
+    mutants.check(CASES[name])
