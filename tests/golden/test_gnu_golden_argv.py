@@ -111,6 +111,8 @@ _COMPILES = [
     ),
     ("gcc", "-fsyntax-only a.c", "c", "a.c", "", "none", None),
     ("gcc", "-MD -fsyntax-only -o x/b.o -c a.c", "c", "a.c", "", "-MD", "x/b.d"),
+    ("gcc", "-E -P -C -o b.i a.c", "c", "a.c", "b.i", "none", None),
+    ("gcc", "-E -Wp,-MMD,a.d -o a.lds a.S", "assembler-with-cpp", "a.S", "a.lds", "-MMD", "a.d"),
 ]
 
 
@@ -143,6 +145,16 @@ _BYPASSES = [
     ("g++", "a.cpp -E -P -D_FILE_OFFSET_BITS=64 -P -O0", "preprocess-only"),
     ("gcc", "-S -c a.c", "several-modes"),
     ("gcc", "-E a.c", "preprocess-only"),
+    ("gcc", "-E -c -o a.i a.c", "preprocess-only"),
+    ("gcc", "-E -MD -o a.i a.c", "preprocess-only"),
+    ("gcc", "-E -o a.i a.h", "preprocess-only"),
+    ("gcc", "-E -o a.i b.i", "preprocess-only"),
+    ("gcc", "-E -fdirectives-only -o a.i a.c", "preprocess-only"),
+    ("clang", "-E -frewrite-includes -o a.i a.c", "preprocess-only"),
+    ("gcc", "-E -save-temps -o a.i a.c", "preprocess-only"),
+    ("gcc", "-E -dDI -o a.i a.c", "dump"),
+    ("gcc", "-c -dM a.c", "dump"),
+    ("gcc", "-c -CC a.c", "unknown-flag"),
     ("gcc", "-M a.c", "dependencies-only"),
     ("gcc", "-MM -c a.c", "dependencies-only"),
     ("gcc", "-S -fsyntax-only a.c", "syntax-only"),

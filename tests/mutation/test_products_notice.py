@@ -7,6 +7,7 @@ import pytest
 from hpcc_testkit.suite.mutants import Case, Mutants
 
 SYNTAX = "tests/integration/cache/test_syntax_only.py::"
+TEXT = "tests/integration/cache/test_preprocessed_text.py::"
 PRODUCT = "compilers/gnu/product.py"
 
 CASES = {
@@ -18,8 +19,14 @@ CASES = {
                  SYNTAX + "test_with_a_farm_a_check_stays_here"),
     "several": Case("cache/several.py", "        and prepared.invocation.product is Product.OBJECT\n", "",
                     SYNTAX + "test_other_forms_run_unchanged[gcc-14]"),
-    "negated": Case(PRODUCT, "        and not any(flag.raw[0] == _NO_CHECK for flag in flags)\n", "",
+    "negated": Case(PRODUCT, "        and not any(other.fullmatch(flag.raw[0]) for flag in flags)\n", "",
                     SYNTAX + "test_other_forms_run_unchanged[gcc-14]"),
+    "mode-of-text": Case("compilers/invocation/side.py", "output_keeps_mode=not is_clang, side=()", "output_keeps_mode=False, side=()",
+                         TEXT + "test_text_is_a_cached_compile[gcc-14]"),
+    "shown": Case("compilers/gnu/headers.py", "            Effect.SHOWN,\n", "",
+                  TEXT + "test_text_is_a_cached_compile[gcc-14]"),
+    "to-stdout": Case(PRODUCT, '        and (is_check or "-o" in spellings)\n', "",
+                      TEXT + "test_other_forms_run_unchanged[gcc-14]"),
 }  # fmt: skip
 
 

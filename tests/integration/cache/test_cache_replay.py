@@ -82,6 +82,7 @@ COMMANDS = {
     "more-to-say-than-fits": "gcc -Wall -c src/loud.c -o out/a.o",
     "clang-more-to-say": "clang -Wall -c src/loud.c -o out/a.o",
     "check": "gcc -Wall -Iinc -fsyntax-only src/a.c",
+    "text": "gcc -E -g -C -Iinc src/a.c -o out/a.i",
 }
 
 

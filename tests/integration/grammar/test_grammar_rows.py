@@ -118,6 +118,7 @@ _COMPANIONS = {
     **dict.fromkeys(("-MF", "-MT", "-MQ", "-MP"), (b"-MD",)),
     **dict.fromkeys(("-fprofile-filter-files=", "-fprofile-exclude-files="), (b"--coverage",)),
 }
+_TEXT = (b"-o", b"out.i")
 _LIST_FILE = "list"
 _PROFILES = re.compile(r"-fprofile-(?:instr-|sample-)?use|-fauto-profile|-fprofile-remapping|-fmem")
 _NOT_HERE = {"-mmcu="}  # another processor
@@ -163,8 +164,11 @@ def test_the_compiler_reads_and_writes_what_the_row_says(
         inputs = {"a.c": "int f(int i) { return i; }\n", "h.h": "#define B 1\n", _LIST_FILE: ""}
         for name, text in inputs.items():
             (place / name).write_text(text)
-        extra = _COMPANIONS.get(row.spelling, ())
-        mode = [] if row.spelling == "-S" else [b"-c"]
+        extra, mode = _COMPANIONS.get(row.spelling, ()), [b"-c"]
+        if row.spelling == "-E" or row.effect is Effect.SHOWN:
+            extra, mode = _TEXT, [b"-E"] if row.effect is Effect.SHOWN else []
+        elif row.spelling == "-S":
+            mode = []
         full = [compiler.encode(), *argv, *extra, *mode, b"a.c"]
         code, _, err = run_bare(full, cwd=place)
         assert code == 0, (full, err)

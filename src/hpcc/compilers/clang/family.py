@@ -10,7 +10,7 @@ from hpcc.compilers.clang.config_files import config_directories, config_names, 
 from hpcc.compilers.gnu.family import GnuFamily
 from hpcc.compilers.invocation.dependencies import Recording
 from hpcc.compilers.invocation.family import CompilerFamily
-from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.invocation.invocation import Invocation, Product
 from hpcc.compilers.scan.scan import RESOLVABLE, Hazard
 from hpcc.compilers.scan.twins import TwinRule
 from hpcc.compilers.spec.drivers import INCLUDE_ENV, MSVC_ENV, TARGET, DriverAnswers
@@ -85,8 +85,7 @@ class ClangFamily(GnuFamily):
         return b"-fno-integrated-as" in invocation.arguments
 
     def obeys_directives(self, invocation: Invocation) -> bool:
-        del invocation
-        return True
+        return invocation.product is not Product.TEXT
 
     def resolvable(self, major: int) -> Hazard:
         return RESOLVABLE if major in _PROVED_EMBED else super().resolvable(major)

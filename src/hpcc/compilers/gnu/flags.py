@@ -23,7 +23,7 @@ from hpcc.compilers.spec.rows import (
     refuse,
     rows,
 )
-from hpcc.compilers.spec.table import Effect, FlagTable
+from hpcc.compilers.spec.table import NO_MAJORS, Effect, FlagTable
 from hpcc.core.reasons.bypass import BypassReason
 
 _OVERALL: Final = MANUAL + "Overall Options"
@@ -41,7 +41,7 @@ _MODES: Final = [
     *refuse(
         SEPARATE, BypassReason.SEVERAL_ARCHITECTURES, "Apple's driver; " + CLANG + "arch", "-arch"
     ),
-    *refuse(ALONE, BypassReason.PREPROCESS_ONLY, _OVERALL, "-E"),
+    *rows(ALONE, Effect.MODE, _OVERALL, "-E"),
     *rows(ALONE, Effect.MODE, MANUAL + "Warning Options", "-fsyntax-only"),
     *refuse(ALONE, BypassReason.DEPENDENCIES_ONLY, _CPP, "-M", "-MM", "-MG"),
     *clang_rows(ALONE, Effect.CODEGEN, "Actions", "-emit-llvm"),
@@ -141,6 +141,9 @@ _PREPROCESS: Final = [
         is_stable=True,
     ),
     *gcc_rows(ALONE, Effect.PREPROCESS, "Preprocessor Options", "-traditional-cpp"),
+    *rows(ALONE, Effect.SHOWN, _CPP, "-C", "-CC", reason=BypassReason.UNKNOWN_FLAG),
+    *rows(ALONE, Effect.SHOWN, _CPP, "-dM", "-dD", "-dI", reason=BypassReason.DUMP),
+    *rows(ALONE, Effect.SHOWN, _CPP, "-dN", "-dU", reason=BypassReason.DUMP, clang=NO_MAJORS),
     *clang_rows(JOINED, Effect.PREPROCESS, "embed-dir=", "--embed-dir=", since=19),
     *rows(JOINED, Effect.LIST, _CPP + ", -Wp,option", "-Wp,", is_stable=True),
     *rows(SEPARATE, Effect.LIST, _CPP, "-Xpreprocessor"),

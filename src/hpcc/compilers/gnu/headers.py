@@ -50,6 +50,7 @@ def without_outputs(invocation: Invocation) -> tuple[bytes, ...]:
             Effect.OUTPUT,
             Effect.DEPENDENCY,
             Effect.SIDE_OUTPUT,
+            Effect.SHOWN,
         } and not (
             invocation.deps_by_wp and part.spec.spelling == "-Wp," and b"-M" in part.value[:4]
         ):

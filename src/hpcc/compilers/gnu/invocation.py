@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from hpcc.compilers.gnu.flags import GNU_FLAGS
-from hpcc.compilers.gnu.product import read_product, why_not_checked
+from hpcc.compilers.gnu.product import read_product, why_not_asked
 from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language, Product
 from hpcc.compilers.invocation.modules import (
     LISTING_FLAG,
@@ -215,10 +215,10 @@ def _source(
     language = _language(name, forced, is_cxx=is_cxx)
     if language in {Language.ASSEMBLER, Language.PLAIN_ASSEMBLER} and _has_spelling(parts, "-S"):
         return Bypass(BypassReason.PREPROCESS_ONLY)
-    if isinstance(language, Bypass):
-        return language
-    refusal = why_not_checked(parts, language) if product is Product.MESSAGES else None
-    return (name, language) if refusal is None else Bypass(refusal)
+    refusal = why_not_asked(parts, product, language)
+    if refusal is not None:
+        return Bypass(refusal)
+    return language if isinstance(language, Bypass) else (name, language)
 
 
 def _language(name: bytes, forced: bytes | None, *, is_cxx: bool) -> Language | Bypass:

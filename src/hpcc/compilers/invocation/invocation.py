@@ -47,6 +47,7 @@ class Product(enum.Enum):
 
     OBJECT = "object"  # or what stands for one: assembler source (`-S`), LLVM IR
     MESSAGES = "messages"  # `-fsyntax-only`
+    TEXT = "text"  # `-E -o FILE`
 
 
 class Dialect(enum.Enum):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from hpcc.compilers.invocation.invocation import Invocation, Language
+from hpcc.compilers.invocation.invocation import Invocation, Language, Product
 from hpcc.compilers.invocation.modules import LISTING_FLAG, LISTING_SUFFIX
 from hpcc.compilers.spec.table import CLANG_MAJORS, GCC_MAJORS, Bypass, Effect
 from hpcc.core.reasons.bypass import BypassReason
@@ -49,10 +49,14 @@ PLAIN: Final = Written(output_keeps_mode=False, side=())
 def files_written(invocation: Invocation, *, is_clang: bool, major: int) -> Written | Bypass:
     """Return the files; most compiles write only their object."""
     is_plain = not invocation.has_side_outputs and not invocation.is_assembly_output
-    if is_plain and not invocation.language.is_preprocessed:
+    is_known = invocation.product is not Product.TEXT and not invocation.language.is_preprocessed
+    if is_plain and is_known:
         return PLAIN
     if major not in (CLANG_MAJORS if is_clang else GCC_MAJORS):
         return Bypass(BypassReason.UNPROVED_COMPILER)
+    if invocation.product is Product.TEXT:
+        # GCC overwrites an old file. Clang moves a new one to its place.
+        return Written(output_keeps_mode=not is_clang, side=())
     if is_plain:
         return PLAIN
     spellings = {f.spec.spelling for f in invocation.flags if f.spec.effect is Effect.SIDE_OUTPUT}

@@ -43,6 +43,7 @@ class Effect(enum.Enum):
     SEARCH = "search"  # changes the compiler's own search path or target
     TOOLS = "tools"  # SEARCH, and changes which programs or files the driver uses
     PREPROCESS = "preprocess"  # macros and standards
+    SHOWN = "shown"  # what preprocessed text shows; refused with `reason` without `-E`
     CODEGEN = "codegen"  # everything else that reaches the object or the diagnostics
     DEPENDENCY = "dependency"  # the depfile, its name and its targets
     COLOUR = "colour"  # the user's choice about colours

@@ -173,7 +173,12 @@ class BypassReason(Reason, prefix="bypass"):
     PLUGIN = (
         "plugin", "a plug-in, which may read any file or a clock", _LEAVE_OUT,
         "`-fplugin`, `-fpass-plugin`.")
-    PREPROCESS_ONLY = "preprocess-only", "only preprocessing, no object: `-E`", _NOT_NEEDED
+    PREPROCESS_ONLY = (
+        "preprocess-only", "only preprocessing: `-E` to standard output, or in an unknown form",
+        "Use `-E -o FILE` with one source.",
+        "Not kept are `-E` with `-c` or `-S`, `-MD` without `-MF`, modules, profiles, further "
+        "outputs, `-fdirectives-only` and the like, headers, preprocessed sources, `-S` of "
+        "assembler, and cl.")
     PREPROCESSOR_FLAG = (
         "preprocessor-flag", "an option behind `-Wp,` or `-Xpreprocessor` that hpcc does not know",
         "Give the option directly.", "Only macros and depfiles are accepted there.")

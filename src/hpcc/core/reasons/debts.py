@@ -101,7 +101,7 @@ _KINDS: Final[Mapping[type[Reason], Debt]] = {
 _SHARED: Final[Mapping[type[Reason], Mapping[str, Debt]]] = {
     BypassReason: {
         "dependencies-only information link linker-input multiple-outputs no-source other-output"
-        " preprocess-only several-modes missing-value thinlto-backend": _NO_OBJECT,
+        " several-modes missing-value thinlto-backend": _NO_OBJECT,
         "other-compiler nvcc unknown-compiler wrapper wrapper-script language offload": _FOREIGN,
         "absolute-paths analysis elevated-daemon external-env hot-patch-file managed-code pdb"
         " sanitizer whole-program windows-host no-farm": _CL,
@@ -143,6 +143,10 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
     (BypassReason.MULTIPLE_SOURCES, Debt(
         "none seen: build tools name one source", "each source of a plain command is cached",
         "ask all flags for further outputs; several languages, for which drivers warn otherwise",
+    )),
+    (BypassReason.PREPROCESS_ONLY, Debt(
+        "not counted; configure scripts print the text", "`-E -o FILE` is cached",
+        "standard output, once the launcher reports that it could not write all",
     )),
     (BypassReason.SYNTAX_ONLY, Debt(
         "none seen", "a check of one C or C++ source is cached",
