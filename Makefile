@@ -29,6 +29,7 @@ static: dev  ## the part of `make check` that runs no test
 	$(VENV)/bin/lint-imports --no-cache
 	$(PY) tools/gen.py --check
 	$(PY) tools/gen_reasons.py --check
+	$(PY) tools/gen_metrics.py --check
 	$(PY) tools/check_prose.py
 	tools/release.sh licences
 
@@ -133,6 +134,7 @@ gen: dev  ## rebuild src/hpcc/_proto, the command reference in the README, the m
 	$(PY) tools/gen_help.py
 	$(PY) tools/gen_man.py
 	$(PY) tools/gen_reasons.py
+	$(PY) tools/gen_metrics.py
 
 docs: dev  ## check links and that the README's command reference is what --help prints
 	$(PY) -m pytest -q tests/arch

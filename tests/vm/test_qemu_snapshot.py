@@ -276,7 +276,8 @@ async def test_a_pool_restores_guests_ahead_of_demand_and_they_are_small(
                 assert memory.own - memory.translated < 64, memory
                 done = await run(lease.guest, request("/probe", "exit", "3"))
                 assert done.result.exit_code == 3
-        assert pool.counts.started == pool.counts.ahead == pool.counts.ahead_used == 2
+        counts = pool.core.counts
+        assert counts.started == counts.ahead == counts.ahead_used == 2
         await pool.drain(0.0)
 
 

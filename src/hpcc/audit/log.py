@@ -65,6 +65,11 @@ class SpoolAuditLog:
         self._has_index_failed = False
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Return how many bytes the trail takes, and how many it may take."""
+        return self._spool.total_bytes, self._spool.limits.max_bytes
+
+    @property
     def anchor(self) -> tuple[int, str]:
         """Return the number of records and the hash of the last one."""
         return self._anchor

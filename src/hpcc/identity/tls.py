@@ -21,6 +21,11 @@ def certificate_id(der: bytes) -> str:
     return hashlib.sha256(der).hexdigest()[:32]
 
 
+def ends_at(der: bytes) -> float:
+    """Return when a certificate ends, in seconds since the epoch."""
+    return x509.load_der_x509_certificate(der).not_valid_after_utc.timestamp()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsIdentity:
     """A private key and its self-signed certificate; `name` is the certificate's DNS name."""

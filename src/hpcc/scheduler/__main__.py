@@ -23,6 +23,7 @@ async def main(process: ServiceProcess) -> None:
                 "worker_port": running.worker_port,
                 "certificate_pem": running.certificate_pem,
                 "scheduler_id": running.scheduler_id,
+                "admin": running.admin,
             }
         )
         await process.wait_stop()

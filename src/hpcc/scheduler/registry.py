@@ -203,6 +203,11 @@ class WorkerRegistry:
         """Return how many compiles at once each worker takes."""
         return {worker_id: row.member.capacity for worker_id, row in self._rows.items()}
 
+    def live(self) -> list[Row]:
+        """Return the workers whose lease has not ended; the caller changes nothing in them."""
+        now = self._clock.monotonic()
+        return [row for row in self._rows.values() if row.member.lease_until > now]
+
     def registrations(self) -> tuple[Registration, ...]:
         return tuple(row.registration for row in self._rows.values())
 

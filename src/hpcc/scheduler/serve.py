@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+import grpc
+
+from hpcc import __version__
 from hpcc.audit.limiter import EventLimiter
 from hpcc.audit.log import open_audit_log
+from hpcc.audit.metered import AuditMetrics, MeteredAuditLog
 from hpcc.config.private_file import make_private_directory
 from hpcc.control.database import read_database_config
 from hpcc.control.embedded import EmbeddedControlStore
@@ -23,9 +27,11 @@ from hpcc.identity.keys import (
     read_secret_file,
 )
 from hpcc.identity.tls import TlsIdentity
-from hpcc.ports import Clock, ControlStore, ControlStoreError
+from hpcc.obs.metrics.admin import serve_admin
+from hpcc.ports import Clock, ControlStore, ControlStoreError, SystemClock
 from hpcc.rpc.base.channel import SMALL_MESSAGES, ServerTls, start_server
 from hpcc.rpc.base.method import OnRefusal
+from hpcc.rpc.base.timed import timed
 from hpcc.rpc.scheduler.audit_api import audit_handlers
 from hpcc.rpc.scheduler.enrolment import enrol_handlers, renew_handlers
 from hpcc.rpc.scheduler.server import registry_handlers, scheduler_handlers
@@ -36,6 +42,7 @@ from hpcc.scheduler.audit.intake import AuditIntake, AuditSink
 from hpcc.scheduler.base.certificate import SchedulerCertificate
 from hpcc.scheduler.base.collector import Collector
 from hpcc.scheduler.base.config import SchedulerConfig
+from hpcc.scheduler.base.metrics import SchedulerMetrics
 from hpcc.scheduler.base.signing import SigningKeys
 from hpcc.scheduler.certificates import CertificateBook
 from hpcc.scheduler.enrolment import Enrolment
@@ -63,6 +70,8 @@ class RunningScheduler:
     worker_port: int
     certificate_pem: str
     scheduler_id: str
+    # HOST:PORT of the admin port; "" if there is none.
+    admin: str = ""
 
 
 @asynccontextmanager
@@ -83,10 +92,12 @@ async def serve_scheduler(
     """
     files = SchedulerCertificate(config.keys, clock)
     tls = files.load()
+    metrics = SchedulerMetrics(__version__, clock)
+    metrics.service.ends("server", lambda: files.ends_at)
     authenticator = authenticator or open_authenticator(config, clock)
     async with (
         open_control(config, clock) as (store, keys),
-        _events(config, keys.issuer, clock) as events,
+        _events(config, keys.issuer, clock, metrics.audit) as events,
         _audit_sink_or_none(config, clock) as sink,
     ):
         enrolment = enrolment_of(config, store, keys, clock)
@@ -103,9 +114,11 @@ async def serve_scheduler(
             enrolment=enrolment,
             book=book,
             certificates=certificates,
+            metrics=metrics,
         )
+        service.show()
         intake = AuditIntake(service.admit, sink, partial(kept_anchors, store))
-        parts = _Parts(service, enrolment, intake, RefusalEvents(events))
+        parts = _Parts(service, enrolment, intake, RefusalEvents(events), metrics)
         if collector is not None:
             collector.start()
         work = (
@@ -119,9 +132,10 @@ async def serve_scheduler(
         async with (
             _served(config, parts, tls, files) as (port, worker_port),
             _working(*work),
+            serve_admin(config.admin, metrics.service, clock) as admin,
         ):
             certificate = tls.certificate_pem.decode()
-            yield RunningScheduler(config.host, port, worker_port, certificate, keys.issuer)
+            yield RunningScheduler(config.host, port, worker_port, certificate, keys.issuer, admin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +146,11 @@ class _Parts:
     enrolment: Enrolment
     intake: AuditIntake
     refusals: OnRefusal
+    metrics: SchedulerMetrics
+
+    def timed(self, *handlers: grpc.GenericRpcHandler) -> tuple[grpc.GenericRpcHandler, ...]:
+        """Return handlers whose calls are measured."""
+        return timed(handlers, self.metrics.service.called, SystemClock())
 
 
 @asynccontextmanager
@@ -141,7 +160,7 @@ async def _served(
     """Serve daemons and workers on separate ports, because only workers show certificates."""
     service, enrolment, told = parts.service, parts.enrolment, parts.refusals
     workers, worker_port = await start_server(
-        (
+        parts.timed(
             *registry_handlers(
                 service, told, idle_seconds=2 * max(config.lease_seconds, MAX_LEASE_SECONDS)
             ),
@@ -158,7 +177,7 @@ async def _served(
     )
     try:
         daemons, port = await start_server(
-            (
+            parts.timed(
                 *scheduler_handlers(service, told),
                 *enrol_handlers(enrolment, worker_port, told),
             ),
@@ -219,7 +238,9 @@ async def _working(*work: Callable[[], Coroutine[None, None, None]]) -> AsyncGen
 
 
 @asynccontextmanager
-async def _events(config: SchedulerConfig, name: str, clock: Clock) -> AsyncGenerator[EventLimiter]:
+async def _events(
+    config: SchedulerConfig, name: str, clock: Clock, metrics: AuditMetrics
+) -> AsyncGenerator[EventLimiter]:
     """Yield the scheduler's own trail: its refusals, and faults that it found."""
     async with open_audit_log(
         config.events,
@@ -228,7 +249,8 @@ async def _events(config: SchedulerConfig, name: str, clock: Clock) -> AsyncGene
         clock=clock,
         limits=config.event_limits,
     ) as log:
-        yield EventLimiter(log, clock)
+        metrics.show(log)
+        yield EventLimiter(MeteredAuditLog(log, metrics, clock), clock)
 
 
 @asynccontextmanager

@@ -33,10 +33,12 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from hpcc.core import ClientPolicy, HostReport, TenantId
 from hpcc.ports import Clock, ControlStore
+from hpcc.routing.load import Load
 from hpcc.rpc.scheduler.api import (
     WATCHING,
     Admission,
@@ -54,6 +56,7 @@ from hpcc.scheduler.audit.anchors import Anchors
 from hpcc.scheduler.audit.book import AuditBook
 from hpcc.scheduler.base.collector import Collector
 from hpcc.scheduler.base.config import SchedulerConfig
+from hpcc.scheduler.base.metrics import SchedulerMetrics
 from hpcc.scheduler.base.signing import SigningKeys
 from hpcc.scheduler.certificates import CertificateBook
 from hpcc.scheduler.enrolment import Enrolment
@@ -79,7 +82,7 @@ _AT_ONCE: Final = 500
 class SchedulerService:
     """`SchedulerBackend`. Routes come from memory; `sharing` keeps it current with others'."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of a scheduler, which `serve_scheduler` builds
         self,
         config: SchedulerConfig,
         keys: SigningKeys,
@@ -90,7 +93,9 @@ class SchedulerService:
         enrolment: Enrolment,
         book: AuditBook,
         certificates: CertificateBook,
+        metrics: SchedulerMetrics,
     ) -> None:
+        self._metrics = metrics
         self._enrolment, self._book, self._certificates = enrolment, book, certificates
         self._result_keys = result_key_table(config, store, clock)
         self._config, self._keys, self._clock = config, keys, clock
@@ -119,6 +124,15 @@ class SchedulerService:
             is_alone=not config.database,
         )
 
+    def show(self) -> None:
+        """Let the metrics read what is in memory here."""
+        self.sharing.on_exchange = partial(self._metrics.store_call, "exchange")
+        self._metrics.read(
+            load=lambda: Load.of(row.member for row in self._registry.live()),
+            watches=self._watchers.by_tenant,
+            is_store_up=lambda: self.sharing.is_up,
+        )
+
     def judge(self, credential: str) -> None:
         """Check that a credential is a session that counts, of whichever tenant it names.
 
@@ -142,7 +156,8 @@ class SchedulerService:
             UnavailableError: the credential cannot be checked now.
             ControlStoreError: the session cannot be counted now.
         """
-        admitted = await self._authenticator.admit(credential, tenant, principal)
+        with self._metrics.login(tenant.value):
+            admitted = await self._authenticator.admit(credential, tenant, principal)
         policy, image = admitted.policy, None
         if host is not None and policy.allows(host.image):
             # A caller learns nothing about an image of other tenants, not even that it is here.
@@ -162,7 +177,8 @@ class SchedulerService:
             NotFoundError: no live worker has the image at the required isolation.
         """
         session, policy = self._sessions.find(credential, ask.tenant)
-        return self._issuer.issue(session, policy, ask)
+        with self._metrics.routing(policy.tenant.value):
+            return self._issuer.issue(session, policy, ask)
 
     async def result_keys(
         self, credential: str, tenant: TenantId, key_ids: tuple[str, ...]
@@ -227,6 +243,7 @@ class SchedulerService:
         Raises:
             NotFoundError: the worker is not registered here: it must register again.
         """
+        self._metrics.heartbeats.add()
         is_new_here = not self._registry.speaks_here(beat.worker_id)
         worker, dead = self._registry.heartbeat(beat)
         self._watchers.tell(dead)
@@ -257,6 +274,7 @@ class SchedulerService:
             NotFoundError: the worker is not registered here.
         """
         change, successor = self._registry.lost(worker_id, generation)
+        self._metrics.guests_lost.add()
         _log.warning("guest %s of worker %s is lost: %s", guest_id, worker_id, reason)
         self._watchers.tell([change])
         await self.sharing.ended(change, successor.generation)

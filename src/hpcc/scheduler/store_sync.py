@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from typing import Final
 
@@ -56,6 +56,8 @@ class ControlStoreSync:
         is_alone: bool = False,
     ) -> None:
         """`is_alone`: no other scheduler uses this store, so no leases are exchanged."""
+        # Gets the seconds of each exchange that ended well.
+        self.on_exchange: Callable[[float], None] = lambda _: None
         self.anchors, self._is_alone = anchors, is_alone
         self._store, self._clock = store, clock
         self._registry, self._watchers, self._sessions = registry, watchers, sessions
@@ -67,6 +69,11 @@ class ControlStoreSync:
         self._is_away = False
         self._met_at = clock.monotonic()
         self._settled_at = float("-inf")
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the store answered the last exchange."""
+        return not self._is_away
 
     async def ended(self, change: RouteChange, successor: int) -> None:
         """Broadcast that a generation ended; returns within a second, even if that failed."""
@@ -107,6 +114,7 @@ class ControlStoreSync:
         Raises:
             ControlStoreError: the store does not answer; unwritten changes follow next time.
         """
+        began = self._clock.monotonic()
         await self._give()
         if not self._is_alone:
             for worker_id, generation in self._registry.ended():
@@ -118,6 +126,7 @@ class ControlStoreSync:
                 self._sessions.end(floor)
         self._rounds += 1
         self._met()
+        self.on_exchange(self._clock.monotonic() - began)
 
     async def _take(self) -> None:
         """Read the others' leases; of this scheduler's own workers only what is newer."""

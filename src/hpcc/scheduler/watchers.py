@@ -75,6 +75,10 @@ class Watchers:
             self._end(victim)
         self._all[watcher] = None
 
+    def by_tenant(self) -> Counter[str]:
+        """Return how many watch, by tenant."""
+        return Counter(w.tenant.value for w in self._all)
+
     def discard(self, watcher: Watcher) -> None:
         self._all.pop(watcher, None)
 

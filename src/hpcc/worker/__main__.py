@@ -10,7 +10,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hpcc import __version__
 from hpcc.audit.log import open_audit_log
+from hpcc.audit.metered import MeteredAuditLog
 from hpcc.config.private_file import make_directory, make_private_directory
 from hpcc.config.service_file import load_service_file
 from hpcc.core import ImageDigest, NotFoundError, Toolchain
@@ -22,6 +24,7 @@ from hpcc.ports import AuditLog, Clock, SecurityEvent, SystemClock
 from hpcc.rpc.base.process import ServiceProcess, run_service
 from hpcc.worker.base.config import AUDIT_KEY_NAME, WorkerConfig
 from hpcc.worker.base.identity import ready_identity
+from hpcc.worker.base.metrics import WorkerMetrics
 from hpcc.worker.pool.guests import runtime_of
 from hpcc.worker.serve import serve_worker
 
@@ -105,6 +108,7 @@ async def main(process: ServiceProcess) -> None:
         make_shared(shared)
     # Before the minutes of a first start, so that an invalid token is reported at once.
     await ready_identity(config, clock, process.progress)
+    metrics = WorkerMetrics(__version__)
     async with (
         open_audit_log(
             config.audit,
@@ -114,7 +118,7 @@ async def main(process: ServiceProcess) -> None:
             limits=config.audit_limits,
         ) as audit,
         _images(config, clock) as images,
-        _warm_start(config, audit, clock) as warm,
+        _warm_start(config, MeteredAuditLog(audit, metrics.audit, clock), clock) as warm,
         serve_worker(
             config,
             runtime=await runtime_of(config, process, clock, warm),
@@ -123,6 +127,7 @@ async def main(process: ServiceProcess) -> None:
             clock=clock,
             progress=process.progress,
             toolchains=images,
+            metrics=metrics,
         ) as running,
     ):
         process.ready(
@@ -131,6 +136,7 @@ async def main(process: ServiceProcess) -> None:
                 "port": running.port,
                 "isolation": running.isolation,
                 "worker_id": config.worker_id,
+                "admin": running.admin,
             }
         )
         await process.wait_stop()

@@ -82,6 +82,11 @@ class SchedulerLink:
         self._is_changed = False
         self._refreshed_at = float("-inf")
 
+    @property
+    def is_up(self) -> bool:
+        """Whether the stream of heartbeats is open."""
+        return self._pulse is not None
+
     async def register(self) -> Admission:
         """Register; retry until it works, because a scheduler may start after its workers.
 

@@ -7,10 +7,13 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
+from hpcc import __version__
 from hpcc.audit.limiter import EventLimiter
 from hpcc.audit.log import SpoolAuditLog
+from hpcc.audit.metered import MeteredAuditLog
 from hpcc.core import (
     GuestReuse,
     ImageDigest,
@@ -20,9 +23,12 @@ from hpcc.core import (
 )
 from hpcc.identity.keys import load_or_create_tls
 from hpcc.identity.result_keys import ResultKeys
+from hpcc.identity.tls import ends_at
+from hpcc.obs.metrics.admin import serve_admin
 from hpcc.ports import AuditLog, Clock, Runtime, SecurityEvent
 from hpcc.rpc.base.channel import ServerTls, start_server
 from hpcc.rpc.base.process import leaf_error
+from hpcc.rpc.base.timed import timed
 from hpcc.rpc.reapi.server import reapi_handlers
 from hpcc.rpc.scheduler.api import Admission, Registration, ShareAsk, ShareGrants
 from hpcc.rpc.scheduler.audit_api import AuditClient
@@ -32,6 +38,7 @@ from hpcc.worker.audit.sinks import TrailSink, audit_sinks
 from hpcc.worker.base.config import WorkerConfig
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.base.identity import SchedulerChannels, known_certificates, ready_identity
+from hpcc.worker.base.metrics import WorkerMetrics
 from hpcc.worker.base.result_key import ResultKeyFiles
 from hpcc.worker.base.stores_config import parse_stores
 from hpcc.worker.execute.authorizer import WorkerAuthorizer
@@ -43,6 +50,7 @@ from hpcc.worker.execute.sharing import ResultSharing
 from hpcc.worker.execute.toolchains import Prober, ToolchainBook
 from hpcc.worker.execute.verify import IdleVerifier
 from hpcc.worker.link import LinkState, SchedulerLink
+from hpcc.worker.pool.figures import show_pool
 from hpcc.worker.pool.guests import limits_of, shape_of
 from hpcc.worker.pool.pool import GuestPool, ImageProvider
 from hpcc.worker.pool.report import GuestsReport
@@ -69,6 +77,8 @@ class RunningWorker:
     port: int
     isolation: str
     shared: Callable[[], Awaitable[None]]
+    # HOST:PORT of the admin port; "" if there is none.
+    admin: str = ""
 
 
 class _Parts:
@@ -83,8 +93,12 @@ class _Parts:
         clock: Clock,
         group: asyncio.TaskGroup,
         registry: RegistryClient,
+        metrics: WorkerMetrics,
     ) -> None:
-        self.registry = registry
+        self.registry, self.metrics = registry, metrics
+        # What the anchors of heartbeats are of. All else writes through what counts.
+        self.spool = audit if isinstance(audit, SpoolAuditLog) else None
+        audit = MeteredAuditLog(audit, metrics.audit, clock, metrics.row)
         self.keys = ResultKeyFiles(config.keys, clock, config.result_key_announce_seconds)
         self.config, self.runtime, self.audit, self.clock = config, runtime, audit, clock
         self.reuse = GuestReuse(config.guest_reuse)
@@ -103,6 +117,10 @@ class _Parts:
         )
         deps = SharedStoreDeps(audit=audit, clock=clock, group=group, refers_to=outputs_of)
         self.shared = SharedStores(parse_stores(config.stores), deps)
+        show_pool(metrics, self.pool.core, limits_of(config).capacity * config.vcpus)
+        metrics.read_stores(lambda: self.shared.counters().values())
+        metrics.connected.read = lambda: [((), self.link is not None and self.link.is_up)]
+        metrics.audit.show(self.spool)
         storage = TenantStorage(config.store, config.max_store_bytes, clock, self.shared)
         retained = retained_inputs_or_none(config, clock)
         self.sinks: tuple[TrailSink, ...] = ()
@@ -113,6 +131,7 @@ class _Parts:
         self.runner = Runner(
             runner_config, storage, self.pool, audit, clock, self.keys.signer, retained=retained
         )
+        self.runner.waited = metrics.waited
         keys = ResultKeys(self.result_key, clock)
         events = EventLimiter(audit, clock)
         self.sharing = ResultSharing(storage, self.keys.signer, keys, clock, events)
@@ -160,6 +179,7 @@ class _Parts:
     async def on_lost(self, guest_id: str, reason: str) -> None:
         fields = (("guest", guest_id), ("reason", reason[:200]))
         event = SecurityEvent(name="guest-lost", at=self.clock.now(), fields=fields)
+        self.metrics.guests_lost.add()
         try:
             await self.audit.event(event)
         finally:
@@ -186,7 +206,7 @@ class _Parts:
         return LinkState(
             running=self.pool.running,
             queued=self.pool.queued,
-            anchor=self.audit.signed_anchor() if isinstance(self.audit, SpoolAuditLog) else None,
+            anchor=self.spool.signed_anchor() if self.spool is not None else None,
         )
 
     async def compilers(
@@ -234,8 +254,11 @@ async def serve_worker(
     clock: Clock,
     progress: Callable[[str], None],
     toolchains: ToolchainBook | None = None,
+    metrics: WorkerMetrics | None = None,
 ) -> AsyncGenerator[RunningWorker]:
     """Serve while the block runs; on return every guest is gone.
+
+    `metrics` is for a caller that counts with them, too.
 
     Raises:
         InfrastructureError: keys, address or the first guest fail.
@@ -250,6 +273,7 @@ async def serve_worker(
             clock=clock,
             progress=progress,
             toolchains=toolchains,
+            metrics=metrics or WorkerMetrics(__version__),
         ) as running:
             yield running
     except BaseExceptionGroup as group:
@@ -266,18 +290,25 @@ async def _serving(
     clock: Clock,
     progress: Callable[[str], None],
     toolchains: ToolchainBook | None,
+    metrics: WorkerMetrics,
 ) -> AsyncGenerator[RunningWorker]:
     tls = load_or_create_tls(config.keys, TLS_NAME, clock=clock)
     identity = await ready_identity(config, clock, progress)
     known = known_certificates(config.scheduler_certificate_pem, config.keys)
     channels = SchedulerChannels(config.keys, identity, clock, config.scheduler, known)
-    async with channels.open() as schedulers, asyncio.TaskGroup() as group:
+    async with (
+        channels.open() as schedulers,
+        serve_admin(config.admin, metrics.service, clock) as admin,
+        asyncio.TaskGroup() as group,
+    ):
         registry = RegistryClient(schedulers)
-        parts = _Parts(config, runtime, images, audit, clock, group, registry)
+        parts = _Parts(config, runtime, images, audit, clock, group, registry, metrics)
+        metrics.service.ends("server", partial(ends_at, tls.certificate_der))
+        metrics.service.ends("worker", lambda: channels.identity.expires_at)
         receiver = AuditClient(lambda: registry.schedulers)
         parts.sinks = audit_sinks(config, audit, receiver, clock)
         server, port = await start_server(
-            reapi_handlers(parts.authorizer, parts.meeting),
+            timed(reapi_handlers(parts.authorizer, parts.meeting), metrics.service.called, clock),
             host=config.host,
             port=config.port,
             tls=ServerTls(tls.key_pem, tls.certificate_pem),
@@ -311,7 +342,7 @@ async def _serving(
                 _linked(parts, parts.keys.put_into(registration), channels),
             ):
                 label = runtime.isolation.value
-                yield RunningWorker(config.host, port, label, parts.sharing.wait_idle)
+                yield RunningWorker(config.host, port, label, parts.sharing.wait_idle, admin)
         finally:
             # Deregistered, so no new route leads here: running compiles may finish and be answered.
             await parts.pool.drain(config.drain_seconds)

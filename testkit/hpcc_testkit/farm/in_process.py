@@ -192,12 +192,14 @@ async def farm_under_test(
     tenants: Path | None = None,
     authenticator: Authenticator | None = None,
     audit_database: str = "",
+    admin: str = "",
     **worker_fields: object,
 ) -> AsyncGenerator[FarmUnderTest]:
     """Run a scheduler while the block runs; start workers with `serving`.
 
     With `tenants`, the path of a table, there is no static tenant. `authenticator` replaces both.
-    `audit_database` is where workers' records go, if they send any.
+    `audit_database` is where workers' records go, if they send any. `admin` is where scheduler and
+    workers show their metrics; its port should be 0.
     """
     clock = clock or SystemClock()
     tenant_secret = secrets.token_urlsafe(32)
@@ -209,6 +211,7 @@ async def farm_under_test(
         tenant_secret="" if tenants else tenant_secret,
         minimum_isolation="" if tenants else Isolation.LOCAL_NONE.value,
         audit_database=audit_database,
+        admin=admin,
     )
     guests = directory / "guests"
     guests.mkdir(parents=True)
@@ -221,5 +224,5 @@ async def farm_under_test(
             runtime=FakeRuntime(guests),
             audit=MemoryAuditLog(),
             scheduler=scheduler,
-            worker_fields=dict(worker_fields),
+            worker_fields={"admin": admin, **worker_fields},
         )

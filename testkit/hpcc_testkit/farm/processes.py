@@ -101,6 +101,7 @@ class ProcessFarm:
     worker_fields: dict[str, object] = field(default_factory=dict)
     scheduler_fields: dict[str, object] = field(default_factory=dict)
     ready: dict[str, Any] = field(default_factory=dict)
+    worker_ready: dict[str, Any] = field(default_factory=dict)
     scheduler: asyncio.subprocess.Process | None = None
     worker: asyncio.subprocess.Process | None = None
     _clients: int = 0
@@ -155,7 +156,7 @@ class ProcessFarm:
                 **self.worker_fields,
             },
         )
-        self.worker, _ = await self._start("worker", file)
+        self.worker, self.worker_ready = await self._start("worker", file)
 
     async def kill(self, which: str) -> None:
         """Kill the scheduler or the worker, as `kill -9` does."""

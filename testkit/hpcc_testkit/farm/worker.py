@@ -68,7 +68,7 @@ async def main(process: ServiceProcess, guest_class: type[FakeGuest] = FakeGuest
             progress=process.progress,
         ) as running,
     ):
-        process.ready({"port": running.port})
+        process.ready({"port": running.port, "admin": running.admin})
         await process.wait_stop()
 
 

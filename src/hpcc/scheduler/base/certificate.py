@@ -15,7 +15,7 @@ from typing import Final
 from hpcc.core import CallerError, HpccError
 from hpcc.files import sync_directory
 from hpcc.identity.keys import load_or_create_tls
-from hpcc.identity.tls import TlsIdentity
+from hpcc.identity.tls import TlsIdentity, ends_at
 from hpcc.ports import Clock
 from hpcc.rpc.base.channel import ServerTls
 
@@ -32,6 +32,8 @@ class SchedulerCertificate:
         self._keys, self._clock = keys, clock
         self._lock = threading.Lock()
         self._stamp: _Stamp = ()
+        # When the certificate of new connections ends, in seconds since the epoch.
+        self.ends_at = 0.0
 
     def load(self) -> TlsIdentity:
         """Return the certificate; the first call makes it.
@@ -44,7 +46,7 @@ class SchedulerCertificate:
             finish_switch(self._keys)
             self._stamp = self._stamp_now()
             tls = load_or_create_tls(self._keys, TLS_NAME, clock=self._clock)
-            self._stamp = self._stamp_now()
+            self._stamp, self.ends_at = self._stamp_now(), ends_at(tls.certificate_der)
             return tls
 
     def own(self) -> tuple[bytes, ...]:

@@ -15,6 +15,7 @@ from hpcc.core import (
     check_port,
 )
 from hpcc.identity.token import MAX_LIFETIME_SECONDS
+from hpcc.obs.metrics.address import split_address
 from hpcc.rpc.base.connection_limit import CONNECTIONS_PER_ADDRESS, check_connections
 
 _MIN_SECRET_CHARS = 32
@@ -69,6 +70,8 @@ class SchedulerConfig:
     result_key_rotate_days: float = 0.0
     # How long a key signs before the next one follows.
     key_seconds: float = 7 * 86_400.0
+    # HOST:PORT of the admin port, which shows metrics; "": none.
+    admin: str = ""
     # Its own security events; and the database URL for workers' audit records, if they are stored.
     events_keep_days: float = 400.0
     audit_database: str = ""
@@ -79,6 +82,8 @@ class SchedulerConfig:
         check_port("port", self.port)
         check_port("worker_port", self.worker_port)
         check_connections(self.connections_per_address)
+        if self.admin:
+            split_address("admin", self.admin)
         if self.port and self.port == self.worker_port:
             raise CallerError("port and worker_port must differ: workers show certificates there")
         if (

@@ -24,6 +24,7 @@ from hpcc.core import (
     ImageRef,
     check_port,
 )
+from hpcc.obs.metrics.address import split_address
 from hpcc.rpc.base.connection_limit import CONNECTIONS_PER_ADDRESS, check_connections
 from hpcc.rpc.scheduler.schedulers import split_schedulers
 from hpcc.worker.base.stores_config import parse_stores
@@ -125,6 +126,8 @@ class WorkerConfig:
     max_snapshot_bytes: int = 8 << 30
     # Which blobs and results other workers share: see `hpcc.worker.base.stores_config`.
     stores: Mapping[str, object] = field(default_factory=dict)
+    # HOST:PORT of the admin port, which shows metrics; "": none.
+    admin: str = ""
     prewarm_tenant: str = ""
     prewarm_principal: str = ""
 
@@ -148,6 +151,8 @@ class WorkerConfig:
         split_schedulers(self.scheduler)
         if self.enrol_at:
             split_schedulers(self.enrol_at)
+        if self.admin:
+            split_address("admin", self.admin)
         if self.host in _ANYWHERE:
             raise CallerError(
                 f"host must be a name or address that clients reach, not {self.host}: it"

@@ -23,7 +23,7 @@ failed leaves a row with the status "abandoned".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -110,6 +110,8 @@ class Runner:
         self.sharing: ResultSharing | None = None
         self._retained, self._trees = retained, InputTrees(clock)
         self.scheduler_id = ""
+        # Gets a tenant and the seconds from a request to its guest.
+        self.waited: Callable[[str, float], None] = lambda *_: None
         self._quarantine: ActionQuarantine[tuple[TrustDomain, Digest]] = ActionQuarantine()
         # Actions that ended a guest, of any caller and at any time that is remembered.
         self._killers: LruMemo[tuple[TenantId, Digest], bool] = LruMemo(_MAX_KILLERS)
@@ -152,6 +154,8 @@ class Runner:
             async with self._pool.lease(work.domain, is_patient=work.is_verification) as lease:
                 _check_label(work.domain, lease)
                 started_at = self._clock.now()
+                if not work.is_verification:
+                    self.waited(tenant.value, started_at - work.queued_at)
                 try:
                     collector = await self._execute(work, lease, store, tree, share)
                 except MissingBlobsError:

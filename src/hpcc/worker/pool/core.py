@@ -91,6 +91,10 @@ class PoolCore:
         return len(self._queue)
 
     @property
+    def queued_by_tenant(self) -> dict[TenantId, int]:
+        return self._queue.by_tenant
+
+    @property
     def is_draining(self) -> bool:
         return self._drained_at is not None
 

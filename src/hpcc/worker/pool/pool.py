@@ -20,7 +20,6 @@ from hpcc.worker.pool.decisions import (
     Boot,
     Decision,
     Grant,
-    PoolCounts,
     PoolLimits,
     Refuse,
     Retire,
@@ -181,15 +180,15 @@ class GuestPool:
         return not self.running and not self.is_awaited and self._core.fits(domain)
 
     @property
-    def counts(self) -> PoolCounts:
-        """What the pool has done since it began."""
-        return self._core.counts
+    def core(self) -> PoolCore:
+        """The pool's state, for those who only read it."""
+        return self._core
 
     def numbers(self) -> dict[str, int]:
         """Return how many guests there are now, and what the pool has done since it began."""
         guests = self._core.guests
         idle = sum(g.is_idle for g in guests)
-        return {"guests": len(guests), "idle": idle, **asdict(self.counts)}
+        return {"guests": len(guests), "idle": idle, **asdict(self._core.counts)}
 
     @property
     def has_room(self) -> bool:

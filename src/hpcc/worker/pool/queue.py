@@ -32,6 +32,11 @@ class FairQueue:
     def is_full(self) -> bool:
         return len(self) >= self._max_waiters
 
+    @property
+    def by_tenant(self) -> dict[TenantId, int]:
+        """How many wait, by tenant; only tenants of whom somebody waits."""
+        return {tenant: self._tenant_count(tenant) for tenant in self._tenants}
+
     def add(self, waiter: int, domain: TrustDomain) -> None:
         self._tenants.setdefault(domain.tenant, {}).setdefault(domain, OrderedDict())[waiter] = None
         self._domains[waiter] = domain

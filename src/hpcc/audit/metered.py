@@ -1,0 +1,91 @@
+"""Counts what goes into a trail: records, how long they take, what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from hpcc.audit.log import SpoolAuditLog
+from hpcc.core import InfrastructureError
+from hpcc.obs.metrics.service import ServiceMetrics
+from hpcc.ports import AuditLog, AuditRow, Clock, SecurityEvent
+
+# The field in which a limiter tells how many events of this kind it has only counted.
+_SUPPRESSED: Final = "suppressed_before"
+_MAX_SUPPRESSED_DIGITS: Final = 15
+
+
+class AuditMetrics:
+    """The metrics of a trail, and their declaration."""
+
+    def __init__(self, service: ServiceMetrics) -> None:
+        registry, self._service = service.registry, service
+        self.records = registry.counter(
+            "hpcc_audit_records_total",
+            "Records by kind: row, which are durable; event, of which hpcc_audit_lost_events_total"
+            " are not.",
+            "kind",
+            most=2,
+        )
+        self.seconds = registry.histogram(
+            "hpcc_audit_append_seconds", "How long a row took until it was durable."
+        ).of()
+        self.failures = registry.counter(
+            "hpcc_audit_append_failures_total",
+            "Rows that could not be made durable; their results were not released.",
+        ).of()
+        self.trail_bytes = registry.asked_gauge(
+            "hpcc_audit_trail_bytes", "What the trail takes of the disk."
+        )
+        self.limit_bytes = registry.asked_gauge(
+            "hpcc_audit_limit_bytes", "What the trail may take of the disk (audit_max_bytes)."
+        )
+        self.lost_events = registry.asked_counter(
+            "hpcc_audit_lost_events_total", "Security events that the disk had no room for."
+        )
+
+    def show(self, log: SpoolAuditLog | None) -> None:
+        """Read size and losses of this trail on demand; None is a trail without files."""
+        if log is None:
+            return
+        self.trail_bytes.read = lambda: [((), log.size[0])]
+        self.limit_bytes.read = lambda: [((), log.size[1])]
+        self.lost_events.read = lambda: [((), log.lost_events)]
+
+    def event(self, event: SecurityEvent) -> None:
+        """Count a security event, and those that its limiter held back before."""
+        held = next((v for n, v in event.fields if n == _SUPPRESSED), "")
+        is_number = held.isascii() and held.isdecimal() and len(held) <= _MAX_SUPPRESSED_DIGITS
+        self._service.security_event(event.name, 1 + (int(held) if is_number else 0))
+
+
+class MeteredAuditLog:
+    """`AuditLog` that counts. `on_row` gets each row that is durable."""
+
+    def __init__(
+        self,
+        inner: AuditLog,
+        metrics: AuditMetrics,
+        clock: Clock,
+        on_row: Callable[[AuditRow], None] = lambda _: None,
+    ) -> None:
+        self._inner, self._metrics, self._clock, self._on_row = inner, metrics, clock, on_row
+
+    async def append(self, row: AuditRow) -> None:
+        started = self._clock.monotonic()
+        try:
+            await self._inner.append(row)
+        except InfrastructureError:
+            self._metrics.failures.add()
+            raise
+        self._metrics.seconds.observe(self._clock.monotonic() - started)
+        self._metrics.records.of("row").add()
+        self._on_row(row)
+
+    async def event(self, event: SecurityEvent) -> None:
+        await self._inner.event(event)
+        self._metrics.records.of("event").add()
+        self._metrics.event(event)
+
+    def require_room(self) -> None:
+        self._inner.require_room()

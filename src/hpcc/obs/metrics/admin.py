@@ -1,0 +1,254 @@
+"""The admin port: shows metrics over HTTP, from a separate thread.
+
+The problem: the moment when an operator wants figures is the moment when the service is busy. So a
+thread with an event loop answers, and asks the service's loop only for what is read on demand. A
+loop that does not answer within `ASK_SECONDS` is itself a figure: `hpcc_event_loop_up` is 0, and
+all that is counted is shown as usual.
+
+A client that reaches the port reads the figures; there is no login. It is off unless it is
+configured, and meant for loopback or a network of operators (docs/operate.md). What comes in is
+hostile all the same: a request has at most 8 KiB and five seconds, few are served at once, none has
+a body, and a page in a browser on this machine cannot read loopback under a name that it made up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import sys
+import threading
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from hpcc.core import InfrastructureError
+from hpcc.core.endpoints import is_loopback
+from hpcc.obs.metrics.address import split_address
+from hpcc.obs.metrics.process import process_values
+from hpcc.obs.metrics.registry import Family, Kind, Registry
+from hpcc.obs.metrics.service import LogCounter, ServiceMetrics
+from hpcc.obs.metrics.text import CONTENT_TYPE, AskedValues, exposition
+from hpcc.ports import Clock
+
+_log: Final = logging.getLogger(__name__)
+_MAX_HEAD_BYTES: Final = 8 << 10
+_MAX_CONNECTIONS: Final = 16
+_BACKLOG: Final = 16
+_REQUEST_SECONDS: Final = 5.0
+ASK_SECONDS: Final = 2.0
+# Two answers are made at least so far apart: a scraper in a loop costs a bounded part of a core.
+_PAUSE_SECONDS: Final = 0.05
+_LAG_SECONDS: Final = 0.5
+_JOIN_SECONDS: Final = 5.0
+UP: Final = Family(
+    name="hpcc_event_loop_up",
+    kind=Kind.GAUGE,
+    text="Whether the service answered in time when it was asked for these figures.",
+    labels=(),
+    most=1,
+)
+_OK: Final = 200
+_PHRASES: Final = {
+    200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed",
+    421: "Misdirected Request", 500: "Internal Server Error",
+}  # fmt: skip
+
+
+@asynccontextmanager
+async def serve_admin(address: str, metrics: ServiceMetrics, clock: Clock) -> AsyncGenerator[str]:
+    """Serve while the block runs; yield the address that is bound. "" serves nothing.
+
+    Raises:
+        CallerError: not an address.
+        InfrastructureError: it cannot be bound.
+    """
+    if not address:
+        yield ""
+        return
+    port = _AdminPort(await asyncio.to_thread(_listen, address), metrics.registry)
+    port.start()
+    counter = LogCounter(metrics)
+    logging.getLogger().addHandler(counter)
+    lag = asyncio.Task(_watch_lag(clock, metrics.loop_lag.observe), name="loop lag")
+    try:
+        yield port.address
+    finally:
+        logging.getLogger().removeHandler(counter)
+        lag.cancel()
+        with suppress(asyncio.CancelledError):
+            await lag
+        await asyncio.to_thread(port.stop)
+
+
+def _listen(address: str) -> socket.socket:
+    host, port = split_address("admin", address)
+    try:
+        family, kind, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind)
+        try:
+            if sys.platform != "win32":  # there it would let another process take the port
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(where)
+            listener.listen(_BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        raise InfrastructureError(
+            f"admin: cannot listen on {address}: {error.strerror or error}", reason="listen"
+        ) from error
+    return listener
+
+
+async def _watch_lag(clock: Clock, observe: Callable[[float], None]) -> None:
+    while True:
+        asleep = clock.monotonic()
+        await clock.sleep(_LAG_SECONDS)
+        observe(clock.monotonic() - asleep - _LAG_SECONDS)
+
+
+class _AdminPort:
+    """The thread with its loop. `start` and `stop` are for the service's thread."""
+
+    def __init__(self, listener: socket.socket, registry: Registry) -> None:
+        self._listener, self._registry = listener, registry
+        host, port = listener.getsockname()[:2]
+        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._is_loopback = ipaddress.ip_address(host).is_loopback
+        self._service = asyncio.get_running_loop()
+        self._own: asyncio.AbstractEventLoop | None = None
+        self._end = asyncio.Event()
+        self._is_up = threading.Event()
+        self._open, self._made_at = 0, float("-inf")
+        self._turn = asyncio.Lock()
+        self._thread = threading.Thread(target=self._run, name="hpcc-admin", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+        self._is_up.wait()
+
+    def stop(self) -> None:
+        """End the thread; a request that is answered now is cut off."""
+        if self._own is not None:
+            with suppress(RuntimeError):  # its loop has ended
+                self._own.call_soon_threadsafe(self._end.set)
+        self._thread.join(_JOIN_SECONDS)
+        self._listener.close()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except Exception:  # noqa: BLE001 - the root of a thread: the service goes on without figures
+            _log.exception("the admin port has ended")
+        finally:
+            self._is_up.set()
+
+    async def _serve(self) -> None:
+        self._own = asyncio.get_running_loop()
+        server = await asyncio.start_server(
+            self._connected, sock=self._listener, limit=_MAX_HEAD_BYTES
+        )
+        self._is_up.set()
+        try:
+            await self._end.wait()
+        finally:
+            # Requests are cut off when `asyncio.run` cancels their tasks.
+            server.close()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if self._open < _MAX_CONNECTIONS:
+                await self._talk(reader, writer)
+        finally:
+            # Also drops what a slow reader has left in the buffer.
+            writer.transport.abort()
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open += 1
+        try:
+            async with asyncio.timeout(_REQUEST_SECONDS):
+                try:
+                    head = await reader.readuntil(b"\r\n\r\n")
+                except asyncio.LimitOverrunError:
+                    head = b""
+                writer.write(await self._answer(head))
+                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
+        except (TimeoutError, asyncio.IncompleteReadError, OSError):
+            return  # too slow, or gone
+        finally:
+            self._open -= 1
+
+    async def _answer(self, head: bytes) -> bytes:
+        status, path, is_head = read_request(head, loopback_only=self._is_loopback)
+        body, kind = f"{_PHRASES[status]}\n".encode(), "text/plain; charset=utf-8"
+        if status == _OK and path != "/metrics":
+            status, body = 404, b"here is /metrics\n"
+        elif status == _OK:
+            try:
+                body, kind = await self._metrics(), CONTENT_TYPE
+            except Exception:  # noqa: BLE001 - the root of a request: the next one may succeed
+                _log.exception("metrics cannot be shown")
+                status, body = 500, b"see the log of the service\n"
+        lines = (
+            f"HTTP/1.1 {status} {_PHRASES[status]}",
+            f"Content-Type: {kind}",
+            f"Content-Length: {len(body)}",
+            "X-Content-Type-Options: nosniff",
+            "Connection: close",
+        )
+        return "\r\n".join((*lines, "", "")).encode() + (b"" if is_head else body)
+
+    async def _metrics(self) -> bytes:
+        async with self._turn:
+            loop = asyncio.get_running_loop()
+            await asyncio.sleep(self._made_at + _PAUSE_SECONDS - loop.time())
+            asked = await self._asked()
+            self._made_at = loop.time()
+            is_up = float(asked is not None)
+            extra = ((UP, is_up), *process_values())
+            return exposition(self._registry, asked or {}, extra)
+
+    async def _asked(self) -> AskedValues | None:
+        """Read what the service tells on demand; None if its loop does not answer in time."""
+
+        async def ask() -> AskedValues:
+            return self._registry.ask()
+
+        future = asyncio.run_coroutine_threadsafe(ask(), self._service)
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            return None
+
+
+def read_request(head: bytes, *, loopback_only: bool) -> tuple[int, str, bool]:
+    """Return status, path and whether it is HEAD, from a request up to its empty line.
+
+    With `loopback_only` the host must be a name of this machine. A page from elsewhere can make a
+    browser here ask a name of the page's own that leads to 127.0.0.1; then it reads the answer.
+    """
+    first, *fields = head.decode("latin-1").split("\r\n")
+    method, _, rest = first.partition(" ")
+    target, _, version = rest.partition(" ")
+    hosts = [v.strip() for n, _, v in (f.partition(":") for f in fields) if n.lower() == "host"]
+    if not target.startswith("/") or version not in {"HTTP/1.0", "HTTP/1.1"}:
+        return 400, "", False
+    if len(hosts) != 1:
+        return 400, "", False
+    if method not in {"GET", "HEAD"}:
+        return 405, "", False
+    if loopback_only and not is_loopback(_host_of(hosts[0])):
+        return 421, "", False
+    return _OK, target.partition("?")[0], method == "HEAD"
+
+
+def _host_of(text: str) -> str:
+    """Return the host of `host:port`, `host`, `[v6]:port` or `[v6]`."""
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0].lower()

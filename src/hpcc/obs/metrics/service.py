@@ -1,0 +1,88 @@
+"""What every service counts, whatever it does."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Callable
+from typing import Final
+
+from hpcc.obs.metrics.registry import Registry, Words
+
+_SEVERITIES: Final = (
+    (logging.ERROR, "ERROR"),
+    (logging.WARNING, "WARN"),
+    (logging.INFO, "INFO"),
+    (logging.NOTSET, "DEBUG"),
+)
+# Methods of one service times the codes that they end with.
+_MAX_CALLS: Final = 64
+_MAX_EVENTS: Final = 64
+
+
+class ServiceMetrics:
+    """The common part. A service adds its own metrics to the same registry."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = registry = Registry()
+        build = registry.gauge(
+            "hpcc_build_info", "1, with the versions that run as labels.", "version", "python"
+        )
+        build.of(version, platform.python_version()).set(1.0)
+        self._calls = registry.histogram(
+            "hpcc_rpc_server_seconds",
+            "How long calls took until their end; a stream is one call.",
+            "rpc_method",
+            "rpc_grpc_status_code",
+            most=_MAX_CALLS,
+        )
+        self.loop_lag = registry.histogram(
+            "hpcc_event_loop_lag_seconds", "How late the service's event loop wakes up."
+        ).of()
+        self._logged = registry.counter(
+            "hpcc_log_events_total", "Log lines by severity.", "severity", most=len(_SEVERITIES)
+        )
+        self._certificates = registry.asked_gauge(
+            "hpcc_certificate_expires_timestamp_seconds",
+            "When a certificate ends, since the epoch.",
+            "what",
+            most=8,
+        )
+        self._ends: dict[str, Callable[[], float]] = {}
+        self._certificates.read = lambda: [((what,), at()) for what, at in self._ends.items()]
+        self._events = registry.counter(
+            "hpcc_security_events_total",
+            "Security events by name (docs/spec/audit.md); those that a rate limit held back"
+            " count when the next one is written.",
+            "name",
+            most=_MAX_EVENTS,
+        )
+        self._event_names = Words(_MAX_EVENTS)
+
+    def called(self, method: str, code: int, seconds: float) -> None:
+        """Count a call of a served method; `code` is gRPC's number."""
+        self._calls.of(method.removeprefix("/"), str(code)).observe(seconds)
+
+    def logged(self, level: int) -> None:
+        """Count a line of the log."""
+        self._logged.of(next(name for least, name in _SEVERITIES if level >= least)).add()
+
+    def security_event(self, name: str, count: int = 1) -> None:
+        """Count a security event."""
+        self._events.of(self._event_names.known(name)).add(count)
+
+    def ends(self, what: str, at: Callable[[], float]) -> None:
+        """Show when a certificate ends; `at` returns it in seconds since the epoch."""
+        self._ends[what] = at
+
+
+class LogCounter(logging.Handler):
+    """Counts what is logged. It writes nothing."""
+
+    def __init__(self, metrics: ServiceMetrics) -> None:
+        super().__init__()
+        self._metrics = metrics
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count a record."""
+        self._metrics.logged(record.levelno)

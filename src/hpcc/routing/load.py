@@ -1,0 +1,43 @@
+"""How busy all workers together are, from the states that routes are chosen by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hpcc.routing.fleet import Member
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """Sums over workers. A stale one, which may be gone, counts in `stale` only."""
+
+    live: int = 0
+    stale: int = 0
+    capacity: int = 0
+    running: int = 0
+    queued: int = 0
+
+    @classmethod
+    def of(cls, members: Iterable[Member]) -> Load:
+        """Add up the workers whose lease has not ended."""
+        every = list(members)
+        live = [m for m in every if not m.is_stale]
+        return cls(
+            live=len(live),
+            stale=len(every) - len(live),
+            capacity=sum(m.capacity for m in live),
+            # A worker may report anything; it cannot be more busy than full.
+            running=sum(min(m.running, m.capacity) for m in live),
+            queued=sum(m.queued for m in live),
+        )
+
+    @property
+    def idle(self) -> int:
+        """How many places are free."""
+        return self.capacity - self.running
+
+    @property
+    def demand(self) -> int:
+        """How many compiles run or wait."""
+        return self.running + self.queued

@@ -1,0 +1,133 @@
+"""What a scheduler shows at its admin port. docs/metrics.md is generated from here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from hpcc.audit.metered import AuditMetrics
+from hpcc.core import HpccError
+from hpcc.obs.metrics.registry import Values, Words
+from hpcc.obs.metrics.service import ServiceMetrics
+from hpcc.ports import Clock
+from hpcc.routing.load import Load
+
+# Why routes and logins are refused: words of this code and of the checks of tokens.
+_MAX_REASONS: Final = 32
+_MAX_RESULTS: Final = 512
+
+
+class SchedulerMetrics:
+    """All metrics of a scheduler. Those that are read on demand get their readers in `serve`."""
+
+    def __init__(self, version: str, clock: Clock) -> None:
+        self._clock = clock
+        self.service = ServiceMetrics(version)
+        self.audit = AuditMetrics(self.service)
+        registry = self._registry = self.service.registry
+        self._reasons = Words(_MAX_REASONS)
+        self._routes = registry.counter(
+            "hpcc_scheduler_routes_total",
+            "Requests for routes with a good session, by result: ok, or why there was none.",
+            "tenant",
+            "result",
+            most=_MAX_RESULTS,
+        )
+        self._route_seconds = registry.histogram(
+            "hpcc_scheduler_route_seconds", "How long it took to choose workers and sign tokens."
+        ).of()
+        self._logins = registry.counter(
+            "hpcc_scheduler_logins_total", "Logins that were accepted.", "tenant"
+        )
+        self._refused = registry.counter(
+            "hpcc_scheduler_logins_refused_total", "Logins that were refused.", "reason"
+        )
+        self.heartbeats = registry.counter(
+            "hpcc_scheduler_heartbeats_total", "Heartbeats of workers to this scheduler."
+        ).of()
+        self.guests_lost = registry.counter(
+            "hpcc_scheduler_guests_lost_total",
+            "Guests that workers reported to this scheduler as lost.",
+        ).of()
+        self._workers = registry.asked_gauge(
+            "hpcc_scheduler_workers",
+            "Workers of the farm: live, stale (it has not reported for too long, and may be gone).",
+            "state",
+            most=2,
+        )
+        self._slots = registry.asked_gauge(
+            "hpcc_scheduler_slots",
+            "Places for compiles at all live workers of the farm: busy, idle (free).",
+            "state",
+            most=2,
+        )
+        self._demand = registry.asked_gauge(
+            "hpcc_scheduler_demand_slots",
+            "Compiles that run or wait at live workers. Every scheduler counts the whole farm: take"
+            " the maximum over schedulers, not the sum.",
+        )
+        self._watches = registry.asked_gauge(
+            "hpcc_scheduler_watches", "Daemons that watch routes at this scheduler.", "tenant"
+        )
+        self._store_up = registry.asked_gauge(
+            "hpcc_scheduler_control_store_up",
+            "Whether the control store answered the last exchange; without it routes come from"
+            " memory.",
+        )
+        self._store_seconds = registry.histogram(
+            "hpcc_scheduler_control_store_seconds",
+            "How long calls to the control store took that ended well.",
+            "operation",
+            most=4,
+        )
+
+    @contextmanager
+    def routing(self, tenant: str) -> Iterator[None]:
+        """Count a request for a route. `tenant` is that of a good session."""
+        started, result = self._clock.monotonic(), "ok"
+        try:
+            yield
+        except HpccError as error:
+            result = self._reasons.known(error.reason)
+            raise
+        finally:
+            self._routes.of(self._registry.tenants.known(tenant), result).add()
+            self._route_seconds.observe(self._clock.monotonic() - started)
+
+    @contextmanager
+    def login(self, tenant: str) -> Iterator[None]:
+        """Count a login. `tenant` is shown only if the login is accepted."""
+        try:
+            yield
+        except HpccError as error:
+            self._refused.of(self._reasons.known(error.reason)).add()
+            raise
+        self._logins.of(self._registry.tenants.known(tenant)).add()
+
+    def store_call(self, operation: str, seconds: float) -> None:
+        """Count a call to the control store that ended well."""
+        self._store_seconds.of(operation).observe(seconds)
+
+    def read(
+        self,
+        *,
+        load: Callable[[], Load],
+        watches: Callable[[], Mapping[str, int]],
+        is_store_up: Callable[[], bool],
+    ) -> None:
+        """Set what is read on demand: the farm's load, watches by tenant, the control store."""
+
+        def workers() -> Iterable[tuple[Values, float]]:
+            now = load()
+            return [(("live",), now.live), (("stale",), now.stale)]
+
+        def slots() -> Iterable[tuple[Values, float]]:
+            now = load()
+            return [(("busy",), now.running), (("idle",), now.idle)]
+
+        known = self._registry.tenants.known
+        self._workers.read, self._slots.read = workers, slots
+        self._demand.read = lambda: [((), load().demand)]
+        self._watches.read = lambda: [((known(t),), n) for t, n in watches().items()]
+        self._store_up.read = lambda: [((), is_store_up())]
