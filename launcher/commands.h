@@ -11,6 +11,7 @@
     X("doctor") \
     X("down") \
     X("explain") \
+    X("farm") \
     X("gateway") \
     X("image") \
     X("inspect") \

@@ -24,6 +24,7 @@ STACK = {
     "explain.proto": "grpc_python",
     "inline.proto": "grpc_python",
     "meeting.proto": "grpc_python",
+    "observe.proto": "grpc_python",
     "scheduler.proto": "grpc_python",
 }
 # Third-party interfaces, one package each: its directory, and the package of its modules.

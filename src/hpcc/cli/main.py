@@ -26,7 +26,7 @@ if sys.platform != "win32":
     from hpcc.cli.audit import audit
     from hpcc.cli.cache import checkout, explain, pack, remote
     from hpcc.cli.doctor import doctor
-    from hpcc.cli.farm import jobs, login, token, up
+    from hpcc.cli.farm import jobs, login, status, token, up
     from hpcc.cli.image import assets, image
 
     _COMMANDS = (
@@ -34,6 +34,7 @@ if sys.platform != "win32":
         login,
         token,
         jobs,
+        status,
         local,
         stats,
         explain,

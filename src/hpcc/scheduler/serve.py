@@ -34,6 +34,7 @@ from hpcc.rpc.base.method import OnRefusal
 from hpcc.rpc.base.timed import timed
 from hpcc.rpc.scheduler.audit_api import audit_handlers
 from hpcc.rpc.scheduler.enrolment import enrol_handlers, renew_handlers
+from hpcc.rpc.scheduler.observe import observe_handlers
 from hpcc.rpc.scheduler.server import registry_handlers, scheduler_handlers
 from hpcc.scheduler.audit.book import AuditBook, kept_anchors
 from hpcc.scheduler.audit.database import open_audit_sink
@@ -179,6 +180,7 @@ async def _served(
         daemons, port = await start_server(
             parts.timed(
                 *scheduler_handlers(service, told),
+                *observe_handlers(service, told),
                 *enrol_handlers(enrolment, worker_port, told),
             ),
             host=config.host,

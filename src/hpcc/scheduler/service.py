@@ -38,7 +38,6 @@ from typing import Final
 
 from hpcc.core import ClientPolicy, HostReport, TenantId
 from hpcc.ports import Clock, ControlStore
-from hpcc.routing.load import Load
 from hpcc.rpc.scheduler.api import (
     WATCHING,
     Admission,
@@ -52,6 +51,7 @@ from hpcc.rpc.scheduler.api import (
     ShareAsk,
     ShareGrants,
 )
+from hpcc.rpc.scheduler.observe import FarmStatus
 from hpcc.scheduler.audit.anchors import Anchors
 from hpcc.scheduler.audit.book import AuditBook
 from hpcc.scheduler.base.collector import Collector
@@ -60,6 +60,7 @@ from hpcc.scheduler.base.metrics import SchedulerMetrics
 from hpcc.scheduler.base.signing import SigningKeys
 from hpcc.scheduler.certificates import CertificateBook
 from hpcc.scheduler.enrolment import Enrolment
+from hpcc.scheduler.observe import Observer, Sources
 from hpcc.scheduler.parity import note_parity
 from hpcc.scheduler.registry import WorkerRegistry
 from hpcc.scheduler.result_keys import result_key_table
@@ -123,15 +124,35 @@ class SchedulerService:
             anchors=Anchors(clock, check=book.check, on_cut=book.cut),
             is_alone=not config.database,
         )
+        self._observer = self._new_observer()
+
+    def _new_observer(self) -> Observer:
+        sources = Sources(
+            watches=self._watchers.by_tenant,
+            shares=self._shares.current,
+            is_store_up=lambda: self.sharing.is_up,
+            scheduler_id=lambda: self._keys.issuer,
+        )
+        return Observer(self._config, self._registry, sources, self._clock)
 
     def show(self) -> None:
         """Let the metrics read what is in memory here."""
         self.sharing.on_exchange = partial(self._metrics.store_call, "exchange")
         self._metrics.read(
-            load=lambda: Load.of(row.member for row in self._registry.live()),
+            load=self._observer.counted,
             watches=self._watchers.by_tenant,
             is_store_up=lambda: self.sharing.is_up,
         )
+
+    def status(self, credential: str, tenant: TenantId, after_worker: str) -> FarmStatus:
+        """Return what the session's holder may see of the farm.
+
+        Raises:
+            UnauthenticatedError: the session is unknown or has ended.
+            PolicyError: it is another tenant's, or asks for what only operators see.
+        """
+        session, _ = self._sessions.find(credential, tenant)
+        return self._observer.status(session, after_worker)
 
     def judge(self, credential: str) -> None:
         """Check that a credential is a session that counts, of whichever tenant it names.

@@ -99,6 +99,11 @@ class ShareBook:
                 places[ask.tenant, ask.principal] = 0  # a share of nothing is not kept
         return ShareGrants(places, self.seconds, self._renew_seconds())
 
+    def current(self) -> list[LeasedShare]:
+        """Return the shares that were divided here last and have not ended."""
+        now = self._clock.monotonic()
+        return [share for share, until in self._known.values() if until > now]
+
     def _renew_seconds(self) -> float:
         often = self.seconds / _ASKS_IN_A_LEASE
         return min(

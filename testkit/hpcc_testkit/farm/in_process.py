@@ -193,13 +193,14 @@ async def farm_under_test(
     authenticator: Authenticator | None = None,
     audit_database: str = "",
     admin: str = "",
+    operators: tuple[str, ...] = (),
     **worker_fields: object,
 ) -> AsyncGenerator[FarmUnderTest]:
     """Run a scheduler while the block runs; start workers with `serving`.
 
     With `tenants`, the path of a table, there is no static tenant. `authenticator` replaces both.
     `audit_database` is where workers' records go, if they send any. `admin` is where scheduler and
-    workers show their metrics; its port should be 0.
+    workers show their metrics; its port should be 0. `operators` see the farm of `tenants`.
     """
     clock = clock or SystemClock()
     tenant_secret = secrets.token_urlsafe(32)
@@ -212,6 +213,7 @@ async def farm_under_test(
         minimum_isolation="" if tenants else Isolation.LOCAL_NONE.value,
         audit_database=audit_database,
         admin=admin,
+        operators=operators,
     )
     guests = directory / "guests"
     guests.mkdir(parents=True)

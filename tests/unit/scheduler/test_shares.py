@@ -168,6 +168,8 @@ async def test_a_limit_holds_in_each_order_of_asking(farm: Schedulers) -> None:
         assert farm.total(ACME) <= 6
     assert farm.total(ACME) == 6
     assert [farm.total(ACME, p) for p in ("ann", "bob", "cyd")] == [2, 2, 2]
+    known = farm.workers[0].book.current()
+    assert sum(share.granted for share in known if share.tenant == ACME) == 6
 
 
 async def test_a_flood_leaves_another_tenant_its_part_and_takes_what_it_does_not_want(

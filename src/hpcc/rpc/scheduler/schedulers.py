@@ -57,6 +57,10 @@ class Schedulers:
         self._failures = [0] * len(self._channels)
         self._retry_at = [0.0] * len(self._channels)
 
+    def each(self) -> tuple[Schedulers, ...]:
+        """Return one for each scheduler, for a question that all of them shall answer."""
+        return tuple(Schedulers((channel,), self._clock) for channel in self._channels)
+
     @property
     def channel(self) -> grpc.aio.Channel:
         """Return the channel of the scheduler that answered last."""

@@ -14,11 +14,12 @@ from hpcc.core import (
     TenantId,
     check_port,
 )
-from hpcc.identity.token import MAX_LIFETIME_SECONDS
+from hpcc.identity.token import MAX_LIFETIME_SECONDS, MAX_PRINCIPAL_CHARS
 from hpcc.obs.metrics.address import split_address
 from hpcc.rpc.base.connection_limit import CONNECTIONS_PER_ADDRESS, check_connections
 
 _MIN_SECRET_CHARS = 32
+_MAX_OPERATORS = 256
 # A living worker's key is refreshed once a day.
 _MIN_KEY_DAYS, _MAX_KEY_DAYS = 2, 3650
 # A rotation announces a key a minute before the key signs.
@@ -70,6 +71,9 @@ class SchedulerConfig:
     result_key_rotate_days: float = 0.0
     # How long a key signs before the next one follows.
     key_seconds: float = 7 * 86_400.0
+    # Who sees the whole farm in `hpcc farm status`: TENANT/PRINCIPAL, as their logins prove it.
+    # Everybody else sees their tenant. Only with `tenants`.
+    operators: tuple[str, ...] = ()
     # HOST:PORT of the admin port, which shows metrics; "": none.
     admin: str = ""
     # Its own security events; and the database URL for workers' audit records, if they are stored.
@@ -98,6 +102,7 @@ class SchedulerConfig:
         self._check_result_keys()
         self._check_control()
         self._check_audit()
+        self._check_operators()
         static = ("tenant", "tenant_secret", "minimum_isolation")
         if self.tenants:
             if not self.tenants.startswith("/"):
@@ -133,6 +138,17 @@ class SchedulerConfig:
             raise CallerError(f"result_key_days must be {_MIN_KEY_DAYS} to {_MAX_KEY_DAYS}")
         if not 0 <= self.result_key_rotate_days <= _MAX_KEY_DAYS:
             raise CallerError(f"result_key_rotate_days must be 0 to {_MAX_KEY_DAYS}")
+
+    def _check_operators(self) -> None:
+        if self.operators and not self.tenants:
+            raise CallerError("'operators' needs 'tenants': otherwise everybody is one")
+        if len(self.operators) > _MAX_OPERATORS:
+            raise CallerError(f"operators must be at most {_MAX_OPERATORS}")
+        for name in self.operators:
+            tenant, _, principal = name.partition("/")
+            TenantId(tenant)
+            if not 0 < len(principal) <= MAX_PRINCIPAL_CHARS or not principal.isprintable():
+                raise CallerError(f"operators: {name[:80]!r} is not TENANT/PRINCIPAL")
 
     def _check_audit(self) -> None:
         _ = self.event_limits

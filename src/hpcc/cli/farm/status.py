@@ -1,0 +1,150 @@
+"""`hpcc farm status`: what the farm's schedulers show to you."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+from typing import TYPE_CHECKING, Final
+
+from hpcc.cli.base.terminal import emit
+from hpcc.config.paths import Paths
+from hpcc.core import CallerError, HpccError, TenantId
+
+if TYPE_CHECKING:
+    from hpcc.config.farm import Farm
+    from hpcc.rpc.scheduler.farm_picture import FarmPicture
+
+_SECONDS: Final = 60.0
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command group of this module."""
+    farm = subparsers.add_parser("farm", help="show the farm that you are logged in to")
+    actions = farm.add_subparsers(title="actions", metavar="ACTION", required=True)
+    status = actions.add_parser(
+        "status",
+        help="show schedulers, workers and tenants of the farm",
+        description=_status.__doc__,
+    )
+    status.add_argument(
+        "--json", action="store_true", help="print one JSON document (docs/spec/farm-status.md)"
+    )
+    status.set_defaults(handler=_status)
+
+
+def _status(args: argparse.Namespace) -> int:
+    """Show the farm as its schedulers know it.
+
+    You see your own tenant, and whether the farm has room; operators see everything. The exit
+    status is 0 if all is well, 1 if something failed, and 2 if nobody serves.
+    """
+    from hpcc.rpc.scheduler.farm_picture import EXIT_CODES
+
+    picture = asyncio.run(_picture(_farm()))
+    if args.json:
+        emit(json.dumps(picture.document(), indent=1, sort_keys=True))
+    else:
+        for line in lines_of(picture):
+            emit(line)
+    return EXIT_CODES[picture.health]
+
+
+def _farm() -> Farm:
+    from hpcc.config.settings import load_settings
+    from hpcc.dispatch.farm_files import FarmFiles
+
+    paths = Paths.from_env(os.environ)
+    farm = FarmFiles(paths, load_settings(paths.config_file)).farm()
+    if farm is None:
+        raise CallerError("no farm: run `hpcc login` or `hpcc up`", reason="login-none")
+    if farm.engine:
+        raise CallerError("an engine of hpcc.toml shows no status", reason="engine")
+    return farm
+
+
+async def _picture(farm: Farm) -> FarmPicture:
+    from hpcc import __version__
+    from hpcc.dispatch.login import FarmLogin, known_certificates
+    from hpcc.ports import SystemClock
+    from hpcc.rpc.scheduler.client import SchedulerClient
+    from hpcc.rpc.scheduler.farm_picture import picture_of
+    from hpcc.rpc.scheduler.observe import FarmStatus, ask_all
+    from hpcc.rpc.scheduler.schedulers import open_schedulers, split_schedulers
+
+    clock, addresses = SystemClock(), split_schedulers(farm.scheduler)
+    paths = Paths.from_env(os.environ)
+    peer = known_certificates(farm, paths.farm_session_file).peer
+    answers: list[FarmStatus | HpccError]
+    async with (
+        asyncio.timeout(_SECONDS),
+        open_schedulers(
+            farm.scheduler, certificate_pem=peer.certificate_pem, name=peer.name, clock=clock
+        ) as schedulers,
+    ):
+        login = FarmLogin(farm, SchedulerClient(schedulers), clock, __version__, None)
+        try:
+            session = await login.session()
+        except CallerError:
+            raise  # the login is refused: that says nothing of the farm
+        except HpccError as error:
+            answers = [error] * len(addresses)
+        else:
+            answers = await ask_all(schedulers, session, TenantId(farm.tenant))
+    refused = next((a for a in answers if isinstance(a, CallerError)), None)
+    if refused is not None and not any(isinstance(a, FarmStatus) for a in answers):
+        raise refused
+    return picture_of(addresses, answers, tenant=farm.tenant, at=clock.now())
+
+
+def lines_of(picture: FarmPicture) -> list[str]:
+    """Return the picture for a terminal."""
+    document = picture.document()
+    workers = document["workers"]
+    lines = [f"farm: {picture.health}"]
+    for scheduler in document["schedulers"]:
+        state = f"version {scheduler['version']}" if scheduler["answers"] else "no answer"
+        lines.append(f"  scheduler {scheduler['address']}: {state}")
+    lines.append(f"  workers: {workers['live']} live, {workers['stale']} silent")
+    if picture.is_operator:
+        lines[-1] += (
+            f"; {workers['running']} of {workers['capacity']} places busy,"
+            f" {workers['queued']} compiles wait"
+        )
+    elif picture.statuses:
+        lines[-1] += "; there is room" if picture.has_room else "; every place is busy"
+    if picture.workers:
+        head = ("worker", "state", "busy", "wait", "images", "lost", "isolation", "address")
+        rows = [
+            (
+                w.worker_id,
+                "silent" if w.is_stale else "live",
+                f"{w.running}/{w.capacity}",
+                str(w.queued),
+                str(w.images),
+                f"{w.lost_guests:g}",
+                w.isolation,
+                w.endpoint,
+            )
+            for w in picture.workers
+        ]
+        lines += ["", *_table([head, *rows])]
+    if picture.tenants:
+        head_of_tenants = ("tenant", "daemons", "granted", "wanted", "people")
+        cells = [
+            (t.tenant, str(t.daemons), str(t.granted), str(t.wanted), str(t.principals))
+            for t in picture.tenants
+        ]
+        lines += ["", *_table([head_of_tenants, *cells])]
+    for finding in picture.warnings:
+        lines += ["", f"{finding.code}: {finding.text}", f"  {finding.remedy}"]
+    return lines
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,239 @@
+"""What a scheduler shows of its farm: the values, the handler, the call."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+import grpc
+
+from hpcc._proto import observe_pb2 as pb
+from hpcc.core import CallerError, HpccError, TenantId
+from hpcc.rpc.base.errors import UnavailableError
+from hpcc.rpc.base.method import Call, Gate, Method, OnRefusal, service_handler
+from hpcc.rpc.scheduler.registration_messages import worker_id_of
+from hpcc.rpc.scheduler.schedulers import Schedulers
+
+# Workers in one answer, and the most that are read of one scheduler.
+WORKERS_AT_ONCE: Final = 500
+_MAX_WORKERS: Final = 10_000
+MAX_TENANTS: Final = 1_024
+_MAX_TEXT_CHARS: Final = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantStatus:
+    """One tenant. All but `daemons` is of tenants whose limits count on the whole farm.
+
+    `daemons` watch routes at the scheduler that answered. `wanted` and `granted` are compiles at
+    once of all its people, and `principals` is how many of them have something to compile.
+    """
+
+    tenant: str
+    daemons: int = 0
+    wanted: int = 0
+    granted: int = 0
+    principals: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStatus:
+    """One worker, for operators. `is_heard`: it speaks to the scheduler that answered.
+
+    `lost_guests` is of lately. `lease_seconds` are left until it is dropped, unless it reports.
+    """
+
+    worker_id: str
+    endpoint: str
+    isolation: str
+    is_stale: bool
+    is_heard: bool
+    capacity: int
+    running: int
+    queued: int
+    images: int
+    lost_guests: float
+    lease_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FarmStatus:
+    """The farm as one scheduler knows it.
+
+    `capacity`, `running`, `queued` (compiles at once) and `workers` are empty for a member.
+    """
+
+    scheduler_id: str
+    version: str
+    at: float
+    is_operator: bool
+    is_store_up: bool
+    live: int
+    stale: int
+    has_room: bool
+    tenants: tuple[TenantStatus, ...] = ()
+    capacity: int = 0
+    running: int = 0
+    queued: int = 0
+    workers: tuple[WorkerStatus, ...] = ()
+    has_more: bool = False
+
+
+class ObserveBackend(Protocol):
+    """Shows a farm. `credential` is the bearer as sent, unchecked."""
+
+    def judge(self, credential: str) -> None:
+        """Check that a credential is a session of some tenant, before a message is read."""
+        ...
+
+    def status(self, credential: str, tenant: TenantId, after_worker: str) -> FarmStatus:
+        """Return what the session's holder may see.
+
+        Raises:
+            HpccError: the session does not count, or its holder may not ask for this.
+        """
+        ...
+
+
+def observe_handlers(
+    backend: ObserveBackend, on_refusal: OnRefusal | None = None
+) -> tuple[grpc.GenericRpcHandler, ...]:
+    """Build the handler of the service, for the daemons' port."""
+
+    async def judge(call: Call) -> None:
+        backend.judge(call.credential)
+
+    async def status(request: pb.StatusRequest, call: Call) -> pb.StatusResponse:
+        after = worker_id_of(request.after_worker) if request.after_worker else ""
+        return _message(backend.status(call.credential, TenantId(request.tenant), after))
+
+    method = Method("Status", pb.StatusRequest, pb.StatusResponse, unary=status)
+    return (service_handler("hpcc.v1.ObserveService", (method,), Gate(judge), on_refusal),)
+
+
+async def ask_all(
+    schedulers: Schedulers, session: str, tenant: TenantId
+) -> list[FarmStatus | HpccError]:
+    """Ask every scheduler of a farm; return what each answered or why not, in their order.
+
+    All of them are asked, because each knows its own daemons only, and to see which are there.
+    """
+
+    async def ask(scheduler: Schedulers) -> FarmStatus | HpccError:
+        try:
+            return await _whole(scheduler, session, tenant)
+        except HpccError as error:
+            return error
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(ask(one)) for one in schedulers.each()]
+    return [task.result() for task in tasks]
+
+
+async def _whole(scheduler: Schedulers, session: str, tenant: TenantId) -> FarmStatus:
+    first = await _page(scheduler, session, tenant, "")
+    workers, page = list(first.workers), first
+    while page.has_more and page.workers and len(workers) < _MAX_WORKERS:
+        after = page.workers[-1].worker_id
+        page = await _page(scheduler, session, tenant, after)
+        if not page.workers or page.workers[0].worker_id <= after:
+            raise UnavailableError("a scheduler repeats workers", reason="bad-status")
+        workers += page.workers
+    return replace(first, workers=tuple(workers), has_more=False)
+
+
+async def _page(scheduler: Schedulers, session: str, tenant: TenantId, after: str) -> FarmStatus:
+    answer = await scheduler.call(
+        "ObserveService/Status",
+        pb.StatusRequest(tenant=tenant.value, after_worker=after),
+        pb.StatusResponse,
+        session,
+    )
+    if len(answer.workers) > WORKERS_AT_ONCE or len(answer.tenants) > MAX_TENANTS:
+        raise UnavailableError("a scheduler shows too much at once", reason="bad-status")
+    try:
+        workers = tuple(_worker(w) for w in answer.workers)
+    except CallerError as error:
+        raise UnavailableError(f"a scheduler's status: {error}", reason="bad-status") from error
+    return FarmStatus(
+        scheduler_id=_text(answer.scheduler_id),
+        version=_text(answer.version),
+        at=answer.at,
+        is_operator=answer.is_operator,
+        is_store_up=answer.is_store_up,
+        live=answer.live,
+        stale=answer.stale,
+        has_room=answer.has_room,
+        tenants=tuple(
+            TenantStatus(
+                tenant=_text(t.tenant), daemons=t.daemons, wanted=t.wanted, granted=t.granted,
+                principals=t.principals,
+            )
+            for t in answer.tenants
+        ),
+        capacity=answer.capacity,
+        running=answer.running,
+        queued=answer.queued,
+        workers=workers,
+        has_more=answer.has_more,
+    )  # fmt: skip
+
+
+def _worker(said: pb.WorkerStatus) -> WorkerStatus:
+    return WorkerStatus(
+        worker_id=worker_id_of(said.worker_id),
+        endpoint=_text(said.endpoint),
+        isolation=_text(said.isolation),
+        is_stale=said.is_stale,
+        is_heard=said.is_heard,
+        capacity=said.capacity,
+        running=said.running,
+        queued=said.queued,
+        images=said.images,
+        lost_guests=_finite(said.lost_guests),
+        lease_seconds=_finite(said.lease_seconds),
+    )
+
+
+def _message(status: FarmStatus) -> pb.StatusResponse:
+    return pb.StatusResponse(
+        scheduler_id=status.scheduler_id,
+        version=status.version,
+        at=status.at,
+        is_operator=status.is_operator,
+        is_store_up=status.is_store_up,
+        live=status.live,
+        stale=status.stale,
+        has_room=status.has_room,
+        tenants=[
+            pb.TenantStatus(
+                tenant=t.tenant, daemons=t.daemons, wanted=t.wanted, granted=t.granted,
+                principals=t.principals,
+            )
+            for t in status.tenants
+        ],
+        capacity=status.capacity,
+        running=status.running,
+        queued=status.queued,
+        workers=[
+            pb.WorkerStatus(
+                worker_id=w.worker_id, endpoint=w.endpoint, isolation=w.isolation,
+                is_stale=w.is_stale, is_heard=w.is_heard, capacity=w.capacity, running=w.running,
+                queued=w.queued, images=w.images, lost_guests=w.lost_guests,
+                lease_seconds=w.lease_seconds,
+            )
+            for w in status.workers
+        ],
+        has_more=status.has_more,
+    )  # fmt: skip
+
+
+def _finite(value: float) -> float:
+    """Return a number that JSON has; what is not a number becomes 0."""
+    return value if math.isfinite(value) else 0.0
+
+
+def _text(text: str) -> str:
+    return "".join(c for c in text[:_MAX_TEXT_CHARS] if c.isprintable())

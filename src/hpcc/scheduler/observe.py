@@ -1,0 +1,144 @@
+"""What a session's holder may see of the farm, from memory.
+
+A member of a tenant gets its own tenant and whether the farm has room; an operator gets everything.
+Who is an operator is in the scheduler's config file, by tenant and principal, which a login has
+proved. In a farm of `hpcc up` everybody has the one tenant's secret and is an operator of it.
+
+What must never happen: a member learns of another tenant that it exists, what it runs, or which
+worker it uses. So what a member gets is made without the part for operators, not cut from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from hpcc import __version__
+from hpcc.core import PolicyError
+from hpcc.identity.session_token import SessionClaims
+from hpcc.ports import Clock, LeasedShare
+from hpcc.routing.load import Load
+from hpcc.rpc.scheduler.observe import (
+    MAX_TENANTS,
+    WORKERS_AT_ONCE,
+    FarmStatus,
+    TenantStatus,
+    WorkerStatus,
+)
+from hpcc.scheduler.base.config import SchedulerConfig
+from hpcc.scheduler.registry import WorkerRegistry
+from hpcc.scheduler.registry_row import Row
+
+# Members may ask as often as they like; all workers are counted at most so often.
+_COUNT_SECONDS: Final = 1.0
+_MAX_UINT32: Final = (1 << 32) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where the figures come from: watches by tenant, leased places, the control store."""
+
+    watches: Callable[[], Mapping[str, int]]
+    shares: Callable[[], list[LeasedShare]]
+    is_store_up: Callable[[], bool]
+    scheduler_id: Callable[[], str]
+
+
+class Observer:
+    """Answers `Status`."""
+
+    def __init__(
+        self, config: SchedulerConfig, registry: WorkerRegistry, sources: Sources, clock: Clock
+    ) -> None:
+        self._registry, self._sources, self._clock = registry, sources, clock
+        self._operators = frozenset(config.operators)
+        # Its members share one secret, so a name proves nothing, and there is nobody else.
+        self._is_one_tenant = not config.tenants
+        self._load, self._counted_at = Load(), float("-inf")
+
+    def is_operator(self, tenant: str, principal: str) -> bool:
+        """Return whether somebody who is logged in operates the farm."""
+        return self._is_one_tenant or f"{tenant}/{principal}" in self._operators
+
+    def status(self, session: SessionClaims, after_worker: str) -> FarmStatus:
+        """Return what the session's holder may see.
+
+        Raises:
+            PolicyError: `after_worker` is for operators.
+        """
+        is_operator = self.is_operator(session.tenant, session.principal)
+        if after_worker and not is_operator:
+            raise PolicyError("only operators see workers", reason="not-operator")
+        load = self.counted()
+        common = FarmStatus(
+            scheduler_id=self._sources.scheduler_id(),
+            version=__version__,
+            at=self._clock.now(),
+            is_operator=is_operator,
+            is_store_up=self._sources.is_store_up(),
+            live=load.live,
+            stale=load.stale,
+            has_room=load.idle > 0,
+            tenants=self._tenants(None if is_operator else session.tenant),
+        )
+        if not is_operator:
+            return common
+        rows = sorted(
+            (r for r in self._registry.live() if r.member.worker_id > after_worker),
+            key=lambda r: r.member.worker_id,
+        )
+        return replace(
+            common,
+            capacity=load.capacity,
+            running=load.running,
+            queued=min(load.queued, _MAX_UINT32),
+            workers=tuple(map(self._worker, rows[:WORKERS_AT_ONCE])),
+            has_more=len(rows) > WORKERS_AT_ONCE,
+        )
+
+    def counted(self) -> Load:
+        """Return the load of all workers, which is at most a second old."""
+        now = self._clock.monotonic()
+        if now - self._counted_at >= _COUNT_SECONDS:
+            self._load = Load.of(row.member for row in self._registry.live())
+            self._counted_at = now
+        return self._load
+
+    def _tenants(self, only: str | None) -> tuple[TenantStatus, ...]:
+        """Return the tenants that have something to show; `only` is the one that a member sees."""
+        found = {only: TenantStatus(tenant=only)} if only is not None else {}
+        for tenant, daemons in self._sources.watches().items():
+            if only in {None, tenant}:
+                known = found.get(tenant, TenantStatus(tenant=tenant))
+                found[tenant] = replace(known, daemons=daemons)
+        people = set[tuple[str, str]]()
+        for share in self._sources.shares():
+            if only in {None, share.tenant}:
+                known = found.get(share.tenant, TenantStatus(tenant=share.tenant))
+                person = (share.tenant, share.principal)
+                found[share.tenant] = replace(
+                    known,
+                    wanted=known.wanted + share.wanted,
+                    granted=known.granted + share.granted,
+                    principals=known.principals + (person not in people),
+                )
+                people.add(person)
+        names = sorted(found)[:MAX_TENANTS]
+        return tuple(found[name] for name in names)
+
+    def _worker(self, row: Row) -> WorkerStatus:
+        member, registration = row.member, row.registration
+        return WorkerStatus(
+            worker_id=member.worker_id,
+            endpoint=registration.endpoint,
+            isolation=registration.isolation.value,
+            is_stale=member.is_stale,
+            is_heard=self._registry.speaks_here(member.worker_id),
+            capacity=member.capacity,
+            running=member.running,
+            queued=member.queued,
+            images=len(member.images),
+            lost_guests=round(member.losses, 2),
+            lease_seconds=round(member.lease_until - self._clock.monotonic(), 1),
+        )

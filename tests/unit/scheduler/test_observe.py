@@ -1,0 +1,139 @@
+"""Who sees what of a farm: a member its tenant, an operator everything, in bounded pages."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from hpcc.core import CallerError, ImageDigest, Isolation, PolicyError
+from hpcc.identity.session_token import SessionClaims
+from hpcc.ports import LeasedShare, SystemClock
+from hpcc.rpc.scheduler.api import Beat, Registration
+from hpcc.rpc.scheduler.observe import WORKERS_AT_ONCE
+from hpcc.scheduler.base.config import SchedulerConfig
+from hpcc.scheduler.observe import Observer, Sources
+from hpcc.scheduler.registry import WorkerRegistry
+
+KEYS = {"keys": Path("/keys"), "state": Path("/state")}
+TABLE = SchedulerConfig(**KEYS, tenants="/t.toml", operators=("acme/ops/ann", "globex/op"))  # type: ignore[arg-type]  # built by name
+STATIC = SchedulerConfig(
+    **KEYS, tenant="acme", tenant_secret="s" * 40, minimum_isolation="qemu/kvm"
+)  # type: ignore[arg-type]  # built by name
+SHARES = [
+    LeasedShare(worker_id="w1", tenant="acme", principal="ann", wanted=4, granted=3, held=3),
+    LeasedShare(worker_id="w2", tenant="acme", principal="ann", wanted=1, granted=1, held=1),
+    LeasedShare(worker_id="w2", tenant="acme", principal="bob", wanted=2, granted=0, held=0),
+    LeasedShare(worker_id="w2", tenant="globex", principal="zed", wanted=9, granted=9, held=9),
+]
+WATCHES = {"acme": 2, "globex": 7}
+
+
+def session(tenant: str, principal: str) -> SessionClaims:
+    return SessionClaims(
+        tenant=tenant, principal=principal, client_version="t", identity="", expires_at=9e9, serial=1
+    )  # fmt: skip
+
+
+def farm(*workers: str) -> WorkerRegistry:
+    registry = WorkerRegistry(SystemClock(), 10.0)
+    for name in workers:
+        registration = Registration(
+            worker_id=name, endpoint=f"{name}.internal:7445", certificate=name.encode(),
+            isolation=Isolation.QEMU_KVM, images=(ImageDigest("sha256:" + "ab" * 32),), capacity=4,
+            result_key=b"", result_proof=b"",
+        )  # fmt: skip
+        worker, _ = registry.register(registration)
+        registry.heartbeat(Beat(worker_id=name, generation=worker.generation, running=1, queued=2))
+    return registry
+
+
+def observer(config: SchedulerConfig, registry: WorkerRegistry) -> Observer:
+    sources = Sources(
+        watches=lambda: WATCHES,
+        shares=lambda: SHARES,
+        is_store_up=lambda: True,
+        scheduler_id=lambda: "scheduler-1",
+    )
+    return Observer(config, registry, sources, SystemClock())
+
+
+@pytest.mark.parametrize("principal", ["ann", "ops", "ops/ann2", "", "op", "*"])
+def test_a_member_sees_its_tenant_and_nothing_of_others(principal: str) -> None:
+    status = observer(TABLE, farm("w1", "w2")).status(session("acme", principal), "")
+    assert not status.is_operator
+    assert (status.live, status.stale, status.has_room) == (2, 0, True)
+    (own,) = status.tenants
+    assert (own.tenant, own.daemons, own.wanted, own.granted, own.principals) == (
+        "acme",
+        2,
+        7,
+        4,
+        2,
+    )
+    said = json.dumps(asdict(status))
+    for name in ("globex", "zed", "w1", "internal", "ann", "bob"):
+        assert name not in said, name
+    assert (status.capacity, status.running, status.queued, status.workers) == (0, 0, 0, ())
+
+
+def test_a_member_of_a_tenant_with_nothing_to_show_sees_that() -> None:
+    (own,) = observer(TABLE, farm()).status(session("initech", "ann"), "").tenants
+    assert (own.tenant, own.daemons, own.wanted) == ("initech", 0, 0)
+
+
+def test_an_operator_sees_everything() -> None:
+    status = observer(TABLE, farm("w2", "w1")).status(session("acme", "ops/ann"), "")
+    assert status.is_operator
+    assert (status.capacity, status.running, status.queued) == (8, 2, 4)
+    assert [w.worker_id for w in status.workers] == ["w1", "w2"]
+    first = status.workers[0]
+    assert (first.capacity, first.running, first.queued, first.images) == (4, 1, 2, 1)
+    assert first.is_heard
+    assert not first.is_stale
+    assert {t.tenant: t.daemons for t in status.tenants} == WATCHES
+
+
+def test_an_operator_of_one_tenant_is_nobody_in_another() -> None:
+    assert not observer(TABLE, farm()).is_operator("globex", "ops/ann")
+    assert not observer(TABLE, farm()).is_operator("acme", "op")
+    assert observer(TABLE, farm()).is_operator("globex", "op")
+
+
+def test_in_a_farm_with_one_secret_everybody_is_an_operator() -> None:
+    assert observer(STATIC, farm("w1")).status(session("acme", "anybody"), "").workers
+
+
+def test_large_farms_come_in_pages() -> None:
+    names = [f"w{number:05}" for number in range(2 * WORKERS_AT_ONCE + 1)]
+    watched, ann = observer(TABLE, farm(*names)), session("acme", "ops/ann")
+    found, after, sizes = [], "", []
+    while True:
+        status = watched.status(ann, after)
+        found += [w.worker_id for w in status.workers]
+        sizes.append(len(status.workers))
+        if not status.has_more:
+            break
+        after = found[-1]
+    assert found == names
+    assert sizes == [WORKERS_AT_ONCE, WORKERS_AT_ONCE, 1]
+    with pytest.raises(PolicyError, match="only operators"):
+        watched.status(session("acme", "ann"), "w00001")
+
+
+@pytest.mark.parametrize(
+    "operators",
+    [("ann",), ("Acme/ann",), ("acme/",), ("acme/a\nb",), ("acme/" + "x" * 300,), ("/a",)],
+)
+def test_an_operator_that_nobody_can_be_is_refused(operators: tuple[str, ...]) -> None:
+    with pytest.raises(CallerError):
+        replace(TABLE, operators=operators)
+
+
+def test_operators_are_for_farms_with_a_table() -> None:
+    with pytest.raises(CallerError, match="needs 'tenants'"):
+        replace(STATIC, operators=("acme/ann",))
+    with pytest.raises(CallerError, match="at most 256"):
+        replace(TABLE, operators=("acme/ann",) * 257)
