@@ -87,5 +87,5 @@ class MeteredAuditLog:
         self._metrics.records.of("event").add()
         self._metrics.event(event)
 
-    def require_room(self) -> None:
-        self._inner.require_room()
+    def require_room(self, tenant: str = "") -> None:
+        self._inner.require_room(tenant)

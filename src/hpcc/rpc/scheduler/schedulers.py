@@ -13,7 +13,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from hpcc.core import CallerError, HpccError, InfrastructureError
-from hpcc.identity.certificates import UNREADABLE
 from hpcc.ports import Clock, SystemClock
 from hpcc.rpc.base.channel import ClientTls, open_channel
 from hpcc.rpc.base.errors import BusyError, DeadlineError, UnavailableError, error_of_call
@@ -161,7 +160,7 @@ def pins_of(certificates_pem: bytes, addresses: int) -> list[bytes]:
         for found in x509.load_pem_x509_certificates(certificates_pem):
             pem = found.public_bytes(serialization.Encoding.PEM)
             by_subject.setdefault(found.subject.public_bytes(), []).append(pem)
-    except UNREADABLE as error:
+    except (ValueError, TypeError, x509.InvalidVersion) as error:
         raise CallerError("not an X.509 certificate", reason="certificate") from error
     pins = [b""] * addresses
     for pems in by_subject.values():
