@@ -55,7 +55,11 @@ class IndexComparison:
         """
         self._skip(first)
         if self._next is not None:
-            raise _differs(self._next[0])
+            raise AuditDamagedError(
+                f"{INDEX_NAME} has record {self._next[0]}, which the trail does not have: the end"
+                " of the trail may be missing. Verify with --anchors; if they match, delete the"
+                " index, it is made again"
+            )
 
 
 def _differs(sequence: object) -> AuditDamagedError:

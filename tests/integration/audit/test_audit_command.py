@@ -172,6 +172,10 @@ async def test_verify_says_what_it_compared_and_fails_on_a_cut_tail(
     assert main([*where, *anchors]) == 0
     assert "1 anchors match, the newest of 14 records" in capsys.readouterr().out
     (trail / "spool.hpcc").unlink()
+    assert main(where) == 1
+    assert "the end of the trail may be missing" in capsys.readouterr().err
+    for index in trail.glob("index.sqlite*"):
+        index.unlink()
     assert main(where) == 0
     assert main([*where, *anchors]) != 0
     assert "the end is missing" in capsys.readouterr().err
