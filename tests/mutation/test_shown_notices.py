@@ -1,0 +1,43 @@
+"""Each check of what a farm shows is needed: without it, the test named after the attack fails."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcc_testkit.suite.mutants import Case, Mutants
+
+SEEN = "tests/unit/scheduler/test_observe.py::"
+ANSWERS = "tests/unit/rpc/scheduler/test_observe.py::"
+PORT = "tests/unit/obs/metrics/test_admin.py::"
+SERIES = "tests/unit/obs/metrics/test_registry.py::"
+OBSERVER, ADMIN = "scheduler/observe.py", "obs/metrics/admin.py"
+REGISTRY = "obs/metrics/registry.py"
+
+
+CASES = {
+    "shown-tenants": Case(OBSERVER, "            if only in {None, share.tenant}:", "            if True:",
+                          SEEN + "test_a_member_sees_its_tenant_and_nothing_of_others"),
+    "shown-workers": Case(OBSERVER, "        if not is_operator:\n            return common",
+                          "        if False:\n            return common",
+                          SEEN + "test_a_member_sees_its_tenant_and_nothing_of_others"),
+    "shown-operators": Case(OBSERVER, 'f"{tenant}/{principal}" in self._operators',
+                            'any(o.endswith(f"/{principal}") for o in self._operators)',
+                            SEEN + "test_an_operator_of_one_tenant_is_nobody_in_another"),
+    "shown-again": Case("rpc/scheduler/observe.py",
+                        "page.workers[0].worker_id <= after", "False",
+                        ANSWERS + "test_a_scheduler_that_repeats_or_exceeds_is_no_answer"),
+    "shown-series": Case(REGISTRY, "if len(self._children) >= self.family.most:", "if False:",
+                         SERIES + "test_a_worker_with_ten_thousand_tenants_and_reasons_has_few_series"),
+    "shown-words": Case(REGISTRY, "if len(self._known) >= self._most or", "if False or",
+                        SERIES + "test_tenants_have_the_same_names_in_each_metric"),
+    "shown-host": Case(ADMIN, "if loopback_only and not is_loopback(_host_of(hosts[0])):", "if False:",
+                       PORT + "test_a_request_is_read_strictly"),
+    "shown-places": Case(ADMIN, "if self._open < _MAX_CONNECTIONS:", "if True:",
+                         PORT + "test_connections_are_few"),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_without_the_check_its_test_fails(name: str, mutants: Mutants) -> None:
+    mutants.check(CASES[name])
