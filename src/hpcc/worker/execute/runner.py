@@ -110,8 +110,7 @@ class Runner:
         self.sharing: ResultSharing | None = None
         self._retained, self._trees = retained, InputTrees(clock)
         self.scheduler_id = ""
-        # Gets a tenant and the seconds from a request to its guest.
-        self.waited: Callable[[str, float], None] = lambda *_: None
+        self.waited: Callable[[str, float], None] = lambda *_: None  # a tenant, seconds for a guest
         self._quarantine: ActionQuarantine[tuple[TrustDomain, Digest]] = ActionQuarantine()
         # Actions that ended a guest, of any caller and at any time that is remembered.
         self._killers: LruMemo[tuple[TenantId, Digest], bool] = LruMemo(_MAX_KILLERS)
@@ -181,8 +180,7 @@ class Runner:
             outputs=outputs,
             reason=event.reason,
         )
-        domain = work.domain
-        scope = ResultScope(tenant=domain.tenant, action=work.digest, principal=domain.principal)
+        scope = ResultScope(tenant=tenant, action=work.digest, principal=work.domain.principal)
         record = self._signer.sign(ended, scope)
         is_fresh = not lease.execs_before and not is_overlapped
         status = "verify" if work.is_verification else "executed"
