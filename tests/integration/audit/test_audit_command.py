@@ -162,7 +162,7 @@ def test_parquet_without_its_extra_says_what_to_do(
     assert "hpcc[parquet]" in capsys.readouterr().err
 
 
-async def test_verify_says_what_it_compared_and_fails_on_a_cut_tail(
+def test_verify_says_what_it_compared_and_fails_on_a_cut_tail(
     trail: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = ["audit", "verify", "--directory", str(trail)]
