@@ -162,6 +162,7 @@ async def test_a_token_that_wants_more_isolation_is_refused(farm: FarmUnderTest)
         with pytest.raises(PolicyError) as caught:
             await client.find_missing([Digest.of(b"x")])
     assert caught.value.reason == "isolation"
+    assert farm.audit.names() == ["isolation-too-weak"]
 
 
 async def test_a_token_without_the_right_to_execute_cannot(farm: FarmUnderTest) -> None:

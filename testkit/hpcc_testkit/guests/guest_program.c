@@ -38,7 +38,14 @@ int main(int argc, char **argv) {
     if (is(c, "link")) return symlink(x, y);
     if (is(c, "fifo")) return mkfifo(x, 0666);
     if (is(c, "sleep")) { printf("asleep\n"); fflush(stdout); sleep(atoi(x)); return 0; }
-    if (is(c, "orphan")) { if (!fork()) { setsid(); sleep(600); } return 0; }
+    if (is(c, "orphan")) { /* it holds memory in a session of its own, and outlives who started it */
+        int p[2]; char b; if (pipe(p)) return 5;
+        if (fork()) { close(p[1]); return read(p[0], &b, 1) != 1; }
+        setsid();
+        for (long n = atol(x) * 1048576; n > 0; n -= 1048576) { char *m = malloc(1048576); if (!m) return 4; memset(m, 1, 1048576); }
+        if (write(p[1], "h", 1) != 1) return 5;
+        sleep(600); return 0;
+    }
     if (is(c, "spam")) { char b[4096]; memset(b, 'x', sizeof b); for (long n = atol(x); n > 0; n -= 4096) write(1, b, 4096); return 0; }
     if (is(c, "write")) {
         int o = open(x, O_WRONLY | O_CREAT | O_TRUNC, 0666); static char b[65536];

@@ -107,7 +107,9 @@ async def test_another_tenants_digest_is_not_there(gateway: GatewayUnderTest) ->
         assert (await refusal(eve.read(name)))[0] is Codes.UNAUTHENTICATED
 
 
-async def test_another_persons_operation_cannot_be_cancelled(gateway: GatewayUnderTest) -> None:
+async def test_another_persons_operation_can_be_neither_cancelled_nor_listened_to(
+    gateway: GatewayUnderTest,
+) -> None:
     from buildgrid.common.protos.google.longrunning import operations_pb2 as ops
     from google.protobuf.empty_pb2 import Empty
 
@@ -124,6 +126,9 @@ async def test_another_persons_operation_cannot_be_cancelled(gateway: GatewayUnd
         name = (await call.read()).name
         cancel = ops.CancelOperationRequest(name=name)
         assert (await refusal(eve.unary(path, cancel, Empty)))[0] is Codes.NOT_FOUND
+        listen = pb.WaitExecutionRequest(name=name)
+        heard = eve.stream(f"{REAPI}.Execution/WaitExecution", listen, ops.Operation)
+        assert (await refusal(heard.read()))[0] is Codes.NOT_FOUND
         assert result_of([await call.read()]).status.code == 0
 
 

@@ -399,6 +399,14 @@ async def test_an_identity_or_token_that_others_can_read_is_refused(world: World
     token.chmod(0o640)
     with pytest.raises(CallerError, match="chmod 600"):
         read_token(token)
+    token.chmod(0o600)
+    (world.directory / "link").symlink_to(token)
+    with pytest.raises(HpccError):
+        read_token(world.directory / "link")
+    if os.geteuid() == 0:
+        os.chown(token, 4321, -1)
+        with pytest.raises(CallerError):
+            read_token(token)
 
 
 async def test_a_worker_without_a_certificate_says_what_to_do(world: World) -> None:

@@ -42,6 +42,28 @@ def test_the_second_compile_is_local_and_asks_nobody(team: Team, tmp_path: Path)
     assert ann.counted("remote-cache.")["found"] == 1  # of the daemon before
 
 
+def test_an_entry_takes_no_place_of_a_result_that_was_made_here(team: Team) -> None:
+    ci, ann = team.ci(), team.machine("ann")
+    assert ann.compile(*MAIN).answer == "run"
+    own = ann.read("main.o")
+    ci.compile(*MAIN)
+    ci.flush()
+    ann.restart()
+    assert ann.compile(*MAIN).answer == "done"
+    assert (ann.count("hit.local"), ann.count("hit.signed")) == (1, 0)
+    # What was fetched is not this machine's result, and ends with its key.
+    assert ann.compile(*OTHER).answer == "run"
+    ci.compile(*OTHER)
+    ci.flush()
+    bob = team.machine("bob")
+    assert bob.compile(*OTHER).answer == "done"
+    bob.remote["revoked_keys"] = (team.key.key.line,)
+    bob.restart()
+    assert bob.compile(*OTHER).answer == "run"
+    assert (bob.count("hit.local"), bob.count("hit.signed")) == (1, 1)
+    assert ann.read("main.o") == own
+
+
 def test_a_compile_that_differs_in_one_header_is_compiled(team: Team) -> None:
     ci, ann = team.ci(), team.machine("ann")
     ci.compile(*MAIN)

@@ -49,10 +49,17 @@ async def test_an_old_program_is_refused(tmp_path: Path) -> None:
         await find_firecracker(programs(tmp_path / "bin", vmm="1.7.0", jailer="1.7.0"))
 
 
-@pytest.mark.parametrize("mode", [0o775, 0o757])
-async def test_a_program_that_others_can_change_is_never_run(tmp_path: Path, mode: int) -> None:
+@pytest.mark.parametrize("change", ["group", "others", "owner"])
+async def test_a_program_that_others_can_change_is_never_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
     path = programs(tmp_path / "bin")
-    (tmp_path / "bin/jailer").chmod(mode)
+    if change == "owner":
+        if not os.geteuid():
+            os.chown(tmp_path / "bin/firecracker", 4321, -1)
+        monkeypatch.setattr(os, "geteuid", lambda: 1234)
+    else:
+        (tmp_path / "bin/jailer").chmod(0o775 if change == "group" else 0o757)
     with pytest.raises(InfrastructureError, match="can be changed by others"):
         await find_firecracker(path)
 

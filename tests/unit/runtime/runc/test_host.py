@@ -214,11 +214,14 @@ def test_what_is_missing_is_said_with_the_remedy(
         check_machine("runc")
 
 
+@pytest.mark.parametrize("change", ["mode", "owner"])
 def test_a_runc_that_others_can_change_is_never_run(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: str
 ) -> None:
     program = image(tmp_path, "runc", b"")
-    program.chmod(0o777)
+    program.chmod(0o777 if change == "mode" else 0o755)
+    if change == "owner" and not os.geteuid():
+        os.chown(program, 4321, -1)
     monkeypatch.setattr("os.geteuid", lambda: 0)
     monkeypatch.setattr("shutil.which", lambda _: str(program))
     with pytest.raises(ToolError, match="can be changed by others"):

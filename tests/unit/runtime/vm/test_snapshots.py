@@ -332,6 +332,7 @@ class Backend:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.log: list[str] = []
+        self.seconds: dict[str, float] = {}
         self.restores_fail = self.template_fails = False
         self.may_save, self.asked = asyncio.Event(), asyncio.Event()
 
@@ -371,6 +372,7 @@ async def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
     ) -> AsyncIterator[VmGuest]:
         kind = str(new_vm())
         backend.log.append(kind)
+        backend.seconds[kind] = spec.boot_timeout_seconds
         if kind == "restored" and backend.restores_fail:
             raise GuestBootError("no restore")
         yield cast("VmGuest", SimpleNamespace(kind=kind))
@@ -424,6 +426,17 @@ async def test_a_failed_restore_is_a_boot_and_is_not_tried_for_ever(
     assert backend.log.count("restored") == 2
     assert events == ["snapshot-restore-failed"] * 2
     assert store.find(KEY) is None
+
+
+async def test_a_restore_has_a_third_of_a_boots_time_so_that_a_boot_is_possible_after_it(
+    backend: Backend, store: SnapshotStore, spec: GuestSpec, tmp_path: Path, image: Path
+) -> None:
+    backend.restores_fail = True
+    publish(store, tmp_path / "vm", image)
+    async with asyncio.timeout(20), warm_start(store, []) as warm:
+        assert await one_guest(warm, backend, replace(spec, boot_timeout_seconds=90.0)) == "cold"
+    assert backend.seconds["restored"] == pytest.approx(30.0)
+    assert backend.seconds["cold"] == 90.0
 
 
 async def test_a_damaged_snapshot_is_a_boot_an_event_and_a_new_snapshot(

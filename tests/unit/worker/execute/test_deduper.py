@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from typing import cast
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
@@ -124,6 +125,28 @@ async def test_who_does_not_wait_can_cancel_nothing() -> None:
         first, name = await started(deduper.run(KEY, "ann", compile_))
         with pytest.raises(NotFoundError):
             deduper.cancel(name, DOMAIN, "eve")
+        compile_.end.set()
+        assert (await landed(first)).executed is MADE
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"tenant": TenantId("globex")},
+        {"principal": "eve"},
+        {"isolation": Isolation.QEMU_KVM},
+        {"image": ImageDigest("sha256:" + "cd" * 32)},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+async def test_an_execution_of_another_trust_domain_has_no_name(other: dict[str, Any]) -> None:
+    domain = replace(DOMAIN, **other)
+    async with opened() as (deduper, compile_):
+        first, name = await started(deduper.run(KEY, "ann", compile_))
+        with pytest.raises(NotFoundError):
+            await anext(deduper.wait(name, domain, "ann"))
+        with pytest.raises(NotFoundError):
+            deduper.cancel(name, domain, "ann")
         compile_.end.set()
         assert (await landed(first)).executed is MADE
 
