@@ -44,8 +44,9 @@ async def test_what_retention_removes_counts_against_no_tenant(tmp_path: Path) -
     acknowledged = 0
     async with opened(tmp_path, limits=LIMITS) as log:
         log.hold_for(lambda: acknowledged)
-        written = await fill(log, "hog")
-        acknowledged = written
-        assert await log.retire() > 0
+        # So often that all of it together is more than twice the whole room.
+        for _ in range(12):
+            assert await fill(log, "hog") > 0
+            acknowledged = log.anchor[0]
+            assert await log.retire() > 0
         log.require_room("hog")
-        assert 0 < await fill(log, "hog") < written
