@@ -17,6 +17,7 @@ DISAGREEMENT = "worker/execute/disagreement.py"
 ROUTES, BOOK = "scheduler/routes.py", "worker/stores/claims.py"
 VOTERS = "tests/unit/scheduler/test_routes.py::"
 BOOKS = "tests/unit/worker/stores/test_claims.py::"
+COPIES = "tests/integration/agreement/test_private_copies.py::"
 AGREEMENT, RESULTS, GOOD = "reapi/agreement.py", "identity/results.py", "identity/claims.py"
 
 CASES = {
@@ -77,6 +78,12 @@ CASES = {
                   IDLE + "test_nothing_runs_beside_others_or_without_a_place_of_the_makers_quota"),
     "idle": Case(VERIFY, "and self._pool.is_idle_for(domain)", "",
                  IDLE + "test_nothing_runs_beside_others_or_without_a_place_of_the_makers_quota"),
+    "copies": Case("cache/farm_results.py", "return not text or ResultBasis.parse(text).counts(terms)", "return True",
+                   COPIES + "test_after_a_policy_became_stricter_a_copy_is_not_served_and_an_own_result_is"),
+    "demand": Case("cache/farm.py", "(known or NO_TERMS).meet(demanded(self._settings.sharing))", "known or NO_TERMS",
+                   COPIES + "test_a_user_who_demands_more_is_not_served_earlier_copies"),
+    "copy-workers": Case("core/basis.py", "self.workers if policy.across_workers else self.voters", "self.voters",
+                         "tests/unit/core/test_basis.py::test_a_copy_counts_as_the_result_would"),
     "turns": Case("worker/execute/turns.py", "self._voters.popitem(last=False)", "self._voters.popitem(last=True)",
                   "tests/unit/worker/execute/test_turns.py::test_voters_take_equal_turns_whoever_has_more"),
     "carried": Case("worker/execute/sharing.py", "in await check(carried_claims(executed.work.client.claims)):",

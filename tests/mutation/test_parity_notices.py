@@ -64,8 +64,8 @@ CASES = {
         FARM + "test_nothing_is_said_of_an_image_that_the_tenant_may_not_use",
     ),
     "stale-hit": Case(
-        "cache/farm.py", "self._results.stored(job, farm) if parity.serves_stored else None",
-        "self._results.stored(job, farm)",
+        "cache/farm.py", "self._stored(job, farm, session) if parity.serves_stored else None",
+        "self._stored(job, farm, session)",
         CACHE + "test_results_of_the_image_are_not_served_where_its_compiler_is_refused",
     ),
     "other-farm": Case(

@@ -42,7 +42,9 @@ from hpcc.core import (
     RemoteResult,
     RunHere,
     Toolchain,
+    demanded,
 )
+from hpcc.core.basis import NO_TERMS
 from hpcc.core.breaker import CircuitBreaker
 from hpcc.core.memo import BoundedMemo
 from hpcc.core.reasons.fallback import LOCAL_SLOT, FallbackReason
@@ -147,7 +149,7 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
             return self._stay(error.reason, error.detail)
         if isinstance(job, Bypass):
             return self.leave(job.reason)
-        stored = self._results.stored(job, farm) if parity.serves_stored else None
+        stored = self._stored(job, farm, session) if parity.serves_stored else None
         if stored is not None:
             return stored
         slots: LocalSlots = "off"
@@ -160,6 +162,12 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
         image = None if session is None else session.compilers
         target = _Target(farm, image, parity.toolchain, slots)
         return self._stopped(job.key) or self._compile(job, target, is_cancelled)
+
+    def _stored(self, job: J, farm: Farm, session: FarmSession | None) -> Done | None:
+        """Answer with a stored result that counts by what tenant and user accept now."""
+        known = session.terms if session is not None else None
+        terms = (known or NO_TERMS).meet(demanded(self._settings.sharing))
+        return self._results.stored(job, farm, terms)
 
     def leave(self, reason: str) -> Exec:
         """Count a bypass and leave the compile to the compiler."""

@@ -18,7 +18,7 @@ from hpcc.cache.remote.plan import RemotePlan
 from hpcc.cache.remote.side_outputs import client_side
 from hpcc.cache.results.hits import Hits
 from hpcc.cache.results.records import Records
-from hpcc.cache.results.results import Result, Results
+from hpcc.cache.results.results import Result, Results, basis_origin, basis_text
 from hpcc.compilers.invocation.guest import (
     BUILD_NAME,
     GUEST_ROOT,
@@ -28,6 +28,7 @@ from hpcc.compilers.invocation.guest import (
 )
 from hpcc.config.farm import Farm
 from hpcc.core import CallerError, RemoteResult
+from hpcc.core.basis import FarmTerms, ResultBasis
 from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
@@ -47,12 +48,16 @@ class FarmResults:
         self._records, self._counters = records, counters
         self._depfiles = Depfiles()
 
-    def stored(self, job: RemoteJob, farm: Farm) -> Done | None:
+    def stored(self, job: RemoteJob, farm: Farm, terms: FarmTerms) -> Done | None:
         """See `client.ClientResults.stored`."""
         found = self._results.find(job.key)
         outcome = _ENGINE_HIT if farm.engine else _HIT
-        if found is None or not self._hits.put(
-            job.prepared, found, key=job.key, outcome=outcome, root=job.root.search
+        if (
+            found is None
+            or not _counts(found.result, terms)
+            or not self._hits.put(
+                job.prepared, found, key=job.key, outcome=outcome, root=job.root.search
+            )
         ):
             return None
         return Done(0, found.result.stdout, found.result.stderr)
@@ -102,6 +107,15 @@ class FarmResults:
         self._records.fell_back(reason)
 
 
+def _counts(result: Result, terms: FarmTerms) -> bool:
+    """Return whether a copy may still be served. An engine's has no basis: no terms cover it."""
+    try:
+        text = basis_text(result.origin)
+        return not text or ResultBasis.parse(text).counts(terms)
+    except (CallerError, ValueError):
+        return False
+
+
 def _client_result(
     prepared: Prepared, plan: RemotePlan, outcome: RemoteResult, depfiles: Depfiles
 ) -> Result:
@@ -117,6 +131,7 @@ def _client_result(
         _client_stdout(prepared, outcome.stdout, plan.guest),
         plan.guest.text(outcome.stderr),
         tuple(client_side(name, outputs[name], plan.guest) for name in further),
+        basis_origin(outcome.basis) if outcome.basis else b"",
     )
 
 

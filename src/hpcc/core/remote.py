@@ -92,6 +92,7 @@ class RemoteResult:
     """A finished remote compile. `is_cached` distinguishes a probe's hit from an execution.
 
     `sharing` is the class of a result that may be a colleague's ("fresh", "agreed(2)"); else "".
+    `basis` is the text of a `ResultBasis`, with which a copy is stored; "" of an engine's result.
     `entry` is what a build pack may carry of it; b"" if it may not serve colleagues. `pack` says
     what became of the request's `packed`, as one of the words `PACK_…`; "" if it had none.
     """
@@ -104,6 +105,7 @@ class RemoteResult:
     isolation: Isolation
     action: str
     sharing: str = ""
+    basis: str = ""
     entry: bytes = b""
     pack: str = ""
 

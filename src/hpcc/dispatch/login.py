@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.config.farm import Farm
-from hpcc.config.farm_session import Agreement, FarmSession
+from hpcc.config.farm_session import Agreement, FarmSession, load_farm_session_or_none
 from hpcc.config.private_file import write_private_file
 from hpcc.core import (
     MAX_TOOLCHAINS,
@@ -20,6 +20,7 @@ from hpcc.core import (
     TenantId,
     Toolchain,
 )
+from hpcc.core.basis import FarmTerms
 from hpcc.core.memo import BoundedMemo
 from hpcc.dispatch.parity import toolchain_of
 from hpcc.identity.known_certificates import CERTIFICATES_NAME, KnownCertificates
@@ -126,16 +127,30 @@ class FarmLogin:
             policy=grant.policy,
             compilers=image.compilers if image is not None and is_ours else None,
             agreement=self.said.agreement if self.said is not None else "",
+            terms=await asyncio.to_thread(self._known_terms),
         )
         await self._write(self.said)
 
+    def _known_terms(self) -> FarmTerms | None:
+        """Return the terms of the last route, which may have been another process's."""
+        said = self.said
+        if said is None and self._session_file is not None:
+            said = load_farm_session_or_none(self._session_file)
+        return said.terms if said is not None and said.is_of(self._farm) else None
+
     async def note_route(self, route: Route) -> None:
-        """Write for `hpcc doctor` whether the farm's workers see each other's claims."""
+        """Write what the tenant accepts of results, and whether workers see each other's claims."""
         agreement: Agreement = ""
         if route.sharing.agree:
             agreement = "apart" if route.has_others and not route.store else "together"
-        if self.said is not None and self.said.agreement != agreement:
-            self.said = replace(self.said, agreement=agreement)
+        terms = FarmTerms(
+            minimum_isolation=route.minimum_isolation,
+            guest_reuse=route.guest_reuse,
+            sharing=route.sharing,
+        )
+        said = self.said
+        if said is not None and (said.agreement, said.terms) != (agreement, terms):
+            self.said = replace(said, agreement=agreement, terms=terms)
             await self._write(self.said)
 
     async def _write(self, said: FarmSession) -> None:

@@ -209,6 +209,7 @@ def encode_outcome(request_id: int, outcome: RemoteOutcome) -> bytes:
         "isolation": outcome.isolation.value,
         "action": outcome.action,
         "sharing": outcome.sharing,
+        "basis": outcome.basis,
         "pack": outcome.pack,
         "sizes": [len(outcome.stdout), len(outcome.stderr), len(outcome.entry)],
         "outputs": [[o.path, o.is_executable, len(o.data)] for o in outcome.outputs],
@@ -252,6 +253,7 @@ def outcome_of(frame: Frame) -> RemoteOutcome:
             isolation=Isolation(head["isolation"]),
             action=head["action"],
             sharing=head["sharing"],
+            basis=head["basis"],
             entry=entry,
             pack=head["pack"],
         )

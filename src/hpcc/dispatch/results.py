@@ -32,6 +32,7 @@ from hpcc.dispatch.packs import SentBlobs
 from hpcc.dispatch.prepared_action import PreparedAction
 from hpcc.identity.results import ResultError, check_result
 from hpcc.ports import Clock
+from hpcc.reapi.agreement import basis_of
 from hpcc.reapi.claims import ResultClaim
 from hpcc.reapi.packed import encode_packed, parse_packed, serves_tenant
 from hpcc.reapi.result import ResultRecord, encode_result
@@ -323,6 +324,7 @@ def _remote_result(
         isolation=record.isolation,
         action=str(prepared.digest),
         sharing=record.evidence.text if record.evidence else "",
+        basis=basis_of(record).text,
     )
 
 

@@ -37,7 +37,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from hpcc.core import GuestReuse, Isolation, SharingClass, SharingPolicy
+from hpcc.core import PRIVATE_ONLY, GuestReuse, Isolation, SharingClass, SharingPolicy
+from hpcc.core.basis import ResultBasis
 from hpcc.reapi.claims import ResultClaim, encode_claims
 from hpcc.reapi.limits import ReapiError
 from hpcc.reapi.result import ResultRecord
@@ -122,6 +123,24 @@ def check_sharing(record: ResultRecord, policy: SharingPolicy) -> None:
             f"the result is shared as {evidence.sharing}, which is not enough here",
             reason="result-sharing",
         )
+
+
+def basis_of(record: ResultRecord) -> ResultBasis:
+    """Return what a stored copy of an accepted result has to tell about it later."""
+    evidence = record.evidence
+    if evidence is None:
+        return ResultBasis(isolation=record.isolation, reuse=record.reuse)
+    by_guest, by_worker = (
+        len(_distinct(evidence.claims, by_worker=by_worker)) for by_worker in (False, True)
+    )
+    is_by_worker = needs_workers(PRIVATE_ONLY, record.isolation)
+    return ResultBasis(
+        isolation=record.isolation,
+        reuse=record.reuse,
+        sharing=evidence.sharing,
+        voters=by_worker if is_by_worker else by_guest,
+        workers=by_worker,
+    )
 
 
 def may_replace(new: ResultRecord, old: ResultRecord) -> bool:

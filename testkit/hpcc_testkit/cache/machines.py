@@ -17,6 +17,7 @@ from hpcc.cache.cache import Cache, open_cache
 from hpcc.config.paths import Paths
 from hpcc.config.remote_cache import RemoteCacheSettings
 from hpcc.config.settings import CacheSettings, RemoteSettings, Settings
+from hpcc.core import Sharing
 from hpcc.dispatch.remote import DispatcherClient, start_remote
 from hpcc.identity.cache_keys import SigningKey, make_signing_key
 from hpcc_testkit.cache.compiles import Compiled, FakeLauncher, run_bare
@@ -32,13 +33,15 @@ _DEFAULTS: Final = {"timeout_seconds": _PATIENCE_SECONDS, "outlines": False}
 class TeamMachine:
     """One person's machine, or CI's. `remote` are fields of `[cache.remote]`.
 
-    `farm_json` is the content of farm.json if the person has a farm; set it before the first use.
+    `farm_json` is the content of farm.json if the person has a farm, and `sharing` what the person
+    accepts there; set them before the first use.
     """
 
     directory: Path
     remote: dict[str, Any]
     checkout: str = "project"
     farm_json: str = ""
+    sharing: Sharing = "agreed"
     _cache: Cache | None = field(default=None, repr=False)
     _dispatcher: DispatcherClient | None = field(default=None, repr=False)
 
@@ -57,7 +60,7 @@ class TeamMachine:
             remote = RemoteCacheSettings(**{**_DEFAULTS, **self.remote})
             settings = Settings(
                 cache=CacheSettings(remote=remote),
-                remote=RemoteSettings(timeout_seconds=2 * _PATIENCE_SECONDS),
+                remote=RemoteSettings(timeout_seconds=2 * _PATIENCE_SECONDS, sharing=self.sharing),
             )
             if self.farm_json:
                 self.paths.farm_file.parent.mkdir(parents=True, exist_ok=True)

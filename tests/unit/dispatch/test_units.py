@@ -65,6 +65,7 @@ OUTCOMES = st.one_of(
         is_cached=st.booleans(),
         isolation=st.sampled_from(Isolation),
         action=TEXT,
+        basis=TEXT,
         entry=st.binary(max_size=20),
         pack=TEXT,
     ),

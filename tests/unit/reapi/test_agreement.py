@@ -15,9 +15,11 @@ from hpcc.core import (
     SharingClass,
     SharingPolicy,
 )
+from hpcc.core.basis import FarmTerms
 from hpcc.reapi.agreement import (
     VoteCount,
     VoteState,
+    basis_of,
     check_sharing,
     count_votes,
     may_replace,
@@ -184,6 +186,33 @@ def test_the_evidence_of_a_shared_result_must_satisfy_the_policy() -> None:
         False, False, True, False, False,
     ]  # fmt: skip
     assert is_enough(agreed(ANN, BOB, CAROL), three)
+
+
+@pytest.mark.parametrize("isolation", [KVM, Isolation.PROCESS_RUNC])
+def test_the_basis_of_a_result_counts_where_the_result_does(isolation: Isolation) -> None:
+    """A stored copy has only its basis, and must not be worth more than the result was."""
+    own = replace(RECORD, isolation=isolation)
+    fresh = replace(own, evidence=SharingEvidence(sharing=SharingClass.FRESH, row="0" * 32))
+    of_two = _agreed_at(own, ("1", "1"))
+    records = [own, fresh, of_two, _agreed_at(own, ("1", "2")), _agreed_at(own, ("1", "2", "2"))]
+    for record in records:
+        basis = basis_of(record)
+        for policy in (PRIVATE_ONLY, SharingPolicy(fresh=True), TWO, ACROSS, replace(TWO, agree=3)):
+            terms = FarmTerms(
+                minimum_isolation=Isolation.LOCAL_NONE,
+                guest_reuse=GuestReuse.PRINCIPAL,
+                sharing=policy,
+            )
+            assert basis.counts(terms) == is_enough(record, policy), (basis, policy)
+
+
+def _agreed_at(record: ResultRecord, keys: tuple[str, ...]) -> ResultRecord:
+    claims = tuple(
+        replace(claim(voter, result_digest(record), key=key), isolation=record.isolation)
+        for voter, key in zip((ANN, BOB, CAROL), keys, strict=False)
+    )
+    evidence = SharingEvidence(sharing=SharingClass.AGREED, row="0" * 32, claims=claims)
+    return replace(record, evidence=evidence)
 
 
 def test_a_fresh_result_whose_guest_had_executed_before_is_refused() -> None:

@@ -24,6 +24,7 @@ from hpcc.compilers.msvc.guest import client_source_dependencies, windows_guest_
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
 from hpcc.core import CallerError, Parity, RemoteResult, WindowsPath
+from hpcc.core.basis import FarmTerms
 
 _log: Final = logging.getLogger("hpcc.daemon.cl")
 
@@ -55,9 +56,9 @@ class ClResults:
     def __init__(self, machine: LocalMachine) -> None:
         self._machine = machine
 
-    def stored(self, job: ClJob, farm: Farm) -> Done | None:
+    def stored(self, job: ClJob, farm: Farm, terms: FarmTerms) -> Done | None:
         """Return None; see the module."""
-        del job, farm
+        del job, farm, terms
         return None
 
     def take(self, job: ClJob, plan: ClPlan, outcome: RemoteResult, compiled: FarmCompile) -> Done:

@@ -27,6 +27,7 @@ from hpcc.compilers.spec.table import Bypass
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
 from hpcc.core import LocalSlots, Parity, RemoteRequest, RemoteResult, Toolchain
+from hpcc.core.basis import FarmTerms
 
 
 class BadResultError(Exception):
@@ -128,8 +129,11 @@ class FarmPlanner[C, J, P](Protocol):
 class ClientResults[J, P](Protocol):
     """Finds, places and records results. Thread-safe."""
 
-    def stored(self, job: J, farm: Farm) -> Done | None:
-        """Put a stored result in place and count it; None if there is none to serve."""
+    def stored(self, job: J, farm: Farm, terms: FarmTerms) -> Done | None:
+        """Put a stored result in place and count it; None if there is none to serve.
+
+        One whose basis does not count under `terms` is none.
+        """
         ...
 
     def take(self, job: J, plan: P, outcome: RemoteResult, compiled: FarmCompile) -> Done:

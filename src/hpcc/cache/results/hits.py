@@ -21,7 +21,7 @@ from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.replay.engine import Plan
 from hpcc.cache.replay.replay import NotPinnedError, Pins, Replays
 from hpcc.cache.results.records import HIT, Records
-from hpcc.cache.results.results import Found, Result, Results, signer_of
+from hpcc.cache.results.results import Found, Result, Results, basis_text, signer_of
 from hpcc.cache.root.project_root import RootSearch
 from hpcc.wire import launcher as wire
 
@@ -103,8 +103,10 @@ class Hits:
         self, prepared: Prepared, found: Found, key: bytes, outcome: str
     ) -> Callable[[str | None], None]:
         """Return what counts and records this hit; its argument is the build of a later one."""
-        signer = signer_of(found.result.origin)
-        is_foreign = prepared.share is not None and prepared.share.is_foreign(found.result.origin)
+        origin = found.result.origin
+        signer = signer_of(origin)
+        share = None if basis_text(origin) else prepared.share
+        is_foreign = share is not None and share.is_foreign(origin)
         made = "hit.signed" if signer else "hit.shared" if is_foreign else ""
         # The function must not hold the data, which the plan of a replay holds already.
         size, result_key = found.result.size_bytes, found.inputs.result_key

@@ -34,6 +34,8 @@ _OLDER_FORMAT: Final = b"older-sets-1"
 _RESULT_AND_MANIFEST: Final = 2
 # Before a key's id in `Result.origin`. The origin of a checkout has 8 bytes.
 _SIGNED: Final = b"signed-by:"
+# Before the text of a `ResultBasis`.
+_OF_FARM: Final = b"of-farm:"
 # A few thousand translation units: more than an edit-compile loop touches.
 MAX_MANIFESTS: Final = 4096
 MAX_RESULT_BYTES: Final = 64 << 20
@@ -46,7 +48,7 @@ class Result(NamedTuple):
 
     `side` are the contents of the further outputs, in the order of `Prepared.side_paths`. `origin`
     identifies the checkout that made a shared result (`hpcc.cache.results.share_results`), or the
-    key that signed it (`signed_origin`).
+    key that signed it (`signed_origin`), or tells why a farm's result counts (`basis_origin`).
     """
 
     object_data: bytes
@@ -70,6 +72,16 @@ def signed_origin(kid: str) -> bytes:
 def signer_of(origin: bytes) -> str:
     """Return the id of the key that signed a fetched result; "" for a result made here."""
     return origin[len(_SIGNED) :].decode() if origin.startswith(_SIGNED) else ""
+
+
+def basis_origin(basis: str) -> bytes:
+    """Return the `origin` of a farm's result, which has a basis with this text."""
+    return _OF_FARM + basis.encode()
+
+
+def basis_text(origin: bytes) -> str:
+    """Return the text of a farm result's basis; "" for any other result."""
+    return origin[len(_OF_FARM) :].decode() if origin.startswith(_OF_FARM) else ""
 
 
 class Found(NamedTuple):
