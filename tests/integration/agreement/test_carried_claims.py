@@ -75,6 +75,22 @@ async def test_a_carried_claim_agrees_with_an_execution_elsewhere(tmp_path: Path
         assert set(farm.labels()) == {"agreed(2)"}
 
 
+async def test_executions_that_did_not_see_each_other_are_joined_by_the_next_one(
+    tmp_path: Path,
+) -> None:
+    """What happens after Ann and Bob executed at the same moment at different workers."""
+    async with two(tmp_path) as farm:
+        farm.farm.audit.rows.clear()
+        hers = await anns_claim(farm, ONE)
+        assert await run(farm, "bob", ONE) == GOOD
+        (his,) = (await seen(farm, "carol", ONE)).known.claims
+        # Nobody joins the two claims but an execution that brings them along.
+        assert await run(farm, "carol", ONE, hers, his) == GOOD
+        assert (await seen(farm, "mallory", ONE)).record is not None
+        assert await farm.build("mallory", ONE) == (GOOD, True)
+        assert len(farm.labels("executed")) == 3
+
+
 async def test_a_carried_claim_counts_only_for_what_it_was_signed(tmp_path: Path) -> None:
     async with two(tmp_path) as farm:
         claim = await anns_claim(farm, ONE)
