@@ -150,6 +150,7 @@ _BYPASSES = [
     ("gcc", "-E -o a.i a.h", "preprocess-only"),
     ("gcc", "-E -o a.i b.i", "preprocess-only"),
     ("gcc", "-E -fdirectives-only -o a.i a.c", "preprocess-only"),
+    ("gcc", "-E -traditional-cpp -o a.i a.c", "preprocess-only"),
     ("clang", "-E -frewrite-includes -o a.i a.c", "preprocess-only"),
     ("gcc", "-E -save-temps -o a.i a.c", "preprocess-only"),
     ("gcc", "-E -dDI -o a.i a.c", "dump"),

@@ -8,13 +8,14 @@ from hpcc_testkit.suite.mutants import Case, Mutants
 
 SYNTAX = "tests/integration/cache/test_syntax_only.py::"
 TEXT = "tests/integration/cache/test_preprocessed_text.py::"
+UNIT = "tests/unit/compilers/gnu/test_product.py::"
 PRODUCT = "compilers/gnu/product.py"
 
 CASES = {
     "content": Case("compilers/invocation/content.py", " or invocation.product is not Product.OBJECT", "",
-                    SYNTAX + "test_a_check_and_a_compile_never_serve_each_other[gcc-14]"),
+                    UNIT + "test_only_objects_leave_their_checkout"),
     "share": Case("compilers/invocation/share.py", "invocation.product is Product.OBJECT and ", "",
-                  SYNTAX + "test_another_directory_has_its_own_result"),
+                  UNIT + "test_only_objects_leave_their_checkout"),
     "farm": Case("cache/cache.py", " and prepared.invocation.product is Product.OBJECT", "",
                  SYNTAX + "test_with_a_farm_a_check_stays_here"),
     "several": Case("cache/several.py", "        and prepared.invocation.product is Product.OBJECT\n", "",
@@ -24,7 +25,7 @@ CASES = {
     "mode-of-text": Case("compilers/invocation/side.py", "output_keeps_mode=not is_clang, side=()", "output_keeps_mode=False, side=()",
                          TEXT + "test_text_is_a_cached_compile[gcc-14]"),
     "shown": Case("compilers/gnu/headers.py", "            Effect.SHOWN,\n", "",
-                  TEXT + "test_text_is_a_cached_compile[gcc-14]"),
+                  TEXT + "test_a_clock_in_the_text_is_not_kept[gcc-14]"),
     "to-stdout": Case(PRODUCT, '        and (is_check or "-o" in spellings)\n', "",
                       TEXT + "test_other_forms_run_unchanged[gcc-14]"),
 }  # fmt: skip

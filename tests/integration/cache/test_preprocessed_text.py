@@ -165,6 +165,12 @@ def test_a_clock_in_the_text_is_not_kept(
         argv = (compiler, "-E", "-o", "out/c.i", f"src/{word}.c")
         assert launcher.compile(*argv).answer == "run"
     assert _counted(cache, "hit.local", "miss.local") == (0, 6)
+    # The text shows this definition, and nothing uses the clock.
+    project.write("src/shown.c", "#define NOW __TIME__\nint a;\n")
+    project.settle()
+    for expected in ("run", "done"):
+        argv = (compiler, "-E", "-dD", "-o", "out/c.i", "src/shown.c")
+        assert launcher.compile(*argv).answer == expected
 
 
 @pytest.mark.parametrize("compiler", ["gcc-14", "clang-19"])

@@ -191,4 +191,5 @@ def test_with_a_farm_a_check_stays_here(make_cache: Any, launcher: FakeLauncher)
     assert _same(launcher, *argv).answer == "run"
     assert _same(launcher, *argv).answer == "done"
     assert remote.requests == []
+    assert not [name for name in cache.counters() if name.startswith("fallback")]
     assert _counted(cache, "miss.local", "hit.local") == (1, 1)
