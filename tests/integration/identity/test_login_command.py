@@ -167,7 +167,7 @@ async def test_a_person_logs_in_builds_on_the_farm_and_logs_out(
         # From the token, not from what the client says of itself.
         assert (row.tenant, row.principal) == ("acme", "ann")
         # The table is stricter than the worker, whose own setting is "principal".
-        assert (row.reuse, there.farm.worker_fields) == ("exec", {})
+        assert (row.reuse, there.farm.worker_fields) == ("exec", {"admin": ""})
 
         code, said = await there.hpcc("up")
         assert (code, "hpcc logout" in said) == (2, True)
