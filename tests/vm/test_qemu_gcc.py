@@ -101,6 +101,9 @@ async def test_an_error_of_the_compiler_is_the_compilers_own(guest: VmGuest) -> 
 async def test_a_compiler_without_memory_is_a_limit_and_not_an_error_of_the_user(
     guest: VmGuest,
 ) -> None:
+    # Pages of a program count for whom they are read for. Below the limit the kernel would read
+    # those of a compiler that nobody used yet again and again, and kill nothing.
+    assert (await compile_(guest, SOURCE)).result.exit_code == 0
     limits = ExecLimits(memory_bytes=12 << 20)
     done = await compile_(guest, large_source(), "-O2", limits=limits)
     assert done.result.reason == "memory"
