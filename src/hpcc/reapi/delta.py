@@ -30,13 +30,16 @@ class Delta:
 
 def make_delta(digest: Digest, data: bytes, base: Digest, old: bytes) -> Delta:
     """Return `data` as a difference from `old`, the content of `base`."""
-    prefix = _common(data, old)
+    prefix = common_prefix(data, old)
     suffix = _common_end(data[prefix:], old[prefix:])
     return Delta(digest, data[prefix : len(data) - suffix], base, prefix, suffix)
 
 
-def _common(one: bytes, other: bytes) -> int:
-    """Return the length of the common prefix. A binary search compares slices at memory speed."""
+def common_prefix(one: bytes, other: bytes) -> int:
+    """Return the length of the common prefix: the offset of the first difference.
+
+    A binary search compares slices at memory speed.
+    """
     low, high = 0, min(len(one), len(other))
     while low < high:
         middle = (low + high + 1) // 2

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.cache.base.api import MAX_CAPTURE_BYTES, CompileRequest, Done, Exec, Run, RunReport
+from hpcc.cache.cache import Cache
 from hpcc.cache.replay.handler import CacheHandler
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
@@ -34,6 +35,12 @@ from hpcc_testkit.guests.placed import placed_command
 _GUEST_PATH: Final = re.compile(r"^((?:-[A-Za-z:-]+=?)?)/src(?=[/=]|$)")
 _NAMING: Final = (".d", ".su", ".i", ".ii")  # outputs that name the directory of the compile
 _PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+
+
+def counted(cache: Cache, *names: str) -> tuple[int, ...]:
+    """Return these counters of a cache, 0 for those that it does not have."""
+    counters = cache.counters()
+    return tuple(counters.get(name, 0) for name in names)
 
 
 @dataclass(frozen=True, slots=True)

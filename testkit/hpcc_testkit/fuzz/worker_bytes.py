@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 from hpcc._proto import explain_pb2, meeting_pb2
 from hpcc.core import Digest, GuestReuse, IntegrityError, Isolation
 from hpcc.reapi.claims import ResultClaim, Voter
+from hpcc.reapi.delta import common_prefix
 from hpcc.reapi.limits import ReapiError
 from hpcc.rpc.reapi.explanation import (
     MAX_FLAGS,
@@ -44,7 +45,6 @@ from hpcc.rpc.reapi.meeting import (
 from hpcc.worker.explain.sections import (
     differing_section,
     differing_sections,
-    first_difference,
 )
 
 
@@ -131,7 +131,7 @@ def object_sections(data: bytes) -> None:
     if found is not None:
         assert all(n.isprintable() and len(n) <= 64 for n in (*found.changed, *found.single))
         assert not name or name in found.changed
-    at = first_difference(mine, other)
+    at = common_prefix(mine, other)
     assert mine[:at] == other[:at]
     assert mine == other or mine[at : at + 1] != other[at : at + 1]
 

@@ -38,7 +38,7 @@ int main(int argc, char **argv) {
     if (is(c, "link")) return symlink(x, y);
     if (is(c, "fifo")) return mkfifo(x, 0666);
     if (is(c, "sleep")) { printf("asleep\n"); fflush(stdout); sleep(atoi(x)); return 0; }
-    if (is(c, "orphan")) { /* it holds memory in a session of its own, and outlives who started it */
+    if (is(c, "orphan")) { /* it holds memory in a new session, and outlives its starter */
         int p[2]; char b; if (pipe(p)) return 5;
         if (fork()) { close(p[1]); return read(p[0], &b, 1) != 1; }
         setsid();

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hpcc.cache.cache import Cache
-from hpcc_testkit.cache.compiles import Compiled, FakeLauncher, FakeRemote, run_bare
+from hpcc_testkit.cache.compiles import Compiled, FakeLauncher, FakeRemote, counted, run_bare
 
 _SOURCES = {
     "src/a.c": '#include "a.h" // told\n#include <sys.h>\n#define OWN(x) x\n#pragma once_more\n'
@@ -58,11 +58,6 @@ def _same(launcher: FakeLauncher, *argv: str) -> Compiled:
     return ours
 
 
-def _counted(cache: Cache, *names: str) -> tuple[int, ...]:
-    counters = cache.counters()
-    return tuple(counters.get(name, 0) for name in names)
-
-
 _FORMS = (
     "-E -isystem sys -o out/a.i src/a.c",
     "-E -g -O2 -Wall -isystem sys -o out/a.i src/a.c",
@@ -94,7 +89,7 @@ def test_text_is_a_cached_compile(compiler: str, launcher: FakeLauncher, cache: 
         _place(launcher.cwd, {})
         launcher.umask = 0o077
         assert _same(launcher, *argv).answer == "done", form
-    assert _counted(cache, "miss.local", "hit.local") == (len(_FORMS), 2 * len(_FORMS))
+    assert counted(cache, "miss.local", "hit.local") == (len(_FORMS), 2 * len(_FORMS))
 
 
 @pytest.mark.parametrize("compiler", ["gcc-14", "clang-19"])
@@ -120,7 +115,7 @@ def test_whatever_the_text_shows_is_in_the_key(
     (launcher.cwd.parent / "link").symlink_to(launcher.cwd)
     launcher.env = {"PWD": str(launcher.cwd.parent / "link")}
     assert _same(launcher, *argv).answer == "run"
-    assert _counted(cache, "hit.content", "hit.shared", "hit.local") == (0, 0, 1)
+    assert counted(cache, "hit.content", "hit.shared", "hit.local") == (0, 0, 1)
 
 
 @pytest.mark.parametrize("compiler", ["gcc-14", "clang-19"])
@@ -150,7 +145,7 @@ def test_text_and_object_never_serve_each_other(
     for mode in ("-S", "-E", "-c"):
         assert _same(launcher, compiler, mode, *flags).answer == "done"
     assert _same(launcher, compiler, "-E", "-O1", "-o", "out/y", "src/quiet.cc").answer == "run"
-    assert _counted(cache, "miss.local", "hit.local", "hit.content") == (4, 3, 0)
+    assert counted(cache, "miss.local", "hit.local", "hit.content") == (4, 3, 0)
 
 
 @pytest.mark.parametrize("compiler", ["gcc-14", "clang-19"])
@@ -164,7 +159,7 @@ def test_a_clock_in_the_text_is_not_kept(
     for word in (*words, *words):
         argv = (compiler, "-E", "-o", "out/c.i", f"src/{word}.c")
         assert launcher.compile(*argv).answer == "run"
-    assert _counted(cache, "hit.local", "miss.local") == (0, 6)
+    assert counted(cache, "hit.local", "miss.local") == (0, 6)
     # The text shows this definition, and nothing uses the clock.
     project.write("src/shown.c", "#define NOW __TIME__\nint a;\n")
     project.settle()
@@ -224,4 +219,4 @@ def test_other_checkouts_and_the_farm_get_none(make_cache: Any, launcher: FakeLa
     launcher.cwd = clone
     assert launcher.compile(*argv).answer == "run"
     assert remote.requests == []
-    assert _counted(cache, "miss.local", "hit.local", "hit.shared") == (2, 1, 0)
+    assert counted(cache, "miss.local", "hit.local", "hit.shared") == (2, 1, 0)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hpcc.cache.cache import Cache
-from hpcc_testkit.cache.compiles import Compiled, FakeLauncher, run_bare
+from hpcc_testkit.cache.compiles import Compiled, FakeLauncher, counted, run_bare
 
 _SOURCES = {
     "a.c": '#include "common.h"\nint a(void) { return COMMON; }\n',
@@ -59,11 +59,6 @@ def _same(launcher: FakeLauncher, *argv: str) -> Compiled:
     return ours
 
 
-def _counted(cache: Cache, *names: str) -> tuple[int, ...]:
-    counters = cache.counters()
-    return tuple(counters.get(name, 0) for name in names)
-
-
 _FLAGS = {
     "plain": ("-c",),
     "debug": ("-g", "-O2", "-MD", "-MP", "-c"),
@@ -80,14 +75,14 @@ def test_each_source_is_one_cached_compile(
 ) -> None:
     argv = (compiler, *_FLAGS[flags], "a.c", "b.c", "c.c")
     assert _same(launcher, *argv).answer == "run"
-    assert _counted(cache, "miss.local", "hit.local") == (3, 0)
+    assert counted(cache, "miss.local", "hit.local") == (3, 0)
     assert _same(launcher, *argv).answer == "done"  # over the outputs
     _place(launcher.cwd, {})
     assert _same(launcher, *argv).answer == "done"
     # Each alone, in another order, and a part of them.
     assert _same(launcher, *argv[:-3], "b.c").answer == "done"
     assert _same(launcher, *argv[:-3], "c.c", "a.c").answer == "done"
-    assert _counted(cache, "miss.local", "hit.local", "bypass.multiple-sources") == (3, 9, 0)
+    assert counted(cache, "miss.local", "hit.local", "bypass.multiple-sources") == (3, 9, 0)
 
 
 def test_only_what_has_no_result_is_compiled(
@@ -107,7 +102,7 @@ def test_only_what_has_no_result_is_compiled(
     assert _same(launcher, *argv).answer == "run"
     assert {b"a.c", b"b.c", b"c.c"} & {*commands[-1]} == {b"a.c", b"b.c"}
     assert _same(launcher, *argv).answer == "done"
-    assert _counted(cache, "miss.local", "hit.local") == (6, 6)
+    assert counted(cache, "miss.local", "hit.local") == (6, 6)
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
@@ -120,7 +115,7 @@ def test_messages_are_those_of_the_whole_command(
     project.settle()
     # Together they do not tell whose message it is.
     assert _same(launcher, *argv, "a.c", "b.c").answer == "run"
-    assert _counted(cache, "uncacheable.mixed-messages", "miss.local") == (2, 2)
+    assert counted(cache, "uncacheable.mixed-messages", "miss.local") == (2, 2)
     for name in ("a.c", "b.c", "d.c"):
         _same(launcher, *argv, name)
     assert b"unused_b" in _same(launcher, *argv, "a.c", "b.c").stderr
@@ -149,12 +144,12 @@ def test_after_an_error_the_compiler_does_what_it_does(
     assert _same(launcher, *argv).exit_code == 1
     assert _same(launcher, *argv).exit_code == 1
     assert {"a.o", "c.o"} == {*_outputs(launcher.cwd)}
-    assert _counted(cache, "miss.failed", "hit.local") == (6, 0)
+    assert counted(cache, "miss.failed", "hit.local") == (6, 0)
     _same(launcher, compiler, "-c", "a.c")
     _same(launcher, compiler, "-c", "c.c")
     project.write("b.o", "old")
     assert _same(launcher, *argv).exit_code == 1
-    assert _counted(cache, "hit.local") == (2,)
+    assert counted(cache, "hit.local") == (2,)
 
 
 _REFUSED = {
@@ -185,7 +180,7 @@ def test_what_is_more_than_its_sources_is_left_to_the_compiler(
     project.write("old.o", "")
     project.write("flags", "-c -O1\n")
     assert _same(launcher, compiler, *_REFUSED[case]).reason == "multiple-sources"
-    assert _counted(cache, "bypass.multiple-sources", "miss.local") == (1, 0)
+    assert counted(cache, "bypass.multiple-sources", "miss.local") == (1, 0)
 
 
 @pytest.mark.parametrize("name", ["a.o", "link.bin"])
@@ -224,7 +219,7 @@ def test_an_output_that_only_the_compiler_may_write_is_compiled(
     (launcher.cwd / "b.o").unlink()
     os.link(launcher.cwd / "a.o", launcher.cwd / "b.o")
     assert launcher.compile(*argv).answer == "run"
-    assert _counted(cache, "uncacheable.output-not-ours")[0] > 0
+    assert counted(cache, "uncacheable.output-not-ours")[0] > 0
 
 
 def test_a_header_changed_during_the_run_makes_nothing_to_keep(
@@ -232,7 +227,7 @@ def test_a_header_changed_during_the_run_makes_nothing_to_keep(
 ) -> None:
     launcher.after_run = lambda _run: project.write("common.h", "#define COMMON 9\n") and None
     launcher.compile("gcc", "-c", "a.c", "b.c", "c.c")
-    assert _counted(cache, "uncacheable.modified-during-compile") == (2,)
+    assert counted(cache, "uncacheable.modified-during-compile") == (2,)
     launcher.after_run = lambda _run: None
     project.settle()
     assert _same(launcher, "gcc", "-c", "a.c", "b.c", "c.c").answer == "run"
@@ -262,6 +257,6 @@ def test_a_second_checkout_hits(
         (other / name).write_bytes((launcher.cwd / name).read_bytes())
     project.settle()
     assert FakeLauncher(handler=cache, cwd=other).compile(*argv).answer == "done"
-    assert _counted(cache, "hit.shared") == (2,)
+    assert counted(cache, "hit.shared") == (2,)
     assert (other / "a.d").read_bytes() == (launcher.cwd / "a.d").read_bytes()
     assert (other / "a.o").read_bytes() == (launcher.cwd / "a.o").read_bytes()

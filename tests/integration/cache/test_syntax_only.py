@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hpcc.cache.cache import Cache
-from hpcc_testkit.cache.compiles import Compiled, FakeLauncher, FakeRemote, run_bare
+from hpcc_testkit.cache.compiles import Compiled, FakeLauncher, FakeRemote, counted, run_bare
 
 _SOURCES = {
     "a.c": '#include "a.h"\nint f(void) { int unused; return A; }\n',
@@ -61,11 +61,6 @@ def _same(launcher: FakeLauncher, *argv: str) -> Compiled:
     return ours
 
 
-def _counted(cache: Cache, *names: str) -> tuple[int, ...]:
-    counters = cache.counters()
-    return tuple(counters.get(name, 0) for name in names)
-
-
 _FORMS = (
     "-fsyntax-only a.c",
     "-Wall -O2 -g -fsyntax-only a.c",
@@ -90,7 +85,7 @@ def test_a_check_is_a_cached_compile(compiler: str, launcher: FakeLauncher, cach
         for path in launcher.cwd.rglob("*.d"):
             path.unlink()
         assert _same(launcher, *argv).answer == "done", form
-    assert _counted(cache, "miss.local", "hit.local") == (len(_FORMS), 2 * len(_FORMS))
+    assert counted(cache, "miss.local", "hit.local") == (len(_FORMS), 2 * len(_FORMS))
 
 
 @pytest.mark.parametrize("compiler", ["g++-14", "clang++-19"])
@@ -109,7 +104,7 @@ def test_an_edit_of_a_header_is_a_miss(
     project.write("a.h", _SOURCES["a.h"])
     project.settle()
     assert _same(launcher, *argv).answer == "done"
-    assert _counted(cache, "miss.local", "hit.local", "miss.failed") == (4, 1, 2)
+    assert counted(cache, "miss.local", "hit.local", "miss.failed") == (4, 1, 2)
 
 
 @pytest.mark.parametrize("compiler", ["gcc-14", "clang-19"])
@@ -127,7 +122,7 @@ def test_a_check_and_a_compile_never_serve_each_other(
     assert (launcher.cwd / "out/q.o").stat().st_size > 0
     # Content keys leave names of outputs out.
     assert _same(launcher, *(word.replace("q.o", "r.o") for word in check)).answer == "run"
-    assert _counted(cache, "miss.local", "hit.local", "hit.content") == (3, 2, 0)
+    assert counted(cache, "miss.local", "hit.local", "hit.content") == (3, 2, 0)
 
 
 _LEFT = (
@@ -149,7 +144,7 @@ def test_other_forms_run_unchanged(compiler: str, launcher: FakeLauncher, cache:
         assert (answer.answer, answer.reason) == ("exec", reason)
         for path in (launcher.cwd / "out").iterdir():
             path.unlink()
-    assert _counted(cache, "miss.local", "bypass.syntax-only") == (0, len(_LEFT) - 2)
+    assert counted(cache, "miss.local", "bypass.syntax-only") == (0, len(_LEFT) - 2)
 
 
 @pytest.mark.parametrize("compiler", ["gcc-14", "clang-19"])
@@ -167,7 +162,7 @@ def test_a_clock_in_a_message_is_not_kept(
     project.settle()
     for _ in range(2):
         assert launcher.compile(compiler, "-fsyntax-only", "clock.c").exit_code == 0
-    assert _counted(cache, "uncacheable.date-time", "hit.local") == (2, 0)
+    assert counted(cache, "uncacheable.date-time", "hit.local") == (2, 0)
 
 
 def test_another_directory_has_its_own_result(launcher: FakeLauncher, cache: Cache) -> None:
@@ -181,7 +176,7 @@ def test_another_directory_has_its_own_result(launcher: FakeLauncher, cache: Cac
         os.utime(clone / name, (1, 1))
     launcher.cwd = clone
     assert _same(launcher, *argv).answer == "run"
-    assert _counted(cache, "miss.local", "hit.local", "hit.shared") == (2, 0, 0)
+    assert counted(cache, "miss.local", "hit.local", "hit.shared") == (2, 0, 0)
 
 
 def test_with_a_farm_a_check_stays_here(make_cache: Any, launcher: FakeLauncher) -> None:
@@ -192,4 +187,4 @@ def test_with_a_farm_a_check_stays_here(make_cache: Any, launcher: FakeLauncher)
     assert _same(launcher, *argv).answer == "done"
     assert remote.requests == []
     assert not [name for name in cache.counters() if name.startswith("fallback")]
-    assert _counted(cache, "miss.local", "hit.local") == (1, 1)
+    assert counted(cache, "miss.local", "hit.local") == (1, 1)

@@ -91,6 +91,13 @@ def look_at_twins(rule: TwinRule, paths: Iterable[bytes]) -> Twins:
     return Twins(rule, tuple(sorted(map(tuple, groups.values()))))
 
 
+def are_one_file_everywhere(twins: Twins) -> bool:
+    """Tell whether these are names of one file wherever the tree is, because no link is in them."""
+    return are_one_file(twins) and all(
+        os.path.realpath(path) == os.path.normpath(path) for path in twins.paths
+    )
+
+
 def have_places(twins: Iterable[Twins]) -> bool:
     """Tell whether device and inode of a file are among these relations."""
     return any(t.rule is TwinRule.PLACE for t in twins)

@@ -19,7 +19,7 @@ from typing import Final
 
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.manifest import Absence, InputSet, Part, make_part
-from hpcc.cache.base.twins import Twins, are_one_file
+from hpcc.cache.base.twins import Twins, are_one_file_everywhere
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.inputs.source_tree import DiskTree
@@ -267,15 +267,9 @@ def refuse_unlike_in_guest(twins: tuple[Twins, ...]) -> None:
     Raises:
         UncacheableError: there are such files.
     """
-    of_files = [t for t in twins if t.rule is not TwinRule.LINK and not _are_one_everywhere(t)]
+    of_files = [t for t in twins if t.rule is not TwinRule.LINK and not are_one_file_everywhere(t)]
     if any(t.rule is not TwinRule.INODE or len(t.groups) < len(t.paths) for t in of_files):
         raise UncacheableError(UncacheableReason.TWIN_HEADERS)
-
-
-def _are_one_everywhere(twins: Twins) -> bool:
-    return are_one_file(twins) and all(
-        os.path.realpath(path) == os.path.normpath(path) for path in twins.paths
-    )
 
 
 def check_assembler(prepared: Prepared, memo: FileMemo, digest: bytes) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.core import CallerError, Digest, TenantId
-from hpcc.worker.explain.sections import SectionDifference, differing_sections, first_difference
+from hpcc.reapi.delta import common_prefix
+from hpcc.worker.explain.sections import SectionDifference, differing_sections
 from hpcc.worker.stores.retained import RetainedReader
 
 # Two of them are in memory.
@@ -41,7 +42,7 @@ class HeldOutputs:
         small = [d for d in digests if d.size_bytes <= _MAX_OBJECT_BYTES]
         found = self._held(tuple(tenants), small)
         first = next(found, b"")
-        compared = [(differing_sections(first, o), first_difference(first, o)) for o in found]
+        compared = [(differing_sections(first, o), common_prefix(first, o)) for o in found]
         if not compared:
             return _TOO_LARGE if len(small) < len(digests) else GONE
         sections = [difference for difference, _ in compared if difference is not None]

@@ -16,7 +16,7 @@ class RefusedEntry(Reason, prefix="remote-cache.refused"):
         "expired-key", "signed with a key whose last day is over",
         "Make a new key with `hpcc cache keygen`, and confirm it.")
     FARM = (
-        "farm", "a result of a farm in a pack that does not count here: for another person alone, "
+        "farm", "a result of a farm in a pack that does not count here: only for another person, "
         "of another class than the tenant accepts, or not signed by a worker of this farm",
         "Nothing to do: the farm is asked. `daemon.log` says what was wrong with it.")
     MALFORMED = (

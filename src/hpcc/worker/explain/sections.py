@@ -62,18 +62,6 @@ def differing_sections(mine: bytes, other: bytes) -> SectionDifference | None:
     return SectionDifference(tuple(dict.fromkeys(changed)), tuple(dict.fromkeys(single)))
 
 
-def first_difference(mine: bytes, other: bytes) -> int:
-    """Return the offset of the first byte that only one of them has, or that differs."""
-    equal, most = 0, min(len(mine), len(other))
-    while equal < most:
-        middle = (equal + most + 1) // 2
-        if mine[equal:middle] == other[equal:middle]:
-            equal = middle
-        else:
-            most = middle - 1
-    return equal
-
-
 def _sections(data: bytes) -> list[tuple[tuple[str, int], memoryview]]:
     """Return the named sections in order. Those of one name are numbered."""
     try:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcc.reapi.delta import common_prefix
 from hpcc.worker.explain.sections import (
     differing_section,
     differing_sections,
-    first_difference,
 )
 
 Parts = tuple[tuple[str, bytes], ...]
@@ -89,7 +89,7 @@ def test_all_sections_that_differ_are_named_once_and_those_of_one_object_apart()
 
 @given(st.binary(max_size=40), st.binary(max_size=40), st.binary(max_size=40))
 def test_the_first_byte_that_differs_is_found(start: bytes, mine: bytes, other: bytes) -> None:
-    at = first_difference(start + mine, start + other)
+    at = common_prefix(start + mine, start + other)
     expected = next(
         (n for n, (a, b) in enumerate(zip(mine, other, strict=False)) if a != b),
         min(len(mine), len(other)),
