@@ -13,7 +13,8 @@ import pytest
 from hpcc.runtime.channel.warden_launch import warden_label
 from hpcc_testkit.farm.machine import Machine
 
-pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
+# CI runs `./demo.sh`, which builds, hits and audits on one machine.
+pytestmark = [pytest.mark.vm, pytest.mark.nightly, pytest.mark.timeout(600)]
 
 UNITS = 8
 MAKEFILE = """
@@ -141,7 +142,6 @@ def test_a_compile_error_is_the_hosts_own_and_the_build_says_so(machine: Machine
     assert (ours.returncode, ours.stderr) == (bare.returncode, bare.stderr)
 
 
-@pytest.mark.nightly
 @pytest.mark.parametrize(
     "victim",
     [["qemu-system"], ["hpcc.worker"], ["hpcc.scheduler"]],
@@ -172,7 +172,6 @@ def test_a_part_killed_in_mid_build_costs_no_build(machine: Machine, victim: lis
     )
 
 
-@pytest.mark.nightly
 def test_the_daemon_killed_in_mid_build_costs_no_build(machine: Machine) -> None:
     directory = project(machine.root, units=4, lines=400)
     machine.hpcc("up", timeout=300)
@@ -221,7 +220,6 @@ def test_up_twice_and_down_twice_are_harmless(machine: Machine) -> None:
     machine.hpcc("down")
 
 
-@pytest.mark.nightly
 def test_up_replaces_what_a_killed_predecessor_left(machine: Machine) -> None:
     machine.hpcc("up", timeout=300)
     for pid in machine.processes("supervise"):

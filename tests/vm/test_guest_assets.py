@@ -12,7 +12,7 @@ import pytest
 from hpcc.runtime.assets.assets import GuestAssets, prepare_assets
 from hpcc.runtime.host.tools import ToolError
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.vm, pytest.mark.nightly, pytest.mark.timeout(300)]
 
 
 def names(directory: Path) -> list[str]:
