@@ -63,7 +63,9 @@ async def test_sections_that_differ_between_guests_are_named_while_the_store_has
     where, below = await report(capsys, "--config", str(file))
     names, stamp, text, lto = where
     assert names.startswith(".debug_str, ")
-    assert names.endswith(".strtab")  # what differs because of others comes last
+    # What differs because of others comes last. The order of the names in `.debug_str` is random, so
+    # that more sections may differ than are named.
+    assert names.endswith((".strtab", " more"))
     assert (stamp, text) == (".rodata", "bytes from 5 on")
     assert lto.startswith("sections of some only: .gnu.lto_")
     assert "5 of 5 actions were executed more than once, 4 of them" in below
