@@ -28,7 +28,7 @@ from hpcc.core import (
 )
 from hpcc.dispatch.memory import uses
 from hpcc.reapi.packed import encode_packed, parse_packed
-from hpcc.reapi.result import ResultRecord
+from hpcc.reapi.result import ResultRecord, encode_result, parse_result
 from hpcc.rpc.reapi.meeting import USED
 from hpcc.rpc.reapi.server import _MeetingServer
 from hpcc_testkit.farm.in_process import TENANT
@@ -229,7 +229,8 @@ async def test_a_use_that_a_worker_refuses_is_recorded_and_ends_the_use_of_packs
             assert (await ann.unit(0, one)).pack == PACK_USED
             waiting = ann.connection.uses
             honest = waiting._waiting[0]
-            waiting._waiting.insert(0, replace(honest, result=honest.result[:-1] + b"x"))
+            forged = replace(parse_result(honest.result), stderr=b"forged")
+            waiting._waiting.insert(0, replace(honest, result=encode_result(forged)))
             await until(lambda: not waiting._waiting)
             assert (await ann.unit(1, two)).pack == PACK_NOT_ALLOWED
         assert rows(farm, "pack", "ann") == 1
