@@ -9,6 +9,7 @@ from hpcc_testkit.suite.mutants import Case, Mutants
 SEEN = "tests/unit/scheduler/test_observe.py::"
 ANSWERS = "tests/unit/rpc/scheduler/test_observe.py::"
 PORT = "tests/unit/obs/metrics/test_admin.py::"
+HEALTH = "tests/unit/obs/health/test_"
 SERIES = "tests/unit/obs/metrics/test_registry.py::"
 OBSERVER, ADMIN = "scheduler/observe.py", "obs/metrics/admin.py"
 REGISTRY = "obs/metrics/registry.py"
@@ -34,6 +35,13 @@ CASES = {
                        PORT + "test_a_request_is_read_strictly"),
     "shown-places": Case(ADMIN, "if self._open < _MAX_CONNECTIONS:", "if True:",
                          PORT + "test_connections_are_few"),
+    "shown-one-bit": Case("rpc/base/health.py", "if health.conditions().is_serving else", "if True else",
+                          "tests/unit/rpc/base/test_health.py::test_a_stranger_learns_one_bit"),
+    "shown-one-line": Case("obs/health/health.py", "return one_line(text)[:", "return text[:",
+                           HEALTH + "health.py::test_a_reason_is_one_short_line_whatever_it_holds"),
+    "shown-manager": Case("obs/health/manager.py", 'environment.pop(_SOCKET, "")',
+                          'environment.get(_SOCKET, "")',
+                          HEALTH + "manager.py::test_no_program_that_a_service_starts_can_speak_for_it"),
 }  # fmt: skip
 
 

@@ -1,9 +1,10 @@
-"""The admin port: shows metrics over HTTP, from a separate thread.
+"""The admin port: shows metrics and health over HTTP, from a separate thread.
 
 The problem: the moment when an operator wants figures is the moment when the service is busy. So a
 thread with an event loop answers, and asks the service's loop only for what is read on demand. A
 loop that does not answer within `ASK_SECONDS` is itself a figure: `hpcc_event_loop_up` is 0, and
-all that is counted is shown as usual.
+all that is counted is shown as usual. Whether the service lives is known without a question: its
+loop notes the time twice a second.
 
 A client that reaches the port reads the figures; there is no login. It is off unless it is
 configured, and meant for loopback or a network of operators (docs/operate.md). What comes in is
@@ -25,11 +26,12 @@ from typing import Final
 
 from hpcc.core import InfrastructureError
 from hpcc.core.endpoints import is_loopback
+from hpcc.obs.health.page import live_page, ready_page
 from hpcc.obs.metrics.address import split_address
 from hpcc.obs.metrics.process import process_values
-from hpcc.obs.metrics.registry import Family, Kind, Registry
+from hpcc.obs.metrics.registry import Family, Kind
 from hpcc.obs.metrics.service import LogCounter, ServiceMetrics
-from hpcc.obs.metrics.text import CONTENT_TYPE, AskedValues, exposition
+from hpcc.obs.metrics.text import CONTENT_TYPE, exposition
 from hpcc.ports import Clock
 
 _log: Final = logging.getLogger(__name__)
@@ -52,8 +54,9 @@ UP: Final = Family(
 _OK: Final = 200
 _PHRASES: Final = {
     200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed",
-    421: "Misdirected Request", 500: "Internal Server Error",
+    421: "Misdirected Request", 500: "Internal Server Error", 503: "Service Unavailable",
 }  # fmt: skip
+_PLAIN: Final = "text/plain; charset=utf-8"
 
 
 @asynccontextmanager
@@ -67,11 +70,17 @@ async def serve_admin(address: str, metrics: ServiceMetrics, clock: Clock) -> As
     if not address:
         yield ""
         return
-    port = _AdminPort(await asyncio.to_thread(_listen, address), metrics.registry)
+    listener = await asyncio.to_thread(_listen, address)
+    port = _AdminPort(listener, metrics, clock)
     port.start()
     counter = LogCounter(metrics)
     logging.getLogger().addHandler(counter)
-    lag = asyncio.Task(_watch_lag(clock, metrics.loop_lag.observe), name="loop lag")
+
+    def awake(late_seconds: float) -> None:
+        port.awake_at = clock.monotonic()
+        metrics.loop_lag.observe(late_seconds)
+
+    lag = asyncio.Task(_watch_lag(clock, awake), name="loop lag")
     try:
         yield port.address
     finally:
@@ -112,8 +121,11 @@ async def _watch_lag(clock: Clock, observe: Callable[[float], None]) -> None:
 class _AdminPort:
     """The thread with its loop. `start` and `stop` are for the service's thread."""
 
-    def __init__(self, listener: socket.socket, registry: Registry) -> None:
-        self._listener, self._registry = listener, registry
+    def __init__(self, listener: socket.socket, metrics: ServiceMetrics, clock: Clock) -> None:
+        self._listener, self._registry = listener, metrics.registry
+        self._health, self._clock = metrics.health, clock
+        # When the service's loop ran last.
+        self.awake_at = clock.monotonic()
         host, port = listener.getsockname()[:2]
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._is_loopback = ipaddress.ip_address(host).is_loopback
@@ -183,15 +195,13 @@ class _AdminPort:
             self._open -= 1
 
     async def _answer(self, head: bytes) -> bytes:
-        status, path, is_head = read_request(head, loopback_only=self._is_loopback)
-        body, kind = f"{_PHRASES[status]}\n".encode(), "text/plain; charset=utf-8"
-        if status == _OK and path != "/metrics":
-            status, body = 404, b"here is /metrics\n"
-        elif status == _OK:
+        status, target, is_head = read_request(head, loopback_only=self._is_loopback)
+        body, kind = f"{_PHRASES[status]}\n".encode(), _PLAIN
+        if status == _OK:
             try:
-                body, kind = await self._metrics(), CONTENT_TYPE
+                status, body, kind = await self._page(*target.partition("?")[::2])
             except Exception:  # noqa: BLE001 - the root of a request: the next one may succeed
-                _log.exception("metrics cannot be shown")
+                _log.exception("%s cannot be shown", target.partition("?")[0])
                 status, body = 500, b"see the log of the service\n"
         lines = (
             f"HTTP/1.1 {status} {_PHRASES[status]}",
@@ -202,21 +212,33 @@ class _AdminPort:
         )
         return "\r\n".join((*lines, "", "")).encode() + (b"" if is_head else body)
 
+    async def _page(self, path: str, query: str) -> tuple[int, bytes, str]:
+        match path:
+            case "/metrics":
+                return _OK, await self._metrics(), CONTENT_TYPE
+            case "/livez":
+                status, text = live_page(self._clock.monotonic() - self.awake_at)
+            case "/readyz" | "/healthz":
+                status, text = ready_page(await self._from_service(self._health.conditions), query)
+            case _:
+                status, text = 404, "here are /metrics, /livez and /readyz\n"
+        return status, text.encode(), _PLAIN
+
     async def _metrics(self) -> bytes:
         async with self._turn:
             loop = asyncio.get_running_loop()
             await asyncio.sleep(self._made_at + _PAUSE_SECONDS - loop.time())
-            asked = await self._asked()
+            asked = await self._from_service(self._registry.ask)
             self._made_at = loop.time()
             is_up = float(asked is not None)
             extra = ((UP, is_up), *process_values())
             return exposition(self._registry, asked or {}, extra)
 
-    async def _asked(self) -> AskedValues | None:
-        """Read what the service tells on demand; None if its loop does not answer in time."""
+    async def _from_service[T](self, read: Callable[[], T]) -> T | None:
+        """Read something in the service's loop; None if that does not answer in time."""
 
-        async def ask() -> AskedValues:
-            return self._registry.ask()
+        async def ask() -> T:
+            return read()
 
         future = asyncio.run_coroutine_threadsafe(ask(), self._service)
         try:
@@ -227,7 +249,7 @@ class _AdminPort:
 
 
 def read_request(head: bytes, *, loopback_only: bool) -> tuple[int, str, bool]:
-    """Return status, path and whether it is HEAD, from a request up to its empty line.
+    """Return status, target and whether it is HEAD, from a request up to its empty line.
 
     With `loopback_only` the host must be a name of this machine. A page from elsewhere can make a
     browser here ask a name of the page's own that leads to 127.0.0.1; then it reads the answer.
@@ -244,7 +266,7 @@ def read_request(head: bytes, *, loopback_only: bool) -> tuple[int, str, bool]:
         return 405, "", False
     if loopback_only and not is_loopback(_host_of(hosts[0])):
         return 421, "", False
-    return _OK, target.partition("?")[0], method == "HEAD"
+    return _OK, target, method == "HEAD"
 
 
 def _host_of(text: str) -> str:

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable
 from typing import Final
 
+from hpcc.obs.health.health import Health
 from hpcc.obs.metrics.registry import Registry, Words
 
 _SEVERITIES: Final = (
@@ -21,9 +22,13 @@ _MAX_EVENTS: Final = 64
 
 
 class ServiceMetrics:
-    """The common part. A service adds its own metrics to the same registry."""
+    """The common part. A service adds its own metrics to the same registry.
 
-    def __init__(self, version: str) -> None:
+    `health` is shown beside them; a process that a service manager started has one already.
+    """
+
+    def __init__(self, version: str, health: Health | None = None) -> None:
+        self.health = health or Health()
         self.registry = registry = Registry()
         build = registry.gauge(
             "hpcc_build_info", "1, with the versions that run as labels.", "version", "python"

@@ -1,13 +1,16 @@
 """Runs a service's main: JSON lines on stdout, stopped by SIGTERM or the end of its parent.
 
 The other half is `hpcc.supervisor`. Standard input is a pipe that never carries a byte; its end
-means that the parent has exited.
+means that the parent has exited. The same event loop sends what the service
+does to a service manager that asks for it (systemd with `Type=notify`).
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
+import faulthandler
 import json
 import logging
 import os
@@ -21,17 +24,33 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from hpcc.core import CallerError, HpccError
+from hpcc.obs.health.health import Health
+from hpcc.obs.health.manager import ServiceManager
+from hpcc.obs.health.messages import keep_notified
 from hpcc.obs.logs import log_to_stderr
-from hpcc.obs.text import plain
+from hpcc.obs.text import one_line, plain
+from hpcc.ports import SystemClock
 
 _EXIT_CALLER: Final = 2
+_MAX_STATUS_CHARS: Final = 500
+# What a machine lacks, and no fault of the code: the message is enough, without a traceback.
+_OF_THE_MACHINE: Final = {
+    errno.ENOSPC: " (make room, or name another directory in the config file)",
+    errno.EDQUOT: " (make room, or raise the quota)",
+    errno.EROFS: " (name a directory that can be written in the config file)",
+    errno.EACCES: " (the service's user needs it; the unit or the config file names another)",
+    errno.EIO: " (the disk fails: see the kernel's log)",
+    errno.EMFILE: " (raise LimitNOFILE)",
+    errno.ENFILE: "",
+    errno.ENOMEM: "",
+}
 
 
 class ServiceProcess:
     """The process as a service's main sees it: config path, status lines, and the stop request."""
 
     def __init__(self, config_path: Path, out: TextIO) -> None:
-        self.config_path = config_path
+        self.config_path, self.health = config_path, Health()
         self._out = out
         self._stop = asyncio.Event()
 
@@ -44,11 +63,13 @@ class ServiceProcess:
         self._stop.set()
 
     def progress(self, text: str) -> None:
-        """Report a step of the start to the supervisor."""
+        """Report a step of the start to the supervisor and the service manager."""
+        self.health.starting(text)
         self.say({"progress": text})
 
     def ready(self, facts: Mapping[str, object]) -> None:
         """Report that the service is ready, with facts such as its port."""
+        self.health.serving()
         self.say({"ready": True, **facts})
 
     def say(self, line: Mapping[str, object]) -> None:
@@ -70,12 +91,28 @@ def run_service(
     """
     path = config or _config_from_argv(name)
     log_to_stderr(logging.INFO, f"%(asctime)s {name} %(levelname)s %(message)s")
+    # Before anything is started, so that no child can speak for this service.
+    manager = ServiceManager.taken_from(os.environ)
+    if manager is not None and manager.watchdog_seconds:
+        # The watchdog ends a loop that hangs with SIGABRT: the journal then shows where it was.
+        faulthandler.enable()
     try:
-        asyncio.run(_run(path, main))
-    except HpccError as error:
-        sys.stderr.write(f"hpcc {name}: {plain(error)}\n")
+        asyncio.run(_run(path, main, manager))
+    except (HpccError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _OF_THE_MACHINE:
+            raise
+        text = str(error) if isinstance(error, HpccError) else fault_text(error)
+        sys.stderr.write(f"hpcc {name}: {plain(text)}\n")
+        if manager is not None:
+            manager.send(f"STATUS=ended: {one_line(text)[:_MAX_STATUS_CHARS]}")
         return _EXIT_CALLER if isinstance(error, CallerError) else 1
     return 0
+
+
+def fault_text(error: OSError) -> str:
+    """Return what the machine lacks, where, and what to do."""
+    where = f": {os.fsdecode(error.filename)}" if error.filename is not None else ""
+    return f"{error.strerror}{where}{_OF_THE_MACHINE.get(error.errno or 0, '')}"
 
 
 def _config_from_argv(name: str) -> Path:
@@ -85,7 +122,11 @@ def _config_from_argv(name: str) -> Path:
     return path
 
 
-async def _run(path: Path, main: Callable[[ServiceProcess], Awaitable[None]]) -> None:
+async def _run(
+    path: Path,
+    main: Callable[[ServiceProcess], Awaitable[None]],
+    manager: ServiceManager | None,
+) -> None:
     process = ServiceProcess(path, sys.stdout)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -94,19 +135,31 @@ async def _run(path: Path, main: Callable[[ServiceProcess], Awaitable[None]]) ->
     try:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(_owned(main, process), name="service")
+            if manager is not None:
+                work = keep_notified(manager, process.health, SystemClock())
+                notifying = group.create_task(work, name="service manager")
+                # Only now, so that the manager also hears of an end that takes long.
+                task.add_done_callback(lambda _: notifying.cancel())
             await process.wait_stop()
+            process.health.stopping()
             task.cancel()
     except BaseExceptionGroup as group:
         raise leaf_error(group) from None
 
 
 def leaf_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first `HpccError` in a task group's failure, else the group itself."""
+    """Return the first `HpccError` in a task group's failure, else what the machine lacks.
+
+    A group with neither is returned as it is.
+    """
+    lacking: BaseException | None = None
     for error in group.exceptions:
         found = leaf_error(error) if isinstance(error, BaseExceptionGroup) else error
         if isinstance(found, HpccError):
             return found
-    return group
+        if isinstance(found, OSError) and found.errno in _OF_THE_MACHINE:
+            lacking = lacking or found
+    return lacking or group
 
 
 async def _owned(

@@ -17,6 +17,7 @@ from hpcc.obs.metrics.address import split_address
 from hpcc.obs.metrics.admin import read_request, serve_admin
 from hpcc.obs.metrics.service import ServiceMetrics
 from hpcc.ports import SystemClock
+from hpcc_testkit.farm.in_process import LaterClock
 from hpcc_testkit.services.scraped import Scrape, fetch, scrape
 
 ANY_PORT = "127.0.0.1:0"
@@ -80,6 +81,30 @@ async def test_a_service_whose_loop_hangs_still_shows_what_it_counted(
         await asyncio.sleep(0)
         found = await asyncio.to_thread(scrape, address)
         assert found.value("hpcc_event_loop_up") == 1
+
+
+async def test_a_service_whose_loop_hangs_is_not_ready_and_after_a_while_not_alive(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(admin, "ASK_SECONDS", 0.05)
+    clock, metrics, answers = LaterClock(), ServiceMetrics("1.0"), list[tuple[int, bytes]]()
+    async with serve_admin(ANY_PORT, metrics, clock) as address:
+        metrics.health.serving()
+        assert await asyncio.to_thread(fetch, address, "/readyz") == (200, b"ready\n")
+        assert await asyncio.to_thread(fetch, address, "/healthz?x=1") == (200, b"ready\n")
+
+        def ask() -> None:
+            answers.extend(fetch(address, path) for path in ("/readyz", "/livez"))
+            clock.ahead = 30.0
+            answers.append(fetch(address, "/livez"))
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join(20)  # the loop of this test stands still meanwhile
+        assert answers[0] == (503, b"event-loop: it did not answer in time\n")
+        assert answers[1] == (200, b"live\n")
+        assert answers[2][0] == 503
+        assert answers[2][1].startswith(b"event-loop: it has not run for 3")
 
 
 @pytest.mark.parametrize(
