@@ -10,6 +10,7 @@ from typing import Final
 from hpcc.obs.metrics.admin import UP
 from hpcc.obs.metrics.process import FAMILIES
 from hpcc.obs.metrics.registry import MAX_SERIES, MAX_TENANTS, SECONDS, Family, Kind
+from hpcc.obs.metrics.service import ServiceMetrics
 from hpcc.ports import SystemClock
 from hpcc.scheduler.base.metrics import SchedulerMetrics
 from hpcc.worker.base.metrics import WorkerMetrics
@@ -22,9 +23,9 @@ HEAD: Final = f"""\
 
 # Metrics
 
-A scheduler and a worker show these at `/metrics` of their admin port
-([operate.md](operate.md#metrics)). Names and labels are an API: a change of one is in the
-changelog.
+Services show these at `/metrics` of their admin port ([operate.md](operate.md#metrics)). Names and
+labels are an API: a change of one is in the changelog. `/livez` and `/readyz` of the same port are
+for probes ([operate.md](operate.md#health)).
 
 - Times are in seconds, sizes in bytes. Names that end in `_total` are counters since the start of
   the process.
@@ -53,10 +54,12 @@ def page() -> str:
     """Return the page."""
     scheduler = SchedulerMetrics("", SystemClock()).service.registry.families
     worker = WorkerMetrics("").service.registry.families
+    every = {family.name for family in ServiceMetrics("").registry.families}
     shared = {family.name for family in worker} & {family.name for family in scheduler}
     parts = [
         HEAD,
-        _section("Every service", [f for f in scheduler if f.name in shared]),
+        _section("Every service", [f for f in scheduler if f.name in every]),
+        _section("Scheduler and worker", [f for f in scheduler if f.name in shared - every]),
         _section("Scheduler", [f for f in scheduler if f.name not in shared]),
         _section("Worker", [f for f in worker if f.name not in shared]),
         _section("The process", [UP, *FAMILIES]),

@@ -28,6 +28,8 @@ class CertificateFiles:
         self._certificate, self._key = certificate, key
         self._lock = threading.Lock()
         self._stamp: _Stamp = ()
+        # When the certificate of new connections ends, in seconds since the epoch.
+        self.ends_at = 0.0
 
     def read(self) -> ServerTls:
         """Read key and certificate chain.
@@ -74,7 +76,8 @@ class CertificateFiles:
         chain = _chain(self._certificate)
         try:
             public = serialization.load_pem_private_key(key, None).public_key()
-            is_pair = public == x509.load_pem_x509_certificates(chain)[0].public_key()
+            own = x509.load_pem_x509_certificates(chain)[0]
+            is_pair = public == own.public_key()
         except UNREADABLE as error:
             raise CallerError(
                 f"{self._key} or {self._certificate} is not PEM, or the key has a password",
@@ -86,6 +89,7 @@ class CertificateFiles:
                 f"{self._key} is not the key of the first certificate in {self._certificate}",
                 reason="gateway-certificate",
             )
+        self.ends_at = own.not_valid_after_utc.timestamp()
         return ServerTls(key, chain)
 
 

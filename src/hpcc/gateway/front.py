@@ -50,6 +50,11 @@ class GatewayFront:
         self._lobby = Lobby(_lobby_size(config))
         self._calls = Calls()
 
+    @property
+    def calls(self) -> int:
+        """How many calls run now, of all callers."""
+        return self._calls.of("")
+
     async def serve(self, link: RelayLink) -> None:
         """Serve one call to its end.
 

@@ -123,6 +123,10 @@ class Calls:
     def __init__(self) -> None:
         self._running: Counter[str] = Counter()
 
+    def of(self, owner: str) -> int:
+        """Return how many calls an owner has now."""
+        return self._running[owner]
+
     @contextmanager
     def one(self, owner: str, most: int) -> Generator[None]:
         """Count a call while the block runs.

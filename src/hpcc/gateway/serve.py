@@ -12,15 +12,22 @@ from hpcc import __version__
 from hpcc.gateway.certificate import CertificateFiles
 from hpcc.gateway.config import GatewayConfig
 from hpcc.gateway.front import GatewayFront
+from hpcc.gateway.health import watch_gateway
 from hpcc.gateway.refusals import RefusalLog
 from hpcc.gateway.routes import Routes
 from hpcc.gateway.visitors import Visitors
 from hpcc.identity.tls import PinnedPeer
+from hpcc.obs.health.health import Health
+from hpcc.obs.metrics.admin import serve_admin
+from hpcc.obs.metrics.service import ServiceMetrics
 from hpcc.ports import Clock
-from hpcc.rpc.base.channel import open_channel, start_server
+from hpcc.rpc.base.channel import start_server
+from hpcc.rpc.base.health import health_handlers
+from hpcc.rpc.base.timed import timed
 from hpcc.rpc.relay.link import RelayHandlers
 from hpcc.rpc.relay.methods import MAX_RELAY_REQUEST_BYTES
 from hpcc.rpc.scheduler.client import SchedulerClient
+from hpcc.rpc.scheduler.schedulers import open_schedulers
 
 _GRACE_SECONDS: Final = 5.0
 # Calls above the limit get an error; this many more are read at all.
@@ -41,11 +48,15 @@ class RunningGateway:
 
     host: str
     port: int
+    # HOST:PORT of the admin port; "" if there is none.
+    admin: str = ""
 
 
 @asynccontextmanager
-async def serve_gateway(config: GatewayConfig, clock: Clock) -> AsyncGenerator[RunningGateway]:
-    """Serve while the block runs.
+async def serve_gateway(
+    config: GatewayConfig, clock: Clock, *, health: Health | None = None
+) -> AsyncGenerator[RunningGateway]:
+    """Serve while the block runs. `health` is for a process with a service manager.
 
     Raises:
         CallerError: certificate, key or the scheduler's certificate cannot be used.
@@ -54,15 +65,20 @@ async def serve_gateway(config: GatewayConfig, clock: Clock) -> AsyncGenerator[R
     files = CertificateFiles(config.certificate, config.key)
     tls = await asyncio.to_thread(files.read)
     peer = PinnedPeer.from_pem(config.scheduler_certificate_pem.encode())
-    async with open_channel(
-        config.scheduler, certificate_pem=peer.certificate_pem, name=peer.name
-    ) as channel:
-        client = SchedulerClient(channel)
+    metrics = ServiceMetrics(__version__, health)
+    metrics.ends("server", lambda: files.ends_at)
+    async with open_schedulers(
+        config.scheduler, certificate_pem=peer.certificate_pem, name=peer.name, clock=clock
+    ) as schedulers:
+        client = SchedulerClient(schedulers)
         visitors = Visitors(client, clock, f"gateway {__version__}")
         routes = Routes(client, clock)
         front = GatewayFront(config, visitors, routes, RefusalLog(clock))
+        upstream = watch_gateway(metrics.health, schedulers, lambda: files.ends_at, clock)
+        metrics.health.summary = lambda: f"calls: {front.calls}"
+        handlers = (RelayHandlers(front.serve), *health_handlers(metrics.health))
         server, port = await start_server(
-            [RelayHandlers(front.serve)],
+            timed(handlers, metrics.called, clock),
             host=config.host,
             port=config.port,
             tls=tls,
@@ -71,8 +87,12 @@ async def serve_gateway(config: GatewayConfig, clock: Clock) -> AsyncGenerator[R
             options=_OPTIONS,
             connections_per_address=config.connections_per_address,
         )
+        watching = asyncio.Task(upstream.run(), name="schedulers")
         try:
-            yield RunningGateway(config.host, port)
+            async with serve_admin(config.admin, metrics, clock) as admin:
+                metrics.health.serving()
+                yield RunningGateway(config.host, port, admin)
         finally:
+            watching.cancel()
             await server.stop(_GRACE_SECONDS)
             await routes.close()
