@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.obs.health.messages import EXTEND_SECONDS
+
 ROOT = Path(__file__).resolve().parents[2]
 _UNITS = ROOT / "deploy/systemd"
 _NAMES = ("scheduler", "worker", "gateway", "helper")
@@ -124,6 +126,15 @@ def test_no_unit_may_fill_the_machines_memory() -> None:
     assert most.pop("worker") == ["90%"]
     for name, (limit,) in most.items():
         assert re.fullmatch(r"[1-4]G|[0-9]{1,3}M", limit), name
+
+
+@pytest.mark.parametrize("name", ["scheduler", "worker", "gateway"])
+def test_each_service_tells_systemd_and_only_its_main_process_may(name: str) -> None:
+    assert values(text(name), "Type") == ["notify"]
+    assert values(text(name), "NotifyAccess") == ["main"]
+    (watchdog,) = values(text(name), "WatchdogSec")
+    # Each message of a start or an end asks for so much; they come every five seconds.
+    assert 2 * 5 < int(watchdog) <= EXTEND_SECONDS
 
 
 def test_the_helper_can_be_read_in_ten_minutes() -> None:

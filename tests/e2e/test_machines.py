@@ -261,6 +261,12 @@ def test_a_farm_of_the_shipped_units_compiles(farm: Farm) -> None:
     farm.compile_until_executed("warm")
     # The unit leaves the worker all that QEMU's jail needs.
     assert "without a jail" not in farm.worker.journal("hpcc-worker")
+    for machine, unit, said in (
+        (farm.worker, "hpcc-worker", "places: "),
+        (farm.scheduler, "hpcc-scheduler", "workers: 1 live"),
+    ):
+        assert said in machine.run("systemctl", "show", "-P", "StatusText", unit)
+        assert machine.run("systemctl", "is-active", unit) == "active\n", "systemd heard READY=1"
 
 
 def test_a_worker_without_rights_has_guests_with_own_ids_and_limits(farm: Farm) -> None:

@@ -20,6 +20,8 @@ class AuditMetrics:
 
     def __init__(self, service: ServiceMetrics) -> None:
         registry, self._service = service.registry, service
+        # Why the last row is not durable; "" if it is.
+        self.trouble = ""
         self.records = registry.counter(
             "hpcc_audit_records_total",
             "Records by kind: row, which are durable; event, of which hpcc_audit_lost_events_total"
@@ -75,9 +77,11 @@ class MeteredAuditLog:
         started = self._clock.monotonic()
         try:
             await self._inner.append(row)
-        except InfrastructureError:
+        except InfrastructureError as error:
             self._metrics.failures.add()
+            self._metrics.trouble = str(error)
             raise
+        self._metrics.trouble = ""
         self._metrics.seconds.observe(self._clock.monotonic() - started)
         self._metrics.records.of("row").add()
         self._on_row(row)

@@ -15,7 +15,9 @@ async def main(process: ServiceProcess) -> None:
     """Serve until cancelled."""
     raise_descriptor_limit()
     config = load_service_file(process.config_path, SchedulerConfig)
-    async with serve_scheduler(config, SystemClock(), collector=Collector()) as running:
+    async with serve_scheduler(
+        config, SystemClock(), collector=Collector(), health=process.health
+    ) as running:
         process.ready(
             {
                 "host": running.host,

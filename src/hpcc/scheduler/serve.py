@@ -27,9 +27,11 @@ from hpcc.identity.keys import (
     read_secret_file,
 )
 from hpcc.identity.tls import TlsIdentity
+from hpcc.obs.health.health import Health
 from hpcc.obs.metrics.admin import serve_admin
 from hpcc.ports import Clock, ControlStore, ControlStoreError, SystemClock
 from hpcc.rpc.base.channel import SMALL_MESSAGES, ServerTls, start_server
+from hpcc.rpc.base.health import health_handlers
 from hpcc.rpc.base.method import OnRefusal
 from hpcc.rpc.base.timed import timed
 from hpcc.rpc.scheduler.audit_api import audit_handlers
@@ -47,9 +49,14 @@ from hpcc.scheduler.base.metrics import SchedulerMetrics
 from hpcc.scheduler.base.signing import SigningKeys
 from hpcc.scheduler.certificates import CertificateBook
 from hpcc.scheduler.enrolment import Enrolment
+from hpcc.scheduler.health import SchedulerSources, watch_scheduler
 from hpcc.scheduler.registry import MAX_LEASE_SECONDS, MAX_WORKERS
 from hpcc.scheduler.service import SchedulerService
-from hpcc.scheduler.tenants.authenticator import Authenticator, open_authenticator
+from hpcc.scheduler.tenants.authenticator import (
+    Authenticator,
+    TableAuthenticator,
+    open_authenticator,
+)
 from hpcc.scheduler.watchers import MAX_WATCHERS
 
 _log: Final = logging.getLogger(__name__)
@@ -82,10 +89,11 @@ async def serve_scheduler(
     *,
     authenticator: Authenticator | None = None,
     collector: Collector | None = None,
+    health: Health | None = None,
 ) -> AsyncGenerator[RunningScheduler]:
     """Serve while the block runs. `authenticator` defaults to the one that `config` describes.
 
-    `collector` is for a process that runs nothing else.
+    `collector` is for a process that runs nothing else, `health` for one with a service manager.
 
     Raises:
         CallerError: the tenants table is invalid, or the database lacks its tables.
@@ -93,11 +101,12 @@ async def serve_scheduler(
     """
     files = SchedulerCertificate(config.keys, clock)
     tls = files.load()
-    metrics = SchedulerMetrics(__version__, clock)
+    metrics = SchedulerMetrics(__version__, clock, health)
+    health = metrics.service.health
     metrics.service.ends("server", lambda: files.ends_at)
     authenticator = authenticator or open_authenticator(config, clock)
     async with (
-        open_control(config, clock) as (store, keys),
+        open_control(config, clock, on_wait=health.starting) as (store, keys),
         _events(config, keys.issuer, clock, metrics.audit) as events,
         _audit_sink_or_none(config, clock) as sink,
     ):
@@ -118,6 +127,14 @@ async def serve_scheduler(
             metrics=metrics,
         )
         service.show()
+        table = authenticator if isinstance(authenticator, TableAuthenticator) else None
+        sources = SchedulerSources(
+            store_trouble=lambda: service.sharing.trouble,
+            tenants_trouble=lambda: table.trouble if table is not None else "",
+            certificate_ends_at=lambda: files.ends_at,
+            load=service.load,
+        )
+        disk = watch_scheduler(health, config, sources, clock)
         intake = AuditIntake(service.admit, sink, partial(kept_anchors, store))
         parts = _Parts(service, enrolment, intake, RefusalEvents(events), metrics)
         if collector is not None:
@@ -129,6 +146,7 @@ async def serve_scheduler(
             partial(certificates.run, files.own),
             authenticator.watch,
             book.run,
+            disk.run,
         )
         async with (
             _served(config, parts, tls, files) as (port, worker_port),
@@ -136,6 +154,7 @@ async def serve_scheduler(
             serve_admin(config.admin, metrics.service, clock) as admin,
         ):
             certificate = tls.certificate_pem.decode()
+            health.serving()
             yield RunningScheduler(config.host, port, worker_port, certificate, keys.issuer, admin)
 
 
@@ -181,6 +200,7 @@ async def _served(
             parts.timed(
                 *scheduler_handlers(service, told),
                 *observe_handlers(service, told),
+                *health_handlers(parts.metrics.service.health),
                 *enrol_handlers(enrolment, worker_port, told),
             ),
             host=config.host,
@@ -270,12 +290,16 @@ async def _audit_sink_or_none(
 
 @asynccontextmanager
 async def open_control(
-    config: SchedulerConfig, clock: Clock, *, is_waiting: bool = True
+    config: SchedulerConfig,
+    clock: Clock,
+    *,
+    is_waiting: bool = True,
+    on_wait: Callable[[str], None] = lambda _: None,
 ) -> AsyncGenerator[tuple[ControlStore, SigningKeys]]:
     """Yield the control store of a configuration, and the farm's keys from it.
 
-    Waits for a database that does not answer, because nothing can be served without keys. An
-    operator's command does not wait (`is_waiting` false).
+    Waits for a database that does not answer, because nothing can be served without keys, and tells
+    `on_wait` why. An operator's command does not wait (`is_waiting` false).
 
     Raises:
         CallerError: the database lacks its tables, or a file is invalid.
@@ -293,6 +317,7 @@ async def open_control(
                 if not is_waiting:
                     raise
                 _log.warning("waiting for the control store: %s", error)
+                on_wait(f"waiting for the control store: {error}")
                 await clock.sleep(_RETRY_SECONDS)
             else:
                 break

@@ -38,6 +38,7 @@ from typing import Final
 
 from hpcc.core import ClientPolicy, HostReport, TenantId
 from hpcc.ports import Clock, ControlStore
+from hpcc.routing.load import Load
 from hpcc.rpc.scheduler.api import (
     WATCHING,
     Admission,
@@ -143,6 +144,10 @@ class SchedulerService:
             watches=self._watchers.by_tenant,
             is_store_up=lambda: self.sharing.is_up,
         )
+
+    def load(self) -> Load:
+        """Return the load of all workers, which is at most a second old."""
+        return self._observer.counted()
 
     def status(self, credential: str, tenant: TenantId, after_worker: str) -> FarmStatus:
         """Return what the session's holder may see of the farm.

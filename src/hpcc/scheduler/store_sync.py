@@ -56,6 +56,8 @@ class ControlStoreSync:
         is_alone: bool = False,
     ) -> None:
         """`is_alone`: no other scheduler uses this store, so no leases are exchanged."""
+        # Why the store did not answer the last exchange; "" if it did.
+        self.trouble = ""
         # Gets the seconds of each exchange that ended well.
         self.on_exchange: Callable[[float], None] = lambda _: None
         self.anchors, self._is_alone = anchors, is_alone
@@ -204,6 +206,7 @@ class ControlStoreSync:
         if not self._is_away:
             _log.error("the control store is unreachable, routes are served from memory: %s", error)
         self._is_away = self._must_read_floors = True
+        self.trouble = str(error)
         if self._clock.monotonic() - self._met_at < HOLD_SECONDS:
             self._registry.hold()
 
@@ -211,4 +214,4 @@ class ControlStoreSync:
         if self._is_away:
             _log.warning("the control store is reachable again")
             self._settled_at = self._clock.monotonic() + self._registry.lease_seconds
-        self._is_away, self._met_at = False, self._clock.monotonic()
+        self._is_away, self._met_at, self.trouble = False, self._clock.monotonic(), ""

@@ -108,7 +108,7 @@ async def main(process: ServiceProcess) -> None:
         make_shared(shared)
     # Before the minutes of a first start, so that an invalid token is reported at once.
     await ready_identity(config, clock, process.progress)
-    metrics = WorkerMetrics(__version__)
+    metrics = WorkerMetrics(__version__, process.health)
     async with (
         open_audit_log(
             config.audit,

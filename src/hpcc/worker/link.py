@@ -66,9 +66,13 @@ class SchedulerLink:
         on_admission: Callable[[Admission], None],
         keys: ResultKeyFiles,
         on_certificates: Callable[[Sequence[bytes]], Awaitable[None]],
+        progress: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._client, self._registration, self._clock = client, registration, clock
         self._keys, self._on_certificates = keys, on_certificates
+        self._progress = progress
+        # Why the scheduler did not answer last; "" if it did.
+        self.trouble = ""
         self._state, self._on_admission = state, on_admission
         self._generation = 0
         self._lease_seconds = 0.0
@@ -101,6 +105,8 @@ class SchedulerLink:
                 if error.reason in _FINAL:
                     raise
                 _log.warning("cannot register: %s", error)
+                self.trouble = str(error)
+                self._progress(f"registering with the scheduler: {error}")
                 await self._clock.sleep(delay)
                 delay = min(delay * 2, _MAX_RETRY_SECONDS)
 
@@ -157,12 +163,13 @@ class SchedulerLink:
                     self._lease_seconds = (await self.register()).lease_seconds
                 except HpccError as error:
                     _log.warning("heartbeat: %s", error)
+                    self.trouble = str(error)
                     pause = min(_REOPEN_SECONDS * 2**failures, _MAX_REOPEN_SECONDS)
                     failures = min(failures + 1, 10)
                     # Thousands of workers can lose their scheduler at the same moment.
                     await self._clock.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
                 else:
-                    failures = 0
+                    failures, self.trouble = 0, ""
                     await self._wait(self._lease_seconds / 4)
         finally:
             self._close_pulse()

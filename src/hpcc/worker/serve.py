@@ -14,26 +14,21 @@ from hpcc import __version__
 from hpcc.audit.limiter import EventLimiter
 from hpcc.audit.log import SpoolAuditLog
 from hpcc.audit.metered import MeteredAuditLog
-from hpcc.core import (
-    GuestReuse,
-    ImageDigest,
-    ImageToolchains,
-    InfrastructureError,
-    TenantId,
-)
+from hpcc.core import GuestReuse, ImageDigest, ImageToolchains, InfrastructureError, TenantId
 from hpcc.identity.keys import load_or_create_tls
 from hpcc.identity.result_keys import ResultKeys
 from hpcc.identity.tls import ends_at
+from hpcc.obs.health.health import Health
 from hpcc.obs.metrics.admin import serve_admin
 from hpcc.ports import AuditLog, Clock, Runtime, SecurityEvent
 from hpcc.rpc.base.channel import ServerTls, start_server
+from hpcc.rpc.base.health import health_handlers
 from hpcc.rpc.base.process import leaf_error
 from hpcc.rpc.base.timed import timed
 from hpcc.rpc.reapi.server import reapi_handlers
 from hpcc.rpc.scheduler.api import Admission, Registration, ShareAsk, ShareGrants
 from hpcc.rpc.scheduler.audit_api import AuditClient
 from hpcc.rpc.scheduler.client import RegistryClient
-from hpcc.rpc.scheduler.schedulers import Schedulers
 from hpcc.worker.audit.sinks import TrailSink, audit_sinks
 from hpcc.worker.base.config import WorkerConfig
 from hpcc.worker.base.domain import TrustDomain
@@ -49,6 +44,7 @@ from hpcc.worker.execute.session import SessionDeps
 from hpcc.worker.execute.sharing import ResultSharing
 from hpcc.worker.execute.toolchains import Prober, ToolchainBook
 from hpcc.worker.execute.verify import IdleVerifier
+from hpcc.worker.health import WorkerSources, watch_worker
 from hpcc.worker.link import LinkState, SchedulerLink
 from hpcc.worker.pool.figures import show_pool
 from hpcc.worker.pool.guests import limits_of, shape_of
@@ -258,7 +254,7 @@ async def serve_worker(
 ) -> AsyncGenerator[RunningWorker]:
     """Serve while the block runs; on return every guest is gone.
 
-    `metrics` is for a caller that counts with them, too.
+    `metrics` is for a caller that counts with them, too, or has a service's health.
 
     Raises:
         InfrastructureError: keys, address or the first guest fail.
@@ -292,6 +288,7 @@ async def _serving(
     toolchains: ToolchainBook | None,
     metrics: WorkerMetrics,
 ) -> AsyncGenerator[RunningWorker]:
+    health = metrics.service.health
     tls = load_or_create_tls(config.keys, TLS_NAME, clock=clock)
     identity = await ready_identity(config, clock, progress)
     known = known_certificates(config.scheduler_certificate_pem, config.keys)
@@ -307,8 +304,20 @@ async def _serving(
         metrics.service.ends("worker", lambda: channels.identity.expires_at)
         receiver = AuditClient(lambda: registry.schedulers)
         parts.sinks = audit_sinks(config, audit, receiver, clock)
+        sources = WorkerSources(
+            link=lambda: parts.link,
+            certificate_ends_at=lambda: channels.identity.expires_at,
+            pool=parts.pool,
+            places=limits_of(config).capacity * config.vcpus,
+            images=images,
+            audit=audit,
+            audit_metrics=metrics.audit,
+        )
+        jobs = watch_worker(health, config, sources, clock)
+        parts.chores += [group.create_task(job, name=name) for name, job in jobs.items()]
+        handlers = (*reapi_handlers(parts.authorizer, parts.meeting), *health_handlers(health))
         server, port = await start_server(
-            timed(reapi_handlers(parts.authorizer, parts.meeting), metrics.service.called, clock),
+            timed(handlers, metrics.service.called, clock),
             host=config.host,
             port=config.port,
             tls=ServerTls(tls.key_pem, tls.certificate_pem),
@@ -337,11 +346,12 @@ async def _serving(
                 store=parse_stores(config.stores).name,
             )
             async with (
-                _renewing(channels, schedulers, registry),
+                channels.kept(schedulers, registry.use),
                 parts.leases.asked(parts.lease, lambda: parts.pool.drain(config.drain_seconds)),
-                _linked(parts, parts.keys.put_into(registration), channels),
+                _linked(parts, parts.keys.put_into(registration), channels, health),
             ):
                 label = runtime.isolation.value
+                health.serving()
                 yield RunningWorker(config.host, port, label, parts.sharing.wait_idle, admin)
         finally:
             # Deregistered, so no new route leads here: running compiles may finish and be answered.
@@ -353,22 +363,8 @@ async def _serving(
 
 
 @asynccontextmanager
-async def _renewing(
-    channels: SchedulerChannels, schedulers: Schedulers, registry: RegistryClient
-) -> AsyncGenerator[None]:
-    """Renew the certificate while the block runs."""
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(channels.keep(schedulers, registry.use), name="certificate")
-        try:
-            yield
-        finally:
-            # What the block runs at its end needs the current channels, so this comes last.
-            task.cancel()
-
-
-@asynccontextmanager
 async def _linked(
-    parts: _Parts, registration: Registration, channels: SchedulerChannels
+    parts: _Parts, registration: Registration, channels: SchedulerChannels, health: Health
 ) -> AsyncGenerator[None]:
     """Stay registered while the block runs; deregister at its end, with a short time limit."""
     link = SchedulerLink(
@@ -379,6 +375,7 @@ async def _linked(
         on_admission=parts.on_admission,
         keys=parts.keys,
         on_certificates=channels.learn,
+        progress=health.starting,
     )
     admission = await link.register()
     parts.link = link

@@ -191,7 +191,9 @@ class BootedMachine:
 
     def start(self, unit: str, *, until: str, seconds: float = 180) -> None:
         """Enable and start a unit as an operator does; wait until its journal has a text."""
-        self.run("systemctl", "enable", "--now", unit)
+        self.run("systemctl", "enable", unit)
+        # It would return when the unit serves: the wait below ends with what the journal says.
+        self.run("systemctl", "start", "--no-block", unit)
         try:
             self._wait_for(f"{until!r} of {unit}", lambda: until in self.journal(unit), seconds)
         except AssertionError as error:

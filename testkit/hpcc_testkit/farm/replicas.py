@@ -48,6 +48,7 @@ class Replica:
     port: int = 0
     worker_port: int = 0
     certificate_pem: str = ""
+    admin: str = ""
     process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -58,7 +59,7 @@ class Replica:
         assert self.process.stdout is not None
         async with asyncio.timeout(_START_SECONDS):
             ready = json.loads(await self.process.stdout.readline())
-        self.certificate_pem = ready["certificate_pem"]
+        self.certificate_pem, self.admin = ready["certificate_pem"], ready["admin"]
         if not self.port:
             self.port, self.worker_port = ready["port"], ready["worker_port"]
             ports = {"port": self.port, "worker_port": self.worker_port}
@@ -166,6 +167,7 @@ async def replica_farm(
             "tenant_secret": tenant_secret,
             "minimum_isolation": Isolation.LOCAL_NONE.value,
             "lease_seconds": lease_seconds,
+            "admin": "127.0.0.1:0",
         }
         write_private_file(replica.config, json.dumps(table).encode())
     farm = ReplicaFarm(directory, cluster, database, replicas, lease_seconds, tenant_secret)

@@ -18,6 +18,7 @@ from hpcc.identity.keys import load_or_create_signing_key
 from hpcc.ports import SystemClock
 from hpcc.rpc.base.process import ServiceProcess, run_service
 from hpcc.worker.base.config import AUDIT_KEY_NAME, WorkerConfig
+from hpcc.worker.base.metrics import WorkerMetrics
 from hpcc.worker.serve import serve_worker
 from hpcc_testkit.guests.fake_runtime import FakeFaults, FakeGuest, FakeRuntime
 
@@ -66,6 +67,7 @@ async def main(process: ServiceProcess, guest_class: type[FakeGuest] = FakeGuest
             audit=audit,
             clock=clock,
             progress=process.progress,
+            metrics=WorkerMetrics("test", process.health),
         ) as running,
     ):
         process.ready({"port": running.port, "admin": running.admin})

@@ -40,6 +40,7 @@ from hpcc.worker.base.identity import load_identity_or_none
 from hpcc_testkit.farm.in_process import IMAGE, TENANT
 from hpcc_testkit.farm.replicas import ROLE, Replica, ReplicaFarm, replica_farm
 from hpcc_testkit.services.postgres import PrivatePostgres
+from hpcc_testkit.services.scraped import fetch
 
 pytestmark = pytest.mark.timeout(240)
 WAIT_SECONDS = 90.0
@@ -173,6 +174,10 @@ async def test_a_build_goes_on_while_the_database_is_away_and_all_is_well_afterw
                     with pytest.raises(InfrastructureError) as refused:
                         await login(client, farm)
                     assert refused.value.reason == "control-store"
+                status, why = await asyncio.to_thread(fetch, one.admin, "/readyz")
+                assert (status, why.partition(b":")[0]) == (503, b"control-store")
+                balanced = "/readyz?exclude=control-store"
+                assert await asyncio.to_thread(fetch, one.admin, balanced) == (200, b"ready\n")
                 await build.more()
             finally:
                 farm.cluster.start()

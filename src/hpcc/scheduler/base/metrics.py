@@ -8,6 +8,7 @@ from typing import Final
 
 from hpcc.audit.metered import AuditMetrics
 from hpcc.core import HpccError
+from hpcc.obs.health.health import Health
 from hpcc.obs.metrics.registry import Values, Words
 from hpcc.obs.metrics.service import ServiceMetrics
 from hpcc.ports import Clock
@@ -21,9 +22,9 @@ _MAX_RESULTS: Final = 512
 class SchedulerMetrics:
     """All metrics of a scheduler. Those that are read on demand get their readers in `serve`."""
 
-    def __init__(self, version: str, clock: Clock) -> None:
+    def __init__(self, version: str, clock: Clock, health: Health | None = None) -> None:
         self._clock = clock
-        self.service = ServiceMetrics(version)
+        self.service = ServiceMetrics(version, health)
         self.audit = AuditMetrics(self.service)
         registry = self._registry = self.service.registry
         self._reasons = Words(_MAX_REASONS)

@@ -148,6 +148,11 @@ class TableAuthenticator:
     async def watch(self) -> None:
         await self._file.watch()
 
+    @property
+    def trouble(self) -> str:
+        """Why the table on disk is not the one in force; "" if it is."""
+        return self._file.trouble
+
 
 def open_authenticator(config: SchedulerConfig, clock: Clock) -> Authenticator:
     """Return the authenticator that a configuration asks for.

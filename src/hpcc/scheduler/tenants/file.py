@@ -65,6 +65,8 @@ class TenantsFile:
         """Read the file for the first time; raises as `load_tenants` does."""
         self._path, self._clock = path, clock
         self.tenants, self._stamp = load_tenants(path)
+        # Why the file on disk is not the table in force; "" if it is.
+        self.trouble = ""
         # Logged once per content, not at each poll.
         self._refused: Stamp | None = None
         # The changed stamp that the last poll found, and when (monotonic).
@@ -79,6 +81,8 @@ class TenantsFile:
             seen = ()
         if seen in (self._stamp, self._refused):
             self._changed = None
+            if seen == self._stamp:
+                self.trouble = ""
             return False
         if not self._has_rested(seen):
             return False
@@ -88,13 +92,13 @@ class TenantsFile:
             self._changed = None
             if error.reason == _CHANGING:
                 return False  # the next polls find the result
-            self._refused = seen
+            self._refused, self.trouble = seen, f"the old table stays in force: {error}"
             _log.error("tenants table not reloaded, the old one stays in force: %s", error)
             return False
         self._changed = None
         if stamp != seen:
             return False  # the file changed again since it was polled
-        self._stamp, self._refused = stamp, None
+        self._stamp, self._refused, self.trouble = stamp, None, ""
         is_other, self.tenants = tenants != self.tenants, tenants
         _log.warning("tenants table reloaded: %d tenants", len(tenants))
         return is_other

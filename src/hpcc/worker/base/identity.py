@@ -207,6 +207,19 @@ class SchedulerChannels:
         ) as schedulers:
             yield schedulers
 
+    @asynccontextmanager
+    async def kept(
+        self, schedulers: Schedulers, use: Callable[[Schedulers], None]
+    ) -> AsyncGenerator[None]:
+        """Renew the certificate while the block runs; see `keep`."""
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(self.keep(schedulers, use), name="certificate")
+            try:
+                yield
+            finally:
+                # What the block runs at its end needs the current channels, so this comes last.
+                task.cancel()
+
     async def keep(self, schedulers: Schedulers, use: Callable[[Schedulers], None]) -> None:
         """Renew the certificate at half of its remaining time, until cancelled.
 

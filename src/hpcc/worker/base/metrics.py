@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from hpcc.audit.metered import AuditMetrics
+from hpcc.obs.health.health import Health
 from hpcc.obs.metrics.registry import OTHER, Reader, Values, Words
 from hpcc.obs.metrics.service import ServiceMetrics
 from hpcc.ports import AuditRow
@@ -28,8 +29,8 @@ _MILLISECOND: Final = 0.001
 class WorkerMetrics:
     """All metrics of a worker. Those that are read on demand get their readers in `serve`."""
 
-    def __init__(self, version: str) -> None:
-        self.service = ServiceMetrics(version)
+    def __init__(self, version: str, health: Health | None = None) -> None:
+        self.service = ServiceMetrics(version, health)
         self.audit = AuditMetrics(self.service)
         registry = self._registry = self.service.registry
         self._reasons = Words(_MAX_REASONS)

@@ -16,14 +16,7 @@ from hpcc.core import GuestMitigations, HpccError, ImageDigest, InfrastructureEr
 from hpcc.ports import Clock, Guest, GuestSpec, Runtime
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.pool.core import PoolCore
-from hpcc.worker.pool.decisions import (
-    Boot,
-    Decision,
-    Grant,
-    PoolLimits,
-    Refuse,
-    Retire,
-)
+from hpcc.worker.pool.decisions import Boot, Decision, Grant, PoolLimits, Refuse, Retire
 from hpcc.worker.pool.refusals import refusal
 
 _log: Final = logging.getLogger(__name__)
@@ -159,6 +152,8 @@ class GuestPool:
         self._slot_ended = asyncio.Event()
         # Waiters that give way to all others.
         self._patient: set[int] = set()
+        # Why the last guest that was started did not answer; "" if it did.
+        self.boot_trouble = ""
         # Called after each event.
         self.changed: Callable[[], None] = lambda: None
 
@@ -340,6 +335,8 @@ class GuestPool:
         slot.gone.set()
         self._slot_ended.set()
         if slot.failure is not None and slot.guest is None:
+            if isinstance(slot.failure, InfrastructureError):
+                self.boot_trouble = str(slot.failure)
             self._core.boot_failed(slot.number, self._clock.monotonic())
         else:
             self._core.ended(slot.number, self._clock.monotonic())
@@ -357,7 +354,7 @@ class GuestPool:
         )
         report: asyncio.Task[None] | None = None
         async with self._runtime.guest(spec) as guest:
-            slot.guest = guest
+            slot.guest, self.boot_trouble = guest, ""
             self._core.booted(slot.number, self._clock.monotonic())
             self._act()
             reason = await _end_of(guest, slot)

@@ -419,8 +419,10 @@ def test_a_broken_new_table_leaves_the_old_one_and_is_said_once(
         "tenants table not reloaded, the old one stays in force"
     ]
     assert ACME in looks.table.tenants
+    assert looks.table.trouble.startswith("the old table stays in force: ")
     written(path, TWO)
     assert looks.look(2) == [False, True]
+    assert looks.table.trouble == ""
 
 
 async def test_the_table_is_looked_at_every_second(tmp_path: Path) -> None:
