@@ -21,6 +21,7 @@ from hpcc.audit.segments import (
 )
 from hpcc.audit.trail import Retired, TrailStart, first_kept, walk
 from hpcc.core import CallerError, InfrastructureError, NotFoundError
+from hpcc.files.disk import full_disk
 
 INDEX_NAME: Final = "index.sqlite"
 _SCHEMA_VERSION: Final = 3
@@ -122,8 +123,9 @@ class AuditIndex:
         except (OSError, sqlite3.Error) as error:
             if db is not None:
                 db.close()
+            remedy = full_disk(path) or "delete it, it is made again"
             raise InfrastructureError(
-                f"cannot open {path}: {error}; delete it, it is made again", reason="audit"
+                f"cannot open {path}: {error}; {remedy}", reason="audit"
             ) from error
 
     def _create(self) -> None:

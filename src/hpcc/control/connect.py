@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -77,6 +78,20 @@ def store_errors(config: DatabaseConfig) -> Generator[None]:
 
 
 def _what(error: BaseException) -> str:
-    """Return the kind of an error. A server's own text could quote a row."""
+    """Return what went wrong. A server's own text could quote a row, so only its code is shown."""
     code = getattr(error, "sqlstate", None)
+    match error:
+        case ssl.SSLCertVerificationError():
+            return (
+                f"its certificate is not accepted ({error.verify_message}): sslrootcert must be its"
+                " CA's certificate, and the URL must name the host that it is for"
+            )
+        case ssl.SSLError():
+            return f"no TLS with it ({error.reason or 'the handshake failed'})"
+        case socket.gaierror():
+            return f"its name has no address ({error.strerror}): look at the name and at DNS"
+        case TimeoutError():
+            return "no answer in time"
+        case OSError() if not code:
+            return error.strerror or str(error)
     return f"{type(error).__name__}{f' ({code})' if code else ''}"

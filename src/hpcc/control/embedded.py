@@ -17,6 +17,7 @@ from hpcc.control.fanout import Fanout
 from hpcc.control.shares import check_asks, deal
 from hpcc.core import CallerError
 from hpcc.core.memo import BoundedMemo
+from hpcc.files.disk import full_disk
 from hpcc.ports import (
     ENTRY_TOPIC,
     MAX_FACTS_BYTES,
@@ -92,7 +93,7 @@ class EmbeddedControlStore:
                 path, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None
             )
         except (OSError, sqlite3.Error) as error:
-            raise ControlStoreError(f"cannot open {path}: {error}") from error
+            raise ControlStoreError(f"cannot open {path}: {_why(path, error)}") from error
         try:
             self._make_tables()
         except CallerError:
@@ -100,7 +101,7 @@ class EmbeddedControlStore:
             raise
         except sqlite3.Error as error:
             self._db.close()
-            raise ControlStoreError(f"cannot open {path}: {error}") from error
+            raise ControlStoreError(f"cannot open {path}: {_why(path, error)}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -291,7 +292,11 @@ class EmbeddedControlStore:
         try:
             return await asyncio.to_thread(locked)
         except sqlite3.Error as error:
-            raise ControlStoreError(f"{self._path}: {error}") from error
+            raise ControlStoreError(f"{self._path}: {_why(self._path, error)}") from error
+
+
+def _why(path: Path, error: Exception) -> str:
+    return "; ".join(filter(None, (str(error), full_disk(path))))
 
 
 @contextmanager

@@ -110,7 +110,12 @@ def load_or_create_tls(directory: Path, name: str, *, clock: Clock) -> TlsIdenti
     if certificate is None:
         certificate = _self_signed(key, name, clock)
         pem = certificate.public_bytes(serialization.Encoding.PEM)
-        write_whole(certificate_path, pem, sync=Sync.CONTENT, makes_parent=True)
+        try:
+            write_whole(certificate_path, pem, sync=Sync.CONTENT, makes_parent=True)
+        except OSError as error:
+            raise InfrastructureError(
+                f"cannot write {certificate_path}: {error.strerror}", reason="keys"
+            ) from error
     return TlsIdentity(
         name=name,
         key_pem=key_pem,

@@ -77,5 +77,7 @@ async def test_whoever_is_not_that_database_gets_nothing(database: Database, wro
     }.get(wrong, database.url())
     config = read_database_config(url, "" if wrong == "password" else str(database.password_file))
     async with open_postgres(config, SystemClock()) as store:
-        with pytest.raises(ControlStoreError, match="does not answer"):
+        with pytest.raises(ControlStoreError, match="does not answer") as refused:
             await store.check()
+    if wrong in {"ca", "name"}:
+        assert "its certificate is not accepted (" in str(refused.value)

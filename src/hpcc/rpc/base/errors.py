@@ -29,6 +29,36 @@ _REASON: Final = re.compile(r"[a-z0-9-]{1,64}")
 _MISSING: Final = "MISSING"
 # Two ends of a call may disagree by this about the time that is left.
 _CLOCK_SECONDS: Final = 1.0
+# What gRPC writes when no call came about, and what that means. gRPC's text follows, because it
+# names the address.
+_NO_CALL: Final = tuple(
+    (re.compile(pattern), meaning)
+    for pattern, meaning in (
+        (
+            r"DNS resolution failed|errors resolving",
+            "its name has no address: look at the name and at DNS",
+        ),
+        (
+            r"CERTIFICATE_VERIFY_FAILED",
+            "it shows another certificate than the one that is configured here",
+        ),
+        (
+            r"WRONG_VERSION_NUMBER|Handshake read failed",
+            "it does not speak TLS: this is another service's port",
+        ),
+        (
+            r"failed to connect to all addresses.*Socket closed",
+            "it ends the connection: this is another port, or it refuses the certificate that it"
+            " was shown",
+        ),
+        (r"No route to host", "there is no way to it: look at the network and at firewalls"),
+        (r"Connection refused", "nobody listens there"),
+        (
+            r"^Method not found!$",
+            "the server there has no such call: it is another port of hpcc, or another version",
+        ),
+    )
+)
 
 
 class UnauthenticatedError(PolicyError):
@@ -164,7 +194,14 @@ def error_of_call(error: grpc.aio.AioRpcError, *, seconds_left: float = 0.0) -> 
         # with this code, when the caller's clock is slightly behind. A peer that stops does too.
         is_over = seconds_left < _CLOCK_SECONDS
         code = grpc.StatusCode.DEADLINE_EXCEEDED if is_over else grpc.StatusCode.UNAVAILABLE
-    return _error(code.value[0], _peer_text(error.details() or ""), None, 1.0)
+    return _error(code.value[0], _peer_text(_plain_words(error.details() or "")), None, 1.0)
+
+
+def _plain_words(text: str) -> str:
+    """Put what happened before gRPC's text, which is long and names it last."""
+    text = text[:_MAX_MESSAGE_CHARS]
+    meaning = next((says for pattern, says in _NO_CALL if pattern.search(text)), "")
+    return f"{meaning} ({text})" if meaning else text
 
 
 def _peer_text(text: str) -> str:

@@ -29,6 +29,7 @@ from hpcc.identity.worker_ca import (
 from hpcc.ports import Clock
 from hpcc.rpc.base.channel import ClientTls, dial, open_channel
 from hpcc.rpc.base.errors import UnauthenticatedError, UnavailableError
+from hpcc.rpc.base.health import trouble_of
 from hpcc.rpc.scheduler.enrolment import ask_to_enrol, ask_to_renew
 from hpcc.rpc.scheduler.schedulers import Schedulers, open_schedulers, split_schedulers
 from hpcc.worker.base.config import WorkerConfig
@@ -39,6 +40,7 @@ _MAX_FILE_BYTES: Final = 16 << 10
 _BEGIN_CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
 _END_CERTIFICATE: Final = b"-----END CERTIFICATE-----"
 _DIAL_SECONDS: Final = 10.0
+_ASK_SECONDS: Final = 2.0
 MAX_TOKEN_CHARS: Final = 128
 # A failed renewal is tried again after this share of the remaining time.
 _RETRY_SHARE: Final = 8
@@ -127,23 +129,25 @@ async def enrol_worker(
     """
     key, request = new_worker_key()
     peer = PinnedPeer.from_pem(certificate_pem)
-    silent: UnavailableError | None = None
+    troubles: list[str] = []
     for address, pem in _doors(split_schedulers(scheduler), peer.certificate_pem):
         async with open_channel(address, certificate_pem=pem, name=peer.name) as channel:
             try:
                 # The token is sent once, to a scheduler that has shown an expected certificate.
                 await dial(channel, _DIAL_SECONDS)
             except UnavailableError as error:
-                silent = error
+                # A call without a secret: gRPC tells calls, and nobody else, what is wrong.
+                why = await trouble_of(channel, _ASK_SECONDS)
+                troubles.append(f"{address}: {why or error}")
                 continue
             grant, port = await ask_to_enrol(
                 channel, token=token, request=request, worker_id=worker_id
             )
         return await asyncio.to_thread(_keep, keys, key, grant.certificate_pem, worker_id), port
     raise UnavailableError(
-        f"no scheduler at {scheduler}, or none with a certificate that is given here",
+        f"cannot reach a scheduler to enrol with: {'; '.join(dict.fromkeys(troubles))}",
         reason="dial",
-    ) from silent
+    )
 
 
 def _doors(addresses: Sequence[str], certificates_pem: bytes) -> list[tuple[str, bytes]]:
