@@ -76,6 +76,30 @@ for process in /proc/[0-9]*; do
     esac
 done
 """
+# A service that starts and ends more slowly than its unit allows, and one whose event loop hangs.
+_SERVICE = """
+import asyncio, sys, time
+from pathlib import Path
+from hpcc.rpc.base.process import run_service
+async def main(process):
+    is_slow = sys.argv[1] == "slow"
+    await asyncio.sleep(25 * is_slow)
+    process.ready({})
+    await asyncio.sleep(1)
+    is_slow or time.sleep(600)
+    try:
+        await asyncio.sleep(600)
+    finally:
+        await asyncio.sleep(8)
+raise SystemExit(run_service("t", main, Path("/dev/null")))
+"""
+_UNIT = """[Service]
+Type=notify
+TimeoutStartSec=20
+TimeoutStopSec=4
+WatchdogSec=4
+ExecStart=/opt/hpcc/bin/python -B /service.py %N
+"""
 # Half a second: an idle guest does not use as much.
 _AT_WORK_TICKS = 50
 
@@ -313,6 +337,24 @@ def test_a_scheduler_that_is_restarted_costs_no_build(farm: Farm) -> None:
         farm.scheduler.run("systemctl", "restart", "hpcc-scheduler")
     farm.compile_until_executed("after")
     assert farm.scheduler.run("systemctl", "is-active", "hpcc-scheduler") == "active\n"
+
+
+def test_systemd_waits_for_a_slow_service_and_ends_one_that_hangs(farm: Farm) -> None:
+    machine = farm.scheduler
+    (machine.root / "service.py").write_text(_SERVICE)
+    for name in ("slow", "hang"):
+        (machine.root / f"etc/systemd/system/{name}.service").write_text(_UNIT)
+        machine.run("systemctl", "daemon-reload")
+        machine.run("systemctl", "start", name)
+    machine.run("systemctl", "stop", "slow")
+    assert machine.run("systemctl", "show", "-P", "Result", "slow") == "success\n"
+    deadline = time.monotonic() + 120
+    while machine.run("systemctl", "is-active", "hang", check=False) != "failed\n":
+        assert time.monotonic() < deadline, machine.journal("hang")
+        time.sleep(0.5)
+    assert machine.run("systemctl", "show", "-P", "Result", "hang") == "watchdog\n"
+    # Where the loop hung.
+    assert 'File "/service.py", line 10 in main' in machine.journal("hang")
 
 
 def _status(worker: BootedMachine, pid: str) -> dict[str, str]:
