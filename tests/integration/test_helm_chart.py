@@ -182,6 +182,35 @@ def test_only_a_worker_is_privileged_and_nothing_has_a_token_of_the_cluster(
     )
 
 
+def test_probes_ask_the_admin_port_which_no_policy_opens(rendered: dict[str, Any]) -> None:
+    """Schedulers do without their database: if probes counted it, all of them would be gone."""
+    asked = {}
+    for name, pod in _pods(rendered["full"]):
+        for container in pod["containers"]:
+            probes = {k: v for k, v in container.items() if k.endswith("Probe")}
+            assert all(probe["httpGet"]["port"] == "admin" for probe in probes.values())
+            assert {"name": "admin", "containerPort": 9464} in container.get(
+                "ports", []
+            ) or not probes
+            asked[name] = {k: probe["httpGet"]["path"] for k, probe in probes.items()}
+    started = {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
+    degradations = {"readinessProbe": "/readyz?exclude=control-store&exclude=tenants"}
+    assert asked == {
+        "farm-scheduler": started | degradations, "farm-w1": started, "farm-w2": started,
+        "farm-gateway": {k: v for k, v in started.items() if k != "startupProbe"},
+        "farm-migrate": {},
+    }  # fmt: skip
+    configs = [
+        json.loads(text)
+        for item in _of(rendered["full"], "ConfigMap").values()
+        for name, text in item["data"].items()
+        if name.endswith(".json") and name != "owner.json"
+    ]
+    assert [config["admin"] for config in configs] == ["0.0.0.0:9464"] * 4
+    for policy in _of(rendered["full"], "NetworkPolicy").values():
+        assert "9464" not in json.dumps(policy)
+
+
 _UNITS: Final = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 
 
