@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -12,11 +11,15 @@ import asyncpg
 
 from hpcc.control.database import DatabaseConfig
 from hpcc.core import CallerError
+from hpcc.obs.faults import connection_fault
 from hpcc.ports import ControlStoreError
 
 CONNECT_SECONDS: Final = 5.0
 # For one statement, on this side and at the server.
 STATEMENT_SECONDS: Final = 5.0
+_REMEDY: Final = (
+    ": sslrootcert must be its CA's certificate, and the URL must name the host that it is for"
+)
 _DRIVER_ERRORS: Final = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
@@ -80,18 +83,7 @@ def store_errors(config: DatabaseConfig) -> Generator[None]:
 def _what(error: BaseException) -> str:
     """Return what went wrong. A server's own text could quote a row, so only its code is shown."""
     code = getattr(error, "sqlstate", None)
-    match error:
-        case ssl.SSLCertVerificationError():
-            return (
-                f"its certificate is not accepted ({error.verify_message}): sslrootcert must be its"
-                " CA's certificate, and the URL must name the host that it is for"
-            )
-        case ssl.SSLError():
-            return f"no TLS with it ({error.reason or 'the handshake failed'})"
-        case socket.gaierror():
-            return f"its name has no address ({error.strerror}): look at the name and at DNS"
-        case TimeoutError():
-            return "no answer in time"
-        case OSError() if not code:
-            return error.strerror or str(error)
+    if not code and (fault := connection_fault(error)):
+        is_foreign = isinstance(error, ssl.SSLCertVerificationError)
+        return f"{fault}{_REMEDY if is_foreign else ''}"
     return f"{type(error).__name__}{f' ({code})' if code else ''}"

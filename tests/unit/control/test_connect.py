@@ -23,9 +23,10 @@ def certificate_error() -> ssl.SSLCertVerificationError:
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (socket.gaierror(-2, "Name or service not known"), "its name has no address (Name or"),
+        (socket.gaierror(-2, "Name or service not known"), "its name has no address: look"),
         (certificate_error(), "its certificate is not accepted (Hostname mismatch"),
-        (ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed"), "Connect call failed"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "x"), "nobody listens there"),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), "No route to host"),
         (TimeoutError(), "no answer in time"),
         (OSError("Multiple exceptions: a, b"), "Multiple exceptions: a, b"),
         (asyncpg.InvalidPasswordError("secret row"), "InvalidPasswordError (28P01)"),

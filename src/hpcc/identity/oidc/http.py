@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from hpcc.config.addresses import AddressError, Reach, direct_transport
 from hpcc.core import CallerError, InfrastructureError, IntegrityError
+from hpcc.obs.faults import connection_fault
 
 if TYPE_CHECKING:
     import httpx
@@ -161,9 +162,9 @@ class ProviderHttp:
         except TimeoutError as error:
             raise ProviderError(f"{_host(url)} takes too long") from error
         except httpx.ConnectError as error:
+            why = connection_fault(error) or "wrong issuer or no network"
             raise ProviderError(
-                f"{_host(url)} cannot be reached: wrong issuer, no network, or a certificate that"
-                " is not trusted here (SSL_CERT_FILE, HTTPS_PROXY)"
+                f"{_host(url)} cannot be reached: {why} (settings: SSL_CERT_FILE, HTTPS_PROXY)"
             ) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ProviderError(f"{_host(url)}: {type(error).__name__}") from error

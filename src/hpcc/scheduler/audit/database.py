@@ -14,6 +14,7 @@ from hpcc.audit.canonical import Record
 from hpcc.control.connect import connect_arguments
 from hpcc.control.database import DatabaseConfig
 from hpcc.core import InfrastructureError, IntegrityError
+from hpcc.obs.faults import connection_fault
 from hpcc.ports import Clock
 from hpcc.rpc.scheduler.audit_api import AuditPlace
 from hpcc.scheduler.audit.schema import COLUMNS, DAMAGED, GAP, INSERT
@@ -151,7 +152,7 @@ def _sink_errors(config: DatabaseConfig) -> Generator[None]:
             ) from error
         raise _away(config, f"{type(error).__name__} ({state})") from error
     except (asyncpg.InterfaceError, OSError, TimeoutError) as error:
-        raise _away(config, type(error).__name__) from error
+        raise _away(config, connection_fault(error) or type(error).__name__) from error
 
 
 def _away(config: DatabaseConfig, what: str) -> InfrastructureError:

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from hpcc.core import CallerError, InfrastructureError, NotFoundError, check_endpoint
+from hpcc.obs.faults import fault_in
 from hpcc.store.objects import checked_key, too_large
 
 if TYPE_CHECKING:
@@ -118,8 +119,9 @@ class S3Objects:
             ) from None
         except (BaseError, OSError, ValueError) as error:
             is_late = "TimedOut" in str(error) or "timed out" in str(error)
+            why = fault_in(str(error)) or type(error).__name__
             raise InfrastructureError(
-                f"the store failed to {what} ({type(error).__name__})",
+                f"the store failed to {what}: {why}",
                 reason="store-timeout" if is_late else "store-s3",
             ) from None
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from hpcc.config.addresses import AddressError, direct_transport
 from hpcc.core import InfrastructureError, IntegrityError, NotFoundError
 from hpcc.core.endpoints import is_loopback
+from hpcc.obs.faults import connection_fault
 from hpcc.store.objects import checked_key, too_large
 
 if TYPE_CHECKING:
@@ -108,9 +109,8 @@ class WebObjects:
             raise InfrastructureError("the store is too slow", reason="store-timeout") from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             # `from None`: the texts may quote the URL, whose query may be a secret.
-            raise InfrastructureError(
-                f"the store failed ({type(error).__name__})", reason="store-http"
-            ) from None
+            why = connection_fault(error) or type(error).__name__
+            raise InfrastructureError(f"the store failed: {why}", reason="store-http") from None
 
 
 async def _read_rest(response: httpx.Response) -> None:

@@ -26,6 +26,7 @@ from hpcc.audit.canonical import GENESIS
 from hpcc.audit.segments import Seal, seal_or_none, seal_path, segment_path
 from hpcc.core import CallerError, HpccError, InfrastructureError
 from hpcc.files import access_of, open_file, privacy_remedy
+from hpcc.obs.faults import connection_fault
 from hpcc.ports import Clock
 from hpcc.store.bucket.signing import S3Credential, signed_headers
 
@@ -183,8 +184,9 @@ class SegmentUploader:
                 await answer.aclose()
                 return answer
         except (httpx.HTTPError, TimeoutError) as error:
+            why = connection_fault(error) or type(error).__name__
             raise InfrastructureError(
-                f"the audit bucket does not answer: {type(error).__name__}", reason="audit-sink"
+                f"the audit bucket does not answer: {why}", reason="audit-sink"
             ) from error
 
 
