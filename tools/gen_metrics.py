@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from hpcc.gateway.metrics import GatewayMetrics
 from hpcc.obs.metrics.admin import UP
 from hpcc.obs.metrics.process import FAMILIES
 from hpcc.obs.metrics.registry import MAX_SERIES, MAX_TENANTS, SECONDS, Family, Kind
-from hpcc.obs.metrics.service import ServiceMetrics
 from hpcc.ports import SystemClock
 from hpcc.scheduler.base.metrics import SchedulerMetrics
 from hpcc.worker.base.metrics import WorkerMetrics
@@ -30,9 +30,10 @@ for probes ([operate.md](operate.md#health)).
 - Times are in seconds, sizes in bytes. Names that end in `_total` are counters since the start of
   the process.
 - A histogram has the buckets {_BUCKETS} and +Inf.
-- `tenant` is shown by name for the first {MAX_TENANTS} tenants that a process serves. The others
-  together are `_other`, which no tenant can be called. Other labels have closed sets of values as
-  well. A process has at most {MAX_SERIES:,} series.
+- `tenant` is shown by name for the first {MAX_TENANTS} tenants that a process serves, after those
+  in `admin_tenants` of its config file. The others together are `_other`, which no tenant can be
+  called. Other labels have closed sets of values as well. A process has at most {MAX_SERIES:,}
+  series.
 - No label is a person, a build, a file, a digest or a guest. `instance` of the scrape tells which
   worker it is.
 """
@@ -54,17 +55,22 @@ def page() -> str:
     """Return the page."""
     scheduler = SchedulerMetrics("", SystemClock()).service.registry.families
     worker = WorkerMetrics("").service.registry.families
-    every = {family.name for family in ServiceMetrics("").registry.families}
-    shared = {family.name for family in worker} & {family.name for family in scheduler}
+    gateway = GatewayMetrics("").service.registry.families
+    every, trail = _shared(scheduler, gateway), _shared(scheduler, worker)
     parts = [
         HEAD,
         _section("Every service", [f for f in scheduler if f.name in every]),
-        _section("Scheduler and worker", [f for f in scheduler if f.name in shared - every]),
-        _section("Scheduler", [f for f in scheduler if f.name not in shared]),
-        _section("Worker", [f for f in worker if f.name not in shared]),
+        _section("A trail", [f for f in scheduler if f.name in trail - every]),
+        _section("Scheduler", [f for f in scheduler if f.name not in trail]),
+        _section("Worker", [f for f in worker if f.name not in trail]),
+        _section("Gateway", [f for f in gateway if f.name not in every]),
         _section("The process", [UP, *FAMILIES]),
     ]
     return "\n".join(parts)
+
+
+def _shared(one: Iterable[Family], other: Iterable[Family]) -> set[str]:
+    return {family.name for family in one} & {family.name for family in other}
 
 
 def _section(title: str, families: Iterable[Family]) -> str:

@@ -1,4 +1,4 @@
-"""Runs the contract of `ControlStore` on both implementations."""
+"""Runs the contract of `ControlStore` on both implementations and the one that measures."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 
 from hpcc.control.database import read_database_config
 from hpcc.control.embedded import EmbeddedControlStore
+from hpcc.control.metered import MeteredControlStore
 from hpcc.control.mirror import Mirror
 from hpcc.control.postgres import open_postgres
 from hpcc.control.schema import migrate
@@ -46,11 +47,12 @@ def database(postgres: PrivatePostgres) -> str:
     return postgres.make_database("contract")
 
 
-@pytest.fixture(params=["embedded", "postgres"])
+@pytest.fixture(params=["embedded", "metered", "postgres"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ControlStore]:
-    if request.param == "embedded":
+    if request.param != "postgres":
         with EmbeddedControlStore(tmp_path / "control.sqlite", SystemClock()) as embedded:
-            yield embedded
+            metered = MeteredControlStore(embedded, SystemClock(), lambda *_: None)
+            yield metered if request.param == "metered" else embedded
         return
     config = read_database_config(request.getfixturevalue("database"))
     await migrate(config)

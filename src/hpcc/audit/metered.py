@@ -12,6 +12,15 @@ from hpcc.ports import AuditLog, AuditRow, Clock, SecurityEvent
 
 # The field in which a limiter tells how many events of this kind it has only counted.
 _SUPPRESSED: Final = "suppressed_before"
+# Events that an alert watches (deploy/monitoring). Their counters begin at 0, because Prometheus
+# sees no increase in a series that it meets with a 1.
+WATCHED: Final = (
+    "action-quarantined", "audit-anchor-refused", "audit-chain-cut", "audit-key-changed",
+    "audit-refused", "audit-row-lost", "audit-sink-refused", "enrol-foreign-name",
+    "enrol-token-replayed", "foreign-tenant", "foreign-worker", "result-disagreement",
+    "result-refused", "snapshot-damaged", "store-damaged", "worker-certificate-refused",
+    "worker-revoked",
+)  # fmt: skip
 _MAX_SUPPRESSED_DIGITS: Final = 15
 
 
@@ -45,6 +54,8 @@ class AuditMetrics:
         self.lost_events = registry.asked_counter(
             "hpcc_audit_lost_events_total", "Security events that the disk had no room for."
         )
+        for name in WATCHED:
+            service.security_event(name, 0)
 
     def show(self, log: SpoolAuditLog | None) -> None:
         """Read size and losses of this trail on demand; None is a trail without files."""
@@ -62,7 +73,7 @@ class AuditMetrics:
 
 
 class MeteredAuditLog:
-    """`AuditLog` that counts. `on_row` gets each row that is durable."""
+    """`AuditLog` that counts. `on_row` gets each row that is durable, `on_event` each event."""
 
     def __init__(
         self,
@@ -70,8 +81,10 @@ class MeteredAuditLog:
         metrics: AuditMetrics,
         clock: Clock,
         on_row: Callable[[AuditRow], None] = lambda _: None,
+        on_event: Callable[[SecurityEvent], None] = lambda _: None,
     ) -> None:
-        self._inner, self._metrics, self._clock, self._on_row = inner, metrics, clock, on_row
+        self._inner, self._metrics, self._clock = inner, metrics, clock
+        self._on_row, self._on_event = on_row, on_event
 
     async def append(self, row: AuditRow) -> None:
         started = self._clock.monotonic()
@@ -90,6 +103,7 @@ class MeteredAuditLog:
         await self._inner.event(event)
         self._metrics.records.of("event").add()
         self._metrics.event(event)
+        self._on_event(event)
 
     def require_room(self, tenant: str = "") -> None:
         self._inner.require_room(tenant)

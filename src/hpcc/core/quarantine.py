@@ -40,6 +40,10 @@ class ActionQuarantine[K]:
         """Return whether an action is quarantined."""
         return self._count(action, now) >= self._max_deaths
 
+    def held(self, now: float) -> int:
+        """Return how many actions are quarantined."""
+        return sum(self.holds(action, now) for action in tuple(self._deaths))
+
     def _count(self, action: K, now: float) -> int:
         count, at = self._deaths.get(action, (0, 0.0))
         return count if now - at < self._seconds else 0

@@ -28,7 +28,7 @@ class CertificateFiles:
         self._certificate, self._key = certificate, key
         self._lock = threading.Lock()
         self._stamp: _Stamp = ()
-        # When the certificate of new connections ends, in seconds since the epoch.
+        # When the certificate in use ends, in seconds since the epoch; 0 before the first `read`.
         self.ends_at = 0.0
 
     def read(self) -> ServerTls:

@@ -13,7 +13,7 @@ from hpcc.core import (
     TenantId,
     check_port,
 )
-from hpcc.obs.metrics.address import split_address
+from hpcc.obs.metrics.address import check_admin
 from hpcc.rpc.base.connection_limit import CONNECTIONS_PER_ADDRESS, check_connections
 from hpcc.rpc.relay.methods import MAX_RELAY_REQUEST_BYTES
 from hpcc.rpc.scheduler.schedulers import split_schedulers
@@ -57,14 +57,15 @@ class GatewayConfig:
     execute_seconds: float = 7200.0
     # HOST:PORT of the admin port, which shows metrics and health; "": none.
     admin: str = ""
+    # Tenants that it shows by name however many there are.
+    admin_tenants: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse numbers and images that cannot work."""
         check_port("port", self.port)
         check_connections(self.connections_per_address)
         split_schedulers(self.scheduler)
-        if self.admin:
-            split_address("admin", self.admin)
+        check_admin(self.admin, self.admin_tenants)
         for name in ("max_calls", "max_calls_of_tenant", "max_calls_of_principal"):
             if getattr(self, name) < 1:
                 raise CallerError(f"{name} must be at least 1", reason="config")

@@ -11,6 +11,7 @@ from typing import Final
 from hpcc.core import CallerError, HpccError, ImageRef, NotFoundError, TenantId
 from hpcc.gateway.config import GatewayConfig
 from hpcc.gateway.limits import Budget, Calls, Hold
+from hpcc.gateway.metrics import GatewayMetrics
 from hpcc.gateway.refusals import RefusalLog
 from hpcc.gateway.routes import Place, Routes
 from hpcc.gateway.visitors import Visitor, Visitors
@@ -42,18 +43,26 @@ class GatewayFront:
     """Serves calls. It holds no credential: the caller's token names the caller and the tenant."""
 
     def __init__(
-        self, config: GatewayConfig, visitors: Visitors, routes: Routes, refusals: RefusalLog
-    ) -> None:
+        self, config: GatewayConfig, visitors: Visitors, routes: Routes,
+        refusals: RefusalLog, metrics: GatewayMetrics,
+    ) -> None:  # fmt: skip
         self._config, self._visitors, self._routes = config, visitors, routes
-        self._refusals, self._images = refusals, config.images()
+        self._refusals, self._images, self._metrics = refusals, config.images(), metrics
         self._buffers = Budget(config.max_buffer_bytes, _MAX_WAITING)
         self._lobby = Lobby(_lobby_size(config))
         self._calls = Calls()
+        metrics.read(
+            # Other owners are all callers together (""), and principals (TENANT/NAME).
+            running=lambda: self._calls.of(lambda owner: bool(owner) and "/" not in owner),
+            strangers=lambda: self._lobby.calls,
+            buffer=lambda: self._buffers.sizes,
+            sessions=lambda: visitors.count,
+        )
 
     @property
     def calls(self) -> int:
         """How many calls run now, of all callers."""
-        return self._calls.of("")
+        return self._calls.count("")
 
     async def serve(self, link: RelayLink) -> None:
         """Serve one call to its end.
@@ -65,7 +74,8 @@ class GatewayFront:
         try:
             with self._calls.one("", self._config.max_calls):
                 async with self._visit(link) as visit:
-                    await self._relay(visit)
+                    with self._metrics.relaying(visit.visitor.tenant.value):
+                        await self._relay(visit)
         except HpccError as error:
             self._refusals.note(call, error)
             raise
@@ -141,6 +151,7 @@ class GatewayFront:
                 raise
             # In any case the caller's next call goes to another worker, if there is one.
             self._routes.lost(visit.visitor, place)
+            self._metrics.workers_lost.add()
             _log.info("worker %s is lost: %s", place.route.worker_id, error)
             # The pieces of an upload that were read cannot be sent again.
             if is_last or is_begun or visit.link.call.method.shape is Shape.STREAM_IN:

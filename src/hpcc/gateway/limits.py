@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
@@ -41,10 +41,15 @@ class Budget:
     """
 
     def __init__(self, total_bytes: int, max_waiting: int) -> None:
-        self._free, self._share = total_bytes, total_bytes // 2
+        self._total, self._free, self._share = total_bytes, total_bytes, total_bytes // 2
         self._max_waiting = max_waiting
         self._used: Counter[str] = Counter()
         self._waiting: deque[_Waiting] = deque()
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """The bytes that are reserved now, and that may be."""
+        return self._total - self._free, self._total
 
     @asynccontextmanager
     async def hold(self, owner: str, size_bytes: int, seconds: float) -> AsyncGenerator[Hold]:
@@ -123,9 +128,13 @@ class Calls:
     def __init__(self) -> None:
         self._running: Counter[str] = Counter()
 
-    def of(self, owner: str) -> int:
+    def count(self, owner: str) -> int:
         """Return how many calls an owner has now."""
         return self._running[owner]
+
+    def of(self, owners: Callable[[str], bool]) -> dict[str, int]:
+        """Return the calls of each owner for which `owners` is true."""
+        return {owner: count for owner, count in self._running.items() if owners(owner)}
 
     @contextmanager
     def one(self, owner: str, most: int) -> Generator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from hpcc.core import CallerError, HpccError, PolicyError
@@ -16,10 +17,13 @@ _LINES_PER_SECOND: Final = 20.0
 
 
 class RefusalLog:
-    """Logs refusals up to a rate; the next line has the number that was left out."""
+    """Logs refusals up to a rate; the next line has the number that was left out.
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    `on_refusal` gets the reason of each one, also of those that are not logged.
+    """
+
+    def __init__(self, clock: Clock, on_refusal: Callable[[str], None]) -> None:
+        self._clock, self._on_refusal = clock, on_refusal
         self._allowance, self._at = _LINES_PER_SECOND, clock.monotonic()
         self._left_out = 0
 
@@ -27,6 +31,7 @@ class RefusalLog:
         """Log a line if the client is at fault or its tenant exceeds a limit."""
         if not isinstance(error, CallerError | PolicyError | BusyError):
             return
+        self._on_refusal(error.reason)
         now = self._clock.monotonic()
         refill = (now - self._at) * _LINES_PER_SECOND
         self._allowance, self._at = min(self._allowance + refill, _LINES_PER_SECOND), now

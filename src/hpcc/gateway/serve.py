@@ -13,13 +13,13 @@ from hpcc.gateway.certificate import CertificateFiles
 from hpcc.gateway.config import GatewayConfig
 from hpcc.gateway.front import GatewayFront
 from hpcc.gateway.health import watch_gateway
+from hpcc.gateway.metrics import GatewayMetrics
 from hpcc.gateway.refusals import RefusalLog
 from hpcc.gateway.routes import Routes
 from hpcc.gateway.visitors import Visitors
 from hpcc.identity.tls import PinnedPeer
 from hpcc.obs.health.health import Health
 from hpcc.obs.metrics.admin import serve_admin
-from hpcc.obs.metrics.service import ServiceMetrics
 from hpcc.ports import Clock
 from hpcc.rpc.base.channel import start_server
 from hpcc.rpc.base.health import health_handlers
@@ -60,25 +60,28 @@ async def serve_gateway(
 
     Raises:
         CallerError: certificate, key or the scheduler's certificate cannot be used.
-        InfrastructureError: the address cannot be bound.
+        InfrastructureError: an address cannot be bound.
     """
     files = CertificateFiles(config.certificate, config.key)
     tls = await asyncio.to_thread(files.read)
     peer = PinnedPeer.from_pem(config.scheduler_certificate_pem.encode())
-    metrics = ServiceMetrics(__version__, health)
-    metrics.ends("server", lambda: files.ends_at)
+    metrics = GatewayMetrics(__version__, health)
+    service = metrics.service
+    service.name_tenants(config.admin_tenants)
+    service.ends("gateway", lambda: files.ends_at)
     async with open_schedulers(
         config.scheduler, certificate_pem=peer.certificate_pem, name=peer.name, clock=clock
     ) as schedulers:
         client = SchedulerClient(schedulers)
         visitors = Visitors(client, clock, f"gateway {__version__}")
         routes = Routes(client, clock)
-        front = GatewayFront(config, visitors, routes, RefusalLog(clock))
-        upstream = watch_gateway(metrics.health, schedulers, lambda: files.ends_at, clock)
-        metrics.health.summary = lambda: f"calls: {front.calls}"
-        handlers = (RelayHandlers(front.serve), *health_handlers(metrics.health))
+        refusals = RefusalLog(clock, metrics.refused)
+        front = GatewayFront(config, visitors, routes, refusals, metrics)
+        upstream = watch_gateway(service.health, schedulers, lambda: files.ends_at, clock)
+        service.health.summary = lambda: f"calls: {front.calls}"
+        handlers = (RelayHandlers(front.serve), *health_handlers(service.health))
         server, port = await start_server(
-            timed(handlers, metrics.called, clock),
+            timed(handlers, service.called, clock),
             host=config.host,
             port=config.port,
             tls=tls,
@@ -89,8 +92,8 @@ async def serve_gateway(
         )
         watching = asyncio.Task(upstream.run(), name="schedulers")
         try:
-            async with serve_admin(config.admin, metrics, clock) as admin:
-                metrics.health.serving()
+            async with serve_admin(config.admin, service, clock) as admin:
+                service.health.serving()
                 yield RunningGateway(config.host, port, admin)
         finally:
             watching.cancel()

@@ -42,6 +42,11 @@ class Visitors:
         self._locks: WeakValueDictionary[tuple[str, bytes], asyncio.Lock] = WeakValueDictionary()
         self._logins = asyncio.Semaphore(_LOGINS_AT_ONCE)
 
+    @property
+    def count(self) -> int:
+        """How many sessions are remembered."""
+        return len(self._known)
+
     def tenant_or_none(self, credential: str) -> str | None:
         """Return the tenant whose token this was found to be; None for an unknown token."""
         digest = _hash(credential)

@@ -19,6 +19,7 @@ from hpcc.audit.metered import AuditMetrics, MeteredAuditLog
 from hpcc.config.private_file import make_private_directory
 from hpcc.control.database import read_database_config
 from hpcc.control.embedded import EmbeddedControlStore
+from hpcc.control.metered import MeteredControlStore
 from hpcc.control.postgres import open_postgres
 from hpcc.identity.key_ring import Sealer
 from hpcc.identity.keys import (
@@ -103,13 +104,15 @@ async def serve_scheduler(
     tls = files.load()
     metrics = SchedulerMetrics(__version__, clock, health)
     health = metrics.service.health
+    metrics.service.name_tenants(config.admin_tenants)
     metrics.service.ends("server", lambda: files.ends_at)
     authenticator = authenticator or open_authenticator(config, clock)
     async with (
-        open_control(config, clock, on_wait=health.starting) as (store, keys),
+        open_control(config, clock, on_wait=health.starting) as (plain_store, keys),
         _events(config, keys.issuer, clock, metrics.audit) as events,
         _audit_sink_or_none(config, clock) as sink,
     ):
+        store = MeteredControlStore(plain_store, clock, metrics.store_call)
         enrolment = enrolment_of(config, store, keys, clock)
         await enrolment.load()
         book = AuditBook(store, events, clock)

@@ -42,6 +42,11 @@ class Breaker:
             failures=config.failures, open_seconds=config.open_seconds, tries_one=True
         )
 
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are stopped, or one caller tries whether the store works again."""
+        return self._breaker.is_open
+
     @asynccontextmanager
     async def guard(self) -> AsyncIterator[None]:
         """Guard one call to the store.

@@ -50,6 +50,8 @@ class DiskBlobStore:
         self._index: OrderedDict[str, int] = OrderedDict()
         self._size_bytes = 0
         self._max_size_bytes = config.max_size_bytes
+        # Since the store was opened.
+        self.evicted_bytes = 0
         self._root = os.fspath(config.directory)
         self._scan()
 
@@ -57,6 +59,11 @@ class DiskBlobStore:
     def size_bytes(self) -> int:
         """Return the bytes of all stored blobs."""
         return self._size_bytes
+
+    @property
+    def limit_bytes(self) -> int:
+        """Return the size limit in bytes."""
+        return self._max_size_bytes
 
     def bound(self, max_size_bytes: int) -> None:
         """Set the size limit in bytes. A lower limit evicts on the next `put`."""
@@ -168,6 +175,7 @@ class DiskBlobStore:
                 oldest = next((n for n in self._index if n != keep), None)
                 if oldest is None or self._size_bytes <= target:
                     return
+                self.evicted_bytes += self._index[oldest]
             self._remove(oldest)
 
     def _remove(self, name: str) -> None:

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from hpcc.core import HpccError, NotFoundError
 from hpcc.ports import Clock
 from hpcc.store.objects import Objects
 
+type OnCall = Callable[[str, float], None]
+
+
+def _nobody(operation: str, seconds: float) -> None:
+    del operation, seconds
+
 
 class MeteredObjects:
-    """Counts calls, bytes, milliseconds and failures: `get.calls`, `get.failed.<reason>`."""
+    """Counts calls, bytes, milliseconds and failures: `get.calls`, `get.failed.<reason>`.
 
-    def __init__(self, inner: Objects, counters: Counter[str], clock: Clock) -> None:
+    `on_call` gets the operation and the seconds of each call.
+    """
+
+    def __init__(
+        self, inner: Objects, counters: Counter[str], clock: Clock, on_call: OnCall = _nobody
+    ) -> None:
         self._inner, self._counters, self._clock = inner, counters, clock
+        self._on_call = on_call
 
     async def get(self, key: str, limit: int) -> bytes:
         async with self._counted("get"):
@@ -45,4 +57,6 @@ class MeteredObjects:
             self._counters[f"{call}.failed.{error.reason}"] += 1
             raise
         finally:
-            self._counters[f"{call}.ms"] += round((self._clock.monotonic() - started) * 1000)
+            seconds = self._clock.monotonic() - started
+            self._counters[f"{call}.ms"] += round(seconds * 1000)
+            self._on_call(call, seconds)

@@ -85,6 +85,8 @@ class SchedulerLink:
         # The registration has changed since the scheduler accepted it.
         self._is_changed = False
         self._refreshed_at = float("-inf")
+        # When a scheduler last had this worker's load and the end of its trail.
+        self.answered_at: float | None = None
 
     @property
     def is_up(self) -> bool:
@@ -237,11 +239,13 @@ class SchedulerLink:
             if self._pulse is None:
                 self._pulse = self._client.pulse()
             try:
-                return await self._pulse.beat(self._beat())
+                answer = await self._pulse.beat(self._beat())
             except BaseException:
                 # After any error: a late answer would be taken for the answer to the next beat.
                 self._close_pulse()
                 raise
+            self.answered_at = self._clock.monotonic()
+            return answer
 
     def _close_pulse(self) -> None:
         pulse, self._pulse = self._pulse, None

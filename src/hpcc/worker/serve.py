@@ -44,9 +44,9 @@ from hpcc.worker.execute.session import SessionDeps
 from hpcc.worker.execute.sharing import ResultSharing
 from hpcc.worker.execute.toolchains import Prober, ToolchainBook
 from hpcc.worker.execute.verify import IdleVerifier
+from hpcc.worker.figures import show_execution, show_link, show_stores, show_trail
 from hpcc.worker.health import WorkerSources, watch_worker
 from hpcc.worker.link import LinkState, SchedulerLink
-from hpcc.worker.pool.figures import show_pool
 from hpcc.worker.pool.guests import limits_of, shape_of
 from hpcc.worker.pool.pool import GuestPool, ImageProvider
 from hpcc.worker.pool.report import GuestsReport
@@ -94,7 +94,7 @@ class _Parts:
         self.registry, self.metrics = registry, metrics
         # What the anchors of heartbeats are of. All else writes through what counts.
         self.spool = audit if isinstance(audit, SpoolAuditLog) else None
-        audit = MeteredAuditLog(audit, metrics.audit, clock, metrics.row)
+        audit = MeteredAuditLog(audit, metrics.audit, clock, metrics.row, metrics.event)
         self.keys = ResultKeyFiles(config.keys, clock, config.result_key_announce_seconds)
         self.config, self.runtime, self.audit, self.clock = config, runtime, audit, clock
         self.reuse = GuestReuse(config.guest_reuse)
@@ -113,11 +113,10 @@ class _Parts:
         )
         deps = SharedStoreDeps(audit=audit, clock=clock, group=group, refers_to=outputs_of)
         self.shared = SharedStores(parse_stores(config.stores), deps)
-        show_pool(metrics, self.pool.core, limits_of(config).capacity * config.vcpus)
-        metrics.read_stores(lambda: self.shared.counters().values())
-        metrics.connected.read = lambda: [((), self.link is not None and self.link.is_up)]
-        metrics.audit.show(self.spool)
         storage = TenantStorage(config.store, config.max_store_bytes, clock, self.shared)
+        show_stores(metrics, storage, self.shared)
+        show_link(metrics, lambda: self.link, clock)
+        show_trail(metrics, self.spool, lambda: self.sinks)
         retained = retained_inputs_or_none(config, clock)
         self.sinks: tuple[TrailSink, ...] = ()
         # These tasks never end by themselves: `serve_worker` cancels them.
@@ -127,7 +126,7 @@ class _Parts:
         self.runner = Runner(
             runner_config, storage, self.pool, audit, clock, self.keys.signer, retained=retained
         )
-        self.runner.waited = metrics.waited
+        show_execution(metrics, self.pool.core, limits_of(config), self.runner, clock)
         keys = ResultKeys(self.result_key, clock)
         events = EventLimiter(audit, clock)
         self.sharing = ResultSharing(storage, self.keys.signer, keys, clock, events)
@@ -293,6 +292,7 @@ async def _serving(
     identity = await ready_identity(config, clock, progress)
     known = known_certificates(config.scheduler_certificate_pem, config.keys)
     channels = SchedulerChannels(config.keys, identity, clock, config.scheduler, known)
+    metrics.service.name_tenants(config.admin_tenants)
     async with (
         channels.open() as schedulers,
         serve_admin(config.admin, metrics.service, clock) as admin,
@@ -350,9 +350,9 @@ async def _serving(
                 parts.leases.asked(parts.lease, lambda: parts.pool.drain(config.drain_seconds)),
                 _linked(parts, parts.keys.put_into(registration), channels, health),
             ):
-                label = runtime.isolation.value
+                isolation, idle = runtime.isolation.value, parts.sharing.wait_idle
                 health.serving()
-                yield RunningWorker(config.host, port, label, parts.sharing.wait_idle, admin)
+                yield RunningWorker(config.host, port, isolation, idle, admin)
         finally:
             # Deregistered, so no new route leads here: running compiles may finish and be answered.
             await parts.pool.drain(config.drain_seconds)

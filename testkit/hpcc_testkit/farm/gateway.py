@@ -62,12 +62,13 @@ class TokenAuthenticator:
 
 @dataclass(slots=True)
 class GatewayUnderTest:
-    """The farm behind a gateway, and the gateway's port and CA."""
+    """The farm behind a gateway, and the gateway's ports and CA."""
 
     farm: FarmUnderTest
     authenticator: TokenAuthenticator
     port: int
     ca_pem: bytes
+    admin: str = ""
 
     @asynccontextmanager
     async def client(
@@ -121,4 +122,5 @@ async def gateway_under_test(
         }
         config = GatewayConfig(**values)  # type: ignore[arg-type]  # built by name just above
         async with serve_gateway(config, clock) as running:
-            yield GatewayUnderTest(farm, authenticator, running.port, files.ca.read_bytes())
+            ca = files.ca.read_bytes()
+            yield GatewayUnderTest(farm, authenticator, running.port, ca, running.admin)

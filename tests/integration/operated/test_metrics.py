@@ -6,14 +6,16 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 
+import grpc
 import pytest
 
-from hpcc.core import NotFoundError
+from hpcc.core import Digest, NotFoundError
 from hpcc.identity.tls import PinnedPeer
 from hpcc.rpc.base.channel import open_channel
 from hpcc.rpc.base.errors import UnauthenticatedError
 from hpcc.rpc.scheduler.api import RouteAsk
 from hpcc.rpc.scheduler.client import SchedulerClient
+from hpcc_testkit.farm.gateway import gateway_under_test
 from hpcc_testkit.farm.in_process import (
     IMAGE,
     OTHER_IMAGE,
@@ -23,6 +25,7 @@ from hpcc_testkit.farm.in_process import (
 )
 from hpcc_testkit.farm.processes import process_farm
 from hpcc_testkit.farm.several import EqualBuild, build_on, room
+from hpcc_testkit.farm.stock_steps import run
 from hpcc_testkit.services.scraped import Scrape, scrape
 
 pytestmark = pytest.mark.timeout(180)
@@ -132,3 +135,41 @@ async def test_processes_show_figures_and_a_worker_that_died_is_gone(tmp_path: P
         gone = await until(scheduler, "hpcc_scheduler_workers", 0, state="live")
         assert gone.value("hpcc_scheduler_demand_slots") == 0
         assert gone.total("hpcc_scheduler_slots") == 0
+
+
+async def test_a_gateway_shows_its_calls_its_refusals_and_what_it_holds(tmp_path: Path) -> None:
+    calls = "hpcc_gateway_calls_total"
+    execute = {"rpc_method": "build.bazel.remote.execution.v2.Execution/Execute"}
+    async with (
+        gateway_under_test(tmp_path, admin=ADMIN) as gateway,
+        gateway.farm.serving(),
+        gateway.client() as client,
+    ):
+        before = await shown(gateway.admin)
+        assert before.value("hpcc_gateway_buffer_bytes") == 0
+        assert before.value("hpcc_gateway_sessions") == 0
+        wait = f"while ! [ -e {tmp_path}/go ]; do sleep 0.02; done"
+        build = asyncio.ensure_future(run(client, f"{wait}; cp a.c a.o"))
+        during = await until(gateway.admin, "hpcc_gateway_calls", 1, tenant="acme")
+        assert 0 <= during.value("hpcc_gateway_buffer_bytes") < 512 << 20
+        assert during.value("hpcc_gateway_buffer_limit_bytes") == 512 << 20
+        (tmp_path / "go").touch()
+        assert (await build).status.code == 0
+        with pytest.raises(grpc.aio.AioRpcError, match="NOT_FOUND"):
+            await client.cached(Digest.of(b"never run"))
+        async with gateway.client("globex:eve") as foreign:
+            with pytest.raises(grpc.aio.AioRpcError, match="UNAUTHENTICATED"):
+                await foreign.capabilities()
+        figures = await until(gateway.admin, "hpcc_gateway_calls", 0, tenant="acme")
+        assert figures.value(calls, tenant="acme", result="ok") == 2, "an upload and an execution"
+        assert figures.value(calls, tenant="acme", result="worker") == figures.total(calls) - 2 == 1
+        assert figures.value("hpcc_gateway_refusals_total", reason="idp-token-issuer") == 1
+        assert figures.value("hpcc_gateway_sessions") == 1
+        assert figures.total("hpcc_gateway_strangers") == 0
+        assert figures.value("hpcc_gateway_buffer_bytes") == 0
+        ended = "hpcc_rpc_server_seconds_count"
+        assert figures.value(ended, **execute, rpc_grpc_status_code="0") == 1
+        ends = figures.value("hpcc_certificate_expires_timestamp_seconds", what="gateway")
+        assert ends > figures.value("process_start_time_seconds")
+        for secret in ('"eve"', '"ann"', '"globex"', str(tmp_path), IMAGE.digest.value):
+            assert secret not in figures.text, "no label is a person, or a tenant that is claimed"

@@ -31,6 +31,7 @@ from hpcc_testkit.services.s3_servers import (
     radosgw,
     radosgw_missing_or_none,
 )
+from hpcc_testkit.services.scraped import scrape
 from hpcc_testkit.services.tcp_proxy import tcp_proxy
 
 pytestmark = pytest.mark.timeout(300)
@@ -205,8 +206,9 @@ async def test_a_build_goes_on_when_s3_dies_and_shares_again_when_it_is_back(
     own_server: S3Server, tmp_path: Path
 ) -> None:
     section = stores(tmp_path, own_server, breaker_seconds=0.2)
-    async with farm_under_test(tmp_path / "farm", stores=section) as farm:
-        async with farm.serving(), farm.client() as client:
+    is_open = "hpcc_store_breaker_open"
+    async with farm_under_test(tmp_path / "farm", admin="127.0.0.1:0", stores=section) as farm:
+        async with farm.serving() as worker, farm.client() as client:
             await build(client, "int before;")
             await asyncio.to_thread(wait_published, own_server)
             own_server.kill()
@@ -216,6 +218,9 @@ async def test_a_build_goes_on_when_s3_dies_and_shares_again_when_it_is_back(
             _, is_cached, _ = await build(client, "int during_0;")
             assert is_cached  # from the worker's own disk
             assert events(farm)[0][0] == "store-degraded"
+            during = await asyncio.to_thread(scrape, worker.admin)
+            assert during.value(is_open, tenant="acme") == 1
+            assert during.total("hpcc_store_failures_total") > 0
             await asyncio.to_thread(own_server.restart)
             unit = 0
             while "store-recovered" not in {name for name, _ in events(farm)}:
@@ -223,6 +228,11 @@ async def test_a_build_goes_on_when_s3_dies_and_shares_again_when_it_is_back(
                 await build(client, f"int after_{unit};")
                 await asyncio.sleep(0.1)
             await build(client, "int shared_again;")
+            after = await asyncio.to_thread(scrape, worker.admin)
+            assert after.value(is_open, tenant="acme") == 0
+            calls = after.value("hpcc_store_calls_total", operation="put")
+            assert 0 < after.value("hpcc_store_call_seconds_count", operation="put") <= calls
+            assert after.value("hpcc_store_bytes", tenant="acme") > 0
         another_worker(farm, "w2")
         async with farm.serving(), farm.client() as client:
             for text in ("int before;", "int shared_again;"):

@@ -16,8 +16,10 @@ def test_an_action_that_ended_two_guests_may_run_again_after_a_while() -> None:
     quarantine.note("a", 50.0)
     assert quarantine.holds("a", 50.0)
     assert not quarantine.holds("b", 50.0)
+    assert quarantine.held(50.0) == 1
     assert quarantine.holds("a", 149.0), "the time runs from the last death"
     assert not quarantine.holds("a", 150.0)
+    assert quarantine.held(150.0) == 0
     quarantine.note("a", 150.0)
     assert not quarantine.holds("a", 150.0), "what is forgotten counts no more"
 

@@ -1,11 +1,12 @@
-"""Reads the address of an admin port from a config file."""
+"""Checks what a config file says of an admin port: its address, and tenants to name."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-from hpcc.core import CallerError, check_port
+from hpcc.core import CallerError, TenantId, check_port
+from hpcc.obs.metrics.registry import MAX_TENANTS
 
 _HOST: Final = re.compile(r"[A-Za-z0-9.:_-]{1,255}")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
@@ -27,3 +28,17 @@ def split_address(name: str, address: str) -> tuple[str, int]:
         )
     check_port(name, int(port))
     return host, int(port)
+
+
+def check_admin(address: str, tenants: tuple[str, ...]) -> None:
+    """Check the keys `admin` and `admin_tenants`; without an address there is no port.
+
+    Raises:
+        CallerError: an address or a tenant has another form, or there are too many tenants.
+    """
+    if address:
+        split_address("admin", address)
+    if len({TenantId(name) for name in tenants}) != len(tenants) or len(tenants) > MAX_TENANTS:
+        raise CallerError(
+            f"admin_tenants must be at most {MAX_TENANTS} tenants, each once", reason="config"
+        )

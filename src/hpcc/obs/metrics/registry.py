@@ -136,8 +136,10 @@ class Metric[C: (Number, Distribution)]:
 
     def _add(self, values: Values) -> C:
         assert len(values) == len(self.family.labels), self.family.name
-        if len(self._children) >= self.family.most:
-            values = (OTHER,) * len(values)
+        rest = (OTHER,) * len(values)
+        # The rest has a place beside the others, and takes none from a name that comes later.
+        if len(self._children) - (rest in self._children) >= self.family.most:
+            values = rest
         values = tuple(v if len(v) <= _MAX_VALUE_CHARS else OTHER for v in values)
         return self._children.setdefault(values, self._make())
 
@@ -154,9 +156,9 @@ class Asked:
         found: dict[Values, float] = {}
         for given, value in self.read() if self.read is not None else ():
             assert len(given) == len(self.family.labels), self.family.name
-            values = given
-            if values not in found and len(found) >= self.family.most:
-                values = (OTHER,) * len(values)
+            values, rest = given, (OTHER,) * len(given)
+            if values not in found and len(found) - (rest in found) >= self.family.most:
+                values = rest
             found[values] = found.get(values, 0.0) + value
         return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from hpcc.obs.health.health import Health
@@ -47,6 +47,8 @@ class ServiceMetrics:
         self._logged = registry.counter(
             "hpcc_log_events_total", "Log lines by severity.", "severity", most=len(_SEVERITIES)
         )
+        for _, severity in _SEVERITIES:
+            self._logged.of(severity)  # begins at 0: an alert sees the first error
         self._certificates = registry.asked_gauge(
             "hpcc_certificate_expires_timestamp_seconds",
             "When a certificate ends, since the epoch.",
@@ -63,6 +65,11 @@ class ServiceMetrics:
             most=_MAX_EVENTS,
         )
         self._event_names = Words(_MAX_EVENTS)
+
+    def name_tenants(self, names: Iterable[str]) -> None:
+        """Show these tenants by name, however many others are served before them."""
+        for name in names:
+            self.registry.tenants.known(name)
 
     def called(self, method: str, code: int, seconds: float) -> None:
         """Count a call of a served method; `code` is gRPC's number."""

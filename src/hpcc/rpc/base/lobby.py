@@ -95,6 +95,11 @@ class Lobby:
         self._queues: dict[str, deque[asyncio.Future[None]]] = {}
         self._waiting = 0
 
+    @property
+    def calls(self) -> tuple[int, int]:
+        """How many calls have a seat now, and how many wait for one."""
+        return len(self._seated), self._waiting
+
     @asynccontextmanager
     async def seat(self, address: str) -> AsyncGenerator[Seat]:
         """Wait for a seat; the block, which reads the message, must end in time.

@@ -15,7 +15,7 @@ from hpcc.core import (
     check_port,
 )
 from hpcc.identity.token import MAX_LIFETIME_SECONDS, MAX_PRINCIPAL_CHARS
-from hpcc.obs.metrics.address import split_address
+from hpcc.obs.metrics.address import check_admin
 from hpcc.rpc.base.connection_limit import CONNECTIONS_PER_ADDRESS, check_connections
 
 _MIN_SECRET_CHARS = 32
@@ -76,6 +76,8 @@ class SchedulerConfig:
     operators: tuple[str, ...] = ()
     # HOST:PORT of the admin port, which shows metrics; "": none.
     admin: str = ""
+    # Tenants that it shows by name however many there are.
+    admin_tenants: tuple[str, ...] = ()
     # Its own security events; and the database URL for workers' audit records, if they are stored.
     events_keep_days: float = 400.0
     audit_database: str = ""
@@ -86,8 +88,7 @@ class SchedulerConfig:
         check_port("port", self.port)
         check_port("worker_port", self.worker_port)
         check_connections(self.connections_per_address)
-        if self.admin:
-            split_address("admin", self.admin)
+        check_admin(self.admin, self.admin_tenants)
         if self.port and self.port == self.worker_port:
             raise CallerError("port and worker_port must differ: workers show certificates there")
         if (

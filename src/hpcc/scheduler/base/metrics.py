@@ -17,6 +17,8 @@ from hpcc.routing.load import Load
 # Why routes and logins are refused: words of this code and of the checks of tokens.
 _MAX_REASONS: Final = 32
 _MAX_RESULTS: Final = 512
+# The methods of `hpcc.ports.ControlStore`, and the exchange.
+_MAX_OPERATIONS: Final = 16
 
 
 class SchedulerMetrics:
@@ -78,9 +80,16 @@ class SchedulerMetrics:
         )
         self._store_seconds = registry.histogram(
             "hpcc_scheduler_control_store_seconds",
-            "How long calls to the control store took that ended well.",
+            "How long calls to the control store took that it answered; exchange is one round of"
+            " many of them.",
             "operation",
-            most=4,
+            most=_MAX_OPERATIONS,
+        )
+        self._store_failures = registry.counter(
+            "hpcc_scheduler_control_store_failures_total",
+            "Calls that the control store did not answer.",
+            "operation",
+            most=_MAX_OPERATIONS,
         )
 
     @contextmanager
@@ -106,9 +115,12 @@ class SchedulerMetrics:
             raise
         self._logins.of(self._registry.tenants.known(tenant)).add()
 
-    def store_call(self, operation: str, seconds: float) -> None:
-        """Count a call to the control store that ended well."""
-        self._store_seconds.of(operation).observe(seconds)
+    def store_call(self, operation: str, seconds: float, is_answered: bool = True) -> None:  # noqa: FBT001, FBT002 - a callback's place
+        """Count a call to the control store."""
+        if is_answered:
+            self._store_seconds.of(operation).observe(seconds)
+        else:
+            self._store_failures.of(operation).add()
 
     def read(
         self,

@@ -88,7 +88,7 @@ class SegmentUploader:
     ) -> None:
         self._directory, self._worker = directory, worker
         self._config, self._clock = config, clock
-        self.acknowledged = 0
+        self.name, self.acknowledged = "bucket", 0
         self._head = GENESIS
 
     async def run(self) -> None:

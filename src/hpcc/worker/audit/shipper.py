@@ -44,6 +44,7 @@ class Shipper:
     ) -> None:
         self._log, self._cursor, self._receiver = log, cursor, receiver
         self._worker, self._clock = worker, clock
+        self.name = "scheduler"
         # 0 until the sink has answered once.
         self.acknowledged = 0
         self._is_ours = False

@@ -16,6 +16,7 @@ from hpcc.worker.base.config import WorkerConfig
 class TrailSink(Protocol):
     """Keeps a copy of the trail current; it has the records below `acknowledged`."""
 
+    name: str
     acknowledged: int
 
     async def run(self) -> None:

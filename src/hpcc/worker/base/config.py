@@ -24,7 +24,7 @@ from hpcc.core import (
     ImageRef,
     check_port,
 )
-from hpcc.obs.metrics.address import split_address
+from hpcc.obs.metrics.address import check_admin
 from hpcc.rpc.base.connection_limit import CONNECTIONS_PER_ADDRESS, check_connections
 from hpcc.rpc.scheduler.schedulers import split_schedulers
 from hpcc.worker.base.stores_config import parse_stores
@@ -128,6 +128,8 @@ class WorkerConfig:
     stores: Mapping[str, object] = field(default_factory=dict)
     # HOST:PORT of the admin port, which shows metrics; "": none.
     admin: str = ""
+    # Tenants that it shows by name however many there are.
+    admin_tenants: tuple[str, ...] = ()
     prewarm_tenant: str = ""
     prewarm_principal: str = ""
 
@@ -151,8 +153,7 @@ class WorkerConfig:
         split_schedulers(self.scheduler)
         if self.enrol_at:
             split_schedulers(self.enrol_at)
-        if self.admin:
-            split_address("admin", self.admin)
+        check_admin(self.admin, self.admin_tenants)
         if self.host in _ANYWHERE:
             raise CallerError(
                 f"host must be a name or address that clients reach, not {self.host}: it"

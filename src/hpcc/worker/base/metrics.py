@@ -9,7 +9,7 @@ from hpcc.audit.metered import AuditMetrics
 from hpcc.obs.health.health import Health
 from hpcc.obs.metrics.registry import OTHER, Reader, Values, Words
 from hpcc.obs.metrics.service import ServiceMetrics
-from hpcc.ports import AuditRow
+from hpcc.ports import AuditRow, SecurityEvent
 
 # What a row's status is called here. A question for `hpcc explain` does not count.
 _OUTCOMES: Final = {
@@ -21,9 +21,14 @@ _NO_COMPILE: Final = "explain"
 _MAX_REASONS: Final = 32
 # Tenants times outcomes, and lost compiles times reasons.
 _MAX_OUTCOMES: Final = 512
+# Why a guest was lost in a compile: docs/spec/guest.md.
+_BREACH: Final = "guest-lost-in-compile"
+_CAUSES: Final = (
+    "protocol-violation", "guest-silent", "guest-lost", "warden-protocol", "warden-died",
+    "warden-silent", "warden-seccomp", "warden-cpu",
+)  # fmt: skip
 _STORE_CALLS: Final = ("get", "put", "has")
 _CALLS: Final = len(_STORE_CALLS)
-_MILLISECOND: Final = 0.001
 
 
 class WorkerMetrics:
@@ -79,11 +84,74 @@ class WorkerMetrics:
         self.guests_parked = registry.asked_counter(
             "hpcc_worker_guests_parked_total", "Idle guests that were ended to free their memory."
         )
+        self.guest_start_seconds = registry.histogram(
+            "hpcc_worker_guest_start_seconds",
+            "How long guests took to boot or to be restored, until they answered.",
+        ).of()
+        self.guest_start_failures = registry.asked_counter(
+            "hpcc_worker_guest_start_failures_total", "Starts that gave no guest."
+        )
+        self.guest_memory = registry.asked_gauge(
+            "hpcc_worker_guest_memory_bytes", "Memory that guests and their VMMs may take now."
+        )
+        self.guest_memory_limit = registry.asked_gauge(
+            "hpcc_worker_guest_memory_limit_bytes",
+            "Memory that all guests and their VMMs may take (memory_mib).",
+        )
+        self.refusals = registry.asked_counter(
+            "hpcc_worker_refusals_total",
+            "Compiles that got no guest: queue-full, draining, boot-failed.",
+            "reason",
+            most=3,
+        )
+        self.quarantined = registry.asked_gauge(
+            "hpcc_worker_quarantined_actions",
+            "Actions that ended two guests and are refused for half an hour.",
+        )
+        self._breaches = registry.counter(
+            "hpcc_guest_protocol_breaches_total",
+            "Compiles whose guest broke the protocol or was lost, by cause (docs/spec/guest.md).",
+            "cause",
+            most=len(_CAUSES),
+        )
+        for cause in _CAUSES:
+            self._breaches.of(cause)  # begins at 0: an alert sees the first one
         self.draining = registry.asked_gauge(
             "hpcc_worker_draining", "1 while the worker ends and takes no compiles."
         )
         self.connected = registry.asked_gauge(
             "hpcc_worker_scheduler_up", "Whether the worker's stream to a scheduler is open."
+        )
+        self.anchor_age = registry.asked_gauge(
+            "hpcc_audit_anchor_age_seconds",
+            "How long ago a scheduler last had the end of this trail, with a heartbeat.",
+        )
+        self.sink_lag = registry.asked_gauge(
+            "hpcc_audit_sink_lag_records",
+            "Records of the trail that a sink has not confirmed: scheduler (the audit database),"
+            " bucket (which gets whole segments).",
+            "sink",
+            most=2,
+        )
+        self.store_bytes = registry.asked_gauge(
+            "hpcc_store_bytes", "Blobs of a tenant on this worker's disk.", "tenant"
+        )
+        self.store_limit = registry.asked_gauge(
+            "hpcc_store_limit_bytes", "What a tenant's blobs may take of the disk.", "tenant"
+        )
+        self.store_evicted = registry.asked_counter(
+            "hpcc_store_evicted_bytes_total", "Blobs that were removed to make room for others."
+        )
+        self.store_open = registry.asked_gauge(
+            "hpcc_store_breaker_open",
+            "1 while a tenant's shared store is not called, because it failed.",
+            "tenant",
+        )
+        self._store_seconds = registry.histogram(
+            "hpcc_store_call_seconds",
+            "How long calls to S3 took, also those that failed.",
+            "operation",
+            most=_CALLS,
         )
         self._stores = {
             "calls": registry.asked_counter(
@@ -100,12 +168,6 @@ class WorkerMetrics:
             ),
             "failed": registry.asked_counter(
                 "hpcc_store_failures_total", "Calls that failed.", "operation", most=_CALLS
-            ),
-            "ms": registry.asked_counter(
-                "hpcc_store_call_seconds_total",
-                "How long calls took together.",
-                "operation",
-                most=_CALLS,
             ),
             "bytes": registry.asked_counter(
                 "hpcc_store_transferred_bytes_total",
@@ -125,6 +187,16 @@ class WorkerMetrics:
         self._compiles.of(tenant, outcome, reason).add()
         if outcome == "executed":
             self._seconds.of(tenant).observe(row.duration_seconds)
+
+    def event(self, event: SecurityEvent) -> None:
+        """Count a breach from its event, so that both always agree."""
+        if event.name == _BREACH:
+            cause = next((value for name, value in event.fields if name == "cause"), "")
+            self._breaches.of(cause if cause in _CAUSES else OTHER).add()
+
+    def store_called(self, operation: str, seconds: float) -> None:
+        """Count the time of a call to S3."""
+        self._store_seconds.of(operation).observe(seconds)
 
     def waited(self, tenant: str, seconds: float) -> None:
         """Count the time from a request to its guest."""
@@ -148,9 +220,8 @@ def _store_values(
     counters: Iterable[Mapping[str, int]], what: str
 ) -> Iterable[tuple[Values, float]]:
     """Yield the counters `get.calls`, `get.failed.REASON` and their like, by operation."""
-    unit = _MILLISECOND if what == "ms" else 1.0
     for counts in counters:
         for name, count in counts.items():
             call, _, rest = name.partition(".")
             if rest and call in _STORE_CALLS and rest.partition(".")[0] == what:
-                yield (call,), count * unit
+                yield (call,), float(count)

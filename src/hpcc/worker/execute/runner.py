@@ -111,7 +111,7 @@ class Runner:
         self._retained, self._trees = retained, InputTrees(clock)
         self.scheduler_id = ""
         self.waited: Callable[[str, float], None] = lambda *_: None  # a tenant, seconds for a guest
-        self._quarantine: ActionQuarantine[tuple[TrustDomain, Digest]] = ActionQuarantine()
+        self.quarantine: ActionQuarantine[tuple[TrustDomain, Digest]] = ActionQuarantine()
         # Actions that ended a guest, of any caller and at any time that is remembered.
         self._killers: LruMemo[tuple[TenantId, Digest], bool] = LruMemo(_MAX_KILLERS)
 
@@ -137,7 +137,7 @@ class Runner:
             CallerError: the action is quarantined or exceeds a limit.
             ReapiError: the input tree breaks a rule of REAPI.
         """
-        if self._quarantine.holds((work.domain, work.digest), self._clock.monotonic()):
+        if self.quarantine.holds((work.domain, work.digest), self._clock.monotonic()):
             raise CallerError(
                 f"this action ended {MAX_GUEST_DEATHS} guests and is quarantined",
                 reason="quarantined",
@@ -346,7 +346,7 @@ class Runner:
         """
         action = (work.domain, work.digest)
         self._killers[work.domain.tenant, work.digest] = True
-        if not lease.is_anothers_fault and self._quarantine.note(action, self._clock.monotonic()):
+        if not lease.is_anothers_fault and self.quarantine.note(action, self._clock.monotonic()):
             await self._event("action-quarantined", work, ("principal", work.principal))
         await lease.condemn(reason, is_culprit=is_culprit)
         guest_id = lease.guest.identity.guest_id

@@ -33,7 +33,8 @@ calls `tick` at `next_deadline`. No method awaits, so no other event can come be
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from hpcc.core import ImageDigest, TenantId
@@ -72,15 +73,20 @@ class PoolCore:
         # How long the last start of a guest took, in seconds, by image.
         self._starts: LruMemo[ImageDigest, float] = LruMemo(_MAX_IMAGES)
         self._drained_at: float | None = None
-        self._is_short = False
-        self._now = 0.0
+        self._is_short, self._now = False, 0.0
         self.decisions: list[Decision] = []
-        self.counts = PoolCounts()
+        self.counts, self.refused = PoolCounts(), Counter[Refusal]()
+        self.on_start: Callable[[float], None] = lambda _: None  # the seconds of a guest's start
 
     @property
     def guests(self) -> tuple[PooledGuest, ...]:
         """The guests that take memory."""
         return tuple(self._guests.values())
+
+    @property
+    def taken_mib(self) -> int:
+        """The host's cost of all guests in MiB."""
+        return sum(self._limits.cost_mib(g.domain.image) for g in self._guests.values())
 
     @property
     def running(self) -> int:
@@ -112,7 +118,7 @@ class PoolCore:
         `counts=False`: the lease runs no tenant's code, so the guest still counts as unused.
         """
         if self._drained_at is not None:
-            self.decisions.append(Refuse(waiter, Refusal.DRAINING))
+            self._refuse(waiter, Refusal.DRAINING)
             return
         if not counts:
             self._uncounted.add(waiter)
@@ -158,6 +164,7 @@ class PoolCore:
         if guest.phase is GuestPhase.BOOTING:
             guest.phase, guest.ready_at, guest.idle_since = GuestPhase.READY, now, now
             self._starts[guest.domain.image] = now - guest.began_at
+            self.on_start(now - guest.began_at)
         self._settle(now)
 
     def boot_failed(self, number: int, now: float) -> None:
@@ -167,6 +174,7 @@ class PoolCore:
         `retry_seconds`; otherwise all waiters of the domain are refused.
         """
         guest = self._guests.pop(number)
+        self.counts.failed += 1
         self._announced.drop(guest.domain)
         if guest.phase is GuestPhase.BOOTING:
             if any(g.domain == guest.domain and g.serves for g in self._guests.values()):
@@ -276,8 +284,7 @@ class PoolCore:
     def fits(self, domain: TrustDomain) -> bool:
         """Whether one more guest of the domain may be there."""
         limits, guests = self._limits, self._guests.values()
-        taken = sum(limits.cost_mib(g.domain.image) for g in guests)
-        needed = limits.cost_mib(domain.image)
+        taken, needed = self.taken_mib, limits.cost_mib(domain.image)
         return len(guests) < limits.max_guests and taken + needed <= limits.memory_mib
 
     def _boot(self, domain: TrustDomain, *, is_ahead: bool = False) -> None:
@@ -384,6 +391,7 @@ class PoolCore:
 
     def _refuse(self, waiter: int, why: Refusal) -> None:
         self._uncounted.discard(waiter)
+        self.refused[why] += 1
         self.decisions.append(Refuse(waiter, why))
 
     def _retire(self, guest: PooledGuest) -> None:

@@ -111,7 +111,7 @@ class PoolCounts:
 
     `ahead`: guests that were started because a build had announced compiles. `ahead_used`: those
     that got a compile. `ahead_unused`: those that ended without one. `parked`: idle guests that
-    ended because a start costs less than their memory.
+    ended because a start costs less than their memory. `failed`: starts that gave no guest.
     """
 
     started: int = 0
@@ -119,6 +119,7 @@ class PoolCounts:
     ahead_used: int = 0
     ahead_unused: int = 0
     parked: int = 0
+    failed: int = 0
 
 
 class GuestPhase(enum.Enum):

@@ -25,7 +25,7 @@ from hpcc.store.bucket.object_blobs import ObjectActionCache, ObjectBlobsConfig,
 from hpcc.store.bucket.s3 import S3Config, S3Objects
 from hpcc.store.bucket.signing import S3Credential
 from hpcc.store.held import Held, HeldObjects
-from hpcc.store.metered import MeteredObjects
+from hpcc.store.metered import MeteredObjects, OnCall
 from hpcc.store.objects import Objects, PrefixObjects
 from hpcc.store.zstd import ZstdObjects
 from hpcc.worker.base.stores_config import SharedStore
@@ -66,6 +66,7 @@ class S3RemoteStores:
         breaker: Breaker,
         clock: Clock,
         on_damage: OnDamage,
+        on_call: OnCall,
     ) -> None:
         self._on_damage = on_damage
 
@@ -74,7 +75,7 @@ class S3RemoteStores:
 
         self._held = Held(opened, idle_seconds=config.idle_seconds)
         guarded = GuardedObjects(HeldObjects(self._held), breaker)
-        metered = MeteredObjects(guarded, breaker.counters, clock)
+        metered = MeteredObjects(guarded, breaker.counters, clock, on_call)
         self._objects = ZstdObjects(metered, level=config.zstd_level)
         limits = ObjectBlobsConfig(max_blob_bytes=config.max_object_bytes)
         self.blobs: BlobStore = ObjectBlobStore(self._objects, limits, on_damage=on_damage)

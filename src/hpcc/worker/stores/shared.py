@@ -18,6 +18,7 @@ from hpcc.ports import ActionCache, AuditLog, BlobStore, Clock, SecurityEvent
 from hpcc.store.breaker import Breaker, BreakerConfig
 from hpcc.store.degrading import DegradingActionCache, DegradingBlobStore
 from hpcc.store.known import KnownBlobStore
+from hpcc.store.metered import OnCall
 from hpcc.store.tiered import ReadCachingActionCache, ReadCachingBlobStore
 from hpcc.store.write_behind import (
     Publisher,
@@ -51,6 +52,7 @@ class TenantShare:
         config: SharedStore,
         local: BlobStore,
         deps: SharedStoreDeps,
+        on_call: OnCall,
     ) -> None:
         audit, clock, group = deps.audit, deps.clock, deps.group
         self._tenant, self._config, self._local = tenant, config, local
@@ -61,12 +63,14 @@ class TenantShare:
             clock,
             self._event,
         )
-        self.counters = breaker.counters
+        self.breaker, self.counters = breaker, breaker.counters
         self._remote_stores: RemoteStores
         if config.kind == "reapi":
             self._remote_stores = ServiceRemoteStores(config, tenant, breaker)
         else:
-            self._remote_stores = S3RemoteStores(config, tenant, breaker, clock, self._damaged)
+            self._remote_stores = S3RemoteStores(
+                config, tenant, breaker, clock, self._damaged, on_call
+            )
         blobs = KnownBlobStore(self._remote_stores.blobs, clock, seconds=config.known_seconds)
         behind = WriteBehindConfig(max_pending_bytes=config.max_pending_bytes)
         self._writer = WriteBehindBlobStore(blobs, self.counters, behind)
@@ -122,6 +126,8 @@ class SharedStores:
     def __init__(self, config: StoresConfig, deps: SharedStoreDeps) -> None:
         self._config, self._deps = config, deps
         self._shares: dict[TenantId, TenantShare] = {}
+        # Gets the operation and the seconds of each call to S3.
+        self.called: OnCall = lambda *_: None
 
     def of(self, tenant: TenantId, local: BlobStore) -> TenantShare | None:
         """Return the tenant's shared store, built at the first call; None if it shares nothing."""
@@ -130,12 +136,18 @@ class SharedStores:
             return None
         share = self._shares.get(tenant)
         if share is None:
-            share = self._shares[tenant] = TenantShare(tenant, section, local, self._deps)
+            share = self._shares[tenant] = TenantShare(
+                tenant, section, local, self._deps, self.called
+            )
         return share
 
     def counters(self) -> dict[str, Counter[str]]:
         """Return the counters of each tenant's shared store, by tenant."""
         return {tenant.value: share.counters for tenant, share in self._shares.items()}
+
+    def open_breakers(self) -> dict[str, bool]:
+        """Return for each tenant whether its shared store is not called for a while."""
+        return {tenant.value: share.breaker.is_open for tenant, share in self._shares.items()}
 
     async def close(self, seconds: float) -> None:
         """Close all shared stores at the same time."""

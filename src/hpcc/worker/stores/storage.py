@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,15 @@ _RECENT_SECONDS: Final = 15.0
 _RECENT_BYTES: Final = 32 << 20
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskUse:
+    """What a tenant's blobs take of the disk, may take, and have lost to eviction since a start."""
+
+    size_bytes: int
+    limit_bytes: int
+    evicted_bytes: int
+
+
 class TenantStorage:
     """Blob stores by tenant and action caches by trust domain, under one directory."""
 
@@ -47,6 +57,17 @@ class TenantStorage:
         # The store object stays: two on one directory would each miss what the other writes.
         if (store := self._blobs.get(tenant)) is not None:
             store.bound(limit)
+
+    def uses(self) -> dict[str, DiskUse]:
+        """Return the use of the disk by tenant, of those that were served since the start."""
+        return {
+            tenant.value: DiskUse(
+                size_bytes=store.size_bytes,
+                limit_bytes=store.limit_bytes,
+                evicted_bytes=store.evicted_bytes,
+            )
+            for tenant, store in self._blobs.items()
+        }
 
     async def blobs(self, tenant: TenantId) -> BlobStore:
         """Return the tenant's CAS, with any shared store behind it."""

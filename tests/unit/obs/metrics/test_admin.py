@@ -13,7 +13,7 @@ import pytest
 
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.obs.metrics import admin
-from hpcc.obs.metrics.address import split_address
+from hpcc.obs.metrics.address import check_admin, split_address
 from hpcc.obs.metrics.admin import read_request, serve_admin
 from hpcc.obs.metrics.service import ServiceMetrics
 from hpcc.ports import SystemClock
@@ -193,3 +193,14 @@ async def test_an_address_that_is_taken_or_is_none_says_so() -> None:
     with pytest.raises(CallerError, match="must be 0 to 65535"):
         split_address("admin", "127.0.0.1:65536")
     assert split_address("admin", "[::1]:9464") == ("::1", 9464)
+
+
+def test_tenants_that_are_named_are_tenants_and_not_too_many() -> None:
+    check_admin("", ())
+    check_admin("127.0.0.1:9464", ("acme", "globex"))
+    for tenants in (("acme", "acme"), tuple(f"t{n}" for n in range(65))):
+        with pytest.raises(CallerError, match="at most 64 tenants, each once"):
+            check_admin("", tenants)
+    for address, tenants in (("", ("_other",)), ("9464", ())):
+        with pytest.raises(CallerError):
+            check_admin(address, tenants)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from dataclasses import replace
 
+import grpc
 import pytest
 
-from hpcc.audit.metered import AuditMetrics
-from hpcc.core import ImageDigest, InfrastructureError, TenantId
+from hpcc.audit.metered import WATCHED, AuditMetrics
+from hpcc.core import CallerError, ImageDigest, InfrastructureError, TenantId
+from hpcc.gateway.metrics import GatewayMetrics
 from hpcc.obs.metrics.admin import UP
 from hpcc.obs.metrics.process import FAMILIES, process_values
 from hpcc.obs.metrics.registry import MAX_SERIES, OTHER, Registry
@@ -17,6 +20,7 @@ from hpcc.obs.metrics.text import exposition
 from hpcc.ports import SecurityEvent, SystemClock
 from hpcc.routing.fleet import Member
 from hpcc.routing.load import Load
+from hpcc.rpc.relay.link import RelayedError
 from hpcc.scheduler.base.metrics import SchedulerMetrics
 from hpcc.worker.base.metrics import WorkerMetrics
 from hpcc_testkit.farm.audit_rows import row
@@ -71,8 +75,45 @@ def test_a_scheduler_with_ten_thousand_tenants_and_reasons_has_few_series() -> N
     assert "claim" not in found.text, "what a stranger says is no label"
 
 
+def test_a_gateway_with_ten_thousand_tenants_and_reasons_has_few_series() -> None:
+    metrics = GatewayMetrics("1.0")
+    running = {f"tenant-{n}": 1 for n in range(10_000)}
+    metrics.read(
+        running=lambda: running,
+        strangers=lambda: (2, 3),
+        buffer=lambda: (1, 10),
+        sessions=lambda: 7,
+    )
+    for number in range(10_000):
+        with metrics.relaying(f"tenant-{number}"):
+            pass
+        error = InfrastructureError("away", reason=f"reason-{number}")
+        with pytest.raises(InfrastructureError), metrics.relaying(f"tenant-{number}"):
+            raise error
+        metrics.refused(f"reason-{number}")
+    found = shown(metrics.service.registry)
+    assert found.series <= MAX_SERIES
+    assert found.total("hpcc_gateway_calls_total") == 20_000
+    assert found.total("hpcc_gateway_calls") == found.total("hpcc_gateway_refusals_total") == 10_000
+    assert found.value("hpcc_gateway_strangers", state="waiting") == 3
+    assert found.value("hpcc_gateway_buffer_limit_bytes") == 10
+
+
+def test_a_call_of_a_gateway_counts_by_how_it_ended() -> None:
+    metrics = GatewayMetrics("1.0")
+    refusal = RelayedError(grpc.aio.AioRpcError(grpc.StatusCode.NOT_FOUND, None, None))
+    for error in (refusal, asyncio.CancelledError(), ValueError(), CallerError("", reason="why")):
+        with pytest.raises(type(error)), metrics.relaying("acme"):
+            raise error
+    counted = shown(metrics.service.registry).values("hpcc_gateway_calls_total")
+    assert {dict(labels)["result"] for labels in counted} == {
+        "worker", "cancelled", "internal", "why"
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("registry", [
     WorkerMetrics("1").service.registry, SchedulerMetrics("1", SystemClock()).service.registry,
+    GatewayMetrics("1").service.registry,
 ])  # fmt: skip
 def test_no_process_can_have_more_series_than_prometheus_should_keep(registry: Registry) -> None:
     assert registry.most_series + len(FAMILIES) + 1 <= MAX_SERIES
@@ -162,6 +203,28 @@ def test_every_row_but_a_question_is_counted_once() -> None:
         ("executed", ""), ("cached", ""), ("joined", ""), ("lost", "guest-lost"),
         ("verified", ""), ("packed", ""), (OTHER, ""),
     }  # fmt: skip
+
+
+def test_a_tenant_that_is_configured_has_its_name_however_many_come_before_it() -> None:
+    metrics = WorkerMetrics("1")
+    metrics.service.name_tenants(["acme"])
+    for number in range(100):
+        metrics.waited(f"t{number}", 1.0)
+    metrics.waited("acme", 1.0)
+    found = shown(metrics.service.registry)
+    assert found.value("hpcc_worker_queue_wait_seconds_count", tenant="acme") == 1
+    assert found.value("hpcc_worker_queue_wait_seconds_count", tenant=OTHER) == 100 - 63
+
+
+def test_what_an_alert_watches_begins_at_zero() -> None:
+    for service in (WorkerMetrics("1").service, SchedulerMetrics("1", SystemClock()).service):
+        found = shown(service.registry)
+        events = found.values("hpcc_security_events_total")
+        assert {dict(labels)["name"]: value for labels, value in events.items()} == dict.fromkeys(
+            WATCHED, 0.0
+        )
+        logged = found.values("hpcc_log_events_total")
+        assert {dict(labels)["severity"] for labels in logged} == {"ERROR", "WARN", "INFO", "DEBUG"}
 
 
 def test_tenants_have_the_same_names_in_each_metric() -> None:

@@ -26,7 +26,7 @@ def domain(tenant: str) -> TrustDomain:
 
 def test_guests_slots_and_waiters_are_shown_as_they_are() -> None:
     core, metrics = PoolCore(LIMITS), WorkerMetrics("1")
-    show_pool(metrics, core, places=4)
+    show_pool(metrics, core, LIMITS)
 
     def shown() -> Scrape:
         registry = metrics.service.registry
@@ -42,7 +42,11 @@ def test_guests_slots_and_waiters_are_shown_as_they_are() -> None:
     assert guests() == [2, 0, 0, 0]
     assert shown().value("hpcc_worker_queue_length", tenant="acme") == 4
     assert shown().value("hpcc_worker_queue_length", tenant="globex") == 1
+    assert shown().value("hpcc_worker_guest_memory_bytes") == 200 << 20
+    assert shown().value("hpcc_worker_guest_memory_limit_bytes") == 1000 << 20
     core.booted(1, 1.0)
+    assert shown().value("hpcc_worker_guest_start_seconds_count") == 1
+    assert shown().value("hpcc_worker_guest_start_seconds_sum") == 1.0
     assert guests() == [1, 0, 1, 0]
     assert shown().value("hpcc_worker_slots", state="busy") == core.running == 2
     assert shown().value("hpcc_worker_slots", state="idle") == 2
@@ -53,4 +57,22 @@ def test_guests_slots_and_waiters_are_shown_as_they_are() -> None:
     core.drain(3.0, 1.0)
     assert shown().value("hpcc_worker_draining") == 1
     assert shown().families["hpcc_worker_queue_length"].samples == {}
+    refused = shown().value("hpcc_worker_refusals_total", reason="draining")
+    assert refused == 3, "those that waited"
+    core.ask(6, domain("acme"), 3.0)
+    assert shown().value("hpcc_worker_refusals_total", reason="draining") == refused + 1
     assert shown().value("hpcc_worker_guest_starts_total", kind="demand") == core.counts.started
+
+
+def test_a_start_that_failed_and_those_who_waited_for_it_are_counted() -> None:
+    core, metrics = PoolCore(LIMITS), WorkerMetrics("1")
+    show_pool(metrics, core, LIMITS)
+    core.ask(1, domain("acme"), 0.0)
+    core.ask(2, domain("acme"), 0.0)
+    core.boot_failed(1, 1.0)
+    registry = metrics.service.registry
+    found = Scrape(exposition(registry, registry.ask()))
+    assert found.value("hpcc_worker_guest_start_failures_total") == core.counts.failed == 1
+    assert found.value("hpcc_worker_refusals_total", reason="boot-failed") == 2
+    assert found.value("hpcc_worker_refusals_total", reason="queue-full") == 0
+    assert found.value("hpcc_worker_guest_start_seconds_count") == 0
