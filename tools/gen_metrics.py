@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from hpcc.cli.cache.client_metrics import ClientMetrics
 from hpcc.gateway.metrics import GatewayMetrics
 from hpcc.obs.metrics.admin import UP
 from hpcc.obs.metrics.process import FAMILIES
@@ -37,6 +38,12 @@ for probes ([operate.md](operate.md#health)).
 - No label is a person, a build, a file, a digest or a guest. `instance` of the scrape tells which
   worker it is.
 """
+# Of what nobody scrapes.
+FOOT: Final = """\
+The last section is what `hpcc stats --format prometheus` writes of one user's cache
+([operate.md](operate.md#machines-that-nobody-scrapes)); its counters begin when the cache was
+made. It has no tenant.
+"""
 
 
 def main(argv: list[str]) -> int:
@@ -56,6 +63,7 @@ def page() -> str:
     scheduler = SchedulerMetrics("", SystemClock()).service.registry.families
     worker = WorkerMetrics("").service.registry.families
     gateway = GatewayMetrics("").service.registry.families
+    client = ClientMetrics().registry.families
     every, trail = _shared(scheduler, gateway), _shared(scheduler, worker)
     parts = [
         HEAD,
@@ -65,6 +73,8 @@ def page() -> str:
         _section("Worker", [f for f in worker if f.name not in trail]),
         _section("Gateway", [f for f in gateway if f.name not in every]),
         _section("The process", [UP, *FAMILIES]),
+        _section("A developer's or CI machine", [f for f in client if f.name not in every]),
+        FOOT,
     ]
     return "\n".join(parts)
 

@@ -11,6 +11,7 @@ ANSWERS = "tests/unit/rpc/scheduler/test_observe.py::"
 PORT = "tests/unit/obs/metrics/test_admin.py::"
 HEALTH = "tests/unit/obs/health/test_"
 SERIES = "tests/unit/obs/metrics/test_registry.py::"
+CLIENT = "tests/unit/cli/cache/test_client_metrics.py::"
 OBSERVER, ADMIN = "scheduler/observe.py", "obs/metrics/admin.py"
 REGISTRY = "obs/metrics/registry.py"
 
@@ -44,6 +45,10 @@ CASES = {
                           HEALTH + "manager.py::test_no_program_that_a_service_starts_can_speak_for_it"),
     "shown-from-zero": Case("audit/metered.py", "service.security_event(name, 0)", "pass",
                             SERIES + "test_what_an_alert_watches_begins_at_zero"),
+    "shown-to-collector": Case("cli/cache/client_metrics.py", "os.fchmod(file.fileno(), _MODE)", "pass",
+                               CLIENT + "test_a_file_is_replaced_whole_and_all_may_read_it"),
+    "shown-label": Case("cli/cache/client_metrics.py", "match[1] in _TAKEN", "False",
+                        CLIENT + "test_a_label_that_would_break_the_series_is_refused"),
 }  # fmt: skip
 
 

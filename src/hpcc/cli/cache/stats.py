@@ -13,6 +13,12 @@ from typing import TYPE_CHECKING, Final
 
 from hpcc.cli.base.terminal import emit
 from hpcc.cli.cache.checkout import PRIVATE_REASONS
+from hpcc.cli.cache.client_metrics import (
+    add_output_options,
+    check_labels,
+    client_text,
+    write_for_others,
+)
 from hpcc.cli.cache.refusal import latest_refusals, summed_up
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
@@ -112,7 +118,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="show hits, misses and bypasses with their reasons",
         description=_stats.__doc__,
     )
-    stats.add_argument("--json", action="store_true", help="print the counters as JSON")
+    add_output_options(stats)
     stats.add_argument("--reset", action="store_true", help="set all counters to zero")
     stats.set_defaults(handler=_stats)
     clean = subparsers.add_parser("clean", help="delete cached results", description=_clean.__doc__)
@@ -149,17 +155,23 @@ def _parse_days(text: str) -> float:
 def _stats(args: argparse.Namespace) -> int:
     """Show the counters since the last reset. This also works without a daemon."""
     paths = Paths.from_env(os.environ)
+    form, labels = "json" if args.json else args.format, check_labels(args)
     counts = current_counts(paths)
     if args.reset:
         _write_baseline(paths, counts)
         emit("the counters are reset")
         return 0
-    counts = _since_reset(paths, counts)
-    if args.json:
-        emit(json.dumps(counts, indent=1, sort_keys=True))
-        return 0
     limit = load_settings(paths.config_file).cache.max_size_bytes
-    emit("\n".join(stats_lines(counts, limit, _refusals(paths))))
+    if form == "prometheus":
+        text = client_text(counts, limit, labels)
+    elif form == "json":
+        text = json.dumps(_since_reset(paths, counts), indent=1, sort_keys=True) + "\n"
+    else:
+        text = "\n".join(stats_lines(_since_reset(paths, counts), limit, _refusals(paths))) + "\n"
+    if args.output is not None:
+        write_for_others(args.output, text)
+    else:
+        emit(text, end="")
     return 0
 
 
