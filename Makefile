@@ -30,6 +30,7 @@ static: dev  ## the part of `make check` that runs no test
 	$(PY) tools/gen.py --check
 	$(PY) tools/gen_reasons.py --check
 	$(PY) tools/gen_metrics.py --check
+	$(PY) tools/gen_dashboards.py --check
 	$(PY) tools/check_prose.py
 	tools/release.sh licences
 
@@ -51,6 +52,7 @@ test-integration: dev  ## services on loopback, real compilers, a real registry 
 	./tools/bootstrap.sh seaweedfs
 	./tools/bootstrap.sh buildbox
 	./tools/bootstrap.sh buildgrid
+	./tools/bootstrap.sh prometheus
 	./tools/bootstrap.sh windows-python
 	$(PY) -m pytest -q tests/integration
 
@@ -129,12 +131,13 @@ bench-corpus:  ## hits on real packages beside ccache, every output compared; ho
 	@$(MAKE) --no-print-directory dev
 	$(PY) bench/corpus/run.py $(ARGS)
 
-gen: dev  ## rebuild src/hpcc/_proto, the command reference in the README, the manual page and docs/reasons.md
+gen: dev  ## rebuild src/hpcc/_proto, the command reference in the README, the manual page, generated pages and dashboards
 	$(PY) tools/gen.py
 	$(PY) tools/gen_help.py
 	$(PY) tools/gen_man.py
 	$(PY) tools/gen_reasons.py
 	$(PY) tools/gen_metrics.py
+	$(PY) tools/gen_dashboards.py
 
 docs: dev  ## check links and that the README's command reference is what --help prints
 	$(PY) -m pytest -q tests/arch

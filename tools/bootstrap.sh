@@ -6,6 +6,7 @@
 #   bootstrap.sh seaweedfs        the S3 server that the tests start, likewise
 #   bootstrap.sh buildbox         the REAPI service that the tests start, likewise
 #   bootstrap.sh buildgrid        another one, in a separate venv
+#   bootstrap.sh prometheus       Prometheus and promtool, for the tests of deploy/monitoring
 #   bootstrap.sh sccache          a release of sccache with S3, for bench/remote_cache.py
 #   bootstrap.sh helm            Helm's code and Kubernetes' schemas, for the chart's tests
 #   bootstrap.sh identity-provider  the OpenID provider that the tests start, likewise
@@ -239,6 +240,27 @@ buildgrid() {
     printf '%s\n' "$stamp" > "$target/stamp"
 }
 
+# Debian's builds, unpacked and not installed: one of the packages would start a service on this machine.
+prometheus() {
+    target="${XDG_CACHE_HOME:-$HOME/.cache}/hpcc-tests/prometheus"
+    [ -x "$target/prometheus" ] && [ -x "$target/promtool" ] && return 0
+    command -v apt-get >/dev/null 2>&1 || { say "bootstrap: no apt-get here; the tests of the alerts will fail."; return 0; }
+    say "bootstrap: fetching Prometheus for the tests"
+    is_available prometheus || as_root apt-get update -qq || true
+    mkdir -p "$target"
+    work=$(mktemp -d)
+    for name in prometheus promtool; do
+        # In older releases the first package has both programs.
+        is_available "$name" || continue
+        (cd "$work" && apt-get download -qq -o APT::Sandbox::User=root "$name" && dpkg-deb -x "$name"_*.deb out) || break
+    done
+    for name in prometheus promtool; do
+        cp "$work/out/usr/bin/$name" "$target/$name.new" && mv "$target/$name.new" "$target/$name" || {
+            say "bootstrap: no $name; the tests of the alerts will fail."; break; }
+    done
+    rm -r "$work"
+}
+
 # The release binary of sccache, for the bench of the remote cache: Debian's has no S3.
 sccache() {
     target="${XDG_CACHE_HOME:-$HOME/.cache}/hpcc-tests/sccache-0.16.0"
@@ -276,7 +298,7 @@ tests() {
         [ "$code" = 77 ] || exit "$code"
         say "bootstrap: no packages could be installed here; tests whose tools are missing will fail."
     }
-    for part in venv firecracker seaweedfs buildbox buildgrid sccache helm windows-python; do
+    for part in venv firecracker seaweedfs buildbox buildgrid prometheus sccache helm windows-python; do
         tools/bootstrap.sh "$part"
     done
     tools/bootstrap.sh identity-provider || {
@@ -293,10 +315,11 @@ case "${1:-}" in
     seaweedfs) seaweedfs ;;
     buildbox) buildbox ;;
     buildgrid) buildgrid ;;
+    prometheus) prometheus ;;
     sccache) sccache ;;
     helm) helm ;;
     windows-python) windows_python && windows_packages ;;
     identity-provider) identity_provider ;;
     tests) tests ;;
-    *) say "usage: bootstrap.sh packages LIST… | venv | firecracker | seaweedfs | buildbox | buildgrid | sccache | helm | windows-python | identity-provider | tests"; exit 2 ;;
+    *) say "usage: bootstrap.sh packages LIST… | venv | firecracker | seaweedfs | buildbox | buildgrid | prometheus | sccache | helm | windows-python | identity-provider | tests"; exit 2 ;;
 esac

@@ -27,6 +27,7 @@ HEAD: Final = f"""\
 Services show these at `/metrics` of their admin port ([operate.md](operate.md#metrics)). Names and
 labels are an API: a change of one is in the changelog. `/livez` and `/readyz` of the same port are
 for probes ([operate.md](operate.md#health)).
+[Alerts and dashboards](../deploy/monitoring/README.md) use these names.
 
 - Times are in seconds, sizes in bytes. Names that end in `_total` are counters since the start of
   the process.
