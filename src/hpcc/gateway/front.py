@@ -77,7 +77,7 @@ class GatewayFront:
                     with self._metrics.relaying(visit.visitor.tenant.value):
                         await self._relay(visit)
         except HpccError as error:
-            self._refusals.note(call, error)
+            self._refusals.note(call.method.name, call.peer, error)
             raise
 
     @asynccontextmanager

@@ -9,7 +9,6 @@ from typing import Final
 from hpcc.core import CallerError, HpccError, PolicyError
 from hpcc.ports import Clock
 from hpcc.rpc.base.errors import BusyError
-from hpcc.rpc.relay.link import RelayCall
 
 _log: Final = logging.getLogger(__name__)
 # A refusal costs an attacker nothing, so beyond this rate refusals are only counted.
@@ -27,7 +26,7 @@ class RefusalLog:
         self._allowance, self._at = _LINES_PER_SECOND, clock.monotonic()
         self._left_out = 0
 
-    def note(self, call: RelayCall, error: HpccError) -> None:
+    def note(self, method: str, peer: str, error: HpccError) -> None:
         """Log a line if the client is at fault or its tenant exceeds a limit."""
         if not isinstance(error, CallerError | PolicyError | BusyError):
             return
@@ -41,9 +40,9 @@ class RefusalLog:
         self._allowance -= 1
         _log.warning(
             "refused: gateway method=%s reason=%s peer=%s suppressed_before=%d",
-            call.method.name,
+            method,
             error.reason,
-            call.peer,
+            peer,
             self._left_out,
         )
         self._left_out = 0

@@ -79,7 +79,7 @@ async def serve_gateway(
         front = GatewayFront(config, visitors, routes, refusals, metrics)
         upstream = watch_gateway(service.health, schedulers, lambda: files.ends_at, clock)
         service.health.summary = lambda: f"calls: {front.calls}"
-        handlers = (RelayHandlers(front.serve), *health_handlers(service.health))
+        handlers = (RelayHandlers(front.serve, refusals.note), *health_handlers(service.health))
         server, port = await start_server(
             timed(handlers, service.called, clock),
             host=config.host,

@@ -37,7 +37,10 @@ async def refusal(call: Any) -> tuple[grpc.StatusCode, str]:
     return caught.value.code(), caught.value.details() or ""
 
 
-async def test_no_token_is_refused_by_every_method(gateway: GatewayUnderTest) -> None:
+async def test_no_token_is_refused_by_every_method(
+    gateway: GatewayUnderTest, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, logger="hpcc.gateway")
     digest = Blob.of(b"x").digest
     async with gateway.client() as client:
         bare = client.sending()
@@ -54,6 +57,10 @@ async def test_no_token_is_refused_by_every_method(gateway: GatewayUnderTest) ->
             assert code is Codes.UNAUTHENTICATED
             assert "hpcc token" in text
     assert gateway.authenticator.logins == []
+    lines = [r.getMessage() for r in caplog.records if "reason=no-token" in r.getMessage()]
+    assert len(lines) == 7, "each refusal is a line"
+    assert "method=GetCapabilities" in lines[0]
+    assert "peer=ipv" in lines[0]
 
 
 async def test_two_tokens_in_one_call_are_refused(gateway: GatewayUnderTest) -> None:

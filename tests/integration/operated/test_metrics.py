@@ -160,10 +160,13 @@ async def test_a_gateway_shows_its_calls_its_refusals_and_what_it_holds(tmp_path
         async with gateway.client("globex:eve") as foreign:
             with pytest.raises(grpc.aio.AioRpcError, match="UNAUTHENTICATED"):
                 await foreign.capabilities()
+        with pytest.raises(grpc.aio.AioRpcError, match="UNAUTHENTICATED"):
+            await client.sending().capabilities()
         figures = await until(gateway.admin, "hpcc_gateway_calls", 0, tenant="acme")
         assert figures.value(calls, tenant="acme", result="ok") == 2, "an upload and an execution"
         assert figures.value(calls, tenant="acme", result="worker") == figures.total(calls) - 2 == 1
         assert figures.value("hpcc_gateway_refusals_total", reason="idp-token-issuer") == 1
+        assert figures.value("hpcc_gateway_refusals_total", reason="no-token") == 1
         assert figures.value("hpcc_gateway_sessions") == 1
         assert figures.total("hpcc_gateway_strangers") == 0
         assert figures.value("hpcc_gateway_buffer_bytes") == 0

@@ -83,11 +83,20 @@ class RelayLink:
             raise CallerError("the answer was not read in time", reason="relay-slow") from error
 
 
-class RelayHandlers(grpc.GenericRpcHandler):
-    """Every REAPI method as raw bytes, served by one function."""
+type OnRefusal = Callable[[str, str, HpccError], None]
 
-    def __init__(self, serve: Callable[[RelayLink], Awaitable[None]]) -> None:
-        self._serve = serve
+
+class RelayHandlers(grpc.GenericRpcHandler):
+    """Every REAPI method as raw bytes, served by one function.
+
+    `on_refusal` gets method, peer and error of a call whose headers are refused. `serve` has the
+    others.
+    """
+
+    def __init__(
+        self, serve: Callable[[RelayLink], Awaitable[None]], on_refusal: OnRefusal
+    ) -> None:
+        self._serve, self._on_refusal = serve, on_refusal
         self._handlers = {path: self._handler(method) for path, method in RELAY_METHODS.items()}
 
     def service(
@@ -100,7 +109,7 @@ class RelayHandlers(grpc.GenericRpcHandler):
         # there is room for it.
         async def run(_messages: Any, context: Any) -> None:  # noqa: ANN401 - as above
             try:
-                await self._serve(RelayLink(context, _call_of(context, method)))
+                await self._serve(RelayLink(context, self._admitted(context, method)))
             except RelayedError as relayed:
                 await _abort_as(context, relayed.error)
             except HpccError as error:
@@ -111,6 +120,13 @@ class RelayHandlers(grpc.GenericRpcHandler):
                 )
 
         return grpc.stream_stream_rpc_method_handler(run)
+
+    def _admitted(self, context: Any, method: RelayMethod) -> RelayCall:  # noqa: ANN401 - as above
+        try:
+            return _call_of(context, method)
+        except HpccError as error:
+            self._on_refusal(method.name, str(context.peer()), error)
+            raise
 
 
 async def _abort_as(context: Any, error: grpc.aio.AioRpcError) -> None:  # noqa: ANN401 - as above
