@@ -67,6 +67,11 @@ _REFUSED: Final[dict[str, dict[str, Any]]] = {
         "worker": {"resources": {"limits": {"memory": None, "cpu": "8"}}}
     },
     "workers on every node": {"worker": {"nodeSelector": None}},
+    "metrics for everybody": {"metrics": {"enabled": True, "podLabels": None}},
+    "metrics on a node's address": {
+        "metrics": {"enabled": True},
+        "worker": {"hostNetwork": True},
+    },
 }
 
 
@@ -97,12 +102,13 @@ def rendered() -> dict[str, Any]:
         **sets, "full": full,
         "defaults": {"gateway": {"enabled": False}, "worker": {"instances": [], "stores": {}}},
         "host-network": {"worker": {"hostNetwork": True, "storage": {"className": "fast"}}},
+        "metrics": {"metrics": {"enabled": True, "podMonitor": True, "farm": "farm-1"}},
         "bad": {"scheduler": {"resources": {"requests": {}, "limits": {}, "limit": {}}}},
         **{f"refused: {name}": values for name, values in _REFUSED.items()},
     })  # fmt: skip
 
 
-_GOOD: Final = ("service", "full", "defaults", "host-network")
+_GOOD: Final = ("service", "full", "defaults", "host-network", "metrics")
 
 
 @pytest.mark.parametrize("case", _GOOD)
@@ -280,6 +286,35 @@ def test_what_no_policy_allows_is_denied(rendered: dict[str, Any]) -> None:
     for policy in policies.values():
         assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
         assert all(rule.get("from") for rule in policy["spec"].get("ingress", []))
+
+
+def test_only_prometheus_reaches_the_metrics_and_it_finds_each_service(
+    rendered: dict[str, Any],
+) -> None:
+    answer = rendered["metrics"]
+    (rule,) = _of(answer, "NetworkPolicy")["farm-metrics"]["spec"]["ingress"]
+    (peer,) = rule["from"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 9464}]
+    assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "monitoring"}
+    assert peer["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "prometheus"}
+    for config in _of(answer, "ConfigMap").values():
+        for name, text in config["data"].items():
+            if name.removesuffix(".json") in {"scheduler", "gateway", "worker"}:
+                assert json.loads(text)["admin"] == "0.0.0.0:9464", name
+    monitor = _of(answer, "PodMonitor")["farm-metrics"]["spec"]
+    chosen = set()
+    for kind in ("Deployment", "StatefulSet"):
+        for name, item in _of(answer, kind).items():
+            pod = item["spec"]["template"]
+            assert monitor["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+            (container,) = pod["spec"]["containers"]
+            ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+            assert ports[monitor["podMetricsEndpoints"][0]["port"]] == 9464
+            chosen.add(name)
+    assert chosen == {"farm-scheduler", "farm-gateway", "farm-w1", "farm-w2"}
+    relabelled = monitor["podMetricsEndpoints"][0]["relabelings"]
+    given = {r["targetLabel"]: r.get("replacement") for r in relabelled}
+    assert given == {"job": "hpcc", "farm": "farm-1", "instance": None}
 
 
 def test_two_schedulers_are_on_two_machines_and_one_stays(rendered: dict[str, Any]) -> None:

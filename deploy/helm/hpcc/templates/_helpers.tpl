@@ -70,6 +70,9 @@ imagePullSecrets:
 {{- fail (printf "networkPolicy.workerEgress: %s is the database's or an identity provider's too" .cidr) }}
 {{- end }}
 {{- end }}
+{{- if and .Values.metrics.enabled .Values.worker.instances .Values.worker.hostNetwork }}
+{{- fail "metrics.enabled with worker.hostNetwork: no policy applies to the port, which shows tenants' names" }}
+{{- end }}
 {{- if and .Values.worker.instances (not .Values.image.worker) }}
 {{- fail "image.worker is needed for worker.instances" }}
 {{- end }}
