@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable
+from asyncio import Future
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,8 +94,8 @@ class Guest(Protocol):
         ...
 
     @property
-    def lost(self) -> Awaitable[str]:
-        """Complete with a reason when the guest dies, whatever the cause."""
+    def lost(self) -> Future[str]:
+        """Complete with a reason when the guest dies, whatever the cause. Nobody cancels it."""
         ...
 
     @property

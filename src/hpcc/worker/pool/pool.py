@@ -16,7 +16,15 @@ from hpcc.core import GuestMitigations, HpccError, ImageDigest, InfrastructureEr
 from hpcc.ports import Clock, Guest, GuestSpec, Runtime
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.pool.core import PoolCore
-from hpcc.worker.pool.decisions import Boot, Decision, Grant, PoolLimits, Refuse, Retire
+from hpcc.worker.pool.decisions import (
+    Boot,
+    Decision,
+    Grant,
+    PoolLimits,
+    Refuse,
+    Retire,
+)
+from hpcc.worker.pool.ends import first_end
 from hpcc.worker.pool.refusals import refusal
 
 _log: Final = logging.getLogger(__name__)
@@ -357,7 +365,9 @@ class GuestPool:
             slot.guest, self.boot_trouble = guest, ""
             self._core.booted(slot.number, self._clock.monotonic())
             self._act()
-            reason = await _end_of(guest, slot)
+            reason = await first_end(guest.lost, slot.retire, slot.condemned)
+            if reason is None and slot.condemned.is_set():
+                reason = slot.why_condemned
             if reason is not None:
                 self._core.lost(slot.number, self._clock.monotonic())
                 self._act()
@@ -375,22 +385,3 @@ class GuestPool:
             _log.warning("guest %s is lost and cannot be reported: %s", guest_id, error)
         except Exception:  # noqa: BLE001 - the root of a task: a report's fault must not end the worker
             _log.exception("guest %s is lost and cannot be reported", guest_id)
-
-
-async def _awaited[T](work: Awaitable[T]) -> T:
-    return await work
-
-
-async def _end_of(guest: Guest, slot: _Slot) -> str | None:
-    """Wait for a guest's end; return the reason if it died or was condemned, else None."""
-    lost = asyncio.Task(_awaited(guest.lost))
-    others = [asyncio.Task(slot.retire.wait()), asyncio.Task(slot.condemned.wait())]
-    try:
-        await asyncio.wait({lost, *others}, return_when=asyncio.FIRST_COMPLETED)
-        if lost.done():
-            return lost.result()
-        return slot.why_condemned if slot.condemned.is_set() else None
-    finally:
-        for task in (lost, *others):
-            task.cancel()
-        await asyncio.wait({lost, *others})

@@ -21,6 +21,7 @@ from hpcc.core import (
 from hpcc.ports import GuestSpec, SystemClock
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.pool.decisions import PoolLimits
+from hpcc.worker.pool.ends import first_end
 from hpcc.worker.pool.pool import GuestPool, GuestShape
 from hpcc_testkit.guests.fake_runtime import FakeGuest, FakeRuntime
 
@@ -291,3 +292,13 @@ async def test_a_lease_whose_guest_is_gone_counts_as_overlapped(tmp_path: Path) 
             await until(lambda: not bench.runtime.running)
             await until(lambda: not bench.pool.numbers()["guests"])
             assert lease.is_overlapped
+
+
+async def test_a_guest_that_the_pool_ends_is_not_cancelled_for_the_compile_in_it() -> None:
+    lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    retired = asyncio.Event()
+    retired.set()
+    assert await first_end(lost, retired, asyncio.Event()) is None
+    assert not lost.done()
+    lost.set_result("died")
+    assert await first_end(lost, retired) == "died"
