@@ -15,7 +15,7 @@ class StatusRequest(_message.Message):
     def __init__(self, tenant: _Optional[str] = ..., after_worker: _Optional[str] = ...) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("scheduler_id", "version", "at", "is_operator", "is_store_up", "live", "stale", "has_room", "tenants", "capacity", "running", "queued", "workers", "has_more")
+    __slots__ = ("scheduler_id", "version", "at", "is_operator", "is_store_up", "live", "stale", "has_room", "tenants", "capacity", "running", "queued", "workers", "has_more", "draining")
     SCHEDULER_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +30,7 @@ class StatusResponse(_message.Message):
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     HAS_MORE_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
     scheduler_id: str
     version: str
     at: float
@@ -44,7 +45,8 @@ class StatusResponse(_message.Message):
     queued: int
     workers: _containers.RepeatedCompositeFieldContainer[WorkerStatus]
     has_more: bool
-    def __init__(self, scheduler_id: _Optional[str] = ..., version: _Optional[str] = ..., at: _Optional[float] = ..., is_operator: _Optional[bool] = ..., is_store_up: _Optional[bool] = ..., live: _Optional[int] = ..., stale: _Optional[int] = ..., has_room: _Optional[bool] = ..., tenants: _Optional[_Iterable[_Union[TenantStatus, _Mapping]]] = ..., capacity: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., has_more: _Optional[bool] = ...) -> None: ...
+    draining: int
+    def __init__(self, scheduler_id: _Optional[str] = ..., version: _Optional[str] = ..., at: _Optional[float] = ..., is_operator: _Optional[bool] = ..., is_store_up: _Optional[bool] = ..., live: _Optional[int] = ..., stale: _Optional[int] = ..., has_room: _Optional[bool] = ..., tenants: _Optional[_Iterable[_Union[TenantStatus, _Mapping]]] = ..., capacity: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., has_more: _Optional[bool] = ..., draining: _Optional[int] = ...) -> None: ...
 
 class TenantStatus(_message.Message):
     __slots__ = ("tenant", "daemons", "wanted", "granted", "principals")
@@ -61,7 +63,7 @@ class TenantStatus(_message.Message):
     def __init__(self, tenant: _Optional[str] = ..., daemons: _Optional[int] = ..., wanted: _Optional[int] = ..., granted: _Optional[int] = ..., principals: _Optional[int] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("worker_id", "endpoint", "isolation", "is_stale", "is_heard", "capacity", "running", "queued", "images", "lost_guests", "lease_seconds")
+    __slots__ = ("worker_id", "endpoint", "isolation", "is_stale", "is_heard", "capacity", "running", "queued", "images", "lost_guests", "lease_seconds", "drain", "drain_seconds", "drain_by", "drain_reason")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     ISOLATION_FIELD_NUMBER: _ClassVar[int]
@@ -73,6 +75,10 @@ class WorkerStatus(_message.Message):
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     LOST_GUESTS_FIELD_NUMBER: _ClassVar[int]
     LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_BY_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_REASON_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     endpoint: str
     isolation: str
@@ -84,4 +90,8 @@ class WorkerStatus(_message.Message):
     images: int
     lost_guests: float
     lease_seconds: float
-    def __init__(self, worker_id: _Optional[str] = ..., endpoint: _Optional[str] = ..., isolation: _Optional[str] = ..., is_stale: _Optional[bool] = ..., is_heard: _Optional[bool] = ..., capacity: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., images: _Optional[int] = ..., lost_guests: _Optional[float] = ..., lease_seconds: _Optional[float] = ...) -> None: ...
+    drain: str
+    drain_seconds: float
+    drain_by: str
+    drain_reason: str
+    def __init__(self, worker_id: _Optional[str] = ..., endpoint: _Optional[str] = ..., isolation: _Optional[str] = ..., is_stale: _Optional[bool] = ..., is_heard: _Optional[bool] = ..., capacity: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., images: _Optional[int] = ..., lost_guests: _Optional[float] = ..., lease_seconds: _Optional[float] = ..., drain: _Optional[str] = ..., drain_seconds: _Optional[float] = ..., drain_by: _Optional[str] = ..., drain_reason: _Optional[str] = ...) -> None: ...

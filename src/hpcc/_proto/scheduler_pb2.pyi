@@ -7,6 +7,15 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class DrainState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DRAIN_STATE_UNSPECIFIED: _ClassVar[DrainState]
+    DRAIN_STATE_DRAINING: _ClassVar[DrainState]
+    DRAIN_STATE_DRAINED: _ClassVar[DrainState]
+DRAIN_STATE_UNSPECIFIED: DrainState
+DRAIN_STATE_DRAINING: DrainState
+DRAIN_STATE_DRAINED: DrainState
+
 class AuthenticateRequest(_message.Message):
     __slots__ = ("tenant", "principal", "client_version", "host")
     TENANT_FIELD_NUMBER: _ClassVar[int]
@@ -170,7 +179,7 @@ class RouteEvent(_message.Message):
     def __init__(self, kind: _Optional[_Union[RouteEvent.Kind, str]] = ..., worker_id: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("worker_id", "endpoint", "certificate", "isolation", "images", "capacity", "result_key", "toolchains", "generation", "token_format", "store")
+    __slots__ = ("worker_id", "endpoint", "certificate", "isolation", "images", "capacity", "result_key", "toolchains", "generation", "token_format", "store", "is_draining")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
@@ -182,6 +191,7 @@ class RegisterRequest(_message.Message):
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FORMAT_FIELD_NUMBER: _ClassVar[int]
     STORE_FIELD_NUMBER: _ClassVar[int]
+    IS_DRAINING_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     endpoint: str
     certificate: bytes
@@ -193,7 +203,8 @@ class RegisterRequest(_message.Message):
     generation: int
     token_format: int
     store: str
-    def __init__(self, worker_id: _Optional[str] = ..., endpoint: _Optional[str] = ..., certificate: _Optional[bytes] = ..., isolation: _Optional[str] = ..., images: _Optional[_Iterable[str]] = ..., capacity: _Optional[int] = ..., result_key: _Optional[_Union[WorkerResultKey, _Mapping]] = ..., toolchains: _Optional[_Iterable[_Union[ImageToolchains, _Mapping]]] = ..., generation: _Optional[int] = ..., token_format: _Optional[int] = ..., store: _Optional[str] = ...) -> None: ...
+    is_draining: bool
+    def __init__(self, worker_id: _Optional[str] = ..., endpoint: _Optional[str] = ..., certificate: _Optional[bytes] = ..., isolation: _Optional[str] = ..., images: _Optional[_Iterable[str]] = ..., capacity: _Optional[int] = ..., result_key: _Optional[_Union[WorkerResultKey, _Mapping]] = ..., toolchains: _Optional[_Iterable[_Union[ImageToolchains, _Mapping]]] = ..., generation: _Optional[int] = ..., token_format: _Optional[int] = ..., store: _Optional[str] = ..., is_draining: _Optional[bool] = ...) -> None: ...
 
 class WorkerResultKey(_message.Message):
     __slots__ = ("public_key", "proof", "is_announced")
@@ -282,18 +293,32 @@ class ShareGrant(_message.Message):
     def __init__(self, tenant: _Optional[str] = ..., principal: _Optional[str] = ..., places: _Optional[int] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
-    __slots__ = ("worker_id", "generation", "running", "queued", "audit")
+    __slots__ = ("worker_id", "generation", "running", "queued", "audit", "drain", "drain_seconds")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     AUDIT_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_SECONDS_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     generation: int
     running: int
     queued: int
     audit: AuditAnchor
-    def __init__(self, worker_id: _Optional[str] = ..., generation: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., audit: _Optional[_Union[AuditAnchor, _Mapping]] = ...) -> None: ...
+    drain: DrainState
+    drain_seconds: float
+    def __init__(self, worker_id: _Optional[str] = ..., generation: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., audit: _Optional[_Union[AuditAnchor, _Mapping]] = ..., drain: _Optional[_Union[DrainState, str]] = ..., drain_seconds: _Optional[float] = ...) -> None: ...
+
+class DrainOrder(_message.Message):
+    __slots__ = ("seconds", "by", "reason")
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    seconds: float
+    by: str
+    reason: str
+    def __init__(self, seconds: _Optional[float] = ..., by: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class AuditAnchor(_message.Message):
     __slots__ = ("count", "head", "at", "public_key", "signature")
@@ -310,18 +335,20 @@ class AuditAnchor(_message.Message):
     def __init__(self, count: _Optional[int] = ..., head: _Optional[str] = ..., at: _Optional[float] = ..., public_key: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class HeartbeatResponse(_message.Message):
-    __slots__ = ("token_keys", "generation", "lease_seconds", "replace_result_key", "scheduler_certificates")
+    __slots__ = ("token_keys", "generation", "lease_seconds", "replace_result_key", "scheduler_certificates", "drain")
     TOKEN_KEYS_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     REPLACE_RESULT_KEY_FIELD_NUMBER: _ClassVar[int]
     SCHEDULER_CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_FIELD_NUMBER: _ClassVar[int]
     token_keys: _containers.RepeatedCompositeFieldContainer[TokenKey]
     generation: int
     lease_seconds: float
     replace_result_key: str
     scheduler_certificates: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, token_keys: _Optional[_Iterable[_Union[TokenKey, _Mapping]]] = ..., generation: _Optional[int] = ..., lease_seconds: _Optional[float] = ..., replace_result_key: _Optional[str] = ..., scheduler_certificates: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    drain: DrainOrder
+    def __init__(self, token_keys: _Optional[_Iterable[_Union[TokenKey, _Mapping]]] = ..., generation: _Optional[int] = ..., lease_seconds: _Optional[float] = ..., replace_result_key: _Optional[str] = ..., scheduler_certificates: _Optional[_Iterable[bytes]] = ..., drain: _Optional[_Union[DrainOrder, _Mapping]] = ...) -> None: ...
 
 class SandboxLostRequest(_message.Message):
     __slots__ = ("worker_id", "generation", "guest_id", "reason")

@@ -35,6 +35,7 @@ class Member:
 
     `rank` is that of its isolation. `routed` counts the routes since its last load report. `losses`
     counts the guests that it lost recently. `is_stale`: it has not reported for too long.
+    `is_draining`: it takes no compiles, so it is never chosen.
     """
 
     worker_id: str
@@ -48,6 +49,7 @@ class Member:
     routed: int = 0
     losses: float = 0.0
     is_stale: bool = False
+    is_draining: bool = False
 
     @property
     def cost(self) -> float:
@@ -188,9 +190,8 @@ class Fleet:
 
 
 def _is_fit(member: Member, request: RouteRequest, now: float) -> bool:
-    return (
-        member.lease_until > now and member.rank >= request.rank and request.image in member.images
-    )
+    is_there = member.lease_until > now and not member.is_draining
+    return is_there and member.rank >= request.rank and request.image in member.images
 
 
 def _is_good(member: Member, request: RouteRequest, now: float) -> bool:

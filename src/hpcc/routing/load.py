@@ -10,10 +10,14 @@ from hpcc.routing.fleet import Member
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """Sums over workers. A stale one, which may be gone, counts in `stale` only."""
+    """Sums over workers. One that drains counts in `draining` only.
+
+    Likewise a stale one, which may be gone, in `stale`.
+    """
 
     live: int = 0
     stale: int = 0
+    draining: int = 0
     capacity: int = 0
     running: int = 0
     queued: int = 0
@@ -22,10 +26,12 @@ class Load:
     def of(cls, members: Iterable[Member]) -> Load:
         """Add up the workers whose lease has not ended."""
         every = list(members)
-        live = [m for m in every if not m.is_stale]
+        serving = [m for m in every if not m.is_draining]
+        live = [m for m in serving if not m.is_stale]
         return cls(
             live=len(live),
-            stale=len(every) - len(live),
+            stale=len(serving) - len(live),
+            draining=len(every) - len(serving),
             capacity=sum(m.capacity for m in live),
             # A worker may report anything; it cannot be more busy than full.
             running=sum(min(m.running, m.capacity) for m in live),

@@ -27,6 +27,7 @@ from hpcc.rpc.scheduler.observe import (
     WorkerStatus,
 )
 from hpcc.scheduler.base.config import SchedulerConfig
+from hpcc.scheduler.drains import DrainMark
 from hpcc.scheduler.registry import WorkerRegistry
 from hpcc.scheduler.registry_row import Row
 
@@ -37,12 +38,16 @@ _MAX_UINT32: Final = (1 << 32) - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Where the figures come from: watches by tenant, leased places, the control store."""
+    """Where the figures come from: watches by tenant, leased places, the control store.
+
+    `drain_mark` returns an operator's mark on a worker.
+    """
 
     watches: Callable[[], Mapping[str, int]]
     shares: Callable[[], list[LeasedShare]]
     is_store_up: Callable[[], bool]
     scheduler_id: Callable[[], str]
+    drain_mark: Callable[[str], DrainMark | None]
 
 
 class Observer:
@@ -79,6 +84,7 @@ class Observer:
             is_store_up=self._sources.is_store_up(),
             live=load.live,
             stale=load.stale,
+            draining=load.draining,
             has_room=load.idle > 0,
             tenants=self._tenants(None if is_operator else session.tenant),
         )
@@ -129,6 +135,7 @@ class Observer:
 
     def _worker(self, row: Row) -> WorkerStatus:
         member, registration = row.member, row.registration
+        mark = self._sources.drain_mark(member.worker_id)
         return WorkerStatus(
             worker_id=member.worker_id,
             endpoint=registration.endpoint,
@@ -141,4 +148,8 @@ class Observer:
             images=len(member.images),
             lost_guests=round(member.losses, 2),
             lease_seconds=round(member.lease_until - self._clock.monotonic(), 1),
+            drain=row.drain_state.value,
+            drain_seconds=round(row.drain_seconds, 1) if row.drain_state else 0.0,
+            drain_by=mark.by if mark is not None else "",
+            drain_reason=mark.reason if mark is not None else "",
         )

@@ -10,12 +10,11 @@ from hpcc.identity.tls import certificate_id
 from hpcc.ports import Clock, WorkerLease
 from hpcc.routing.fleet import Fleet, Member, RouteRequest
 from hpcc.rpc.scheduler.api import Beat, Registration, RouteChange
-from hpcc.rpc.scheduler.registration_messages import MAX_GENERATION, unpack_registration
-from hpcc.scheduler.registry_row import Row, Worker
+from hpcc.rpc.scheduler.registration_messages import unpack_registration
+from hpcc.scheduler.generations import Generations
+from hpcc.scheduler.registry_row import Row, Worker, newest_toolchains
 
 MAX_WORKERS: Final = 10_000
-# How far a worker's generation may be ahead of this clock.
-_MAX_AHEAD_SECONDS: Final = 86_400
 BEATS_IN_A_LEASE: Final = 4
 # Larger farms get longer leases, so that heartbeats stay below this rate, up to a limit.
 _BEATS_A_SECOND: Final = 400.0
@@ -43,8 +42,11 @@ class WorkerRegistry:
         self._fleet = Fleet()
         # Removed workers, with the generation that ended and the time to forget it.
         self._ended: dict[str, tuple[int, float]] = {}
-        self._last_generation = 0
-        # How many workers were added, ever: here, or by what other schedulers know.
+        generations = Generations(clock)
+        self._generation, self._sane = generations.next, generations.sane
+        # Workers that an operator drains, whatever they say themselves.
+        self._drained: frozenset[str] = frozenset()
+        # How many workers were added, or take compiles again: here, or at other schedulers.
         self.additions = 0
 
     def __len__(self) -> int:
@@ -71,6 +73,9 @@ class WorkerRegistry:
             raise CallerError(f"more than {MAX_WORKERS} workers", reason="too-many-workers")
         old = known.member.generation if known else 0
         said = self._sane(registration.generation)
+        was_draining = known is not None and known.registration.is_draining
+        if said and registration.is_draining and not was_draining:
+            said = self._generation(max(old, said))  # daemons drop their routes, not their calls
         generation = max(old, said) if said else self._generation(old)
         ended, _ = self._ended.pop(worker_id, (0, 0.0))
         if generation <= ended:
@@ -94,6 +99,7 @@ class WorkerRegistry:
         member.lease_until, member.is_stale = now + self.lease_seconds, False
         member.losses *= _LOSS_DECAY
         row.heard_at, row.return_until = now, None
+        row.drain, row.drain_seconds = beat.drain, beat.drain_seconds
         self._dirty[beat.worker_id] = None
         return row.worker, dead
 
@@ -189,15 +195,7 @@ class WorkerRegistry:
 
     def toolchains(self, image: ImageDigest) -> ImageToolchains | None:
         """Return an image's compilers, as the worker that registered last reported them."""
-        now = self._clock.monotonic()
-        said = [
-            (row.since, t)
-            for row in self._rows.values()
-            if row.member.lease_until > now and image in row.member.images
-            for t in row.registration.toolchains
-            if t.image == image
-        ]
-        return max(said, key=lambda pair: pair[0])[1] if said else None
+        return newest_toolchains(self.live(), image)
 
     def capacities(self) -> dict[str, int]:
         """Return how many compiles at once each worker takes."""
@@ -207,6 +205,9 @@ class WorkerRegistry:
         """Return the workers whose lease has not ended; the caller changes nothing in them."""
         now = self._clock.monotonic()
         return [row for row in self._rows.values() if row.member.lease_until > now]
+
+    def row_or_none(self, worker_id: str) -> Row | None:
+        return self._rows.get(worker_id)
 
     def registrations(self) -> tuple[Registration, ...]:
         return tuple(row.registration for row in self._rows.values())
@@ -299,6 +300,14 @@ class WorkerRegistry:
                 row.member.lease_until = max(row.member.lease_until, until)
                 row.member.is_stale = True
 
+    def drain(self, workers: frozenset[str]) -> None:
+        """Route nothing to these workers, until the next call leaves them out."""
+        back, self._drained = self._drained - workers, workers
+        for worker_id in back | workers:
+            if (row := self._rows.get(worker_id)) is not None:
+                row.member.is_draining = row.registration.is_draining or worker_id in workers
+                self.additions += not row.member.is_draining
+
     def _is_mine(self, row: Row) -> bool:
         return row.heard_at + self._lease_seconds > self._clock.monotonic()
 
@@ -360,11 +369,13 @@ class WorkerRegistry:
             capacity=registration.capacity,
             images=frozenset(registration.images),
             lease_until=self._clock.monotonic() + self._lease_seconds,
+            is_draining=registration.is_draining or registration.worker_id in self._drained,
         )
         row = Row(
             registration, certificate_id(registration.certificate), since, member, float("-inf")
         )
-        if registration.worker_id not in self._rows:
+        known = self._rows.get(registration.worker_id)
+        if known is None or known.member.is_draining > member.is_draining:
             self.additions += 1
         self._rows[registration.worker_id] = row
         self._dirty[registration.worker_id] = None
@@ -387,14 +398,3 @@ class WorkerRegistry:
         if row is None:
             raise NotFoundError("unknown worker: register again", reason="unknown-worker")
         return row
-
-    def _sane(self, generation: int) -> int:
-        """Return a received generation, or 0 if no plausible clock can have produced it."""
-        ahead = int(self._clock.now() + _MAX_AHEAD_SECONDS) << 16
-        return generation if 0 < generation < min(ahead, MAX_GENERATION) else 0
-
-    def _generation(self, above: int) -> int:
-        """Return the next generation. It follows the clock, so it grows over restarts."""
-        clock = int(self._clock.now()) << 16
-        self._last_generation = max(clock, self._last_generation, above) + 1
-        return self._last_generation

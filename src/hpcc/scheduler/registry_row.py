@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from hpcc.core import ImageDigest, ImageToolchains
 from hpcc.ports import WorkerLease
 from hpcc.routing.fleet import Member
-from hpcc.rpc.scheduler.api import Registration
+from hpcc.rpc.scheduler.api import DrainState, Registration
 from hpcc.rpc.scheduler.registration_messages import pack_registration
 
 
@@ -32,6 +34,16 @@ class Row:
     needs_facts: bool = True
     # The time to come back after its stream broke; None while it is here or at another scheduler.
     return_until: float | None = None
+    # What the worker said here last about its drain.
+    drain: DrainState = DrainState.NONE
+    drain_seconds: float = 0.0
+
+    @property
+    def drain_state(self) -> DrainState:
+        """Whether the worker takes compiles, as far as is known here."""
+        if not self.member.is_draining:
+            return DrainState.NONE
+        return self.drain or DrainState.DRAINING
 
     @property
     def worker(self) -> Worker:
@@ -49,3 +61,15 @@ class Row:
             seconds=member.lease_until - now,
             facts=pack_registration(self.registration) if self.needs_facts else None,
         )
+
+
+def newest_toolchains(rows: Iterable[Row], image: ImageDigest) -> ImageToolchains | None:
+    """Return an image's compilers, as the worker of these that registered last reported them."""
+    said = [
+        (row.since, t)
+        for row in rows
+        if image in row.member.images
+        for t in row.registration.toolchains
+        if t.image == image
+    ]
+    return max(said, key=lambda pair: pair[0])[1] if said else None

@@ -49,6 +49,7 @@ from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.base.metrics import SchedulerMetrics
 from hpcc.scheduler.base.signing import SigningKeys
 from hpcc.scheduler.certificates import CertificateBook
+from hpcc.scheduler.drains import Drains
 from hpcc.scheduler.enrolment import Enrolment
 from hpcc.scheduler.health import SchedulerSources, watch_scheduler
 from hpcc.scheduler.registry import MAX_LEASE_SECONDS, MAX_WORKERS
@@ -118,6 +119,9 @@ async def serve_scheduler(
         book = AuditBook(store, events, clock)
         certificates = CertificateBook(store, keys.sealer, clock)
         await certificates.keep(*files.own())
+        drains = Drains(store, events, clock)
+        # Before the first worker speaks: a mark holds over a restart.
+        await drains.look()
         service = SchedulerService(
             config,
             keys,
@@ -127,6 +131,7 @@ async def serve_scheduler(
             enrolment=enrolment,
             book=book,
             certificates=certificates,
+            drains=drains,
             metrics=metrics,
         )
         service.show()
@@ -150,6 +155,7 @@ async def serve_scheduler(
             authenticator.watch,
             book.run,
             disk.run,
+            drains.run,
         )
         async with (
             _served(config, parts, tls, files) as (port, worker_port),

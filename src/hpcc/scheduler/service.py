@@ -60,6 +60,7 @@ from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.base.metrics import SchedulerMetrics
 from hpcc.scheduler.base.signing import SigningKeys
 from hpcc.scheduler.certificates import CertificateBook
+from hpcc.scheduler.drains import Drains
 from hpcc.scheduler.enrolment import Enrolment
 from hpcc.scheduler.observe import Observer, Sources
 from hpcc.scheduler.parity import note_parity
@@ -95,13 +96,15 @@ class SchedulerService:
         enrolment: Enrolment,
         book: AuditBook,
         certificates: CertificateBook,
+        drains: Drains,
         metrics: SchedulerMetrics,
     ) -> None:
-        self._metrics = metrics
+        self._metrics, self._drains = metrics, drains
         self._enrolment, self._book, self._certificates = enrolment, book, certificates
         self._result_keys = result_key_table(config, store, clock)
         self._config, self._keys, self._clock = config, keys, clock
         self._registry = WorkerRegistry(clock, config.lease_seconds)
+        drains.attach(self._registry)
         self._issuer = RouteIssuer(config, keys, clock, self._registry)
         self._authenticator = authenticator
         self._sessions = Sessions(
@@ -133,6 +136,7 @@ class SchedulerService:
             shares=self._shares.current,
             is_store_up=lambda: self.sharing.is_up,
             scheduler_id=lambda: self._keys.issuer,
+            drain_mark=self._drains.mark_or_none,
         )
         return Observer(self._config, self._registry, sources, self._clock)
 
@@ -284,6 +288,7 @@ class SchedulerService:
             self._registry.lease_seconds,
             self._result_keys.due_or_empty(worker.registration.result_key),
             self._certificates.announced,
+            self._drains.order_or_none(beat.worker_id),
         )
 
     def parted(self, worker_id: str) -> None:

@@ -68,7 +68,9 @@ async def test_a_member_and_an_operator_of_a_real_farm(tmp_path: Path) -> None:
             while member["workers"]["live"] < 2:  # the guard is the test's own limit of time
                 code, member = await document(farm, "globex/zed")
             assert (code, member["view"], member["tenant"]) == (0, "tenant", "globex")
-            assert member["workers"] == {"live": 2, "stale": 0, "has_room": True}
+            assert member["workers"] == {
+                "live": 2, "stale": 0, "draining": 0, "has_room": True
+            }  # fmt: skip
             assert [t["tenant"] for t in member["tenants"]] == ["globex"]
             assert "w1" not in json.dumps(member)
             assert "acme" not in json.dumps(member)

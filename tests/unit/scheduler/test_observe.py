@@ -11,9 +11,10 @@ import pytest
 from hpcc.core import CallerError, ImageDigest, Isolation, PolicyError
 from hpcc.identity.session_token import SessionClaims
 from hpcc.ports import LeasedShare, SystemClock
-from hpcc.rpc.scheduler.api import Beat, Registration
+from hpcc.rpc.scheduler.api import Beat, DrainState, Registration
 from hpcc.rpc.scheduler.observe import WORKERS_AT_ONCE
 from hpcc.scheduler.base.config import SchedulerConfig
+from hpcc.scheduler.drains import DrainMark
 from hpcc.scheduler.observe import Observer, Sources
 from hpcc.scheduler.registry import WorkerRegistry
 
@@ -29,6 +30,7 @@ SHARES = [
     LeasedShare(worker_id="w2", tenant="globex", principal="zed", wanted=9, granted=9, held=9),
 ]
 WATCHES = {"acme": 2, "globex": 7}
+MARKS = {"w9": DrainMark(at=1.0, ends_at=2.0, by="olga", reason="kernel")}
 
 
 def session(tenant: str, principal: str) -> SessionClaims:
@@ -56,6 +58,7 @@ def observer(config: SchedulerConfig, registry: WorkerRegistry) -> Observer:
         shares=lambda: SHARES,
         is_store_up=lambda: True,
         scheduler_id=lambda: "scheduler-1",
+        drain_mark=MARKS.get,
     )
     return Observer(config, registry, sources, SystemClock())
 
@@ -137,3 +140,18 @@ def test_operators_are_for_farms_with_a_table() -> None:
         replace(STATIC, operators=("acme/ann",))
     with pytest.raises(CallerError, match="at most 256"):
         replace(TABLE, operators=("acme/ann",) * 257)
+
+
+def test_an_operator_sees_who_drains_a_worker_and_a_member_how_many_drain() -> None:
+    registry = farm("w1", "w9")
+    registry.drain(frozenset({"w9"}))
+    beat = Beat(worker_id="w9", generation=0, running=3, queued=0, drain_seconds=412.0)
+    registry.heartbeat(replace(beat, drain=DrainState.DRAINING))
+    found = observer(STATIC, registry)
+    status = found.status(session("acme", "olga"), "")
+    assert (status.live, status.draining, status.capacity, status.running) == (1, 1, 4, 1)
+    said = [(w.drain, w.drain_seconds, w.drain_by, w.drain_reason) for w in status.workers]
+    assert said == [("", 0.0, "", ""), ("draining", 412.0, "olga", "kernel")]
+    member = observer(TABLE, registry).status(session("acme", "ann"), "")
+    assert (member.live, member.draining) == (1, 1)
+    assert "olga" not in json.dumps(asdict(member))

@@ -463,3 +463,29 @@ def test_own_workers_are_those_that_spoke_here_lately() -> None:
     (gone,) = other.keep_only(())
     assert gone.generation == worker.generation
     assert registry.keep_only(()) == []
+
+
+def test_a_worker_that_drains_gets_no_route_and_its_routes_end(
+    registry: WorkerRegistry, clock: Clock
+) -> None:
+    other = WorkerRegistry(clock, 10.0)
+    first = take(registry, registration())
+    share(registry, other)
+    going = replace(registration(), generation=first.generation, is_draining=True)
+    drained, dead = registry.register(going)
+    assert [(c.generation, c.is_dead) for c in dead] == [(first.generation, True)]
+    assert drained.generation > first.generation
+    assert share(registry, other) == [(first.generation, True)], "other schedulers tell theirs"
+    for known in (registry, other):
+        for failed in (0, drained.generation):
+            with pytest.raises(NotFoundError):
+                choose(known, failed_generation=failed)
+    again, dead = registry.register(replace(going, generation=drained.generation))
+    assert (again.generation, dead) == (drained.generation, []), "as when a key is renewed"
+    counts = registry.additions, other.additions
+    back, dead = registry.register(replace(going, generation=again.generation, is_draining=False))
+    assert (back.generation, dead) == (drained.generation, []), "its routes are good again"
+    share(registry, other)
+    for known, count in zip((registry, other), counts, strict=True):
+        assert choose(known) == "w1"
+        assert known.additions == count + 1, "daemons are told to ask again"

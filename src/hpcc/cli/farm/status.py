@@ -15,6 +15,7 @@ from hpcc.core import CallerError, HpccError, TenantId
 if TYPE_CHECKING:
     from hpcc.config.farm import Farm
     from hpcc.rpc.scheduler.farm_picture import FarmPicture
+    from hpcc.rpc.scheduler.observe import WorkerStatus
 
 _SECONDS: Final = 60.0
 
@@ -107,6 +108,8 @@ def lines_of(picture: FarmPicture) -> list[str]:
         state = f"version {scheduler['version']}" if scheduler["answers"] else "no answer"
         lines.append(f"  scheduler {scheduler['address']}: {state}")
     lines.append(f"  workers: {workers['live']} live, {workers['stale']} silent")
+    if workers["draining"]:
+        lines[-1] += f", {workers['draining']} draining"
     if picture.is_operator:
         lines[-1] += (
             f"; {workers['running']} of {workers['capacity']} places busy,"
@@ -119,7 +122,7 @@ def lines_of(picture: FarmPicture) -> list[str]:
         rows = [
             (
                 w.worker_id,
-                "silent" if w.is_stale else "live",
+                _state(w),
                 f"{w.running}/{w.capacity}",
                 str(w.queued),
                 str(w.images),
@@ -140,6 +143,12 @@ def lines_of(picture: FarmPicture) -> list[str]:
     for finding in picture.warnings:
         lines += ["", f"{finding.code}: {finding.text}", f"  {finding.remedy}"]
     return lines
+
+
+def _state(worker: WorkerStatus) -> str:
+    if worker.drain == "draining" and worker.drain_seconds:
+        return f"draining, {worker.drain_seconds:.0f} s"
+    return worker.drain or ("silent" if worker.is_stale else "live")
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:

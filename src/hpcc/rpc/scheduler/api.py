@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -27,6 +28,10 @@ MAX_WARM: Final = 64
 MAX_SLOTS: Final = 4096
 # The most tenants and principals for which a worker asks at once.
 MAX_ASKS: Final = 4096
+# The longest time that a drain gives to what runs, and the texts of an order.
+MAX_DRAIN_SECONDS: Final = 86_400.0
+MAX_BY_CHARS: Final = 64
+MAX_WHY_CHARS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +151,8 @@ class Registration:
     store: str = ""
     # Whether an earlier result key still signs.
     is_key_announced: bool = False
+    # Whether it takes no compiles.
+    is_draining: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,15 +166,40 @@ class Admission:
     audience: str
 
 
+class DrainState(enum.StrEnum):
+    """Whether a worker takes compiles, and if not, whether something is left of earlier ones."""
+
+    NONE = ""
+    DRAINING = "draining"
+    DRAINED = "drained"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainOrder:
+    """An order to take no compiles. What runs may still take so many `seconds`.
+
+    `by` names who gave it, and `reason` says why; both are for people and decide nothing.
+    """
+
+    seconds: float
+    by: str = ""
+    reason: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
-    """A heartbeat. `anchor` is the signed end of the worker's audit chain; None without a chain."""
+    """A heartbeat. `anchor` is the signed end of the worker's audit chain; None without a chain.
+
+    `drain_seconds` is how long what runs may still take, while the worker drains.
+    """
 
     worker_id: str
     generation: int
     running: int
     queued: int
     anchor: SignedHead | None = None
+    drain: DrainState = DrainState.NONE
+    drain_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +216,8 @@ class BeatAnswer:
     replace_result_key: str = ""
     # As in `SessionGrant`.
     certificates: tuple[bytes, ...] = ()
+    # None: the worker may take compiles.
+    drain: DrainOrder | None = None
 
 
 @dataclass(frozen=True, slots=True)

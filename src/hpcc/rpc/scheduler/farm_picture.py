@@ -78,15 +78,22 @@ class FarmPicture:
     def live(self) -> int:
         """How many workers take work."""
         if self.is_operator:
-            return sum(not w.is_stale for w in self.workers)
+            return sum(not w.is_stale and not w.drain for w in self.workers)
         return max((s.live for s in self.statuses), default=0)
 
     @property
     def stale(self) -> int:
         """How many workers may be gone."""
         if self.is_operator:
-            return sum(w.is_stale for w in self.workers)
+            return sum(w.is_stale and not w.drain for w in self.workers)
         return min((s.stale for s in self.statuses), default=0)
+
+    @property
+    def draining(self) -> int:
+        """How many workers take no compiles, because they are drained or end."""
+        if self.is_operator:
+            return sum(bool(w.drain) for w in self.workers)
+        return max((s.draining for s in self.statuses), default=0)
 
     @property
     def has_room(self) -> bool:
@@ -169,7 +176,17 @@ class FarmPicture:
                 "on its machine: systemctl status hpcc-worker",
             )
             for w in self.workers
-            if w.is_stale
+            if w.is_stale and not w.drain
+        ]
+        found += [
+            FarmWarning(
+                "worker-drained",
+                f"worker {w.worker_id} takes no compiles: {_order(w)}",
+                f"when its machine is ready again: hpcc scheduler drain-worker {w.worker_id}"
+                " --undo",
+            )
+            for w in self.workers
+            if w.drain_by
         ]
         return found
 
@@ -178,10 +195,11 @@ class FarmPicture:
         workers: dict[str, Any] = {
             "live": self.live,
             "stale": self.stale,
+            "draining": self.draining,
             "has_room": self.has_room,
         }
         if self.is_operator:
-            live = [w for w in self.workers if not w.is_stale]
+            live = [w for w in self.workers if not w.is_stale and not w.drain]
             workers["capacity"] = sum(w.capacity for w in live)
             workers["running"] = sum(min(w.running, w.capacity) for w in live)
             workers["queued"] = sum(w.queued for w in live)
@@ -204,6 +222,11 @@ def picture_of(
 ) -> FarmPicture:
     """Return the picture of answers in the order of the addresses."""
     return FarmPicture(tenant=tenant, at=at, answers=tuple(zip(addresses, answers, strict=True)))
+
+
+def _order(worker: WorkerStatus) -> str:
+    said = f" ({worker.drain_reason})" if worker.drain_reason else ""
+    return f"{worker.drain_by} drains it{said}"
 
 
 def _scheduler(address: str, said: FarmStatus | HpccError) -> dict[str, Any]:

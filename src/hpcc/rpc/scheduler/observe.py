@@ -13,6 +13,7 @@ from hpcc._proto import observe_pb2 as pb
 from hpcc.core import CallerError, HpccError, TenantId
 from hpcc.rpc.base.errors import UnavailableError
 from hpcc.rpc.base.method import Call, Gate, Method, OnRefusal, service_handler
+from hpcc.rpc.scheduler.api import DrainState
 from hpcc.rpc.scheduler.registration_messages import worker_id_of
 from hpcc.rpc.scheduler.schedulers import Schedulers
 
@@ -43,6 +44,8 @@ class WorkerStatus:
     """One worker, for operators. `is_heard`: it speaks to the scheduler that answered.
 
     `lost_guests` is of lately. `lease_seconds` are left until it is dropped, unless it reports.
+    `drain` is a `DrainState`; what runs may take `drain_seconds`. `drain_by` and `drain_reason` are
+    those of an operator's order.
     """
 
     worker_id: str
@@ -56,6 +59,10 @@ class WorkerStatus:
     images: int
     lost_guests: float
     lease_seconds: float
+    drain: str = ""
+    drain_seconds: float = 0.0
+    drain_by: str = ""
+    drain_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +86,7 @@ class FarmStatus:
     queued: int = 0
     workers: tuple[WorkerStatus, ...] = ()
     has_more: bool = False
+    draining: int = 0
 
 
 class ObserveBackend(Protocol):
@@ -178,6 +186,7 @@ async def _page(scheduler: Schedulers, session: str, tenant: TenantId, after: st
         queued=answer.queued,
         workers=workers,
         has_more=answer.has_more,
+        draining=answer.draining,
     )  # fmt: skip
 
 
@@ -194,7 +203,16 @@ def _worker(said: pb.WorkerStatus) -> WorkerStatus:
         images=said.images,
         lost_guests=_finite(said.lost_guests),
         lease_seconds=_finite(said.lease_seconds),
+        drain=_drain(said.drain),
+        drain_seconds=_finite(said.drain_seconds),
+        drain_by=_text(said.drain_by),
+        drain_reason=_text(said.drain_reason),
     )
+
+
+def _drain(text: str) -> str:
+    """Return a known state. A word of a later version is a worker that takes no compiles."""
+    return text if text in set(DrainState) else DrainState.DRAINING.value
 
 
 def _message(status: FarmStatus) -> pb.StatusResponse:
@@ -222,11 +240,13 @@ def _message(status: FarmStatus) -> pb.StatusResponse:
                 worker_id=w.worker_id, endpoint=w.endpoint, isolation=w.isolation,
                 is_stale=w.is_stale, is_heard=w.is_heard, capacity=w.capacity, running=w.running,
                 queued=w.queued, images=w.images, lost_guests=w.lost_guests,
-                lease_seconds=w.lease_seconds,
+                lease_seconds=w.lease_seconds, drain=w.drain, drain_seconds=w.drain_seconds,
+                drain_by=w.drain_by, drain_reason=w.drain_reason,
             )
             for w in status.workers
         ],
         has_more=status.has_more,
+        draining=status.draining,
     )  # fmt: skip
 
 

@@ -19,6 +19,13 @@ from hpcc.ports import SignedHead
 from hpcc.rpc.base.errors import DeadlineError, UnavailableError, error_of_call
 from hpcc.rpc.base.method import Call, Duplex
 from hpcc.rpc.scheduler.api import MAX_CERTIFICATES, Beat, BeatAnswer, SchedulerBackend
+from hpcc.rpc.scheduler.drain_messages import (
+    order_message,
+    order_of,
+    seconds_of,
+    state_number,
+    state_of,
+)
 from hpcc.rpc.scheduler.registration_messages import generation_of, worker_id_of
 from hpcc.rpc.scheduler.schedulers import Schedulers, is_away
 
@@ -91,6 +98,7 @@ class Pulses:
                     scheduler_certificates=(
                         answer.certificates if answer.certificates != told else ()
                     ),
+                    drain=order_message(answer.drain),
                 )
             )
             told = answer.certificates
@@ -178,6 +186,7 @@ class Pulse:
             lease,
             answer.replace_result_key,
             tuple(answer.scheduler_certificates)[:MAX_CERTIFICATES],
+            order_of(answer),
         )
 
     async def _exchange(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
@@ -215,6 +224,8 @@ def beat_message(beat: Beat) -> pb.HeartbeatRequest:
         running=beat.running,
         queued=beat.queued,
         audit=_anchor_message(beat.anchor) if beat.anchor is not None else None,
+        drain=state_number(beat.drain),
+        drain_seconds=beat.drain_seconds,
     )
 
 
@@ -238,6 +249,8 @@ def beat_of(request: pb.HeartbeatRequest) -> Beat:
         running=request.running,
         queued=request.queued,
         anchor=_anchor(request) if request.HasField("audit") else None,
+        drain=state_of(request.drain),
+        drain_seconds=seconds_of(request.drain_seconds),
     )
 
 

@@ -41,6 +41,7 @@ def registration_message(registration: Registration) -> pb.RegisterRequest:
         generation=registration.generation,
         token_format=_token_format(registration),
         store=registration.store,
+        is_draining=registration.is_draining,
     )
 
 
@@ -78,6 +79,7 @@ def registration_of(request: pb.RegisterRequest) -> Registration:
         knows_sharing=request.token_format >= _SHARING,
         knows_verify=request.token_format >= _VERIFY,
         store=_store(request.store),
+        is_draining=request.is_draining,
     )
 
 

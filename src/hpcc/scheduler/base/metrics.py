@@ -55,9 +55,10 @@ class SchedulerMetrics:
         ).of()
         self._workers = registry.asked_gauge(
             "hpcc_scheduler_workers",
-            "Workers of the farm: live, stale (it has not reported for too long, and may be gone).",
+            "Workers of the farm: live, draining (it takes no compiles), stale (it has not reported"
+            " for too long, and may be gone).",
             "state",
-            most=2,
+            most=3,
         )
         self._slots = registry.asked_gauge(
             "hpcc_scheduler_slots",
@@ -133,7 +134,11 @@ class SchedulerMetrics:
 
         def workers() -> Iterable[tuple[Values, float]]:
             now = load()
-            return [(("live",), now.live), (("stale",), now.stale)]
+            return [
+                (("live",), now.live),
+                (("draining",), now.draining),
+                (("stale",), now.stale),
+            ]
 
         def slots() -> Iterable[tuple[Values, float]]:
             now = load()

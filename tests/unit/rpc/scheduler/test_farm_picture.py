@@ -65,6 +65,13 @@ def test_each_worker_is_as_the_scheduler_that_hears_it_shows_it() -> None:
         ([status(worker("w1"), is_store_up=False)], "degraded", ["control-store"]),
         ([status(worker("w1"), worker("w2", is_stale=True))], "degraded", ["worker-stale"]),
         ([status(worker("w1"), has_room=False)], "healthy", ["no-room"]),
+        ([status(worker("w1"), worker("w2", drain="drained"))], "healthy", []),
+        (
+            [status(worker("w1"), worker("w2", drain="drained", drain_by="olga", is_stale=True))],
+            "healthy",
+            ["worker-drained"],
+        ),
+        ([status(worker("w1", drain="draining"))], "down", ["no-worker"]),
         ([status(worker("w1")), status(version="2")], "healthy", ["several-versions"]),
         ([status(worker("w1")), status(scheduler_id="t")], "degraded", ["several-farms"]),
         ([status()], "down", ["no-worker"]),
@@ -86,13 +93,14 @@ def test_health_and_warnings(
 def test_a_members_document_has_no_list_of_workers() -> None:
     document = picture(status(live=1, is_operator=False)).document()
     assert document["view"] == "tenant"
-    assert document["workers"] == {"live": 1, "stale": 0, "has_room": True}
+    assert document["workers"] == {"live": 1, "stale": 0, "draining": 0, "has_room": True}
 
 
 @pytest.mark.parametrize(
     "answers",
     [
         [status(worker("w1"), worker("w2", is_stale=True)), AWAY],
+        [status(worker("w1", drain="drained", drain_seconds=1.0, drain_by="o", drain_reason="r"))],
         [status(live=1, is_operator=False)],
         [AWAY],
         [status()],

@@ -44,7 +44,8 @@ async def test_pages_are_put_together() -> None:
 async def test_texts_and_numbers_are_such_that_json_and_a_terminal_have_them() -> None:
     odd = pb.WorkerStatus(
         worker_id="w1", endpoint="\x1b[2Jhost" + "x" * 900, lost_guests=float("nan"),
-        lease_seconds=float("inf"),
+        lease_seconds=float("inf"), drain="asleep", drain_seconds=float("-inf"),
+        drain_by="o\n" * 999,
     )  # fmt: skip
     found = await asked(pb.StatusResponse(workers=[odd], version="1\n2"))
     assert found.version == "12"
@@ -52,6 +53,8 @@ async def test_texts_and_numbers_are_such_that_json_and_a_terminal_have_them() -
     assert len(worker.endpoint) <= 300
     assert worker.endpoint.isprintable()
     assert (worker.lost_guests, worker.lease_seconds) == (0.0, 0.0)
+    assert (worker.drain, worker.drain_seconds) == ("draining", 0.0)
+    assert worker.drain_by == "o" * 150
 
 
 @pytest.mark.parametrize(

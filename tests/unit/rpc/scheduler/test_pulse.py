@@ -12,7 +12,8 @@ from hpcc._proto import scheduler_pb2 as pb
 from hpcc.core import CallerError, HpccError
 from hpcc.rpc.base.errors import UnauthenticatedError
 from hpcc.rpc.base.method import Call, Duplex
-from hpcc.rpc.scheduler.api import Beat, BeatAnswer, SchedulerBackend
+from hpcc.rpc.scheduler.api import Beat, BeatAnswer, DrainOrder, DrainState, SchedulerBackend
+from hpcc.rpc.scheduler.drain_messages import order_of
 from hpcc.rpc.scheduler.pulse import BEATS_PER_SECOND, BURST, Pulses
 
 CALL = Call(credential="", tool_metadata=b"", certificate=b"w1's")
@@ -25,6 +26,7 @@ class Backend:
         self.beats: list[Beat] = []
         self.gone: list[str] = []
         self.is_revoked = False
+        self.order: DrainOrder | None = None
 
     async def admit(self, certificate: bytes, worker_id: str) -> str:
         if self.is_revoked:
@@ -34,7 +36,7 @@ class Backend:
 
     def heartbeat(self, beat: Beat) -> BeatAnswer:
         self.beats.append(beat)
-        return BeatAnswer((("k", b"p"),), 7, 20.0)
+        return BeatAnswer((("k", b"p"),), 7, 20.0, drain=self.order)
 
     def parted(self, worker_id: str) -> None:
         self.gone.append(worker_id)
@@ -172,3 +174,32 @@ async def test_a_heartbeat_that_is_not_well_formed_ends_the_stream(
     with pytest.raises(CallerError):
         await task
     assert len(backend.beats) == 1
+
+
+async def test_an_order_to_drain_and_its_answer_travel_within_bounds() -> None:
+    backend, wire = Backend(), Wire()
+    task = await opened(pulses(backend), wire)
+
+    async def answered(**said: Any) -> DrainOrder | None:
+        wire.sent.put_nowait(message(**said))
+        return order_of(await wire.answers.get())
+
+    backend.order = DrainOrder(seconds=60.0, by="olga", reason="kernel")
+    assert await answered(drain=1, drain_seconds=412.0) == backend.order
+    backend.order = None
+    assert await answered(drain=77, drain_seconds=float("nan")) is None
+    assert await answered(drain=2, drain_seconds=1e300) is None
+    wire.sent.put_nowait(None)
+    await task
+    assert [(beat.drain, beat.drain_seconds) for beat in backend.beats] == [
+        (DrainState.NONE, 0.0), (DrainState.DRAINING, 412.0), (DrainState.DRAINING, 0.0),
+        (DrainState.DRAINED, 86_400.0),
+    ]  # fmt: skip
+
+
+def test_a_scheduler_cannot_make_a_worker_wait_or_write_without_bounds() -> None:
+    said = pb.DrainOrder(seconds=float("inf"), by="o" * 999, reason="r\x1b" * 999)
+    order = order_of(pb.HeartbeatResponse(drain=said))
+    assert order is not None
+    assert (order.seconds, len(order.by), order.reason) == (0.0, 64, "r" * 100)
+    assert order_of(pb.HeartbeatResponse()) is None
