@@ -51,7 +51,7 @@ async def test_a_compile_works_again_soon_after_the_scheduler_came_back(tmp_path
         scheduler=f"127.0.0.1:{running.worker_port}",
         scheduler_certificate_pem=running.certificate_pem,
         enrol_at=f"127.0.0.1:{running.port}", enrol_token_file=str(token),
-        image_digests=(IMAGE.digest.value,),
+        image_digests=(IMAGE.digest.value,), drain_seconds=5.0,
     )  # fmt: skip
     farm = Farm(
         scheduler=f"127.0.0.1:{running.port}", scheduler_certificate_pem=running.certificate_pem,

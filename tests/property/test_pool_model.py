@@ -167,6 +167,14 @@ class Pool(RuleBasedStateMachine):
             self.core.drain(self.now, 5.0)
             self.act()
 
+    @precondition(lambda self: self.is_draining)
+    @rule(is_wanted=st.sampled_from([False, True]))
+    def resume(self, is_wanted: bool) -> None:
+        if is_wanted:
+            self.is_draining = False
+            self.core.resume(self.now)
+            self.act()
+
     @invariant()
     def bounds_hold(self) -> None:
         guests = self.core.guests

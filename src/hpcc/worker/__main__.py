@@ -130,6 +130,7 @@ async def main(process: ServiceProcess) -> None:
             metrics=metrics,
         ) as running,
     ):
+        process.on_hurry = running.hurry
         process.ready(
             {
                 "host": running.host,

@@ -13,7 +13,14 @@ from typing import Final
 
 from hpcc.core import HpccError, ImageToolchains, NotFoundError
 from hpcc.ports import Clock, SignedHead
-from hpcc.rpc.scheduler.api import Admission, Beat, BeatAnswer, Registration
+from hpcc.rpc.scheduler.api import (
+    Admission,
+    Beat,
+    BeatAnswer,
+    DrainOrder,
+    DrainState,
+    Registration,
+)
 from hpcc.rpc.scheduler.client import RegistryClient
 from hpcc.rpc.scheduler.pulse import Pulse
 from hpcc.worker.base.result_key import ResultKeyFiles
@@ -46,11 +53,13 @@ _MAX_REOPEN_SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkState:
-    """What a heartbeat reports: load, and where the audit chain ends."""
+    """What a heartbeat reports: load, where the audit chain ends, and how far a drain is."""
 
     running: int
     queued: int
     anchor: SignedHead | None
+    drain: DrainState = DrainState.NONE
+    drain_seconds: float = 0.0
 
 
 class SchedulerLink:
@@ -67,7 +76,9 @@ class SchedulerLink:
         keys: ResultKeyFiles,
         on_certificates: Callable[[Sequence[bytes]], Awaitable[None]],
         progress: Callable[[str], None] = lambda _: None,
+        on_drain: Callable[[DrainOrder | None], None] = lambda _: None,
     ) -> None:
+        """`on_drain` gets the order of each answer to a heartbeat; None if there is none."""
         self._client, self._registration, self._clock = client, registration, clock
         self._keys, self._on_certificates = keys, on_certificates
         self._progress = progress
@@ -87,6 +98,10 @@ class SchedulerLink:
         self._refreshed_at = float("-inf")
         # When a scheduler last had this worker's load and the end of its trail.
         self.answered_at: float | None = None
+        self._on_drain = on_drain
+        # The pause before the next heartbeat, and whether there shall be none.
+        self._pause: asyncio.Timeout | None = None
+        self._is_hurried = False
 
     @property
     def is_up(self) -> bool:
@@ -157,7 +172,9 @@ class SchedulerLink:
         try:
             while True:
                 try:
+                    self._is_hurried = False
                     await self._report_rest()
+                    self._note_drain()
                     if self._is_changed:
                         await self._register_changes()
                     await self._renew()
@@ -179,13 +196,27 @@ class SchedulerLink:
     async def _wait(self, seconds: float) -> None:
         """Wait until the next heartbeat is due or the stream has ended."""
         pulse = self._pulse
-        if pulse is None:
+        if pulse is None or self._is_hurried:
             return
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds) as self._pause:
                 await pulse.wait_ended()
             if self._pulse is pulse:
                 self._close_pulse()
+
+    def hurry(self) -> None:
+        """Send the next heartbeat now, because something has changed."""
+        self._is_hurried = True
+        if self._pause is not None and not self._pause.expired():
+            with suppress(RuntimeError):  # the pause is over
+                self._pause.reschedule(asyncio.get_running_loop().time())
+
+    def _note_drain(self) -> None:
+        """Register whether the worker takes compiles, if that has changed."""
+        is_draining = self._state().drain is not DrainState.NONE
+        if is_draining is not self._registration.is_draining:
+            self._registration = replace(self._registration, is_draining=is_draining)
+            self._is_changed = True
 
     async def refresh_keys(self) -> bool:
         """Fetch the signing keys; return False if they were fetched less than a second ago.
@@ -213,6 +244,7 @@ class SchedulerLink:
         # A report of a lost guest may have raised the generation meanwhile.
         self._generation = max(self._generation, answer.generation)
         self._lease_seconds = answer.lease_seconds or self._lease_seconds
+        self._on_drain(answer.drain)
         if answer.certificates:
             await self._on_certificates(answer.certificates)
         if answer.replace_result_key:
@@ -260,6 +292,8 @@ class SchedulerLink:
             running=state.running,
             queued=state.queued,
             anchor=state.anchor,
+            drain=state.drain,
+            drain_seconds=state.drain_seconds,
         )
 
     async def guest_lost(self, guest_id: str, reason: str) -> None:

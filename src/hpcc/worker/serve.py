@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -36,6 +36,7 @@ from hpcc.worker.base.identity import SchedulerChannels, known_certificates, rea
 from hpcc.worker.base.metrics import WorkerMetrics
 from hpcc.worker.base.result_key import ResultKeyFiles
 from hpcc.worker.base.stores_config import parse_stores
+from hpcc.worker.drain import Drain
 from hpcc.worker.execute.authorizer import WorkerAuthorizer
 from hpcc.worker.execute.deduper import ExecutionDeduper
 from hpcc.worker.execute.meeting import WorkerMeeting
@@ -60,9 +61,13 @@ from hpcc.worker.stores.store_stats import StoreStats
 _log: Final = logging.getLogger(__name__)
 TLS_NAME: Final = "worker.hpcc.internal"
 _GRACE_SECONDS: Final = 1.0
+# Large outputs of the last compiles, on a slow network.
+_FETCH_SECONDS: Final = 10.0
 # A result that is not published by then is made again elsewhere.
 _PUBLISH_SECONDS: Final = 3.0
 _LEAVE_SECONDS: Final = 2.0
+# What runs at a worker that no scheduler accepts any more may take so long.
+_REFUSED_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,8 @@ class RunningWorker:
     port: int
     isolation: str
     shared: Callable[[], Awaitable[None]]
+    # Ends what still runs while the worker stops.
+    hurry: Callable[[], None]
     # HOST:PORT of the admin port; "" if there is none.
     admin: str = ""
 
@@ -131,17 +138,18 @@ class _Parts:
         events = EventLimiter(audit, clock)
         self.sharing = ResultSharing(storage, self.keys.signer, keys, clock, events)
         self.runner.sharing = self.sharing
-        jobs = {"shared results": self.sharing.run()}
+        quotas, deduper = Quotas(storage, clock), ExecutionDeduper(group)
+        self.leases = quotas.leases
+        self.drain = Drain(self.pool, quotas, deduper, self.sharing, config.state, audit, clock)
+        jobs = {"shared results": self.sharing.run(), "drain": self.drain.run()}
         jobs["stores report"] = StoreStats(config.state, self.shared.counters, clock).run()
         jobs["guests report"] = GuestsReport(config.state, self.numbers, clock).run()
         self.chores += [group.create_task(job, name=name) for name, job in jobs.items()]
-        quotas = Quotas(storage, clock)
-        self.leases = quotas.leases
         verifier = IdleVerifier(self.runner, self.pool, quotas, storage, self.sharing, clock)
         self.chores.append(group.create_task(verifier.run(), name="idle verification"))
         session_deps = SessionDeps(
             storage=storage,
-            deduper=ExecutionDeduper(group),
+            deduper=deduper,
             runner=self.runner,
             audit=audit,
             events=events,
@@ -202,6 +210,8 @@ class _Parts:
             running=self.pool.running,
             queued=self.pool.queued,
             anchor=self.spool.signed_anchor() if self.spool is not None else None,
+            drain=self.drain.state,
+            drain_seconds=self.drain.seconds_left,
         )
 
     async def compilers(
@@ -347,18 +357,19 @@ async def _serving(
             )
             async with (
                 channels.kept(schedulers, registry.use),
-                parts.leases.asked(parts.lease, lambda: parts.pool.drain(config.drain_seconds)),
+                parts.leases.asked(parts.lease, lambda: parts.pool.drain(0.0)),
                 _linked(parts, parts.keys.put_into(registration), channels, health),
             ):
-                isolation, idle = runtime.isolation.value, parts.sharing.wait_idle
+                label = runtime.isolation.value
+                calls = parts.sharing.wait_idle, parts.drain.hurry
                 health.serving()
-                yield RunningWorker(config.host, port, isolation, idle, admin)
+                yield RunningWorker(config.host, port, label, *calls, admin)
         finally:
-            # Deregistered, so no new route leads here: running compiles may finish and be answered.
-            await parts.pool.drain(config.drain_seconds)
+            # Without effect after a drain. A start that failed, or a refusal, leaves guests.
+            await parts.pool.drain(0.0)
             for chore in parts.chores:
                 chore.cancel()
-            await server.stop(_GRACE_SECONDS)
+            await server.stop(_FETCH_SECONDS if parts.drain.was_busy else _GRACE_SECONDS)
             await parts.shared.close(_PUBLISH_SECONDS)
 
 
@@ -366,7 +377,7 @@ async def _serving(
 async def _linked(
     parts: _Parts, registration: Registration, channels: SchedulerChannels, health: Health
 ) -> AsyncGenerator[None]:
-    """Stay registered while the block runs; deregister at its end, with a short time limit."""
+    """Stay registered while the block runs and what it began; then deregister, within seconds."""
     link = SchedulerLink(
         parts.registry,
         registration,
@@ -376,22 +387,25 @@ async def _linked(
         keys=parts.keys,
         on_certificates=channels.learn,
         progress=health.starting,
+        on_drain=parts.drain.heard,
     )
     admission = await link.register()
     parts.link = link
+    parts.drain.changed = link.hurry
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(link.run(admission.lease_seconds), name="heartbeats")]
-        tasks += [group.create_task(parts.keys.run(link.key_signs), name="result key")]
+        beats = group.create_task(link.run(admission.lease_seconds), name="heartbeats")
+        tasks = [beats, group.create_task(parts.keys.run(link.key_signs), name="result key")]
         tasks += [group.create_task(parts.learn_rest(link), name="image probes")]
         tasks += [group.create_task(sink.run(), name="audit sink") for sink in parts.sinks]
         try:
             yield
         finally:
+            # A worker that was refused has nobody who accepts what it makes.
+            seconds = _REFUSED_SECONDS if beats.done() else parts.config.drain_seconds
+            await parts.drain.finish(seconds)
             for task in tasks:
                 task.cancel()
             parts.link = None
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(_LEAVE_SECONDS):
                     await link.leave()
-            except TimeoutError:
-                pass

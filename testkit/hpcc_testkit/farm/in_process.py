@@ -105,6 +105,7 @@ class FarmUnderTest:
             "enrol_at": f"{self.scheduler.host}:{self.scheduler.port}",
             "enrol_token_file": str(base / "token"),
             "image_digests": (IMAGE.digest.value,),
+            "drain_seconds": 5.0,
             **self.worker_fields,
             **fields,
         }

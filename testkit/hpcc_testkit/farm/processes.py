@@ -153,6 +153,7 @@ class ProcessFarm:
                 "enrol_at": f"{host}:{self.ready['port']}",
                 "enrol_token_file": str(token),
                 "image_digests": [IMAGE.digest.value],
+                "drain_seconds": 5.0,
                 **self.worker_fields,
             },
         )

@@ -127,6 +127,7 @@ class ReplicaFarm:
             images=base / "images", guest_assets=base / "assets", state=base / "state",
             scheduler=",".join(f"127.0.0.1:{r.worker_port}" for r in self.replicas),
             scheduler_certificate_pem=self.certificates, image_digests=(IMAGE.digest.value,),
+            drain_seconds=5.0,
         )  # fmt: skip
         token = await token_file(self.config(), SystemClock(), base / "token", name)
         await enrol_worker(

@@ -125,6 +125,7 @@ async def separate_farm(directory: Path) -> AsyncGenerator[SeparateFarm]:
             "worker_id": "w1", "scheduler": f"127.0.0.1:{scheduler.facts['worker_port']}",
             "scheduler_certificate_pem": certificate, "enrol_token_file": str(token),
             "enrol_at": f"127.0.0.1:{scheduler.port}", "image_digests": [IMAGE.digest.value],
+            "drain_seconds": 5.0,
         }  # fmt: skip
         files = issue(directory / "tls")
         gateway_table = {

@@ -78,9 +78,13 @@ async def worker_process(
     slots: int,
     program: Sequence[str] = ("-m", "hpcc_testkit.farm.worker"),
     env: Mapping[str, str] | None = None,
+    **fields: object,
 ) -> AsyncGenerator[asyncio.subprocess.Process]:
-    """Run a worker as a process that the test may kill or stop; `program` is Python's."""
-    config = await farm.enrolling(name, **room(slots))
+    """Run a worker as a process that the test may kill or stop; `program` is Python's.
+
+    `fields` are for its config file, `NAME.json` in the farm's directory.
+    """
+    config = await farm.enrolling(name, **{**room(slots), **fields})
     file = farm.directory / f"{name}.json"
     write_private_file(file, json.dumps(asdict(config), default=str).encode())
     process = await asyncio.create_subprocess_exec(

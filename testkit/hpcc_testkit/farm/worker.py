@@ -70,6 +70,7 @@ async def main(process: ServiceProcess, guest_class: type[FakeGuest] = FakeGuest
             metrics=WorkerMetrics("test", process.health),
         ) as running,
     ):
+        process.on_hurry = running.hurry
         process.ready({"port": running.port, "admin": running.admin})
         await process.wait_stop()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,9 +15,10 @@ from buildgrid.common.protos.google.longrunning import operations_pb2 as ops
 
 from hpcc.core import Blob, Digest
 from hpcc.reapi.resource import read_name, write_name
+from hpcc.worker.base.drain_file import DrainRequest, report_or_none, write_request
 from hpcc_testkit.farm.gateway import GatewayUnderTest, gateway_under_test
 from hpcc_testkit.farm.in_process import IMAGE, OTHER_IMAGE, TENANT
-from hpcc_testkit.farm.stock_client import BYTESTREAM, REAPI
+from hpcc_testkit.farm.stock_client import BYTESTREAM, REAPI, StockClient
 from hpcc_testkit.farm.stock_steps import made, result_of, run
 
 
@@ -153,6 +155,32 @@ async def test_a_dead_worker_is_gone_round_once_and_its_blobs_asked_for_again(
         response = result_of(await client.execute(blobs[-1].digest))
         assert response.status.code == 0
         assert other.runtime.booted == 1
+
+
+async def test_a_draining_worker_is_gone_round_although_its_route_is_good(tmp_path: Path) -> None:
+    """A client that compiles at w1 does so at w2 after one answer that its blobs are not there."""
+    async with gateway_under_test(tmp_path) as gateway, gateway.farm.serving():
+        state = tmp_path / "worker" / "state"
+        other = gateway.another_worker("w2")
+        async with gateway.client() as client:
+            assert (await run(client, "cp a.c a.o")).status.code == 0
+            async with other.serving():
+                wanted = DrainRequest(request="r", is_wanted=True, seconds=60.0, by="", reason="")
+                write_request(state, wanted)
+                while report_or_none(state) is None:  # noqa: ASYNC110 - a file
+                    await asyncio.sleep(0.05)
+                assert (await run(client, "cp a.c a.o")).cached_result, (
+                    "it still serves what it has"
+                )
+                assert [await code_of(client, "cp a.c a.o; true") for _ in range(2)] == [9, 0]
+        assert (gateway.farm.runtime.booted, other.runtime.booted) == (1, 1)
+
+
+async def code_of(client: StockClient, script: str) -> int:
+    try:
+        return int((await run(client, script)).status.code)
+    except grpc.aio.AioRpcError as error:
+        return int(error.code().value[0])
 
 
 async def test_long_stdio_is_a_blob_and_not_in_the_answer(gateway: GatewayUnderTest) -> None:

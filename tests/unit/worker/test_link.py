@@ -1,14 +1,59 @@
-"""The worker's requests for signing keys while its scheduler hangs."""
+"""The worker's heartbeats: keys while the scheduler hangs, and what cannot wait."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from hpcc.core import ImageDigest, Isolation
+from hpcc.ports import SystemClock
 from hpcc.rpc.base.errors import UnavailableError
-from hpcc.worker.link import SchedulerLink
+from hpcc.rpc.scheduler.api import (
+    Admission,
+    Beat,
+    BeatAnswer,
+    DrainOrder,
+    DrainState,
+    Registration,
+)
+from hpcc.worker.link import LinkState, SchedulerLink
+
+REGISTRATION = Registration(
+    worker_id="w1", endpoint="h:1", certificate=b"c", isolation=Isolation.QEMU_TCG,
+    images=(ImageDigest("sha256:" + "ab" * 32),), capacity=1, result_key=b"k", result_proof=b"p",
+)  # fmt: skip
+
+
+class Registry:
+    """A scheduler that accepts everything, and gives `order` with each answer."""
+
+    def __init__(self) -> None:
+        self.registrations: list[Registration] = []
+        self.beats: asyncio.Queue[Beat] = asyncio.Queue()
+        self.order: DrainOrder | None = None
+
+    async def register(self, registration: Registration) -> Admission:
+        self.registrations.append(registration)
+        return Admission(
+            token_keys=(), generation=7, lease_seconds=400.0, scheduler_id="s", audience="a"
+        )
+
+    def pulse(self) -> Registry:
+        return self
+
+    async def beat(self, beat: Beat) -> BeatAnswer:
+        self.beats.put_nowait(beat)
+        return BeatAnswer((), 7, 400.0, drain=self.order)
+
+    async def wait_ended(self) -> None:
+        await asyncio.Event().wait()
+
+    def close(self) -> None:
+        pass
 
 
 class Clock:
@@ -51,3 +96,43 @@ async def test_tokens_of_invented_keys_do_not_wait_one_after_the_other(
     assert [call.result() for call in calls] == [True] * 50
     assert asked == 1
     assert not await link.refresh_keys(), "a moment ago"
+
+
+async def test_a_drain_is_registered_at_once_and_obeyed() -> None:
+    """It does not wait for the next heartbeat, which is due in minutes."""
+    state = LinkState(running=0, queued=0, anchor=None)
+    client, orders = Registry(), list[DrainOrder | None]()
+    link = SchedulerLink(
+        cast("Any", client),
+        REGISTRATION,
+        SystemClock(),
+        state=lambda: state,
+        on_admission=lambda _: None,
+        keys=cast("Any", SimpleNamespace(admitted=lambda _: None)),
+        on_certificates=cast("Any", None),
+        on_drain=orders.append,
+    )
+    async with asyncio.timeout(30):
+        await link.register()
+        task = asyncio.Task(link.run(400.0))
+        assert not (await client.beats.get()).drain
+        client.order = DrainOrder(seconds=5.0)
+        state = replace(state, drain=DrainState.DRAINING, drain_seconds=5.0)
+        link.hurry()
+        beat = await client.beats.get()
+        assert (beat.drain, beat.drain_seconds) == (DrainState.DRAINING, 5.0)
+        assert [r.is_draining for r in client.registrations] == [False, True]
+        assert client.registrations[1].generation == 7, "its life goes on"
+        state = replace(state, drain=DrainState.DRAINED)
+        link.hurry()
+        assert (await client.beats.get()).drain is DrainState.DRAINED
+        assert len(client.registrations) == 2, "nothing new for a route"
+        state = replace(state, drain=DrainState.NONE)
+        link.hurry()
+        await client.beats.get()
+        assert [r.is_draining for r in client.registrations][2:] == [False]
+        assert orders[0] is None
+        assert client.order in orders
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task

@@ -53,6 +53,8 @@ class ServiceProcess:
         self.config_path, self.health = config_path, Health()
         self._out = out
         self._stop = asyncio.Event()
+        # Called at a second signal: what the stop waits for shall end now.
+        self.on_hurry: Callable[[], None] = lambda: None
 
     async def wait_stop(self) -> None:
         """Wait until a stop is requested."""
@@ -61,6 +63,12 @@ class ServiceProcess:
     def stop(self) -> None:
         """Request an orderly stop."""
         self._stop.set()
+
+    def signalled(self) -> None:
+        """Request an orderly stop; the second time, a quick one."""
+        if self._stop.is_set():
+            self.on_hurry()
+        self.stop()
 
     def progress(self, text: str) -> None:
         """Report a step of the start to the supervisor and the service manager."""
@@ -130,7 +138,7 @@ async def _run(
     process = ServiceProcess(path, sys.stdout)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        _on_signal(loop, number, process.stop)
+        _on_signal(loop, number, process.signalled)
     _watch_parent(loop, process)
     try:
         async with asyncio.TaskGroup() as group:

@@ -93,8 +93,9 @@ class WorkerConfig:
     # `park_seconds`; 0 starts: never before `idle_seconds`.
     park_after_starts: float = 100.0
     park_seconds: float = 60.0
-    # How long running compiles may take to finish when the worker stops.
-    drain_seconds: float = 5.0
+    # How long running compiles may take to finish when the worker stops: as long as the longest
+    # (`max_wall_seconds`), so that a restart cuts none.
+    drain_seconds: float = 600.0
     # Compiles that wait for a guest: several builds of `make -j64` at once.
     max_queue: int = 256
     boot_timeout_seconds: float = 120.0

@@ -117,7 +117,7 @@ class WorkerMetrics:
         for cause in _CAUSES:
             self._breaches.of(cause)  # begins at 0: an alert sees the first one
         self.draining = registry.asked_gauge(
-            "hpcc_worker_draining", "1 while the worker ends and takes no compiles."
+            "hpcc_worker_draining", "1 while the worker takes no compiles: it ends, or is drained."
         )
         self.connected = registry.asked_gauge(
             "hpcc_worker_scheduler_up", "Whether the worker's stream to a scheduler is open."

@@ -74,6 +74,10 @@ class ExecutionDeduper:
         self._by_key: dict[ExecutionKey, _Execution] = {}
         self._numbers = itertools.count(1)
 
+    def __len__(self) -> int:
+        """Return how many executions run or wait for their turn."""
+        return len(self._by_key)
+
     async def run(
         self, key: ExecutionKey, principal: str, execute: Callable[[], Awaitable[ExecutionResult]]
     ) -> AsyncGenerator[Running | ExecutionOutcome]:

@@ -240,6 +240,8 @@ class WorkerSession:
                 name = f"{self.tenant}/operations/{action.hash[:32]}-hit"
                 yield Finished(name, result=result, is_cached=True)
                 return
+        # As the call's own end: a gateway, which reads no answer, then uses another worker.
+        self._deps.quotas.require_open()
         sharing = self._deps.sharing
         # Without an await since the look-up, so that others see that this is being made.
         with sharing.executions.making(self._domain, action) if sharing else nullcontext():

@@ -131,6 +131,8 @@ class ResultSharing:
         self._queue: asyncio.Queue[tuple[Executed, ExitStack]] = asyncio.Queue(_MAX_PENDING)
         self._contested: LruMemo[tuple[TrustDomain, Digest], bool] = LruMemo(_MAX_CONTESTED)
         self._pending_bytes = 0
+        # How many results are offered and not yet published or dropped.
+        self.pending = 0
         self.counters: Counter[str] = Counter()
         # Called with results that serve one principal until somebody executes them again.
         self.on_private: Callable[[Candidate], None] = lambda _: None
@@ -151,6 +153,7 @@ class ResultSharing:
             self.counters["lost.queue-full"] += 1
             return
         self._pending_bytes += executed.size_bytes
+        self.pending += 1
         # Until it is published, it counts as being made: who waits for it looks up again then.
         held = ExitStack()
         held.enter_context(self.executions.making(executed.domain, executed.action))
@@ -179,6 +182,7 @@ class ResultSharing:
             finally:
                 held.close()
                 self._pending_bytes -= executed.size_bytes
+                self.pending -= 1
                 self._queue.task_done()
 
     async def _publish(self, executed: Executed) -> None:

@@ -214,7 +214,10 @@ class PoolCore:
         self._settle(now)
 
     def drain(self, now: float, seconds: float) -> None:
-        """Accept no new waiters; give running execs `seconds`. Done when `guests` is empty."""
+        """Accept no new waiters; give running execs `seconds`. Done when `guests` is empty.
+
+        A later call sets another time.
+        """
         self._drained_at = now + seconds
         self._announced.clear()
         for waiter in self._queue.clear():
@@ -225,6 +228,11 @@ class PoolCore:
             elif guest.serves:
                 self._retire(guest)
         self.tick(now)
+
+    def resume(self, now: float) -> None:
+        """Accept waiters again."""
+        self._drained_at = None
+        self._settle(now)
 
     @property
     def next_deadline(self) -> float | None:

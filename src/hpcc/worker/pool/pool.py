@@ -229,10 +229,22 @@ class GuestPool:
         self._core.expect(domain, count, self._clock.monotonic())
         self._act()
 
-    async def drain(self, seconds: float) -> None:
-        """Accept nothing new, let running compiles finish for `seconds`, end every guest."""
+    def close(self, seconds: float) -> None:
+        """Accept nothing new, and end every guest: an idle one now, others within `seconds`.
+
+        A later call may change the time.
+        """
         self._core.drain(self._clock.monotonic(), seconds)
         self._act()
+
+    def reopen(self) -> None:
+        """Accept compiles again. Guests that were closed still end with what they run."""
+        self._core.resume(self._clock.monotonic())
+        self._act()
+
+    async def drain(self, seconds: float) -> None:
+        """Accept nothing new, let running compiles finish for `seconds`, end every guest."""
+        self.close(seconds)
         while self._slots:
             self._slot_ended.clear()
             await self._slot_ended.wait()

@@ -94,6 +94,11 @@ class ShareLeases:
             held = self._held[tenant, principal] = _Held(self)
         return held
 
+    def refuse(self) -> None:
+        """End all waits for places."""
+        for held in self._held.values():
+            held.refuse()
+
     def hurry(self) -> None:
         """Ask as soon as possible."""
         self._wake.set()

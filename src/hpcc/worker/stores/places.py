@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from typing import Final
 
+from hpcc.core import InfrastructureError
 from hpcc.rpc.base.errors import BusyError
 
 # Compiles that wait for one kind of place; each holds its action in memory.
@@ -40,6 +41,7 @@ class PlaceQueue(ABC):
 
         Raises:
             BusyError: too many wait already.
+            InfrastructureError: the worker takes no compiles any more.
         """
         if self._has_room() and not self._waiting:
             self.running += 1
@@ -56,16 +58,23 @@ class PlaceQueue(ABC):
         try:
             await place
         except asyncio.CancelledError:
-            if place.done() and not place.cancelled():
-                self.leave()  # the place was granted at the same moment
-            else:
+            if place.cancelled() or not place.done():
                 # A waiter that left must neither count nor delay later ones.
                 self._waiting.remove(place)
+            elif place.exception() is None:
+                self.leave()  # the place was granted at the same moment
             raise
 
     def leave(self) -> None:
         self.running -= 1
         self.wake()
+
+    def refuse(self) -> None:
+        """End all waits, because the worker takes no compiles."""
+        while self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_exception(closed())
 
     def wake(self) -> None:
         """Grant free places to waiters."""
@@ -78,3 +87,8 @@ class PlaceQueue(ABC):
     def _has_room(self) -> bool:
         limit = self.limit
         return limit is None or self.running < limit
+
+
+def closed() -> InfrastructureError:
+    """Return the error of compiles that a draining worker does not take; they go elsewhere."""
+    return InfrastructureError("the worker takes no compiles", reason="draining")

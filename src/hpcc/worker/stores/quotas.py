@@ -16,7 +16,7 @@ from hpcc.identity.token import RouteClaims, RouteQuotas, RouteShare
 from hpcc.ports import Clock
 from hpcc.rpc.base.errors import BusyError
 from hpcc.worker.stores.leases import ShareLeases
-from hpcc.worker.stores.places import PlaceQueue
+from hpcc.worker.stores.places import PlaceQueue, closed
 from hpcc.worker.stores.storage import TenantStorage
 
 _MAX_SHARES: Final = 16_384
@@ -67,6 +67,7 @@ class Quotas:
         # Called when a compile has to wait for a place.
         self.on_wait: Callable[[], None] = lambda: None
         self._tenants: dict[TenantId, _Use] = {}
+        self._is_closed = False
         # The shares of principals with routes to several workers.
         self._shares: LruMemo[tuple[TenantId, str], _Use] = LruMemo(_MAX_SHARES)
 
@@ -131,7 +132,9 @@ class Quotas:
 
         Raises:
             BusyError: too many compiles of the tenant wait already.
+            InfrastructureError: the worker takes no compiles, now or since this one waits.
         """
+        self.require_open()
         share = self._shares.use((tenant, principal))
         leased = self.leases.of(tenant, principal) if is_leased else None
         async with AsyncExitStack() as stack:
@@ -141,6 +144,26 @@ class Quotas:
                     await use.enter()
                     stack.callback(use.leave)
             return await run()
+
+    def require_open(self) -> None:
+        """Check that the worker takes compiles.
+
+        Raises:
+            InfrastructureError: it takes none.
+        """
+        if self._is_closed:
+            raise closed()
+
+    def close(self) -> None:
+        """Refuse compiles, also those that wait for a place."""
+        self._is_closed = True
+        self.leases.refuse()
+        for use in (*self._tenants.values(), *self._shares.values()):
+            use.refuse()
+
+    def reopen(self) -> None:
+        """Take compiles again."""
+        self._is_closed = False
 
     def has_room(self, tenant: TenantId, principal: str) -> bool:
         """Return whether a compile of this principal would get its places at once."""
