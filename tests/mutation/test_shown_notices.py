@@ -12,6 +12,9 @@ PORT = "tests/unit/obs/metrics/test_admin.py::"
 HEALTH = "tests/unit/obs/health/test_"
 SERIES = "tests/unit/obs/metrics/test_registry.py::"
 CLIENT = "tests/unit/cli/cache/test_client_metrics.py::"
+LIVES = "tests/unit/scheduler/test_registry.py::"
+MARKS = "tests/unit/scheduler/test_drains.py::"
+DRAINS = "tests/unit/worker/test_drain.py::"
 OBSERVER, ADMIN = "scheduler/observe.py", "obs/metrics/admin.py"
 REGISTRY = "obs/metrics/registry.py"
 
@@ -34,6 +37,19 @@ CASES = {
                         SERIES + "test_tenants_have_the_same_names_in_each_metric"),
     "shown-host": Case(ADMIN, "if loopback_only and not is_loopback(_host_of(hosts[0])):", "if False:",
                        PORT + "test_a_request_is_read_strictly"),
+    # Workers that drain (ADR 98).
+    "drain-routed": Case("routing/fleet.py", " and not member.is_draining", "",
+                         LIVES + "test_a_worker_that_drains_gets_no_route_and_its_routes_end"),
+    "drain-routes-end": Case("scheduler/registry.py", "if said and registration.is_draining and not was_draining:", "if False:",
+                             LIVES + "test_a_worker_that_drains_gets_no_route_and_its_routes_end"),
+    "drain-other": Case("scheduler/drains.py", "progress is not None and progress.at == mark.at", "progress is not None",
+                        MARKS + "test_the_scheduler_that_hears_the_worker_says_how_far_it_is"),
+    "drain-sources": Case("worker/drain.py", "if self._wishes.pop(source, None) is not None:", "if self._wishes:\n            self._wishes.clear()",
+                          DRAINS + "test_compiles_are_taken_again_when_nobody_wants_the_drain"),
+    "drain-waiting": Case("worker/stores/quotas.py", "            use.refuse()", "            pass",
+                          DRAINS + "test_what_waits_for_a_place_or_a_guest_goes_elsewhere_at_once"),
+    "drain-claims": Case("worker/drain.py", "while self._sharing.pending and left > 0", "while False",
+                         DRAINS + "test_a_worker_that_ends_publishes_what_it_owes_to_colleagues"),
     "shown-places": Case(ADMIN, "if self._open < _MAX_CONNECTIONS:", "if True:",
                          PORT + "test_connections_are_few"),
     "shown-one-bit": Case("rpc/base/health.py", "if health.conditions().is_serving else", "if True else",

@@ -9,6 +9,7 @@ from hpcc.cli.audit import scheduler_audit
 from hpcc.cli.farm import (
     certificates,
     control,
+    drain,
     enrol,
     reseal,
     result_keys,
@@ -34,9 +35,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             for module in (tenants, control, certificates, reseal, result_keys, scheduler_audit):
                 module.register(actions)
             enrol.register_scheduler(actions)
+            drain.register_scheduler(actions)
         elif name == "worker":
             actions = parser.add_subparsers(title="actions", metavar="ACTION")
             enrol.register_worker(actions)
+            drain.register_worker(actions)
             stores.register(actions)
             windows_service.register_worker(actions)
 
