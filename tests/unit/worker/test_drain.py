@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -31,6 +33,7 @@ from hpcc.worker.base.drain_file import (
     DrainFiles,
     DrainReport,
     DrainRequest,
+    become_owner,
     report_or_none,
     write_request,
 )
@@ -251,7 +254,23 @@ def test_a_request_is_read_strictly_and_once(tmp_path: Path) -> None:
         files.request_or_none()
 
 
-def test_a_state_directory_that_is_not_there_is_said(tmp_path: Path) -> None:
-    request = DrainRequest(request="r", is_wanted=True, seconds=60.0, by="", reason="")
+def test_root_writes_nothing_where_the_workers_user_can_put_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(CallerError, match="is not a directory"):
-        write_request(tmp_path / "none", request)
+        become_owner(tmp_path / "none")
+    given_up: list[object] = []
+    for name in ("setgroups", "setgid", "setuid"):
+        monkeypatch.setattr(os, name, given_up.append)
+    owner = SimpleNamespace(st_uid=77, st_gid=78, st_mode=0o40700)
+    monkeypatch.setattr(Path, "stat", lambda *_, **__: owner)
+    monkeypatch.setattr(Path, "is_dir", lambda _: True)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    become_owner(tmp_path)
+    assert given_up == [], "not root"
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    become_owner(tmp_path)
+    assert given_up == [[], 78, 77]
+    owner.st_uid = 0
+    become_owner(tmp_path)
+    assert len(given_up) == 3, "a worker of root"

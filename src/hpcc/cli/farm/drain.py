@@ -7,7 +7,9 @@ import asyncio
 import getpass
 import json
 import logging
+import os
 import secrets
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -127,7 +129,13 @@ def _drain(args: argparse.Namespace) -> int:
 async def _drained_here(args: argparse.Namespace, config: WorkerConfig) -> int:
     from hpcc.ports import SystemClock
     from hpcc.rpc.scheduler.api import MAX_DRAIN_SECONDS
-    from hpcc.worker.base.drain_file import DrainReport, DrainRequest, report_or_none, write_request
+    from hpcc.worker.base.drain_file import (
+        DrainReport,
+        DrainRequest,
+        become_owner,
+        report_or_none,
+        write_request,
+    )
 
     clock = SystemClock()
     seconds = _seconds(args, min(config.drain_seconds, MAX_DRAIN_SECONDS))
@@ -135,6 +143,7 @@ async def _drained_here(args: argparse.Namespace, config: WorkerConfig) -> int:
         request=secrets.token_hex(8), is_wanted=not args.undo, seconds=seconds,
         by=_name(), reason=args.reason,
     )  # fmt: skip
+    become_owner(config.state)
     write_request(config.state, request)
 
     def shown(report: DrainReport) -> Progress:
@@ -257,5 +266,5 @@ def _left(clock: Clock, ends_at: float) -> float:
 def _name() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a uid without a name
-        return ""
+    except (KeyError, OSError):  # a uid without a name, as in many containers
+        return "" if sys.platform == "win32" else f"uid-{os.getuid()}"

@@ -14,6 +14,7 @@ from hpcc.core import CallerError, HpccError, TenantId
 from hpcc.rpc.base.errors import UnavailableError
 from hpcc.rpc.base.method import Call, Gate, Method, OnRefusal, service_handler
 from hpcc.rpc.scheduler.api import DrainState
+from hpcc.rpc.scheduler.drain_messages import seconds_of
 from hpcc.rpc.scheduler.registration_messages import worker_id_of
 from hpcc.rpc.scheduler.schedulers import Schedulers
 
@@ -204,7 +205,7 @@ def _worker(said: pb.WorkerStatus) -> WorkerStatus:
         lost_guests=_finite(said.lost_guests),
         lease_seconds=_finite(said.lease_seconds),
         drain=_drain(said.drain),
-        drain_seconds=_finite(said.drain_seconds),
+        drain_seconds=seconds_of(said.drain_seconds),
         drain_by=_text(said.drain_by),
         drain_reason=_text(said.drain_reason),
     )

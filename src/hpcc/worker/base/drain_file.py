@@ -16,7 +16,7 @@ from typing import Final
 
 from hpcc.config.private_file import write_private_file
 from hpcc.config.service_file import load_service_file
-from hpcc.core import CallerError, InfrastructureError
+from hpcc.core import CallerError
 
 REQUEST_NAME: Final = "drain-request.json"
 REPORT_NAME: Final = "drain.json"
@@ -68,7 +68,6 @@ class DrainFiles:
             found = self._request.stat()
         except OSError:
             return None
-        # A change of the owner counts, too: root gives the file to the worker's user.
         seen = found.st_ino, found.st_ctime_ns
         if seen == self._seen:
             return None
@@ -84,23 +83,36 @@ class DrainFiles:
         write_private_file(self._report, json.dumps(asdict(report)).encode())
 
 
+def become_owner(state: Path) -> None:
+    """Give up root's rights for those of the directory's owner, for the rest of this process.
+
+    Root must not write there: the owner could replace what root has written with a link.
+
+    Raises:
+        CallerError: there is no such directory, or the rights cannot be changed.
+    """
+    if not state.is_dir():
+        raise CallerError(f"{state} is not a directory that this user can read", reason="drain")
+    if sys.platform == "win32" or os.geteuid() != 0:
+        return
+    owner = state.stat()
+    if owner.st_uid == 0:
+        return
+    try:
+        os.setgroups([])
+        os.setgid(owner.st_gid)
+        os.setuid(owner.st_uid)
+    except OSError as error:
+        raise CallerError(f"run this as the owner of {state}", reason="drain") from error
+
+
 def write_request(state: Path, request: DrainRequest) -> None:
     """Write a request for the worker with this state directory.
 
     Raises:
-        CallerError: there is no such directory, or another user's.
         InfrastructureError: the file cannot be written.
     """
-    path = state / REQUEST_NAME
-    if not state.is_dir():
-        raise CallerError(f"{state} is not a directory that this user can read", reason="drain")
-    write_private_file(path, json.dumps(asdict(request)).encode())
-    if sys.platform != "win32" and os.geteuid() == 0:
-        owner = state.stat()
-        try:
-            os.chown(path, owner.st_uid, owner.st_gid)
-        except OSError as error:
-            raise InfrastructureError(f"cannot give {path} to the worker: {error}") from error
+    write_private_file(state / REQUEST_NAME, json.dumps(asdict(request)).encode())
 
 
 def report_or_none(state: Path) -> DrainReport | None:
