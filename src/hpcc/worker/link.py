@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
-from hpcc.core import HpccError, ImageToolchains, NotFoundError
+from hpcc.core import HpccError, ImageDigest, ImageToolchains, Isolation, NotFoundError
 from hpcc.ports import Clock, SignedHead
 from hpcc.rpc.scheduler.api import (
     Admission,
@@ -23,7 +23,10 @@ from hpcc.rpc.scheduler.api import (
 )
 from hpcc.rpc.scheduler.client import RegistryClient
 from hpcc.rpc.scheduler.pulse import Pulse
+from hpcc.worker.base.config import WorkerConfig
 from hpcc.worker.base.result_key import ResultKeyFiles
+from hpcc.worker.base.stores_config import parse_stores
+from hpcc.worker.pool.guests import limits_of
 
 _log: Final = logging.getLogger(__name__)
 _RETRY_SECONDS: Final = 0.5
@@ -62,6 +65,32 @@ class LinkState:
     drain_seconds: float = 0.0
 
 
+def registration_of(
+    config: WorkerConfig,
+    port: int,
+    certificate: bytes,
+    isolation: Isolation,
+    toolchains: Sequence[ImageToolchains],
+) -> Registration:
+    """Return what a worker says of itself, without result key and proof (`ResultKeyFiles`)."""
+    return Registration(
+        worker_id=config.worker_id,
+        endpoint=f"{config.host}:{port}",
+        certificate=certificate,
+        isolation=isolation,
+        images=tuple(ImageDigest(d) for d in config.image_digests),
+        capacity=limits_of(config).capacity * config.vcpus,
+        result_key=b"",
+        result_proof=b"",
+        toolchains=tuple(toolchains),
+        knows_shares=True,
+        knows_leases=True,
+        knows_sharing=True,
+        knows_verify=True,
+        store=parse_stores(config.stores).name,
+    )
+
+
 class SchedulerLink:
     """Registers, then renews the lease until cancelled."""
 
@@ -75,13 +104,13 @@ class SchedulerLink:
         on_admission: Callable[[Admission], None],
         keys: ResultKeyFiles,
         on_certificates: Callable[[Sequence[bytes]], Awaitable[None]],
-        progress: Callable[[str], None] = lambda _: None,
         on_drain: Callable[[DrainOrder | None], None] = lambda _: None,
     ) -> None:
         """`on_drain` gets the order of each answer to a heartbeat; None if there is none."""
         self._client, self._registration, self._clock = client, registration, clock
         self._keys, self._on_certificates = keys, on_certificates
-        self._progress = progress
+        # What is told while a start waits for the scheduler.
+        self.progress: Callable[[str], None] = lambda _: None
         # Why the scheduler did not answer last; "" if it did.
         self.trouble = ""
         self._state, self._on_admission = state, on_admission
@@ -123,7 +152,7 @@ class SchedulerLink:
                     raise
                 _log.warning("cannot register: %s", error)
                 self.trouble = str(error)
-                self._progress(f"registering with the scheduler: {error}")
+                self.progress(f"registering with the scheduler: {error}")
                 await self._clock.sleep(delay)
                 delay = min(delay * 2, _MAX_RETRY_SECONDS)
 

@@ -47,7 +47,7 @@ from hpcc.worker.execute.toolchains import Prober, ToolchainBook
 from hpcc.worker.execute.verify import IdleVerifier
 from hpcc.worker.figures import show_execution, show_link, show_stores, show_trail
 from hpcc.worker.health import WorkerSources, watch_worker
-from hpcc.worker.link import LinkState, SchedulerLink
+from hpcc.worker.link import LinkState, SchedulerLink, registration_of
 from hpcc.worker.pool.guests import limits_of, shape_of
 from hpcc.worker.pool.pool import GuestPool, ImageProvider
 from hpcc.worker.pool.report import GuestsReport
@@ -339,21 +339,8 @@ async def _serving(
                 progress(f"booting the first guest ({runtime.isolation})")
                 await parts.prewarm()
             progress("registering with the scheduler")
-            registration = Registration(
-                worker_id=config.worker_id,
-                endpoint=f"{config.host}:{port}",
-                certificate=tls.certificate_der,
-                isolation=runtime.isolation,
-                images=tuple(ImageDigest(d) for d in config.image_digests),
-                capacity=limits_of(config).capacity * config.vcpus,
-                result_key=b"",  # `put_into` adds key and proof
-                result_proof=b"",
-                toolchains=compilers,
-                knows_shares=True,
-                knows_leases=True,
-                knows_sharing=True,
-                knows_verify=True,
-                store=parse_stores(config.stores).name,
+            registration = registration_of(
+                config, port, tls.certificate_der, runtime.isolation, compilers
             )
             async with (
                 channels.kept(schedulers, registry.use),
@@ -386,9 +373,9 @@ async def _linked(
         on_admission=parts.on_admission,
         keys=parts.keys,
         on_certificates=channels.learn,
-        progress=health.starting,
         on_drain=parts.drain.heard,
     )
+    link.progress = health.starting
     admission = await link.register()
     parts.link = link
     parts.drain.changed = link.hurry

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 
 async def first_end(lost: asyncio.Future[str], *events: asyncio.Event) -> str | None:
@@ -13,7 +14,8 @@ async def first_end(lost: asyncio.Future[str], *events: asyncio.Event) -> str | 
     """
     others = [asyncio.Task(event.wait()) for event in events]
     try:
-        await asyncio.wait({lost, *others}, return_when=asyncio.FIRST_COMPLETED)
+        watched: set[asyncio.Future[Any]] = {lost, *others}
+        await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
         return lost.result() if lost.done() else None
     finally:
         for task in others:
