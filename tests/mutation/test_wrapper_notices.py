@@ -15,7 +15,7 @@ OWNERS = "tests/unit/config/test_owners.py::"
 WRAPPER, OWNER = "cache/host/wrappers.py", "config/owners.py"
 
 CASES = {
-    "wrapper-of-identity": Case("cache/host/identity.py", "if executes_others(", "if not executes_others(",
+    "wrapper-of-identity": Case("cache/host/compiler_probe.py", "if executes_others(", "if not executes_others(",
                                 WRAPPERS + "test_a_wrapper_is_asked_once_and_again_when_it_has_changed"),
     "wrapper-same-process": Case(WRAPPER, "if execution.pid in pids or execution", "if execution",
                                  WRAPPERS + "test_a_process_that_becomes_the_driver_twice_is_a_wrapper"),

@@ -40,7 +40,8 @@ from hpcc.cache.base.files import FileMemo, Signature, signature_of
 from hpcc.cache.base.outputs import is_special
 from hpcc.cache.base.path_stability import leads_to_a_process
 from hpcc.cache.base.uncacheable import absolute
-from hpcc.cache.host.identity import Compilers, Identity
+from hpcc.cache.host.compiler_probe import Identity
+from hpcc.cache.host.identity import Compilers
 from hpcc.cache.host.native_flags import NativeFlags
 from hpcc.cache.host.recorded_switches import Recorders
 from hpcc.cache.host.scripts import executed_by

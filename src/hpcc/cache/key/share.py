@@ -34,7 +34,7 @@ from hpcc.cache.base.fields import encode_fields
 from hpcc.cache.base.files import FileMemo, signature_of
 from hpcc.cache.base.tools import ask
 from hpcc.cache.base.uncacheable import absolute
-from hpcc.cache.host.identity import Identity
+from hpcc.cache.host.compiler_probe import Identity
 from hpcc.cache.key.marker import Marker, MarkerError, MarkerSearch, read_marker, search_marker
 from hpcc.cache.key.relocate import Checkout
 from hpcc.compilers.invocation.family import CompilerFamily

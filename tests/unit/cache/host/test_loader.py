@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from hpcc.cache.base.files import FileMemo, signature_of
-from hpcc.cache.host.identity import Compilers, Identity
+from hpcc.cache.host.compiler_probe import Identity
+from hpcc.cache.host.identity import Compilers
 from hpcc.cache.host.loader import (
     Skipped,
     has_impostor,
@@ -397,7 +398,7 @@ def test_a_compiler_without_variables_of_the_loader_has_no_skipped_library(
         looked_at.append(path)
         return look_at_skipped(path, memo, asked_ns)
 
-    monkeypatch.setattr("hpcc.cache.host.identity.look_at_skipped", look)
+    monkeypatch.setattr("hpcc.cache.host.compiler_probe.look_at_skipped", look)
     memo = FileMemo(lambda: 1 << 62)
     compilers = Compilers(memo, engine)
     env = {b"PATH": b"/usr/bin:/bin"}

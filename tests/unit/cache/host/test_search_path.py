@@ -13,8 +13,9 @@ import pytest
 
 from hpcc.cache.base import tools
 from hpcc.cache.base.files import FileMemo
+from hpcc.cache.host.compiler_probe import CompilerProbe, Identity
 from hpcc.cache.host.driver_answers import may_name_relative
-from hpcc.cache.host.identity import Compilers, Identity, _CompilerProbe
+from hpcc.cache.host.identity import Compilers
 from hpcc.cache.replay.engine import open_engine
 from hpcc.compilers.gnu.invocation import read_invocation
 from hpcc.compilers.spec.table import Bypass
@@ -118,14 +119,14 @@ def test_many_compiles_at_once_identify_a_compiler_once(
     asker: _Asker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     probed = 0
-    probe = _CompilerProbe.probe_compiler
+    probe = CompilerProbe.probe_compiler
 
-    def counted(self: _CompilerProbe) -> object:
+    def counted(self: CompilerProbe) -> object:
         nonlocal probed
         probed += 1
         return probe(self)
 
-    monkeypatch.setattr(_CompilerProbe, "probe_compiler", counted)
+    monkeypatch.setattr(CompilerProbe, "probe_compiler", counted)
     env = {**asker.env, b"LANG": b"C", b"LD_LIBRARY_PATH": b"/none"}
     with ThreadPoolExecutor(8) as pool:
         found = list(

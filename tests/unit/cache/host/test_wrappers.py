@@ -14,8 +14,9 @@ import pytest
 
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.host import exec_trace, identity, wrappers
+from hpcc.cache.host.compiler_probe import Identity
 from hpcc.cache.host.exec_trace import Execution, executions
-from hpcc.cache.host.identity import Compilers, Identity
+from hpcc.cache.host.identity import Compilers
 from hpcc.cache.host.wrappers import executes_others
 from hpcc.cache.replay.engine import open_engine
 from hpcc.compilers.spec.table import Bypass
