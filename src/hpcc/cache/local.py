@@ -44,13 +44,13 @@ from hpcc.cache.inputs.embedded_files import (
     listing_flag,
     watched_names,
 )
-from hpcc.cache.inputs.flag_inputs import with_files_of_flags
 from hpcc.cache.inputs.named_directories import NamedDirectories
 from hpcc.cache.inputs.own_text import own_closure
 from hpcc.cache.inputs.twins import paths_passed, with_directories, with_places
 from hpcc.cache.inputs.where import find_culprit
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.key.share import Sharing
+from hpcc.cache.results.config_files import watch_configs, with_unlisted
 from hpcc.cache.results.contents import Contents
 from hpcc.cache.results.files_read import files_read, read_depfile
 from hpcc.cache.results.hits import Hits, PartHit
@@ -230,6 +230,7 @@ class LocalCache:
     def abandon(self, pending: Pending) -> None:
         """Release the private files of a `Run` and wake its waiters; idempotent."""
         self._inflight.release(pending.flight)
+        pending.stop_watching()
         for path in (pending.private_depfile, pending.listing):
             if path is not None:
                 self._scratch.give_back(path, is_written=pending.is_compiled)
@@ -284,6 +285,7 @@ class LocalCache:
             prepared.marker_status.reason,
             content,
             asked,
+            watch=watch_configs(prepared, self._clock),
         )
 
     def _store(self, pending: Pending, report: RunReport, headers: Headers | None) -> str:
@@ -370,9 +372,7 @@ class LocalCache:
             plain=closure.plain,
             outputs=prepared.outputs,
         )
-        closure = with_files_of_flags(
-            closure, prepared, search, memo=memo, started_ns=started, messages=pending.messages
-        )
+        closure = with_unlisted(closure, pending, search, memo)
         check_known(pending, closure.files, memo)
         return closure
 

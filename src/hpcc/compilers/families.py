@@ -1,7 +1,8 @@
 """The only place that chooses a compile's family.
 
 The command line selects the grammar: cl's, or the one that gcc and clang share. The driver's answer
-to `-v` then selects gcc or clang. A hit of gcc or clang loads no module of `hpcc.compilers.msvc`.
+to `-v` then selects gcc or clang. clang-tidy is known by its name. A hit of gcc or clang loads no
+module of `hpcc.compilers.msvc` or `hpcc.compilers.tidy`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.spec.drivers import follows_cl
 
 _CLANG: Final = re.compile(rb"^(?:.* )?clang version (\d{1,4})", re.MULTILINE)
+_TIDY: Final = re.compile(rb"clang-tidy(?:-[0-9][0-9.]*)?")
 _GCC: Final = re.compile(rb"^gcc version (\d{1,4})", re.MULTILINE)
 
 
@@ -25,6 +27,10 @@ def family_of(compiler: bytes, arguments: tuple[bytes, ...]) -> CompilerFamily:
         from hpcc.compilers.msvc.family import msvc_family
 
         return msvc_family(compiler)
+    if _TIDY.fullmatch(compiler.rpartition(b"/")[2]):
+        from hpcc.compilers.tidy.family import TIDY  # likewise
+
+        return TIDY
     return GNU
 
 

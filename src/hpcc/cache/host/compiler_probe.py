@@ -23,6 +23,7 @@ from hpcc.cache.host.loader import (
     libraries_of,
     look_at_skipped,
 )
+from hpcc.cache.host.tool_probe import ask_tool
 from hpcc.cache.host.wrappers import executes_others
 from hpcc.compilers.families import family_that_answers
 from hpcc.compilers.gnu.driver_files import program_directories
@@ -73,8 +74,10 @@ class CompilerProbe:
         compiler: bytes,
         env: Mapping[bytes, bytes],
         is_cancelled: Callable[[], bool],
+        question: tuple[bytes, ...],
     ) -> None:
         self._memo, self._compiler, self._is_cancelled = memo, compiler, is_cancelled
+        self._question = question
         self._env = {**without_cl_variables(env), b"LC_ALL": b"C"}
         self._files: dict[bytes, bytes] = {}
         self._absent: dict[bytes, None] = {}
@@ -84,11 +87,31 @@ class CompilerProbe:
         self._own_directories: tuple[bytes, ...] = ()
         self._target = b""
 
-    def probe_compiler(self) -> Known | Bypass:
+    def probe(self) -> Known | Bypass:
+        """Probe a driver, or with a question a tool."""
         real = os.path.realpath(self._compiler)
         refusal = refusal_of_driver(self._compiler, real)
         if refusal is not None:
             return refusal
+        return self._probe_tool(real) if self._question else self._probe_driver(real)
+
+    def _probe_tool(self, real: bytes) -> Known | Bypass:
+        try:
+            self._add_program(real)
+            self._add(self._compiler)  # as called: see below
+            about = ask_tool(self._compiler, real, self._question, self._env)
+        except OSError:
+            return Bypass(BypassReason.COMPILER_UNREADABLE)
+        if about is None:
+            return Bypass(BypassReason.WRAPPER)
+        answered = family_that_answers(about)
+        if answered is None:
+            return Bypass(BypassReason.UNKNOWN_COMPILER)
+        self._target = target[1] if (target := TARGET.search(about)) else b""
+        answers = DriverAnswers(about, b"", None, self._compiler, real)
+        return self._known(*answered, about, answered[0].driver_files(answers))
+
+    def _probe_driver(self, real: bytes) -> Known | Bypass:
         try:
             about = ask([self._compiler, b"-v"], env=self._env, cwd=b"/").stderr
             answered = family_that_answers(about)
@@ -116,6 +139,18 @@ class CompilerProbe:
                 return Known(Bypass(BypassReason.WRAPPER), evidence)
         except OSError:
             return Bypass(BypassReason.COMPILER_UNREADABLE)
+        return self._known(family, major, about, driver_files, lists_assembler_files=lists)
+
+    def _known(
+        self,
+        family: CompilerFamily,
+        major: int,
+        about: bytes,
+        driver_files: dict[bytes, None],
+        *,
+        lists_assembler_files: bool = False,
+    ) -> Known | Bypass:
+        """Return what all the files and answers show together."""
         driver_files.update(dict.fromkeys(specs_files(about)))
         if not self._add_driver_files(driver_files):
             return Bypass(BypassReason.CONFIG_FILE)
@@ -130,7 +165,7 @@ class CompilerProbe:
             hashlib.sha256(encode_fields(parts)).digest(),
             family,
             major,
-            lists,
+            lists_assembler_files,
             self._target,
             family.config_directories(about),
             tuple(name for name in driver_files if not name.startswith(b"/")),

@@ -62,10 +62,12 @@ class Compilers:
         env: Mapping[bytes, bytes],
         is_cancelled: Callable[[], bool],
         cwd: bytes = b"/",
+        question: tuple[bytes, ...] = (),
     ) -> Identity | Bypass:
         """Return the identity, from memory while all its files are unchanged.
 
-        Runs the compiler otherwise. `compiler` is an absolute path.
+        Runs the compiler otherwise. `compiler` is an absolute path. `question` is that of a tool
+        (`CompilerFamily.probe_question`).
         """
         if has_unnameable_directory(env, cwd):
             return Bypass(BypassReason.LOADER)
@@ -79,10 +81,11 @@ class Compilers:
             known = self._known.get(key)
             if known is not None and known is not before and self._still_holds(key, known):
                 return known.identity
-            return self._identify(key, CompilerProbe(self._memo, compiler, env, is_cancelled))
+            probe = CompilerProbe(self._memo, compiler, env, is_cancelled, question)
+            return self._identify(key, probe)
 
     def _identify(self, key: tuple[bytes | None, ...], probe: CompilerProbe) -> Identity | Bypass:
-        found = probe.probe_compiler()
+        found = probe.probe()
         if isinstance(found, Bypass):
             return found
         if len(self._known) >= _MAX_REMEMBERED:
@@ -135,17 +138,18 @@ class Compilers:
         env: Mapping[bytes, bytes],
         cwd: bytes,
     ) -> tuple[bytes, ...]:
-        """Return the configuration files of a target other than the identity's (`-m32`).
+        """Return the configuration files of another driver or target than the identity's (`-m32`).
 
         Raises:
             OSError: the compiler did not run or did not print its search path.
         """
         if not identity.config_directories or not invocation.search_arguments:
             return ()
-        target = self._ask_search(identity, family, compiler, invocation, env, cwd).target
-        if target == identity.target:
+        answer = self._ask_search(identity, family, compiler, invocation, env, cwd)
+        own = (identity.target, identity.config_directories)
+        if (answer.target, answer.config_directories) == own:
             return ()
-        return config_names(identity.config_directories, target)
+        return config_names(answer.config_directories, answer.target)
 
     def _ask_search(
         self,

@@ -45,7 +45,7 @@ class Terminals:
         identity: bytes,
     ) -> tuple[bytes, ...] | Bypass:
         """Return the flags that make a pipe get the messages that the terminal would get."""
-        if not request.stderr_is_tty:
+        if not (request.stderr_is_tty and family.formats_for_terminals):
             return ()
         width = _width(request)
         if width and not family.wraps_messages:

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,6 +42,7 @@ from hpcc.cache.base.outputs import is_special
 from hpcc.cache.base.path_stability import leads_to_a_process
 from hpcc.cache.base.uncacheable import absolute
 from hpcc.cache.host.compiler_probe import Identity
+from hpcc.cache.host.databases import Databases
 from hpcc.cache.host.identity import Compilers
 from hpcc.cache.host.native_flags import NativeFlags
 from hpcc.cache.host.recorded_switches import Recorders
@@ -49,6 +51,7 @@ from hpcc.cache.host.terminal import Terminals
 from hpcc.cache.key.environment import environment_key, refusal_of
 from hpcc.cache.key.share import MarkerStatus, Share, Sharing
 from hpcc.compilers.families import family_of
+from hpcc.compilers.invocation.database import DatabaseQuestion, Entry, with_entry
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.invocation.side import Written
@@ -61,6 +64,7 @@ from hpcc.core.reasons.bypass import BypassReason
 # become misses.
 KEY_FORMAT: Final = b"local-10"
 _MAX_REMEMBERED: Final = 4096
+_HERE: Final = b"\0here"  # no variable holds NUL
 
 
 class ResponseFile(NamedTuple):
@@ -160,6 +164,7 @@ class Classifier:
             BoundedMemo(_MAX_REMEMBERED)
         )
         self._native = NativeFlags()
+        self._databases = Databases(memo)
         self._recorders = Recorders()
         self._terminals = Terminals()
 
@@ -187,10 +192,11 @@ class Classifier:
             if name and is_special(absolute(request.cwd, name)):
                 return Bypass(BypassReason.SPECIAL_OUTPUT)
         identity = self._compilers.identify(
-            request.compiler, request.env, is_cancelled, request.cwd
+            request.compiler, request.env, is_cancelled, request.cwd, family.probe_question
         )
         if isinstance(identity, Bypass):
             return identity
+        request = _in_directory(request, invocation)
         hidden = (b"-fms-compatibility",) if identity.has_hidden_flags else ()
         family = family.settled(identity.family).variant((identity.target, *hidden, *words))
         files = _files_of_flags(request, invocation, family, identity.major)
@@ -233,6 +239,12 @@ class Classifier:
         expanded = family.expand(request.compiler, arguments, request.env, read_file)
         if isinstance(expanded, Bypass):
             return expanded
+        question = family.database(expanded)
+        if question is not None:
+            entry = self._entry(request, question, responses)
+            if entry is None:
+                return Bypass(BypassReason.ANALYSER_DATABASE)
+            return family.read(request.compiler, with_entry(expanded, entry))
         memo_key = (family.name, request.compiler, expanded)
         known = self._read.get(memo_key)
         if known is not None:
@@ -241,6 +253,31 @@ class Classifier:
         if expanded is arguments or expanded == arguments:
             self._read[memo_key] = invocation
         return invocation
+
+    def _entry(
+        self,
+        request: CompileRequest,
+        question: DatabaseQuestion,
+        responses: list[ResponseFile],
+    ) -> Entry | None:
+        """Return the entry of a compilation database; None if it is not certain."""
+        cwd, source = request.cwd, question.source
+        # A relative name is one below $PWD for LLVM, if that leads here.
+        is_below = not source.startswith(b"/") and directory_by_variable(request).endswith(_HERE)
+        if is_below or posixpath.normpath(source) != source:
+            return None
+        found = self._databases.find(absolute(cwd, question.directory), absolute(cwd, source))
+        if found is None:
+            return None
+        responses.append(ResponseFile(found.path, found.signature, found.digest))
+        return Entry(cwd, found.directory, found.words)
+
+
+def _in_directory(request: CompileRequest, invocation: Invocation) -> CompileRequest:
+    """Return the request as one from where the names in the invocation are relative to."""
+    if not invocation.directory:
+        return request
+    return request._replace(cwd=invocation.directory)
 
 
 def _files_of_flags(
@@ -302,7 +339,7 @@ def directory_by_variable(request: CompileRequest) -> bytes:
         is_here = pwd.startswith(b"/") and os.path.samefile(pwd, request.cwd)
     except (OSError, ValueError):
         is_here = False
-    return pwd + (b"\0here" if is_here else b"")  # no variable holds NUL
+    return pwd + (_HERE if is_here else b"")
 
 
 def _key(

@@ -9,6 +9,7 @@ from functools import partial
 
 from hpcc.cache.base.api import RunReport
 from hpcc.cache.base.files import FileMemo, Signature, signature_of
+from hpcc.cache.base.name_watch import NameWatch
 from hpcc.cache.base.outputs import read_output
 from hpcc.cache.base.path_stability import Place
 from hpcc.cache.base.stamps import CompileStart, StampClock, take_start
@@ -55,6 +56,12 @@ class Pending:
     messages: bytes = b""  # what the compiler printed, without the lines that hpcc asked for
     here: RunHere | None = None  # the local slot that it runs in
     files: tuple[bytes, ...] = ()  # absolute paths of what it read, once they are known
+    watch: NameWatch | None = None  # of names that no list of files shows
+
+    def stop_watching(self) -> None:
+        """Release the watch; idempotent."""
+        if self.watch is not None:
+            self.watch.close()
 
     def own_start(self, now_ns: int) -> int:
         """Return when it began if each source of its command took the same time until now."""

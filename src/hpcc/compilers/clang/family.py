@@ -46,7 +46,7 @@ class ClangFamily(GnuFamily):
     search_variables: tuple[bytes, ...] = (*INCLUDE_ENV, *sorted(MSVC_ENV))
 
     def variant(self, words: Sequence[bytes]) -> CompilerFamily:
-        return CLANG_LIKE_CL if any(map(_LIKE_MICROSOFT.search, words)) else self
+        return CLANG_LIKE_CL if is_like_microsoft(words) else self
 
     def driver_files(self, answers: DriverAnswers) -> dict[bytes, None]:
         default = TARGET.search(answers.about)
@@ -95,16 +95,26 @@ class ClangLikeCl(ClangFamily):
     """clang with `-fms-compatibility`, or for Windows, where that is the default."""
 
     def quoted_homes(self, names: Sequence[bytes]) -> tuple[bytes, ...]:
-        """Return the directories of these files: quoted names are looked up in each of them.
-
-        Clang searches the directories of all files that include one another (HeaderSearch.cpp).
-        """
-        return tuple(dict.fromkeys(n.rpartition(b"/")[0] or b"." for n in names))
+        return homes_of_all(names)
 
     def recording(self, invocation: Invocation) -> Recording:
         """CodeView holds the command line (LF_BUILDINFO), and with it flags that hpcc adds."""
         is_debug = any(f.spec.spelling.startswith("-g") for f in invocation.flags)
         return Recording.ALWAYS if is_debug else Recording.NEVER
+
+
+def is_like_microsoft(words: Sequence[bytes]) -> bool:
+    """Return whether a Clang with these arguments and target may look up names as cl does."""
+    return any(map(_LIKE_MICROSOFT.search, words))
+
+
+def homes_of_all(names: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Return the directories of these files: quoted names are looked up in each of them.
+
+    A Clang like cl searches the directories of all files that include one another
+    (HeaderSearch.cpp).
+    """
+    return tuple(dict.fromkeys(n.rpartition(b"/")[0] or b"." for n in names))
 
 
 CLANG: Final = ClangFamily()

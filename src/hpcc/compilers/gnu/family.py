@@ -17,6 +17,7 @@ from hpcc.compilers.invocation.content import (
     respelled_depfile,
     visible_names,
 )
+from hpcc.compilers.invocation.database import DatabaseQuestion
 from hpcc.compilers.invocation.dependencies import Headers, Recording, Way
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.guest import GuestCommand, GuestMap, guest_arguments
@@ -70,6 +71,9 @@ class GnuFamily:
     programs: tuple[bytes, ...] = (b"cc1", b"cc1plus", b"as", b"collect2", b"objcopy")
     program_questions: tuple[tuple[bytes, ...], ...] = ((b"-xc",), (b"-xc++",))
     search_variables: tuple[bytes, ...] = (*INCLUDE_ENV, *ROOT_ENV)
+    probe_question: tuple[bytes, ...] = ()
+    formats_for_terminals: bool = True
+    config_name: bytes = b""
 
     def settled(self, asked: CompilerFamily) -> CompilerFamily:
         return asked
@@ -89,6 +93,10 @@ class GnuFamily:
     ) -> tuple[bytes, ...] | Bypass:
         del compiler, env
         return expand_responses(arguments, read_file)
+
+    def database(self, arguments: tuple[bytes, ...]) -> DatabaseQuestion | None:
+        del arguments
+        return None
 
     def read(self, compiler: bytes, arguments: Sequence[bytes]) -> Invocation | Bypass:
         return read_invocation(compiler, arguments)
@@ -140,6 +148,10 @@ class GnuFamily:
         ]
         return [*invocation.search_arguments, *question]
 
+    def search_files(self, invocation: Invocation, directory: bytes) -> dict[bytes, bytes]:
+        del invocation, directory
+        return {}
+
     def installation_roots(self, invocation: Invocation) -> tuple[bytes, ...]:
         del invocation
         return ()  # its search path names directories that do not exist, too
@@ -175,6 +187,18 @@ class GnuFamily:
         self, invocation: Invocation, directories: tuple[bytes, ...]
     ) -> tuple[bytes, ...] | Bypass:
         return files_looked_for(invocation, is_clang=self.is_clang_like, directories=directories)
+
+    def config_files(self, invocation: Invocation) -> tuple[bytes, ...]:
+        del invocation
+        return ()
+
+    def config_names_more(self, text: bytes) -> bool:
+        del text
+        return True
+
+    def names_watched(self, invocation: Invocation) -> tuple[bytes, ...]:
+        del invocation
+        return ()
 
     def recording(self, invocation: Invocation) -> Recording:
         del invocation
@@ -248,8 +272,7 @@ class GnuFamily:
     def doubts(self, invocation: Invocation) -> Hazard:
         if invocation.language is Language.ASSEMBLER:
             return Hazard.ASSEMBLER_FILE
-        is_bare = not _BARE_ASM.isdisjoint(invocation.arguments)
-        return Hazard.OPAQUE_ASSEMBLY if is_bare else Hazard.NONE
+        return Hazard.OPAQUE_ASSEMBLY if is_bare_asm(invocation) else Hazard.NONE
 
     def resolvable(self, major: int) -> Hazard:
         del major
@@ -345,6 +368,11 @@ class GnuFamily:
     ) -> bytes:
         del invocation, is_here
         return text
+
+
+def is_bare_asm(invocation: Invocation) -> bool:
+    """Return whether flags allow `__asm` without a string."""
+    return not _BARE_ASM.isdisjoint(invocation.arguments)
 
 
 GNU: Final = GnuFamily()

@@ -17,16 +17,15 @@ arrives. A family never guesses: what it does not understand is a `Bypass` with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from hpcc.compilers.invocation.content import ContentForm
+from hpcc.compilers.invocation.database import DatabaseQuestion
 from hpcc.compilers.invocation.dependencies import Headers, Recording, Way
-from hpcc.compilers.invocation.guest import GuestCommand, GuestMap
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.invocation.several import SeveralSources
 from hpcc.compilers.invocation.side import Written
-from hpcc.compilers.scan.comments import LexMode
+from hpcc.compilers.invocation.travel import Travel
 from hpcc.compilers.scan.includes import Includes
 from hpcc.compilers.scan.questions import Definitions
 from hpcc.compilers.scan.scan import Hazard
@@ -34,7 +33,6 @@ from hpcc.compilers.scan.twins import TwinRule
 from hpcc.compilers.spec.drivers import DriverAnswers
 from hpcc.compilers.spec.response import ReadFile
 from hpcc.compilers.spec.table import Bypass
-from hpcc.core import Toolchain
 
 
 class CommandLine(Protocol):
@@ -60,8 +58,15 @@ class CommandLine(Protocol):
         """Return the arguments, with those of response files and the environment inserted."""
         ...
 
+    def database(self, arguments: tuple[bytes, ...]) -> DatabaseQuestion | None:
+        """Return which entry of a compilation database expanded arguments refer to, if any."""
+        ...
+
     def read(self, compiler: bytes, arguments: Sequence[bytes]) -> Invocation | Bypass:
-        """Return what expanded arguments (without argv[0]) mean, or why they are not cached."""
+        """Return what expanded arguments (without argv[0]) mean, or why they are not cached.
+
+        The entry of a compilation database stands behind them (`with_entry`).
+        """
         ...
 
     def several_sources(self, arguments: Sequence[bytes]) -> SeveralSources | None:
@@ -105,6 +110,11 @@ class Identification(Protocol):
         ...
 
     @property
+    def probe_question(self) -> tuple[bytes, ...]:
+        """Arguments with which a tool prints the `-v` of the compiler in it; empty for a driver."""
+        ...
+
+    @property
     def programs(self) -> tuple[bytes, ...]:
         """Programs that the driver runs, by the names that it looks up."""
         ...
@@ -122,6 +132,11 @@ class Identification(Protocol):
     @property
     def wraps_messages(self) -> bool:
         """True where `-fmessage-length` has the effect of a terminal's width."""
+        ...
+
+    @property
+    def formats_for_terminals(self) -> bool:
+        """True where flags give piped messages the look that they have on a terminal."""
         ...
 
     @property
@@ -151,7 +166,14 @@ class Identification(Protocol):
         ...
 
     def search_question(self, invocation: Invocation) -> list[bytes]:
-        """Return the arguments that make it print its search path for this compile."""
+        """Return the arguments that make it print its search path for this compile.
+
+        `QUESTION_DIRECTORY` in them stands for a directory with the `search_files`.
+        """
+        ...
+
+    def search_files(self, invocation: Invocation, directory: bytes) -> dict[bytes, bytes]:
+        """Return the files that `search_question` needs in this directory, by their names."""
         ...
 
     @property
@@ -209,6 +231,23 @@ class Files(Protocol):
         self, invocation: Invocation, directories: tuple[bytes, ...]
     ) -> tuple[bytes, ...] | Bypass:
         """Return the files that flags make it read if they exist."""
+        ...
+
+    @property
+    def config_name(self) -> bytes:
+        """The name of files that count in each directory above a file that is read; b"": none."""
+        ...
+
+    def config_files(self, invocation: Invocation) -> tuple[bytes, ...]:
+        """Return the files of that kind that flags name."""
+        ...
+
+    def config_names_more(self, text: bytes) -> bool:
+        """Return whether such a file may name further files, or flags."""
+        ...
+
+    def names_watched(self, invocation: Invocation) -> tuple[bytes, ...]:
+        """Return further files that must not appear while it runs."""
         ...
 
     def recording(self, invocation: Invocation) -> Recording:
@@ -298,96 +337,6 @@ class Files(Protocol):
 
     def questions(self, found: frozenset[tuple[bool, bytes]]) -> frozenset[tuple[bool, bytes]]:
         """Return names that `__has_include` asks for, changed in the same way."""
-        ...
-
-
-class Travel(Protocol):
-    """What a compile needs to give the same result in another checkout or on a farm."""
-
-    @property
-    def never_shared(self) -> str:
-        """Return why no compile of this family is shared; "" if some are."""
-        ...
-
-    def why_private(self, invocation: Invocation, root: bytes, major: int) -> str:
-        """Return why a command line is not shared between checkouts; "" if it is."""
-        ...
-
-    def mark_depfile(self, data: bytes, root: bytes) -> bytes | None:
-        """Return a depfile with a mark for the root; None if that cannot be reversed."""
-        ...
-
-    def render_depfile(self, data: bytes, root: bytes) -> bytes:
-        """Return a marked depfile as the compile in the checkout at `root` writes it."""
-        ...
-
-    def content_form(self, invocation: Invocation, major: int) -> ContentForm | None:
-        """Return what a content key holds; None if a flag is not proved for it."""
-        ...
-
-    def lex_mode(
-        self, invocation: Invocation, major: int, *, has_hidden_flags: bool
-    ) -> LexMode | None:
-        """Return how to leave comments out of this compile's files; None: they may be seen."""
-        ...
-
-    def respelled_depfile(
-        self,
-        data: bytes,
-        old_targets: tuple[bytes, ...],
-        new_targets: tuple[bytes, ...],
-        rename: Callable[[bytes], bytes],
-    ) -> bytes | None:
-        """Return a depfile with other targets and names; None if its layout is not understood."""
-        ...
-
-    def visible_names(self, text: bytes, source: bytes) -> tuple[bytes, ...] | None:
-        """Return the files whose names show in what `names_arguments` made; None: any may show."""
-        ...
-
-    def image_version(
-        self, program: bytes, image: Sequence[Toolchain] | None
-    ) -> tuple[int, ...] | None:
-        """Return the version of an image's compiler if flags depend on it; None: unknown.
-
-        Raises:
-            NotPortableError: flags depend on it, and the image has no such compiler.
-        """
-        ...
-
-    def guest_command(
-        self,
-        invocation: Invocation,
-        guest: GuestMap,
-        version: tuple[int, ...],
-        accepts: Callable[[tuple[bytes, ...]], bool],
-    ) -> GuestCommand:
-        """Return the arguments for a guest whose compiler has this version.
-
-        `accepts` returns whether that compiler, with these arguments, compiles an `empty.c` in the
-        working directory without a diagnostic.
-
-        Raises:
-            NotPortableError: an argument has a meaning only on this machine.
-        """
-        ...
-
-    def guest_environment(self, env: Mapping[bytes, bytes], guest: GuestMap) -> dict[bytes, bytes]:
-        """Return the variables of this family as the guest must spell them.
-
-        Raises:
-            NotPortableError: one of them refers to something that no guest has.
-        """
-        ...
-
-    def search_values(self, env: Mapping[bytes, bytes]) -> tuple[bytes, ...]:
-        """Return the values of the variables that a guest gets as search paths."""
-        ...
-
-    def client_stdout(
-        self, invocation: Invocation, text: bytes, is_here: Callable[[bytes], bool]
-    ) -> bytes:
-        """Return a guest's stdout, with this machine's paths, in the form of a local compile."""
         ...
 
 

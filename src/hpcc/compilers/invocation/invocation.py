@@ -46,7 +46,7 @@ class Product(enum.Enum):
     """What a compile makes besides its depfile."""
 
     OBJECT = "object"  # or what stands for one: assembler source (`-S`), LLVM IR
-    MESSAGES = "messages"  # `-fsyntax-only`
+    MESSAGES = "messages"  # `-fsyntax-only`, clang-tidy
     TEXT = "text"  # `-E -o FILE`
 
 
@@ -63,7 +63,8 @@ class Invocation:
 
     `output` is b"" if no file is written besides the depfile. `depfile` is the file that will be
     written; None if the user requested no depfile. `parts` are all arguments in order; `arguments`
-    are the same as plain bytes.
+    are the same as plain bytes. `directory` is where names are relative to, if that is another
+    directory than the working directory.
     """
 
     language: Language
@@ -76,6 +77,7 @@ class Invocation:
     is_native: bool
     dialect: Dialect = Dialect.GNU
     product: Product = Product.OBJECT
+    directory: bytes = b""
 
     @cached_property
     def arguments(self) -> tuple[bytes, ...]:

@@ -20,6 +20,18 @@ class BypassReason(Reason, prefix="bypass"):
     # fmt: off
     ABSOLUTE_PATHS = (
         "absolute-paths", "whole paths in messages and in `__FILE__`: `/FC` (clang-cl)", _LEAVE_OUT)
+    ANALYSER = (
+        "analyser", "clang-tidy with more than one source, or in a form that does more than report",
+        "Give it one source, and fix or list in separate runs.",
+        "Refused are `--fix`, `--export-fixes`, profiles, plug-ins (`--load`), `--vfsoverlay`, "
+        "questions such as `--list-checks`, response files, headers as sources, `-Wp,-MD`, modules "
+        "and precompiled headers, and `--config` with `ExtraArgs` or a file for the analyser.")
+    ANALYSER_DATABASE = (
+        "analyser-database", "no certain compile command for clang-tidy",
+        "Name the database's directory with `-p` and the source as it is spelled there, or give "
+        "the command behind `--`.",
+        "`compile_commands.json` must have exactly one entry for the source, which names the "
+        "compiler by an absolute path. Beside it there must be no `compile_flags.txt`.")
     ANALYSIS = "analysis", "the result is more than an object: `/analyze` (cl)", _LEAVE_OUT
     ASSEMBLER_FLAG = (
         "assembler-flag", "an option behind `-Wa,` or `-Xassembler` that may name a file",
@@ -151,7 +163,7 @@ class BypassReason(Reason, prefix="bypass"):
     OTHER_COMPILER = (
         "other-compiler", "a known program that is not GCC or Clang",
         "Nothing to do, or use GCC or Clang.",
-        "icc, gfortran, rustc, clang-tidy, other caches and others have command lines whose "
+        "icc, gfortran, rustc, cppcheck, other caches and others have command lines whose "
         "grammar hpcc does not know.")
     OTHER_GROUP = (
         "other-group", "the compile's files belong to another group than the daemon's",

@@ -152,6 +152,18 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
         "none seen", "a check of one C or C++ source is cached",
         "ask GCC and Clang about further outputs, profiles and modules in a check",
     )),
+    (BypassReason.ANALYSER, Debt(
+        "not counted", "findings of one source are cached",
+        "`--export-fixes` as an output; modules and precompiled headers as inputs",
+    )),
+    (BypassReason.ANALYSER_DATABASE, Debt(
+        "not counted", "an entry with the source's name is part of the key",
+        "compilers without a directory, as Meson writes them; response files",
+    )),
+    (UncacheableReason.ANALYSER_CONFIG, Debt(
+        "not counted", "each `.clang-tidy` above a file that was read is an input",
+        "add `ExtraArgs` to the flags that are read",
+    )),
     (UncacheableReason.MIXED_MESSAGES, Debt(
         "none seen", "sources that hit in commands of one source hit here, too",
         "run the sources one after another, so that each message has its source",

@@ -16,6 +16,11 @@ class UncacheableReason(Reason, prefix="uncacheable"):
     """What was found during the compile and forbids storing its result."""
 
     # fmt: off
+    ANALYSER_CONFIG = (
+        "analyser-config", "a `.clang-tidy` file that names more than checks",
+        "Move `ExtraArgs` to the command line (`--extra-arg`), and files out of `CheckOptions`.",
+        "`ExtraArgs` and `ExtraArgsBefore` change what is read, and some options of "
+        "`clang-analyzer-…` name a file. Also an escape such as `\\x41`.")
     BOTH_STREAMS = (
         "both-streams", "messages on stdout and on stderr", "Fix what writes to stdout.",
         "Their order would be lost where both lead to one file. clang-cl's list of headers "

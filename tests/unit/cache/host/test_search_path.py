@@ -119,14 +119,14 @@ def test_many_compiles_at_once_identify_a_compiler_once(
     asker: _Asker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     probed = 0
-    probe = CompilerProbe.probe_compiler
+    probe = CompilerProbe.probe
 
     def counted(self: CompilerProbe) -> object:
         nonlocal probed
         probed += 1
         return probe(self)
 
-    monkeypatch.setattr(CompilerProbe, "probe_compiler", counted)
+    monkeypatch.setattr(CompilerProbe, "probe", counted)
     env = {**asker.env, b"LANG": b"C", b"LD_LIBRARY_PATH": b"/none"}
     with ThreadPoolExecutor(8) as pool:
         found = list(

@@ -1,0 +1,216 @@
+"""From the command line of a clang-tidy to an `Invocation`.
+
+Problem: which headers are read, and which names must stay absent, depends on a compile command that
+stands behind `--` or in a compilation database. clang-tidy changes it before it uses it.
+
+Rule: the command is read with the flag table of clang, as clang-tidy leaves it: a check of one
+source without `-c`, `-o` and the flags for a depfile, with the flags of `--extra-arg` around it.
+What is refused for `clang -fsyntax-only` is refused here, too.
+
+| command | driver | operands |
+| --- | --- | --- |
+| behind `--` | `clang-tool` beside clang-tidy | dropped; its own source stands last |
+| in a database | the compiler of that name | the one source |
+
+What must never happen: clang-tidy drops an argument that is read here as another flag's value, or
+keeps one that is dropped here. A command in which the two could differ is refused.
+
+Source: ArgumentsAdjusters.cpp, CompilationDatabase.cpp and JSONCompilationDatabase.cpp of LLVM 19.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Final, NamedTuple
+
+from hpcc.compilers.gnu.flags import GNU_FLAGS
+from hpcc.compilers.gnu.invocation import read_invocation
+from hpcc.compilers.invocation.database import Entry, split_entry
+from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.spec.drivers import is_cxx_driver
+from hpcc.compilers.spec.table import Bypass, Effect, Flag, Operand
+from hpcc.compilers.spec.values import wp_depfile
+from hpcc.compilers.tidy.config import names_more
+from hpcc.compilers.tidy.options import TidyOptions, read_options
+from hpcc.core.reasons.bypass import BypassReason
+
+_MODE: Final = b"--driver-mode="
+_MODES: Final = {b"--driver-mode=gcc": False, b"--driver-mode=g++": True}
+_DROPPED: Final = frozenset({Effect.OUTPUT, Effect.DEPENDENCY})
+_SEARCHES: Final = frozenset({Effect.SEARCH, Effect.TOOLS})
+_DROPPED_MODES: Final = frozenset({b"-c", b"-fsyntax-only"})
+# What clang-tidy drops by its text alone, wherever it stands.
+_LOOKS_DROPPED: Final = (b"-M", b"-o", b"-c", b"-S", b"-fsyntax-only", b"--save-temps", b"-fplugin")
+_REASONS: Final = {
+    BypassReason.SYNTAX_ONLY: BypassReason.ANALYSER,
+    BypassReason.PCH: BypassReason.ANALYSER,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TidyInvocation(Invocation):
+    """A run of clang-tidy over one source; the base class describes the compile command.
+
+    `line` is the whole command line, with the entry of a database. `driver` are the arguments that
+    choose the driver: with a database its path comes first. `directory` is where the names of the
+    compile command are relative to, b"" for the working directory. `options` are clang-tidy's own;
+    `place` is the working directory if a database was read, else b"".
+    """
+
+    line: tuple[bytes, ...]
+    driver: tuple[bytes, ...]
+    options: TidyOptions
+    place: bytes
+
+    @cached_property
+    def arguments(self) -> tuple[bytes, ...]:
+        return self.line
+
+    @cached_property
+    def search_arguments(self) -> tuple[bytes, ...]:
+        """The flags that determine the search path, behind the driver."""
+        # Not `super()`: its property would store its own value here for a moment.
+        chosen = (f.raw for f in self.flags if f.spec.effect in _SEARCHES)
+        return (*self.driver, *(word for raw in chosen for word in raw))
+
+
+def read_tidy(arguments: Sequence[bytes]) -> Invocation | Bypass:
+    """Return what the arguments of a clang-tidy mean; with a database, its entry is among them."""
+    own, entry = split_entry(arguments)
+    options = read_options(own)
+    if isinstance(options, Bypass):
+        return options
+    if options.config is not None and names_more(options.config):
+        return Bypass(BypassReason.ANALYSER)
+    if options.words is not None:
+        command = _behind_dashes(options, options.words)
+    elif entry is not None:
+        command = _of_entry(options, entry)
+    else:
+        return Bypass(BypassReason.ANALYSER_DATABASE)
+    if isinstance(command, Bypass):
+        return command
+    base = read_invocation(b"clang++" if command.is_cxx else b"clang", command.check)
+    if isinstance(base, Bypass):
+        return Bypass(_REASONS.get(base.reason, base.reason))
+    if base.is_native:
+        return Bypass(BypassReason.NATIVE)
+    described = {field.name: getattr(base, field.name) for field in fields(Invocation)}
+    described |= {"directory": b"" if entry is None else entry.directory}
+    return TidyInvocation(
+        **described,
+        line=tuple(arguments),
+        driver=command.driver,
+        options=options,
+        place=b"" if entry is None else entry.cwd,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """A compile command: `check` are arguments of `clang -fsyntax-only` with the same meaning."""
+
+    check: tuple[bytes, ...]
+    driver: tuple[bytes, ...]
+    is_cxx: bool
+
+
+def _behind_dashes(options: TidyOptions, words: tuple[bytes, ...]) -> _Command | Bypass:
+    dropped = {options.source}
+    if words and not words[0].startswith(b"-"):
+        if is_cxx_driver(words[0]) is None:
+            return Bypass(BypassReason.ANALYSER)
+        dropped.add(words[0])
+        words = words[1:]
+    front = _kept((*options.before, *words), dropped)
+    behind = _kept(options.behind, dropped)
+    if isinstance(front, Bypass):
+        return front
+    if isinstance(behind, Bypass):
+        return behind
+    if front.sources > 1 or behind.sources:
+        return Bypass(BypassReason.ANALYSER)
+    return _command((*front.flags, options.source, *behind.flags), (*front.modes, *behind.modes))
+
+
+def _of_entry(options: TidyOptions, entry: Entry) -> _Command | Bypass:
+    if not entry.words or not entry.directory.startswith(b"/"):
+        return Bypass(BypassReason.ANALYSER_DATABASE)
+    driver, *words = entry.words
+    is_cxx = is_cxx_driver(driver)
+    # A name without a directory leaves open where the driver looks for its own files.
+    if is_cxx is None or not driver.startswith(b"/"):
+        return Bypass(BypassReason.ANALYSER_DATABASE)
+    kept = _kept((*options.before, *words, *options.behind), None)
+    if isinstance(kept, Bypass):
+        return kept
+    named = _plain(entry.directory, kept.source)
+    if kept.sources != 1 or named != _plain(entry.cwd, options.source):
+        return Bypass(BypassReason.ANALYSER_DATABASE)
+    return _command(kept.flags, kept.modes, (driver,), is_cxx=is_cxx)
+
+
+def _plain(directory: bytes, name: bytes) -> bytes:
+    return posixpath.normpath(posixpath.join(directory, name))
+
+
+def _command(
+    flags: tuple[bytes, ...],
+    modes: tuple[bytes, ...],
+    driver: tuple[bytes, ...] = (),
+    *,
+    is_cxx: bool = False,
+) -> _Command | Bypass:
+    if any(mode not in _MODES for mode in modes):
+        return Bypass(BypassReason.ANALYSER)
+    is_cxx = _MODES[modes[-1]] if modes else is_cxx
+    return _Command((*flags, b"-fsyntax-only"), (*driver, *modes[-1:]), is_cxx)
+
+
+class _Kept(NamedTuple):
+    """What clang-tidy keeps of some words; `sources` counts their operands, `source` is the last.
+
+    `flags` hold the operands, except those that are dropped.
+    """
+
+    flags: tuple[bytes, ...]
+    modes: tuple[bytes, ...]
+    sources: int
+    source: bytes
+
+
+def _kept(words: tuple[bytes, ...], dropped: Collection[bytes] | None) -> _Kept | Bypass:
+    """Return what remains of words. `dropped` are the only operands, and none remains; or None.
+
+    With None each operand is one that is compiled.
+    """
+    modes = tuple(word for word in words if word.startswith(_MODE))
+    if any(word.startswith(b"@") for word in words):
+        return Bypass(BypassReason.ANALYSER)
+    parts = GNU_FLAGS.parse([word for word in words if not word.startswith(_MODE)])
+    if isinstance(parts, Bypass):
+        return parts
+    operands = [part.name for part in parts if isinstance(part, Operand)]
+    if dropped is not None and not set(operands) <= set(dropped):
+        return Bypass(BypassReason.ANALYSER)
+    flags: list[bytes] = []
+    for part in parts:
+        if isinstance(part, Operand):
+            flags += (part.name,) if dropped is None else ()
+        elif _is_ambiguous(part, dropped or operands):
+            return Bypass(BypassReason.ANALYSER)
+        elif part.spec.effect not in _DROPPED and part.raw[0] not in _DROPPED_MODES:
+            flags += part.raw
+    return _Kept(tuple(flags), modes, len(operands), operands[-1] if operands else b"")
+
+
+def _is_ambiguous(flag: Flag, operands: Collection[bytes]) -> bool:
+    """Return whether clang-tidy may drop another part of a flag than is dropped here."""
+    # `-Wp,-MD,FILE` is kept, and clang-tidy then writes the user's depfile.
+    if flag.spec.spelling == "-Wp," and wp_depfile(flag.value) is not None:
+        return True
+    values = flag.raw[1:]
+    return any(value in operands or value.startswith(_LOOKS_DROPPED) for value in values)

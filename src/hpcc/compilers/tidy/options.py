@@ -1,0 +1,95 @@
+"""Reads clang-tidy's own options, those in front of `--`.
+
+This is an allow-list: each row only chooses or filters what is printed, or names something that is
+read here. Options that change sources, print times or answer questions are refused, like unknown
+ones. Source: `clang-tidy --help` and ClangTidyMain.cpp of LLVM 19, CommonOptionsParser.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.compilers.spec.table import Bypass
+from hpcc.core.reasons.bypass import BypassReason
+
+END: Final = b"--"
+_BEFORE, _BEHIND = b"extra-arg-before", b"extra-arg"
+_CONFIG, _CONFIG_FILE, _DATABASE = b"config", b"config-file", b"p"
+_VALUES: Final = frozenset(
+    {
+        _BEFORE, _BEHIND, _CONFIG, _CONFIG_FILE, _DATABASE, b"checks", b"warnings-as-errors",
+        b"header-filter", b"exclude-header-filter", b"line-filter",
+        # Only fixes are formatted, and `--fix` is refused.
+        b"format-style",
+    }
+)  # fmt: skip
+_SWITCHES: Final = frozenset(
+    {b"quiet", b"system-headers", b"use-color", b"allow-no-checks",
+     b"allow-enabling-analyzer-alpha-checkers"}
+)  # fmt: skip
+# LLVM's parser takes one of these once. A second one is an error, which the tool reports.
+_ONCE: Final = (_CONFIG, _CONFIG_FILE, _DATABASE)
+
+
+@dataclass(frozen=True, slots=True)
+class TidyOptions:
+    """What stands in front of `--`, and the words behind it (None without `--`).
+
+    `before` and `behind` are flags for the front and the end of the compile command. `config` is
+    the text of `--config`. `config_file` and `database` are a file and a directory by name. Each of
+    the three is None if it is not given.
+    """
+
+    source: bytes
+    before: tuple[bytes, ...]
+    behind: tuple[bytes, ...]
+    config: bytes | None
+    config_file: bytes | None
+    database: bytes | None
+    words: tuple[bytes, ...] | None
+
+
+def read_options(arguments: Sequence[bytes]) -> TidyOptions | Bypass:
+    """Return what the arguments of a clang-tidy (without argv[0]) say. Pure."""
+    end = arguments.index(END) if END in arguments else len(arguments)
+    words = None if end == len(arguments) else tuple(arguments[end + 1 :])
+    values: dict[bytes, list[bytes]] = {}
+    sources: list[bytes] = []
+    rest = iter(arguments[:end])
+    for argument in rest:
+        if not argument.startswith(b"-"):
+            sources.append(argument)
+            continue
+        name, equals, value = _named(argument)
+        if name in _SWITCHES and not equals:
+            continue
+        if name not in _VALUES:
+            return Bypass(BypassReason.ANALYSER)
+        found = value if equals else next(rest, None)
+        if found is None:
+            return Bypass(BypassReason.MISSING_VALUE)
+        values.setdefault(name, []).append(found)
+    is_odd = len(sources) != 1 or sources[0][:1] in {b"", b"@"}
+    if is_odd or any(len(values.get(name, ())) > 1 for name in _ONCE):
+        return Bypass(BypassReason.ANALYSER)
+    return TidyOptions(
+        source=sources[0],
+        before=tuple(values.get(_BEFORE, ())),
+        behind=tuple(values.get(_BEHIND, ())),
+        config=_first(values.get(_CONFIG, ())),
+        config_file=_first(values.get(_CONFIG_FILE, ())),
+        database=_first(values.get(_DATABASE, ())),
+        words=words,
+    )
+
+
+def _named(argument: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return name, equals sign and value: LLVM takes one dash for two."""
+    name = argument[2:] if argument.startswith(b"--") else argument[1:]
+    return name.partition(b"=")
+
+
+def _first(values: Iterable[bytes]) -> bytes | None:
+    return next(iter(values), None)

@@ -1,0 +1,32 @@
+"""Each check of a run of clang-tidy is needed."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcc_testkit.suite.mutants import Case, Mutants
+
+TIDY = "tests/integration/cache/test_clang_tidy.py::"
+COMMAND = "tests/unit/compilers/tidy/test_tidy_command.py::"
+CONFIGS = "cache/results/config_files.py"
+
+CASES = {
+    "above-headers": Case(CONFIGS, "_above(prepared, read)", "_above(prepared, read[:1])",
+                          TIDY + "test_each_edit_that_can_change_findings_is_a_miss"),
+    "for-a-moment": Case(CONFIGS, "        if place not in quiet:\n", "        if not place:\n",
+                         TIDY + "test_a_configuration_that_is_there_only_while_it_is_read_is_not_kept"),
+    "names-more": Case(CONFIGS, "        if has_more:\n", "        if False:\n",
+                       TIDY + "test_a_configuration_that_names_more_is_not_kept"),
+    "other-database": Case("cache/host/databases.py", "os.path.lexists(posixpath.join(directory, _OTHER_NAME)) or ", "",
+                           "tests/unit/cache/host/test_databases.py::test_an_edit_is_seen_and_a_second_database_refuses"),
+    "ambiguous": Case("compilers/tidy/invocation.py", "elif _is_ambiguous(part, dropped or operands):", "elif False:",
+                      COMMAND + "test_other_forms_are_refused"),
+    "driver": Case("compilers/tidy/invocation.py", "return (*self.driver, *(", "return (*(",
+                   COMMAND + "test_the_compiler_of_an_entry_is_the_driver"),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_without_the_check_its_test_fails(name: str, mutants: Mutants) -> None:
+    mutants.check(CASES[name])

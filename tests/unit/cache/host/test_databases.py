@@ -1,0 +1,84 @@
+"""Compilation databases: only a command that LLVM certainly takes is found."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from hpcc.cache.base.files import FileMemo
+from hpcc.cache.host.databases import Databases, read_database
+
+ENTRY = {
+    "directory": "/b",
+    "command": "/usr/bin/cc -c '../s/a b.c' -DX=\\\"1\\\"",
+    "file": "/s/a b.c",
+}
+
+
+def test_commands_are_divided_as_llvm_divides_them() -> None:
+    words = (b"/usr/bin/cc", b"-c", b"../s/a b.c", b'-DX="1"')
+    assert read_database(json.dumps([ENTRY]).encode()) == {b"/s/a b.c": (b"/b", words)}
+    entry = {"directory": "/b", "arguments": ["cc", "-c", "x y.c"], "file": "x y.c", "output": "o"}
+    found = read_database(json.dumps([entry]).encode())
+    assert found == {b"/b/x y.c": (b"/b", (b"cc", b"-c", b"x y.c"))}
+    entry = {"directory": "/b", "arguments": ["cc -c x.c"], "file": "../x.c"}
+    assert read_database(json.dumps([entry]).encode()) == {b"/x.c": (b"/b", (b"cc", b"-c", b"x.c"))}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {**ENTRY, "command": "cc\t-c a.c"},
+        {**ENTRY, "command": "cc '' a.c"},
+        {**ENTRY, "command": 1},
+        {**ENTRY, "directory": "b"},
+        {"directory": "/b", "file": "/s/a b.c"},
+        {"directory": "/b", "arguments": [], "file": "/s/a b.c"},
+    ],
+)
+def test_uncertain_commands_are_none(entry: dict[str, object]) -> None:
+    assert read_database(json.dumps([entry]).encode()).get(b"/s/a b.c") is None
+
+
+def test_a_source_with_two_entries_is_not_certain() -> None:
+    assert read_database(json.dumps([ENTRY, ENTRY]).encode()) == {b"/s/a b.c": None}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{}",
+        b"[1]",
+        b"[" * 100_000,
+        json.dumps([ENTRY, {**ENTRY, "unknown": ""}]).encode(),
+        b'[{"directory": "/b", "directory": "/c", "command": "cc", "file": "/a"}]',
+        b'[{"directory": "/b", "command": "\\ud83d\\ude00", "file": "/a"}]',
+        b'[{"directory": "/b", "command": "cc", "file": 5}]',
+        b"\xff\xfe",
+    ],
+)
+def test_what_llvm_may_read_otherwise_has_no_commands(text: bytes) -> None:
+    assert read_database(text) == {}
+
+
+def test_an_edit_is_seen_and_a_second_database_refuses(tmp_path: Path) -> None:
+    now = [0]
+    databases = Databases(FileMemo(lambda: now[0]))
+    directory, file = os.fsencode(tmp_path), tmp_path / "compile_commands.json"
+    assert databases.find(directory, b"/s/a b.c") is None
+    file.write_text(json.dumps([ENTRY]))
+    now[0] = file.stat().st_mtime_ns + 10**10
+    found = databases.find(directory, b"/s/a b.c")
+    assert found is not None
+    assert (found.directory, found.words[0]) == (b"/b", b"/usr/bin/cc")
+    assert databases.find(directory, b"/s/other.c") is None
+    file.write_text(json.dumps([{**ENTRY, "command": "/usr/bin/gcc"}]))
+    again = databases.find(directory, b"/s/a b.c")
+    assert again is not None
+    assert again.words == (b"/usr/bin/gcc",)
+    (tmp_path / "compile_flags.txt").touch()
+    assert databases.find(directory, b"/s/a b.c") is None
