@@ -42,6 +42,11 @@ class Project:
         return found.get("hit.local", 0), found.get("miss.local", 0)
 
 
+def _findings(text: bytes) -> list[bytes]:
+    """Return the lines that do not show Ninja's progress, whose order varies."""
+    return sorted(line for line in text.splitlines() if not line.startswith(b"["))
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
     launcher = build_launcher(tmp_path / "launcher")
@@ -62,20 +67,21 @@ def project(tmp_path: Path) -> Iterator[Project]:
 
 def test_cmake_and_run_clang_tidy_hit_the_second_time(project: Project) -> None:
     tidy = f"-DCMAKE_CXX_CLANG_TIDY=hpcc;{TIDY}"
-    project.run("cmake", "-G", "Ninja", "-B", "build", tidy, "-DCMAKE_CXX_COMPILER=clang++-19")
+    compiler = ("-DCMAKE_CXX_COMPILER=clang++-19", "-DCMAKE_CXX_COMPILER_LAUNCHER=hpcc")
+    project.run("cmake", "-G", "Ninja", "-B", "build", tidy, *compiler)
     first = project.run("cmake", "--build", "build")
     assert first.count(b"[modernize-use-nullptr]") == 4
-    assert project.hits() == (0, 2)
+    assert project.hits() == (0, 4)
     project.run("cmake", "--build", "build", "--target", "clean")
     again = project.run("cmake", "--build", "build")
-    assert sorted(again.splitlines()) == sorted(first.splitlines())
-    assert project.hits() == (2, 2)
+    assert _findings(again) == _findings(first)
+    assert project.hits() == (4, 4)
     by_database = (RUN, "-p", "build", "-quiet", "-j2", "-clang-tidy-binary", TIDY)
     found = [project.run(*by_database).count(b"[modernize-use-nullptr]") for _ in range(2)]
     assert found == [4, 4]
-    assert project.hits() == (4, 4)
+    assert project.hits() == (6, 6)
     # The header's own configuration counts for no check here, and might for others.
     (project.root / "sub/.clang-tidy").write_text("Checks: '-*'\n")
     project.run(*by_database)
-    assert project.hits() == (4, 6)
+    assert project.hits() == (6, 8)
     assert not [p for p in project.root.rglob("*.d") if "CMakeFiles" not in p.parts]

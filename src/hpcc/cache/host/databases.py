@@ -27,17 +27,17 @@ from hpcc.core.memo import BoundedMemo
 _NAME: Final = b"compile_commands.json"
 # Its parent directory then has two databases, and which of them counts depends on LLVM.
 _OTHER_NAME: Final = b"compile_flags.txt"
-# LLVM itself has one of 8 MB. A larger one would cost each look-up more than it saves.
-MAX_DATABASE_BYTES: Final = 64 << 20
-_MAX_REMEMBERED: Final = 4
+# LLVM's own has 10 MB. To parse one takes several times its size in memory.
+MAX_DATABASE_BYTES: Final = 32 << 20
+_MAX_REMEMBERED: Final = 3
 _KEYS: Final = frozenset({"directory", "command", "arguments", "file", "output"})
 # LLVM reads the file as YAML, which does not join the halves of a surrogate pair.
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 # LLVM separates words by blanks only.
 _OTHER_SPACE: Final = re.compile(rb"[\t\n\v\f\r]")
 
-Command = tuple[bytes, tuple[bytes, ...]]
-"""The directory and the words of a compile command."""
+Command = tuple[bytes, bytes]
+"""The directory of a compile command, and its words with NUL between them."""
 
 
 class FoundCommand(NamedTuple):
@@ -55,7 +55,8 @@ class Databases:
 
     def __init__(self, memo: FileMemo) -> None:
         self._memo = memo
-        self._known: BoundedMemo[bytes, Mapping[bytes, Command | None]] = BoundedMemo(
+        # By path: an old content is not needed again.
+        self._known: BoundedMemo[bytes, tuple[bytes, Mapping[bytes, Command | None]]] = BoundedMemo(
             _MAX_REMEMBERED
         )
 
@@ -72,17 +73,18 @@ class Databases:
             digest = self._memo.digest(path)
         if digest is None:
             return None
-        entries = self._known.get(digest)
-        if entries is None:
+        known = self._known.get(path)
+        if known is None or known[0] != digest:
             text = _read(path)
             if hashlib.sha256(text).digest() != digest:
                 return None
-            entries = self._known[digest] = read_database(text)
-        command = entries.get(source)
+            known = self._known[path] = (digest, read_database(text))
+        command = known[1].get(source)
         # Otherwise the stat would be that of another content.
         if command is None or _signature(path) != signature:
             return None
-        return FoundCommand(*command, path, signature, digest)
+        place, words = command
+        return FoundCommand(place, tuple(words.split(b"\0")), path, signature, digest)
 
 
 def _signature(path: bytes) -> Signature | None:
@@ -143,21 +145,22 @@ def _command(entry: Mapping[str, object]) -> tuple[bytes, Command | None] | None
     if not name.startswith(b"/"):
         name = posixpath.normpath(posixpath.join(place, name))
     words = _words(entry)
-    return name, (place, words) if is_certain and words is not None else None
+    return name, (place, words) if is_certain and words else None
 
 
-def _words(entry: Mapping[str, object]) -> tuple[bytes, ...] | None:
+def _words(entry: Mapping[str, object]) -> bytes | None:
     """Return the words of a command; None if LLVM may divide it in another way."""
     words = entry.get("arguments", entry.get("command"))
+    found: list[bytes] = []
     if isinstance(words, list) and all(isinstance(word, str) for word in words):
-        if len(words) > 1:
-            return tuple(map(_bytes, words))
-        words = words[0] if words else None  # LLVM divides one argument like a command
-    if not isinstance(words, str):
+        found = [_bytes(word) for word in words]
+        words = words[0] if len(words) == 1 else None  # LLVM divides one argument like a command
+    if isinstance(words, str):
+        text = _bytes(words)
+        found = [] if _OTHER_SPACE.search(text) else split_response(text)
+    if not all(found) or any(b"\0" in word for word in found):
         return None
-    text = _bytes(words)
-    found = tuple(split_response(text))
-    return None if _OTHER_SPACE.search(text) or not all(found) else found
+    return b"\0".join(found)
 
 
 def _bytes(text: str) -> bytes:

@@ -134,8 +134,8 @@ class TidyFamily(ClangFamily):
         roots = super().installation_roots(invocation)
         if not invocation.directory:
             return roots
-        # As Clang does: the parent of the directory of the driver's name.
-        return (*roots, posixpath.dirname(posixpath.dirname(invocation.driver[0])))
+        # As Clang does: the parent of the directory of the driver's name. `c++` is one of `/`.
+        return (*roots, posixpath.dirname(posixpath.dirname(invocation.driver[0])) or b"/")
 
     def native_question(self, invocation: Invocation) -> list[bytes] | None:
         del invocation

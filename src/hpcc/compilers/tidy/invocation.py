@@ -99,7 +99,9 @@ def read_tidy(arguments: Sequence[bytes]) -> Invocation | Bypass:
     if base.is_native:
         return Bypass(BypassReason.NATIVE)
     described = {field.name: getattr(base, field.name) for field in fields(Invocation)}
-    described |= {"directory": b"" if entry is None else entry.directory}
+    # `-fsyntax-only` is not the user's: it says nothing about this version of clang-tidy.
+    described["parts"] = tuple(p for p in base.parts if isinstance(p, Operand) or not _is_mode(p))
+    described["directory"] = b"" if entry is None else entry.directory
     return TidyInvocation(
         **described,
         line=tuple(arguments),
@@ -141,8 +143,8 @@ def _of_entry(options: TidyOptions, entry: Entry) -> _Command | Bypass:
         return Bypass(BypassReason.ANALYSER_DATABASE)
     driver, *words = entry.words
     is_cxx = is_cxx_driver(driver)
-    # A name without a directory leaves open where the driver looks for its own files.
-    if is_cxx is None or not driver.startswith(b"/"):
+    # LLVM looks for no program: a bare name is a driver without a directory, and `./c++` relative.
+    if is_cxx is None or driver.find(b"/") > 0:
         return Bypass(BypassReason.ANALYSER_DATABASE)
     kept = _kept((*options.before, *words, *options.behind), None)
     if isinstance(kept, Bypass):
@@ -202,9 +204,13 @@ def _kept(words: tuple[bytes, ...], dropped: Collection[bytes] | None) -> _Kept 
             flags += (part.name,) if dropped is None else ()
         elif _is_ambiguous(part, dropped or operands):
             return Bypass(BypassReason.ANALYSER)
-        elif part.spec.effect not in _DROPPED and part.raw[0] not in _DROPPED_MODES:
+        elif part.spec.effect not in _DROPPED and not _is_mode(part):
             flags += part.raw
     return _Kept(tuple(flags), modes, len(operands), operands[-1] if operands else b"")
+
+
+def _is_mode(flag: Flag) -> bool:
+    return flag.raw[0] in _DROPPED_MODES
 
 
 def _is_ambiguous(flag: Flag, operands: Collection[bytes]) -> bool:

@@ -30,8 +30,8 @@ class BypassReason(Reason, prefix="bypass"):
         "analyser-database", "no certain compile command for clang-tidy",
         "Name the database's directory with `-p` and the source as it is spelled there, or give "
         "the command behind `--`.",
-        "`compile_commands.json` must have exactly one entry for the source, which names the "
-        "compiler by an absolute path. Beside it there must be no `compile_flags.txt`.")
+        "`compile_commands.json` must have exactly one entry for the source. It names GCC or Clang "
+        "by an absolute path or by its bare name. Beside it there must be no `compile_flags.txt`.")
     ANALYSIS = "analysis", "the result is more than an object: `/analyze` (cl)", _LEAVE_OUT
     ASSEMBLER_FLAG = (
         "assembler-flag", "an option behind `-Wa,` or `-Xassembler` that may name a file",

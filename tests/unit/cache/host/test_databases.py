@@ -19,13 +19,13 @@ ENTRY = {
 
 
 def test_commands_are_divided_as_llvm_divides_them() -> None:
-    words = (b"/usr/bin/cc", b"-c", b"../s/a b.c", b'-DX="1"')
+    words = b"\0".join((b"/usr/bin/cc", b"-c", b"../s/a b.c", b'-DX="1"'))
     assert read_database(json.dumps([ENTRY]).encode()) == {b"/s/a b.c": (b"/b", words)}
     entry = {"directory": "/b", "arguments": ["cc", "-c", "x y.c"], "file": "x y.c", "output": "o"}
     found = read_database(json.dumps([entry]).encode())
-    assert found == {b"/b/x y.c": (b"/b", (b"cc", b"-c", b"x y.c"))}
+    assert found == {b"/b/x y.c": (b"/b", b"cc\0-c\0x y.c")}
     entry = {"directory": "/b", "arguments": ["cc -c x.c"], "file": "../x.c"}
-    assert read_database(json.dumps([entry]).encode()) == {b"/x.c": (b"/b", (b"cc", b"-c", b"x.c"))}
+    assert read_database(json.dumps([entry]).encode()) == {b"/x.c": (b"/b", b"cc\0-c\0x.c")}
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,9 @@ def test_commands_are_divided_as_llvm_divides_them() -> None:
         {**ENTRY, "command": "cc\t-c a.c"},
         {**ENTRY, "command": "cc '' a.c"},
         {**ENTRY, "command": 1},
+        {**ENTRY, "command": ""},
+        {**ENTRY, "arguments": ["cc", "-DX=\0", "a.c"]},
+        {**ENTRY, "arguments": ["cc", 1]},
         {**ENTRY, "directory": "b"},
         {"directory": "/b", "file": "/s/a b.c"},
         {"directory": "/b", "arguments": [], "file": "/s/a b.c"},

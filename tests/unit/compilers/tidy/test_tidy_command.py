@@ -58,6 +58,12 @@ def test_the_compiler_of_an_entry_is_the_driver() -> None:
     assert b"/w/build" in found.arguments
 
 
+def test_a_compiler_without_a_directory_is_a_driver_of_the_root() -> None:
+    found = _read("-p . a.cc", Entry(b"/w", b"/w", (b"c++", b"-c", b"a.cc")))
+    assert isinstance(found, TidyInvocation)
+    assert TIDY.installation_roots(found) == (b"/",)
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -97,7 +103,8 @@ def test_other_forms_are_refused(line: str, reason: str) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        (b"c++", b"-c", b"a.cc"),
+        (b"./c++", b"-c", b"a.cc"),
+        (b"bin/c++", b"-c", b"a.cc"),
         (b"/usr/bin/ccache", b"c++", b"-c", b"a.cc"),
         (b"/usr/bin/c++", b"-c", b"b.cc"),
         (b"/usr/bin/c++", b"-c", b"a.cc", b"b.cc"),
