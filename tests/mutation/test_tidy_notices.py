@@ -23,6 +23,8 @@ CASES = {
                       COMMAND + "test_other_forms_are_refused"),
     "driver": Case("compilers/tidy/invocation.py", "return (*self.driver, *(", "return (*(",
                    COMMAND + "test_the_compiler_of_an_entry_is_the_driver"),
+    "exports-missing": Case("cache/results/hits.py", "        if data or not file.may_be_missing\n", "",
+                            TIDY + "test_exported_fixes_are_put_in_place"),
 }  # fmt: skip
 
 

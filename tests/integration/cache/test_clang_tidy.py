@@ -186,12 +186,38 @@ def test_other_forms_run_unchanged(tree: Any, launcher: FakeLauncher, cache: Cac
     assert counted(cache, "miss.local") == (0,)
 
 
-@pytest.mark.parametrize("flags", ["--fix", "--enable-check-profile", "--export-fixes=f.yaml"])
+@pytest.mark.parametrize("flags", ["--fix", "--enable-check-profile"])
 def test_what_changes_files_or_prints_times_runs_each_time(
     flags: str, tree: Any, launcher: FakeLauncher
 ) -> None:
     answer = launcher.compile(TIDY, flags, *ARGV[1:])
     assert (answer.answer, answer.reason) == ("exec", "analyser")
+
+
+def test_exported_fixes_are_put_in_place(tree: Any, launcher: FakeLauncher, cache: Cache) -> None:
+    _database(tree)
+    export = launcher.cwd / "f.yaml"
+    export.write_text("old")
+    export.chmod(0o600)
+    by_database = (TIDY, "-p", "build", "-export-fixes", "f.yaml", f"{tree.directory}/src/a.cc")
+    for argv in ((TIDY, "--export-fixes=f.yaml", *ARGV[1:]), by_database):
+        assert launcher.compile(*argv).answer == "run"
+        written = export.read_bytes()
+        assert b"modernize-use-nullptr" in written
+        export.write_text("old")
+        assert launcher.compile(*argv).answer == "done"
+        assert (export.read_bytes(), export.stat().st_mode & 0o777) == (written, 0o600)
+        # run-clang-tidy makes up a name for each run.
+        assert launcher.compile(*(w.replace("f.yaml", "g.yaml") for w in argv)).answer == "done"
+        assert (launcher.cwd / "g.yaml").read_bytes() == written
+        export.write_text("old")
+    tree.write("src/a.cc", "int f();\n")
+    tree.settle()
+    assert _answers(launcher, TIDY, "--export-fixes=f.yaml", *ARGV[1:]) == ("run", "done")
+    assert export.read_text() == "old"
+    odd = launcher.compile(TIDY, "--export-fixes=src/a.cc", *ARGV[1:])
+    assert (odd.answer, odd.reason) == ("exec", "odd-output")
+    assert counted(cache, "miss.local", "hit.local") == (3, 5)
 
 
 def test_a_configuration_that_names_more_is_not_kept(

@@ -300,8 +300,8 @@ def _check_side_paths(prepared: Prepared) -> Bypass | None:
     side = prepared.side_paths
     if not side:
         return None
-    named = {prepared.output, prepared.source, prepared.depfile, *side}
-    if len(named) != len(side) + 3:  # output, source and depfile (or None)
+    named = [*filter(None, (prepared.output, prepared.source, prepared.depfile)), *side]
+    if len(set(named)) != len(named):
         return Bypass(BypassReason.ODD_OUTPUT)
     return Bypass(BypassReason.SPECIAL_OUTPUT) if any(map(is_special, side)) else None
 
@@ -361,7 +361,7 @@ def _key(
                 directory_by_variable(request),
                 *rest,
                 b"",
-                *invocation.arguments,
+                *invocation.key_arguments,
                 *injected,
             ]
         )

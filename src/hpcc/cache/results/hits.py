@@ -284,6 +284,7 @@ def plan_of(prepared: Prepared, result: Result) -> Plan | None:
     outputs = [
         OutputFile(path, data, keeps_mode=file.keeps_mode)
         for path, data, file in zip(prepared.side_paths, result.side, written.side, strict=True)
+        if data or not file.may_be_missing
     ]
     if prepared.output is not None:
         outputs.append(

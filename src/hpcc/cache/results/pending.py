@@ -172,11 +172,18 @@ def names_listed(pending: Pending, named: Iterable[bytes] = ()) -> tuple[bytes, 
 def read_side_outputs(pending: Pending, limit: int) -> tuple[bytes, ...]:
     """Return the contents of the further outputs, in the order of `Prepared.side_paths`.
 
+    Empty for one that may be missing and was not written.
+
     Raises:
         UncacheableError: a file is missing, or this compile did not write it.
     """
     found = []
-    for path, before in zip(pending.prepared.side_paths, pending.side_before, strict=True):
+    prepared = pending.prepared
+    sides = zip(prepared.written.side, prepared.side_paths, pending.side_before, strict=True)
+    for file, path, before in sides:
+        if file.may_be_missing and signature_or_none(path) == before:
+            found.append(b"")
+            continue
         data = read_output(path, started_ns=pending.started, limit=limit)
         # A compile does not always write a file that its flags announce.
         if data is None or signature_or_none(path) == before:

@@ -83,6 +83,11 @@ class Invocation:
     def arguments(self) -> tuple[bytes, ...]:
         return tuple(_raw(self.parts))
 
+    @property
+    def key_arguments(self) -> tuple[bytes, ...]:
+        """The arguments as a key holds them."""
+        return self.arguments
+
     @cached_property
     def flags(self) -> tuple[Flag, ...]:
         return tuple(p for p in self.parts if isinstance(p, Flag))

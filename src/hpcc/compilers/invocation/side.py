@@ -29,10 +29,14 @@ _PREPROCESSED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class SideFile:
-    """A file by the compiler's name for it. `keeps_mode`: truncates an existing file."""
+    """A file by the compiler's name for it. `keeps_mode`: truncates an existing file.
+
+    `may_be_missing`: it is not always written, and never empty; an old one then stays as it is.
+    """
 
     name: bytes
     keeps_mode: bool
+    may_be_missing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from hpcc.compilers.invocation.dependencies import Recording, Way
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.invocation.several import SeveralSources
+from hpcc.compilers.invocation.side import SideFile, Written
 from hpcc.compilers.scan.comments import LexMode
 from hpcc.compilers.scan.scan import Hazard
 from hpcc.compilers.spec.response import ReadFile
@@ -164,6 +165,17 @@ class TidyFamily(ClangFamily):
         # Known before the run, so that the content of a young one is noted then.
         above = (name for d in directories for name in _configs_above(d, invocation.source))
         return (*found, *self.config_files(invocation), *dict.fromkeys(above))
+
+    def files_written(self, invocation: Invocation, major: int) -> Written | Bypass:
+        assert isinstance(invocation, TidyInvocation)
+        written = super().files_written(invocation, major)
+        exports = invocation.options.exports
+        if exports is None or isinstance(written, Bypass):
+            return written
+        name = posixpath.join(invocation.place, exports)
+        return Written(
+            written.output_keeps_mode, (SideFile(name, keeps_mode=True, may_be_missing=True),)
+        )
 
     def names_watched(self, invocation: Invocation) -> tuple[bytes, ...]:
         assert isinstance(invocation, TidyInvocation)

@@ -34,12 +34,13 @@ from hpcc.compilers.spec.drivers import is_cxx_driver
 from hpcc.compilers.spec.table import Bypass, Effect, Flag, Operand
 from hpcc.compilers.spec.values import wp_depfile
 from hpcc.compilers.tidy.config import names_more
-from hpcc.compilers.tidy.options import TidyOptions, read_options
+from hpcc.compilers.tidy.options import TidyOptions, read_options, without_exports
 from hpcc.core.reasons.bypass import BypassReason
 
 _MODE: Final = b"--driver-mode="
 _MODES: Final = {b"--driver-mode=gcc": False, b"--driver-mode=g++": True}
 _DROPPED: Final = frozenset({Effect.OUTPUT, Effect.DEPENDENCY})
+_NO_FILE: Final = (b"/", b"-", b"\n")
 _SEARCHES: Final = frozenset({Effect.SEARCH, Effect.TOOLS})
 _DROPPED_MODES: Final = frozenset({b"-c", b"-fsyntax-only"})
 # What clang-tidy drops by its text alone, wherever it stands.
@@ -70,6 +71,10 @@ class TidyInvocation(Invocation):
         return self.line
 
     @cached_property
+    def key_arguments(self) -> tuple[bytes, ...]:
+        return without_exports(self.line)
+
+    @cached_property
     def search_arguments(self) -> tuple[bytes, ...]:
         """The flags that determine the search path, behind the driver."""
         # Not `super()`: its property would store its own value here for a moment.
@@ -85,6 +90,8 @@ def read_tidy(arguments: Sequence[bytes]) -> Invocation | Bypass:
         return options
     if options.config is not None and names_more(options.config):
         return Bypass(BypassReason.ANALYSER)
+    if options.exports is not None and options.exports.endswith(_NO_FILE):
+        return Bypass(BypassReason.ODD_OUTPUT)
     if options.words is not None:
         command = _behind_dashes(options, options.words)
     elif entry is not None:

@@ -17,10 +17,11 @@ from hpcc.core.reasons.bypass import BypassReason
 END: Final = b"--"
 _BEFORE, _BEHIND = b"extra-arg-before", b"extra-arg"
 _CONFIG, _CONFIG_FILE, _DATABASE = b"config", b"config-file", b"p"
+_EXPORTS: Final = b"export-fixes"
 _VALUES: Final = frozenset(
     {
-        _BEFORE, _BEHIND, _CONFIG, _CONFIG_FILE, _DATABASE, b"checks", b"warnings-as-errors",
-        b"header-filter", b"exclude-header-filter", b"line-filter",
+        _BEFORE, _BEHIND, _CONFIG, _CONFIG_FILE, _DATABASE, _EXPORTS, b"checks",
+        b"warnings-as-errors", b"header-filter", b"exclude-header-filter", b"line-filter",
         # Only fixes are formatted, and `--fix` is refused.
         b"format-style",
     }
@@ -29,8 +30,9 @@ _SWITCHES: Final = frozenset(
     {b"quiet", b"system-headers", b"use-color", b"allow-no-checks",
      b"allow-enabling-analyzer-alpha-checkers"}
 )  # fmt: skip
+_EXPORTS_MARK: Final = b"\0exports"
 # LLVM's parser takes one of these once. A second one is an error, which the tool reports.
-_ONCE: Final = (_CONFIG, _CONFIG_FILE, _DATABASE)
+_ONCE: Final = (_CONFIG, _CONFIG_FILE, _DATABASE, _EXPORTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,8 @@ class TidyOptions:
     """What stands in front of `--`, and the words behind it (None without `--`).
 
     `before` and `behind` are flags for the front and the end of the compile command. `config` is
-    the text of `--config`. `config_file` and `database` are a file and a directory by name. Each of
-    the three is None if it is not given.
+    the text of `--config`. `config_file`, `database` and `exports` are a file, a directory and a
+    file to write, by name. Each of the four is None if it is not given.
     """
 
     source: bytes
@@ -48,6 +50,7 @@ class TidyOptions:
     config: bytes | None
     config_file: bytes | None
     database: bytes | None
+    exports: bytes | None
     words: tuple[bytes, ...] | None
 
 
@@ -81,8 +84,31 @@ def read_options(arguments: Sequence[bytes]) -> TidyOptions | Bypass:
         config=_first(values.get(_CONFIG, ())),
         config_file=_first(values.get(_CONFIG_FILE, ())),
         database=_first(values.get(_DATABASE, ())),
+        exports=_first(values.get(_EXPORTS, ())),
         words=words,
     )
+
+
+def without_exports(arguments: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Return arguments that `read_options` accepts, with a mark for the name of that file.
+
+    No finding and no byte of the file depends on its name, which run-clang-tidy makes up.
+    """
+    found: list[bytes] = []
+    rest = iter(arguments)
+    for argument in rest:
+        found.append(argument)
+        if argument == END or argument.startswith(b"\0"):  # the entry of a database
+            break
+        if not argument.startswith(b"-"):
+            continue
+        name, equals, _ = _named(argument)
+        if name == _EXPORTS:
+            found[-1:] = [_EXPORTS_MARK]
+        if name in _VALUES and not equals:
+            value = next(rest, b"")
+            found += () if name == _EXPORTS else (value,)
+    return (*found, *rest)
 
 
 def _named(argument: bytes) -> tuple[bytes, bytes, bytes]:

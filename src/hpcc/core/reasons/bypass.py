@@ -23,7 +23,7 @@ class BypassReason(Reason, prefix="bypass"):
     ANALYSER = (
         "analyser", "clang-tidy with more than one source, or in a form that does more than report",
         "Give it one source, and fix or list in separate runs.",
-        "Refused are `--fix`, `--export-fixes`, profiles, plug-ins (`--load`), `--vfsoverlay`, "
+        "Refused are `--fix`, profiles, plug-ins (`--load`), `--vfsoverlay`, "
         "questions such as `--list-checks`, response files, headers as sources, `-Wp,-MD`, modules "
         "and precompiled headers, and `--config` with `ExtraArgs` or a file for the analyser.")
     ANALYSER_DATABASE = (

@@ -154,7 +154,7 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
     )),
     (BypassReason.ANALYSER, Debt(
         "not counted", "findings of one source are cached",
-        "`--export-fixes` as an output; modules and precompiled headers as inputs",
+        "modules and precompiled headers as inputs; further sources, each for itself",
     )),
     (BypassReason.ANALYSER_DATABASE, Debt(
         "not counted", "an entry with the source's name is part of the key",

@@ -43,6 +43,22 @@ def test_a_command_behind_dashes_is_a_check_of_the_source() -> None:
     assert found.arguments[-1] == b"a.c"
 
 
+def test_the_name_of_exported_fixes_is_not_in_the_key() -> None:
+    keys = set()
+    for words in (
+        "--export-fixes=x.yaml a.c --checks -* -- -DX",
+        "-export-fixes y a.c --checks -* -- -DX",
+    ):
+        found = _read(words)
+        assert isinstance(found, TidyInvocation)
+        keys.add(found.key_arguments)
+    assert keys == {(b"\0exports", b"a.c", b"--checks", b"-*", b"--", b"-DX")}
+    # A value is never taken for the option.
+    found = _read("--checks --export-fixes=x a.c -- -DX")
+    assert isinstance(found, TidyInvocation)
+    assert found.key_arguments == found.arguments
+
+
 def test_without_a_mode_the_suffix_chooses_the_language() -> None:
     found = _read("a.c -- c++ -Iinc")
     assert isinstance(found, TidyInvocation)
@@ -92,6 +108,9 @@ def test_a_compiler_without_a_directory_is_a_driver_of_the_root() -> None:
         ("a.cc -- -march=native", "native"),
         ("a.cc -- --no-such-flag", "unknown-flag"),
         ("a.cc --checks", "missing-value"),
+        ("--export-fixes=- a.cc --", "odd-output"),
+        ("--export-fixes=d/ a.cc --", "odd-output"),
+        ("--export-fixes=x --export-fixes=y a.cc --", "analyser"),
         ("a.cc", "analyser-database"),
         ("-p build a.cc", "analyser-database"),
     ],
