@@ -21,8 +21,10 @@ CASES = {
                            "tests/unit/cache/host/test_databases.py::test_an_edit_is_seen_and_a_second_database_refuses"),
     "ambiguous": Case("compilers/tidy/invocation.py", "elif _is_ambiguous(part, dropped or operands):", "elif False:",
                       COMMAND + "test_other_forms_are_refused"),
-    "driver": Case("compilers/tidy/invocation.py", "return (*self.driver, *(", "return (*(",
+    "driver": Case("compilers/tidy/invocation.py", "return (*self.driver, *(", "return (*(), *(",
                    COMMAND + "test_the_compiler_of_an_entry_is_the_driver"),
+    "roots-of-the-driver": Case("compilers/tidy/family.py", "(*roots, posixpath.dirname(posixpath.dirname(invocation.driver[0])) or b\"/\")", "roots",
+                                TIDY + "test_a_driver_that_gets_headers_is_another_driver"),
     "exports-missing": Case("cache/results/hits.py", "        if data or not file.may_be_missing\n", "",
                             TIDY + "test_exported_fixes_are_put_in_place"),
 }  # fmt: skip

@@ -163,6 +163,32 @@ def test_the_entry_of_a_database_is_in_the_key(
     assert counted(cache, "hit.local", "bypass.analyser-database") == (5, 1)
 
 
+def test_a_driver_that_gets_headers_is_another_driver(
+    tree: Any, launcher: FakeLauncher, cache: Cache
+) -> None:
+    root = str(tree.directory)
+    tree.write("src/a.cc", SOURCE.replace('"h.h"', "<h.h>"))
+    (tree.directory / "tool/bin").mkdir(parents=True)
+    words = [f"{root}/tool/bin/clang++", "-stdlib=libc++", "-idirafter", f"{root}/inc", "-c"]
+    source = f"{root}/src/a.cc"
+    entry = {"directory": root, "arguments": [*words, source], "file": source}
+    tree.write("build/compile_commands.json", json.dumps([entry]))
+    tree.settle()
+    argv = (TIDY, "-p", "build", "-header-filter=.*", "-system-headers", source)
+    assert _answers(launcher, *argv) == ("run", "done")
+    # Clang looks for headers of libc++ beside the driver, and names only places that exist.
+    tree.write("tool/include/c++/v1/h.h", HINTS)
+    tree.settle()
+    answer = _same(launcher, *argv)
+    assert answer.answer == "run"
+    assert b"c++/v1/h.h" in answer.stdout
+    assert _same(launcher, *argv).answer == "done"
+    tree.write("tool/bin/clang++.cfg", "-DX\n")
+    tree.settle()
+    assert _answers(launcher, *argv) == ("run", "run")
+    assert counted(cache, "hit.local", "uncacheable.config-file") == (2, 2)
+
+
 def test_other_forms_run_unchanged(tree: Any, launcher: FakeLauncher, cache: Cache) -> None:
     _database(tree)
     tree.write("src/two.cc", SOURCE)
