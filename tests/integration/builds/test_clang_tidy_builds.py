@@ -21,8 +21,9 @@ FILES = {
     "two.cc": '#include "sub/both.h"\nint *two() { return both() ? 0 : nullptr; }\n',
     "sub/both.h": "#pragma once\ninline int *both() { return 0; }\n",
     ".clang-tidy": "Checks: '-*,modernize-use-nullptr'\nHeaderFilterRegex: '.*'\n",
-    "CMakeLists.txt": "cmake_minimum_required(VERSION 3.20)\nproject(p CXX)\n"
-    "set(CMAKE_EXPORT_COMPILE_COMMANDS ON)\nadd_library(p OBJECT one.cc two.cc)\n",
+    "CMakeLists.txt": "cmake_minimum_required(VERSION 3.28)\nproject(p CXX)\n"
+    # CMake then asks for modules, and names a file of further flags in each command.
+    "set(CMAKE_CXX_STANDARD 20)\nset(CMAKE_EXPORT_COMPILE_COMMANDS ON)\nadd_library(p OBJECT one.cc two.cc)\n",
 }
 
 

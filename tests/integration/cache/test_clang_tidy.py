@@ -52,7 +52,14 @@ def _same(launcher: FakeLauncher, *argv: str) -> Compiled:
 
 
 def _answers(launcher: FakeLauncher, *argv: str) -> tuple[str, str]:
-    return _same(launcher, *argv).answer, _same(launcher, *argv).answer
+    """Run twice, and bare once; all three must print the same."""
+    first, second = _same(launcher, *argv), launcher.compile(*argv)
+    assert (second.exit_code, second.stdout, second.stderr) == (
+        first.exit_code,
+        first.stdout,
+        first.stderr,
+    )
+    return first.answer, second.answer
 
 
 def test_findings_are_kept(tree: Any, launcher: FakeLauncher, cache: Cache) -> None:
@@ -121,10 +128,16 @@ def test_arguments_are_in_the_key(tree: Any, launcher: FakeLauncher, cache: Cach
     answer = _same(launcher, TIDY, "--config-file=named.yml", *ARGV[2:])
     assert answer.answer == "run"
     assert NULL in answer.stdout
+    # CMake names such a file for modules, and it mostly holds nothing.
+    tree.write("a.modmap", "\n")
+    tree.settle()
+    assert _answers(launcher, *ARGV, "@a.modmap") == ("run", "done")
+    tree.write("a.modmap", "-DX\n")
+    assert launcher.compile(*ARGV, "@a.modmap").reason == "analyser"
     elsewhere = (*ARGV[:2], "a.cc", "--", "-I../inc")
     launcher.cwd /= "src"
     assert _answers(launcher, *elsewhere) == ("run", "done")
-    assert counted(cache, "hit.local") == (len(flags) + 1,)
+    assert counted(cache, "hit.local") == (len(flags) + 2,)
 
 
 def _database(tree: Any, *flags: str, other: str = "-O1") -> None:
@@ -199,7 +212,8 @@ def test_other_forms_run_unchanged(tree: Any, launcher: FakeLauncher, cache: Cac
         (("--dump-config", *ARGV[2:]), "analyser"),
         (("src/two.cc", *ARGV[2:]), "analyser"),
         (("--config={ExtraArgs: [-DX], Checks: '-*,modernize-use-nullptr'}", *ARGV[2:]), "analyser"),
-        ((*ARGV[2:], "@flags"), "analyser"),
+        ((*ARGV[2:], "@inc/h.h"), "analyser"),
+        ((*ARGV[2:], "@missing"), "analyser"),
         ((*ARGV[2:], "-Wp,-MD,user.d"), "analyser"),
         (("inc/h.h", "--"), "analyser"),
         (("src/a.cc", "--", "-Iinc", "-march=native"), "native"),

@@ -290,9 +290,17 @@ def _files_of_flags(
     written = family.files_written(invocation, major)
     if isinstance(written, Bypass):
         return written
+    read_file = _response_reader(request.cwd, [])
+    if not all(_is_blank(read_file(name)) for name in invocation.blank_files):
+        return Bypass(BypassReason.ANALYSER)
     directories = tuple(dict.fromkeys((request.cwd, request.env.get(b"PWD") or request.cwd)))
     looked_for = family.files_looked_for(invocation, directories)
     return looked_for if isinstance(looked_for, Bypass) else (written, looked_for)
+
+
+def _is_blank(content: bytes | None) -> bool:
+    is_whole = content is not None and len(content) <= MAX_RESPONSE_BYTES
+    return is_whole and not content.strip(b" \t\r\n")  # type: ignore[union-attr]  # it is not None
 
 
 def _check_side_paths(prepared: Prepared) -> Bypass | None:

@@ -64,7 +64,8 @@ class Invocation:
     `output` is b"" if no file is written besides the depfile. `depfile` is the file that will be
     written; None if the user requested no depfile. `parts` are all arguments in order; `arguments`
     are the same as plain bytes. `directory` is where names are relative to, if that is another
-    directory than the working directory.
+    directory than the working directory. `blank_files` must hold nothing, since it is not known
+    whether they are read.
     """
 
     language: Language
@@ -78,6 +79,7 @@ class Invocation:
     dialect: Dialect = Dialect.GNU
     product: Product = Product.OBJECT
     directory: bytes = b""
+    blank_files: tuple[bytes, ...] = ()
 
     @cached_property
     def arguments(self) -> tuple[bytes, ...]:

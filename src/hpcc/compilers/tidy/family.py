@@ -164,7 +164,8 @@ class TidyFamily(ClangFamily):
             return found
         # Known before the run, so that the content of a young one is noted then.
         above = (name for d in directories for name in _configs_above(d, invocation.source))
-        return (*found, *self.config_files(invocation), *dict.fromkeys(above))
+        named = (*self.config_files(invocation), *invocation.blank_files)
+        return (*found, *named, *dict.fromkeys(above))
 
     def files_written(self, invocation: Invocation, major: int) -> Written | Bypass:
         assert isinstance(invocation, TidyInvocation)

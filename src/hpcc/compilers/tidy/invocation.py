@@ -44,7 +44,9 @@ _NO_FILE: Final = (b"/", b"-", b"\n")
 _SEARCHES: Final = frozenset({Effect.SEARCH, Effect.TOOLS})
 _DROPPED_MODES: Final = frozenset({b"-c", b"-fsyntax-only"})
 # What clang-tidy drops by its text alone, wherever it stands.
-_LOOKS_DROPPED: Final = (b"-M", b"-o", b"-c", b"-S", b"-fsyntax-only", b"--save-temps", b"-fplugin")
+_LOOKS_DROPPED: Final = (
+    b"-M", b"-o", b"-c", b"-S", b"-fsyntax-only", b"--save-temps", b"-fplugin", b"@",
+)  # fmt: skip
 _REASONS: Final = {
     BypassReason.SYNTAX_ONLY: BypassReason.ANALYSER,
     BypassReason.PCH: BypassReason.ANALYSER,
@@ -88,16 +90,7 @@ def read_tidy(arguments: Sequence[bytes]) -> Invocation | Bypass:
     options = read_options(own)
     if isinstance(options, Bypass):
         return options
-    if options.config is not None and names_more(options.config):
-        return Bypass(BypassReason.ANALYSER)
-    if options.exports is not None and options.exports.endswith(_NO_FILE):
-        return Bypass(BypassReason.ODD_OUTPUT)
-    if options.words is not None:
-        command = _behind_dashes(options, options.words)
-    elif entry is not None:
-        command = _of_entry(options, entry)
-    else:
-        return Bypass(BypassReason.ANALYSER_DATABASE)
+    command = _refusal_of(options) or _command_of(options, entry)
     if isinstance(command, Bypass):
         return command
     base = read_invocation(b"clang++" if command.is_cxx else b"clang", command.check)
@@ -108,6 +101,8 @@ def read_tidy(arguments: Sequence[bytes]) -> Invocation | Bypass:
     described = {field.name: getattr(base, field.name) for field in fields(Invocation)}
     # `-fsyntax-only` is not the user's: it says nothing about this version of clang-tidy.
     described["parts"] = tuple(p for p in base.parts if isinstance(p, Operand) or not _is_mode(p))
+    # Versions differ in whether they read response files. CMake names one, mostly an empty one.
+    described["blank_files"] = tuple(name[1:] for name in command.blanks)
     described["directory"] = b"" if entry is None else entry.directory
     return TidyInvocation(
         **described,
@@ -118,13 +113,33 @@ def read_tidy(arguments: Sequence[bytes]) -> Invocation | Bypass:
     )
 
 
+def _refusal_of(options: TidyOptions) -> Bypass | None:
+    """Return why clang-tidy's own options are not for the cache; None if they are."""
+    if any(word.startswith(b"@") for word in (*options.before, *options.behind)):
+        return Bypass(BypassReason.ANALYSER)
+    if options.config is not None and names_more(options.config):
+        return Bypass(BypassReason.ANALYSER)
+    if options.exports is not None and options.exports.endswith(_NO_FILE):
+        return Bypass(BypassReason.ODD_OUTPUT)
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class _Command:
     """A compile command: `check` are arguments of `clang -fsyntax-only` with the same meaning."""
 
     check: tuple[bytes, ...]
     driver: tuple[bytes, ...]
+    blanks: tuple[bytes, ...]
     is_cxx: bool
+
+
+def _command_of(options: TidyOptions, entry: Entry | None) -> _Command | Bypass:
+    if options.words is not None:
+        return _behind_dashes(options, options.words)
+    if entry is not None:
+        return _of_entry(options, entry)
+    return Bypass(BypassReason.ANALYSER_DATABASE)
 
 
 def _behind_dashes(options: TidyOptions, words: tuple[bytes, ...]) -> _Command | Bypass:
@@ -142,7 +157,8 @@ def _behind_dashes(options: TidyOptions, words: tuple[bytes, ...]) -> _Command |
         return behind
     if front.sources > 1 or behind.sources:
         return Bypass(BypassReason.ANALYSER)
-    return _command((*front.flags, options.source, *behind.flags), (*front.modes, *behind.modes))
+    flags = (*front.flags, options.source, *behind.flags)
+    return _command(flags, (*front.modes, *behind.modes), front.blanks)
 
 
 def _of_entry(options: TidyOptions, entry: Entry) -> _Command | Bypass:
@@ -159,7 +175,7 @@ def _of_entry(options: TidyOptions, entry: Entry) -> _Command | Bypass:
     named = _plain(entry.directory, kept.source)
     if kept.sources != 1 or named != _plain(entry.cwd, options.source):
         return Bypass(BypassReason.ANALYSER_DATABASE)
-    return _command(kept.flags, kept.modes, (driver,), is_cxx=is_cxx)
+    return _command(kept.flags, kept.modes, kept.blanks, (driver,), is_cxx=is_cxx)
 
 
 def _plain(directory: bytes, name: bytes) -> bytes:
@@ -169,6 +185,7 @@ def _plain(directory: bytes, name: bytes) -> bytes:
 def _command(
     flags: tuple[bytes, ...],
     modes: tuple[bytes, ...],
+    blanks: tuple[bytes, ...],
     driver: tuple[bytes, ...] = (),
     *,
     is_cxx: bool = False,
@@ -176,17 +193,18 @@ def _command(
     if any(mode not in _MODES for mode in modes):
         return Bypass(BypassReason.ANALYSER)
     is_cxx = _MODES[modes[-1]] if modes else is_cxx
-    return _Command((*flags, b"-fsyntax-only"), (*driver, *modes[-1:]), is_cxx)
+    return _Command((*flags, b"-fsyntax-only"), (*driver, *modes[-1:]), blanks, is_cxx)
 
 
 class _Kept(NamedTuple):
     """What clang-tidy keeps of some words; `sources` counts their operands, `source` is the last.
 
-    `flags` hold the operands, except those that are dropped.
+    `flags` hold the operands, except those that are dropped. `blanks` are response files.
     """
 
     flags: tuple[bytes, ...]
     modes: tuple[bytes, ...]
+    blanks: tuple[bytes, ...]
     sources: int
     source: bytes
 
@@ -197,11 +215,12 @@ def _kept(words: tuple[bytes, ...], dropped: Collection[bytes] | None) -> _Kept 
     With None each operand is one that is compiled.
     """
     modes = tuple(word for word in words if word.startswith(_MODE))
-    if any(word.startswith(b"@") for word in words):
-        return Bypass(BypassReason.ANALYSER)
-    parts = GNU_FLAGS.parse([word for word in words if not word.startswith(_MODE)])
+    # A driver searches all words for its mode. In place of one stands a flag that is dropped.
+    parts = GNU_FLAGS.parse([b"-fsyntax-only" if w.startswith(_MODE) else w for w in words])
     if isinstance(parts, Bypass):
         return parts
+    blanks = tuple(p.name for p in parts if isinstance(p, Operand) and p.name.startswith(b"@"))
+    parts = tuple(p for p in parts if not isinstance(p, Operand) or p.name not in blanks)
     operands = [part.name for part in parts if isinstance(part, Operand)]
     if dropped is not None and not set(operands) <= set(dropped):
         return Bypass(BypassReason.ANALYSER)
@@ -213,7 +232,8 @@ def _kept(words: tuple[bytes, ...], dropped: Collection[bytes] | None) -> _Kept 
             return Bypass(BypassReason.ANALYSER)
         elif part.spec.effect not in _DROPPED and not _is_mode(part):
             flags += part.raw
-    return _Kept(tuple(flags), modes, len(operands), operands[-1] if operands else b"")
+    source = operands[-1] if operands else b""
+    return _Kept(tuple(flags), modes, blanks, len(operands), source)
 
 
 def _is_mode(flag: Flag) -> bool:

@@ -24,8 +24,9 @@ class BypassReason(Reason, prefix="bypass"):
         "analyser", "clang-tidy with more than one source, or in a form that does more than report",
         "Give it one source, and fix or list in separate runs.",
         "Refused are `--fix`, profiles, plug-ins (`--load`), `--vfsoverlay`, "
-        "questions such as `--list-checks`, response files, headers as sources, `-Wp,-MD`, modules "
-        "and precompiled headers, and `--config` with `ExtraArgs` or a file for the analyser.")
+        "questions such as `--list-checks`, response files unless they are empty, headers without "
+        "`-x`, `-Wp,-MD`, modules and precompiled headers, and `--config` with `ExtraArgs` or a "
+        "file for the analyser.")
     ANALYSER_DATABASE = (
         "analyser-database", "no certain compile command for clang-tidy",
         "Name the database's directory with `-p` and the source as it is spelled there, or give "

@@ -154,11 +154,11 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
     )),
     (BypassReason.ANALYSER, Debt(
         "not counted", "findings of one source are cached",
-        "modules and precompiled headers as inputs; further sources, each for itself",
+        "modules, precompiled headers and response files as inputs; each of several sources",
     )),
     (BypassReason.ANALYSER_DATABASE, Debt(
         "not counted", "an entry with the source's name is part of the key",
-        "wrappers in front of the compiler, such as `ccache c++`; response files",
+        "wrappers in front of the compiler, such as `ccache c++`",
     )),
     (UncacheableReason.ANALYSER_CONFIG, Debt(
         "not counted", "each `.clang-tidy` above a file that was read is an input",

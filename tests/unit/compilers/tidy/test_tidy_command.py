@@ -59,6 +59,17 @@ def test_the_name_of_exported_fixes_is_not_in_the_key() -> None:
     assert found.key_arguments == found.arguments
 
 
+def test_response_files_of_a_command_must_be_blank() -> None:
+    found = _read("a.cc -- c++ @CMakeFiles/x.modmap -c a.cc @y")
+    assert isinstance(found, TidyInvocation)
+    assert found.blank_files == (b"CMakeFiles/x.modmap", b"y")
+    assert b"@y" not in [word for part in found.flags for word in part.raw]
+    entry = Entry(b"/w", b"/w/build", (b"/usr/bin/g++", b"-c", b"../a.c", b"@m"))
+    found = _read("-p build a.c", entry)
+    assert isinstance(found, TidyInvocation)
+    assert (found.source, found.blank_files) == (b"../a.c", (b"m",))
+
+
 def test_without_a_mode_the_suffix_chooses_the_language() -> None:
     found = _read("a.c -- c++ -Iinc")
     assert isinstance(found, TidyInvocation)
@@ -90,7 +101,8 @@ def test_a_compiler_without_a_directory_is_a_driver_of_the_root() -> None:
         ("--quiet=false a.cc --", "analyser"),
         ("-p a -p b a.cc --", "analyser"),
         ("@x --", "analyser"),
-        ("a.cc -- @x", "analyser"),
+        ("a.cc -- -I @x", "analyser"),
+        ("a.cc -- -D --driver-mode=g++ x", "analyser"),
         ("a.cc --extra-arg=@x --", "analyser"),
         ("a.cc -- -c b.cc", "analyser"),
         ("a.cc -- tool -c a.cc", "analyser"),
