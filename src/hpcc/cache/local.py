@@ -39,11 +39,7 @@ from hpcc.cache.base.uncacheable import UncacheableError, absolute, all_absolute
 from hpcc.cache.content.key import ContentKey
 from hpcc.cache.inputs.closure import find_closure
 from hpcc.cache.inputs.closure_types import Closure
-from hpcc.cache.inputs.embedded_files import (
-    embed_directories,
-    listing_flag,
-    watched_names,
-)
+from hpcc.cache.inputs.embedded_files import embed_directories, listing_flag, watched_names
 from hpcc.cache.inputs.named_directories import NamedDirectories
 from hpcc.cache.inputs.own_text import own_closure
 from hpcc.cache.inputs.twins import paths_passed, with_directories, with_places
@@ -65,6 +61,7 @@ from hpcc.cache.results.pending import (
     signature_or_none,
     start_of,
 )
+from hpcc.cache.results.precompiled import PrecompiledHeaders, check_precompiled
 from hpcc.cache.results.records import HIT, Records
 from hpcc.cache.results.results import Found, Result, Results
 from hpcc.cache.results.scratch import DiskSpace, ScratchPaths
@@ -103,6 +100,7 @@ class LocalCache:
         self._sharing, self._shared = sharing, SharedResults(results, memo, remote)
         self._sources, self._directories = SourceCheck(memo), NamedDirectories(memo)
         self._contents = Contents(store, results, memo, counters, self._sources)
+        self._precompiled = PrecompiledHeaders(store, memo)
         self._max_output_bytes, self._clock = max_output_bytes, clock
         self._inflight = Inflight(wait_seconds=DEDUP_SECONDS)
         self._scratch = ScratchPaths(os.fsencode(os.path.join(run_directory, "deps")))
@@ -204,6 +202,7 @@ class LocalCache:
         if not self._hits.put(prepared, found, key=key, outcome=HIT):
             self._counters.add(f"uncacheable.{UncacheableReason.OUTPUT_NOT_OURS}")
             return None
+        self._precompiled.keep_alive(prepared, found.result.object_data)
         return Done(0, found.result.stdout, found.result.stderr)
 
     def finish(self, pending: Pending, report: RunReport) -> bytes:
@@ -317,6 +316,7 @@ class LocalCache:
             raise UncacheableError(UncacheableReason.OUTPUT_UNREADABLE)
         pending.messages = report.stdout + stderr
         closure = with_places(self._closure(pending, files), data)
+        check_precompiled(headers, closure)
         if not prepared.dates_are_pinned and mentions_clock(data, started, time.time_ns()):
             raise UncacheableError(UncacheableReason.DATE_TIME)
         side = read_side_outputs(pending, self._max_output_bytes)
@@ -340,8 +340,10 @@ class LocalCache:
                 self._counters.add(f"private.{reason}")
         if pending.key == prepared.key:
             stored = self._results.keep(pending.key, closure, result)
+        if stored is not None:
+            self._precompiled.remember(prepared, closure, result.object_data)
         content = pending.content
-        if stored is not None and content is not None:
+        if stored is not None and content is not None and not closure.precompiled:
             made, path = (closure, result, stored), self._search.of
             self._contents.keep(prepared, content, *made, path, is_private=pending.private != "")
         return stored is not None
@@ -356,7 +358,8 @@ class LocalCache:
         homes = prepared.family.quoted_homes((prepared.invocation.source, *files))
         search = (*self._search.of(prepared), *embed_directories(prepared), *homes)
         watched = watched_names(prepared, self._search.config_names(prepared))
-        asked = closure_request(self._memo, pending, files, search, watched)
+        made_from = self._precompiled.of_users(prepared)
+        asked = closure_request(self._memo, pending, files, search, watched, made_from)
         return self._checked(pending, find_closure(self._memo, asked), search)
 
     def _checked(self, pending: Pending, closure: Closure, search: tuple[bytes, ...]) -> Closure:

@@ -60,6 +60,14 @@ def has_content(status: os.stat_result) -> bool:
     )
 
 
+def is_one_file(path: bytes, other: bytes) -> bool:
+    """Tell whether two names lead to one file that exists."""
+    try:
+        return bool(other) and os.path.samefile(path, other)
+    except (OSError, ValueError):
+        return False
+
+
 class Listing:
     """The names in a directory. `is_quiet`: the directory's stat proves that they are unchanged.
 

@@ -10,7 +10,10 @@ Rule: the inputs are
   must stay absent. Every directory of the search path counts, in any position. That is a superset,
   and it needs no knowledge of how a compiler orders and prunes its path (`inputs.lookup`);
 - files that were found and not read, which must still exist where a source asked for them;
-- files read as data (`#embed`, `.incbin`, names in flags), by content.
+- files read as data (`#embed`, `.incbin`, names in flags), by content;
+- with a precompiled header, that file and all that it was made from. Its macros act in the unit,
+  and a header in it that a unit includes again is compared and skipped, in no list. So these files
+  count as read, and so does every file that an include line finds.
 
 Example: a.c includes "b.h" and the compiler read sub/b.h, with `-Iinc -Isub`. The inputs are a.c
 and sub/b.h by digest; b.h must be absent beside a.c and in inc/, and b.h.gch in all of these.
@@ -25,7 +28,7 @@ naming it: both are inputs, and so is their relation (`inputs.twins`).
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Collection, Container, Iterable, Mapping
 from typing import Final
 
 from hpcc.cache.base.files import FileMemo, has_content
@@ -43,6 +46,7 @@ from hpcc.cache.inputs.questions import names_asked
 from hpcc.cache.inputs.twins import find_twins, links_to
 from hpcc.compilers.scan.questions import Questions
 from hpcc.compilers.scan.scan import HAZARD_REASONS, Hazard, Scan, scan_arguments
+from hpcc.compilers.scan.twins import TwinRule
 from hpcc.core.memo import BoundedMemo
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
@@ -70,23 +74,26 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
     lookup, asked, links = _looked_up(memo, request, plain, scans, in_arguments.asked)
     doubts = request.doubts | in_arguments.hazards
     has_absolute = any(name.startswith(b"/") for _, name in asked)
-    for _, scan in scans.values():
-        has_absolute = has_absolute or scan.has_absolute
-        if scan.hazards is not Hazard.NONE:  # rare, and combining flags costs a microsecond
-            doubts |= scan.hazards
+    has_absolute = has_absolute or any(scan.has_absolute for _, scan in scans.values())
+    for hazards in {scan.hazards for _, scan in scans.values()}:
+        doubts |= hazards  # combining flags costs a microsecond
     lookup.add_absent(request.absent)
     files = {path: digest for path, (digest, _) in scans.items()}
+    read = tuple(files) if lookup.precompiled else paths
+    if lookup.precompiled:
+        if request.twin_rule is not TwinRule.INODE:  # Clang skips no file for its content
+            _refuse_unlisted(paths, scans)
+        more = (*lookup.precompiled, *lookup.existing)
+        files |= {p: _digest_of_data(memo, p, request) for p in more if p not in files}
     if doubts is not Hazard.NONE:
         names: tuple[bytes, ...] = ()
         if doubts & request.resolvable:
-            names = request.look_again(doubts & request.resolvable, paths)
-            if not unchanged_since(paths, request.started_ns):
+            names = request.look_again(doubts & request.resolvable, read)
+            if not unchanged_since(read, request.started_ns):
                 raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
         if names or Hazard.EMBED in doubts:
             lookup.add_data(names, scans)
-    for path in lookup.data:
-        if path not in files:
-            files[path] = _digest_of_data(memo, path, request)
+    files |= {p: _digest_of_data(memo, p, request) for p in lookup.data if p not in files}
     twins = find_twins(
         memo,
         tuple(files.items()),
@@ -105,6 +112,7 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
         hazards=doubts,
         has_absolute=has_absolute,
         data=frozenset(lookup.data),
+        precompiled=tuple(lookup.precompiled),
     )
 
 
@@ -121,7 +129,7 @@ def _looked_up(
     """
     # The units of a project mostly find the same headers behind the same links.
     # A link that changes from here on is young when `check_places` looks at the way to each file.
-    names = RealNames()
+    names, made = RealNames(), dict[bytes, None]()
     links = expected = _aliases_expected(names, scans)
     scans |= _examine_all(memo, expected, request, plain)
     for _ in range(_MAX_ROUNDS):
@@ -132,7 +140,11 @@ def _looked_up(
             # This compile may not look for one of them, which is then no input.
             for path in expected:
                 del scans[path]
-            links = expected = ()
+            links, expected, made = (), (), {}
+            continue
+        if lookup.precompiled.keys() - made.keys():
+            made = lookup.precompiled
+            scans |= _made_from(memo, made, request, plain, scans)
             continue
         aliases = _aliases(names, lookup.existing, plain, scans)
         if not aliases:
@@ -142,6 +154,49 @@ def _looked_up(
         links += aliases
         scans |= _examine_all(memo, aliases, request, plain)
     raise UncacheableError(UncacheableReason.TOO_MANY_FILES)
+
+
+def _made_from(
+    memo: FileMemo,
+    precompiled: Iterable[bytes],
+    request: ClosureRequest,
+    plain: dict[bytes, int],
+    scans: Mapping[bytes, tuple[bytes, Scan]],
+) -> dict[bytes, tuple[bytes, Scan]]:
+    """Return digest and scan of each file from which these precompiled headers were made.
+
+    Raises:
+        UncacheableError: one of them changed or vanished since, or it is unknown what they are.
+    """
+    found: dict[bytes, tuple[bytes, Scan]] = {}
+    for header in precompiled:
+        digest = _digest_of_data(memo, header, request)
+        made = request.made_from and request.made_from(header, digest)
+        if made is None:
+            raise UncacheableError(UncacheableReason.PCH, header)
+        gone = next((path for path, _ in made if not os.path.exists(path)), None)
+        if gone is not None:
+            raise UncacheableError(UncacheableReason.PCH_STALE, gone)
+        new = [path for path, _ in made if path not in scans and path not in found]
+        found |= _examine_all(memo, new, request, plain)
+        for path, its in made:
+            if (found.get(path) or scans[path])[0] != its:
+                raise UncacheableError(UncacheableReason.PCH_STALE, path)
+    return found
+
+
+def _refuse_unlisted(paths: Iterable[bytes], scans: Mapping[bytes, tuple[bytes, Scan]]) -> None:
+    """Refuse a unit that may include a header which no list and no include line names.
+
+    `paths` are the files that GCC listed. A header that has the content of one in the precompiled
+    header is skipped and not listed.
+
+    Raises:
+        UncacheableError: one of them includes what a macro stands for.
+    """
+    for path in paths:
+        if path in scans and Hazard.COMPUTED_INCLUDE in scans[path][1].hazards:
+            raise UncacheableError(UncacheableReason.PCH_INCLUDE, path)
 
 
 def _aliases(

@@ -20,7 +20,8 @@ class Closure:
     `has_absolute`: a file includes an absolute name. `plain` maps paths that are files, not links,
     to their device. With a `part`, `files` end with its files, and `absences` are those of the
     part. `twins` are files of one content whose relation counts. `data` are those of the files that
-    may have been read as data (`.incbin`, `#embed`).
+    may have been read as data (`.incbin`, `#embed`). `precompiled` are those that are precompiled
+    headers; then the files from which these were made are among `files`, too.
     """
 
     files: tuple[tuple[bytes, bytes], ...]
@@ -33,6 +34,7 @@ class Closure:
     has_absolute: bool = False
     twins: tuple[Twins, ...] = ()
     data: frozenset[bytes] = frozenset()
+    precompiled: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,11 @@ class ClosureRequest:
     data or raises.
     `doubts` are hazards known beforehand. `started_ns` is in epoch nanoseconds. `texts` are further
     files that the compiler read, in which macros are looked up. `twin_rule` is the compiler's way
-    to tell files of one content apart, None if it is unknown.
+    to tell files of one content apart, None if it is unknown. `made_from` returns the files, by
+    digest, from which the precompiled header with this path and digest was made, None if unknown;
+    without it each precompiled header refuses the result, except for `output`, the absolute path of
+    the one that this compile makes. `used` are those that flags name, `inner` are headers before
+    the source beside which there is none.
     """
 
     cwd: bytes
@@ -69,3 +75,7 @@ class ClosureRequest:
         default=lambda _hazards, _paths: ()
     )
     counts: Callable[[bytes], bool] = field(default=lambda _directory: True)
+    made_from: Callable[[bytes, bytes], tuple[tuple[bytes, bytes], ...] | None] | None = None
+    output: bytes = b""
+    inner: tuple[bytes, ...] = ()
+    used: tuple[bytes, ...] = ()

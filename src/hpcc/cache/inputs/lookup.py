@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
-from hpcc.cache.base.files import FileMemo, Listing
+from hpcc.cache.base.files import FileMemo, Listing, is_one_file
 from hpcc.cache.base.manifest import Absence
 from hpcc.cache.base.uncacheable import UncacheableError, absolute, is_fresh
 from hpcc.cache.inputs.closure_types import ClosureRequest
@@ -28,6 +28,7 @@ from hpcc.cache.inputs.include_names import (
     names_of,
     parent_of,
 )
+from hpcc.compilers.invocation.precompiled import GCH_SUFFIX, PCH_SUFFIX
 from hpcc.compilers.scan.scan import Scan
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
@@ -51,6 +52,8 @@ class Lookup:
         self.present: dict[bytes, None] = {}
         self.existing: dict[bytes, os.stat_result] = {}
         self.data: dict[bytes, None] = {}
+        # Where GCC may take a precompiled header in place of a header.
+        self.precompiled: dict[bytes, None] = {}
         # Files of the closure to which no plain include line leads.
         self.unled: frozenset[bytes] = frozenset()
 
@@ -66,7 +69,8 @@ class Lookup:
         shared = GROUPS.find(source, scans)
         rest = {path: scan for path, scan in scans.items() if path not in shared.scans}
         # Clang looks for foo.h.pch beside a foo.h given with -include.
-        named = (*forced, *data, *(name + b".pch" for name in forced))
+        inner = self._request.inner
+        named = (*forced, *inner, *data, *(name + PCH_SUFFIX for name in forced))
         names: dict[bytes, set[bytes]] = {}
         own: dict[bytes, dict[bytes, set[bytes]]] = {cwd: {}}
         for groups in (names, own[cwd]):
@@ -97,6 +101,7 @@ class Lookup:
             beside = IncludeNames(merged(frozen(others), derived)) if others else unnamed_names
             self._look(directory, beside, questions)
         self._note_data(dict.fromkeys((cwd, *chain)), data)
+        self._note_precompiled(b"", [absolute(cwd, name) for name in self._request.used])
         done = frozenset(unnamed)
         lost = [p for p in scans if p not in self._reached and p not in done and p != source]
         self.unled = done.union(lost)
@@ -211,12 +216,13 @@ class Lookup:
         below: bytes,
         questions: frozenset[bytes],
     ) -> None:
-        precompiled = _precompiled(bases)
-        # foo.h.gch may also be a directory of candidates; GCC accepts both.
-        if listing.listed(precompiled):
-            raise UncacheableError(UncacheableReason.PCH)
-        self._absent_directories.setdefault(directory, {})[precompiled] = None
         prefix = directory.rstrip(b"/") + b"/"
+        precompiled = _precompiled(bases)
+        if made := listing.listed(precompiled):
+            self._note_precompiled(prefix, made)
+            precompiled = _without(precompiled, made)
+        # foo.h.gch may also be a directory of candidates; GCC accepts both.
+        self._absent_directories.setdefault(directory, {})[precompiled] = None
         there = listing.listed(bases)
         if there:
             files: set[bytes] = set()
@@ -231,6 +237,19 @@ class Lookup:
         absent = self._absent_files.setdefault(directory, {})
         absent[precompiled] = None
         absent[bases] = None
+
+    def _note_precompiled(self, prefix: bytes, names: Iterable[bytes]) -> None:
+        """Record precompiled headers, except for the one that this compile writes.
+
+        Raises:
+            UncacheableError: this compiler's are not cached, or one is a directory of candidates.
+        """
+        for path in (prefix + name for name in names):
+            if is_one_file(path, self._request.output):
+                continue
+            if self._request.made_from is None or not os.path.isfile(path):
+                raise UncacheableError(UncacheableReason.PCH, path)
+            self.precompiled[path] = None
 
     def _exists(self, path: bytes, *, is_question: bool) -> bool:
         """Record a file that exists and was not read; it must be older than the compile.
@@ -249,8 +268,8 @@ class Lookup:
             if is_link:
                 raise UncacheableError(UncacheableReason.DIRECTORY_LINK)
             return False
-        if path.endswith(b".pch"):
-            raise UncacheableError(UncacheableReason.PCH)
+        if path.endswith(PCH_SUFFIX):
+            self._note_precompiled(b"", (path,))
         if is_fresh(status, self._request.started_ns):
             raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
         self.existing[path] = status
@@ -340,7 +359,7 @@ def _add_asked(
 # The names of a group of headers are looked up in many directories, for many compiles.
 @lru_cache(maxsize=_MAX_SETS)
 def _precompiled(bases: frozenset[bytes]) -> frozenset[bytes]:
-    return frozenset([base + b".gch" for base in bases])
+    return frozenset([base + GCH_SUFFIX for base in bases])
 
 
 @lru_cache(maxsize=_MAX_SETS)

@@ -56,7 +56,7 @@ def names_in_messages(
         known = memo.derived_known
         for path, digest in closure.files:
             # Nearly all files are headers that were read before, without a directive.
-            if known((_LINE_NAMES, digest)) == ():
+            if known((_LINE_NAMES, digest)) == () or path in closure.precompiled:
                 continue
             found = memo.derived(path, digest, _LINE_NAMES, _names_in_directives)
             names.update(dict.fromkeys(found or ()))

@@ -147,6 +147,8 @@ class Planner:
         prepared, root = job.prepared, job.root
         if prepared.invocation.has_modules:
             raise NotPortableError(FallbackReason.MODULES)
+        if prepared.invocation.concerns_precompiled:
+            raise NotPortableError(FallbackReason.PCH)
         path = root.path
         if path == b"/" or any(is_under(path, s) or is_under(s, path) for s in SYSTEM):
             raise NotPortableError(FallbackReason.SYSTEM_ROOT)

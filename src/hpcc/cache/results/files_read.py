@@ -44,7 +44,7 @@ def files_read(
     """Return the files that the compile read, as the compiler spells them.
 
     Raises:
-        UncacheableError: the list is missing, or names a precompiled header.
+        UncacheableError: the list is missing.
     """
     match pending.way:
         case Way.PRIVATE_FILE:
@@ -63,8 +63,6 @@ def files_read(
             return parse_dependencies(depfile or b"")
         case Way.HEADERS:
             assert headers is not None
-            if headers.has_pch:
-                raise UncacheableError(UncacheableReason.PCH)
             return (
                 *headers.names,
                 *parse_dependencies(depfile or b""),

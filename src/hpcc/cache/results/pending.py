@@ -19,10 +19,12 @@ from hpcc.cache.inputs.closure_types import ClosureRequest
 from hpcc.cache.inputs.embedded_files import look_again, read_listing, unlisted_doubts
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.results.inflight import Flight
+from hpcc.cache.results.precompiled import MadeFrom
 from hpcc.cache.results.scratch import DiskSpace, without_complaints
 from hpcc.cache.results.share_results import SharedResults
 from hpcc.compilers.invocation.dependencies import Way
 from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
+from hpcc.compilers.invocation.precompiled import GCH_SUFFIX
 from hpcc.core import RunHere
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
@@ -82,24 +84,10 @@ def start_of(
     cwd, known = prepared.cwd, shared.latest_files(prepared.share, prepared.key)
     places = (cwd, *(absolute(cwd, directory or b"/") for directory in directories))
     # Build systems write a file that a flag names just before the compile.
-    named = (absolute(cwd, name) for name in prepared.looked_for)
+    invocation = prepared.invocation
+    forced = (*invocation.inner.used, *(n + GCH_SUFFIX for n in invocation.forced_includes))
+    named = (absolute(cwd, name) for name in (*prepared.looked_for, *forced))
     return take_start(clock, places, (prepared.source, *named, *known), memo.digest)
-
-
-def signature_or_none(path: bytes) -> Signature | None:
-    """Return a file's `Signature`, None if it does not exist."""
-    try:
-        return signature_of(os.stat(path))
-    except OSError:
-        return None
-
-
-def checked_report(pending: Pending, report: RunReport) -> tuple[RunReport, bytes]:
-    """Return a report without messages about private files, and what the user has not seen yet."""
-    if pending.room is not DiskSpace.LITTLE:
-        return report, b""
-    stderr = without_complaints(report.stderr, (pending.private_depfile, pending.listing))
-    return report._replace(stderr=stderr), stderr
 
 
 def closure_request(
@@ -108,16 +96,19 @@ def closure_request(
     files: tuple[bytes, ...],
     search: tuple[bytes, ...],
     watched: tuple[bytes, ...],
+    made_from: MadeFrom | None,
 ) -> ClosureRequest:
-    """Return what to ask about the inputs of a compile that read `files`.
+    """Return what to examine of a compile that read `files`.
 
-    `search` are the directories of headers, `watched` names that must stay absent.
+    `search` are all include directories, `watched` paths that must not exist. For `made_from` see
+    `ClosureRequest`.
 
     Raises:
         UncacheableError: see `names_listed`.
     """
     prepared, has_listing = pending.prepared, pending.listing is not None
     family, invocation = prepared.family, prepared.invocation
+    is_header, output = invocation.language.is_header, prepared.output or b""
     return ClosureRequest(
         cwd=prepared.cwd,
         source=invocation.source,
@@ -136,7 +127,28 @@ def closure_request(
         look_again=partial(
             look_again, memo, prepared, search, lambda: False, has_listing=has_listing
         ),
+        made_from=made_from,
+        inner=invocation.inner.includes,
+        used=invocation.inner.used,
+        # Clang writes another file first. One that it includes by a flag may be the old one.
+        output=output if is_header and prepared.written.output_keeps_mode else b"",
     )
+
+
+def signature_or_none(path: bytes) -> Signature | None:
+    """Return a file's `Signature`, None if it does not exist."""
+    try:
+        return signature_of(os.stat(path))
+    except OSError:
+        return None
+
+
+def checked_report(pending: Pending, report: RunReport) -> tuple[RunReport, bytes]:
+    """Return a report without messages about private files, and what the user has not seen yet."""
+    if pending.room is not DiskSpace.LITTLE:
+        return report, b""
+    stderr = without_complaints(report.stderr, (pending.private_depfile, pending.listing))
+    return report._replace(stderr=stderr), stderr
 
 
 def check_known(pending: Pending, files: tuple[tuple[bytes, bytes], ...], memo: FileMemo) -> None:

@@ -136,10 +136,11 @@ def why_not_shared(
     asks_for_units = prepared.invocation.has_modules
     if (
         made.stdout
+        or closure.precompiled
         or not _are_sides_shared(prepared, share, made)
         or (asks_for_units and not _are_units_here(share, closure))
     ):
-        return PrivateReason.FLAGS
+        return PrivateReason.PCH if closure.precompiled else PrivateReason.FLAGS
     reason = why_object_is_private(made.object_data, share.secrets)
     if reason:
         return reason

@@ -11,6 +11,7 @@ from hpcc.compilers.gnu.family import GnuFamily
 from hpcc.compilers.invocation.dependencies import Recording
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation, Product
+from hpcc.compilers.invocation.precompiled import PROVED_CLANG
 from hpcc.compilers.scan.scan import RESOLVABLE, Hazard
 from hpcc.compilers.scan.twins import TwinRule
 from hpcc.compilers.spec.drivers import INCLUDE_ENV, MSVC_ENV, TARGET, DriverAnswers
@@ -85,7 +86,10 @@ class ClangFamily(GnuFamily):
         return b"-fno-integrated-as" in invocation.arguments
 
     def obeys_directives(self, invocation: Invocation) -> bool:
-        return invocation.product is not Product.TEXT
+        return invocation.product is not Product.TEXT and not invocation.language.is_header
+
+    def knows_precompiled(self, major: int) -> bool:
+        return major in PROVED_CLANG
 
     def resolvable(self, major: int) -> Hazard:
         return RESOLVABLE if major in _PROVED_EMBED else super().resolvable(major)

@@ -24,6 +24,7 @@ from hpcc.compilers.invocation.guest import GuestCommand, GuestMap, guest_argume
 from hpcc.compilers.invocation.guest_names import name_flags
 from hpcc.compilers.invocation.inputs import files_looked_for
 from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language, Product
+from hpcc.compilers.invocation.precompiled import PROVED_GCC
 from hpcc.compilers.invocation.several import SeveralSources
 from hpcc.compilers.invocation.share import why_private
 from hpcc.compilers.invocation.share_text import mark_depfile, render_depfile_for
@@ -267,7 +268,12 @@ class GnuFamily:
         return True
 
     def obeys_directives(self, invocation: Invocation) -> bool:
-        return invocation.product is Product.OBJECT and not invocation.is_assembly_output
+        # What a precompiled header says to the assembler, its users say.
+        is_object = invocation.product is Product.OBJECT and not invocation.language.is_header
+        return is_object and not invocation.is_assembly_output
+
+    def knows_precompiled(self, major: int) -> bool:
+        return major in PROVED_GCC
 
     def doubts(self, invocation: Invocation) -> Hazard:
         if invocation.language is Language.ASSEMBLER:

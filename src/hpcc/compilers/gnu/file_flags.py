@@ -282,6 +282,13 @@ _CODE: Final = [
         JOINED, BypassReason.MODULES, CLANG + "Modules", "-fimplicit-module", "-fbuild-session"
     ),
     *refuse(JOINED, BypassReason.MODULES, CLANG + "Modules", "-fbuiltin-module-map"),
+    *clang_rows(
+        ALONE,
+        Effect.CODEGEN,
+        "fpch-instantiate-templates",
+        "-fpch-instantiate-templates",
+        "-fno-pch-instantiate-templates",
+    ),
     *refuse(
         JOINED, BypassReason.PCH, MANUAL + "Precompiled Headers; " + CLANG, "-fpch", "-fno-pch"
     ),

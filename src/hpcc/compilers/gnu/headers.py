@@ -7,6 +7,7 @@ from typing import Final
 
 from hpcc.compilers.invocation.dependencies import Headers
 from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.invocation.precompiled import EMIT
 from hpcc.compilers.spec.table import Effect, Operand
 
 _HEADER_LINE: Final = re.compile(rb"\.+ (.+)")
@@ -45,6 +46,8 @@ def without_outputs(invocation: Invocation) -> tuple[bytes, ...]:
     for part in invocation.parts:
         if isinstance(part, Operand):
             kept.append(part.name)
+        elif part.spec.spelling == "-Xclang" and part.value == EMIT:
+            continue
         elif part.spec.effect not in {
             Effect.MODE,
             Effect.OUTPUT,

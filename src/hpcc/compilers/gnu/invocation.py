@@ -16,6 +16,7 @@ from hpcc.compilers.invocation.modules import (
     MODULES_FLAG,
     names_map_file,
 )
+from hpcc.compilers.invocation.precompiled import GCH_SUFFIX
 from hpcc.compilers.spec.drivers import is_cxx_driver
 from hpcc.compilers.spec.table import Bypass, Effect, Flag, Operand
 from hpcc.compilers.spec.values import bad_sequence, bad_value, wp_depfile
@@ -46,7 +47,13 @@ _SUFFIXES: Final = {
 _PREPROCESSED: Final = frozenset({b".mi", b".mii"})
 _MODULES: Final = frozenset({b".cppm", b".ccm", b".cxxm", b".c++m", b".ixx"})
 _LINKER_INPUT: Final = frozenset({b".o", b".a", b".so", b".lo", b".obj"})
-_HEADERS: Final = frozenset({b".h", b".hh", b".H", b".hp", b".hxx", b".hpp", b".HPP", b".h++"})
+_HEADERS: Final = {
+    b".h": Language.C_HEADER,
+    **dict.fromkeys(
+        (b".hh", b".H", b".hp", b".hxx", b".hpp", b".HPP", b".h++"), Language.CXX_HEADER
+    ),
+}
+_CXX_OF: Final = {Language.C: Language.CXX, Language.C_HEADER: Language.CXX_HEADER}
 
 # On AArch64 extensions may follow: -mcpu=native+crypto.
 NATIVE: Final = re.compile(rb"-m(?:arch|cpu|tune)=native.*", re.DOTALL)
@@ -60,7 +67,7 @@ def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | 
     parts = GNU_FLAGS.parse(arguments)
     if isinstance(parts, Bypass):
         return parts
-    product = _product(parts)
+    product = _product(parts, is_cxx=is_cxx)
     if isinstance(product, Bypass):
         return product
     source = _source(parts, product, is_cxx=is_cxx)
@@ -69,7 +76,7 @@ def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | 
     name, language = source
     if language.is_preprocessed:
         return _preprocessed(parts, name, language)
-    output = _output(parts, name)
+    output = _output(parts, name, is_header=language.is_header)
     if isinstance(output, Bypass):
         return output
     deps = _dependencies(parts, output)
@@ -87,7 +94,7 @@ def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | 
         is_native=_is_native(parts),
         product=product,
     )
-    refusal = _refusal_of_modules(found)
+    refusal = _refusal_of_header(found) or _refusal_of_modules(found)
     return found if refusal is None else Bypass(refusal)
 
 
@@ -107,7 +114,7 @@ def _preprocessed(
             or part.spec.spelling in MODULE_FLAGS  # no depfile tells what it imports
         ):
             return Bypass(BypassReason.NO_PREPROCESSING)
-    return Invocation(
+    found = Invocation(
         language=language,
         source=name,
         output=output,
@@ -117,6 +124,7 @@ def _preprocessed(
         parts=parts,
         is_native=_is_native(parts),
     )
+    return Bypass(BypassReason.NO_PREPROCESSING) if found.concerns_precompiled else found
 
 
 def _refusal_of_modules(invocation: Invocation) -> BypassReason | None:
@@ -141,16 +149,35 @@ def _refusal_of_modules(invocation: Invocation) -> BypassReason | None:
     return BypassReason.ODD_DEPENDENCIES if is_odd else None
 
 
+def _refusal_of_header(invocation: Invocation) -> BypassReason | None:
+    """Return why a compile of a header is not for the cache; None for others, and if it may be."""
+    inner = invocation.inner
+    if invocation.concerns_precompiled and invocation.product is not Product.OBJECT:
+        return BypassReason.PCH
+    if not invocation.language.is_header:
+        is_one = not inner.makes_one and len(inner.used) <= 1
+        return None if is_one else BypassReason.PCH
+    if inner.used:
+        return BypassReason.PCH
+    # Without -MF, GCC makes the name of the depfile from other names.
+    is_named = invocation.dep_mode is DepMode.NONE or bool(invocation.values("-MF"))
+    is_other = invocation.has_side_outputs or _has_spelling(invocation.parts, "-S", "-emit-llvm")
+    return None if is_named and not is_other else BypassReason.PCH
+
+
 def _is_native(parts: Sequence[Flag | Operand]) -> bool:
     return any(isinstance(p, Flag) and NATIVE.fullmatch(p.raw[0]) for p in parts)
 
 
-def _output(parts: Sequence[Flag | Operand], source: bytes) -> bytes | Bypass:
+def _output(
+    parts: Sequence[Flag | Operand], source: bytes, *, is_header: bool = False
+) -> bytes | Bypass:
     outputs = [p.value for p in parts if isinstance(p, Flag) and p.spec.effect is Effect.OUTPUT]
     if len(outputs) > 1:
         return Bypass(BypassReason.MULTIPLE_OUTPUTS)
     suffix = _output_suffix(parts)
-    output = outputs[0] if outputs else _stem(source.rpartition(b"/")[2]) + suffix
+    default = _stem(source.rpartition(b"/")[2]) + suffix
+    output = outputs[0] if outputs else source + GCH_SUFFIX if is_header else default
     if not output or output == b"-" or output.endswith(b"/") or b"\n" in output + source:
         return Bypass(BypassReason.ODD_OUTPUT)
     return output
@@ -181,11 +208,11 @@ def _output_suffix(parts: Sequence[Flag | Operand]) -> bytes:
     return b".s" if _has_spelling(parts, "-S") else b".o"
 
 
-def _has_spelling(parts: Sequence[Flag | Operand], spelling: str) -> bool:
-    return any(isinstance(p, Flag) and p.spec.spelling == spelling for p in parts)
+def _has_spelling(parts: Sequence[Flag | Operand], *spellings: str) -> bool:
+    return any(isinstance(p, Flag) and p.spec.spelling in spellings for p in parts)
 
 
-def _product(parts: Sequence[Flag | Operand]) -> Product | Bypass:
+def _product(parts: Sequence[Flag | Operand], *, is_cxx: bool) -> Product | Bypass:
     """Return what the command makes, or the first reason not to cache."""
     reason = ""
     for part in parts:
@@ -193,6 +220,11 @@ def _product(parts: Sequence[Flag | Operand]) -> Product | Bypass:
             is_refused = part.spec.effect is Effect.REFUSE
             reason = reason or (part.spec.reason if is_refused else bad_value(part))
     product = BypassReason(reason) if reason else read_product(parts)
+    if product is BypassReason.LINK and not reason:
+        # A header is precompiled without `-c`, too.
+        source = _source(parts, Product.OBJECT, is_cxx=is_cxx)
+        is_header = not isinstance(source, Bypass) and source[1].is_header
+        product = Product.OBJECT if is_header else product
     if isinstance(product, Product):
         reason = bad_sequence(parts)
         return Bypass(BypassReason(reason)) if reason else product
@@ -229,16 +261,14 @@ def _language(name: bytes, forced: bytes | None, *, is_cxx: bool) -> Language | 
     suffix = base[base.rfind(b".") :] if b"." in base else b""
     if suffix in _PREPROCESSED:
         return Bypass(BypassReason.NO_PREPROCESSING)
-    if suffix in _HEADERS:
-        return Bypass(BypassReason.PCH)
     if suffix in _MODULES:
         return Bypass(BypassReason.MODULES)
     if suffix in _LINKER_INPUT or not suffix or name.startswith(b"@"):
         return Bypass(BypassReason.LINKER_INPUT)
-    language = _SUFFIXES.get(suffix)
+    language = _SUFFIXES.get(suffix) or _HEADERS.get(suffix)
     if language is None:
         return Bypass(BypassReason.LANGUAGE)
-    return Language.CXX if is_cxx and language is Language.C else language
+    return _CXX_OF.get(language, language) if is_cxx else language
 
 
 def _odd_language(name: bytes) -> Bypass:

@@ -315,6 +315,10 @@ class Files(Protocol):
         """Return whether this compile reads the files that assembler directives name."""
         ...
 
+    def knows_precompiled(self, major: int) -> bool:
+        """Return whether units of this version that use a precompiled header may be kept."""
+        ...
+
     def doubts(self, invocation: Invocation) -> Hazard:
         """Return the hazards to check regardless of what the sources contain."""
         ...

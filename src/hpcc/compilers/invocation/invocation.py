@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from hpcc.compilers.invocation.modules import MODULE_FLAGS
+from hpcc.compilers.invocation.precompiled import InnerWords, inner_words
 from hpcc.compilers.spec.table import Effect, Flag, Operand
 
 
@@ -22,6 +23,8 @@ class Language(enum.Enum):
     PLAIN_ASSEMBLER = b"assembler"
     C_OUTPUT = b"cpp-output"
     CXX_OUTPUT = b"c++-cpp-output"
+    C_HEADER = b"c-header"
+    CXX_HEADER = b"c++-header"
 
     @property
     def is_preprocessed(self) -> bool:
@@ -29,9 +32,16 @@ class Language(enum.Enum):
         return self in {Language.PLAIN_ASSEMBLER, Language.C_OUTPUT, Language.CXX_OUTPUT}
 
     @property
+    def is_header(self) -> bool:
+        """Return whether the compiler makes a precompiled header of such a source."""
+        return self in {Language.C_HEADER, Language.CXX_HEADER}
+
+    @property
     def asked(self) -> bytes:
         """Return the `-x` name for questions to the compiler, which it preprocesses."""
-        return Language.C.value if self.is_preprocessed else self.value
+        if self is Language.CXX_HEADER:
+            return Language.CXX.value
+        return Language.C.value if self.is_preprocessed or self.is_header else self.value
 
 
 class DepMode(enum.Enum):
@@ -121,6 +131,20 @@ class Invocation:
     @cached_property
     def forced_includes(self) -> tuple[bytes, ...]:
         return self.values("-include", "-imacros", "FI")
+
+    @cached_property
+    def inner(self) -> InnerWords:
+        """What is passed to Clang proper about precompiled headers."""
+        return inner_words(self.values("-Xclang"))
+
+    @property
+    def concerns_precompiled(self) -> bool:
+        """Return whether flags or the language say that one is made or used.
+
+        GCC may use one without a flag.
+        """
+        inner = self.inner
+        return self.language.is_header or bool(inner.includes or inner.used or inner.makes_one)
 
     @cached_property
     def macros(self) -> tuple[bytes, ...]:

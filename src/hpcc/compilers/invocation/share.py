@@ -79,6 +79,8 @@ def why_private(invocation: Invocation, root: bytes, *, is_clang: bool, major: i
     """Return why a command line is not on the allow-list; "" if it is."""
     if major not in (PROVED_CLANG if is_clang else PROVED_GCC):
         return PrivateReason.UNPROVED_COMPILER
+    if invocation.language.is_header:
+        return PrivateReason.PCH
     is_object = invocation.product is Product.OBJECT and not invocation.is_assembly_output
     if invocation.language not in {Language.C, Language.CXX} or not is_object:
         return PrivateReason.FLAGS

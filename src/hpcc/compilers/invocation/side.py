@@ -13,6 +13,12 @@ from typing import Final
 
 from hpcc.compilers.invocation.invocation import Invocation, Language, Product
 from hpcc.compilers.invocation.modules import LISTING_FLAG, LISTING_SUFFIX
+from hpcc.compilers.invocation.precompiled import (
+    GCH_SUFFIX,
+    PCH_SUFFIX,
+    PROVED_CLANG,
+    PROVED_GCC,
+)
 from hpcc.compilers.spec.table import CLANG_MAJORS, GCC_MAJORS, Bypass, Effect
 from hpcc.core.reasons.bypass import BypassReason
 
@@ -52,6 +58,11 @@ PLAIN: Final = Written(output_keeps_mode=False, side=())
 
 def files_written(invocation: Invocation, *, is_clang: bool, major: int) -> Written | Bypass:
     """Return the files; most compiles write only their object."""
+    written = _header_written if invocation.language.is_header else _unit_written
+    return written(invocation, is_clang=is_clang, major=major)
+
+
+def _unit_written(invocation: Invocation, *, is_clang: bool, major: int) -> Written | Bypass:
     is_plain = not invocation.has_side_outputs and not invocation.is_assembly_output
     is_known = invocation.product is not Product.TEXT and not invocation.language.is_preprocessed
     if is_plain and is_known:
@@ -82,6 +93,17 @@ def files_written(invocation: Invocation, *, is_clang: bool, major: int) -> Writ
         else (invocation.is_assembly_output)
     )
     return Written(keeps, tuple(side))
+
+
+def _header_written(invocation: Invocation, *, is_clang: bool, major: int) -> Written | Bypass:
+    """Return how a precompiled header is written."""
+    if not is_clang:
+        is_known = major in PROVED_GCC and invocation.output.endswith(GCH_SUFFIX)
+        return Written(output_keeps_mode=True, side=()) if is_known else Bypass(BypassReason.PCH)
+    is_named = any(f.spec.effect is Effect.OUTPUT for f in invocation.flags)
+    if major not in PROVED_CLANG or not is_named or not invocation.output.endswith(PCH_SUFFIX):
+        return Bypass(BypassReason.PCH)
+    return PLAIN if invocation.inner.has_no_times else Bypass(BypassReason.PCH_TIMESTAMP)
 
 
 def _by_output(

@@ -20,13 +20,16 @@ _HARMLESS_ASSEMBLER: Final = re.compile(
 _MACRO_PIECE: Final = re.compile(rb"-[DU][A-Za-z_].*", re.DOTALL)
 # Flags of Clang's -cc1 without a separate argument. -fno-pch-timestamp only matters to .pch.
 _HARMLESS_CC1: Final = re.compile(
-    rb"-disable-(?:O0-optnone|llvm-passes|llvm-verifier|lifetime-markers)|-fno-pch-timestamp"
+    rb"-disable-(?:O0-optnone|llvm-passes|llvm-verifier|lifetime-markers)|-fno-pch-timestamp|-emit-pch"
     rb"|-fopenmp|-W[a-z][\w=+-]*|-fdebug-compilation-dir=.*|-f(?:no-)?experimental-new-constant-interpreter",
     re.DOTALL,
 )
 # Flags that take the next -Xclang as their argument.
 _HARMLESS_CC1_PAIRS: Final = frozenset(
-    {b"-target-feature", b"-target-cpu", b"-target-abi", b"-fdebug-compilation-dir"}
+    {
+        *(b"-target-feature", b"-target-cpu", b"-target-abi", b"-fdebug-compilation-dir"),
+        *(b"-include", b"-include-pch"),  # see `hpcc.compilers.invocation.precompiled`
+    }
 )
 # LLVM's own switches. A number or a truth value cannot name a file. Switches that print statistics,
 # draw graphs or read clocks have other prefixes.

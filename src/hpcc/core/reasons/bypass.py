@@ -177,8 +177,16 @@ class BypassReason(Reason, prefix="bypass"):
     PASS_THROUGH = (
         "pass-through", "`-Xclang` or `-mllvm` with something that may not be harmless", _LEAVE_OUT)
     PCH = (
-        "pch", "precompiled headers", "Build without precompiled headers.",
-        "A precompiled header is made or named.")
+        "pch", "a precompiled header of another compiler or form", "Build without it.",
+        "GCC 12 to 14 with an output `NAME.gch`, and Clang 17 and 19 with `-o NAME.pch` and no "
+        "times in it, are cached. All others are not: `-fpch-deps` and its like, the driver's "
+        "`-include-pch`, further outputs such as `--coverage`, cl.")
+    PCH_TIMESTAMP = (
+        "pch-timestamp", "a precompiled header of Clang with the times of its headers in it",
+        "CMake: `add_compile_options(\"SHELL:-Xclang -fno-pch-timestamp\")` for Clang; else give "
+        "`-Xclang -fno-pch-timestamp` to the compile that makes it.",
+        "Put back in a new build directory, it would be an error for its users: CMake has written "
+        "its header again by then. Their compiles are counted as `pch`.")
     PDB = (
         "pdb", "a program database that compiles share",
         "Use `/Z7`, which is cached.",

@@ -177,7 +177,12 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
         "key the header units",
     )),
     (BypassReason.PCH, Debt(
-        "18 of 593 commands", "refused where one is made or named", "key the header and its inputs"
+        "18 of 593 commands at the first count", "those of GCC and Clang are inputs",
+        "cl; further forms of the command",
+    )),
+    (BypassReason.PCH_TIMESTAMP, Debt(
+        "every Clang project with precompiled headers that does not give the flag",
+        "refused: put back, it would be an error", "set the times of the headers",
     )),
     (BypassReason.ENVIRONMENT, Debt(
         "none seen: Kbuild's variables are not refused",
@@ -212,7 +217,19 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
         "nothing where the clock is read",
     )),
     (UncacheableReason.PCH, Debt(
-        "none seen", "refused where a `.gch` lies beside a header", "key it as an input"
+        "none seen", "one that was made through hpcc is an input",
+        "read what another one was made of",
+    )),
+    (UncacheableReason.PCH_INCLUDE, Debt(
+        "none seen", "refused", "resolve the macro",
+    )),
+    (UncacheableReason.PCH_STALE, Debt(
+        "none: build systems make it again", "every file that it was made from is compared",
+        "nothing",
+    )),
+    (PrivateReason.PCH, Debt(
+        "units with precompiled headers in a second clone", "kept for the checkout",
+        "name a precompiled header by what it was made from",
     )),
     (FallbackReason.NATIVE, Debt(
         "no hit is lost: compiled here", "spelled out if the image has this compiler",

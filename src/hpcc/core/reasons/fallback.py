@@ -124,6 +124,10 @@ class FallbackReason(Reason, prefix="fallback"):
     PATH_IN_FLAG = (
         "path-in-flag", "a flag that is not a path holds the project's path",
         "Use a relative path.")
+    PCH = (
+        "pch", "a precompiled header is made or used",
+        "Nothing to do: the compile runs here, and is cached here.",
+        "A guest would read the headers instead, and write another object.")
     PRAGMA_DEPENDENCY = (
         "pragma-dependency", "`#pragma GCC dependency` compares the times of files",
         "Remove the pragma.")

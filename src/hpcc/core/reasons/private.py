@@ -55,6 +55,10 @@ class PrivateReason(Reason, prefix="private"):
         "A file such as `ROOT-2/x.h` was read.")
     OBJECT_FORMAT = (
         "object-format", "no object that can be searched for paths", "Nothing to do.")
+    PCH = (
+        "pch", "a precompiled header is made or used",
+        "Nothing to do: the result is kept for this checkout.",
+        "GCC's never have the same bytes twice, and all hold the checkout's path.")
     ROOT = (
         "root", "the root is the home directory, holds system headers or has an odd name", _RENAME,
         "The root may also not be `/`. Its name may hold letters, digits, blanks and `._+~@-`.")

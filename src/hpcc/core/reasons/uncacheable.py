@@ -97,8 +97,21 @@ class UncacheableReason(Reason, prefix="uncacheable"):
         "output-unreadable", "the compiler did not write an object that can be read",
         "Check where the output goes, and its size.")
     PCH = (
-        "pch", "a precompiled header lies beside a header", "Remove the `.gch` or `.pch` file.",
-        "hpcc does not know which files it was made from.")
+        "pch", "a precompiled header that hpcc does not know lies beside a header",
+        "Make it through hpcc with the flags of its users and of the header beside it, or remove "
+        "the file.",
+        "`hpcc explain` names it. hpcc knows those that were made through it at that place of one "
+        "header, if no clock and no question of `__has_include` came from the command line. A text "
+        "in it with a word like `__TIME__` needs equal flags.")
+    PCH_INCLUDE = (
+        "pch-include", "`#include` of a macro in a unit with a precompiled header",
+        "Write the header's name literally, or compile this source without the precompiled header: "
+        "`SKIP_PRECOMPILE_HEADERS` in CMake.",
+        "GCC skips a header that is in the precompiled one, and lists it nowhere.")
+    PCH_STALE = (
+        "pch-stale", "a header changed since it was precompiled, or is gone",
+        "Make the precompiled header again.",
+        "`hpcc explain` names the header. The compiler still uses the old text.")
     PRAGMA_DEPENDENCY = (
         "pragma-dependency", "`#pragma GCC dependency` compares the times of files",
         "Remove the pragma.")
