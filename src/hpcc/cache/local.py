@@ -43,7 +43,6 @@ from hpcc.cache.inputs.embedded_files import embed_directories, listing_flag, wa
 from hpcc.cache.inputs.named_directories import NamedDirectories
 from hpcc.cache.inputs.own_text import own_closure
 from hpcc.cache.inputs.twins import paths_passed, with_directories, with_places
-from hpcc.cache.inputs.where import find_culprit
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.key.share import Sharing
 from hpcc.cache.results.config_files import watch_configs, with_unlisted
@@ -51,11 +50,13 @@ from hpcc.cache.results.contents import Contents
 from hpcc.cache.results.files_read import files_read, read_depfile
 from hpcc.cache.results.hits import Hits, PartHit
 from hpcc.cache.results.inflight import Flight, Inflight
+from hpcc.cache.results.interfaces import Interfaces
 from hpcc.cache.results.pending import (
     Pending,
     check_known,
     checked_report,
     closure_request,
+    culprit_of,
     names_listed,
     read_side_outputs,
     signature_or_none,
@@ -101,6 +102,7 @@ class LocalCache:
         self._sources, self._directories = SourceCheck(memo), NamedDirectories(memo)
         self._contents = Contents(store, results, memo, counters, self._sources)
         self._precompiled = PrecompiledHeaders(store, memo)
+        self._interfaces = Interfaces(store, memo)
         self._max_output_bytes, self._clock = max_output_bytes, clock
         self._inflight = Inflight(wait_seconds=DEDUP_SECONDS)
         self._scratch = ScratchPaths(os.fsencode(os.path.join(run_directory, "deps")))
@@ -203,6 +205,7 @@ class LocalCache:
             self._counters.add(f"uncacheable.{UncacheableReason.OUTPUT_NOT_OURS}")
             return None
         self._precompiled.keep_alive(prepared, found.result.object_data)
+        self._interfaces.keep_alive(prepared, found.result.side)
         return Done(0, found.result.stdout, found.result.stderr)
 
     def finish(self, pending: Pending, report: RunReport) -> bytes:
@@ -221,7 +224,9 @@ class LocalCache:
             self._record(pending, outcome, pending.missed)
         except UncacheableError as error:
             self._counters.add(f"uncacheable.{error.reason}")
-            self._record(pending, "uncacheable", error.reason, self._culprit(pending, error))
+            self._record(
+                pending, "uncacheable", error.reason, culprit_of(self._memo, pending, error)
+            )
         finally:
             self.abandon(pending)
         return shown
@@ -342,6 +347,7 @@ class LocalCache:
             stored = self._results.keep(pending.key, closure, result)
         if stored is not None:
             self._precompiled.remember(prepared, closure, result.object_data)
+            self._interfaces.remember(prepared, closure, result.side)
         content = pending.content
         if stored is not None and content is not None and not closure.precompiled:
             made, path = (closure, result, stored), self._search.of
@@ -366,6 +372,7 @@ class LocalCache:
         """Return a closure with the files of flags, once no way to a file changed."""
         prepared, started, memo = pending.prepared, pending.started, self._memo
         closure = with_directories(closure, (absolute(prepared.cwd, d) for d in search))
+        closure = self._interfaces.with_imports(closure, prepared, started)
         paths = paths_passed(closure)
         self._directories.learn(prepared, paths)
         check_places(
@@ -378,11 +385,6 @@ class LocalCache:
         closure = with_unlisted(closure, pending, search, memo)
         check_known(pending, closure.files, memo)
         return closure
-
-    def _culprit(self, pending: Pending, error: UncacheableError) -> str:
-        prepared = pending.prepared
-        files, arguments = (prepared.source, *pending.files), prepared.invocation.arguments
-        return str(find_culprit(self._memo, error, files, arguments, pending.started) or "")
 
     def _record(self, pending: Pending, outcome: str, reason: str, culprit: str = "") -> None:
         self._records.compiled(

@@ -169,6 +169,7 @@ def _stands_alone(prepared: Prepared, own: CompileRequest) -> bool:
         and not prepared.is_recorded
         and not prepared.written.side
         and not prepared.invocation.has_modules
+        and not prepared.invocation.concerns_interfaces
         and prepared.invocation.product is Product.OBJECT
         and not prepared.invocation.concerns_precompiled
         # Of a missing source the driver of Clang complains before it compiles another.

@@ -76,7 +76,7 @@ def with_names(
     files = dict(closure.files)
     absences: list[Absence] = []
     for path in dict.fromkeys(absolute(cwd, name) for name in names):
-        digest = _digest(memo, path, started_ns)
+        digest = digest_if_quiet(memo, path, started_ns)
         if digest is not None:
             files[path] = digest
         else:
@@ -173,8 +173,12 @@ def _absent_units(root: bytes, names: Mapping[tuple[bytes, ...], bool]) -> list[
     return found
 
 
-def _digest(memo: FileMemo, path: bytes, started_ns: int) -> bytes | None:
-    """Return a file's SHA-256; None for a directory and for a missing file."""
+def digest_if_quiet(memo: FileMemo, path: bytes, started_ns: int) -> bytes | None:
+    """Return a file's SHA-256; None for a directory and for a missing file.
+
+    Raises:
+        UncacheableError: it changed since `started_ns`, or is special.
+    """
     try:
         status = os.stat(path)
     except OSError:

@@ -145,7 +145,7 @@ class Planner:
     ) -> RemotePlan:
         """See `client.FarmPlanner.plan`. Files that `learn` added are sent as well."""
         prepared, root = job.prepared, job.root
-        if prepared.invocation.has_modules:
+        if prepared.invocation.has_modules or prepared.invocation.concerns_interfaces:
             raise NotPortableError(FallbackReason.MODULES)
         if prepared.invocation.concerns_precompiled:
             raise NotPortableError(FallbackReason.PCH)

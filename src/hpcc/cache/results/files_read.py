@@ -11,6 +11,7 @@ from hpcc.cache.base.uncacheable import UncacheableError, all_absolute
 from hpcc.cache.inputs.discovery import ask_dependencies, parse_dependencies
 from hpcc.cache.inputs.pragmas import is_preprocessor_blind
 from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.results.interfaces import without_imports
 from hpcc.cache.results.pending import Pending, signature_or_none
 from hpcc.compilers.invocation.dependencies import Headers, Way
 from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
@@ -57,10 +58,10 @@ def files_read(
             if data is None:
                 raise UncacheableError(UncacheableReason.DEPFILE_UNREADABLE)
             _check_modules(pending, data)
-            return parse_dependencies(data)
+            return without_imports(pending.prepared, parse_dependencies(data))
         case Way.USER_FILE:
             _check_modules(pending, depfile or b"")
-            return parse_dependencies(depfile or b"")
+            return without_imports(pending.prepared, parse_dependencies(depfile or b""))
         case Way.HEADERS:
             assert headers is not None
             return (
@@ -77,7 +78,8 @@ def files_read(
                 asked += ask_dependencies(
                     prepared, lambda: False, injected=prepared.injected, is_parsing=True
                 )
-            return (*asked, *(parse_dependencies(depfile) if depfile else ()))
+            listed = (*asked, *(parse_dependencies(depfile) if depfile else ()))
+            return without_imports(prepared, listed)
         case Way.OWN_TEXT:
             return ()
 

@@ -17,6 +17,7 @@ from hpcc.cache.base.uncacheable import UncacheableError, absolute, check_start
 from hpcc.cache.content.key import ContentKey
 from hpcc.cache.inputs.closure_types import ClosureRequest
 from hpcc.cache.inputs.embedded_files import look_again, read_listing, unlisted_doubts
+from hpcc.cache.inputs.where import find_culprit
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.results.inflight import Flight
 from hpcc.cache.results.precompiled import MadeFrom
@@ -162,6 +163,13 @@ def check_known(pending: Pending, files: tuple[tuple[bytes, bytes], ...], memo: 
     for path, signature, digest in pending.prepared.responses:
         if signature_or_none(path) != signature or memo.digest(path) != digest:
             raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
+
+
+def culprit_of(memo: FileMemo, pending: Pending, error: UncacheableError) -> str:
+    """Return which file or argument of a finished compile an error is about; "" if unknown."""
+    prepared = pending.prepared
+    files, arguments = (prepared.source, *pending.files), prepared.invocation.arguments
+    return str(find_culprit(memo, error, files, arguments, pending.started) or "")
 
 
 def names_listed(pending: Pending, named: Iterable[bytes] = ()) -> tuple[bytes, ...]:

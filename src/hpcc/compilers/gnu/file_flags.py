@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from hpcc.compilers.invocation.interfaces import IMPORT_FLAG, INTERFACE_FLAG, PROVED_CLANG
 from hpcc.compilers.invocation.modules import LISTING_FLAG, MAPPER_FLAG, MODULES_FLAG, WITH_MODULES
 from hpcc.compilers.spec.rows import (
     ALONE,
@@ -251,6 +252,21 @@ _MODULES: Final = [
     )
 ]
 
+# What CMake gives Clang for the units that use modules (`hpcc.compilers.invocation.interfaces`).
+_INTERFACES: Final = [
+    row
+    for effect, spelling in ((Effect.SIDE_OUTPUT, INTERFACE_FLAG), (Effect.INPUT, IMPORT_FLAG))
+    for row in rows(
+        JOINED,
+        effect,
+        CLANG + "Standard C++ Modules",
+        spelling,
+        reason=BypassReason.MODULES,
+        gcc=NO_MAJORS,
+        clang=range(min(PROVED_CLANG), max(PROVED_CLANG) + 1),
+    )
+]
+
 _CODE: Final = [
     # A third party's program runs in the compiler and may read anything, also a clock.
     *refuse(JOINED, BypassReason.PLUGIN, MANUAL + "Overall Options", "-fplugin", "-fpass-plugin"),
@@ -276,6 +292,7 @@ _CODE: Final = [
         JOINED, BypassReason.RECORD_SWITCHES, CLANG, "-gcodeview-command-line", "-fembed-bitcode"
     ),
     *_MODULES,
+    *_INTERFACES,
     *refuse(JOINED, BypassReason.MODULES, MANUAL + "C++ Modules; " + CLANG + "Modules", "-fmodule"),
     *refuse(JOINED, BypassReason.MODULES, CLANG + "Modules", "-fprebuilt-", "-fcxx-modules"),
     *refuse(

@@ -8,6 +8,7 @@ from typing import Final
 
 from hpcc.compilers.gnu.flags import GNU_FLAGS
 from hpcc.compilers.gnu.product import read_product, why_not_asked
+from hpcc.compilers.invocation.interfaces import IMPORT_FLAG, INTERFACE_FLAG, imported_file
 from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language, Product
 from hpcc.compilers.invocation.modules import (
     LISTING_FLAG,
@@ -45,7 +46,7 @@ _SUFFIXES: Final = {
     **dict.fromkeys((b".mm", b".M"), Language.OBJCXX),
 }
 _PREPROCESSED: Final = frozenset({b".mi", b".mii"})
-_MODULES: Final = frozenset({b".cppm", b".ccm", b".cxxm", b".c++m", b".ixx"})
+_MODULES: Final = dict.fromkeys((b".cppm", b".ccm", b".cxxm", b".c++m"), Language.CXX_MODULE)
 _LINKER_INPUT: Final = frozenset({b".o", b".a", b".so", b".lo", b".obj"})
 _HEADERS: Final = {
     b".h": Language.C_HEADER,
@@ -94,7 +95,9 @@ def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | 
         is_native=_is_native(parts),
         product=product,
     )
-    refusal = _refusal_of_header(found) or _refusal_of_modules(found)
+    refusal = (
+        _refusal_of_header(found) or _refusal_of_modules(found) or _refusal_of_interfaces(found)
+    )
     return found if refusal is None else Bypass(refusal)
 
 
@@ -147,6 +150,23 @@ def _refusal_of_modules(invocation: Invocation) -> BypassReason | None:
     # GCC fails with the flag and without a depfile; with hpcc's own depfile it would not.
     is_odd = LISTING_FLAG in spellings and invocation.dep_mode is DepMode.NONE
     return BypassReason.ODD_DEPENDENCIES if is_odd else None
+
+
+def _refusal_of_interfaces(invocation: Invocation) -> BypassReason | None:
+    """Return why a compile with compiled interfaces of Clang's is not for the cache."""
+    if not invocation.concerns_interfaces:
+        return None
+    is_interface = invocation.language is Language.CXX_MODULE
+    written = invocation.values(INTERFACE_FLAG)
+    is_plain = (
+        invocation.language in {Language.CXX, Language.CXX_MODULE}
+        and invocation.product is Product.OBJECT
+        and len(written) <= int(is_interface)
+        and all(map(imported_file, invocation.values(IMPORT_FLAG)))
+        and not invocation.concerns_precompiled
+        and not _has_spelling(invocation.parts, "-S", "-emit-llvm")
+    )
+    return None if is_plain else BypassReason.MODULES
 
 
 def _refusal_of_header(invocation: Invocation) -> BypassReason | None:
@@ -261,11 +281,11 @@ def _language(name: bytes, forced: bytes | None, *, is_cxx: bool) -> Language | 
     suffix = base[base.rfind(b".") :] if b"." in base else b""
     if suffix in _PREPROCESSED:
         return Bypass(BypassReason.NO_PREPROCESSING)
-    if suffix in _MODULES:
+    if suffix == b".ixx":
         return Bypass(BypassReason.MODULES)
     if suffix in _LINKER_INPUT or not suffix or name.startswith(b"@"):
         return Bypass(BypassReason.LINKER_INPUT)
-    language = _SUFFIXES.get(suffix) or _HEADERS.get(suffix)
+    language = _SUFFIXES.get(suffix) or _HEADERS.get(suffix) or _MODULES.get(suffix)
     if language is None:
         return Bypass(BypassReason.LANGUAGE)
     return _CXX_OF.get(language, language) if is_cxx else language

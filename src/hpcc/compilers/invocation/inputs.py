@@ -11,6 +11,7 @@ import posixpath
 from collections.abc import Iterator
 from typing import Final
 
+from hpcc.compilers.invocation.interfaces import IMPORT_FLAG, imported_file
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.spec.table import Bypass, Effect, Flag
 from hpcc.core.reasons.bypass import BypassReason
@@ -52,6 +53,8 @@ def _named_by(flag: Flag, *, is_clang: bool) -> Iterator[bytes]:
     spelling, value = flag.spec.spelling, flag.value
     if spelling == "-fauto-profile":
         yield _AUTO_DEFAULT
+    elif spelling == IMPORT_FLAG:
+        yield imported_file(value) or value
     elif spelling not in _COUNTS | {"-fprofile-instr-use"}:
         yield value
     elif is_clang:

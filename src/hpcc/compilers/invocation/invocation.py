@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from hpcc.compilers.invocation.interfaces import INTERFACE_FLAGS
 from hpcc.compilers.invocation.modules import MODULE_FLAGS
 from hpcc.compilers.invocation.precompiled import InnerWords, inner_words
 from hpcc.compilers.spec.table import Effect, Flag, Operand
@@ -25,6 +26,7 @@ class Language(enum.Enum):
     CXX_OUTPUT = b"c++-cpp-output"
     C_HEADER = b"c-header"
     CXX_HEADER = b"c++-header"
+    CXX_MODULE = b"c++-module"
 
     @property
     def is_preprocessed(self) -> bool:
@@ -127,6 +129,12 @@ class Invocation:
     def has_modules(self) -> bool:
         """Return whether flags switch C++ modules on; the unit need not use one."""
         return any(f.spec.spelling in MODULE_FLAGS for f in self.flags)
+
+    @cached_property
+    def concerns_interfaces(self) -> bool:
+        """Return whether it may write or read a compiled interface of Clang's."""
+        is_module = self.language is Language.CXX_MODULE
+        return is_module or any(f.spec.spelling in INTERFACE_FLAGS for f in self.flags)
 
     @cached_property
     def forced_includes(self) -> tuple[bytes, ...]:

@@ -81,6 +81,8 @@ def why_private(invocation: Invocation, root: bytes, *, is_clang: bool, major: i
         return PrivateReason.UNPROVED_COMPILER
     if invocation.language.is_header:
         return PrivateReason.PCH
+    if invocation.concerns_interfaces:
+        return PrivateReason.MODULES
     is_object = invocation.product is Product.OBJECT and not invocation.is_assembly_output
     if invocation.language not in {Language.C, Language.CXX} or not is_object:
         return PrivateReason.FLAGS

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from hpcc.compilers.invocation.interfaces import INTERFACE_FLAG
+from hpcc.compilers.invocation.interfaces import PROVED_CLANG as INTERFACES_OF_CLANG
 from hpcc.compilers.invocation.invocation import Invocation, Language, Product
 from hpcc.compilers.invocation.modules import LISTING_FLAG, LISTING_SUFFIX
 from hpcc.compilers.invocation.precompiled import (
@@ -58,6 +60,8 @@ PLAIN: Final = Written(output_keeps_mode=False, side=())
 
 def files_written(invocation: Invocation, *, is_clang: bool, major: int) -> Written | Bypass:
     """Return the files; most compiles write only their object."""
+    if invocation.concerns_interfaces and not (is_clang and major in INTERFACES_OF_CLANG):
+        return Bypass(BypassReason.MODULES)
     written = _header_written if invocation.language.is_header else _unit_written
     return written(invocation, is_clang=is_clang, major=major)
 
@@ -133,7 +137,8 @@ def _by_output(
         if invocation.is_assembly_output:
             return Bypass(BypassReason.SPLIT_DWARF)  # compilers differ in its name, or write none
         side.append(SideFile(stem + b".dwo", keeps_mode=is_clang))
-    side += (SideFile(v, keeps_mode=False) for v in invocation.values("--serialize-diagnostics"))
+    names = invocation.values("--serialize-diagnostics", INTERFACE_FLAG)
+    side += (SideFile(name, keeps_mode=False) for name in names)
     return tuple(side)
 
 

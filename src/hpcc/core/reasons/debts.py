@@ -137,8 +137,8 @@ _SHARED: Final[Mapping[type[Reason], Mapping[str, Debt]]] = {
 }
 _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
     (BypassReason.MODULES, Debt(
-        "4 of 593 commands", "GCC 14's units without modules are cached; others by flag",
-        "key the compiled interfaces; ask GCC 15",
+        "4 of 593 commands", "Clang's named modules; GCC 14's units without modules",
+        "key GCC's compiled interfaces, and those in two steps; ask GCC 15",
     )),
     (BypassReason.MULTIPLE_SOURCES, Debt(
         "none seen: build tools name one source", "each source of a plain command is cached",
@@ -167,6 +167,18 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
     (UncacheableReason.MIXED_MESSAGES, Debt(
         "none seen", "sources that hit in commands of one source hit here, too",
         "run the sources one after another, so that each message has its source",
+    )),
+    (UncacheableReason.MODULE_FILE, Debt(
+        "none seen: CMake makes them in the build directory", "refused: its sources are unknown",
+        "ask Clang for them (`-module-file-info`)",
+    )),
+    (UncacheableReason.MODULE_STALE, Debt(
+        "none: build systems make it again", "every file that it was made from is compared",
+        "nothing",
+    )),
+    (PrivateReason.MODULES, Debt(
+        "units of modules in a second clone", "kept for the checkout",
+        "name an interface by what it was made from",
     )),
     (UncacheableReason.MODULES, Debt(
         "the sources that use modules", "what GCC wrote tells that a unit uses none",

@@ -79,7 +79,7 @@ class FallbackReason(Reason, prefix="fallback"):
         "Make the directory, or leave it or the warning out.",
         "`hpcc explain` names the directory. A guest would warn of it, or not, as its image is.")
     MODULES = (
-        "modules", "`-fmodules-ts`: header units here could take the place of headers",
+        "modules", "C++ modules: a guest has no compiled interfaces and header units",
         "Nothing to do: the compile runs here, and is cached here.",
         "Set `CMAKE_CXX_SCAN_FOR_MODULES` to `OFF` where no source uses modules: such compiles "
         "travel.")

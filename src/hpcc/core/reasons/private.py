@@ -53,6 +53,10 @@ class PrivateReason(Reason, prefix="private"):
     NEIGHBOUR = (
         "neighbour", "reads a directory whose name begins like the root's", _RENAME,
         "A file such as `ROOT-2/x.h` was read.")
+    MODULES = (
+        "modules", "a compiled interface of a C++20 module is written or read",
+        "Nothing to do: the result is kept for this checkout.",
+        "Clang's interfaces hold the checkout's path.")
     OBJECT_FORMAT = (
         "object-format", "no object that can be searched for paths", "Nothing to do.")
     PCH = (

@@ -71,6 +71,14 @@ class UncacheableReason(Reason, prefix="uncacheable"):
     MODIFIED_DURING_COMPILE = (
         "modified-during-compile",
         "a file changed, is open for writing or is younger than the compile", _AGAIN)
+    MODULE_FILE = (
+        "module-file", "a compiled interface that hpcc does not know",
+        "Make it through hpcc, in the build directory that uses it.",
+        "`hpcc explain` names it. What it was made from is an input of the units that import it.")
+    MODULE_STALE = (
+        "module-stale", "a source of a module changed since its interface was compiled, or is gone",
+        "Compile the interface again.",
+        "`hpcc explain` names the file. The compiler still takes the old interface.")
     MODULES = (
         "modules", "the unit declares or imports a module or a header unit",
         "Nothing to do.",
