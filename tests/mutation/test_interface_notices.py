@@ -1,0 +1,30 @@
+"""Each check of a unit that imports modules of Clang's is needed."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcc_testkit.suite.mutants import Case, Mutants
+
+CLANG = "tests/integration/cache/test_modules_of_clang.py::"
+UNIT = "tests/unit/cache/results/test_interfaces.py::"
+RECORDS = "cache/results/interfaces.py"
+
+CASES = {
+    "sources": Case(RECORDS, "                    files[name] = self._digest(name, started_ns)", "                    continue",
+                    CLANG + "test_an_edit_that_leaves_the_interface_as_it_was[clang++-19-base.cppm]"),
+    "stale": Case(RECORDS, "                if files[name] != its:", "                if False:",
+                  CLANG + "test_an_interface_older_than_its_import[clang++-19]"),
+    "known": Case(RECORDS, "            made = self._made_from(path, digest)", "            made = self._made_from(path, digest) or ()",
+                  CLANG + "test_an_interface_that_the_compiler_alone_made[clang++-19]"),
+    "named": Case(RECORDS, "        if name.endswith(INTERFACE_SUFFIX):", "        if False:",
+                  UNIT + "test_named_interfaces_are_left_out_of_a_list"),
+    "by-name": Case("compilers/gnu/invocation.py", "        and all(map(imported_file, invocation.values(IMPORT_FLAG)))\n", "",
+                    UNIT + "test_which_commands_are_kept"),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_without_the_check_its_test_fails(name: str, mutants: Mutants) -> None:
+    mutants.check(CASES[name])
