@@ -118,8 +118,7 @@ class LocalCache:
             done = None if found is None else self._put(prepared, *found)
             if done is not None:
                 return done
-            flight = self._inflight.lead(prepared.key)
-            if flight is not None:
+            if (flight := self._inflight.lead(prepared.key)) is not None:
                 break
             self._counters.add("dedup.waited")
             if not self._inflight.wait(prepared.key, is_cancelled):
@@ -276,15 +275,16 @@ class LocalCache:
         fallback = self._records.fallback()
         side = tuple(map(signature_or_none, prepared.side_paths))
         directories = self._directories.before(prepared)
+        expected = self._interfaces.expected(prepared)
         return Pending(
             prepared,
             way,
-            start_of(prepared, directories, self._shared, self._memo, self._clock),
+            start_of(prepared, directories, expected, self._shared, self._memo, self._clock),
             flight,
             missed,
             fallback,
             side,
-            note_places(prepared.cwd, directories, prepared.looked_for),
+            note_places(prepared.cwd, directories, (*prepared.looked_for, *expected)),
             prepared.key,
             prepared.marker_status.reason,
             content,
@@ -372,7 +372,7 @@ class LocalCache:
         """Return a closure with the files of flags, once no way to a file changed."""
         prepared, started, memo = pending.prepared, pending.started, self._memo
         closure = with_directories(closure, (absolute(prepared.cwd, d) for d in search))
-        closure = self._interfaces.with_imports(closure, prepared, started)
+        closure = self._interfaces.with_imports(closure, prepared, started, pending.interfaces)
         paths = paths_passed(closure)
         self._directories.learn(prepared, paths)
         check_places(

@@ -21,7 +21,8 @@ class Closure:
     to their device. With a `part`, `files` end with its files, and `absences` are those of the
     part. `twins` are files of one content whose relation counts. `data` are those of the files that
     may have been read as data (`.incbin`, `#embed`). `precompiled` are those that are precompiled
-    headers; then the files from which these were made are among `files`, too.
+    headers; then the files from which these were made are among `files`, too. `interfaces` are the
+    compiled interfaces of modules among `files`.
     """
 
     files: tuple[tuple[bytes, bytes], ...]
@@ -35,6 +36,7 @@ class Closure:
     twins: tuple[Twins, ...] = ()
     data: frozenset[bytes] = frozenset()
     precompiled: tuple[bytes, ...] = ()
+    interfaces: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

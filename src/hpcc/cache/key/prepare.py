@@ -31,7 +31,7 @@ import hashlib
 import os
 import posixpath
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, NamedTuple
 
@@ -49,12 +49,13 @@ from hpcc.cache.host.recorded_switches import Recorders
 from hpcc.cache.host.scripts import executed_by
 from hpcc.cache.host.terminal import Terminals
 from hpcc.cache.key.environment import environment_key, refusal_of
+from hpcc.cache.key.interfaces import interface_of
 from hpcc.cache.key.share import MarkerStatus, Share, Sharing
 from hpcc.compilers.families import family_of
 from hpcc.compilers.invocation.database import DatabaseQuestion, Entry, with_entry
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
-from hpcc.compilers.invocation.side import Written
+from hpcc.compilers.invocation.side import SideFile, Written
 from hpcc.compilers.spec.response import MAX_RESPONSE_BYTES
 from hpcc.compilers.spec.table import Bypass
 from hpcc.core.memo import BoundedMemo
@@ -84,7 +85,8 @@ class Prepared:
     and depfile. `replay_ok`: a hit may be remembered by the bytes of its request, since the answer
     depends only on the request, the compiler's files, the markers and the inputs. `looked_for` are
     files that flags name. `is_recorded`: the object will contain the command line. `responses` are
-    the files that some of the arguments came from.
+    the files that some of the arguments came from. `declares` is the module of GCC's whose compiled
+    interface is among the outputs, b"" without one.
     """
 
     request: CompileRequest
@@ -100,6 +102,7 @@ class Prepared:
     is_recorded: bool = False
     rest: tuple[bytes, ...] = ()
     responses: tuple[ResponseFile, ...] = ()
+    declares: bytes = b""
 
     @property
     def share(self) -> Share | None:
@@ -199,10 +202,10 @@ class Classifier:
         request = _in_directory(request, invocation)
         hidden = (b"-fms-compatibility",) if identity.has_hidden_flags else ()
         family = family.settled(identity.family).variant((identity.target, *hidden, *words))
-        files = _files_of_flags(request, invocation, family, identity.major)
+        files = _files_of_flags(self._memo, request, invocation, family, identity.major)
         if isinstance(files, Bypass):
             return files
-        written, looked_for = files
+        written, looked_for, declares = files
         colour = self._terminals.flags(request, invocation, family, identity.digest)
         if isinstance(colour, Bypass):
             return colour
@@ -225,7 +228,7 @@ class Classifier:
         is_plain = is_plain and not is_script  # a script is read for each request, too
         prepared = Prepared(
             request, invocation, family, identity, colour, key, written, marker_status, is_plain,
-            looked_for, is_recorded, rest, tuple(responses),
+            looked_for, is_recorded, rest, tuple(responses), declares,
         )  # fmt: skip
         return _check_side_paths(prepared) or prepared
 
@@ -281,9 +284,13 @@ def _in_directory(request: CompileRequest, invocation: Invocation) -> CompileReq
 
 
 def _files_of_flags(
-    request: CompileRequest, invocation: Invocation, family: CompilerFamily, major: int
-) -> tuple[Written, tuple[bytes, ...]] | Bypass:
-    """Return the further outputs and the files looked for that these flags cause."""
+    memo: FileMemo,
+    request: CompileRequest,
+    invocation: Invocation,
+    family: CompilerFamily,
+    major: int,
+) -> tuple[Written, tuple[bytes, ...], bytes] | Bypass:
+    """Return further outputs, files looked for, and the module whose interface is an output."""
     refusal = family.check_versions(invocation, major)
     if refusal is not None:
         return refusal
@@ -293,9 +300,13 @@ def _files_of_flags(
     read_file = _response_reader(request.cwd, [])
     if not all(_is_blank(read_file(name)) for name in invocation.blank_files):
         return Bypass(BypassReason.ANALYSER)
+    declares, interface = interface_of(memo, request.cwd, invocation)
+    if declares:
+        side = (*written.side, SideFile(interface, keeps_mode=False))
+        written = replace(written, side=side)
     directories = tuple(dict.fromkeys((request.cwd, request.env.get(b"PWD") or request.cwd)))
     looked_for = family.files_looked_for(invocation, directories)
-    return looked_for if isinstance(looked_for, Bypass) else (written, looked_for)
+    return looked_for if isinstance(looked_for, Bypass) else (written, looked_for, declares)
 
 
 def _is_blank(content: bytes | None) -> bool:

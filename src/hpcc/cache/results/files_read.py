@@ -10,12 +10,19 @@ from hpcc.cache.base.outputs import read_output
 from hpcc.cache.base.uncacheable import UncacheableError, all_absolute
 from hpcc.cache.inputs.discovery import ask_dependencies, parse_dependencies
 from hpcc.cache.inputs.pragmas import is_preprocessor_blind
+from hpcc.cache.key.interfaces import interfaces_of_map
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.results.interfaces import without_imports
 from hpcc.cache.results.pending import Pending, signature_or_none
 from hpcc.compilers.invocation.dependencies import Headers, Way
 from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
-from hpcc.compilers.invocation.modules import LISTING_SUFFIX, UNIT_SUFFIX, uses_modules
+from hpcc.compilers.invocation.modules import (
+    LISTING_SUFFIX,
+    UNIT_SUFFIX,
+    Listing,
+    mentions_modules,
+    read_listing,
+)
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 SearchPath = Callable[[Prepared], tuple[bytes, ...]]
@@ -57,11 +64,9 @@ def files_read(
             )
             if data is None:
                 raise UncacheableError(UncacheableReason.DEPFILE_UNREADABLE)
-            _check_modules(pending, data)
-            return without_imports(pending.prepared, parse_dependencies(data))
+            return _texts(pending, data, memo)
         case Way.USER_FILE:
-            _check_modules(pending, depfile or b"")
-            return without_imports(pending.prepared, parse_dependencies(depfile or b""))
+            return _texts(pending, depfile or b"", memo)
         case Way.HEADERS:
             assert headers is not None
             return (
@@ -84,21 +89,47 @@ def files_read(
             return ()
 
 
-def _check_modules(pending: Pending, depfile: bytes) -> None:
-    """Check that a compile with modules switched on used none.
+def _texts(pending: Pending, depfile: bytes, memo: FileMemo) -> tuple[bytes, ...]:
+    """Return the files of a list that are not compiled interfaces; note those that are.
 
     Raises:
-        UncacheableError: it declares or imports one, or did not write the list of modules.
+        UncacheableError: it uses modules in another way than named ones, or the list is odd.
     """
-    if not pending.prepared.invocation.has_modules:
-        return
-    listing: bytes | None = None
+    prepared = pending.prepared
+    if prepared.invocation.has_modules:
+        _check_modules(pending, depfile)
+    names = parse_dependencies(depfile)
+    if prepared.invocation.has_modules:
+        cwd = prepared.cwd
+        mapped = interfaces_of_map(memo, cwd, prepared.invocation).values()
+        files = frozenset(all_absolute(cwd, tuple(mapped)))
+        every = all_absolute(cwd, names)
+        read = [path for path in every if path in files or path.endswith(UNIT_SUFFIX)]
+        pending.interfaces = {path: path in files for path in read}
+        names = tuple(path for path in every if path not in pending.interfaces)
+    return without_imports(prepared, names)
+
+
+def _check_modules(pending: Pending, depfile: bytes) -> None:
+    """Check that a compile with modules switched on declares and imports what can be kept.
+
+    Raises:
+        UncacheableError: without a list, it uses any; with one, it uses header units, or declares
+            another module than its source seems to; or it did not write the list.
+    """
+    listing: Listing | None = Listing(b"", ())
     for path, before in zip(pending.prepared.side_paths, pending.side_before, strict=True):
         if path.endswith(LISTING_SUFFIX):
-            listing = read_output(path, started_ns=pending.started, limit=MAX_DEPFILE_BYTES)
-            if listing is None or signature_or_none(path) == before:
+            data = read_output(path, started_ns=pending.started, limit=MAX_DEPFILE_BYTES)
+            if data is None or signature_or_none(path) == before:
                 raise UncacheableError(UncacheableReason.SIDE_OUTPUT_MISSING)
-    if uses_modules(depfile, listing):
+            listing = read_listing(data)
+    is_known = (
+        listing is not None
+        and (not listing.is_empty or not mentions_modules(depfile))
+        and listing.provides == pending.prepared.declares
+    )
+    if not is_known:
         # Its lines about modules cannot be parsed. The names only help to find a source's line.
         words = (word for word in depfile.split() if not word.endswith((b":", UNIT_SUFFIX)))
         pending.files = all_absolute(pending.prepared.cwd, tuple(words))

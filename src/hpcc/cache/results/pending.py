@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from hpcc.cache.base.api import RunReport
@@ -58,6 +58,8 @@ class Pending:
     is_compiled: bool = False  # the compiler ended with status 0
     messages: bytes = b""  # what the compiler printed, without the lines that hpcc asked for
     here: RunHere | None = None  # the local slot that it runs in
+    # GCC's compiled interfaces that it read, by absolute path; True for those that its map names.
+    interfaces: dict[bytes, bool] = field(default_factory=dict)
     files: tuple[bytes, ...] = ()  # absolute paths of what it read, once they are known
     watch: NameWatch | None = None  # of names that no list of files shows
 
@@ -74,20 +76,21 @@ class Pending:
 def start_of(
     prepared: Prepared,
     directories: tuple[bytes, ...],
+    expected: tuple[bytes, ...],
     shared: SharedResults,
     memo: FileMemo,
     clock: StampClock,
 ) -> CompileStart:
     """Return the present moment for a compile that reads from `directories`.
 
-    `shared` names the files that it probably reads.
+    `shared` names the files that it probably reads, and `expected` are those of modules.
     """
     cwd, known = prepared.cwd, shared.latest_files(prepared.share, prepared.key)
     places = (cwd, *(absolute(cwd, directory or b"/") for directory in directories))
     # Build systems write a file that a flag names just before the compile.
     invocation = prepared.invocation
     forced = (*invocation.inner.used, *(n + GCH_SUFFIX for n in invocation.forced_includes))
-    named = (absolute(cwd, name) for name in (*prepared.looked_for, *forced))
+    named = (absolute(cwd, name) for name in (*prepared.looked_for, *forced, *expected))
     return take_start(clock, places, (prepared.source, *named, *known), memo.digest)
 
 

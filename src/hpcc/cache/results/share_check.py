@@ -134,13 +134,16 @@ def why_not_shared(
     """Return the `PrivateReason` to keep a result private, or "" if every clone may have it."""
     root = share.checkout.root
     asks_for_units = prepared.invocation.has_modules
+    has_interfaces = bool(closure.interfaces or prepared.declares)
     if (
         made.stdout
+        or has_interfaces
         or closure.precompiled
         or not _are_sides_shared(prepared, share, made)
         or (asks_for_units and not _are_units_here(share, closure))
     ):
-        return PrivateReason.PCH if closure.precompiled else PrivateReason.FLAGS
+        kind = PrivateReason.PCH if closure.precompiled else PrivateReason.FLAGS
+        return PrivateReason.MODULES if has_interfaces else kind
     reason = why_object_is_private(made.object_data, share.secrets)
     if reason:
         return reason

@@ -1,4 +1,4 @@
-"""C++ modules of GCC 14 as far as a unit needs that uses none: flags, map, listing, header units.
+"""C++ modules of GCC 14: flags, map, listing, compiled interfaces, header units.
 
 Problem: CMake switches modules on for every C++20 source. A unit that neither declares nor imports
 a module is a plain compile then, with two exceptions. GCC reads the map that `-fmodule-mapper=`
@@ -8,8 +8,13 @@ file exists, GCC imports it and does not read the header.
 Rule: whether a unit uses modules is read from what GCC wrote, never from the source, where a macro
 or a header may hide it:
 
-- without `-fdeps-format` the depfile has words that only modules have (`mid.c++m`);
-- with it, the depfile of an interface has none of these. The `.ddi` file has them all.
+- without `-fdeps-format` the depfile has words that only modules have (`mid.c++m`). Such a unit is
+  not kept;
+- with it, the `.ddi` file says what the unit declares and imports. The depfile lists each compiled
+  interface (`.gcm`) that was opened, also those that others import.
+
+Where a unit writes its interface is known before: the map has the name that the source declares. If
+the `.ddi` file says something else afterwards, the unit is not kept.
 
 The header unit of a relative name is below the directory `,` of the *root* of all compiled
 interfaces, and each `..` of the name is `,,`. That of an absolute name is below the root by its
@@ -26,8 +31,11 @@ Sources: GCC manual, "C++ Modules" and "C++ Module Mapper"; system call traces o
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Final
+from typing import Final, NamedTuple
+
+from hpcc.compilers.scan.text import without_comments
 
 MODULES_FLAG: Final = "-fmodules-ts"
 MAPPER_FLAG: Final = "-fmodule-mapper="
@@ -49,9 +57,12 @@ _MAP_FILE: Final = re.compile(rb"[^<=|@:?\s][^:?\s]*")
 # leaves out a last line without an end.
 _MAP: Final = re.compile(rb"(?:\$root ([^\s]+)\n)?(?:[A-Za-z_][\w.:-]* [^\s]+\n)*")
 _IN_DEPFILE: Final = (b".c++m", b".gcm", b"CXX_IMPORTS")
-_NO_MODULES: Final = re.compile(
-    rb'\{\s*"rules": \[\s*\{\s*"primary-output": "[^"]*",\s*"requires": \[\s*\]\s*\}\s*\],'
-    rb'\s*"version": \d+,\s*"revision": \d+\s*\}\s*'
+_LINE_OF_MAP: Final = re.compile(rb"^([A-Za-z_][\w.:-]*) ([^\s]+)\n", re.MULTILINE)
+_NAME: Final = re.compile(r"[A-Za-z_][\w.]*(?::[A-Za-z_][\w.]*)?", re.ASCII)
+_DECLARES: Final = re.compile(
+    rb"^[ \t]*(export[ \t]+)?module[ \t]+([A-Za-z_][\w.]*)"
+    rb"[ \t]*(?::[ \t]*([A-Za-z_][\w.]*))?[ \t]*(?:\[\[[^\n]*\]\])?[ \t]*;",
+    re.MULTILINE,
 )
 # The line of a source that declares or imports something, for messages only.
 USE: Final = re.compile(
@@ -76,14 +87,62 @@ def root_of_interfaces(module_map: bytes | None) -> bytes | None:
     return None if found is None else found[1] or b""
 
 
-def uses_modules(depfile: bytes, listing: bytes | None) -> bool:
-    """Return whether a unit declares or imports a module or a header unit.
+def interfaces_in_map(module_map: bytes) -> dict[bytes, bytes]:
+    """Return the files of all modules that a map names, below its root; empty for another form."""
+    root = root_of_interfaces(module_map)
+    if root is None:
+        return {}
+    below = b"" if root in {b"", b"."} else root.rstrip(b"/") + b"/"
+    found = _LINE_OF_MAP.findall(module_map)
+    files = {name: file if file.startswith(b"/") else below + file for name, file in found}
+    return files if len(files) == len(found) else {}
 
-    `depfile` is the whole text of `-MD`, `listing` that of the `.ddi` file if flags ask for one.
+
+def declared_module(text: bytes) -> bytes:
+    """Return the module whose interface or partition a source seems to be; b"" without one.
+
+    A macro or a header may hide it. What GCC writes decides.
     """
-    if any(word in depfile for word in _IN_DEPFILE):
-        return True
-    return listing is not None and _NO_MODULES.fullmatch(listing) is None
+    for found in _DECLARES.finditer(without_comments(text)):
+        if found[1] or found[3]:
+            return found[2] + (b":" + found[3] if found[3] else b"")
+    return b""
+
+
+class Listing(NamedTuple):
+    """What a unit declares (b"" for nothing) and imports, by the names of modules."""
+
+    provides: bytes
+    requires: tuple[bytes, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.provides and not self.requires
+
+
+def read_listing(data: bytes) -> Listing | None:
+    """Return what a `.ddi` file says; None for another form, and for header units."""
+    try:
+        (rule,) = json.loads(data)["rules"]
+        provides = [_module(entry, {"is-interface"}) for entry in rule.get("provides", [])]
+        requires = [_module(entry, set()) for entry in rule.get("requires", [])]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    if len(provides) > 1 or not rule.keys() <= {"primary-output", "provides", "requires"}:
+        return None
+    return Listing(provides[0] if provides else b"", tuple(requires))
+
+
+def _module(entry: dict[str, str], more: set[str]) -> bytes:
+    """Return the name of a module; other keys than `more` tell of header units."""
+    if not entry.keys() <= {"logical-name", *more} or not _NAME.fullmatch(entry["logical-name"]):
+        raise ValueError("not a named module")
+    return entry["logical-name"].encode()
+
+
+def mentions_modules(depfile: bytes) -> bool:
+    """Return whether a depfile has words that only units with modules have."""
+    return any(word in depfile for word in _IN_DEPFILE)
 
 
 def parts_of_unit(path: bytes) -> tuple[bytes, ...]:

@@ -129,8 +129,8 @@ class BypassReason(Reason, prefix="bypass"):
         "modules", "C++20 modules, header units or Clang's modules", "Nothing to do.",
         "`-fmodules`, `-fmodule-map-file` and others: compilers find compiled interfaces by rules "
         "that hpcc does not know. Named modules of Clang 17 and 19 are cached as CMake makes them: "
-        "`-fmodule-output=FILE` and `-fmodule-file=NAME=FILE`, not `--precompile`. GCC 14 with "
-        "`-fmodules-ts` and a map file is cached where the unit uses no module.")
+        "`-fmodule-output=FILE` and `-fmodule-file=NAME=FILE`, not `--precompile`. So are those of "
+        "GCC 14 with `-fmodules-ts`, a map file and `-fdeps-format=p1689r5`.")
     MULTIPLE_OUTPUTS = "multiple-outputs", "more than one output in a command", _SPLIT
     MULTIPLE_SOURCES = (
         "multiple-sources", "several sources in a command that is more than its sources", _SPLIT,

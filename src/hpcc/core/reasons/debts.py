@@ -137,8 +137,8 @@ _SHARED: Final[Mapping[type[Reason], Mapping[str, Debt]]] = {
 }
 _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
     (BypassReason.MODULES, Debt(
-        "4 of 593 commands", "Clang's named modules; GCC 14's units without modules",
-        "key GCC's compiled interfaces, and those in two steps; ask GCC 15",
+        "4 of 593 commands", "named modules of Clang and GCC 14 as CMake makes them",
+        "interfaces in two steps; ask GCC 15",
     )),
     (BypassReason.MULTIPLE_SOURCES, Debt(
         "none seen: build tools name one source", "each source of a plain command is cached",
@@ -181,8 +181,8 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
         "name an interface by what it was made from",
     )),
     (UncacheableReason.MODULES, Debt(
-        "the sources that use modules", "what GCC wrote tells that a unit uses none",
-        "key the compiled interfaces",
+        "header units, which CMake has not", "what GCC wrote tells what a unit uses",
+        "key the header units",
     )),
     (UncacheableReason.HEADER_UNIT, Debt(
         "none seen", "the place of each header unit is watched, so that it stays empty",

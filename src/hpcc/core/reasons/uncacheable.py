@@ -80,9 +80,10 @@ class UncacheableReason(Reason, prefix="uncacheable"):
         "Compile the interface again.",
         "`hpcc explain` names the file. The compiler still takes the old interface.")
     MODULES = (
-        "modules", "the unit declares or imports a module or a header unit",
-        "Nothing to do.",
-        "GCC 14 wrote or read a compiled interface, which hpcc does not keep yet.")
+        "modules", "GCC 14: a header unit, or modules that no list tells",
+        "Import named modules, with `-fdeps-format=p1689r5` as CMake passes it. Declare a module "
+        "without macros.",
+        "Macros of a header unit act in the unit. `hpcc explain` names the line.")
     NOT_PREPROCESSED = (
         "not-preprocessed", "a `.i` or `.ii` file with directives that a preprocessor replaces",
         "Name the file `.c` or `.cc`.",

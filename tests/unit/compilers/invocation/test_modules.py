@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from hpcc.compilers.gnu.family import GNU
@@ -10,10 +12,14 @@ from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.invocation.modules import (
     MODULE_FLAGS,
     USE,
+    Listing,
+    declared_module,
+    interfaces_in_map,
+    mentions_modules,
     names_map_file,
     parts_of_unit,
+    read_listing,
     root_of_interfaces,
-    uses_modules,
 )
 from hpcc.compilers.spec.table import Bypass
 from hpcc.core.reasons.bypass import BypassReason
@@ -127,25 +133,80 @@ def test_the_root_of_a_map(text: bytes | None, root: bytes | None) -> None:
 
 
 def test_a_plain_unit_uses_none() -> None:
-    assert not uses_modules(RULE, None)
-    assert not uses_modules(RULE, LISTING)
+    assert not mentions_modules(RULE)
+    assert read_listing(LISTING) == Listing(b"", ())
+
+
+@pytest.mark.parametrize("more", [b"a.o: m.c++m\n", b"CXX_IMPORTS += m.c++m\n", b"m.gcm:| a.o\n"])
+def test_words_of_modules_in_a_depfile(more: bytes) -> None:
+    assert mentions_modules(RULE + more)
+
+
+def listed(**rule: object) -> bytes:
+    """Return a list of modules with one rule."""
+    return json.dumps({"rules": [{"primary-output": "a.o", **rule}], "version": 0}).encode()
+
+
+def test_what_a_list_says() -> None:
+    one = {"logical-name": "a.b", "is-interface": True}
+    part = {"logical-name": "a:p"}
+    assert read_listing(listed(provides=[one], requires=[part])) == Listing(b"a.b", (b"a:p",))
+    assert read_listing(listed(provides=[], requires=[])) == Listing(b"", ())
 
 
 @pytest.mark.parametrize(
-    ("depfile", "listing"),
+    "data",
     [
-        (RULE + b"a.o: m.c++m\n", None),
-        (RULE + b"CXX_IMPORTS += m.c++m\n", None),
-        (RULE + b"m.gcm:| a.o\n", LISTING),
-        (RULE, b""),
-        (RULE, LISTING.replace(b"[\n]", b'[\n{\n"logical-name": "m"\n}\n]')),
-        (RULE, LISTING.replace(b'"requires"', b'"provides": [\n],\n"requires"')),
-        (RULE, LISTING + LISTING),
-        (RULE, LISTING[:-3]),
+        b"",
+        b"[]",
+        b"{}",
+        b"[" * 100_000,
+        LISTING + LISTING,
+        LISTING[:-3],
+        b'{"rules": []}',
+        listed(requires=[{"logical-name": "a", "lookup-method": "include-quote"}]),
+        listed(requires=[{"logical-name": "./a.h"}]),
+        listed(requires=[{"logical-name": 1}]),
+        listed(requires=[{"is-interface": True}]),
+        listed(requires=["a"]),
+        listed(requires=1),
+        listed(provides=[{"logical-name": "a"}, {"logical-name": "b"}]),
+        listed(other=[]),
     ],
 )
-def test_all_else_is_a_use(depfile: bytes, listing: bytes | None) -> None:
-    assert uses_modules(depfile, listing)
+def test_other_lists_are_not_believed(data: bytes) -> None:
+    assert read_listing(data) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "module"),
+    [
+        (b"export module a;\n", b"a"),
+        (b'module;\n#include "x.h"\n  export  module a.b : p [[x]] ;\n', b"a.b:p"),
+        (b"module a:p;\n", b"a:p"),
+        (b"// export module a;\nexport module b;\n", b"b"),
+        (b"module a;\n", b""),
+        (b"module;\nmodule :private;\nimport a;\n", b""),
+        (b"export module\na;\n", b""),
+    ],
+)
+def test_what_a_source_seems_to_declare(text: bytes, module: bytes) -> None:
+    assert declared_module(text) == module
+
+
+@pytest.mark.parametrize(
+    ("text", "files"),
+    [
+        (b"$root .\na x.gcm\na:p /y.gcm\n", {b"a": b"x.gcm", b"a:p": b"/y.gcm"}),
+        (b"$root r\na x.gcm\n", {b"a": b"r/x.gcm"}),
+        (b"a x.gcm\n", {b"a": b"x.gcm"}),
+        (b"a x.gcm\na y.gcm\n", {}),
+        (b"./h.h x.gcm\n", {}),
+        (b"$root .\n", {}),
+    ],
+)
+def test_the_files_in_a_map(text: bytes, files: dict[bytes, bytes]) -> None:
+    assert interfaces_in_map(text) == files
 
 
 def test_where_the_unit_of_a_header_is() -> None:
