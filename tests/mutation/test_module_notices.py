@@ -24,8 +24,6 @@ CASES = {
                             TESTS + "test_a_unit_whose_modules_are_not_known_is_never_kept[importer-False]"),
     "declared-module": Case(READ, "        and listing.provides == pending.prepared.declares\n", "",
                             TESTS + "test_a_unit_whose_modules_are_not_known_is_never_kept[macro-True]"),
-    "read-interfaces": Case("cache/results/interfaces.py", "            if not is_mapped and self._made_from(path, files[path]) is None:", "            if False:",
-                            "tests/integration/cache/test_modules_of_gcc.py::test_a_header_unit_that_an_interface_imports"),
     "map-before-the-run": Case("cache/results/pending.py", "(prepared.source, *named, *known)", "(prepared.source, *known)",
                                TESTS + "test_a_map_is_read_before_the_run_and_compared_after_it"),
 }  # fmt: skip

@@ -89,6 +89,31 @@ def test_an_import_that_flags_do_not_name(build: Build) -> None:
     assert build.compile("user.cpp") == first
 
 
+def test_an_inline_function_that_reads_a_file(build: Build) -> None:
+    """The assembler reads it for each object that emits the function."""
+    data = build.root / "data.bin"
+    data.write_text("one")
+    text = SOURCES["part.cppm"] + f'export inline void f() {{ asm(".incbin \\"{data}\\""); }}\n'
+    build.write("part.cppm", text)
+    build.write("user.cpp", SOURCES["user.cpp"] + "void g() { f(); }\n")
+    build.compile_all()
+    first = build.read("user.cpp.o")
+    data.write_text("two")
+    assert build.compile("user.cpp") == "run"
+    assert build.read("user.cpp.o") != first
+    assert "uncacheable.module-file" in build.counted("uncacheable")
+
+
+def test_a_new_unit_after_an_edit_was_undone(build: Build) -> None:
+    """The interface has the same bytes in both states."""
+    build.compile_all()
+    for text in (SOURCES["base.cppm"].replace("aaa", "bbb"), SOURCES["base.cppm"]):
+        build.write("base.cppm", text)
+        build.compile_all()
+    assert build.compile("user.cpp", "-O1") == "run"
+    assert build.compile("user.cpp", "-O1") == "done"
+
+
 def test_a_file_that_is_gone(build: Build) -> None:
     build.compile_all()
     (build.root / "base.cppm").unlink()

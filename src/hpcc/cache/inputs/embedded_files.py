@@ -47,6 +47,7 @@ def listing_flag(prepared: Prepared, path: bytes) -> tuple[bytes, ...]:
         prepared.invocation.is_assembly_output
         or prepared.invocation.product is not Product.OBJECT
         or prepared.invocation.language.is_header
+        or prepared.declares  # what imports the module may emit what this object does not
         or not prepared.identity.lists_assembler_files
         or prepared.is_recorded
         or prepared.invocation.tool_arguments  # may bring another assembler

@@ -104,8 +104,7 @@ def _texts(pending: Pending, depfile: bytes, memo: FileMemo) -> tuple[bytes, ...
         mapped = interfaces_of_map(memo, cwd, prepared.invocation).values()
         files = frozenset(all_absolute(cwd, tuple(mapped)))
         every = all_absolute(cwd, names)
-        read = [path for path in every if path in files or path.endswith(UNIT_SUFFIX)]
-        pending.interfaces = {path: path in files for path in read}
+        pending.interfaces = tuple(p for p in every if p in files or p.endswith(UNIT_SUFFIX))
         names = tuple(path for path in every if path not in pending.interfaces)
     return without_imports(prepared, names)
 

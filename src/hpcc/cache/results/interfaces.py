@@ -8,11 +8,16 @@ files that it was made from, with their digests. Among them are the interfaces t
 all that these were made from. A compile that may import it has all of them as inputs, by content.
 Each must have the content that the record has.
 
-GCC lists each interface that it opens, and opens no source of a module. So its interfaces are
-inputs by content, and a record only tells that one is not a header unit.
+GCC lists each interface that it opens, and opens no source of a module. So its record holds only
+the interfaces that one imports.
 
 The texts of a module are not searched for words that ask for a clock or a file: no macro of a
-module acts in the units that import it.
+module acts in the units that import it. But its inline functions do, and an `.incbin` in one is
+read for each object that emits it. So there is no record of an interface whose text names a file
+for the assembler.
+
+An interface may have the same bytes after an edit of its source, and again when the edit is undone.
+So a record has the last few sets of files; one of them must be those that are there.
 
 What must never happen: a unit that may import an interface without a record is kept.
 """
@@ -21,8 +26,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import starmap
 from typing import Final
 
 from hpcc.cache.base.fields import decode_fields, encode_fields
@@ -45,6 +51,9 @@ from hpcc.store.private import PrivateStore
 _FORMAT: Final = b"interface-1"
 _DIGEST_BYTES: Final = 32
 _MAX_FILES: Final = 100_000
+_MAX_SETS: Final = 8
+
+_Files = tuple[tuple[bytes, bytes], ...]
 
 
 class Interfaces:
@@ -64,17 +73,21 @@ class Interfaces:
         found = dict(paths)
         for path in paths:
             digest = self._memo.digest(path)
-            made = None if digest is None else self._made_from(path, digest)
-            found.update((name, None) for name, _ in made or ())
+            sets = () if digest is None else self._made_from(path, digest)
+            found.update((name, None) for files in sets for name, _ in files)
         return tuple(found)
 
     def remember(self, prepared: Prepared, closure: Closure, side: Iterable[bytes]) -> None:
         """Record the interface that a compile wrote; `side` are its further outputs, in order."""
+        if closure.data:
+            return
         files = closure.files
         if prepared.declares:  # GCC looks at no source of a module
             files = tuple(file for file in files if file[0] in closure.interfaces)
         for path, data in _written(prepared, side):
-            self._store.put(_key(path, hashlib.sha256(data).digest()), _encode(files))
+            digest = hashlib.sha256(data).digest()
+            sets = dict.fromkeys((files, *self._made_from(path, digest)))
+            self._store.put(_key(path, digest), _encode(tuple(sets)[:_MAX_SETS]))
 
     def keep_alive(self, prepared: Prepared, side: Iterable[bytes]) -> None:
         """Let the record of an interface that a hit put in place live as long as that."""
@@ -82,46 +95,39 @@ class Interfaces:
             self._store.touch(_key(path, hashlib.sha256(data).digest()))
 
     def with_imports(
-        self,
-        closure: Closure,
-        prepared: Prepared,
-        started_ns: int,
-        listed: Mapping[bytes, bool],
+        self, closure: Closure, prepared: Prepared, started_ns: int, listed: Sequence[bytes]
     ) -> Closure:
         """Add the interfaces that a compile may import, and all that Clang's were made from.
 
-        `listed` are those that GCC opened, with True for those that its map names. It looks at none
-        of their sources. Others may be header units, whose macros act in the unit, and need a
-        record as well.
+        `listed` are those that GCC opened.
 
         Raises:
             UncacheableError: one has no record, or a file of its record changed or vanished.
         """
-        names = imports(prepared)
-        if not names and not listed:
+        names = (*imports(prepared), *listed)
+        if not names:
             return closure
         files = dict(closure.files)
-        files |= {path: self._digest(path, started_ns) for path in listed}
-        for path, is_mapped in listed.items():
-            if not is_mapped and self._made_from(path, files[path]) is None:
-                raise UncacheableError(UncacheableReason.MODULE_FILE, path)
         for path in names:
             self._add_import(files, path, started_ns)
-        every, interfaces = tuple(files.items()), (*names, *listed)
-        return replace(closure, files=every, plain={}, part=None, interfaces=interfaces)
+        return replace(closure, files=tuple(files.items()), plain={}, part=None, interfaces=names)
 
     def _add_import(self, files: dict[bytes, bytes], path: bytes, started_ns: int) -> None:
         digest = self._digest(path, started_ns)
         if files.setdefault(path, digest) != digest:
             raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE, path)
-        made = self._made_from(path, digest)
-        if made is None:
+        sets = self._made_from(path, digest)
+        if not sets:
             raise UncacheableError(UncacheableReason.MODULE_FILE, path)
-        for name, its in made:
-            if name not in files:
-                files[name] = self._digest(name, started_ns)
-            if files[name] != its:
-                raise UncacheableError(UncacheableReason.MODULE_STALE, name)
+        changed = b""
+        for made in sets:
+            now = {name: files.get(name) or self._digest(name, started_ns) for name, _ in made}
+            changed = next((name for name, its in made if now[name] != its), b"")
+            if not changed:
+                files |= now
+                break
+        if changed:
+            raise UncacheableError(UncacheableReason.MODULE_STALE, changed)
         if len(files) > _MAX_FILES:
             raise UncacheableError(UncacheableReason.TOO_MANY_FILES)
 
@@ -131,16 +137,16 @@ class Interfaces:
             raise UncacheableError(UncacheableReason.MODULE_STALE, path)
         return digest
 
-    def _made_from(self, path: bytes, digest: bytes) -> tuple[tuple[bytes, bytes], ...] | None:
+    def _made_from(self, path: bytes, digest: bytes) -> tuple[_Files, ...]:
         key = _key(path, digest)
         data = self._store.get(key)
         if data is None:
-            return None
+            return ()
         try:
             return _decode(data)
         except IntegrityError:
             self._store.remove(key)
-            return None
+            return ()
 
 
 def imports(prepared: Prepared) -> tuple[bytes, ...]:
@@ -179,22 +185,27 @@ def _key(path: bytes, digest: bytes) -> bytes:
     return hashlib.sha256(encode_fields([_FORMAT, os.path.realpath(path), digest])).digest()
 
 
-def _encode(files: Iterable[tuple[bytes, bytes]]) -> bytes:
-    pairs = tuple(files)
-    digests = b"".join([digest for _, digest in pairs])
-    return encode_fields([_FORMAT, encode_fields([path for path, _ in pairs]), digests])
+def _encode(sets: Iterable[_Files]) -> bytes:
+    fields = [_FORMAT]
+    for files in sets:
+        fields += (encode_fields([path for path, _ in files]), b"".join([d for _, d in files]))
+    return encode_fields(fields)
 
 
-def _decode(data: bytes) -> tuple[tuple[bytes, bytes], ...]:
+def _decode(data: bytes) -> tuple[_Files, ...]:
     """Decode what `_encode` wrote.
 
     Raises:
         IntegrityError: the bytes are not a record of this version.
     """
     fields = decode_fields(data)
-    if len(fields) != 3 or fields[0] != _FORMAT:  # noqa: PLR2004 - as `_encode` writes them
+    if fields[:1] != [_FORMAT] or len(fields) % 2 == 0:
         raise IntegrityError("not a record of this version", reason="bad-record")
-    names, digests = decode_fields(fields[1]), fields[2]
+    return tuple(starmap(_files, zip(fields[1::2], fields[2::2], strict=True)))
+
+
+def _files(paths: bytes, digests: bytes) -> _Files:
+    names = decode_fields(paths)
     if len(digests) != _DIGEST_BYTES * len(names):
         raise IntegrityError("not a record of this version", reason="bad-record")
     starts = range(0, len(digests), _DIGEST_BYTES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from hpcc.cache.base.api import RunReport
@@ -58,8 +58,7 @@ class Pending:
     is_compiled: bool = False  # the compiler ended with status 0
     messages: bytes = b""  # what the compiler printed, without the lines that hpcc asked for
     here: RunHere | None = None  # the local slot that it runs in
-    # GCC's compiled interfaces that it read, by absolute path; True for those that its map names.
-    interfaces: dict[bytes, bool] = field(default_factory=dict)
+    interfaces: tuple[bytes, ...] = ()  # absolute paths of GCC's compiled interfaces that it read
     files: tuple[bytes, ...] = ()  # absolute paths of what it read, once they are known
     watch: NameWatch | None = None  # of names that no list of files shows
 

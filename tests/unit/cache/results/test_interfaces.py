@@ -28,8 +28,8 @@ def prepared(cwd: Path, arguments: str) -> Any:
 
 
 def test_a_record_comes_back() -> None:
-    assert _decode(_encode(FILES)) == FILES
-    assert _decode(_encode(())) == ()
+    assert _decode(_encode([FILES, ()])) == (FILES, ())
+    assert _decode(_encode([])) == ()
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,10 @@ def test_a_record_comes_back() -> None:
         encode_fields([b"interface-0", encode_fields([]), b""]),
         encode_fields([b"interface-1", encode_fields([b"/a"]), b"short"]),
         encode_fields([b"interface-1", b"junk", b""]),
-        _encode(FILES)[:-1],
-        _encode(FILES) + b"x",
+        encode_fields([b"interface-1", encode_fields([])]),
+        encode_fields([]),
+        _encode([FILES])[:-1],
+        _encode([FILES]) + b"x",
     ],
 )
 def test_other_bytes_are_not_a_record(data: bytes) -> None:
