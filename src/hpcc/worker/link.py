@@ -109,7 +109,7 @@ class SchedulerLink:
         """`on_drain` gets the order of each answer to a heartbeat; None if there is none."""
         self._client, self._registration, self._clock = client, registration, clock
         self._keys, self._on_certificates = keys, on_certificates
-        # What is told while a start waits for the scheduler.
+        # Gets what a start waits for.
         self.progress: Callable[[str], None] = lambda _: None
         # Why the scheduler did not answer last; "" if it did.
         self.trouble = ""

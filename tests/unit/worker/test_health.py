@@ -83,7 +83,7 @@ async def test_each_fault_of_a_worker_has_its_line(tmp_path: Path) -> None:
         parts.certificate_ends_at = SystemClock().now() + 30
         assert failed(health)[0].startswith("certificate: the worker's certificate has ended or")
         parts.certificate_ends_at = float("inf")
-        # Another tenant's rows are no reason, and a row that was lost is one until the next.
+        # Another tenant's rows do not count, and a row that was lost is one until the next.
         parts.audit.crowded = {""}
         assert failed(health) == []
         parts.metrics.trouble = "audit record is not durable: No space left on device"
