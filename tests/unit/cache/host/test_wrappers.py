@@ -229,7 +229,7 @@ def test_a_wrapper_is_asked_once_and_again_when_it_has_changed(
         asked.append(compiler)
         return executes_others(compiler, *rest, **more)  # type: ignore[arg-type]  # as given
 
-    monkeypatch.setattr(identity, "executes_others", counted)
+    monkeypatch.setattr(compiler_probe, "executes_others", counted)
     compilers = Compilers(FileMemo(lambda: 1 << 62), open_engine())
     for _ in range(3):
         assert compilers.identify(wrapper, _ENV, lambda: False) == Bypass(BypassReason.WRAPPER)
