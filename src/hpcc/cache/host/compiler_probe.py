@@ -58,7 +58,7 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownCompiler:
     """An identity, or a bypass, and what shows whether it still holds."""
 
     identity: Identity | Bypass  # a wrapper is remembered, too
@@ -87,7 +87,7 @@ class CompilerProbe:
         self._own_directories: tuple[bytes, ...] = ()
         self._target = b""
 
-    def probe(self) -> Known | Bypass:
+    def probe(self) -> KnownCompiler | Bypass:
         """Probe a driver, or with a question a tool."""
         real = os.path.realpath(self._compiler)
         refusal = refusal_of_driver(self._compiler, real)
@@ -95,7 +95,7 @@ class CompilerProbe:
             return refusal
         return self._probe_tool(real) if self._question else self._probe_driver(real)
 
-    def _probe_tool(self, real: bytes) -> Known | Bypass:
+    def _probe_tool(self, real: bytes) -> KnownCompiler | Bypass:
         try:
             self._add_program(real)
             self._add(self._compiler)  # as called: see below
@@ -111,7 +111,7 @@ class CompilerProbe:
         answers = DriverAnswers(about, b"", None, self._compiler, real)
         return self._known(*answered, about, answered[0].driver_files(answers))
 
-    def _probe_driver(self, real: bytes) -> Known | Bypass:
+    def _probe_driver(self, real: bytes) -> KnownCompiler | Bypass:
         try:
             about = ask([self._compiler, b"-v"], env=self._env, cwd=b"/").stderr
             answered = family_that_answers(about)
@@ -136,7 +136,7 @@ class CompilerProbe:
             ):
                 files = tuple(self._files.items())
                 evidence = Evidence(files, tuple(self._absent), (), (), ())
-                return Known(Bypass(BypassReason.WRAPPER), evidence)
+                return KnownCompiler(Bypass(BypassReason.WRAPPER), evidence)
         except OSError:
             return Bypass(BypassReason.COMPILER_UNREADABLE)
         return self._known(family, major, about, driver_files, lists_assembler_files=lists)
@@ -149,7 +149,7 @@ class CompilerProbe:
         driver_files: dict[bytes, None],
         *,
         lists_assembler_files: bool = False,
-    ) -> Known | Bypass:
+    ) -> KnownCompiler | Bypass:
         """Return what all the files and answers show together."""
         driver_files.update(dict.fromkeys(specs_files(about)))
         if not self._add_driver_files(driver_files):
@@ -180,7 +180,7 @@ class CompilerProbe:
         absent = (*self._absent, *self._tried)
         skipped = tuple(self._skipped.values())
         is_foreign = has_impostor(self._env, self._files)
-        return Known(
+        return KnownCompiler(
             Bypass(BypassReason.LOADER) if is_foreign else identity,
             Evidence(files, absent, listings, trees, skipped),
         )

@@ -13,7 +13,7 @@ from typing import Final
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.trees import look_at_tree
 from hpcc.cache.base.uncacheable import absolute
-from hpcc.cache.host.compiler_probe import CompilerProbe, Identity, Known
+from hpcc.cache.host.compiler_probe import CompilerProbe, Identity, KnownCompiler
 from hpcc.cache.host.driver_answers import may_name_relative
 from hpcc.cache.host.loader import (
     IDENTITY_ENV,
@@ -51,7 +51,7 @@ class Compilers:
 
     def __init__(self, memo: FileMemo, engine: Engine) -> None:
         self._memo, self._engine = memo, engine
-        self._known: dict[tuple[bytes | None, ...], Known] = {}
+        self._known: dict[tuple[bytes | None, ...], KnownCompiler] = {}
         self._checks: dict[tuple[bytes | None, ...], object] = {}
         self._search: BoundedMemo[tuple[object, ...], SearchAnswer] = BoundedMemo(_MAX_REMEMBERED)
         self._asking = [threading.Lock() for _ in range(_MAX_ASKING)]
@@ -178,7 +178,7 @@ class Compilers:
                     self._search[key] = known
             return known
 
-    def _still_holds(self, key: tuple[bytes | None, ...], known: Known) -> bool:
+    def _still_holds(self, key: tuple[bytes | None, ...], known: KnownCompiler) -> bool:
         """Check every file and name; usually with one call of the engine."""
         checks = self._checks.get(key)
         if checks is not None:

@@ -52,7 +52,7 @@ from hpcc.cache.key.environment import environment_key, refusal_of
 from hpcc.cache.key.interfaces import interface_of
 from hpcc.cache.key.share import MarkerStatus, Share, Sharing
 from hpcc.compilers.families import family_of
-from hpcc.compilers.invocation.database import DatabaseQuestion, Entry, with_entry
+from hpcc.compilers.invocation.database import DatabaseEntry, DatabaseQuestion, with_entry
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.invocation.side import SideFile, Written
@@ -262,7 +262,7 @@ class Classifier:
         request: CompileRequest,
         question: DatabaseQuestion,
         responses: list[ResponseFile],
-    ) -> Entry | None:
+    ) -> DatabaseEntry | None:
         """Return the entry of a compilation database; None if it is not certain."""
         cwd, source = request.cwd, question.source
         # A relative name is one below $PWD for LLVM, if that leads here.
@@ -273,7 +273,7 @@ class Classifier:
         if found is None:
             return None
         responses.append(ResponseFile(found.path, found.signature, found.digest))
-        return Entry(cwd, found.directory, found.words)
+        return DatabaseEntry(cwd, found.directory, found.words)
 
 
 def _in_directory(request: CompileRequest, invocation: Invocation) -> CompileRequest:

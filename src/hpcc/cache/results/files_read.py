@@ -19,7 +19,7 @@ from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
 from hpcc.compilers.invocation.modules import (
     LISTING_SUFFIX,
     UNIT_SUFFIX,
-    Listing,
+    ModuleList,
     mentions_modules,
     read_listing,
 )
@@ -116,7 +116,7 @@ def _check_modules(pending: Pending, depfile: bytes) -> None:
         UncacheableError: without a list, it uses any; with one, it uses header units, or declares
             another module than its source seems to; or it did not write the list.
     """
-    listing: Listing | None = Listing(b"", ())
+    listing: ModuleList | None = ModuleList(b"", ())
     for path, before in zip(pending.prepared.side_paths, pending.side_before, strict=True):
         if path.endswith(LISTING_SUFFIX):
             data = read_output(path, started_ns=pending.started, limit=MAX_DEPFILE_BYTES)

@@ -21,7 +21,7 @@ class DatabaseQuestion(NamedTuple):
     source: bytes
 
 
-class Entry(NamedTuple):
+class DatabaseEntry(NamedTuple):
     """The compile command of a source: where it runs, and its words from the compiler on.
 
     `cwd` is the working directory of the command line that refers to the entry.
@@ -32,15 +32,15 @@ class Entry(NamedTuple):
     words: tuple[bytes, ...]
 
 
-def with_entry(arguments: Sequence[bytes], entry: Entry) -> tuple[bytes, ...]:
+def with_entry(arguments: Sequence[bytes], entry: DatabaseEntry) -> tuple[bytes, ...]:
     """Return a command line with the entry that it refers to."""
     return (*arguments, _MARK, entry.cwd, entry.directory, *entry.words)
 
 
-def split_entry(arguments: Sequence[bytes]) -> tuple[Sequence[bytes], Entry | None]:
+def split_entry(arguments: Sequence[bytes]) -> tuple[Sequence[bytes], DatabaseEntry | None]:
     """Return what `with_entry` joined; None if there is no entry."""
     if _MARK not in arguments:
         return arguments, None
     at = arguments.index(_MARK)
     cwd, directory, *words = arguments[at + 1 :]
-    return arguments[:at], Entry(cwd, directory, tuple(words))
+    return arguments[:at], DatabaseEntry(cwd, directory, tuple(words))

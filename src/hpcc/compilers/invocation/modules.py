@@ -109,7 +109,7 @@ def declared_module(text: bytes) -> bytes:
     return b""
 
 
-class Listing(NamedTuple):
+class ModuleList(NamedTuple):
     """What a unit declares (b"" for nothing) and imports, by the names of modules."""
 
     provides: bytes
@@ -120,7 +120,7 @@ class Listing(NamedTuple):
         return not self.provides and not self.requires
 
 
-def read_listing(data: bytes) -> Listing | None:
+def read_listing(data: bytes) -> ModuleList | None:
     """Return what a `.ddi` file says; None for another form, and for header units."""
     try:
         (rule,) = json.loads(data)["rules"]
@@ -130,7 +130,7 @@ def read_listing(data: bytes) -> Listing | None:
         return None
     if len(provides) > 1 or not rule.keys() <= {"primary-output", "provides", "requires"}:
         return None
-    return Listing(provides[0] if provides else b"", tuple(requires))
+    return ModuleList(provides[0] if provides else b"", tuple(requires))
 
 
 def _module(entry: dict[str, str], more: set[str]) -> bytes:

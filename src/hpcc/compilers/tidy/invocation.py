@@ -28,7 +28,7 @@ from typing import Final, NamedTuple
 
 from hpcc.compilers.gnu.flags import GNU_FLAGS
 from hpcc.compilers.gnu.invocation import read_invocation
-from hpcc.compilers.invocation.database import Entry, split_entry
+from hpcc.compilers.invocation.database import DatabaseEntry, split_entry
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.spec.drivers import is_cxx_driver
 from hpcc.compilers.spec.table import Bypass, Effect, Flag, Operand
@@ -134,7 +134,7 @@ class _Command:
     is_cxx: bool
 
 
-def _command_of(options: TidyOptions, entry: Entry | None) -> _Command | Bypass:
+def _command_of(options: TidyOptions, entry: DatabaseEntry | None) -> _Command | Bypass:
     if options.words is not None:
         return _behind_dashes(options, options.words)
     if entry is not None:
@@ -161,7 +161,7 @@ def _behind_dashes(options: TidyOptions, words: tuple[bytes, ...]) -> _Command |
     return _command(flags, (*front.modes, *behind.modes), front.blanks)
 
 
-def _of_entry(options: TidyOptions, entry: Entry) -> _Command | Bypass:
+def _of_entry(options: TidyOptions, entry: DatabaseEntry) -> _Command | Bypass:
     if not entry.words or not entry.directory.startswith(b"/"):
         return Bypass(BypassReason.ANALYSER_DATABASE)
     driver, *words = entry.words

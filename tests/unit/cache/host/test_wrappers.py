@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hpcc.cache.base.files import FileMemo
-from hpcc.cache.host import exec_trace, identity, wrappers
+from hpcc.cache.host import compiler_probe, exec_trace, wrappers
 from hpcc.cache.host.compiler_probe import Identity
 from hpcc.cache.host.exec_trace import Execution, executions
 from hpcc.cache.host.identity import Compilers

@@ -12,7 +12,7 @@ from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.invocation.modules import (
     MODULE_FLAGS,
     USE,
-    Listing,
+    ModuleList,
     declared_module,
     interfaces_in_map,
     mentions_modules,
@@ -134,7 +134,7 @@ def test_the_root_of_a_map(text: bytes | None, root: bytes | None) -> None:
 
 def test_a_plain_unit_uses_none() -> None:
     assert not mentions_modules(RULE)
-    assert read_listing(LISTING) == Listing(b"", ())
+    assert read_listing(LISTING) == ModuleList(b"", ())
 
 
 @pytest.mark.parametrize("more", [b"a.o: m.c++m\n", b"CXX_IMPORTS += m.c++m\n", b"m.gcm:| a.o\n"])
@@ -150,8 +150,8 @@ def listed(**rule: object) -> bytes:
 def test_what_a_list_says() -> None:
     one = {"logical-name": "a.b", "is-interface": True}
     part = {"logical-name": "a:p"}
-    assert read_listing(listed(provides=[one], requires=[part])) == Listing(b"a.b", (b"a:p",))
-    assert read_listing(listed(provides=[], requires=[])) == Listing(b"", ())
+    assert read_listing(listed(provides=[one], requires=[part])) == ModuleList(b"a.b", (b"a:p",))
+    assert read_listing(listed(provides=[], requires=[])) == ModuleList(b"", ())
 
 
 @pytest.mark.parametrize(

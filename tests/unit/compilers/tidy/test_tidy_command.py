@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpcc.compilers.families import family_of
-from hpcc.compilers.invocation.database import Entry, with_entry
+from hpcc.compilers.invocation.database import DatabaseEntry, with_entry
 from hpcc.compilers.invocation.invocation import Language
 from hpcc.compilers.spec.table import Bypass
 from hpcc.compilers.tidy.config import names_more
@@ -13,7 +13,7 @@ from hpcc.compilers.tidy.family import TIDY
 from hpcc.compilers.tidy.invocation import TidyInvocation, read_tidy
 
 
-def _read(line: str, entry: Entry | None = None) -> TidyInvocation | str:
+def _read(line: str, entry: DatabaseEntry | None = None) -> TidyInvocation | str:
     words = line.encode().split()
     found = read_tidy(words if entry is None else with_entry(words, entry))
     if isinstance(found, Bypass):
@@ -64,7 +64,7 @@ def test_response_files_of_a_command_must_be_blank() -> None:
     assert isinstance(found, TidyInvocation)
     assert found.blank_files == (b"CMakeFiles/x.modmap", b"y")
     assert b"@y" not in [word for part in found.flags for word in part.raw]
-    entry = Entry(b"/w", b"/w/build", (b"/usr/bin/g++", b"-c", b"../a.c", b"@m"))
+    entry = DatabaseEntry(b"/w", b"/w/build", (b"/usr/bin/g++", b"-c", b"../a.c", b"@m"))
     found = _read("-p build a.c", entry)
     assert isinstance(found, TidyInvocation)
     assert (found.source, found.blank_files) == (b"../a.c", (b"m",))
@@ -77,7 +77,7 @@ def test_without_a_mode_the_suffix_chooses_the_language() -> None:
 
 
 def test_the_compiler_of_an_entry_is_the_driver() -> None:
-    entry = Entry(b"/w", b"/w/build", (b"/usr/bin/g++", b"-I../i", b"-c", b"../a.c"))
+    entry = DatabaseEntry(b"/w", b"/w/build", (b"/usr/bin/g++", b"-I../i", b"-c", b"../a.c"))
     found = _read("-p build a.c", entry)
     assert isinstance(found, TidyInvocation)
     assert (found.language, found.source, found.directory) == (Language.CXX, b"../a.c", b"/w/build")
@@ -86,7 +86,7 @@ def test_the_compiler_of_an_entry_is_the_driver() -> None:
 
 
 def test_a_compiler_without_a_directory_is_a_driver_of_the_root() -> None:
-    found = _read("-p . a.cc", Entry(b"/w", b"/w", (b"c++", b"-c", b"a.cc")))
+    found = _read("-p . a.cc", DatabaseEntry(b"/w", b"/w", (b"c++", b"-c", b"a.cc")))
     assert isinstance(found, TidyInvocation)
     assert TIDY.installation_roots(found) == (b"/",)
 
@@ -144,8 +144,11 @@ def test_other_forms_are_refused(line: str, reason: str) -> None:
     ],
 )
 def test_entries_of_another_form_are_refused(words: tuple[bytes, ...]) -> None:
-    assert _read("-p . a.cc", Entry(b"/w", b"/w", words)) == "analyser-database"
-    assert _read("-p . a.cc", Entry(b"/w", b"w", (b"/usr/bin/c++", b"a.cc"))) == "analyser-database"
+    assert _read("-p . a.cc", DatabaseEntry(b"/w", b"/w", words)) == "analyser-database"
+    assert (
+        _read("-p . a.cc", DatabaseEntry(b"/w", b"w", (b"/usr/bin/c++", b"a.cc")))
+        == "analyser-database"
+    )
 
 
 @pytest.mark.parametrize(
