@@ -17,6 +17,8 @@ CASES = {
                          TIDY + "test_a_configuration_that_is_there_only_while_it_is_read_is_not_kept"),
     "names-more": Case(CONFIGS, "        if has_more:\n", "        if False:\n",
                        TIDY + "test_a_configuration_that_names_more_is_not_kept"),
+    "user": Case(CONFIGS, "    if family.shows_more(pending.messages):\n", "    if False:\n",
+                 TIDY + "test_a_finding_that_names_the_user_is_not_kept"),
     "other-database": Case("cache/host/databases.py", "os.path.lexists(posixpath.join(directory, _OTHER_NAME)) or ", "",
                            "tests/unit/cache/host/test_databases.py::test_an_edit_is_seen_and_a_second_database_refuses"),
     "ambiguous": Case("compilers/tidy/invocation.py", "elif _is_ambiguous(part, dropped or operands):", "elif False:",

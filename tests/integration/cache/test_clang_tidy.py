@@ -275,6 +275,18 @@ def test_a_configuration_that_names_more_is_not_kept(
     assert counted(cache, "uncacheable.analyser-config", "hit.local") == (2 * len(more), 0)
 
 
+def test_a_finding_that_names_the_user_is_not_kept(
+    tree: Any, launcher: FakeLauncher, cache: Cache
+) -> None:
+    tree.write("src/a.cc", SOURCE + "// TODO: x\n")
+    tree.settle()
+    argv = (TIDY, "-checks=-*,google-readability-todo", *ARGV[2:])
+    for name in ("ann", "bob"):
+        launcher.env["USER"] = name
+        assert f"TODO({name})".encode() in _same(launcher, *argv).stdout
+    assert counted(cache, "uncacheable.analyser-user", "hit.local") == (2, 0)
+
+
 def test_an_error_is_not_kept(tree: Any, launcher: FakeLauncher, cache: Cache) -> None:
     argv = (ARGV[0], "--warnings-as-errors=*", *ARGV[1:])
     for _ in range(2):

@@ -57,7 +57,8 @@ def with_unlisted(
     `search` is the include path.
 
     Raises:
-        UncacheableError: one of them changed during the run, is special, or names more than checks.
+        UncacheableError: one of them changed during the run, is special or names more than checks,
+            or a finding shows what no key holds.
     """
     prepared, started_ns = pending.prepared, pending.started
     closure = with_files_of_flags(
@@ -67,6 +68,8 @@ def with_unlisted(
     base = family.config_name
     if not base:
         return closure
+    if family.shows_more(pending.messages):
+        raise UncacheableError(UncacheableReason.ANALYSER_USER)
     read = tuple(path for path, _ in closure.files)
     above = tuple(posixpath.join(d, base) for d in _above(prepared, read))
     named = tuple(absolute(prepared.cwd, n) for n in family.config_files(invocation))

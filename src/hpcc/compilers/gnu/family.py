@@ -197,6 +197,10 @@ class GnuFamily:
         del text
         return True
 
+    def shows_more(self, messages: bytes) -> bool:
+        del messages
+        return False
+
     def names_watched(self, invocation: Invocation) -> tuple[bytes, ...]:
         del invocation
         return ()

@@ -246,6 +246,10 @@ class Files(Protocol):
         """Return whether such a file may name further files, or flags."""
         ...
 
+    def shows_more(self, messages: bytes) -> bool:
+        """Return whether an analyser's messages show something that no key holds."""
+        ...
+
     def names_watched(self, invocation: Invocation) -> tuple[bytes, ...]:
         """Return further files that must not appear while it runs."""
         ...

@@ -37,7 +37,7 @@ from hpcc.compilers.scan.comments import LexMode
 from hpcc.compilers.scan.scan import Hazard
 from hpcc.compilers.spec.response import ReadFile
 from hpcc.compilers.spec.table import Bypass
-from hpcc.compilers.tidy.config import names_more
+from hpcc.compilers.tidy.config import names_more, shows_user
 from hpcc.compilers.tidy.invocation import TidyInvocation, read_tidy
 from hpcc.compilers.tidy.options import read_options
 
@@ -155,6 +155,9 @@ class TidyFamily(ClangFamily):
 
     def config_names_more(self, text: bytes) -> bool:
         return names_more(text)
+
+    def shows_more(self, messages: bytes) -> bool:
+        return shows_user(messages)
 
     def files_looked_for(
         self, invocation: Invocation, directories: tuple[bytes, ...]

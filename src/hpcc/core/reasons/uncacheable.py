@@ -19,8 +19,12 @@ class UncacheableReason(Reason, prefix="uncacheable"):
     ANALYSER_CONFIG = (
         "analyser-config", "a `.clang-tidy` file that names more than checks",
         "Move `ExtraArgs` to the command line (`--extra-arg`), and files out of `CheckOptions`.",
-        "`ExtraArgs` and `ExtraArgsBefore` change what is read, and some options of "
+        "`ExtraArgs`, `ExtraArgsBefore` and `RemovedArgs` change what is read, and some options of "
         "`clang-analyzer-…` name a file. Also an escape such as `\\x41`.")
+    ANALYSER_USER = (
+        "analyser-user", "a finding of clang-tidy shows the name of the user",
+        "Name somebody in each `TODO`, or leave `google-readability-todo` out.",
+        "The check proposes `TODO(NAME)` with `$USER`, which no key holds.")
     BOTH_STREAMS = (
         "both-streams", "messages on stdout and on stderr", "Fix what writes to stdout.",
         "Their order would be lost where both lead to one file. clang-cl's list of headers "

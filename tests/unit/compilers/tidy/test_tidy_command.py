@@ -158,6 +158,7 @@ def test_entries_of_another_form_are_refused(words: tuple[bytes, ...]) -> None:
         (b"CheckOptions:\n  clang-analyzer-unix.DynamicMemoryModeling:Optimistic: true\n", False),
         (b"HeaderFilterRegex: 'src/\\w+\\.h'\n", False),
         (b"ExtraArgs: [-DX]\n", True),
+        (b"RemovedArgs: [-nostdinc]\n", True),
         (b'"Extra\\x41rgs": [-DX]\n', True),
         (b'"Extra\\\nArgs": [-DX]\n', True),
         (b"CheckOptions: {clang-analyzer-ctu-dir: x}\n", True),
