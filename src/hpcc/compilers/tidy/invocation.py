@@ -40,6 +40,8 @@ from hpcc.core.reasons.bypass import BypassReason
 _MODE: Final = b"--driver-mode="
 _MODES: Final = {b"--driver-mode=gcc": False, b"--driver-mode=g++": True}
 _DROPPED: Final = frozenset({Effect.OUTPUT, Effect.DEPENDENCY})
+# LLVM 19 also removes sccache, and older versions do not.
+_WRAPPERS: Final = frozenset({b"ccache", b"distcc"})
 _NO_FILE: Final = (b"/", b"-", b"\n")
 _SEARCHES: Final = frozenset({Effect.SEARCH, Effect.TOOLS})
 _DROPPED_MODES: Final = frozenset({b"-c", b"-fsyntax-only"})
@@ -164,7 +166,7 @@ def _behind_dashes(options: TidyOptions, words: tuple[bytes, ...]) -> _Command |
 def _of_entry(options: TidyOptions, entry: DatabaseEntry) -> _Command | Bypass:
     if not entry.words or not entry.directory.startswith(b"/"):
         return Bypass(BypassReason.ANALYSER_DATABASE)
-    driver, *words = entry.words
+    driver, *words = _without_wrappers(entry.words)
     is_cxx = is_cxx_driver(driver)
     # LLVM looks for no program: a bare name is a driver without a directory, and `./c++` relative.
     if is_cxx is None or driver.find(b"/") > 0:
@@ -176,6 +178,18 @@ def _of_entry(options: TidyOptions, entry: DatabaseEntry) -> _Command | Bypass:
     if kept.sources != 1 or named != _plain(entry.cwd, options.source):
         return Bypass(BypassReason.ANALYSER_DATABASE)
     return _command(kept.flags, kept.modes, kept.blanks, (driver,), is_cxx=is_cxx)
+
+
+def _without_wrappers(words: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Return a command without the caches in front of its compiler, which LLVM removes, too.
+
+    They take no flag, and a source has a suffix, so the word behind one is a compiler.
+    """
+    while len(words) > 1 and posixpath.basename(words[0]) in _WRAPPERS:
+        if words[1].startswith(b"-") or b"." in posixpath.basename(words[1]):
+            break
+        words = words[1:]
+    return words
 
 
 def _plain(directory: bytes, name: bytes) -> bytes:

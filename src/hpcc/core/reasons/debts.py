@@ -158,7 +158,7 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
     )),
     (BypassReason.ANALYSER_DATABASE, Debt(
         "not counted", "an entry with the source's name is part of the key",
-        "wrappers in front of the compiler, such as `ccache c++`",
+        "other wrappers in front of the compiler than ccache and distcc",
     )),
     (UncacheableReason.ANALYSER_CONFIG, Debt(
         "not counted", "each `.clang-tidy` above a file that was read is an input",

@@ -89,6 +89,11 @@ def test_a_compiler_without_a_directory_is_a_driver_of_the_root() -> None:
     found = _read("-p . a.cc", DatabaseEntry(b"/w", b"/w", (b"c++", b"-c", b"a.cc")))
     assert isinstance(found, TidyInvocation)
     assert TIDY.installation_roots(found) == (b"/",)
+    wrapped = (b"distcc", b"/usr/bin/ccache", b"c++", b"-c", b"a.cc")
+    again = _read("-p . a.cc", Entry(b"/w", b"/w", wrapped))
+    assert isinstance(again, TidyInvocation)
+    assert again.search_arguments == found.search_arguments == (b"c++",)
+    assert again.key_arguments != found.key_arguments
 
 
 @pytest.mark.parametrize(
@@ -136,7 +141,10 @@ def test_other_forms_are_refused(line: str, reason: str) -> None:
     [
         (b"./c++", b"-c", b"a.cc"),
         (b"bin/c++", b"-c", b"a.cc"),
-        (b"/usr/bin/ccache", b"c++", b"-c", b"a.cc"),
+        (b"/usr/bin/sccache", b"c++", b"-c", b"a.cc"),
+        (b"ccache", b"-c", b"a.cc"),
+        (b"ccache", b"g++-4.8", b"-c", b"a.cc"),
+        (b"ccache",),
         (b"/usr/bin/c++", b"-c", b"b.cc"),
         (b"/usr/bin/c++", b"-c", b"a.cc", b"b.cc"),
         (b"/usr/bin/c++", b"-c"),
