@@ -73,11 +73,13 @@ class Bench:
     state: Path
     changes: int = 0
 
-    async def compile(self) -> str:
-        """Take a guest for a moment; return "ok", or why there was none."""
+    async def compile(self, end: asyncio.Event | None = None) -> str:
+        """Take a guest for a moment, or until `end`; return "ok", or why there was none."""
 
         async def run() -> str:
             async with self.pool.lease(ANN):
+                if end is not None:
+                    await end.wait()
                 return "ok"
 
         try:
@@ -142,18 +144,28 @@ async def test_compiles_are_taken_again_when_nobody_wants_the_drain(tmp_path: Pa
         assert bench.changes == 2
 
 
-async def test_what_waits_for_a_place_or_a_guest_goes_elsewhere_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("places", [1, 9])
+async def test_what_waits_for_a_place_or_a_guest_goes_elsewhere_at_once(
+    tmp_path: Path, places: int
+) -> None:
+    """With one place, the compile that runs holds it, and all others wait for it."""
     async with bench_of(tmp_path) as bench:
-        bench.quotas._of(ANN.tenant).quotas = RouteQuotas(concurrent_execs=2)
-        async with bench.pool.lease(ANN) as lease, asyncio.TaskGroup() as group:
+        use = bench.quotas._of(ANN.tenant)
+        use.quotas = RouteQuotas(concurrent_execs=places)
+        end = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(bench.compile(end))
+            while not bench.pool.running:  # noqa: ASYNC110 - the pool has no event for it
+                await asyncio.sleep(0.01)
             waiting = [group.create_task(bench.compile()) for _ in range(5)]
-            while bench.pool.queued < 2:  # noqa: ASYNC110 - the pool has no event for it
+            while use.waiting + bench.pool.queued < 5:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.01)
             bench.drain.order(Source.HERE, 60.0)
-            await asyncio.wait(waiting)
-            assert [task.result() for task in waiting] == ["draining"] * 5
+            async with asyncio.timeout(5):
+                assert [await task for task in waiting] == ["draining"] * 5
             assert bench.drain.state is DrainState.DRAINING, "one runs on"
-            assert not lease.is_recalled
+            end.set()
+        assert running.result() == "ok"
         assert bench.drain.state is DrainState.DRAINED
 
 
