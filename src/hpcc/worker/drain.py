@@ -91,7 +91,7 @@ class Drain:
         self._wishes: dict[Source, _Wish] = {}
         self._obeyed, self._is_hurried = "", False
         # Whether something ran when the process was to end.
-        self.was_busy = False
+        self._was_busy = False
         self._written: DrainReport | None = None
         # Changes without an event yet.
         self._news: list[tuple[Source, _Wish | None]] = []
@@ -102,6 +102,11 @@ class Drain:
     def is_busy(self) -> bool:
         """Whether a compile runs, or makes its result."""
         return bool(self._pool.running or len(self._deduper))
+
+    @property
+    def has_last_callers(self) -> bool:
+        """Whether a process that ends has time for callers who fetch what was made last."""
+        return self._was_busy and not self._is_hurried
 
     @property
     def state(self) -> DrainState:
@@ -161,7 +166,7 @@ class Drain:
     async def finish(self, seconds: float) -> None:
         """Drain because the process ends: return when all is over, at once if nothing runs."""
         self.order(Source.STOP, 0.0 if self._is_hurried else seconds)
-        late, self.was_busy = _LATE_SECONDS, self.is_busy
+        late, self._was_busy = _LATE_SECONDS, self.is_busy
         while self.is_busy and late > 0:
             await asyncio.sleep(_STEP_SECONDS)
             late = late - _STEP_SECONDS if not self.seconds_left else _LATE_SECONDS
@@ -171,7 +176,7 @@ class Drain:
             left -= _STEP_SECONDS
         if self._sharing.pending:
             _log.warning("%d results are not shared: it took too long", self._sharing.pending)
-        if self.was_busy and not self._is_hurried:
+        if self.has_last_callers:
             # The callers of the last compiles begin to fetch large outputs now.
             await asyncio.sleep(_FETCH_SECONDS)
 

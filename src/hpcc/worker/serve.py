@@ -356,7 +356,7 @@ async def _serving(
             await parts.pool.drain(0.0)
             for chore in parts.chores:
                 chore.cancel()
-            await server.stop(_FETCH_SECONDS if parts.drain.was_busy else _GRACE_SECONDS)
+            await server.stop(_FETCH_SECONDS if parts.drain.has_last_callers else _GRACE_SECONDS)
             await parts.shared.close(_PUBLISH_SECONDS)
 
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from hpcc.core import NotFoundError, RemoteFailure, RemoteRequest
+from hpcc.core import NotFoundError, RemoteFailure, RemoteRequest, RemoteResult
 from hpcc_testkit.farm.in_process import FarmUnderTest, farm_under_test
 from hpcc_testkit.farm.processes import process_farm
-from hpcc_testkit.farm.several import Build, build_on, worker_process
+from hpcc_testkit.farm.several import Build, build_on, worker, worker_process
 
 pytestmark = pytest.mark.timeout(180)
 LONG = 600.0
@@ -82,8 +82,11 @@ async def test_a_restart_under_a_build_cuts_nothing_and_makes_nothing_twice(tmp_
         build_on(farm, build_class=Gated) as build,
     ):
         assert isinstance(build, Gated)
+        # Too large for the answer: it is fetched when the worker has nothing left to run.
+        large = "int x0;\n" * 300_000
+        (build.directory / "0.c").write_text(large)
         async with compiling(build, 0, 1, seconds=0.0):
-            async with worker_process(farm, "w2", 2):
+            async with worker(farm, "w2", 2):
                 first.send_signal(signal.SIGTERM)
                 while (await farm.route(worker="w1")).worker_id != "w2":  # noqa: ASYNC110 - a process
                     await asyncio.sleep(0.05)
@@ -92,7 +95,10 @@ async def test_a_restart_under_a_build_cuts_nothing_and_makes_nothing_twice(tmp_
                 assert first.returncode is None, "it waits for the first two"
             build.gate.touch()
         assert await ended(first) == 0
-        build.check(range(8))
+        build.check(range(1, 8))
+        outcome = build.outcomes[0]
+        assert isinstance(outcome, RemoteResult), outcome
+        assert outcome.outputs[0].data == large.encode()
         assert [build.runs(unit) for unit in range(8)] == [1] * 8
 
 

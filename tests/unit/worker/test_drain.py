@@ -187,7 +187,7 @@ async def test_an_idle_worker_ends_at_once_and_one_with_a_compile_after_it(tmp_p
             assert not ending.done()
             end.set()
             await ending
-        assert bench.drain.was_busy
+        assert bench.drain.has_last_callers
     idle = tmp_path / "idle"
     idle.mkdir()
     async with bench_of(idle) as bench:
