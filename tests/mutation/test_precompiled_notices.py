@@ -8,23 +8,35 @@ from hpcc_testkit.suite.mutants import Case, Mutants
 
 GCC = "tests/integration/cache/test_precompiled_headers.py::"
 CLANG = "tests/integration/cache/test_precompiled_headers_of_clang.py::"
-UNIT = "tests/unit/cache/results/test_precompiled.py::"
+ASKED = "tests/integration/cache/test_precompiled_headers_and_preprocessors.py::"
+UNIT = "tests/unit/cache/inputs/test_closure_precompiled.py::"
 CLOSURE, RECORDS = "cache/inputs/closure.py", "cache/results/precompiled.py"
 
 CASES = {
-    "files-it-was-made-from": Case(CLOSURE, "            scans |= _made_from(memo, made, request, plain, scans)", "            _made_from(memo, made, request, plain, scans)",
-                                   GCC + "test_a_macro_in_it_that_reads_the_clock[g++-12]"),
-    "stale": Case(CLOSURE, "[0] != its:", "[0] == b\"\":", GCC + "test_a_header_that_changed_since[g++-12]"),
+    "files-it-was-made-from": Case(CLOSURE, "            scans |= _texts_of(memo, made, request, plain, scans)", "            _texts_of(memo, made, request, plain, scans)",
+                                   GCC + "test_a_macro_in_it_that_reads_the_clock[g++-14]"),
+    "stale": Case(CLOSURE, "[0] != its:", "[0] == b\"\":", GCC + "test_a_header_that_changed_since[g++-14]"),
     "computed": Case(CLOSURE, "            _refuse_unlisted(paths, scans)", "            pass",
-                     GCC + "test_a_macro_in_it_that_names_a_header[g++-12]"),
+                     GCC + "test_a_macro_in_it_that_names_a_header[g++-14]"),
     "own-output-of-clang": Case("cache/results/pending.py", "output if is_header and prepared.written.output_keeps_mode else", "output if is_header else",
                                 CLANG + "test_an_old_one_that_its_own_making_takes"),
-    "same-root": Case(RECORDS, "return found.files if _reads_root(prepared, path, found) else None", "return found.files",
-                      GCC + "test_one_of_another_header_than_the_one_beside_it[g++-12]"),
-    "same-flags": Case(RECORDS, "        if found.flags and found.flags != _flags_of_text(prepared):", "        if False:",
-                       GCC + "test_a_search_path_that_hides_the_clock_from_the_preprocessor[g++-12]"),
-    "same-macros": Case(RECORDS, "        if not set(found.macros) <= set(prepared.invocation.macros):", "        if False:",
-                        UNIT + "test_macros_of_its_making_must_be_those_of_its_users"),
+    "same-root": Case(RECORDS, "if found is None or not _reads_root(prepared, path, found):", "if found is None:",
+                      GCC + "test_one_of_another_header_than_the_one_beside_it[g++-14]"),
+    "same-flags": Case(RECORDS, "        if record.flags != _flags_of_text(prepared):", "        if False:",
+                       GCC + "test_a_search_path_that_hides_the_clock_from_the_preprocessor[g++-14]"),
+    "same-names": Case(RECORDS, "return bool(states) and all(state.holds(self._memo) for state in states)", "return bool(states)",
+                       ASKED + "test_a_header_that_appeared_before_one_in_it[g++-14]"),
+    "names-behind-imacros": Case(RECORDS, "return not invocation.values(\"-imacros\")", "return True",
+                                 ASKED + "test_macros_of_a_header_that_clang_reads_behind_it"),
+    "before-E": Case("cache/inputs/embedded_files.py", "    check()\n", "", ASKED + "test_a_macro_in_it_that_switches_on_a_clock_of_the_unit[g++-14]"),
+    "before-M": Case(CLOSURE, "        if request.asks_preprocessor:", "        if False:",
+                     ASKED + "test_headers_that_are_listed_by_the_preprocessor[g++-14]"),
+    "behind-a-macro": Case("cache/results/files_read.py", "may_begin_with_macro) is False:", "may_begin_with_macro) is not None:",
+                           ASKED + "test_a_macro_that_names_the_first_header"),
+    "with-its-record": Case("cache/local.py", "if found is None or self._precompiled.has_record(prepared, found[0].result.object_data):", "if True:",
+                            ASKED + "test_one_whose_record_was_evicted[g++-14]"),
+    "macros-of-its-making": Case(CLOSURE, "        macros = (*request.macros, *(macro for its in made.values() for macro in its.macros))", "        macros = request.macros",
+                                 UNIT + "test_a_question_with_a_macro_of_its_making"),
     "no-times": Case("compilers/invocation/side.py", "return PLAIN if invocation.inner.has_no_times else", "return PLAIN if True else",
                      CLANG + "test_one_with_times_is_left_to_the_compiler[clang++-17]"),
 }  # fmt: skip

@@ -114,7 +114,7 @@ class LocalCache:
         one call of `finish` or `abandon`.
         """
         while True:
-            found = self._shared.find_either(prepared.share, prepared.key)
+            found = self._found(prepared)
             done = None if found is None else self._put(prepared, *found)
             if done is not None:
                 return done
@@ -139,7 +139,7 @@ class LocalCache:
 
     def stored(self, prepared: Prepared) -> Done | None:
         """Put the stored result of an equal request in place; None if there is none to serve."""
-        found = self._shared.find_either(prepared.share, prepared.key)
+        found = self._found(prepared)
         return None if found is None else self._put(prepared, *found)
 
     def find(self, prepared: Prepared) -> tuple[PartHit | None, str]:
@@ -147,7 +147,7 @@ class LocalCache:
 
         It waits for no other compile: the caller looks for several results at once.
         """
-        found, asked = self._shared.find_either(prepared.share, prepared.key), ""
+        found, asked = self._found(prepared), ""
         if found is None:
             content = self._content_key(prepared)
             known = None if content is None else self._contents.find(prepared, content)
@@ -155,7 +155,7 @@ class LocalCache:
                 return PartHit(prepared, known.found, known.key, is_by_content=True), ""
             asked = self._shared.fetch(prepared.share, prepared.source)
             if asked == FETCHED:
-                found = self._shared.find_either(prepared.share, prepared.key)
+                found = self._found(prepared)
         return (None if found is None else PartHit(prepared, *found)), asked
 
     def put(self, hit: PartHit) -> bool:
@@ -177,6 +177,15 @@ class LocalCache:
         pending = self._pending(prepared, way, None, self._content_key(prepared), asked)
         pending.sources = sources
         return pending
+
+    def _found(self, prepared: Prepared) -> tuple[Found, bytes] | None:
+        found = self._shared.find_either(prepared.share, prepared.key)
+        made = None if found is None else found[0].result
+        is_known = made is None or (
+            self._precompiled.has_record(prepared, made.object_data)
+            and self._interfaces.has_record(prepared, made.side)
+        )
+        return found if is_known else None
 
     def _other_hit(
         self, prepared: Prepared, content: ContentKey | None, waits: Callable[[bytes], bool]
@@ -203,8 +212,6 @@ class LocalCache:
         if not self._hits.put(prepared, found, key=key, outcome=HIT):
             self._counters.add(f"uncacheable.{UncacheableReason.OUTPUT_NOT_OURS}")
             return None
-        self._precompiled.keep_alive(prepared, found.result.object_data)
-        self._interfaces.keep_alive(prepared, found.result.side)
         return Done(0, found.result.stdout, found.result.stderr)
 
     def finish(self, pending: Pending, report: RunReport) -> bytes:
@@ -375,13 +382,7 @@ class LocalCache:
         closure = self._interfaces.with_imports(closure, prepared, started, pending.interfaces)
         paths = paths_passed(closure)
         self._directories.learn(prepared, paths)
-        check_places(
-            paths,
-            pending.places,
-            started,
-            plain=closure.plain,
-            outputs=prepared.outputs,
-        )
+        check_places(paths, pending.places, started, plain=closure.plain, outputs=prepared.outputs)
         closure = with_unlisted(closure, pending, search, memo)
         check_known(pending, closure.files, memo)
         return closure

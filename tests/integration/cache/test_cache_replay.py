@@ -188,6 +188,14 @@ def test_a_search_directory_behind_a_link_may_lead_elsewhere(world: World) -> No
     assert not build.replays()
 
 
+@two
+def test_a_precompiled_header_is_looked_up_each_time(world: World) -> None:
+    """A replay would put one in place whose record was evicted."""
+    words = "clang-19 -Xclang -fno-pch-timestamp -x c-header src/util.h -o out/util.h.pch"
+    build = world.build("header", words.split())
+    assert not any(build.replays() for _ in range(4))
+
+
 @three
 def test_a_name_that_appears_where_every_compile_leaves_something_is_seen(world: World) -> None:
     build = world.build("busy", ["gcc", "-Iout", "-Iinc", "-c", "src/a.c", "-o", "out/a.o"])
@@ -368,6 +376,7 @@ def test_another_umask_is_another_request(world: World) -> None:
 
 OTHERS = [
     "link",
+    "header",
     "busy",
     "compiler",
     "driver",

@@ -268,8 +268,8 @@ def test_one_of_another_header_than_the_one_beside_it(build: Build) -> None:
     """The preprocessor would read the header beside it, and show no clock."""
     build.write("src/clock.h", "#define STAMP __TIME__\n")
     build.write("src/u.cpp", "char u() { return STAMP[7]; }\n")
-    words = (build.gcc, *build.always, "-x", "c++-header", f"{build.root}/src/clock.h", "-o", PCH)
-    assert build.launcher.compile(*words).answer == "run"
+    words = (build.gcc, *build.always, "-Winvalid-pch", "-x", "c++-header", "-o", PCH)
+    assert build.launcher.compile(*words, f"{build.root}/src/clock.h").answer == "run"
     assert [build.launcher.compile(*build.using()).answer for _ in range(2)] == ["run", "run"]
     assert build.counted() == {"uncacheable.pch": 2}
 
@@ -294,10 +294,14 @@ def test_hazards_on_its_command_line(macro: str, build: Build) -> None:
 
 
 def test_one_that_was_made_with_other_macros(build: Build) -> None:
-    build.make("-DOWN=1")
-    assert build.use() == "run"
-    assert build.counted() == {"uncacheable.pch": 1}
-    assert [build.use("-DOWN=1") for _ in range(2)] == ["run", "done"]
+    """A target of CMake with REUSE_FROM lacks the `a_EXPORTS` of the other: GCC reads the text."""
+    build.make("-Da_EXPORTS", "-fPIC")
+    assert [build.use("-Da_EXPORTS", "-fPIC") for _ in range(2)] == ["run", "done"]
+    for flags in (("-Db_EXPORTS", "-fPIC"), ("-fPIE",), ()):
+        assert [build.use(*flags) for _ in range(2)] == ["run", "done"]
+    assert not build.counted()
+    build.write("src/guarded.h", SOURCES["src/guarded.h"].replace("return 1", "return 2"))
+    assert build.use("-Db_EXPORTS", "-fPIC") == "run"
 
 
 def test_a_header_that_appears_before_one_in_it(build: Build) -> None:

@@ -15,7 +15,7 @@ from hpcc.compilers.invocation.content import visible_names
 from hpcc.compilers.scan import comments
 from hpcc.compilers.scan.assembler import has_opaque_asm, read_statements, read_template
 from hpcc.compilers.scan.header_names import has_odd_header_name
-from hpcc.compilers.scan.includes import scan_definitions, scan_includes
+from hpcc.compilers.scan.includes import may_begin_with_macro, scan_definitions, scan_includes
 from hpcc.compilers.scan.pragmas import read_pragmas
 from hpcc.compilers.scan.questions import read_questions
 from hpcc.compilers.scan.scan import may_be_read_once, scan_source
@@ -60,6 +60,7 @@ _TEXTS: list[tuple[Callable[[bytes], object], bytes, bytes, bytes]] = [
     (scan_source, b"", b"__has_embed(<" + _LONG, b""),
     (scan_source, b"", b"#define ", b"\nonce"),
     (scan_includes, b"", b"#include ", b""),
+    (may_begin_with_macro, b"", b"\n \t#", b""),
     (may_be_read_once, b"", b"#pragma warning ", b"once"),
     (read_statements, b'"', b'\\"', b"\n"),
     (read_statements, b"'", b"\\'", b"\n"),

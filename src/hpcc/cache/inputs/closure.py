@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Container, Iterable, Mapping
+from functools import partial
 from typing import Final
 
 from hpcc.cache.base.files import FileMemo, has_content
@@ -40,7 +41,7 @@ from hpcc.cache.base.uncacheable import (
     is_fresh,
     settled_ns,
 )
-from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
+from hpcc.cache.inputs.closure_types import Closure, ClosureRequest, MadeOf
 from hpcc.cache.inputs.lookup import Lookup
 from hpcc.cache.inputs.questions import names_asked
 from hpcc.cache.inputs.twins import find_twins, links_to
@@ -71,7 +72,7 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
     _refuse_hazards(in_arguments, request)
     plain: dict[bytes, int] = {}
     scans = _examine_all(memo, paths, request, plain)
-    lookup, asked, links = _looked_up(memo, request, plain, scans, in_arguments.asked)
+    lookup, asked, links, made = _looked_up(memo, request, plain, scans, in_arguments.asked)
     doubts = request.doubts | in_arguments.hazards
     has_absolute = any(name.startswith(b"/") for _, name in asked)
     has_absolute = has_absolute or any(scan.has_absolute for _, scan in scans.values())
@@ -80,7 +81,10 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
     lookup.add_absent(request.absent)
     files = {path: digest for path, (digest, _) in scans.items()}
     read = tuple(files) if lookup.precompiled else paths
+    check = partial(_check_reproduced, made)
     if lookup.precompiled:
+        if request.asks_preprocessor:
+            check()
         if request.twin_rule is not TwinRule.INODE:  # Clang skips no file for its content
             _refuse_unlisted(paths, scans)
         more = (*lookup.precompiled, *lookup.existing)
@@ -88,7 +92,7 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
     if doubts is not Hazard.NONE:
         names: tuple[bytes, ...] = ()
         if doubts & request.resolvable:
-            names = request.look_again(doubts & request.resolvable, read)
+            names = request.look_again(doubts & request.resolvable, read, check)
             if not unchanged_since(read, request.started_ns):
                 raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
         if names or Hazard.EMBED in doubts:
@@ -122,18 +126,20 @@ def _looked_up(
     plain: dict[bytes, int],
     scans: dict[bytes, tuple[bytes, Scan]],
     in_arguments: Questions,
-) -> tuple[Lookup, Collection[tuple[bool, bytes]], tuple[bytes, ...]]:
+) -> tuple[Lookup, Collection[tuple[bool, bytes]], tuple[bytes, ...], Mapping[bytes, MadeOf]]:
     """Return the names that lead to these files, those of `__has_include`, and those of links.
 
-    Adds to the files those that a link leads to one of them.
+    The last are the precompiled headers. Adds to the files those that a link leads to one of them,
+    and those that precompiled headers were made of.
     """
     # The units of a project mostly find the same headers behind the same links.
     # A link that changes from here on is young when `check_places` looks at the way to each file.
-    names, made = RealNames(), dict[bytes, None]()
+    names, made = RealNames(), dict[bytes, MadeOf]()
     links = expected = _aliases_expected(names, scans)
     scans |= _examine_all(memo, expected, request, plain)
     for _ in range(_MAX_ROUNDS):
-        asked = names_asked(memo, scans, in_arguments, request)
+        macros = (*request.macros, *(macro for its in made.values() for macro in its.macros))
+        asked = names_asked(memo, scans, in_arguments, request, macros)
         lookup = Lookup(memo, request, plain)
         lookup.add_all({path: scan for path, (_, scan) in scans.items()}, asked)
         if not lookup.unled.isdisjoint(expected):
@@ -143,22 +149,35 @@ def _looked_up(
             links, expected, made = (), (), {}
             continue
         if lookup.precompiled.keys() - made.keys():
-            made = lookup.precompiled
-            scans |= _made_from(memo, made, request, plain, scans)
+            made = {path: _made_of(memo, path, request) for path in lookup.precompiled}
+            scans |= _texts_of(memo, made, request, plain, scans)
             continue
         aliases = _aliases(names, lookup.existing, plain, scans)
         if not aliases:
             if links != expected:
                 _remember(path for path in links if path not in lookup.unled)
-            return lookup, asked, links
+            return lookup, asked, links, made
         links += aliases
         scans |= _examine_all(memo, aliases, request, plain)
     raise UncacheableError(UncacheableReason.TOO_MANY_FILES)
 
 
-def _made_from(
+def _made_of(memo: FileMemo, header: bytes, request: ClosureRequest) -> MadeOf:
+    """Return what a precompiled header was made of.
+
+    Raises:
+        UncacheableError: it is unknown.
+    """
+    digest = _digest_of_data(memo, header, request)
+    made = request.made_from and request.made_from(header, digest)
+    if made is None:
+        raise UncacheableError(UncacheableReason.PCH, header)
+    return made
+
+
+def _texts_of(
     memo: FileMemo,
-    precompiled: Iterable[bytes],
+    precompiled: Mapping[bytes, MadeOf],
     request: ClosureRequest,
     plain: dict[bytes, int],
     scans: Mapping[bytes, tuple[bytes, Scan]],
@@ -166,23 +185,30 @@ def _made_from(
     """Return digest and scan of each file from which these precompiled headers were made.
 
     Raises:
-        UncacheableError: one of them changed or vanished since, or it is unknown what they are.
+        UncacheableError: one of them changed or vanished since.
     """
     found: dict[bytes, tuple[bytes, Scan]] = {}
-    for header in precompiled:
-        digest = _digest_of_data(memo, header, request)
-        made = request.made_from and request.made_from(header, digest)
-        if made is None:
-            raise UncacheableError(UncacheableReason.PCH, header)
-        gone = next((path for path, _ in made if not os.path.exists(path)), None)
+    for made in precompiled.values():
+        gone = next((path for path, _ in made.files if not os.path.exists(path)), None)
         if gone is not None:
             raise UncacheableError(UncacheableReason.PCH_STALE, gone)
-        new = [path for path, _ in made if path not in scans and path not in found]
+        new = [path for path, _ in made.files if path not in scans and path not in found]
         found |= _examine_all(memo, new, request, plain)
-        for path, its in made:
+        for path, its in made.files:
             if (found.get(path) or scans[path])[0] != its:
                 raise UncacheableError(UncacheableReason.PCH_STALE, path)
     return found
+
+
+def _check_reproduced(precompiled: Mapping[bytes, MadeOf]) -> None:
+    """Check that the preprocessor reads the texts of these precompiled headers in their place.
+
+    Raises:
+        UncacheableError: it may read others, so that its answer says nothing about the compile.
+    """
+    for path, made in precompiled.items():
+        if not made.is_reproduced():
+            raise UncacheableError(UncacheableReason.PCH, path)
 
 
 def _refuse_unlisted(paths: Iterable[bytes], scans: Mapping[bytes, tuple[bytes, Scan]]) -> None:

@@ -4,11 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from hpcc.cache.base.manifest import Absence, Part
 from hpcc.cache.base.twins import Twins
 from hpcc.compilers.scan.scan import Hazard
 from hpcc.compilers.scan.twins import TwinRule
+
+
+class MadeOf(NamedTuple):
+    """What a precompiled header was made of: files with their SHA-256 digests.
+
+    `macros` are those of the command line, as in `ClosureRequest`. `is_reproduced` tells whether
+    the preprocessor, which leaves out the precompiled header, reads the same text in its place now.
+    """
+
+    files: tuple[tuple[bytes, bytes], ...]
+    macros: tuple[bytes, ...]
+    is_reproduced: Callable[[], bool]
+
+
+MadeFrom = Callable[[bytes, bytes], MadeOf | None]
+"""Returns what a precompiled header with this path and SHA-256 was made of; None if unknown."""
+Check = Callable[[], None]
+LookAgain = Callable[[Hazard, tuple[bytes, ...], Check], tuple[bytes, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +66,15 @@ class ClosureRequest:
     `allow_date` is true if SOURCE_DATE_EPOCH fixes __DATE__ and __TIME__. `arguments` are those of
     the compiler, `macros` their definitions. `data` are names of files that were read as data
     (`.incbin`), `absent` are paths that must not exist. Hazards in `resolvable` do not refuse the
-    result: `look_again` gets those that were found and the files' paths, and returns more names of
-    data or raises.
+    result: `look_again` gets those that were found, the files' paths, and a check to call before it
+    asks the preprocessor. It returns more names of data or raises. `asks_preprocessor`: `files`
+    come from there.
     `doubts` are hazards known beforehand. `started_ns` is in epoch nanoseconds. `texts` are further
     files that the compiler read, in which macros are looked up. `twin_rule` is the compiler's way
-    to tell files of one content apart, None if it is unknown. `made_from` returns the files, by
-    digest, from which the precompiled header with this path and digest was made, None if unknown;
-    without it each precompiled header refuses the result, except for `output`, the absolute path of
-    the one that this compile makes. `used` are those that flags name, `inner` are headers before
-    the source beside which there is none.
+    to tell files of one content apart, None if it is unknown. Without `made_from` each precompiled
+    header refuses the result, except for `output`, the absolute path of the one that this compile
+    makes. `used` are those that flags name, `inner` are headers before the source beside which
+    there is none.
     """
 
     cwd: bytes
@@ -73,11 +92,10 @@ class ClosureRequest:
     twin_rule: TwinRule | None = None
     doubts: Hazard = Hazard.NONE
     resolvable: Hazard = Hazard.NONE
-    look_again: Callable[[Hazard, tuple[bytes, ...]], tuple[bytes, ...]] = field(
-        default=lambda _hazards, _paths: ()
-    )
+    look_again: LookAgain = field(default=lambda _hazards, _paths, _check: ())
+    asks_preprocessor: bool = False
     counts: Callable[[bytes], bool] = field(default=lambda _directory: True)
-    made_from: Callable[[bytes, bytes], tuple[tuple[bytes, bytes], ...] | None] | None = None
+    made_from: MadeFrom | None = None
     output: bytes = b""
     inner: tuple[bytes, ...] = ()
     used: tuple[bytes, ...] = ()

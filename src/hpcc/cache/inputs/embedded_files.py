@@ -20,6 +20,7 @@ from typing import Final
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
 from hpcc.cache.inputs.clocks import CLOCKS, refuse_clocks
+from hpcc.cache.inputs.closure_types import Check
 from hpcc.cache.inputs.discovery import answer_about, parse_dependencies
 from hpcc.cache.inputs.pragmas import is_preprocessor_blind, refuse_parsed_clocks
 from hpcc.cache.key.prepare import Prepared
@@ -130,21 +131,23 @@ def look_again(
     is_cancelled: Callable[[], bool],
     doubts: Hazard,
     paths: tuple[bytes, ...],
+    check: Check = lambda: None,
     *,
     has_listing: bool,
 ) -> tuple[bytes, ...]:
     """Run the preprocessor; return the names in assembler directives of its output.
 
-    `paths` are the files that the compile read.
+    `paths` are the files that the compile read. `check` raises if the preprocessor reads others.
 
     Raises:
         UncacheableError: the output contains a clock or an unreadable directive, the run failed, or
-            a pragma hides assembler from the preprocessor.
+            a pragma hides assembler from the preprocessor, or `check` does.
     """
     is_assembler = prepared.invocation.language is Language.ASSEMBLER
     doubts = _left(memo, prepared, doubts, paths, has_listing=has_listing)
     if not doubts & (_ASSEMBLY | CLOCKS):
         return ()
+    check()
     if is_preprocessor_blind(memo, prepared, paths):
         if doubts & _ASSEMBLY:
             raise UncacheableError(UncacheableReason.INCBIN)

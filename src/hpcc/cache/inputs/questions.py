@@ -27,10 +27,12 @@ def names_asked(
     scans: Mapping[bytes, tuple[bytes, Scan]],
     in_arguments: Questions,
     request: ClosureRequest,
+    macros: tuple[bytes, ...],
 ) -> frozenset[tuple[bool, bytes]]:
     """Return the (is quoted, name) pairs that any of the files may ask for through macros.
 
-    What a file asks without a macro is not among them.
+    What a file asks without a macro is not among them. `macros` are those of the command line, and
+    of those of precompiled headers.
 
     Raises:
         UncacheableError: a name cannot be read, or a file is changing.
@@ -39,7 +41,7 @@ def names_asked(
     for _, scan in scans.values():
         if scan.asked.in_macros:
             asked |= scan.asked.without_names()
-    texts = _Texts(memo, {path: digest for path, (digest, _) in scans.items()}, request)
+    texts = _Texts(memo, {path: digest for path, (digest, _) in scans.items()}, request, macros)
     for scan in texts.more:
         asked |= replace(scan.asked.without_names(), is_opaque=False)
     if not asked.in_macros:
@@ -70,9 +72,13 @@ class _Texts:
     """The texts in which the macros of one compile are defined and used."""
 
     def __init__(
-        self, memo: FileMemo, digests: dict[bytes, bytes], request: ClosureRequest
+        self,
+        memo: FileMemo,
+        digests: dict[bytes, bytes],
+        request: ClosureRequest,
+        macros: tuple[bytes, ...],
     ) -> None:
-        self._memo, self._macros = memo, request.macros
+        self._memo, self._macros = memo, macros
         self._digests = digests
         self.more: list[Scan] = []
         for name in request.texts:

@@ -226,6 +226,7 @@ class Classifier:
         # Response files are read for each request, and a rejected marker cannot be fully pinned.
         is_plain = invocation.arguments == request.argv[1:] and not marker_status.search.refusal
         is_plain = is_plain and not is_script  # a script is read for each request, too
+        is_plain = is_plain and not invocation.language.is_header  # each hit needs its record
         prepared = Prepared(
             request, invocation, family, identity, colour, key, written, marker_status, is_plain,
             looked_for, is_recorded, rest, tuple(responses), declares,

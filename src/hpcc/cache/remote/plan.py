@@ -376,7 +376,7 @@ class Planner:
                 # A guest has only the files that it was sent, so it can read no other.
                 resolvable=Hazard.OPAQUE_ASSEMBLY
                 | (prepared.family.resolvable(prepared.identity.major) & CLOCKS),
-                look_again=lambda doubts, paths: (
+                look_again=lambda doubts, paths, _check: (
                     self._refuse_clocks(prepared, paths, is_cancelled, doubts & CLOCKS)
                     if doubts & CLOCKS
                     else ()

@@ -23,6 +23,9 @@ from hpcc.compilers.invocation.modules import (
     mentions_modules,
     read_listing,
 )
+from hpcc.compilers.scan.includes import may_begin_with_macro
+from hpcc.compilers.scan.scan import Hazard
+from hpcc.compilers.scan.twins import TwinRule
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 SearchPath = Callable[[Prepared], tuple[bytes, ...]]
@@ -54,6 +57,7 @@ def files_read(
     Raises:
         UncacheableError: the list is missing.
     """
+    prepared = pending.prepared
     match pending.way:
         case Way.PRIVATE_FILE:
             assert pending.private_depfile is not None
@@ -64,9 +68,9 @@ def files_read(
             )
             if data is None:
                 raise UncacheableError(UncacheableReason.DEPFILE_UNREADABLE)
-            return _texts(pending, data, memo)
+            return (*_texts(pending, data, memo), *_behind_macro(prepared, memo))
         case Way.USER_FILE:
-            return _texts(pending, depfile or b"", memo)
+            return (*_texts(pending, depfile or b"", memo), *_behind_macro(prepared, memo))
         case Way.HEADERS:
             assert headers is not None
             return (
@@ -75,7 +79,6 @@ def files_read(
                 *_omitted(pending, search_path),
             )
         case Way.SECOND_RUN:
-            prepared = pending.prepared
             if prepared.invocation.has_modules:  # `-M` does not list what a unit declares
                 raise UncacheableError(UncacheableReason.DEPFILE_UNREADABLE)
             asked = ask_dependencies(prepared, lambda: False, injected=prepared.injected)
@@ -87,6 +90,25 @@ def files_read(
             return without_imports(prepared, listed)
         case Way.OWN_TEXT:
             return ()
+
+
+def _behind_macro(prepared: Prepared, memo: FileMemo) -> tuple[bytes, ...]:
+    """Return what the preprocessor reads for a unit that may begin with `#include MACRO`.
+
+    GCC takes a precompiled header in place of the first header, and lists neither. Of all other
+    include lines hpcc knows the names, and looks for precompiled headers beside these.
+    """
+    found = memo.scan(prepared.source)
+    if (
+        found is None
+        or Hazard.COMPUTED_INCLUDE not in found[1].hazards
+        or prepared.family.twin_rule is not TwinRule.SECOND
+    ):
+        return ()
+    question = may_begin_with_macro.__name__
+    if memo.derived(prepared.source, found[0], question, may_begin_with_macro) is False:
+        return ()
+    return ask_dependencies(prepared, lambda: False, injected=prepared.injected)
 
 
 def _texts(pending: Pending, depfile: bytes, memo: FileMemo) -> tuple[bytes, ...]:

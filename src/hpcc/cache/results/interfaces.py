@@ -13,8 +13,8 @@ the interfaces that one imports.
 
 The texts of a module are not searched for words that ask for a clock or a file: no macro of a
 module acts in the units that import it. But its inline functions do, and an `.incbin` in one is
-read for each object that emits it. So there is no record of an interface whose text names a file
-for the assembler.
+read for each object that emits it. So the record of an interface whose text names a file for
+the assembler has no set of files, and refuses what imports it.
 
 An interface may have the same bytes after an edit of its source, and again when the edit is undone.
 So a record has the last few sets of files; one of them must be those that are there.
@@ -79,20 +79,24 @@ class Interfaces:
 
     def remember(self, prepared: Prepared, closure: Closure, side: Iterable[bytes]) -> None:
         """Record the interface that a compile wrote; `side` are its further outputs, in order."""
-        if closure.data:
-            return
         files = closure.files
         if prepared.declares:  # GCC looks at no source of a module
             files = tuple(file for file in files if file[0] in closure.interfaces)
         for path, data in _written(prepared, side):
             digest = hashlib.sha256(data).digest()
             sets = dict.fromkeys((files, *self._made_from(path, digest)))
+            if closure.data:  # its functions may read files where they are emitted
+                sets = {}
             self._store.put(_key(path, digest), _encode(tuple(sets)[:_MAX_SETS]))
 
-    def keep_alive(self, prepared: Prepared, side: Iterable[bytes]) -> None:
-        """Let the record of an interface that a hit put in place live as long as that."""
-        for path, data in _written(prepared, side):
-            self._store.touch(_key(path, hashlib.sha256(data).digest()))
+    def has_record(self, prepared: Prepared, side: Iterable[bytes]) -> bool:
+        """Tell whether a stored result may be put in place: an interface needs its record.
+
+        The record then lives as long as the result.
+        """
+        written = _written(prepared, side)
+        keys = (_key(path, hashlib.sha256(data).digest()) for path, data in written)
+        return all(self._store.get(key) is not None for key in keys)
 
     def with_imports(
         self, closure: Closure, prepared: Prepared, started_ns: int, listed: Sequence[bytes]

@@ -15,12 +15,11 @@ from hpcc.cache.base.path_stability import Place
 from hpcc.cache.base.stamps import CompileStart, StampClock, take_start
 from hpcc.cache.base.uncacheable import UncacheableError, absolute, check_start
 from hpcc.cache.content.key import ContentKey
-from hpcc.cache.inputs.closure_types import ClosureRequest
+from hpcc.cache.inputs.closure_types import ClosureRequest, MadeFrom
 from hpcc.cache.inputs.embedded_files import look_again, read_listing, unlisted_doubts
 from hpcc.cache.inputs.where import find_culprit
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.results.inflight import Flight
-from hpcc.cache.results.precompiled import MadeFrom
 from hpcc.cache.results.scratch import DiskSpace, without_complaints
 from hpcc.cache.results.share_results import SharedResults
 from hpcc.compilers.invocation.dependencies import Way
@@ -130,6 +129,7 @@ def closure_request(
         look_again=partial(
             look_again, memo, prepared, search, lambda: False, has_listing=has_listing
         ),
+        asks_preprocessor=pending.way is Way.SECOND_RUN,
         made_from=made_from,
         inner=invocation.inner.includes,
         used=invocation.inner.used,

@@ -49,6 +49,17 @@ _COMMENTED: Final = tuple(
         rb"import" + _BLANK + rb"/\*",
     )
 )
+_NESTING: Final = re.compile(
+    rb"\n"
+    + _BLANK
+    + _HASH
+    + _BLANK
+    + rb"(if(?:n?def)?|endif|"
+    + _WORD
+    + rb")(?![\w$'])"
+    + _BLANK
+    + rb"([\"<])?"
+)
 _SELF: Final = b"__FILE__"
 
 
@@ -130,6 +141,28 @@ def _collect(text: bytes, quoted: set[bytes], angled: set[bytes], computed: set[
             is_opaque = True
     computed.discard(_SELF)  # the file itself, which exists
     return is_opaque or b"\0" in b"".join((*quoted, *angled))
+
+
+def may_begin_with_macro(data: bytes) -> bool:
+    """Tell whether the first include line that a compiler obeys may have a macro for a name.
+
+    False if a line with a name comes before all such lines and stands outside of every `#if`.
+    """
+    text = joined(data.removeprefix(_BOM))
+    code = without_comments(text)
+    if may_hold_comments(code, text):
+        return True
+    depth = 0
+    for word, name in _NESTING.findall(b"\n" + code):
+        if word.startswith(b"if"):
+            depth += 1
+        elif word == b"endif":
+            depth -= 1
+        elif not name:
+            return True
+        elif depth == 0:
+            return False
+    return False
 
 
 def scan_definitions(data: bytes, names: frozenset[bytes]) -> Definitions:

@@ -114,8 +114,9 @@ class UncacheableReason(Reason, prefix="uncacheable"):
         "Make it through hpcc with the flags of its users and of the header beside it, or remove "
         "the file.",
         "`hpcc explain` names it. hpcc knows those that were made through it at that place of one "
-        "header, if no clock and no question of `__has_include` came from the command line. A text "
-        "in it with a word like `__TIME__` needs equal flags.")
+        "header, if no clock and no question of `__has_include` came from the command line. Where "
+        "the preprocessor is asked about a unit (a word like `__TIME__` in a text), the unit needs "
+        "the flags of the making, and no header that the making would find may be new.")
     PCH_INCLUDE = (
         "pch-include", "`#include` of a macro in a unit with a precompiled header",
         "Write the header's name literally, or compile this source without the precompiled header: "

@@ -13,12 +13,12 @@ import pytest
 
 from hpcc.cache.base.fields import encode_fields
 from hpcc.cache.base.files import FileMemo
-from hpcc.cache.inputs.closure_types import Closure
+from hpcc.cache.base.manifest import Absence
+from hpcc.cache.inputs.closure_types import Closure, MadeOf
 from hpcc.cache.results.precompiled import PrecompiledHeaders, _decode, _encode, _Record
 from hpcc.compilers.clang.family import CLANG
 from hpcc.compilers.gnu.family import GNU
 from hpcc.compilers.invocation.invocation import Invocation
-from hpcc.compilers.scan.scan import Hazard
 from hpcc.core import IntegrityError
 from hpcc.store.private import PrivateStore
 
@@ -42,9 +42,10 @@ class Records:
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.store = os.fsencode(directory), Store()
+        self.cwd, self.env = self.directory, dict[bytes, bytes]()
         self.memo = FileMemo(time.time_ns)
         self.headers = PrecompiledHeaders(cast("PrivateStore", self.store), self.memo)
-        for name, text in TEXTS.items():
+        for name, text in {**TEXTS, "asked.h": ""}.items():
             (directory / name).write_text(text)
 
     @property
@@ -60,27 +61,40 @@ class Records:
             invocation=invocation,
             family=CLANG if "-Xclang" in argv else GNU,
             identity=SimpleNamespace(major=17 if "-Xclang" in argv else major),
-            cwd=self.directory,
-            request=SimpleNamespace(env={}),
+            cwd=self.cwd,
+            request=SimpleNamespace(env=self.env),
             source=self.directory + b"/" + invocation.source,
             output=self.directory + b"/" + invocation.output,
         )
 
-    def remember(
-        self, argv: str, data: frozenset[bytes] = frozenset(), hazards: Hazard = Hazard.NONE
-    ) -> bool:
-        closure = Closure(self.files, (), (), data=data, hazards=hazards)
-        self.headers.remember(self.prepared(argv), closure, DATA)
-        return bool(self.store)
+    def remember(self, argv: str, data: frozenset[bytes] = frozenset()) -> bool:
+        absent = Absence(self.directory, frozenset({b"new.h"}), frozenset())
+        closure = Closure(self.files, (self.directory + b"/asked.h",), (absent,), data=data)
+        prepared = self.prepared(argv)
+        self.headers.remember(prepared, closure, DATA)
+        is_header = prepared.invocation.language.is_header
+        assert self.headers.has_record(prepared, DATA)
+        assert self.headers.has_record(prepared, b"other") is not is_header
+        return any(_decode(record) for record in self.store.values())
+
+    def made_of(
+        self, argv: str = "-c a.cc", name: bytes = b"all.h.gch", data: bytes = DATA
+    ) -> MadeOf | None:
+        made_from = self.headers.of_users(self.prepared(argv))
+        assert made_from is not None
+        found = made_from(os.path.join(self.directory, name), hashlib.sha256(data).digest())
+        assert found is None or found.files == self.files
+        return found
 
     def are_known(
         self, argv: str = "-c a.cc", name: bytes = b"all.h.gch", data: bytes = DATA
     ) -> bool:
-        made_from = self.headers.of_users(self.prepared(argv))
-        assert made_from is not None
-        found = made_from(self.directory + b"/" + name, hashlib.sha256(data).digest())
-        assert found in {None, self.files}
-        return found is not None
+        return self.made_of(argv, name, data) is not None
+
+    def are_reproduced(self, argv: str = "-c a.cc", name: bytes = b"all.h.gch") -> bool:
+        found = self.made_of(argv, name)
+        assert found is not None
+        return found.is_reproduced()
 
 
 @pytest.fixture
@@ -96,11 +110,11 @@ def test_the_same_bytes_at_the_same_place_are_known(records: Records) -> None:
     assert not records.are_known(name=b"one.h.gch")
 
 
-def test_macros_of_its_making_must_be_those_of_its_users(records: Records) -> None:
+def test_macros_of_its_making_are_in_the_record(records: Records) -> None:
     assert records.remember("-DA=1 -DB all.h")
-    assert records.are_known("-c -DB -DC -DA=1 a.cc")
-    assert not records.are_known("-c -DB -DA=2 a.cc")
-    assert not records.are_known()
+    found = records.made_of("-c -DC a.cc")
+    assert found is not None
+    assert found.macros == (b"A=1", b"B")
 
 
 @pytest.mark.parametrize("macro", ["-DT=__TIME__", "-DH(x)=__has_include(x)"])
@@ -156,15 +170,51 @@ def test_a_root_that_flags_name(making: str, using: str, is_known: bool, records
     assert records.are_known(f"{_USING} {using}", b"x.pch") is is_known
 
 
-@pytest.mark.parametrize("hazard", [Hazard.NONE, Hazard.READ_ONCE, Hazard.DATE_OR_TIME])
-def test_flags_of_its_users_count_where_the_preprocessor_is_asked(
-    hazard: Hazard, records: Records
-) -> None:
-    assert records.remember("-O1 -Ia all.h", hazards=hazard)
-    may_differ = hazard is not Hazard.DATE_OR_TIME
-    assert records.are_known("-O1 -Ia -include all.h -MD -c a.cc -o x.o")
+def test_flags_of_its_users_count_where_the_preprocessor_is_asked(records: Records) -> None:
+    assert records.remember("-O1 -Ia all.h")
+    assert records.are_reproduced("-O1 -Ia -include all.h -MD -c a.cc -o x.o")
     for argv in ("-O1 -Ib -c a.cc", "-O1 -Ia -DB -c a.cc", "-O2 -Ia -c a.cc", "-O1 -c a.cc"):
-        assert records.are_known(argv) is may_differ, argv
+        assert not records.are_reproduced(argv), argv
+
+
+@pytest.mark.parametrize(
+    ("flags", "env", "may_differ"),
+    [
+        ("-I/p", {}, True),
+        ("-Ip", {}, False),
+        ("--sysroot=/p", {}, True),
+        ("--sysroot=p", {}, False),
+        ("-nostdinc", {}, False),  # it has no name, which might be the empty one
+        ("", {b"CPATH": b"/a:/b"}, True),
+        ("", {b"CPATH": b"/a:"}, False),
+        ("", {b"CPLUS_INCLUDE_PATH": b"a"}, False),
+    ],
+)
+def test_another_directory(
+    flags: str, env: dict[bytes, bytes], may_differ: bool, records: Records
+) -> None:
+    records.env = env
+    assert records.remember(f"{flags} all.h")
+    name = records.directory + b"/all.h.gch"
+    assert records.are_reproduced(f"{flags} -c a.cc", name)
+    records.cwd = b"/elsewhere"
+    assert records.are_reproduced(f"{flags} -c a.cc", name) is may_differ
+    records.env = {b"CPATH": b"/c"}
+    assert not records.are_reproduced(f"{flags} -c a.cc", name)
+
+
+@pytest.mark.parametrize("name", ["new.h", "asked.h"])
+def test_names_that_its_making_looked_for_count_where_the_preprocessor_is_asked(
+    name: str, records: Records
+) -> None:
+    assert records.remember("all.h")
+    assert records.are_reproduced()
+    path = Path(os.fsdecode(records.directory), name)
+    if path.exists():
+        path.unlink()
+    else:
+        path.write_text("")
+    assert not records.are_reproduced()
 
 
 def test_a_damaged_record_is_removed(records: Records) -> None:
@@ -173,6 +223,7 @@ def test_a_damaged_record_is_removed(records: Records) -> None:
     records.store[key] = records.store[key][:-1]
     assert not records.are_known()
     assert not records.store
+    assert not records.headers.has_record(records.prepared("all.h"), DATA)
 
 
 def test_who_may_use_one(records: Records) -> None:
@@ -185,10 +236,12 @@ def test_who_may_use_one(records: Records) -> None:
     "data",
     [
         b"",
-        encode_fields([b"precompiled-0", b"", b"", b"", b"", b"", b""]),
-        encode_fields([b"precompiled-1", b"", b"", b"", b"", b""]),
-        encode_fields([b"precompiled-1", b"", b"", b"", b"", encode_fields([b"/a"]), b"a" * 31]),
-        encode_fields([b"precompiled-1", b"x", b"", b"", b"", b"", b""]),
+        encode_fields([b"precompiled-0", b"", b"", b"", b"", b"", b"", b""]),
+        encode_fields([b"precompiled-1", b"", b"", b"", b"", b"", b""]),
+        encode_fields(
+            [b"precompiled-1", b"", b"", b"", b"", encode_fields([b"/a"]), b"a" * 31, b""]
+        ),
+        encode_fields([b"precompiled-1", b"x", b"", b"", b"", b"", b"", b""]),
     ],
 )
 def test_bytes_that_are_no_record(data: bytes) -> None:
@@ -198,5 +251,5 @@ def test_bytes_that_are_no_record(data: bytes) -> None:
 
 @pytest.mark.parametrize("is_source", [False, True])
 def test_a_record_comes_back_as_it_was(is_source: bool, records: Records) -> None:
-    record = _Record((b"A", b"B=1"), b"/p/all.h", is_source, b"f", records.files)
+    record = _Record((b"A", b"B=1"), b"/p/all.h", is_source, b"f", records.files, b"state")
     assert _decode(_encode(record)) == record
