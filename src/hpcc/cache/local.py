@@ -180,10 +180,9 @@ class LocalCache:
 
     def _found(self, prepared: Prepared) -> tuple[Found, bytes] | None:
         found = self._shared.find_either(prepared.share, prepared.key)
-        made = None if found is None else found[0].result
-        is_known = made is None or (
-            self._precompiled.has_record(prepared, made.object_data)
-            and self._interfaces.has_record(prepared, made.side)
+        is_known = found is None or (
+            self._precompiled.has_record(prepared, found[0].result.object_data)
+            and self._interfaces.has_record(prepared, found[0].result.side)
         )
         return found if is_known else None
 

@@ -268,6 +268,7 @@ def test_a_unit_that_uses_modules_is_kept(
 ) -> None:
     """Interfaces may have any name; the map tells it."""
     plant_modules(build)
+    assert there.compile(*command("../src/base.cpp")).answer == "run"
     (build.parent / "src/a.cpp").write_text(USES[use])
     written = {"interface": ["m.bmi"], "fragment": ["m.bmi"], "part": ["part.bmi"]}.get(use, [])
     names = (*OUTPUTS, *written)
@@ -277,7 +278,7 @@ def test_a_unit_that_uses_modules_is_kept(
         (build / name).unlink()
     assert there.compile(*command()).answer == "done"
     assert first == [(build / name).read_bytes() for name in names]
-    assert counted(cache, "private") == {"private.modules": 1}
+    assert counted(cache, "private") == {"private.modules": 2}
 
 
 @pytest.mark.parametrize(
