@@ -90,7 +90,7 @@ def test_a_compiler_without_a_directory_is_a_driver_of_the_root() -> None:
     assert isinstance(found, TidyInvocation)
     assert TIDY.installation_roots(found) == (b"/",)
     wrapped = (b"distcc", b"/usr/bin/ccache", b"c++", b"-c", b"a.cc")
-    again = _read("-p . a.cc", Entry(b"/w", b"/w", wrapped))
+    again = _read("-p . a.cc", DatabaseEntry(b"/w", b"/w", wrapped))
     assert isinstance(again, TidyInvocation)
     assert again.search_arguments == found.search_arguments == (b"c++",)
     assert again.key_arguments != found.key_arguments
