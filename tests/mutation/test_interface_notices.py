@@ -23,6 +23,10 @@ CASES = {
                                      CLANG + "test_an_inline_function_that_reads_a_file[clang++-19]"),
     "listed-for-one-object": Case("cache/inputs/embedded_files.py", "        or prepared.declares  # what imports the module may emit what this object does not\n", "",
                                   "tests/integration/cache/test_modules_of_gcc.py::test_an_inline_function_that_reads_a_file"),
+    "record-of-a-hit": Case("cache/local.py", "\n            and self._interfaces.has_record(prepared, found[0].result.side)", "",
+                            CLANG + "test_one_whose_record_was_evicted[clang++-19]"),
+    "map-in-one-order": Case("cache/key/interfaces.py", "sorted(module_map.splitlines())", "module_map.splitlines()",
+                             "tests/integration/cache/test_modules_of_gcc.py::test_the_order_of_a_maps_lines_does_not_count"),
     "by-name": Case("compilers/gnu/invocation.py", "        and all(map(imported_file, invocation.values(IMPORT_FLAG)))\n", "",
                     UNIT + "test_which_commands_are_kept"),
 }  # fmt: skip

@@ -54,6 +54,7 @@ def test_an_edit_that_leaves_the_interface_as_it_was(source: str, build: Build) 
     after = build.read("user.cpp.o"), build.read(build.interface("mid"))
     assert before[0] != after[0] or source == "conf.h"
     build.write(source, text)
+    assert not build.counted("uncacheable")
     assert build.compile_all() == ["done"] * 5
     assert before == (build.read("user.cpp.o"), build.read(build.interface("mid")))
 
@@ -112,6 +113,16 @@ def test_a_new_unit_after_an_edit_was_undone(build: Build) -> None:
         build.compile_all()
     assert build.compile("user.cpp", "-O1") == "run"
     assert build.compile("user.cpp", "-O1") == "done"
+
+
+def test_one_whose_record_was_evicted(build: Build, paths: Paths) -> None:
+    """It is compiled again, which makes the record anew: what imports it could not be kept."""
+    build.compile_all()
+    for path in Path(paths.cache).rglob("*"):
+        if path.is_file() and b"interface-1" in path.read_bytes()[:200]:
+            path.unlink()
+    assert build.compile_all() == [*["run"] * 3, "done", "done"]
+    assert [build.compile("user.cpp", "-O1") for _ in range(2)] == ["run", "done"]
 
 
 def test_a_file_that_is_gone(build: Build) -> None:

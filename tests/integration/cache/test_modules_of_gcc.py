@@ -77,6 +77,18 @@ def test_an_interface_that_the_compiler_alone_made(build: Build) -> None:
         assert build.counted("uncacheable")[f"uncacheable.{reason}"] == 2
 
 
+def test_the_order_of_a_maps_lines_does_not_count(build: Build) -> None:
+    """CMake writes them in the order of GCC's scan, which varies from run to run."""
+    build.compile_all()
+    path = build.directory / "mid.cppm.o.modmap"
+    root, *lines = path.read_text().splitlines(keepends=True)
+    assert len(lines) == 3
+    path.write_text(root + "".join(reversed(lines)))
+    assert build.compile("mid.cppm") == "done"
+    path.write_text("".join((root, *lines)).replace("base.gcm", "../mods/base.gcm"))
+    assert build.compile("mid.cppm") == "run"
+
+
 def test_a_header_unit_that_an_interface_imports(build: Build) -> None:
     """The interface is not kept. Neither is a unit that reads the header unit by way of it."""
     header = build.root / "unit.h"

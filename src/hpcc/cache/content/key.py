@@ -94,7 +94,12 @@ def content_key(memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -
     `search` are all include directories of the compile, in order.
     """
     invocation, request = prepared.invocation, prepared.request
-    if prepared.looked_for or prepared.is_recorded or prepared.identity.has_hidden_flags:
+    if (
+        prepared.looked_for
+        or prepared.is_mapped
+        or prepared.is_recorded
+        or prepared.identity.has_hidden_flags
+    ):
         return None
     if any(name in request.env for name in SEARCH_ENV):
         return None

@@ -103,9 +103,10 @@ def _with_header_units(closure: Closure, prepared: Prepared, search: tuple[bytes
     if not prepared.invocation.has_modules:
         return closure
     files, cwd = dict(closure.files), prepared.cwd
+    known = files | {response.path: response.digest for response in prepared.responses}
     module_map: bytes | None = None
     for name in prepared.invocation.values(MAPPER_FLAG):
-        module_map = _content(absolute(cwd, name), files)
+        module_map = _content(absolute(cwd, name), known)
     below = root_of_interfaces(module_map)
     if below is None:
         path = absolute(cwd, prepared.invocation.values(MAPPER_FLAG)[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.uncacheable import absolute
 from hpcc.compilers.invocation.invocation import Invocation
@@ -23,12 +25,14 @@ def interfaces_of_map(memo: FileMemo, cwd: bytes, invocation: Invocation) -> dic
     return memo.derived(path, digest, interfaces_in_map.__name__, interfaces_in_map) or {}
 
 
-def interface_of(memo: FileMemo, cwd: bytes, invocation: Invocation) -> tuple[bytes, bytes]:
-    """Return the module whose interface a compile seems to write, and that file; b"" for none."""
-    if not invocation.values(LISTING_FLAG):
-        return b"", b""
-    files = interfaces_of_map(memo, cwd, invocation)
-    if not files:
+def interface_of(
+    memo: FileMemo, cwd: bytes, invocation: Invocation, files: Mapping[bytes, bytes]
+) -> tuple[bytes, bytes]:
+    """Return the module whose interface a compile seems to write, and that file; b"" for none.
+
+    `files` are those of the map.
+    """
+    if not files or not invocation.values(LISTING_FLAG):
         return b"", b""
     source = absolute(cwd, invocation.source)
     digest = memo.digest(source)
@@ -36,3 +40,8 @@ def interface_of(memo: FileMemo, cwd: bytes, invocation: Invocation) -> tuple[by
         return b"", b""
     module = memo.derived(source, digest, declared_module.__name__, declared_module) or b""
     return (module, files[module]) if module in files else (b"", b"")
+
+
+def lines_in_order(module_map: bytes) -> bytes:
+    """Return a map with its lines in one order: GCC's scans, and so CMake, give them in any."""
+    return b"\n".join(sorted(module_map.splitlines()))

@@ -33,13 +33,12 @@ import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import Final
 
 from hpcc.cache.base.api import CompileRequest
 from hpcc.cache.base.fields import encode_fields
-from hpcc.cache.base.files import FileMemo, Signature, signature_of
+from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.outputs import is_special
-from hpcc.cache.base.path_stability import leads_to_a_process
 from hpcc.cache.base.uncacheable import absolute
 from hpcc.cache.host.compiler_probe import Identity
 from hpcc.cache.host.databases import Databases
@@ -49,12 +48,14 @@ from hpcc.cache.host.recorded_switches import Recorders
 from hpcc.cache.host.scripts import executed_by
 from hpcc.cache.host.terminal import Terminals
 from hpcc.cache.key.environment import environment_key, refusal_of
-from hpcc.cache.key.interfaces import interface_of
+from hpcc.cache.key.interfaces import interface_of, interfaces_of_map, lines_in_order
+from hpcc.cache.key.responses import ResponseFile, response_reader
 from hpcc.cache.key.share import MarkerStatus, Share, Sharing
 from hpcc.compilers.families import family_of
 from hpcc.compilers.invocation.database import DatabaseEntry, DatabaseQuestion, with_entry
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.invocation.modules import MAPPER_FLAG, interfaces_in_map
 from hpcc.compilers.invocation.side import SideFile, Written
 from hpcc.compilers.spec.response import MAX_RESPONSE_BYTES
 from hpcc.compilers.spec.table import Bypass
@@ -68,14 +69,6 @@ _MAX_REMEMBERED: Final = 4096
 _HERE: Final = b"\0here"  # no variable holds NUL
 
 
-class ResponseFile(NamedTuple):
-    """A response file as its arguments were read: absolute path, stat and SHA-256."""
-
-    path: bytes
-    signature: Signature
-    digest: bytes
-
-
 @dataclass(frozen=True)  # no slots: paths are joined once
 class Prepared:
     """A compile that may be cached. `colour` are the flags to add for a terminal.
@@ -86,7 +79,8 @@ class Prepared:
     depends only on the request, the compiler's files, the markers and the inputs. `looked_for` are
     files that flags name. `is_recorded`: the object will contain the command line. `responses` are
     the files that some of the arguments came from. `declares` is the module of GCC's whose compiled
-    interface is among the outputs, b"" without one.
+    interface is among the outputs, b"" without one. `is_mapped`: GCC's map names modules, and is in
+    the key and not among the inputs.
     """
 
     request: CompileRequest
@@ -103,6 +97,7 @@ class Prepared:
     rest: tuple[bytes, ...] = ()
     responses: tuple[ResponseFile, ...] = ()
     declares: bytes = b""
+    is_mapped: bool = False
 
     @property
     def share(self) -> Share | None:
@@ -202,7 +197,8 @@ class Classifier:
         request = _in_directory(request, invocation)
         hidden = (b"-fms-compatibility",) if identity.has_hidden_flags else ()
         family = family.settled(identity.family).variant((identity.target, *hidden, *words))
-        files = _files_of_flags(self._memo, request, invocation, family, identity.major)
+        module_map = self._module_map(request.cwd, invocation, responses)
+        files = _files_of_flags(self._memo, request, invocation, family, identity.major, module_map)
         if isinstance(files, Bypass):
             return files
         written, looked_for, declares = files
@@ -220,18 +216,33 @@ class Classifier:
         if is_recorded and colour:
             return Bypass(BypassReason.RECORD_SWITCHES)
         env = family.key_environment(request.env, (identity.target, *words))
-        rest = (cpu, environment_key(env), *colour)
+        rest = (cpu, environment_key(env) + lines_in_order(module_map), *colour)
         marker_status = self._sharing.marker_status(request, invocation, family, identity, rest)
         key = _key(request, invocation, identity, rest, marker_status.share)
         # Response files are read for each request, and a rejected marker cannot be fully pinned.
         is_plain = invocation.arguments == request.argv[1:] and not marker_status.search.refusal
-        is_plain = is_plain and not is_script  # a script is read for each request, too
+        # Scripts and maps of modules are read for each request, too.
+        is_plain = is_plain and not is_script and not module_map
         is_plain = is_plain and not invocation.language.is_header  # each hit needs its record
         prepared = Prepared(
             request, invocation, family, identity, colour, key, written, marker_status, is_plain,
             looked_for, is_recorded, rest, tuple(responses), declares,
+            bool(module_map),
         )  # fmt: skip
         return _check_side_paths(prepared) or prepared
+
+    def _module_map(
+        self, cwd: bytes, invocation: Invocation, responses: list[ResponseFile]
+    ) -> bytes:
+        """Return GCC's map if it names modules, else b""."""
+        if not interfaces_of_map(self._memo, cwd, invocation):
+            return b""
+        found: list[ResponseFile] = []
+        content = response_reader(cwd, found)(invocation.values(MAPPER_FLAG)[0])
+        if content is None or len(content) > MAX_RESPONSE_BYTES or not interfaces_in_map(content):
+            return b""
+        responses += found
+        return content
 
     def _invocation(
         self, request: CompileRequest, family: CompilerFamily, responses: list[ResponseFile]
@@ -239,7 +250,7 @@ class Classifier:
         arguments = request.argv[1:]
         if not family.has_local_cache:
             return Bypass(BypassReason.OTHER_COMPILER)
-        read_file = _response_reader(request.cwd, responses)
+        read_file = response_reader(request.cwd, responses)
         expanded = family.expand(request.compiler, arguments, request.env, read_file)
         if isinstance(expanded, Bypass):
             return expanded
@@ -290,6 +301,7 @@ def _files_of_flags(
     invocation: Invocation,
     family: CompilerFamily,
     major: int,
+    module_map: bytes,
 ) -> tuple[Written, tuple[bytes, ...], bytes] | Bypass:
     """Return further outputs, files looked for, and the module whose interface is an output."""
     refusal = family.check_versions(invocation, major)
@@ -298,16 +310,20 @@ def _files_of_flags(
     written = family.files_written(invocation, major)
     if isinstance(written, Bypass):
         return written
-    read_file = _response_reader(request.cwd, [])
+    read_file = response_reader(request.cwd, [])
     if not all(_is_blank(read_file(name)) for name in invocation.blank_files):
         return Bypass(BypassReason.ANALYSER)
-    declares, interface = interface_of(memo, request.cwd, invocation)
+    modules = interfaces_in_map(module_map)
+    declares, interface = interface_of(memo, request.cwd, invocation, modules)
     if declares:
         side = (*written.side, SideFile(interface, keeps_mode=False))
         written = replace(written, side=side)
     directories = tuple(dict.fromkeys((request.cwd, request.env.get(b"PWD") or request.cwd)))
     looked_for = family.files_looked_for(invocation, directories)
-    return looked_for if isinstance(looked_for, Bypass) else (written, looked_for, declares)
+    if isinstance(looked_for, Bypass):
+        return looked_for
+    in_key = invocation.values(MAPPER_FLAG) if module_map else ()
+    return written, tuple(name for name in looked_for if name not in in_key), declares
 
 
 def _is_blank(content: bytes | None) -> bool:
@@ -324,27 +340,6 @@ def _check_side_paths(prepared: Prepared) -> Bypass | None:
     if len(set(named)) != len(named):
         return Bypass(BypassReason.ODD_OUTPUT)
     return Bypass(BypassReason.SPECIAL_OUTPUT) if any(map(is_special, side)) else None
-
-
-def _response_reader(cwd: bytes, found: list[ResponseFile]) -> Callable[[bytes], bytes | None]:
-    def read(name: bytes) -> bytes | None:
-        path = absolute(cwd, name)
-        if leads_to_a_process(path):
-            return None
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except (OSError, ValueError):
-            return None
-        with open(fd, "rb") as file:
-            try:
-                status = os.fstat(fd)
-                content = file.read(MAX_RESPONSE_BYTES + 1)
-            except OSError:
-                return None
-        found.append(ResponseFile(path, signature_of(status), hashlib.sha256(content).digest()))
-        return content
-
-    return read
 
 
 def directory_by_variable(request: CompileRequest) -> bytes:

@@ -128,7 +128,12 @@ def _note_key(job: RemoteJob) -> bytes:
 
 def _is_without_places(prepared: Prepared) -> bool:
     """Tell by the flags whether the object holds no path, but for what sources expand."""
-    if prepared.looked_for or prepared.is_recorded or prepared.identity.has_hidden_flags:
+    if (
+        prepared.looked_for
+        or prepared.is_mapped
+        or prepared.is_recorded
+        or prepared.identity.has_hidden_flags
+    ):
         return False
     invocation = prepared.invocation
     if prepared.written.side or invocation.is_native or invocation.language.is_preprocessed:

@@ -18,6 +18,7 @@ from hpcc.compilers.invocation.dependencies import Headers, Way
 from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
 from hpcc.compilers.invocation.modules import (
     LISTING_SUFFIX,
+    MAPPER_FLAG,
     UNIT_SUFFIX,
     ModuleList,
     mentions_modules,
@@ -125,7 +126,10 @@ def _texts(pending: Pending, depfile: bytes, memo: FileMemo) -> tuple[bytes, ...
         cwd = prepared.cwd
         mapped = interfaces_of_map(memo, cwd, prepared.invocation).values()
         files = frozenset(all_absolute(cwd, tuple(mapped)))
-        every = all_absolute(cwd, names)
+        # A map that names modules is in the key.
+        in_key = prepared.invocation.values(MAPPER_FLAG) if prepared.is_mapped else ()
+        maps = all_absolute(cwd, in_key)
+        every = tuple(path for path in all_absolute(cwd, names) if path not in maps)
         pending.interfaces = tuple(p for p in every if p in files or p.endswith(UNIT_SUFFIX))
         names = tuple(path for path in every if path not in pending.interfaces)
     return without_imports(prepared, names)
