@@ -168,6 +168,7 @@ class Drains:
         # Changes without an event yet: the worker, and its mark; None if that was withdrawn.
         self._news: list[tuple[str, DrainMark | None]] = []
         self._written: dict[str, DrainProgress] = {}
+        self._is_away = False
 
     def attach(self, registry: WorkerRegistry) -> None:
         """Drain workers of this registry."""
@@ -201,7 +202,11 @@ class Drains:
             await self._mirror.read()
             await self._write_progress()
         except ControlStoreError as error:
-            _log.warning("the list of drained workers is not updated: %s", error)
+            if not self._is_away:
+                _log.warning("the list of drained workers is not updated: %s", error)
+            self._is_away = True
+        else:
+            self._is_away = False
         while self._news:
             worker_id, mark = self._news.pop(0)
             try:
