@@ -16,6 +16,7 @@ from hpcc.config.paths import Paths
 from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import (
     Digest,
+    FarmRun,
     RemoteFailure,
     RemoteInput,
     RemoteOutcome,
@@ -105,9 +106,13 @@ async def test_a_miss_runs_in_a_guest_and_the_second_time_is_a_hit(tmp_path: Pat
             assert [o.path for o in first.outputs] == ["out/a.o"]
             assert first.outputs[0].data.startswith(b"int main")
             assert not first.is_cached
+            assert first.ran is not None
+            assert first.ran.worker
+            assert first.ran.guest
             second = await compile_(client, request)
             assert isinstance(second, RemoteResult)
             assert second.is_cached
+            assert second.ran == FarmRun(first.ran.worker)
             assert second.outputs == first.outputs
             assert second.action == first.action
         finally:

@@ -87,6 +87,19 @@ class RemoteOutput:
     is_executable: bool
 
 
+@dataclass(frozen=True, slots=True)
+class FarmRun:
+    """Which worker answered, and what it says of an execution: guest, waiting and running time.
+
+    Of a result that the worker had, guest and times are "" and 0. It is for the build's record.
+    """
+
+    worker: str
+    guest: str = ""
+    waited_seconds: float = 0.0
+    ran_seconds: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteResult:
     """A finished remote compile. `is_cached` distinguishes a probe's hit from an execution.
@@ -94,7 +107,8 @@ class RemoteResult:
     `sharing` is the class of a result that may be a colleague's ("fresh", "agreed(2)"); else "".
     `basis` is the text of a `ResultBasis`, with which a copy is stored; "" of an engine's result.
     `entry` is what a build pack may carry of it; b"" if it may not serve colleagues. `pack` says
-    what became of the request's `packed`, as one of the words `PACK_…`; "" if it had none.
+    what became of the request's `packed`, as one of the words `PACK_…`; "" if it had none. `ran` is
+    None for what no worker sent now.
     """
 
     exit_code: int
@@ -108,6 +122,7 @@ class RemoteResult:
     basis: str = ""
     entry: bytes = b""
     pack: str = ""
+    ran: FarmRun | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Any, Final
 from hpcc.core import (
     CallerError,
     Digest,
+    FarmRun,
     Isolation,
     RemoteFailure,
     RemoteInput,
@@ -211,6 +212,7 @@ def encode_outcome(request_id: int, outcome: RemoteOutcome) -> bytes:
         "sharing": outcome.sharing,
         "basis": outcome.basis,
         "pack": outcome.pack,
+        "ran": None if outcome.ran is None else _run(outcome.ran),
         "sizes": [len(outcome.stdout), len(outcome.stderr), len(outcome.entry)],
         "outputs": [[o.path, o.is_executable, len(o.data)] for o in outcome.outputs],
     }
@@ -220,6 +222,10 @@ def encode_outcome(request_id: int, outcome: RemoteOutcome) -> bytes:
         return encode_frame(FrameKind.OUTCOME, request_id, head, *blobs)
     except CallerError as error:
         return encode_outcome(request_id, RemoteFailure(error.reason, str(error)))
+
+
+def _run(ran: FarmRun) -> tuple[str, str, float, float]:
+    return ran.worker, ran.guest, ran.waited_seconds, ran.ran_seconds
 
 
 def outcome_of(frame: Frame) -> RemoteOutcome:
@@ -256,6 +262,7 @@ def outcome_of(frame: Frame) -> RemoteOutcome:
             basis=head["basis"],
             entry=entry,
             pack=head["pack"],
+            ran=None if head["ran"] is None else FarmRun(*head["ran"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CallerError("malformed outcome", reason="frame") from error

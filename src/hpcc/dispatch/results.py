@@ -17,6 +17,7 @@ from hpcc.core import (
     Blob,
     CallerError,
     Digest,
+    FarmRun,
     InfrastructureError,
     IntegrityError,
     NotFoundError,
@@ -210,6 +211,7 @@ class WorkerResults:
             )
         outputs = await _outputs(client, record, prepared.outputs)
         result = _remote_result(record, prepared, outputs, is_cached=is_cached)
+        result = replace(result, ran=_run_of(record, worker, is_cached=is_cached))
         sharing = self._sharing.meet(worker.route.sharing)
         if not wants_entry or not serves_tenant(record, sharing):
             return result
@@ -325,6 +327,18 @@ def _remote_result(
         action=str(prepared.digest),
         sharing=record.evidence.text if record.evidence else "",
         basis=basis_of(record).text,
+    )
+
+
+def _run_of(record: ResultRecord, worker: RoutedWorker, *, is_cached: bool) -> FarmRun:
+    """Return who answered; the times of an execution are the worker's claim."""
+    if is_cached:
+        return FarmRun(worker.route.worker_id)
+    return FarmRun(
+        worker.route.worker_id,
+        record.guest_id,
+        record.started_at - record.queued_at,
+        record.completed_at - record.started_at,
     )
 
 
