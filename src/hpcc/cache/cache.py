@@ -23,6 +23,7 @@ from hpcc.cache.base.api import (
 from hpcc.cache.base.counters import COUNTERS_NAME, Counters
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.stamps import StampClock, kernel_clock
+from hpcc.cache.base.times import CompileTimes, Phase, measured
 from hpcc.cache.fallbacks import take_fallbacks
 from hpcc.cache.farm import FarmCache
 from hpcc.cache.farm_results import FarmResults
@@ -31,6 +32,7 @@ from hpcc.cache.inputs.system_names import SystemNames
 from hpcc.cache.key.prepare import Classifier, Prepared
 from hpcc.cache.key.share import Sharing
 from hpcc.cache.local import LocalCache
+from hpcc.cache.recorder.compiles import ABANDONED, FAILED, REFUSED
 from hpcc.cache.remote.client import FarmClient
 from hpcc.cache.remote.host_parity import HostParity
 from hpcc.cache.remote.job import RemoteJob
@@ -103,14 +105,17 @@ class Cache:
     def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec | Run:
         """See `CacheHandler.begin`."""
         answer: Done | Exec | Run | None = None
-        request = request._replace(build=self._builds.begin(request.facts, request.cwd))
+        build, times = self._builds.begin(request.facts, request.cwd), CompileTimes()
+        request = request._replace(build=build, times=times)
         try:
             answer = self._begin(request, is_cancelled)
         except Exception:  # noqa: BLE001 - the front must get an answer: a fault in hpcc costs a local compile
             _log.exception("begin failed")
             answer = self._bypass(request, BypassReason.INTERNAL_ERROR)
         finally:
-            if not isinstance(answer, Run):
+            if isinstance(answer, Run):
+                times.begin(Phase.COMPILE)
+            else:
                 self._builds.end(request.facts, request.cwd)
         return answer
 
@@ -118,6 +123,10 @@ class Cache:
         """See `CacheHandler.finish`."""
         self._builds.end(request.facts, request.cwd)
         pending = run.token
+        for began in _requests_of(run)[:1]:  # those of several sources share their times
+            if began.times is not None:
+                began.times.end(Phase.COMPILE)
+                began.times.begin(Phase.STORE)
         try:
             if isinstance(pending, SeveralPending):
                 self._several.finish(pending, report)
@@ -127,6 +136,8 @@ class Cache:
         except Exception:  # noqa: BLE001 - the compile succeeded; only its result is not kept
             _log.exception("finish failed")
             self._counters.add(f"uncacheable.{UncacheableReason.INTERNAL_ERROR}")
+            for began in _requests_of(run):
+                self._records.ended(began, "uncacheable", UncacheableReason.INTERNAL_ERROR)
             return Finish(b"", report.stderr if run.filter_headers else b"")
         finally:
             if isinstance(pending, Pending) and pending.here is not None:
@@ -136,6 +147,8 @@ class Cache:
         """See `CacheHandler.abandon`."""
         self._builds.end(request.facts, request.cwd)
         self._counters.add("miss.abandoned")
+        for began in _requests_of(run):
+            self._records.ended(began, ABANDONED)
         if isinstance(run.token, SeveralPending):
             self._several.abandon(run.token)
         elif isinstance(run.token, Pending):
@@ -182,7 +195,8 @@ class Cache:
     def _begin(
         self, request: CompileRequest, is_cancelled: Callable[[], bool]
     ) -> Done | Exec | Run:
-        prepared = self._classifier.prepare(request, is_cancelled)
+        with measured(request.times, Phase.CLASSIFY):
+            prepared = self._classifier.prepare(request, is_cancelled)
         if isinstance(prepared, Bypass):
             answer: Done | Run | None = None
             if prepared.reason is BypassReason.MULTIPLE_SOURCES:
@@ -192,12 +206,20 @@ class Cache:
             return self._bypass(request, BypassReason.CANCELLED)
         # What makes no object takes less time than its way to a farm.
         if self._farm is not None and prepared.invocation.product is Product.OBJECT:
-            done = self._try_farm(self._farm, prepared, is_cancelled)
+            with measured(request.times, Phase.FARM):
+                done = self._try_farm(self._farm, prepared, is_cancelled)
             if isinstance(done, Done):
+                if done.exit_code:
+                    self._ended_there(prepared)
                 return done
             if isinstance(done, RunHere):
                 return self._in_slot(prepared, done, is_cancelled)
         return self._local.begin(prepared, is_cancelled)
+
+    def _ended_there(self, prepared: Prepared) -> None:
+        """Record a compile that failed on the farm, or that it did not do, and that ends so."""
+        reason = self._records.fallback()
+        self._records.ended(prepared.request, REFUSED if reason else FAILED, reason)
 
     def _in_slot(
         self, prepared: Prepared, here: RunHere, is_cancelled: Callable[[], bool]
@@ -230,6 +252,12 @@ class Cache:
         self._counters.add(f"bypass.{reason}")
         self._records.bypass(request, reason)
         return Exec(reason)
+
+
+def _requests_of(run: Run) -> list[CompileRequest]:
+    """Return the request of each source of a run, with build and times."""
+    tokens = run.token.parts if isinstance(run.token, SeveralPending) else (run.token,)
+    return [token.prepared.request for token in tokens if isinstance(token, Pending)]
 
 
 def open_cache(

@@ -23,6 +23,7 @@ from hpcc.cache.remote.client import (
     FarmClient,
     FarmCompile,
     FarmJob,
+    FarmMoments,
     FarmPlan,
     OutputNotOursError,
 )
@@ -214,7 +215,7 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
     def _compile(
         self, job: J, target: _Target, is_cancelled: Callable[[], bool]
     ) -> Done | Exec | RunHere:
-        started_ns = time.time_ns()
+        started_ns, began_ns = time.time_ns(), time.monotonic_ns()
         is_last = False
         while True:
             try:
@@ -227,7 +228,9 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
                 return self.leave(plan.reason)
             if plan.counter:
                 self._counters.add(plan.counter)
+            sent_ns = time.monotonic_ns()
             outcome = self._sent(job, plan, target, is_cancelled)
+            moments = FarmMoments(began_ns, sent_ns, time.monotonic_ns())
             if isinstance(outcome, RunHere):
                 return outcome
             if isinstance(outcome, RemoteFailure):
@@ -237,7 +240,9 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
             if self._packs is not None:
                 self._packs.answered(job, plan.request, target.farm, outcome)
             if outcome.exit_code == 0:
-                return self._succeeded(job, plan, outcome, started_ns, target.farm.image)
+                name = f"miss.{_who(outcome)}.{_kind(outcome)}"
+                made = FarmCompile(name, started_ns, target.farm.image, outcome.action, moments)
+                return self._succeeded(job, plan, outcome, made)
             if is_last or not self._planner.learn(job, plan, outcome):
                 return self._failed(job, plan, outcome)
             self._counters.add("closure.completed")
@@ -293,12 +298,9 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
         return failed
 
     def _succeeded(
-        self, job: J, plan: P, outcome: RemoteResult, started_ns: int, image: str
+        self, job: J, plan: P, outcome: RemoteResult, compiled: FarmCompile
     ) -> Done | Exec:
-        who = "engine" if outcome.isolation is Isolation.FOREIGN_UNKNOWN else "remote"
-        name = f"miss.{who}.{_kind(outcome)}"
         try:
-            compiled = FarmCompile(name, started_ns, image, outcome.action)
             done = self._results.take(job, plan, outcome, compiled)
         except BadResultError:
             return self.fall_back(FallbackReason.BAD_RESULT, "the farm's answer lacks an output")
@@ -307,8 +309,12 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
             return self._stay(error.reason, error.detail)
         except OutputNotOursError as error:
             return self.fall_back(FallbackReason.OUTPUT_NOT_OURS, str(error))
-        self._counters.add(name)
+        self._counters.add(compiled.outcome)
         return done
+
+
+def _who(outcome: RemoteResult) -> str:
+    return "engine" if outcome.isolation is Isolation.FOREIGN_UNKNOWN else "remote"
 
 
 def _kind(outcome: RemoteResult) -> str:

@@ -8,10 +8,16 @@ from typing import Final
 
 from hpcc.cache.base.api import Done
 from hpcc.cache.base.counters import Counters
+from hpcc.cache.base.times import CompileTimes, Phase
 from hpcc.cache.base.uncacheable import absolute
 from hpcc.cache.inputs.twins import names_a_place
 from hpcc.cache.key.prepare import Prepared
-from hpcc.cache.remote.client import BadResultError, FarmCompile, OutputNotOursError
+from hpcc.cache.remote.client import (
+    BadResultError,
+    FarmCompile,
+    FarmMoments,
+    OutputNotOursError,
+)
 from hpcc.cache.remote.depfiles import Depfiles
 from hpcc.cache.remote.job import RemoteJob
 from hpcc.cache.remote.plan import RemotePlan
@@ -27,12 +33,13 @@ from hpcc.compilers.invocation.guest import (
     warns_of_missing_directories,
 )
 from hpcc.config.farm import Farm
-from hpcc.core import CallerError, RemoteResult
+from hpcc.core import CallerError, FarmRun, RemoteResult
 from hpcc.core.basis import FarmTerms, ResultBasis
 from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 _HIT: Final = "hit.remote"
+_DAY_SECONDS: Final = 86_400.0
 _ENGINE_HIT: Final = "hit.engine"
 # With the first component below the root. Not inside another path, such as /usr/src/.
 _GUEST_NAME: Final = re.compile(
@@ -66,6 +73,9 @@ class FarmResults:
         self, job: RemoteJob, plan: RemotePlan, outcome: RemoteResult, compiled: FarmCompile
     ) -> Done:
         """See `client.ClientResults.take`."""
+        if (times := job.prepared.request.times) is not None:
+            add_phases(times, compiled.moments, outcome.ran)
+        missed = self._results.why_missed(job.key)
         try:
             result = _client_result(job.prepared, plan, outcome, self._depfiles)
         except (KeyError, CallerError) as error:
@@ -93,6 +103,9 @@ class FarmResults:
             image=compiled.image,
             action=compiled.action,
             root=job.root.text,
+            reason=missed,
+            size_bytes=result.size_bytes,
+            ran=outcome.ran,
         )
         return Done(0, result.stdout, result.stderr)
 
@@ -105,6 +118,27 @@ class FarmResults:
     def fell_back(self, reason: str) -> None:
         """See `client.ClientResults.fell_back`."""
         self._records.fell_back(reason)
+
+
+def add_phases(times: CompileTimes, moments: FarmMoments, ran: FarmRun | None) -> None:
+    """Add what the farm's part of a compile consists of.
+
+    A worker's clock is another one: what it says is moved into the middle of the call, and cut to
+    its length.
+    """
+    began_ns, sent_ns, answered_ns = moments
+    times.add(Phase.PLAN, began_ns, sent_ns)
+    times.add(Phase.CALL, sent_ns, answered_ns)
+    if ran is not None and ran.ran_seconds > 0:
+        room_ns = answered_ns - sent_ns
+        run_ns = min(int(min(_DAY_SECONDS, ran.ran_seconds) * 1e9), room_ns)
+        waited_seconds = min(_DAY_SECONDS, max(0.0, ran.waited_seconds))
+        wait_ns = min(int(waited_seconds * 1e9), room_ns - run_ns)
+        queued_ns = sent_ns + (room_ns - run_ns - wait_ns) // 2
+        if wait_ns:
+            times.add(Phase.QUEUE, queued_ns, queued_ns + wait_ns)
+        times.add(Phase.GUEST, queued_ns + wait_ns, queued_ns + wait_ns + run_ns)
+    times.begin(Phase.PLACE)
 
 
 def _counts(result: Result, terms: FarmTerms) -> bool:

@@ -35,6 +35,7 @@ from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.outputs import read_output
 from hpcc.cache.base.path_stability import check_places, note_places
 from hpcc.cache.base.stamps import StampClock
+from hpcc.cache.base.times import Phase, measured
 from hpcc.cache.base.uncacheable import UncacheableError, absolute, all_absolute
 from hpcc.cache.content.key import ContentKey
 from hpcc.cache.inputs.closure import find_closure
@@ -59,6 +60,7 @@ from hpcc.cache.results.pending import (
     culprit_of,
     names_listed,
     read_side_outputs,
+    record_end,
     signature_or_none,
     start_of,
 )
@@ -113,21 +115,24 @@ class LocalCache:
         Waits up to `DEDUP_SECONDS` while an equal request compiles. After a `Run` the caller owes
         one call of `finish` or `abandon`.
         """
+        times = prepared.request.times
         while True:
-            found = self._found(prepared)
-            done = None if found is None else self._put(prepared, *found)
+            is_stored, done = self._look_up(prepared)
             if done is not None:
                 return done
             if (flight := self._inflight.lead(prepared.key)) is not None:
                 break
             self._counters.add("dedup.waited")
-            if not self._inflight.wait(prepared.key, is_cancelled):
+            with measured(times, Phase.WAIT):
+                is_done = self._inflight.wait(prepared.key, is_cancelled)
+            if not is_done:
                 break
         try:
-            content = self._content_key(prepared)
-            waits = partial(self._inflight.waits, flight, is_cancelled, self._counters)
-            # With a result that could not be put in place, only the compiler may write there.
-            done, asked = (None, "") if found else self._other_hit(prepared, content, waits)
+            with measured(times, Phase.LOOK_UP):
+                content = self._content_key(prepared)
+                waits = partial(self._inflight.waits, flight, is_cancelled, self._counters)
+                # With a result that could not be put in place, only the compiler may write there.
+                done, asked = (None, "") if is_stored else self._other_hit(prepared, content, waits)
             if done is not None:
                 self._inflight.release(flight)
                 return done
@@ -139,8 +144,13 @@ class LocalCache:
 
     def stored(self, prepared: Prepared) -> Done | None:
         """Put the stored result of an equal request in place; None if there is none to serve."""
-        found = self._found(prepared)
-        return None if found is None else self._put(prepared, *found)
+        return self._look_up(prepared)[1]
+
+    def _look_up(self, prepared: Prepared) -> tuple[bool, Done | None]:
+        """Return whether there is a result, and the answer if it could be put in place."""
+        with measured(prepared.request.times, Phase.LOOK_UP):
+            found = self._found(prepared)
+            return found is not None, None if found is None else self._put(prepared, *found)
 
     def find(self, prepared: Prepared) -> tuple[PartHit | None, str]:
         """Return a stored result for `put`, and what the remote cache had.
@@ -226,12 +236,11 @@ class LocalCache:
             outcome = self._store(pending, report, headers)
             # A result that is not kept is counted under the reason for that, not as a miss.
             self._counters.add(f"missed.{pending.missed}")
-            self._record(pending, outcome, pending.missed)
+            record_end(self._records, pending, outcome, pending.missed)
         except UncacheableError as error:
             self._counters.add(f"uncacheable.{error.reason}")
-            self._record(
-                pending, "uncacheable", error.reason, culprit_of(self._memo, pending, error)
-            )
+            culprit = culprit_of(self._memo, pending, error)
+            record_end(self._records, pending, "uncacheable", error.reason, culprit)
         finally:
             self.abandon(pending)
         return shown
@@ -332,6 +341,7 @@ class LocalCache:
             raise UncacheableError(UncacheableReason.DATE_TIME)
         side = read_side_outputs(pending, self._max_output_bytes)
         result = Result(data, depfile, report.stdout, stderr, side)
+        pending.size_bytes = result.size_bytes
         if not self._keep(pending, closure, result):
             raise UncacheableError(UncacheableReason.STORE)
         return "miss.local"
@@ -385,16 +395,3 @@ class LocalCache:
         closure = with_unlisted(closure, pending, search, memo)
         check_known(pending, closure.files, memo)
         return closure
-
-    def _record(self, pending: Pending, outcome: str, reason: str, culprit: str = "") -> None:
-        self._records.compiled(
-            pending.prepared,
-            outcome,
-            key=pending.key,
-            private=pending.private,
-            started_ns=pending.own_start(time.time_ns()),
-            reason=reason,
-            culprit=culprit,
-            fallback=pending.fallback,
-            remote_cache=pending.asked,
-        )

@@ -164,7 +164,7 @@ class Acceptor:
                 del waits.since[number]
         if outcome not in _ANSWERED:
             return False
-        self._note(replay, outcome, facts)
+        self._note(replay, outcome, facts, now)
         if replay.is_answered_apart and outcome == Outcome.DONE:
             self._answer_apart(number, replay.answer)
         else:
@@ -176,14 +176,14 @@ class Acceptor:
         with contextlib.suppress(OSError), _connection_of(number) as connection:
             send_all(connection, answer, self._limits.receive_seconds)
 
-    def _note(self, replay: Replay, outcome: int, facts: bytes) -> None:
+    def _note(self, replay: Replay, outcome: int, facts: bytes, began: float) -> None:
         if outcome == Outcome.UNSENT:
             self._count("lost.launcher")
             return
         self._count("requests")
         self._count("replayed")
         try:
-            replay.on_hit(facts)
+            replay.on_hit(facts, self._clock.now(), self._clock.monotonic() - began)
         except Exception:  # noqa: BLE001 - the answer was sent; only its note is lost
             _log.exception("a replayed hit could not be recorded")
 

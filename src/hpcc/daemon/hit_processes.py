@@ -6,9 +6,10 @@ The daemon answers it and sends the helper the replay for the next time. Helpers
 replays they served. A helper ends when its daemon is gone.
 
 Each helper has one SOCK_SEQPACKET pair, so that a message arrives whole or not at all. To the
-daemon: `ASK` + frame, with the connection; `HITS` + length of build facts, the facts, numbers. To
-the helper: `LEARN` + number, the time to renew in milliseconds (0 for never), the request's key,
-with a memory file that holds the plan.
+daemon: `ASK` + frame, with the connection; `HITS` + length of build facts, the facts, and for each
+hit its number, when it ended and how many seconds it took. To the helper: `LEARN` + number, the
+time to renew in milliseconds (0 for never), the request's key, with a memory file that holds the
+plan.
 
 Helpers decide no build: they report the facts of each hit, and the daemon decides.
 """
@@ -39,10 +40,10 @@ _ASK: Final = b"A"
 _HITS: Final = b"H"
 _LEARN: Final = b"L"
 _LEARNED: Final = struct.Struct("<QQ")
-_NUMBER: Final = struct.Struct("<Q")
+_HIT: Final = struct.Struct("<Qdd")
 _FACTS_BYTES: Final = struct.Struct("<I")
 _MAX_MESSAGE: Final = REQUEST_BUFFER_BYTES + MAX_FACTS_BYTES + 64
-_HITS_PER_MESSAGE: Final = 4096
+_HITS_PER_MESSAGE: Final = 2048
 _FLUSH_SECONDS: Final = 0.2
 _STOP_SECONDS: Final = 5.0
 
@@ -119,11 +120,11 @@ class Helpers:
         (length,) = _FACTS_BYTES.unpack_from(hits)
         start = _FACTS_BYTES.size + length
         facts = hits[_FACTS_BYTES.size : start]
-        for (number,) in _NUMBER.iter_unpack(hits[start:]):
+        for number, at, seconds in _HIT.iter_unpack(hits[start:]):
             self._on_replayed()
             on_hit = self._on_hit.get(number)
             if on_hit is not None:
-                on_hit(facts)
+                on_hit(facts, at, seconds)
 
     def _teach(self, pair: socket.socket, frame: bytes, replay: Replay | None) -> None:
         """Send a replay to one helper. If that fails, the helper asks again at the next request."""
@@ -192,7 +193,7 @@ class _Helper:
         self._pair = pair
         self._replays = Replays(engine, time.monotonic)
         self._lock = threading.Lock()
-        self._hits: dict[bytes, list[int]] = {}  # by build facts
+        self._hits: dict[bytes, list[bytes]] = {}  # packed, by build facts
         self._has_ended = threading.Event()
         self._stop = serve(listener, self._replays, self._give_away)
 
@@ -225,13 +226,13 @@ class _Helper:
         self._replays.adopt(
             key,
             prepared,
-            lambda facts: self._note(number, facts),
+            lambda facts, at, seconds: self._note(_HIT.pack(number, at, seconds), facts),
             renew_ms / 1000 if renew_ms else math.inf,
         )
 
-    def _note(self, number: int, facts: bytes) -> None:
+    def _note(self, hit: bytes, facts: bytes) -> None:
         with self._lock:
-            self._hits.setdefault(facts, []).append(number)
+            self._hits.setdefault(facts, []).append(hit)
 
     def _give_away(self, connection: socket.socket, data: bytes) -> None:
         """Pass a connection to the daemon. If that fails, it closes and its launcher compiles."""
@@ -248,6 +249,6 @@ class _Helper:
         for facts, found in hits.items():
             head = _HITS + _FACTS_BYTES.pack(len(facts)) + facts
             for start in range(0, len(found), _HITS_PER_MESSAGE):
-                numbers = b"".join(map(_NUMBER.pack, found[start : start + _HITS_PER_MESSAGE]))
+                packed = b"".join(found[start : start + _HITS_PER_MESSAGE])
                 with contextlib.suppress(OSError):  # the daemon is gone, so the counts are lost
-                    self._pair.send(head + numbers, socket.MSG_NOSIGNAL)
+                    self._pair.send(head + packed, socket.MSG_NOSIGNAL)

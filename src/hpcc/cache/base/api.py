@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from hpcc.cache.base.times import CompileTimes
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
 from hpcc.core import RemoteOutcome, RemoteRequest
@@ -25,8 +26,8 @@ class CompileRequest(NamedTuple):
     `argv[0]` is the compiler as the user spelled it, `compiler` the absolute path of the real
     compiler, never of hpcc. `env` holds only names that matter to a compiler (launcher/hpcc.c,
     `ENV_NAMES`). `frame` are the bytes of the request behind its build facts; b"" if a hit must not
-    be remembered by them. `facts` are the build facts as sent. `build` is the identity of the
-    build, which the handler fills in (`root.build_identity`).
+    be remembered by them. `facts` are the build facts as sent. The handler fills in `build`, the
+    identity of the build (`root.build_identity`), and `times`, which the build's record gets.
     """
 
     argv: tuple[bytes, ...]
@@ -38,6 +39,7 @@ class CompileRequest(NamedTuple):
     frame: bytes = b""
     facts: bytes = b""
     build: str = ""
+    times: CompileTimes | None = None
 
 
 class Done(NamedTuple):

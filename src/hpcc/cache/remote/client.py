@@ -52,6 +52,14 @@ class ParityAnswer(NamedTuple):
     is_exact: bool = False
 
 
+class FarmMoments(NamedTuple):
+    """When planning began, the request was sent and its answer came: monotonic nanoseconds."""
+
+    began_ns: int
+    sent_ns: int
+    answered_ns: int
+
+
 class FarmCompile(NamedTuple):
     """One compile that the farm did: its counter, when it began, the image, the action."""
 
@@ -59,6 +67,7 @@ class FarmCompile(NamedTuple):
     started_ns: int
     image: str
     action: str
+    moments: FarmMoments
 
 
 class FarmJob(Protocol):

@@ -58,8 +58,9 @@ _REQUEST_FACTOR: Final = 5
 _BESIDE_OTHERS: Final = frozenset({CheckKind.PLACE, CheckKind.LACKS})
 
 
-OnHit = Callable[[bytes], None]
-"""Notes a replayed hit; gets the build facts of its request (`hpcc.wire.build_facts`)."""
+OnHit = Callable[[bytes, float, float], None]
+"""Notes a replayed hit: the build facts of its request (`hpcc.wire.build_facts`), when it ended in
+seconds since the epoch, and how many seconds it took."""
 
 
 class NotPinnedError(Exception):

@@ -27,6 +27,12 @@ from hpcc.wire import launcher as wire
 
 _NEW_FILE_MODE: Final = 0o666
 
+Noter = Callable[[str | None, float | None, float], None]
+"""Counts and records a hit: its build, when it ended, how many seconds it took.
+
+The first hit has neither a build nor a time: it ends now, and began when its request came.
+"""
+
 
 class PartHit(NamedTuple):
     """The hit of one source of a command; `key` is the key under which it was found."""
@@ -75,7 +81,7 @@ class Hits:
         if plan is None or not self._replays.put(plan):
             return False
         note = self._noter(prepared, found, key, outcome)
-        note(None)
+        note(None, None, 0.0)
         if prepared.replay_ok and prepared.request.frame:
             parts = (PartHit(prepared, found, key),)
             checks = self._pinned(parts, plan, outcome, root)
@@ -99,10 +105,8 @@ class Hits:
         plan = plan_of(prepared, result)
         return plan is not None and self._replays.put(plan)
 
-    def _noter(
-        self, prepared: Prepared, found: Found, key: bytes, outcome: str
-    ) -> Callable[[str | None], None]:
-        """Return what counts and records this hit; its argument is the build of a later one."""
+    def _noter(self, prepared: Prepared, found: Found, key: bytes, outcome: str) -> Noter:
+        """Return what counts and records this hit."""
         origin = found.result.origin
         signer = signer_of(origin)
         share = None if basis_text(origin) else prepared.share
@@ -111,29 +115,16 @@ class Hits:
         # The function must not hold the data, which the plan of a replay holds already.
         size, result_key = found.result.size_bytes, found.inputs.result_key
 
-        def note(build: str | None) -> None:
-            self._note(prepared, size, key, outcome, made, signer, build=build)
+        def note(build: str | None, at: float | None, seconds: float) -> None:
+            self._counters.add(outcome)
+            if made:
+                self._counters.add(made)
+            self._records.hit(prepared, key, outcome, build, signer, size, at, seconds)
+            self._counters.add("bytes.served", size)
             if build is not None:
                 self._results.touch(key, result_key)
 
         return note
-
-    def _note(
-        self,
-        prepared: Prepared,
-        size_bytes: int,
-        key: bytes,
-        outcome: str,
-        made: str,
-        signer: str,
-        *,
-        build: str | None = None,
-    ) -> None:
-        self._counters.add(outcome)
-        if made:
-            self._counters.add(made)
-        self._records.hit(prepared, key, outcome, build, signer)
-        self._counters.add("bytes.served", size_bytes)
 
     def _pinned(
         self, hits: Sequence[PartHit], plan: Plan, outcome: str, root: RootSearch | None
@@ -170,17 +161,17 @@ class Hits:
         request: CompileRequest,
         plan: Plan,
         pins: Pins | None,
-        notes: Mapping[bytes, Callable[[str | None], None]],
+        notes: Mapping[bytes, Noter],
     ) -> None:
         """Remember a plan with these checks; `notes` count its hits, by the keys of the results."""
         if pins is None:
             return
         noted, cwd, builds = tuple(notes.values()), request.cwd, self._records.builds
 
-        def on_hit(facts: bytes) -> None:
+        def on_hit(facts: bytes, at: float, seconds: float) -> None:
             build = builds.hit(facts, cwd)
             for note in noted:
-                note(build)
+                note(build, at, seconds)
 
         plan = plan._replace(checks=pins.checks())
         frame, is_provisional = request.frame, pins.is_provisional

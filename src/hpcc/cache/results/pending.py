@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,7 @@ from hpcc.cache.inputs.embedded_files import look_again, read_listing, unlisted_
 from hpcc.cache.inputs.where import find_culprit
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.results.inflight import Flight
+from hpcc.cache.results.records import Records
 from hpcc.cache.results.scratch import DiskSpace, without_complaints
 from hpcc.cache.results.share_results import SharedResults
 from hpcc.compilers.invocation.dependencies import Way
@@ -58,6 +60,7 @@ class Pending:
     messages: bytes = b""  # what the compiler printed, without the lines that hpcc asked for
     here: RunHere | None = None  # the local slot that it runs in
     interfaces: tuple[bytes, ...] = ()  # absolute paths of GCC's compiled interfaces that it read
+    size_bytes: int = 0  # of its result, once that is known
     files: tuple[bytes, ...] = ()  # absolute paths of what it read, once they are known
     watch: NameWatch | None = None  # of names that no list of files shows
 
@@ -212,3 +215,22 @@ def read_side_outputs(pending: Pending, limit: int) -> tuple[bytes, ...]:
             raise UncacheableError(UncacheableReason.SIDE_OUTPUT_MISSING)
         found.append(data)
     return tuple(found)
+
+
+def record_end(
+    records: Records, pending: Pending, outcome: str, reason: str, culprit: str = ""
+) -> None:
+    """Record how a compile ended, and what hpcc found out about it."""
+    records.compiled(
+        pending.prepared,
+        outcome,
+        key=pending.key,
+        private=pending.private,
+        started_ns=pending.own_start(time.time_ns()),
+        reason=reason,
+        culprit=culprit,
+        fallback=pending.fallback,
+        remote_cache=pending.asked,
+        size_bytes=pending.size_bytes,
+        sources=pending.sources,
+    )

@@ -23,16 +23,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from hpcc.cache.base.api import CompileRequest
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.manifest import InputSet
-from hpcc.cache.base.uncacheable import absolute
 from hpcc.cache.key.command_outline import outline_command
 from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.recorder.compiles import ABANDONED, FAILED, REFUSED
+from hpcc.cache.recorder.places import DIRECTORY_NAME
+from hpcc.cache.recorder.recorder import Recorder
+from hpcc.cache.results.build_notes import BuildNotes
+from hpcc.cache.results.note import Note, output_of, sources_of
 from hpcc.cache.results.results import Results
 from hpcc.cache.root.build_identity import Builds
+from hpcc.core import FarmRun
 
 _log: Final = logging.getLogger("hpcc.daemon.records")
 RECORDS_NAME: Final = "explain"
@@ -47,40 +52,24 @@ _MAX_FILES: Final = 5000
 # These variables are not in a key: see `hpcc.cache.key.prepare`.
 _LEFT_OUT: Final = frozenset({b"PATH", b"PWD", b"TMPDIR", b"TERM", b"NO_COLOR"})
 HIT: Final = "hit.local"
-
-
-class Note(NamedTuple):
-    """One compile as the hit path notes it: only references, nothing computed."""
-
-    at: float
-    outcome: str
-    request: CompileRequest
-    prepared: Prepared | None
-    reason: str = ""
-    key: bytes = b""
-    image: str = ""
-    duration_ms: int = 0
-    fallback: str = ""
-    private: str = ""
-    root: str = ""
-    culprit: str = ""
-    # Of a replayed hit, whose request is an older one.
-    build: str | None = None
-    # Which key signed the result of a hit, and what the remote cache had for a miss.
-    signer: str = ""
-    remote_cache: str = ""
-    # The digest of a farm's action.
-    action: str = ""
+# `hpcc explain` shows the compile before instead.
+_NOT_EXPLAINED: Final = frozenset({ABANDONED, FAILED, REFUSED})
 
 
 class Records:
     """Takes notes from any thread; `flush` writes them. A disk error is logged, not raised."""
 
     def __init__(
-        self, directory: str, results: Results, counters: Counters, builds: Builds
+        self,
+        directory: str,
+        results: Results,
+        counters: Counters,
+        builds: Builds,
+        recorder: Recorder,
     ) -> None:
         # Names the build of a compile, for all who record one.
         self.builds: Final = builds
+        self._recorded = BuildNotes(recorder)
         self._directory, self._results, self._counters = directory, results, counters
         self._pending: deque[Note] = deque(maxlen=_MAX_PENDING)
         self._lock = threading.Lock()
@@ -96,23 +85,34 @@ class Records:
         outcome: str = HIT,
         build: str | None = None,
         signer: str = "",
+        size_bytes: int = 0,
+        at: float | None = None,
+        seconds: float = 0.0,
     ) -> None:
         """Note a hit. This is all that the hit path pays for records.
 
-        `build` is the build of a replayed hit, whose request was an older one. `signer` is the id
-        of the key that signed a result of a remote cache.
+        `build` is the build of a replayed hit, whose request was an older one; it ended at `at`
+        and took `seconds`. `signer` is the id of the key that signed a result of a remote cache.
         """
         request = prepared.request
+        if build is None and request.times is not None:
+            seconds = request.times.elapsed_ns() / 1e9
         self._pending.append(
             Note(
-                time.time(), outcome, request, prepared, "", key, "", 0, self.fallback(),
-                build=build, signer=signer,
+                time.time() if at is None else at, outcome, request, prepared, "", key, "", 0,
+                self.fallback(), "", "", "", build, signer, "", "", seconds, size_bytes,
             )
         )  # fmt: skip
 
     def bypass(self, request: CompileRequest, reason: str) -> None:
         """Note a bypass with its reason."""
-        self._pending.append(Note(time.time(), "bypass", request, None, reason))
+        self.ended(request, "bypass", reason)
+
+    def ended(self, request: CompileRequest, outcome: str, reason: str = "") -> None:
+        """Note the end of a compile of which nothing else is recorded."""
+        self._pending.append(
+            Note(time.time(), outcome, request, None, reason, seconds=_elapsed(request))
+        )
 
     def compiled(  # noqa: PLR0913 - each one is a field of the record
         self,
@@ -129,18 +129,24 @@ class Records:
         culprit: str = "",
         remote_cache: str = "",
         action: str = "",
+        size_bytes: int = 0,
+        sources: int = 1,
+        ran: FarmRun | None = None,
     ) -> None:
         """Note a compile that ran, here or on a farm.
 
         `private` says why no other checkout gets its result, `started_ns` when it began, `root`
         which root a farm's compile had, `culprit` which file and line the reason is about,
-        `remote_cache` what the remote cache had for it, `action` the farm's name of it.
+        `remote_cache` what the remote cache had for it, `action` the farm's name of it. Its command
+        compiled `sources` sources, and `ran` is what a farm says of it.
         """
         duration_ms = max(0, time.time_ns() - started_ns) // 1_000_000
         self._pending.append(
             Note(
                 time.time(), outcome, prepared.request, prepared, reason, key, image, duration_ms,
                 fallback, private, root, culprit, remote_cache=remote_cache, action=action,
+                seconds=_elapsed(prepared.request) / sources, size_bytes=size_bytes,
+                sources=sources, ran=ran,
             )
         )  # fmt: skip
 
@@ -165,6 +171,7 @@ class Records:
                 self._write(notes)
             except OSError as error:
                 _log.warning("cannot write records of compiles: %s", error.strerror)
+            self._recorded.flush()
 
     def _drain(self) -> list[Note]:
         notes = []
@@ -199,13 +206,17 @@ class Records:
             os.close(fd)
 
     def _lines(self, note: Note) -> Iterable[str]:
+        assert self._cost_ms is not None  # `_write` has read them
         inputs = self._inputs(note)
         result = inputs.result_key.hex() if inputs is not None else ""
         is_hit = note.outcome.startswith("hit.")
-        if is_hit and self._cost_ms:
-            self._counters.add("saved.milliseconds", self._cost_ms.get(result, 0))
+        saved_ms = self._cost_ms.get(result, 0) if is_hit else 0
+        self._recorded.take(note, saved_ms)
+        if note.outcome in _NOT_EXPLAINED:
+            return
+        if saved_ms:
+            self._counters.add("saved.milliseconds", saved_ms)
         elif result and note.duration_ms:
-            assert self._cost_ms is not None
             self._cost_ms[result] = note.duration_ms
         place = output_of(note.request, note.prepared)
         identity = hashlib.sha256(f"{place}\0{result}\0".encode("utf-8", "surrogateescape"))
@@ -317,29 +328,6 @@ def environment_of(env: Mapping[bytes, bytes]) -> dict[str, str]:
     }
 
 
-def output_of(request: CompileRequest, prepared: Prepared | None) -> str:
-    """Return the output's path, "" if there is none; for a bypass the value of -o."""
-    if prepared is not None:
-        return os.path.normpath(os.fsdecode(prepared.output)) if prepared.output else ""
-    found = b""
-    for argument, after in zip(request.argv, (*request.argv[1:], b""), strict=True):
-        if argument == b"-o":
-            found = after
-        elif argument.startswith(b"-o") and len(argument) > 2:
-            found = argument[2:]
-    return os.path.normpath(os.fsdecode(absolute(request.cwd, found))) if found else ""
-
-
-def sources_of(request: CompileRequest, prepared: Prepared | None) -> list[str]:
-    """Return the sources' paths; for a bypass all arguments except flags, 64 at most."""
-    if prepared is not None:
-        return [os.path.normpath(os.fsdecode(prepared.source))]
-    output = output_of(request, None)
-    names = [a for a in request.argv[1:] if a and not a.startswith((b"-", b"@"))][:64]
-    paths = [os.path.normpath(os.fsdecode(absolute(request.cwd, name))) for name in names]
-    return [path for path in paths if path != output]
-
-
 def _known_costs(directory: str) -> dict[str, int]:
     """Return compile times in milliseconds by result, from which hits compute what they saved."""
     from hpcc.cache.results.records_read import read_lines  # late: only at the first write
@@ -353,8 +341,13 @@ def _known_costs(directory: str) -> dict[str, int]:
     return costs
 
 
+def _elapsed(request: CompileRequest) -> float:
+    return 0.0 if request.times is None else request.times.elapsed_ns() / 1e9
+
+
 def make_records(directory: str, results: Results, counters: Counters, builds: Builds) -> Records:
     """Build `Records` that are flushed together with the counters."""
-    records = Records(os.path.join(directory, RECORDS_NAME), results, counters, builds)
+    recorder = Recorder(os.path.join(directory, DIRECTORY_NAME), time.time)
+    records = Records(os.path.join(directory, RECORDS_NAME), results, counters, builds, recorder)
     counters.on_flush(records.flush)
     return records

@@ -10,6 +10,10 @@ from typing import Any, cast
 
 from hpcc.cache.base.api import CompileRequest
 from hpcc.cache.base.manifest import make_set
+from hpcc.cache.base.times import CompileTimes, Phase
+from hpcc.cache.recorder.places import DIRECTORY_NAME
+from hpcc.cache.recorder.reading import find_build, list_builds
+from hpcc.cache.recorder.recorder import Recorder
 from hpcc.cache.results.records import FILE_NAME, RECORDS_NAME, Records
 from hpcc.cache.results.records_read import read_records
 from hpcc.cache.root.build_identity import Builds
@@ -46,7 +50,9 @@ def records_in(directory: Path) -> tuple[Records, Counts]:
     results = SimpleNamespace(latest=lambda _: inputs)
     counts = Counts()
     builds = Builds(counts.add, time.monotonic, lambda cwd: cwd)
-    return Records(str(directory), cast("Any", results), cast("Any", counts), builds), counts
+    recorder = Recorder(str(directory.parent / DIRECTORY_NAME), time.time)
+    made = cast("Any", results), cast("Any", counts), builds, recorder
+    return Records(str(directory), *made), counts
 
 
 def lines_in(directory: Path) -> list[list[Any]]:
@@ -141,3 +147,38 @@ def test_lines_of_an_older_version_have_no_build_and_odd_ones_are_skipped(tmp_pa
     with file.open("a") as out:
         out.writelines(json.dumps(line) + "\n" for line in lines)
     assert [(r.at, r.build) for r in read_records(str(tmp_path))][1:] == [(7.0, ""), (8.0, "")]
+
+
+def test_notes_are_recorded_by_build_with_their_times(tmp_path: Path) -> None:
+    records, _ = records_in(tmp_path / RECORDS_NAME)
+    times = CompileTimes()
+    request = REQUEST._replace(build="one", times=times)
+    prepared = cast("Any", SimpleNamespace(**{**vars(PREPARED), "request": request}))
+    times.begin(Phase.COMPILE)
+    started_ns = time.time_ns() - 3_000_000_000
+    records.compiled(prepared, "miss.local", key=KEY, started_ns=started_ns, reason="evicted",
+                     fallback="guest-lost", size_bytes=99)  # fmt: skip
+    records.hit(prepared, KEY)
+    for number in range(3):  # replayed: their request is an older one
+        records.hit(prepared, KEY, "hit.local", "two", "", 99, 1000.0 + number, 0.25)
+    records.bypass(request, "stdin")
+    records.ended(request, "miss.abandoned")
+    records.ended(REQUEST, "bypass", "of no build")
+    records.flush()
+    one = find_build(str(tmp_path), "one").compiles
+    assert [(c.outcome, c.reason, c.fallback) for c in sorted(one, key=lambda c: c.outcome)] == [
+        ("bypass", "stdin", ""), ("hit.local", "", ""), ("miss.abandoned", "", ""),
+        ("miss.local", "evicted", "guest-lost"),
+    ]  # fmt: skip
+    miss = next(c for c in one if c.outcome == "miss.local")
+    assert (miss.source, miss.output, miss.size_bytes) == ("/p/a.c", "/p/a.o", 99)
+    ((phase, offset, took),) = miss.phases
+    assert (phase, offset + took) == (Phase.COMPILE, miss.took_us)
+    two = find_build(str(tmp_path), "two").compiles
+    assert [(c.ended_us, c.took_us, c.phases) for c in two] == [
+        (1_000_000_000 + n * 1_000_000, 250_000, ()) for n in range(3)
+    ]
+    assert all(c.saved_us >= 3_000_000 for c in two)
+    assert [line.build for line in list_builds(str(tmp_path))] == ["two", "one"]
+    # The compile that was given up is not the last one of its output.
+    assert [r.outcome for r in read_records(str(tmp_path))].count("miss.abandoned") == 0

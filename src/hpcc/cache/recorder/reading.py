@@ -1,0 +1,151 @@
+"""Reads recorded builds: which there are, and the compiles of one.
+
+The files are this user's; every byte of them is checked all the same. A damaged file costs what
+follows the damage, and the reader says so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.cache.recorder.compiles import Compile, CompileKind
+from hpcc.cache.recorder.part_bytes import MAX_FRAME_BYTES, BuildPart
+from hpcc.cache.recorder.places import (
+    DIRECTORY_NAME,
+    MAX_PART_BYTES,
+    MAX_PARTS,
+    PartFile,
+    find_parts,
+    hash_of,
+)
+from hpcc.core import CallerError, IntegrityError, NotFoundError
+
+# A report holds this many compiles in memory, and leaves out older ones.
+MAX_COMPILES: Final = 200_000
+_MAX_READ: Final = MAX_PART_BYTES + MAX_FRAME_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedBuild:
+    """The compiles of one build by their begin. `left_out` counts older ones than fit."""
+
+    build: str
+    compiles: tuple[Compile, ...]
+    left_out: int = 0
+    is_damaged: bool = False
+
+
+@dataclass(slots=True)
+class BuildLine:
+    """One line of `hpcc builds`. `hits` are those that needed no compiler."""
+
+    build: str
+    began_us: int
+    ended_us: int
+    compiles: int = 0
+    hits: int = 0
+    bypassed: int = 0
+    source: str = ""
+    is_damaged: bool = False
+
+
+def list_builds(cache_directory: str) -> list[BuildLine]:
+    """Return the recorded builds, the one whose compiles ended last at the end."""
+    found: dict[str, BuildLine] = {}
+    for part in _parts_in(cache_directory, None):
+        line = found.get(part.build)
+        for c in part.compiles():
+            if line is None:
+                line = found[part.build] = BuildLine(part.build, c.began_us, c.ended_us)
+            line.began_us = min(line.began_us, c.began_us)
+            line.ended_us = max(line.ended_us, c.ended_us)
+            line.compiles += 1
+            line.hits += c.kind in {CompileKind.HIT, CompileKind.FARM_CACHE}
+            line.bypassed += c.kind is CompileKind.BYPASS
+            line.source = line.source or c.source
+        if line is not None:
+            line.is_damaged |= part.is_damaged
+    return sorted(found.values(), key=lambda line: (line.ended_us, line.build))
+
+
+def find_build(cache_directory: str, name: str) -> RecordedBuild:
+    """Return the build with this name, or whose name begins so; `last` is the last to end.
+
+    Raises:
+        NotFoundError: there is none.
+        CallerError: several begin so.
+    """
+    lines = list_builds(cache_directory)
+    if not lines:
+        raise NotFoundError(
+            "no build is recorded: compile through hpcc, and ask again", reason="no-build"
+        )
+    names = [line.build for line in lines]
+    if name == "last" and name not in names:
+        return _read(cache_directory, names[-1])
+    if name in names:
+        return _read(cache_directory, name)
+    fitting = [known for known in names if name in known]
+    if not fitting:
+        raise NotFoundError(
+            f"no build {name!r} is recorded; `hpcc builds` lists those that are", reason="no-build"
+        )
+    if len(fitting) > 1:
+        raise CallerError(
+            f"{name!r} is in the names of {len(fitting)} builds, such as {fitting[-1]}; "
+            "write more of the name"
+        )
+    return _read(cache_directory, fitting[0])
+
+
+def _read(cache_directory: str, build: str) -> RecordedBuild:
+    compiles: deque[Compile] = deque(maxlen=MAX_COMPILES)
+    count, is_damaged = 0, False
+    for part in _parts_in(cache_directory, build):
+        for compile_ in part.compiles():
+            compiles.append(compile_)
+            count += 1
+        is_damaged |= part.is_damaged
+    if not compiles:  # removed meanwhile to make room
+        raise NotFoundError(f"the record of build {build!r} is gone", reason="no-build")
+    ordered = tuple(sorted(compiles, key=lambda c: (c.began_us, c.took_us)))
+    return RecordedBuild(
+        build=build, compiles=ordered, left_out=count - len(ordered), is_damaged=is_damaged
+    )
+
+
+def _parts_in(cache_directory: str, build: str | None) -> Iterator[BuildPart]:
+    """Yield the readable parts, oldest first; only those of one build if it is given."""
+    directory = os.path.join(cache_directory, DIRECTORY_NAME)
+    wanted = None if build is None else hash_of(build)
+    for file in _newest(find_parts(directory)):
+        if wanted is not None and file.build != wanted:
+            continue
+        data = _content(os.path.join(directory, file.name))
+        try:
+            part = BuildPart(data)
+        except IntegrityError:
+            continue
+        if build is None or part.build == build:
+            yield part
+
+
+def _newest(parts: list[PartFile]) -> Iterable[PartFile]:
+    """Leave out the oldest files if somebody put more there than a daemon does."""
+    return parts[-2 * MAX_PARTS :]
+
+
+def _content(path: str) -> bytes:
+    """Return a file's bytes; empty if it cannot be opened, or is longer than a part can be."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags)
+    except OSError:
+        return b""
+    with open(fd, "rb") as file:
+        data = file.read(_MAX_READ + 1)
+    return data if len(data) <= _MAX_READ else b""

@@ -1,0 +1,75 @@
+"""Compiles of an invented build, for tests of the flight recorder and of what shows it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hpcc.cache.base.times import Phase
+from hpcc.cache.recorder.compiles import Compile, PhasePart
+from hpcc.cache.recorder.reading import RecordedBuild
+
+# 2026-11-30 06:00 UTC.
+AT_US: Final = 1_796_018_400_000_000
+MS: Final = 1000
+
+
+def compile_at(
+    offset_ms: int,
+    took_ms: int,
+    outcome: str = "miss.local",
+    source: str = "/home/ann/app/a.c",
+    *,
+    reason: str = "",
+    fallback: str = "",
+    where: str = "",
+    phases: tuple[PhasePart, ...] = (),
+) -> Compile:
+    """Return a compile that began `offset_ms` after 06:00."""
+    return Compile(
+        AT_US + offset_ms * MS,
+        took_ms * MS,
+        outcome,
+        source,
+        source.rpartition(".")[0] + ".o",
+        reason,
+        fallback,
+        where,
+        f"{where}-g1" if where else "",
+        2048,
+        0,
+        "",
+        phases,
+    )
+
+
+def small_build(build: str = "release-7") -> RecordedBuild:
+    """Return a build with a compile of each kind, sorted by begin."""
+    at_farm = (
+        PhasePart(Phase.CLASSIFY, 0, 2 * MS),
+        PhasePart(Phase.FARM, 2 * MS, 898 * MS),
+        PhasePart(Phase.PLAN, 2 * MS, 50 * MS),
+        PhasePart(Phase.CALL, 52 * MS, 800 * MS),
+        PhasePart(Phase.QUEUE, 60 * MS, 40 * MS),
+        PhasePart(Phase.GUEST, 100 * MS, 700 * MS),
+        PhasePart(Phase.PLACE, 852 * MS, 48 * MS),
+    )
+    here = (
+        PhasePart(Phase.CLASSIFY, 0, MS),
+        PhasePart(Phase.COMPILE, 3 * MS, 380 * MS),
+        PhasePart(Phase.STORE, 383 * MS, 17 * MS),
+    )
+    compiles = (
+        compile_at(0, 1, "hit.local", "/home/ann/app/h1.c"),
+        compile_at(1, 900, "miss.remote.executed", "/home/ann/app/net/far.cc",
+                   reason="inputs-changed", where="w1", phases=at_farm),
+        compile_at(2, 400, "miss.local", "/home/ann/app/here.c", reason="new-command",
+                   fallback="guest-lost", phases=here),
+        compile_at(3, 30, "miss.remote.cached", "/home/ann/app/shared.cc", where="w2"),
+        compile_at(4, 1, "bypass", "/home/ann/app/odd.c", reason="stdin"),
+        compile_at(420, 300, "uncacheable", "/home/ann/app/now.c", reason="date-time"),
+        compile_at(730, 90, "miss.failed", "/home/ann/app/bad.c", reason="new-command"),
+        compile_at(731, 5, "miss.abandoned", "/home/ann/app/stopped.c"),
+        compile_at(732, 5, "refused", "/home/ann/app/not-here.c", reason="farm-down"),
+        compile_at(905, 1, "hit.local", "/home/ann/app/h2.c"),
+    )  # fmt: skip
+    return RecordedBuild(build=build, compiles=compiles)
