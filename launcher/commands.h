@@ -3,6 +3,7 @@
 #define EACH_COMMAND(X) \
     X("assets") \
     X("audit") \
+    X("builds") \
     X("cache") \
     X("clean") \
     X("completion") \
@@ -19,6 +20,7 @@
     X("login") \
     X("logout") \
     X("pack") \
+    X("report") \
     X("scheduler") \
     X("selftest") \
     X("start") \
@@ -26,6 +28,7 @@
     X("status") \
     X("stop") \
     X("token") \
+    X("trace") \
     X("up") \
     X("whoami") \
     X("windows-agent") \

@@ -1,4 +1,4 @@
-"""Each check of what a farm shows is needed: without it, the test named after the attack fails."""
+"""Each check of what a farm or a build's record shows is needed: without it, its test fails."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ MARKS = "tests/unit/scheduler/test_drains.py::"
 DRAINS = "tests/unit/worker/test_drain.py::"
 OBSERVER, ADMIN = "scheduler/observe.py", "obs/metrics/admin.py"
 REGISTRY = "obs/metrics/registry.py"
+PARTS = "tests/unit/cache/recorder/test_part_bytes.py::"
+FILES = "tests/unit/cache/recorder/test_recorder.py::"
 
 
 CASES = {
@@ -65,6 +67,17 @@ CASES = {
                                CLIENT + "test_a_file_is_replaced_whole_and_all_may_read_it"),
     "shown-label": Case("cli/cache/client_metrics.py", "match[1] in _TAKEN", "False",
                         CLIENT + "test_a_label_that_would_break_the_series_is_refused"),
+    # Records of builds (ADR 59).
+    "recorded-checksum": Case("cache/recorder/part_bytes.py",
+                              "zlib.crc32(hits, zlib.crc32(text, zlib.crc32(lengths))) != check:",
+                              "False:", PARTS + "test_a_changed_byte_is_noticed_wherever_it_is"),
+    "recorded-builds": Case("cache/recorder/places.py",
+                            "removed = [part for part in parts if part.build in gone]",
+                            "removed: list[PartFile] = []",
+                            FILES + "test_the_oldest_builds_go_when_there_are_too_many"),
+    "recorded-names": Case("cli/builds/page.py", "return escape(one_line(text))",
+                           "return one_line(text)", "tests/unit/cli/builds/test_page.py::"
+                           "test_no_name_becomes_markup_or_a_control"),
 }  # fmt: skip
 
 

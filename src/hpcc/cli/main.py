@@ -24,6 +24,7 @@ _COMMANDS: tuple[ModuleType, ...]
 if sys.platform != "win32":
     from hpcc.cli import completion
     from hpcc.cli.audit import audit
+    from hpcc.cli.builds import builds
     from hpcc.cli.cache import checkout, explain, pack, remote
     from hpcc.cli.doctor import doctor
     from hpcc.cli.farm import jobs, login, status, token, up
@@ -38,6 +39,7 @@ if sys.platform != "win32":
         local,
         stats,
         explain,
+        builds,
         checkout,
         remote,
         pack,

@@ -1,0 +1,149 @@
+"""`hpcc builds`, `hpcc report` and `hpcc trace`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpcc.cli.base.terminal import emit
+from hpcc.config.paths import Paths
+from hpcc.core import CallerError, HpccError, NotFoundError
+
+if TYPE_CHECKING:
+    from hpcc.cache.recorder.reading import RecordedBuild
+    from hpcc.cache.recorder.report import BuildReport
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the commands of this module."""
+    builds = subparsers.add_parser(
+        "builds", help="list the builds that were recorded", description=_builds.__doc__
+    )
+    builds.add_argument("--json", action="store_true", help="print one JSON document")
+    builds.set_defaults(handler=_builds)
+    report = subparsers.add_parser(
+        "report",
+        help="show what a build compiled, where, and why not from the cache",
+        description=_report.__doc__,
+    )
+    _add_build(report)
+    report.add_argument("--json", action="store_true", help="print one JSON document")
+    report.add_argument("--html", metavar="FILE", help="write one page without scripts to FILE")
+    report.set_defaults(handler=_report)
+    trace = subparsers.add_parser(
+        "trace",
+        help="write a build as a trace for ui.perfetto.dev or speedscope",
+        description=_trace.__doc__,
+    )
+    _add_build(trace)
+    trace.add_argument(
+        "-o", "--output", metavar="FILE", required=True, help="the file to write; - for stdout"
+    )
+    trace.set_defaults(handler=_trace)
+
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "build",
+        metavar="BUILD",
+        nargs="?",
+        default="last",
+        help="a build's name or a part of it, as `hpcc builds` lists it (default: last)",
+    )
+
+
+def _builds(args: argparse.Namespace) -> int:
+    """List the recorded builds of this user, the last one at the end."""
+    from hpcc.cache.recorder.reading import list_builds
+    from hpcc.cli.builds.text import builds_lines
+
+    found = list_builds(_recorded_in())
+    if args.json:
+        rows = [
+            {
+                "build": line.build, "began_at": line.began_us / 1e6,
+                "ended_at": line.ended_us / 1e6, "compiles": line.compiles, "hits": line.hits,
+                "bypassed": line.bypassed, "example": line.source, "is_damaged": line.is_damaged,
+            }
+            for line in found
+        ]  # fmt: skip
+        emit(json.dumps({"format": 1, "builds": rows}, indent=1))
+        return 0
+    if not found:
+        raise NotFoundError("no build is recorded: compile through hpcc, and ask again")
+    emit("\n".join(builds_lines(found)))
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    """Show a build: how long, from where, why not from the cache, and what would help.
+
+    A build is named by TRACEPARENT, HPCC_BUILD or the run of a CI system; else it is guessed.
+    """
+    recorded, report = _found(args.build)
+    if args.html:
+        from hpcc.cli.builds.page import page_of
+
+        _write(args.html, page_of(report, recorded).encode("ascii", "xmlcharrefreplace"))
+    if args.json:
+        from hpcc.cli.builds.document import document_of
+
+        emit(json.dumps(document_of(report), indent=1))
+    elif not args.html:
+        from hpcc.cli.builds.text import report_lines
+
+        emit("\n".join(report_lines(report)))
+    return 0
+
+
+def _trace(args: argparse.Namespace) -> int:
+    """Write a build as trace events: a row for each slot, a slice for each compile and its parts.
+
+    Open the file in ui.perfetto.dev, speedscope or chrome://tracing. It holds names of files.
+    """
+    from hpcc.cli.builds.trace import trace_of
+
+    recorded, _ = _found(args.build)
+    text = json.dumps(trace_of(recorded), separators=(",", ":"))
+    if args.output == "-":
+        emit(text)
+    else:
+        _write(args.output, text.encode("ascii"))
+    return 0
+
+
+def _found(name: str) -> tuple[RecordedBuild, BuildReport]:
+    from hpcc.cache.recorder.reading import find_build
+    from hpcc.cache.recorder.report import changed_key, report_of
+    from hpcc.cache.results.changed_inputs import changed_inputs
+
+    cache = _recorded_in()
+    recorded = find_build(cache, name)
+    asked = {changed_key(c) for c in recorded.compiles if c.reason == "inputs-changed"}
+    return recorded, report_of(recorded, changed_inputs(cache, asked) if asked else {})
+
+
+def _recorded_in() -> str:
+    """Return the cache directory, after a running daemon has written what it has in memory."""
+    from hpcc.daemon.client import query
+
+    paths = Paths.from_env(os.environ)
+    with contextlib.suppress(HpccError):
+        query(paths, "stats")
+    return os.fspath(paths.cache)
+
+
+def _write(name: str, data: bytes) -> None:
+    """Replace a file of the user's choice, readable by its owner only."""
+    from hpcc.files.whole import Sync, write_whole
+
+    try:
+        write_whole(Path(name), data, sync=Sync.NONE)
+    except OSError as error:
+        raise CallerError(f"cannot write {name}: {error.strerror}") from error
+    emit(f"written: {name}", file=sys.stderr)
