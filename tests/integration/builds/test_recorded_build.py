@@ -55,7 +55,7 @@ def test_hits_misses_a_bypass_and_a_failure_are_recorded_by_build(tmp_path: Path
         return done.stdout.decode()
 
     def report(name: str) -> dict[str, Any]:
-        return json.loads(hpcc("report", name, "--json"))  # type: ignore[no-any-return]
+        return json.loads(hpcc("report", name, "--json"))  # type: ignore[no-any-return]  # JSON
 
     try:
         hpcc("start")  # a launcher does not wait long for a daemon on a busy machine

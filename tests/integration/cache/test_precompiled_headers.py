@@ -178,7 +178,7 @@ def test_one_that_appears_in_an_earlier_directory(build: Build) -> None:
     argv = tuple(
         word for word in build.using(*flags) if word not in {"-include", f"{build.directory}/pch.h"}
     )
-    build.using = lambda *_, **__: argv  # type: ignore[method-assign]
+    build.using = lambda *_, **__: argv  # type: ignore[method-assign]  # one command
     assert [build.use() for _ in range(2)] == ["run", "done"]
     words = (build.gcc, "-O1", "-g", "-x", "c++-header", f"{build.root}/own.h")
     making = (*words, "-o", f"{build.root}/one/own.h.gch")

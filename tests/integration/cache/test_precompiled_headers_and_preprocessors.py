@@ -112,7 +112,7 @@ def test_headers_that_are_listed_by_the_preprocessor(build: Build) -> None:
     _include_stamp(build)
     build.write("src/u.cpp", '#ifdef FROM_ONE\n#include "x.h"\n#endif\n')
     using = build.using
-    build.using = lambda *more, **_: tuple(  # type: ignore[method-assign]
+    build.using = lambda *more, **_: tuple(  # type: ignore[method-assign]  # one command
         "-MMD" if word == "-MD" else word for word in using(*more)
     )
     one, two = f"-I{build.root}/one", f"-I{build.root}/two"

@@ -171,7 +171,7 @@ def test_a_header_that_only_its_flag_names(build: Build) -> None:
     build.write("a/x.txt", "")
     build.write("src/u.cpp", "int u() { return own(); }\n")
     argv = (build.gcc, *words, "-c", f"{build.root}/src/u.cpp", "-o", OBJECT)
-    build.using = lambda *_, **__: argv  # type: ignore[method-assign]
+    build.using = lambda *_, **__: argv  # type: ignore[method-assign]  # one command
     assert [build.use() for _ in range(2)] == ["run", "done"]
     (build.root / "own.h").rename(build.root / "a/own.h")
     assert [build.use() for _ in range(2)] == ["run", "done"]

@@ -29,7 +29,7 @@ _MAX_LINE_CHARS: Final = 1_000
 type Reason = Callable[[], str]
 
 
-class Phase(enum.Enum):
+class ServicePhase(enum.Enum):
     """What a service does as a whole."""
 
     STARTING = "starts"
@@ -66,7 +66,7 @@ class Health:
     """What a service says of itself. Belongs to the thread of the service's event loop."""
 
     def __init__(self) -> None:
-        self.phase = Phase.STARTING
+        self.phase = ServicePhase.STARTING
         # What a person reads while all is well, such as how many places are busy.
         self.summary: Callable[[], str] = lambda: ""
         self._step = ""
@@ -85,18 +85,18 @@ class Health:
 
     def serving(self) -> None:
         """Note that the service has started. One that ends does not serve again."""
-        if self.phase is Phase.STARTING:
-            self.phase, self._step = Phase.SERVING, ""
+        if self.phase is ServicePhase.STARTING:
+            self.phase, self._step = ServicePhase.SERVING, ""
             self._changed.set()
 
     def stopping(self) -> None:
         """Note that the service ends: it finishes what it has begun."""
-        self.phase, self._step = Phase.STOPPING, ""
+        self.phase, self._step = ServicePhase.STOPPING, ""
         self._changed.set()
 
     def conditions(self) -> Conditions:
         """Return what holds now, the service itself first."""
-        is_up = self.phase is Phase.SERVING
+        is_up = self.phase is ServicePhase.SERVING
         own = "" if is_up else f"it {self.phase.value}" + (f": {self._step}" if self._step else "")
         found = [Condition(SERVICE, own, is_fault=True)]
         for name, (reason, is_fault) in self._conditions.items():
@@ -106,10 +106,10 @@ class Health:
     def line(self) -> str:
         """Return one line for a person: what the service does, and what is wrong."""
         conditions, summary = self.conditions(), _read("summary", self.summary)
-        if self.phase is Phase.STARTING:
+        if self.phase is ServicePhase.STARTING:
             return f"starts: {self._step}" if self._step else "starts"
         words = [summary] if summary else []
-        if self.phase is Phase.STOPPING:
+        if self.phase is ServicePhase.STOPPING:
             return "; ".join(["ends: running work finishes", *words])
         failed = [f"{c.name}: {c.reason}" for c in conditions.failed()]
         head = [] if conditions.is_serving else ["not ready"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hpcc.obs.health.health import Health, Phase
+from hpcc.obs.health.health import Health, ServicePhase
 from hpcc.obs.health.manager import ServiceManager, extended
 from hpcc.ports import Clock
 
@@ -34,7 +34,7 @@ class ManagerMessages:
         """Return the lines of the next message; none if there is nothing to say."""
         line = health.line()
         lines = [f"STATUS={line}"] if line != self._line else []
-        if health.phase is Phase.STOPPING:
+        if health.phase is ServicePhase.STOPPING:
             return ["STOPPING=1", extended(EXTEND_SECONDS), *lines]
         if not self._is_ready and not health.conditions().is_serving:
             return [extended(EXTEND_SECONDS), *lines]
@@ -54,7 +54,7 @@ class ManagerMessages:
 
     def pause_seconds(self, health: Health) -> float:
         """Return how long to wait for the next message, unless something changes."""
-        if health.phase is Phase.SERVING and not self._is_ready:
+        if health.phase is ServicePhase.SERVING and not self._is_ready:
             return _READY_SECONDS
         # A timer may come a little early, so each half has two chances.
         return min(_STEP_SECONDS, self._half_seconds / 2 or _STEP_SECONDS)
