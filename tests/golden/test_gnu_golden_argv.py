@@ -195,7 +195,7 @@ _BYPASSES = [
     ("gcc", "-c -x f77 a.c", "language"),
     ("gcc", "-c -x objective-c-cpp-output a.c", "no-preprocessing"),
     ("clang", "-c -x c++-user-header a.h", "modules"),
-    ("clang++", "-c a.cppm", "modules"),
+    ("clang++", "-c a.ixx", "modules"),
     ("clang", "-c -x ir a.bc", "thinlto-backend"),
     ("clang", "-c -x ir a.bc -fthinlto-index=a.idx", "thinlto-backend"),
     ("gcc", "-c a.o", "linker-input"),
