@@ -63,7 +63,7 @@ CASES = {
         f"{POOL_CORE}::test_a_full_queue_makes_place_for_who_has_none_of_it",
     ),
     "turns": Case(
-        "worker/pool/core.py",
+        "worker/pool/victims.py",
         "if any(g.domain == domain and g.serves for g in guests):",
         "if True:",
         f"{POOL_CORE}::test_a_tenant_that_floods_starves_nobody",

@@ -54,6 +54,7 @@ from hpcc.worker.pool.decisions import (
     Retire,
 )
 from hpcc.worker.pool.queue import FairQueue
+from hpcc.worker.pool.victims import choose_victim, serving
 
 _MAX_IMAGES: Final = 1024
 
@@ -329,7 +330,7 @@ class PoolCore:
         for domain in self._wanting(now):
             if coming:
                 coming -= 1
-            elif (victim := self._victim(domain, now)) is None:
+            elif (victim := self._victim_for(domain, now)) is None:
                 self._is_short = True
             elif victim.refs:
                 victim.phase = GuestPhase.CLOSING
@@ -337,40 +338,12 @@ class PoolCore:
             else:
                 self._retire(victim)
 
-    def _victim(self, domain: TrustDomain, now: float) -> PooledGuest | None:
-        limits, guests = self._limits, self._guests.values()
-
-        def had_its_turn(guest: PooledGuest) -> bool:
-            return now - guest.ready_at >= limits.turn_seconds
-
-        idle = [
-            g
-            for g in guests
-            if g.is_idle and (now - g.idle_since >= limits.settle_seconds or had_its_turn(g))
-        ]
-        if idle:
-            return min(idle, key=lambda g: g.idle_since)
-        unwanted = (
-            g for g in guests if g.phase is GuestPhase.BOOTING and not self._queue.count(g.domain)
-        )
-        if (victim := next(unwanted, None)) is not None:
-            return victim
-        if any(g.domain == domain and g.serves for g in guests):
-            return None
-        mine = self._serving(domain.tenant)
-        busy = [
-            g
-            for g in guests
-            if g.phase is GuestPhase.READY
-            and had_its_turn(g)
-            and (g.domain.tenant == domain.tenant or self._serving(g.domain.tenant) > mine)
-        ]
-        return max(
-            busy, key=lambda g: (self._serving(g.domain.tenant), now - g.ready_at), default=None
-        )
+    def _victim_for(self, domain: TrustDomain, now: float) -> PooledGuest | None:
+        guests = tuple(self._guests.values())
+        return choose_victim(domain, guests, self._queue.count, self._limits, now)
 
     def _serving(self, tenant: TenantId) -> int:
-        return sum(g.domain.tenant == tenant and g.serves for g in self._guests.values())
+        return serving(tenant, self._guests.values())
 
     def _free(self, domain: TrustDomain) -> PooledGuest | None:
         """Return the least busy guest; among equals the last used, so that others become idle."""
