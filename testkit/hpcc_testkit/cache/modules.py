@@ -82,7 +82,7 @@ class Build:
         return (*words, "-o", made, "-c", f"{self.root}/{source}")
 
     def compile(self, source: str, *more: str) -> str:
-        """Compile a source, compare all with the compiler alone, and return the answer."""
+        """Compile a source, compare all outputs with a bare compile, and return the answer."""
         argv = self.command(source, *more)
         for name in self.outputs(source):
             (self.directory / name).unlink(missing_ok=True)

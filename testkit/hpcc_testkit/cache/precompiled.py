@@ -78,7 +78,7 @@ class Build:
         return ended.answer
 
     def use(self, *more: str, source: str = "u.cpp") -> str:
-        """Compile a unit, compare all with the compiler alone, and return the answer."""
+        """Compile a unit, compare all outputs with a bare compile, and return the answer."""
         argv = self.using(*more, source=source)
         made: list[dict[str, bytes | None]] = []
         (self.directory / OBJECT).unlink(missing_ok=True)

@@ -92,7 +92,7 @@ async def test_a_mark_holds_at_every_scheduler_and_over_its_restart(
     clock.time += 601.0
     order = one.drains.order_or_none("w1")
     assert order is not None
-    assert order.seconds == 0.0, "whoever comes back late begins nothing"
+    assert order.seconds == 0.0, "a worker that comes back late begins no drain"
     additions = two.registry.additions
     await table.withdraw("w1")
     for scheduler in (one, two):

@@ -45,7 +45,7 @@ _WRAPPERS: Final = frozenset({b"ccache", b"distcc"})
 _NO_FILE: Final = (b"/", b"-", b"\n")
 _SEARCHES: Final = frozenset({Effect.SEARCH, Effect.TOOLS})
 _DROPPED_MODES: Final = frozenset({b"-c", b"-fsyntax-only"})
-# What clang-tidy drops by its text alone, wherever it stands.
+# Words that clang-tidy drops wherever they stand.
 _LOOKS_DROPPED: Final = (
     b"-M", b"-o", b"-c", b"-S", b"-fsyntax-only", b"--save-temps", b"-fplugin", b"@",
 )  # fmt: skip

@@ -42,7 +42,10 @@ class ServiceManager:
             return None
         is_socket = address[0] in "/@" and 1 < len(os.fsencode(address)) <= _MAX_ADDRESS_BYTES
         if not is_socket:
-            _log.warning("%s is no path and no abstract name: nobody is told", _SOCKET)
+            _log.warning(
+                "%s is neither a path nor an abstract name: the service manager gets no messages",
+                _SOCKET,
+            )
             return None
         # Set for one process: a child that inherited the variable is not watched.
         is_ours = pid in {"", str(os.getpid())}
