@@ -6,6 +6,7 @@ directory with the host's compiler.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -113,6 +114,12 @@ class FakeLauncher:
 
     def _run(self, argv: Sequence[bytes]) -> tuple[int, bytes, bytes]:
         return run_bare(argv, cwd=self.cwd, env=self.env, umask=self.umask)
+
+
+def log_counters(cache: Cache) -> None:
+    """Write the counters to the log, which pytest shows if the test failed."""
+    found = {name: count for name, count in cache.counters().items() if count}
+    logging.getLogger(__name__).warning("counters: %s", found)
 
 
 def run_bare(

@@ -16,7 +16,7 @@ from hpcc.cache.cache import Cache, open_cache
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
 from hpcc_testkit.cache.clocks import TrustedClock
-from hpcc_testkit.cache.compiles import run_bare
+from hpcc_testkit.cache.compiles import log_counters, run_bare
 from hpcc_testkit.cache.modules import ALL, SOURCES, Build
 
 
@@ -25,6 +25,7 @@ def cache(paths: Paths) -> Iterator[Cache]:
     """A cache whose clock believes the tests' file system: the tests wait for nothing."""
     opened = open_cache(paths, Settings(), None, clock=TrustedClock())
     yield opened
+    log_counters(opened)
     opened.close()
 
 

@@ -17,7 +17,7 @@ from hpcc.cache.cache import Cache, open_cache
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
 from hpcc_testkit.cache.clocks import TrustedClock
-from hpcc_testkit.cache.compiles import Compiled, FakeLauncher, FakeRemote, run_bare
+from hpcc_testkit.cache.compiles import Compiled, FakeLauncher, FakeRemote, log_counters, run_bare
 from hpcc_testkit.cache.precompiled import GENERATED, OBJECT, PCH, SOURCES, Build
 
 OUTPUTS = (PCH, f"{PCH}.d", OBJECT, f"{OBJECT}.d")
@@ -44,6 +44,7 @@ def make(paths: Paths) -> Iterator[Callable[..., Cache]]:
 
     yield one
     for cache in opened:
+        log_counters(cache)
         cache.close()
 
 
