@@ -11,7 +11,7 @@ from hpcc.cache.base.api import RemoteClient
 from hpcc.cache.cache import Cache, open_cache
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
-from hpcc_testkit.cache.compiles import FakeLauncher
+from hpcc_testkit.cache.compiles import FakeLauncher, log_counters
 from hpcc_testkit.suite.system_digests import shared_digests
 
 __all__ = ["shared_digests"]  # a fixture of each test here
@@ -35,6 +35,7 @@ def make_cache(paths: Paths) -> Iterator[Callable[..., Cache]]:
 
     yield make
     for cache in opened:
+        log_counters(cache)
         cache.close()
 
 

@@ -91,19 +91,51 @@ def test_an_import_that_flags_do_not_name(build: Build) -> None:
     assert build.compile("user.cpp") == first
 
 
-def test_an_inline_function_that_reads_a_file(build: Build) -> None:
-    """The assembler reads it for each object that emits the function."""
+@pytest.mark.parametrize("is_there", [True, False], ids=["there", "later"])
+def test_an_inline_function_that_reads_a_file(is_there: bool, build: Build) -> None:
+    """The assembler reads it for each object that emits the function.
+
+    It need not exist when the interface is made.
+    """
     data = build.root / "data.bin"
-    data.write_text("one")
+    if is_there:
+        data.write_text("one")
     text = SOURCES["part.cppm"] + f'export inline void f() {{ asm(".incbin \\"{data}\\""); }}\n'
     build.write("part.cppm", text)
     build.write("user.cpp", SOURCES["user.cpp"] + "void g() { f(); }\n")
-    build.compile_all()
+    for source in ALL[:-1]:
+        build.compile(source)
+    data.write_text("one")
+    assert build.compile("user.cpp") == "run"
     first = build.read("user.cpp.o")
     data.write_text("two")
     assert build.compile("user.cpp") == "run"
     assert build.read("user.cpp.o") != first
     assert "uncacheable.module-file" in build.counted("uncacheable")
+
+
+def test_a_source_by_another_name_of_the_directory(build: Build) -> None:
+    """Clang spells relative names below $PWD, and opens that file for what imports the module."""
+    link = build.root / "current"
+    other = build.root / "other"
+    shutil.copytree(build.directory, other)
+    for place in (build.directory, other):
+        (place / "one.cppm").write_text(
+            "export module one;\nexport inline int one() { return 1; }\n"
+        )
+        (place / "two.cpp").write_text("import one;\nint two() { return one(); }\n")
+    (other / "one.cppm").write_text("export module one;\nexport inline int one() { return 2; }\n")
+    link.symlink_to(build.directory)
+    flags = (build.compiler, *build.always)
+    make = (*flags, "-fmodule-output=one.pcm", "-c", "one.cppm", "-o", "one.o")
+    use = (*flags, "-fmodule-file=one=one.pcm", "-c", "two.cpp", "-o", "two.o")
+    build.launcher.env = {"PWD": str(link)}
+    assert build.launcher.compile(*make).answer == "run"
+    build.launcher.env = {}
+    assert [build.launcher.compile(*use).answer for _ in range(2)] == ["run", "done"]
+    link.unlink()
+    link.symlink_to(other)
+    assert build.launcher.compile(*use).answer == "run"
 
 
 def test_a_new_unit_after_an_edit_was_undone(build: Build) -> None:

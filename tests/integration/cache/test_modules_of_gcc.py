@@ -109,14 +109,25 @@ def test_a_header_unit_that_an_interface_imports(build: Build) -> None:
     assert set(build.counted("uncacheable")) == {"uncacheable.modules", "uncacheable.module-file"}
 
 
-def test_an_inline_function_that_reads_a_file(build: Build) -> None:
-    """The assembler reads it for each object that emits the function."""
+@pytest.mark.parametrize("case", ["there", "later", "by-macro"])
+def test_an_inline_function_that_reads_a_file(case: str, build: Build) -> None:
+    """The assembler reads it for each object that emits the function.
+
+    It need not exist when the interface is made, and no list of what its unit read names it.
+    """
     data = build.root / "data.bin"
-    data.write_text("one")
-    text = SOURCES["part.cppm"] + f'export inline void f() {{ asm(".incbin \\"{data}\\""); }}\n'
+    if case != "later":
+        data.write_text("one")
+    statement = f'.incbin \\"{data}\\"'
+    if case == "by-macro":
+        statement = f'.macro m w\\n.inc\\\\w \\"{data}\\"\\n.endm\\nm bin'
+    text = SOURCES["part.cppm"] + f'export inline void f() {{ asm("{statement}"); }}\n'
     build.write("part.cppm", text)
     build.write("user.cpp", SOURCES["user.cpp"] + "void g() { f(); }\n")
-    build.compile_all()
+    for source in ALL[:-1]:
+        build.compile(source)
+    data.write_text("one")
+    assert build.compile("user.cpp") == "run"
     first = build.read("user.cpp.o")
     data.write_text("two")
     assert build.compile("user.cpp") == "run"

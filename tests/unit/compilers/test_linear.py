@@ -12,6 +12,7 @@ import pytest
 
 from hpcc.cache.root.git_patterns import parse_patterns
 from hpcc.compilers.invocation.content import visible_names
+from hpcc.compilers.invocation.modules import declared_module
 from hpcc.compilers.scan import comments
 from hpcc.compilers.scan.assembler import has_opaque_asm, read_statements, read_template
 from hpcc.compilers.scan.header_names import has_odd_header_name
@@ -36,6 +37,9 @@ def _visible(text: bytes) -> object:
 
 
 _TEXTS: list[tuple[Callable[[bytes], object], bytes, bytes, bytes]] = [
+    (declared_module, b"module a", b" ", b"x"),
+    (declared_module, b"export", b" ", b"x"),
+    (declared_module, b"", b"module a :b ", b"x"),
     (read_pragmas, b"/* ", b"target/*", b" */"),
     (read_pragmas, b"/* ", b"target/*", b" */" + b" " * _BYTES),
     (read_pragmas, b"", b"target//", b"\n"),

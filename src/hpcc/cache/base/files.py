@@ -253,10 +253,7 @@ class FileMemo:
         if known is not None:
             return known
         chunks: list[bytes] = []
-        try:
-            if os.stat(path).st_size > MAX_SOURCE_BYTES or self._hash(path, chunks) != digest:
-                return None
-        except OSError:
+        if _is_too_large(path) or self._hash(path, chunks) != digest:
             return None
         found = self._read_once[digest] = may_be_read_once(b"".join(chunks))
         return found
@@ -264,7 +261,7 @@ class FileMemo:
     def derived[T](
         self, path: bytes, digest: bytes, question: Hashable, read: Callable[[bytes], T]
     ) -> T | None:
-        """Return `read(content)` for a file; None if its content is another now.
+        """Return `read(content)` for a file; None if its content is another now, or is too large.
 
         `question` identifies what `read` does, so that `read` runs once for each content.
         """
@@ -274,7 +271,7 @@ class FileMemo:
         text = self._texts.get(digest)
         if text is None:
             chunks: list[bytes] = []
-            if self._hash(path, chunks) != digest:
+            if _is_too_large(path) or self._hash(path, chunks) != digest:
                 return None
             text = b"".join(chunks)
         found = read(text)
@@ -361,6 +358,14 @@ class FileMemo:
         listing = Listing(path, signature, frozenset(names), is_quiet=is_quiet)
         self._listings[path] = listing
         return listing
+
+
+def _is_too_large(path: bytes) -> bool:
+    """Tell whether a file is too large to be read as text, or is gone."""
+    try:
+        return os.stat(path).st_size > MAX_SOURCE_BYTES
+    except (OSError, ValueError):
+        return True
 
 
 def _look(path: bytes) -> tuple[os.stat_result, bool]:

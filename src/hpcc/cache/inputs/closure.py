@@ -89,8 +89,8 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
             _refuse_unlisted(paths, scans)
         more = (*lookup.precompiled, *lookup.existing)
         files |= {p: _digest_of_data(memo, p, request) for p in more if p not in files}
+    names: tuple[bytes, ...] = ()
     if doubts is not Hazard.NONE:
-        names: tuple[bytes, ...] = ()
         if doubts & request.resolvable:
             names = request.look_again(doubts & request.resolvable, read, check)
             if not unchanged_since(read, request.started_ns):
@@ -117,6 +117,7 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
         has_absolute=has_absolute,
         data=frozenset(lookup.data),
         precompiled=tuple(lookup.precompiled),
+        names_data=bool(names or lookup.data),
     )
 
 

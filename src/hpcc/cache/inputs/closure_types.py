@@ -41,7 +41,8 @@ class Closure:
     part. `twins` are files of one content whose relation counts. `data` are those of the files that
     may have been read as data (`.incbin`, `#embed`). `precompiled` are those that are precompiled
     headers; then the files from which these were made are among `files`, too. `interfaces` are the
-    compiled interfaces of modules among `files`.
+    compiled interfaces of modules among `files`. `names_data`: a text names a file to be read as
+    data, which need not exist.
     """
 
     files: tuple[tuple[bytes, bytes], ...]
@@ -56,6 +57,7 @@ class Closure:
     data: frozenset[bytes] = frozenset()
     precompiled: tuple[bytes, ...] = ()
     interfaces: tuple[bytes, ...] = ()
+    names_data: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from hpcc.cache.inputs.closure_types import Check
 from hpcc.cache.inputs.discovery import answer_about, parse_dependencies
 from hpcc.cache.inputs.pragmas import is_preprocessor_blind, refuse_parsed_clocks
 from hpcc.cache.key.prepare import Prepared
+from hpcc.compilers.invocation.interfaces import INTERFACE_FLAG
 from hpcc.compilers.invocation.invocation import Language, Product
 from hpcc.compilers.scan.assembler import Directives, read_assembler, read_statements
 from hpcc.compilers.scan.assembler_names import (
@@ -48,7 +49,9 @@ def listing_flag(prepared: Prepared, path: bytes) -> tuple[bytes, ...]:
         prepared.invocation.is_assembly_output
         or prepared.invocation.product is not Product.OBJECT
         or prepared.invocation.language.is_header
-        or prepared.declares  # what imports the module may emit what this object does not
+        # What imports a module may emit what this object does not.
+        or prepared.declares
+        or prepared.invocation.values(INTERFACE_FLAG)
         or not prepared.identity.lists_assembler_files
         or prepared.is_recorded
         or prepared.invocation.tool_arguments  # may bring another assembler

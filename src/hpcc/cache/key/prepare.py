@@ -54,6 +54,7 @@ from hpcc.cache.key.share import MarkerStatus, Share, Sharing
 from hpcc.compilers.families import family_of
 from hpcc.compilers.invocation.database import DatabaseEntry, DatabaseQuestion, with_entry
 from hpcc.compilers.invocation.family import CompilerFamily
+from hpcc.compilers.invocation.interfaces import INTERFACE_FLAG
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.invocation.modules import MAPPER_FLAG, interfaces_in_map
 from hpcc.compilers.invocation.side import SideFile, Written
@@ -223,7 +224,9 @@ class Classifier:
         is_plain = invocation.arguments == request.argv[1:] and not marker_status.search.refusal
         # Scripts and maps of modules are read for each request, too.
         is_plain = is_plain and not is_script and not module_map
-        is_plain = is_plain and not invocation.language.is_header  # each hit needs its record
+        # Each hit needs its record.
+        is_recorded_file = invocation.language.is_header or invocation.values(INTERFACE_FLAG)
+        is_plain = is_plain and not is_recorded_file
         prepared = Prepared(
             request, invocation, family, identity, colour, key, written, marker_status, is_plain,
             looked_for, is_recorded, rest, tuple(responses), declares,

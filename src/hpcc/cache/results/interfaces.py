@@ -32,7 +32,7 @@ from itertools import starmap
 from typing import Final
 
 from hpcc.cache.base.fields import decode_fields, encode_fields
-from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.files import FileMemo, is_one_file
 from hpcc.cache.base.uncacheable import UncacheableError, absolute, all_absolute
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.inputs.flag_inputs import digest_if_quiet
@@ -80,12 +80,25 @@ class Interfaces:
     def remember(self, prepared: Prepared, closure: Closure, side: Iterable[bytes]) -> None:
         """Record the interface that a compile wrote; `side` are its further outputs, in order."""
         files = closure.files
+        # Clang spells relative names below $PWD, if that leads to the working directory.
+        pwd = prepared.request.env.get(b"PWD", b"")
+        if (
+            pwd not in {b"", prepared.cwd}
+            and pwd.startswith(b"/")
+            and is_one_file(pwd, prepared.cwd)
+        ):
+            below = prepared.cwd.rstrip(b"/") + b"/"
+            files += tuple(
+                (pwd.rstrip(b"/") + b"/" + path.removeprefix(below), digest)
+                for path, digest in files
+                if path.startswith(below)
+            )
         if prepared.declares:  # GCC looks at no source of a module
             files = tuple(file for file in files if file[0] in closure.interfaces)
         for path, data in _written(prepared, side):
             digest = hashlib.sha256(data).digest()
             sets = dict.fromkeys((files, *self._made_from(path, digest)))
-            if closure.data:  # its functions may read files where they are emitted
+            if closure.names_data:  # its functions may read files where they are emitted
                 sets = {}
             self._store.put(_key(path, digest), _encode(tuple(sets)[:_MAX_SETS]))
 

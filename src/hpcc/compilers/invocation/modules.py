@@ -60,8 +60,8 @@ _IN_DEPFILE: Final = (b".c++m", b".gcm", b"CXX_IMPORTS")
 _LINE_OF_MAP: Final = re.compile(rb"^([A-Za-z_][\w.:-]*) ([^\s]+)\n", re.MULTILINE)
 _NAME: Final = re.compile(r"[A-Za-z_][\w.]*(?::[A-Za-z_][\w.]*)?", re.ASCII)
 _DECLARES: Final = re.compile(
-    rb"^[ \t]*(export[ \t]+)?module[ \t]+([A-Za-z_][\w.]*)"
-    rb"[ \t]*(?::[ \t]*([A-Za-z_][\w.]*))?[ \t]*(?:\[\[[^\n]*\]\])?[ \t]*;",
+    rb"^[ \t]*+(export[ \t]++)?module[ \t]++([A-Za-z_][\w.]*+)"
+    rb"[ \t]*+(?::[ \t]*+([A-Za-z_][\w.]*+))?[ \t]*+(?:\[\[[^\n]*\]\])?[ \t]*+;",
     re.MULTILINE,
 )
 # The line of a source that declares or imports something, for messages only.
