@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,19 +24,8 @@ def outcomes(
     return run_in_parallel(launcher, tmp_path_factory.mktemp("trust"), chosen)
 
 
-def _params() -> list[Any]:
-    """Return all scenarios; every second one, by its name, is for the nightly.
-
-    A whole round costs ten minutes of a worker.
-    """
-    marks = (pytest.mark.nightly, ())
-    return [
-        pytest.param(s, id=s.name, marks=marks[zlib.crc32(s.name.encode()) % 2]) for s in SCENARIOS
-    ]
-
-
 @pytest.mark.timeout(1500)  # all scenarios share one round; on a busy machine that takes long
-@pytest.mark.parametrize("scenario", _params())
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_every_step_leaves_what_the_bare_compiler_leaves(
     scenario: Scenario, outcomes: dict[str, list[Outcome]]
 ) -> None:
