@@ -1,4 +1,4 @@
-"""C++ projects for CMake: many named modules, and two targets with one precompiled header.
+"""C++ projects for CMake: many named modules, one precompiled header, `import std`.
 
 Each function writes one, and returns how many sources it compiles.
 """
@@ -13,6 +13,9 @@ USERS: Final = 60
 _HEAD: Final = (
     "cmake_minimum_required(VERSION 3.28)\nproject(many CXX)\nset(CMAKE_CXX_STANDARD 20)\n"
 )
+# CMake 3.31's word for its experimental support of `import std`.
+_STD_UUID: Final = "0e5b6991-d74f-4b3d-a41c-cf096e0b2508"
+_TWICE: Final = "export int twice(int x) { std::vector<int> v{x, x}; return v[0] + v[1]; }\n"
 _NO_TIMES: Final = (
     'add_compile_options("$<$<CXX_COMPILER_ID:Clang>:SHELL:-Xclang -fno-pch-timestamp>")\n'
 )
@@ -42,6 +45,24 @@ def plant_modules(tree: Path) -> int:
         "target_compile_definitions(main PRIVATE CONFIGURED=1)\n",
     )
     return len(files) + 1
+
+
+def plant_std(tree: Path) -> int:
+    """Write a program and a module that import libc++'s module `std`. Clang only."""
+    _write(
+        tree / "CMakeLists.txt",
+        "cmake_minimum_required(VERSION 3.30)\n"
+        f'set(CMAKE_EXPERIMENTAL_CXX_IMPORT_STD "{_STD_UUID}")\n'
+        "project(uses CXX)\nset(CMAKE_CXX_STANDARD 23)\nset(CMAKE_CXX_MODULE_STD ON)\n"
+        "add_executable(main main.cpp other.cpp)\n"
+        "target_sources(main PRIVATE FILE_SET CXX_MODULES FILES m.cppm)\n",
+    )
+    _write(tree / "m.cppm", "export module m;\nimport std;\n" + _TWICE)
+    _write(
+        tree / "main.cpp", 'import std;\nimport m;\nint main() { std::println("{}", twice(4)); }\n'
+    )
+    _write(tree / "other.cpp", "import std;\nstd::string other() { return std::string(3, 'x'); }\n")
+    return 5  # with std and std.compat
 
 
 def plant_precompiled(tree: Path) -> int:

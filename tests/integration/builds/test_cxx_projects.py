@@ -1,4 +1,4 @@
-"""Projects with C++20 modules or a precompiled header, built by CMake and Ninja from clean.
+"""Projects with C++20 modules, `import std` or a precompiled header, by CMake and Ninja from clean.
 
 The second build has only hits, and all objects are those of a build without hpcc.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc_testkit.cache.cxx_projects import plant_modules, plant_precompiled
+from hpcc_testkit.cache.cxx_projects import plant_modules, plant_precompiled, plant_std
 from hpcc_testkit.cache.launcher import build_launcher, counters, launcher_environment, stop_daemon
 
 
@@ -44,11 +44,21 @@ def build(tree: Path, compiler: str, env: dict[str, str], *more: str) -> dict[st
 
 @pytest.mark.nightly
 @pytest.mark.timeout(900)  # three builds of sixty sources
-@pytest.mark.parametrize("compiler", ["g++-14", "clang++-19"])
-@pytest.mark.parametrize("plant", [plant_modules, plant_precompiled], ids=["modules", "pch"])
+@pytest.mark.parametrize(
+    ("plant", "compiler"),
+    [
+        (plant_modules, "g++-14"),
+        (plant_modules, "clang++-19"),
+        (plant_precompiled, "g++-14"),
+        (plant_precompiled, "clang++-19"),
+        (plant_std, "clang++-19"),
+    ],
+)
 def test_a_second_build_from_clean_is_all_hits(
     plant: Callable[[Path], int], compiler: str, env: dict[str, str], tmp_path: Path
 ) -> None:
+    if plant is plant_std:
+        env["CXXFLAGS"] = "-stdlib=libc++"
     tree = tmp_path / "project/src"
     units = plant(tree)
     time.sleep(2.1)  # so old that no file counts as changing
