@@ -85,7 +85,13 @@ def test_a_farm_of_just_now_is_not_remembered(
     launcher: FakeLauncher, cache: Cache, paths: Paths
 ) -> None:
     time.sleep(_QUIET_SECONDS)
-    paths.farm_file.write_text("{}")
-    begin(launcher)
-    begin(launcher)
-    assert replay(cache) == (-1, b"")
+    # On a busy machine it may be old before the second compile begins.
+    answers = []
+    for number in range(5):
+        paths.farm_file.write_text("{}" + " " * number)
+        begin(launcher)
+        begin(launcher)
+        answers.append(replay(cache))
+        if answers[-1] == (-1, b""):
+            break
+    assert answers[-1] == (-1, b"")
