@@ -24,8 +24,11 @@ from hpcc.core import TenantId
 from hpcc.gateway.config import GatewayConfig
 from hpcc.identity.keys import load_or_create_tls
 from hpcc.identity.tls import PinnedPeer
+from hpcc.obs.health.health import Health
 from hpcc.ports import SystemClock
+from hpcc.routing.load import Load
 from hpcc.scheduler.base.config import SchedulerConfig
+from hpcc.scheduler.health import SchedulerSources, watch_scheduler
 from hpcc.scheduler.tenants.table import parse_tenants
 from hpcc.worker.base.config import WorkerConfig
 
@@ -188,6 +191,21 @@ def test_only_a_worker_is_privileged_and_nothing_has_a_token_of_the_cluster(
     )
 
 
+def _degradations(answer: dict[str, Any]) -> list[str]:
+    """Return the conditions that a scheduler with the chart's config serves without."""
+    text = _of(answer, "ConfigMap")["farm-scheduler"]["data"]["scheduler.json"]
+    config = parse_service_file(text.encode(), SchedulerConfig, source="chart")
+    health = Health()
+    sources = SchedulerSources(
+        store_trouble=lambda: "",
+        tenants_trouble=lambda: "",
+        certificate_ends_at=lambda: 0.0,
+        load=lambda: Load(live=0, stale=0, capacity=0, running=0, queued=0),
+    )
+    watch_scheduler(health, config, sources, SystemClock())
+    return [condition.name for condition in health.conditions().all if not condition.is_fault]
+
+
 def test_probes_ask_the_admin_port_which_no_policy_opens(rendered: dict[str, Any]) -> None:
     """Schedulers do without their database: if probes counted it, all of them would be gone."""
     asked = {}
@@ -200,7 +218,9 @@ def test_probes_ask_the_admin_port_which_no_policy_opens(rendered: dict[str, Any
             ) or not probes
             asked[name] = {k: probe["httpGet"]["path"] for k, probe in probes.items()}
     started = {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
-    degradations = {"readinessProbe": "/readyz?exclude=control-store&exclude=tenants"}
+    names = "".join(f"&exclude={name}" for name in _degradations(rendered["full"]))
+    degradations = {"readinessProbe": f"/readyz?{names[1:]}"}
+    assert f"`{degradations['readinessProbe']}`" in (ROOT / "docs/operate.md").read_text()
     assert asked == {
         "farm-scheduler": started | degradations, "farm-w1": started, "farm-w2": started,
         "farm-gateway": {k: v for k, v in started.items() if k != "startupProbe"},

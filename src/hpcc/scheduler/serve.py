@@ -21,6 +21,7 @@ from hpcc.control.database import read_database_config
 from hpcc.control.embedded import EmbeddedControlStore
 from hpcc.control.metered import MeteredControlStore
 from hpcc.control.postgres import open_postgres
+from hpcc.files.disk import size_of_disk
 from hpcc.identity.key_ring import Sealer
 from hpcc.identity.keys import (
     load_or_create_seal,
@@ -273,12 +274,13 @@ async def _events(
     config: SchedulerConfig, name: str, clock: Clock, metrics: AuditMetrics
 ) -> AsyncGenerator[EventLimiter]:
     """Yield the scheduler's own trail: its refusals, and faults that it found."""
+    _, disk_bytes = await asyncio.to_thread(size_of_disk, config.events.parent)
     async with open_audit_log(
         config.events,
         worker=name,
         key=load_or_create_signing_key(config.keys / EVENTS_KEY_NAME),
         clock=clock,
-        limits=config.event_limits,
+        limits=config.event_limits(disk_bytes),
     ) as log:
         metrics.show(log)
         yield EventLimiter(MeteredAuditLog(log, metrics, clock), clock)

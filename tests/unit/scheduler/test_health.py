@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any, Final, cast
 
 import pytest
 
+from hpcc.audit.log import SpoolAuditLog
 from hpcc.obs.health.health import Health
-from hpcc.obs.health.watched import Watched
+from hpcc.obs.health.watched import LEAST_FREE_BYTES, Watched
 from hpcc.ports import ControlStoreError, SystemClock
 from hpcc.routing.load import Load
+from hpcc.scheduler import serve
 from hpcc.scheduler.audit.anchors import Anchors
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.health import SchedulerSources, watch_scheduler
 from hpcc.scheduler.registry import WorkerRegistry
 from hpcc.scheduler.store_sync import ControlStoreSync
 from hpcc.scheduler.watchers import Watchers
+
+DATABASE: Final = "postgresql://hpcc@127.0.0.1/hpcc"
 
 
 @dataclass
@@ -27,10 +32,16 @@ class Parts:
     ends_at: float = float("inf")
 
 
-def watched(directory: Path, parts: Parts, **fields: Any) -> tuple[Health, Watched]:
-    health, clock = Health(), SystemClock()
-    place = {} if fields else {"state": directory / "state"}
-    config = SchedulerConfig(keys=directory / "keys", tenants="/t.toml", **place, **fields)
+def scheduler_config(directory: Path, *, database: str = "") -> SchedulerConfig:
+    if database:
+        place: dict[str, Any] = {"database": database, "sealing_key": "/seal"}
+    else:
+        place = {"state": directory / "state"}
+    return SchedulerConfig(keys=directory / "keys", tenants="/t.toml", **place)
+
+
+def watched(directory: Path, parts: Parts, **fields: str) -> tuple[Health, Watched]:
+    health, clock, config = Health(), SystemClock(), scheduler_config(directory, **fields)
     sources = SchedulerSources(
         store_trouble=lambda: parts.store,
         tenants_trouble=lambda: parts.tenants,
@@ -57,18 +68,36 @@ async def test_it_routes_without_its_store_and_with_an_old_table(tmp_path: Path)
     assert not health.conditions().is_serving
 
 
-@pytest.mark.parametrize("database", ["", "postgresql://hpcc@127.0.0.1/hpcc"])
+@pytest.mark.parametrize("database", ["", DATABASE])
 async def test_a_full_disk_stops_one_that_keeps_its_farm_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str
 ) -> None:
     monkeypatch.setattr("hpcc.obs.health.watched.size_of_disk", lambda _: (0, 1 << 40))
-    fields: dict[str, str] = {}
-    if database:
-        fields = {"database": database, "sealing_key": "/seal"}
-    health, disk = watched(tmp_path, Parts(), **fields)
+    health, disk = watched(tmp_path, Parts(), database=database)
     await disk.look()
     assert [f.name for f in health.conditions().failed()] == ["disk"]
     assert health.conditions().is_serving == bool(database)
+
+
+@pytest.mark.parametrize("size", [1 << 20, 16 << 20, 1 << 30, 1 << 42])
+def test_events_of_strangers_leave_the_disk_its_room(tmp_path: Path, size: int) -> None:
+    limits = scheduler_config(tmp_path, database=DATABASE).event_limits(size)
+    # With their index. What `disk` needs, and half of the disk for the rest, stays free.
+    assert 3 * limits.max_bytes <= size // 2 - min(LEAST_FREE_BYTES, size // 16)
+    assert limits.max_bytes == min(size // 8, 1 << 30)
+
+
+async def test_the_trail_of_events_is_opened_for_its_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kubernetes gives a scheduler with a database 16 MiB of memory for keys and events."""
+    shown: list[SpoolAuditLog] = []
+    monkeypatch.setattr(serve, "size_of_disk", lambda _: (0, 16 << 20))
+    metrics = cast("Any", SimpleNamespace(show=shown.append))
+    (tmp_path / "keys").mkdir(mode=0o700)
+    config = scheduler_config(tmp_path, database=DATABASE)
+    async with serve._events(config, "farm", SystemClock(), metrics):
+        assert shown[0].size[1] == 2 << 20
 
 
 async def test_why_the_store_failed_is_known_until_it_answers() -> None:

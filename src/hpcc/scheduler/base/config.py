@@ -24,6 +24,10 @@ _MAX_OPERATORS = 256
 _MIN_KEY_DAYS, _MAX_KEY_DAYS = 2, 3650
 # A rotation announces a key a minute before the key signs.
 MIN_KEY_SECONDS = 300.0
+# Records of security events. Their index takes about twice as much, and SQLite's log 4 MiB.
+_MAX_EVENT_BYTES = 1 << 30
+_DISK_PER_EVENTS = 8
+_SEGMENTS = 64
 MIN_CERTIFICATE_SECONDS, MAX_CERTIFICATE_SECONDS = 60.0, 30 * 86_400.0
 
 
@@ -127,11 +131,17 @@ class SchedulerConfig:
         """The directory of this scheduler's own security events."""
         return (self.keys if self.database else self.state) / "events"
 
-    @property
-    def event_limits(self) -> SpoolLimits:
-        """Size and age limits of the events' files."""
+    def event_limits(self, disk_bytes: int) -> SpoolLimits:
+        """Return size and age limits of the events' files, on a disk of this size; 0: any size.
+
+        Callers without a login cause events. These take at most a part of the disk, so that nobody
+        can fill it: the scheduler also writes keys and certificates there.
+        """
+        most = min(_MAX_EVENT_BYTES, disk_bytes // _DISK_PER_EVENTS or _MAX_EVENT_BYTES)
         return SpoolLimits(
-            segment_bytes=16 << 20, max_bytes=1 << 30, keep_seconds=self.events_keep_days * 86_400
+            segment_bytes=max(most // _SEGMENTS, 1),
+            max_bytes=max(most, 2),
+            keep_seconds=self.events_keep_days * 86_400,
         )
 
     def _check_result_keys(self) -> None:
@@ -152,7 +162,7 @@ class SchedulerConfig:
                 raise CallerError(f"operators: {name[:80]!r} is not TENANT/PRINCIPAL")
 
     def _check_audit(self) -> None:
-        _ = self.event_limits
+        _ = self.event_limits(0)
         if self.audit_database:
             read_database_config(self.audit_database)
         elif self.audit_database_password_file:
