@@ -298,6 +298,7 @@ async def _serving(
     metrics: WorkerMetrics,
 ) -> AsyncGenerator[RunningWorker]:
     health = metrics.service.health
+    health.end_seconds = config.end_seconds
     tls = load_or_create_tls(config.keys, TLS_NAME, clock=clock)
     identity = await ready_identity(config, clock, progress)
     known = known_certificates(config.scheduler_certificate_pem, config.keys)

@@ -69,6 +69,9 @@ class Health:
         self.phase = ServicePhase.STARTING
         # What a person reads while all is well, such as how many places are busy.
         self.summary: Callable[[], str] = lambda: ""
+        # How long an orderly end may take beyond what the service manager gives to each; 0: no
+        # longer. A worker's running compiles finish meanwhile.
+        self.end_seconds = 0.0
         self._step = ""
         self._conditions: dict[str, tuple[Reason, bool]] = {}
         self._changed = asyncio.Event()

@@ -3,6 +3,8 @@
 The event loop that serves sends all of them: if it hangs, the manager hears nothing, and ends the
 service after `WatchdogSec`. A start or an end may take long, while a guest boots or a compile
 finishes; each message asks for a little more time, so a loop that hangs then is ended as well.
+An end gets no more than the service's `end_seconds`: a loop that runs can wait for something that
+never comes, and the manager then ends it by its own limit (`TimeoutStopSec`).
 """
 
 from __future__ import annotations
@@ -29,13 +31,15 @@ class ManagerMessages:
         self._is_ready = False
         self._line = ""
         self._fed_at = float("-inf")
+        # When the end began.
+        self._ends_since: float | None = None
 
     def due(self, health: Health, now: float) -> list[str]:
         """Return the lines of the next message; none if there is nothing to say."""
         line = health.line()
         lines = [f"STATUS={line}"] if line != self._line else []
         if health.phase is ServicePhase.STOPPING:
-            return ["STOPPING=1", extended(EXTEND_SECONDS), *lines]
+            return ["STOPPING=1", *self._more_time(health, now), *lines]
         if not self._is_ready and not health.conditions().is_serving:
             return [extended(EXTEND_SECONDS), *lines]
         if not self._is_ready:
@@ -43,6 +47,13 @@ class ManagerMessages:
         if self._half_seconds and now - self._fed_at >= self._half_seconds:
             lines.append("WATCHDOG=1")
         return lines
+
+    def _more_time(self, health: Health, now: float) -> list[str]:
+        """Return the line that asks for more time to end, as long as the service may have it."""
+        if self._ends_since is None:
+            self._ends_since = now
+        left = self._ends_since + health.end_seconds - now
+        return [extended(min(left, EXTEND_SECONDS))] if left > 0 else []
 
     def sent(self, lines: list[str], now: float) -> None:
         """Note that the manager has these lines."""

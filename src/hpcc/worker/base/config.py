@@ -135,6 +135,11 @@ class WorkerConfig:
     prewarm_principal: str = ""
 
     @property
+    def end_seconds(self) -> float:
+        """How long a stop may take: after the drain guests end, and callers fetch outputs."""
+        return self.drain_seconds + 60.0
+
+    @property
     def audit_limits(self) -> SpoolLimits:
         """The size and age limits of the trail's files.
 

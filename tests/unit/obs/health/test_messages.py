@@ -38,8 +38,23 @@ async def test_a_service_from_its_start_to_its_end() -> None:
     assert hear(messages, health, 37) == ["WATCHDOG=1"]
     health.stopping()
     ends = "STATUS=ends: running work finishes; 0 of 2 places busy"
-    assert hear(messages, health, 38) == ["STOPPING=1", EXTEND, ends]
-    assert hear(messages, health, 43) == ["STOPPING=1", EXTEND], "an end that takes long, too"
+    assert hear(messages, health, 38) == ["STOPPING=1", ends]
+    assert hear(messages, health, 43) == ["STOPPING=1"], "TimeoutStopSec is its limit"
+
+
+async def test_an_end_gets_as_much_time_as_the_service_needs_and_no_more() -> None:
+    """A loop that runs can wait for a guest that never goes: the manager must end that."""
+    health, messages = Health(), ManagerMessages(60.0)
+    health.end_seconds = 660.0
+    health.serving()
+    assert EXTEND not in hear(messages, health, 0)
+    health.stopping()
+    assert hear(messages, health, 1000)[:2] == ["STOPPING=1", EXTEND]
+    assert hear(messages, health, 1595) == ["STOPPING=1", EXTEND]
+    # The last request ends with the time, and not a minute later.
+    assert hear(messages, health, 1655) == ["STOPPING=1", "EXTEND_TIMEOUT_USEC=5000000"]
+    assert hear(messages, health, 1660) == ["STOPPING=1"]
+    assert hear(messages, health, 9000) == ["STOPPING=1"]
 
 
 async def test_the_watchdog_is_fed_in_each_half_of_its_time() -> None:
