@@ -10,6 +10,11 @@ A client that reaches the port reads the figures; there is no login. It is off u
 configured, and meant for loopback or a network of operators (docs/operate.md). What comes in is
 hostile all the same: a request has at most 8 KiB and five seconds, few are served at once, none has
 a body, and a page in a browser on this machine cannot read loopback under a name that it made up.
+
+A flood must not keep a probe out, because a kubelet restarts a service whose `/livez` fails, and
+running compiles end with it. So there are separate places for those who have not sent a request,
+for `/readyz` and for `/metrics`, and `/livez` needs none. When the first are full, one more ends
+the connection that has been silent for the longest time: a probe sends its request at once.
 """
 
 from __future__ import annotations
@@ -20,8 +25,9 @@ import logging
 import socket
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Final
 
 from hpcc.core import InfrastructureError
@@ -40,7 +46,8 @@ _MAX_CONNECTIONS: Final = 16
 _BACKLOG: Final = 16
 _REQUEST_SECONDS: Final = 5.0
 ASK_SECONDS: Final = 2.0
-# Two answers are made at least so far apart: a scraper in a loop costs a bounded part of a core.
+# The service's loop is asked at most so often for one page, whatever comes. All who asked meanwhile
+# get the same answer.
 _PAUSE_SECONDS: Final = 0.05
 _LAG_SECONDS: Final = 0.5
 _JOIN_SECONDS: Final = 5.0
@@ -56,6 +63,11 @@ _PHRASES: Final = {
     200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed",
     421: "Misdirected Request", 500: "Internal Server Error", 503: "Service Unavailable",
 }  # fmt: skip
+# The service's loop is asked for these. Each other answer is ready at once, and fits in a buffer
+# of the kernel, so that a client that does not read holds no place.
+_ASKED_OF_SERVICE: Final = frozenset({"/metrics", "/readyz", "/healthz"})
+# Status, target and whether it is HEAD.
+type _Request = tuple[int, str, bool]
 _PLAIN: Final = "text/plain; charset=utf-8"
 
 
@@ -118,6 +130,29 @@ async def _watch_lag(clock: Clock, observe: Callable[[float], None]) -> None:
         observe(clock.monotonic() - asleep - _LAG_SECONDS)
 
 
+class _Shared[T]:
+    """Reads something for all who wait, at most once in `_PAUSE_SECONDS`.
+
+    What they get was read after they had asked.
+    """
+
+    def __init__(self, read: Callable[[], Coroutine[None, None, T]]) -> None:
+        self._read, self._read_at = read, float("-inf")
+        self._next: asyncio.Task[T] | None = None
+
+    async def get(self) -> T:
+        if self._next is None:
+            self._next = asyncio.Task(self._read_next())
+        # One who leaves does not end it for the others.
+        return await asyncio.shield(self._next)
+
+    async def _read_next(self) -> T:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(self._read_at + _PAUSE_SECONDS - loop.time())
+        self._next, self._read_at = None, loop.time()
+        return await self._read()
+
+
 class _AdminPort:
     """The thread with its loop. `start` and `stop` are for the service's thread."""
 
@@ -133,8 +168,12 @@ class _AdminPort:
         self._own: asyncio.AbstractEventLoop | None = None
         self._end = asyncio.Event()
         self._is_up = threading.Event()
-        self._open, self._made_at = 0, float("-inf")
-        self._turn = asyncio.Lock()
+        # Tasks of connections without a whole request, the oldest first.
+        self._silent: dict[asyncio.Task[None], None] = {}
+        # How many connections wait for one of these pages, or read it.
+        self._asking = dict.fromkeys(_ASKED_OF_SERVICE, 0)
+        self._figures = _Shared(self._exposed)
+        self._conditions = _Shared(partial(self._from_service, self._health.conditions))
         self._thread = threading.Thread(target=self._run, name="hpcc-admin", daemon=True)
 
     def start(self) -> None:
@@ -171,31 +210,53 @@ class _AdminPort:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            if self._open < _MAX_CONNECTIONS:
-                await self._talk(reader, writer)
+            async with asyncio.timeout(_REQUEST_SECONDS):
+                head = await self._head(reader)
+                request = read_request(head, loopback_only=self._is_loopback)
+                await self._serve_request(request, writer)
+        except (TimeoutError, asyncio.IncompleteReadError, OSError):
+            return  # too slow, or gone
         finally:
             # Also drops what a slow reader has left in the buffer.
             writer.transport.abort()
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
+    async def _head(self, reader: asyncio.StreamReader) -> bytes:
+        """Return a request up to its empty line; b"" for one that is too long."""
+        # The loop reads what came with the connection: a probe is never silent.
+        await asyncio.sleep(0)
+        task = asyncio.current_task()
+        assert task is not None
+        if len(self._silent) >= _MAX_CONNECTIONS:
+            oldest = next(iter(self._silent))
+            del self._silent[oldest]
+            oldest.cancel()
+        self._silent[task] = None
         try:
-            async with asyncio.timeout(_REQUEST_SECONDS):
-                try:
-                    head = await reader.readuntil(b"\r\n\r\n")
-                except asyncio.LimitOverrunError:
-                    head = b""
-                writer.write(await self._answer(head))
-                await writer.drain()
-                writer.close()
-                await writer.wait_closed()
-        except (TimeoutError, asyncio.IncompleteReadError, OSError):
-            return  # too slow, or gone
+            return await reader.readuntil(b"\r\n\r\n")
+        except asyncio.LimitOverrunError:
+            return b""
         finally:
-            self._open -= 1
+            self._silent.pop(task, None)
 
-    async def _answer(self, head: bytes) -> bytes:
-        status, target, is_head = read_request(head, loopback_only=self._is_loopback)
+    async def _serve_request(self, request: _Request, writer: asyncio.StreamWriter) -> None:
+        path = request[1].partition("?")[0]
+        if path not in self._asking:
+            await self._write(request, writer)
+        elif self._asking[path] < _MAX_CONNECTIONS:
+            self._asking[path] += 1
+            try:
+                await self._write(request, writer)
+            finally:
+                self._asking[path] -= 1
+
+    async def _write(self, request: _Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(await self._answer(request))
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def _answer(self, request: _Request) -> bytes:
+        status, target, is_head = request
         body, kind = f"{_PHRASES[status]}\n".encode(), _PLAIN
         if status == _OK:
             try:
@@ -215,24 +276,19 @@ class _AdminPort:
     async def _page(self, path: str, query: str) -> tuple[int, bytes, str]:
         match path:
             case "/metrics":
-                return _OK, await self._metrics(), CONTENT_TYPE
+                return _OK, await self._figures.get(), CONTENT_TYPE
             case "/livez":
                 status, text = live_page(self._clock.monotonic() - self.awake_at)
             case "/readyz" | "/healthz":
-                status, text = ready_page(await self._from_service(self._health.conditions), query)
+                status, text = ready_page(await self._conditions.get(), query)
             case _:
                 status, text = 404, "here are /metrics, /livez and /readyz\n"
         return status, text.encode(), _PLAIN
 
-    async def _metrics(self) -> bytes:
-        async with self._turn:
-            loop = asyncio.get_running_loop()
-            await asyncio.sleep(self._made_at + _PAUSE_SECONDS - loop.time())
-            asked = await self._from_service(self._registry.ask)
-            self._made_at = loop.time()
-            is_up = float(asked is not None)
-            extra = ((UP, is_up), *process_values())
-            return exposition(self._registry, asked or {}, extra)
+    async def _exposed(self) -> bytes:
+        asked = await self._from_service(self._registry.ask)
+        extra = ((UP, float(asked is not None)), *process_values())
+        return exposition(self._registry, asked or {}, extra)
 
     async def _from_service[T](self, read: Callable[[], T]) -> T | None:
         """Read something in the service's loop; None if that does not answer in time."""
@@ -248,7 +304,7 @@ class _AdminPort:
             return None
 
 
-def read_request(head: bytes, *, loopback_only: bool) -> tuple[int, str, bool]:
+def read_request(head: bytes, *, loopback_only: bool) -> _Request:
     """Return status, target and whether it is HEAD, from a request up to its empty line.
 
     With `loopback_only` the host must be a name of this machine. A page from elsewhere can make a

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
+import select
 import socket
 import threading
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -21,6 +21,7 @@ from hpcc_testkit.farm.in_process import LaterClock
 from hpcc_testkit.services.scraped import Scrape, fetch, scrape
 
 ANY_PORT = "127.0.0.1:0"
+LIVE = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
 @asynccontextmanager
@@ -159,19 +160,123 @@ async def test_those_who_say_nothing_are_ended(monkeypatch: pytest.MonkeyPatch) 
         assert status == 200
 
 
-async def test_connections_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+def _connected(address: str, count: int) -> list[socket.socket]:
+    where = split_address("a", address)
+    return [socket.create_connection(where, timeout=20) for _ in range(count)]
+
+
+def _asking(address: str, count: int, path: str) -> list[socket.socket]:
+    """Return connections that have sent a request each, while the service's loop stands still."""
+    asking = []
+    for _ in range(count):
+        asking += _connected(address, 1)
+        asking[-1].sendall(LIVE.replace(b"/livez", path.encode()))
+        # A probe needs no place. Then the request before it has been read as well.
+        assert fetch(address, "/livez") == (200, b"live\n")
+    return asking
+
+
+def _ended(connections: list[socket.socket]) -> list[socket.socket]:
+    return select.select(connections, [], [], 0)[0]
+
+
+async def test_those_who_are_silent_keep_no_probe_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a flood kept `/livez` from answering, a kubelet would end this worker and its compiles."""
     monkeypatch.setattr(admin, "_REQUEST_SECONDS", 600.0)
     async with port() as (address, _):
-        # Once sixteen have a place, one more is turned away at once.
-        silent = [socket.create_connection(split_address("a", address)) for _ in range(16)]
-        assert await asyncio.to_thread(_first_byte, address) == b""
-        silent.pop().close()
-        status = 0
-        while status != 200:  # until the port has seen that one left
-            with suppress(OSError, http.client.HTTPException):
-                status, _ = await asyncio.to_thread(fetch, address)
+        silent = _connected(address, 40)
+        # The first of them takes the place of one more; the second comes when that one is closed.
+        for _ in range(2):
+            assert await asyncio.to_thread(fetch, address, "/livez") == (200, b"live\n")
+        assert _ended(silent) == silent[:25]
+        last = silent[-1]
+        last.sendall(LIVE)
+        assert (await asyncio.to_thread(last.recv, 12)) == b"HTTP/1.1 200", "it still had its place"
         for connection in silent:
             connection.close()
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/readyz", "/healthz"])
+async def test_those_who_wait_for_a_hanging_service_are_few(
+    monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    for name in ("_REQUEST_SECONDS", "ASK_SECONDS"):
+        monkeypatch.setattr(admin, name, 600.0)
+    async with port() as (address, metrics):
+        metrics.health.serving()
+        asked = _asking(address, 17, path)
+        assert fetch(address, "/livez") == (200, b"live\n")
+        assert _ended(asked) == asked[16:]
+        with asked.pop() as turned_away:
+            assert turned_away.recv(12) == b""
+        for connection in asked:
+            assert await asyncio.to_thread(connection.recv, 12) == b"HTTP/1.1 200"
+            connection.close()
+
+
+async def test_who_scrapes_without_end_takes_no_place_of_a_probe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(admin, "_REQUEST_SECONDS", 600.0)
+    monkeypatch.setattr(admin, "_MAX_CONNECTIONS", 2)
+    # More than fits in buffers of the kernel.
+    monkeypatch.setattr(admin, "exposition", lambda *_: b"x" * (32 << 20))
+    async with port() as (address, metrics):
+        metrics.health.serving()
+        # The first two get an answer that they never read; the third one had no place.
+        slow = _asking(address, 3, "/metrics")
+        for path in ("/readyz", "/healthz"):
+            assert await asyncio.to_thread(fetch, address, path) == (200, b"ready\n")
+        for connection in slow:
+            connection.close()
+
+
+async def _steps() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_all_who_wait_for_a_page_cost_the_service_one_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(admin, "_PAUSE_SECONDS", 0.0)
+    read, may_go_on = list[int](), asyncio.Event()
+
+    async def answer() -> int:
+        read.append(len(read))
+        number = read[-1]
+        await may_go_on.wait()
+        return number
+
+    shared = admin._Shared(answer)
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(shared.get())
+        await _steps()
+        # What is read already may be older than their question.
+        others = [group.create_task(shared.get()) for _ in range(100)]
+        await _steps()
+        others.pop().cancel()
+        may_go_on.set()
+    assert first.result() == 0
+    assert {task.result() for task in others} == {1}
+    assert read == [0, 1]
+
+
+async def test_a_page_is_not_read_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin, "_PAUSE_SECONDS", 3600.0)
+    read = list[int]()
+
+    async def answer() -> int:
+        read.append(len(read))
+        return read[-1]
+
+    shared = admin._Shared(answer)
+    assert await shared.get() == 0
+    asked = [asyncio.Task(shared.get()) for _ in range(3)]
+    await _steps()
+    assert read == [0]
+    for task in asked:
+        task.cancel()
 
 
 def _first_byte(address: str) -> bytes:
