@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, get_origin, get_type_hints
 
 from hpcc.audit.canonical import AuditDamagedError, row_of
 from hpcc.cli.audit.text import TSV_FIELDS
-from hpcc.core import CallerError, InfrastructureError
-from hpcc.files.whole import Sync, whole_file
+from hpcc.cli.base.chosen_file import chosen_file
+from hpcc.core import CallerError, HpccError
 from hpcc.ports import AuditRow
 
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ def write_parquet(path: Path, records: Iterable[Record]) -> int:
     of texts, `outputs` is a list of texts "DIGEST PATH".
 
     Raises:
-        CallerError: the extra `hpcc[parquet]` is not installed.
-        InfrastructureError: the file cannot be written.
+        CallerError: the extra `hpcc[parquet]` is not installed, or the file cannot be written.
         AuditDamagedError: a record is not a row.
     """
     try:
@@ -46,10 +45,10 @@ def write_parquet(path: Path, records: Iterable[Record]) -> int:
     rows = _Rows(records)
     reader = RecordBatchReader.from_batches(schema, _batches(schema, columns, rows))
     try:
-        with whole_file(path, sync=Sync.NONE) as file:
+        with chosen_file(path) as file:
             write(reader, file, compression="zstd(3)")
-    except OSError as error:
-        raise InfrastructureError(f"cannot write {path}: {error.strerror}") from error
+    except HpccError:
+        raise
     except Exception:
         # arro3 puts the error of a record into an `Exception` with other words.
         if rows.damage is not None:

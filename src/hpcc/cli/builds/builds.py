@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hpcc.cli.base.terminal import emit
 from hpcc.config.paths import Paths
-from hpcc.core import CallerError, HpccError, NotFoundError
+from hpcc.core import HpccError, NotFoundError
 
 if TYPE_CHECKING:
     from hpcc.cache.recorder.reading import RecordedBuild
@@ -86,7 +86,7 @@ def _report(args: argparse.Namespace) -> int:
     A build is named by TRACEPARENT, HPCC_BUILD or the run of a CI system; else it is guessed.
     """
     recorded, report = _found(args.build)
-    if args.html:
+    if args.html is not None:
         from hpcc.cli.builds.page import page_of
 
         _write(args.html, page_of(report, recorded).encode("ascii", "xmlcharrefreplace"))
@@ -94,7 +94,7 @@ def _report(args: argparse.Namespace) -> int:
         from hpcc.cli.builds.document import document_of
 
         emit(json.dumps(document_of(report), indent=1))
-    elif not args.html:
+    elif args.html is None:
         from hpcc.cli.builds.text import report_lines
 
         emit("\n".join(report_lines(report)))
@@ -140,10 +140,8 @@ def _recorded_in() -> str:
 
 def _write(name: str, data: bytes) -> None:
     """Replace a file of the user's choice, readable by its owner only."""
-    from hpcc.files.whole import Sync, write_whole
+    from hpcc.cli.base.chosen_file import chosen_file
 
-    try:
-        write_whole(Path(name), data, sync=Sync.NONE)
-    except OSError as error:
-        raise CallerError(f"cannot write {name}: {error.strerror}") from error
+    with chosen_file(Path(name)) as file:
+        file.write(data)
     emit(f"written: {name}", file=sys.stderr)

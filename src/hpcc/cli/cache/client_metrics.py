@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from hpcc import __version__
+from hpcc.cli.base.chosen_file import chosen_file
 from hpcc.core import CallerError
-from hpcc.files.whole import Sync, whole_file
 from hpcc.obs.metrics.registry import Metric, Number, Registry, Values
 from hpcc.obs.metrics.text import exposition
 
@@ -218,13 +218,7 @@ def write_for_others(path: Path, text: str) -> None:
     Raises:
         CallerError: it cannot be written, or is not a plain file.
     """
-    # Nor is a link followed: in a directory of others it would lead to any file of the caller.
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise CallerError(f"{path} is not a plain file", reason="output")
-    try:
-        with whole_file(path, sync=Sync.NONE, mode=_MODE) as file:
-            if sys.platform != "win32":
-                os.fchmod(file.fileno(), _MODE)  # the umask of a cron job may forbid it
-            file.write(text.encode())
-    except OSError as error:
-        raise CallerError(f"cannot write {path}: {error.strerror}", reason="output") from error
+    with chosen_file(path, mode=_MODE) as file:
+        if sys.platform != "win32":
+            os.fchmod(file.fileno(), _MODE)  # the umask of a cron job may forbid it
+        file.write(text.encode())

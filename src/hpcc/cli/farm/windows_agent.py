@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Final
 
+from hpcc.cli.base.chosen_file import chosen_file
 from hpcc.cli.base.terminal import emit
 from hpcc.core import CallerError
-from hpcc.files.whole import Sync, write_whole
+from hpcc.files.whole import Sync
 
 # The embeddable package has 11 MB, the stub 30 kB.
 _MAX_INPUT_BYTES: Final = 64 << 20
@@ -48,10 +49,8 @@ def run(args: argparse.Namespace) -> int:
 
     stub = args.stub or AGENT_STUB_SOURCE.with_name("hpcc-agent.exe")
     layer = build_agent_layer(_read(stub), _read(args.python), args.sha256.lower())
-    try:
-        write_whole(args.output, layer.tar, sync=Sync.CONTENT, mode=0o666)
-    except OSError as error:
-        raise CallerError(f"the layer cannot be written: {error}", reason="output") from error
+    with chosen_file(args.output, sync=Sync.CONTENT, mode=0o666) as file:
+        file.write(layer.tar)
     emit(layer.diff_id)
     return 0
 

@@ -37,7 +37,12 @@ def test_the_layer_is_written_and_its_digest_said(
 
 @pytest.mark.parametrize(
     ("broken", "word"),
-    [("digest", "not the one"), ("stub", "cannot be read"), ("old", "3.12"), ("output", "written")],
+    [
+        ("digest", "not the one"),
+        ("stub", "cannot be read"),
+        ("old", "3.12"),
+        ("output", "cannot write"),
+    ],
 )
 def test_what_cannot_be_built_is_said_and_leaves_no_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], broken: str, word: str
