@@ -65,6 +65,8 @@ CASES = {
     "shown-manager": Case("obs/health/manager.py", 'environment.pop(_SOCKET, "")',
                           'environment.get(_SOCKET, "")',
                           HEALTH + "manager.py::test_no_program_that_a_service_starts_can_speak_for_it"),
+    "shown-one-look": Case("obs/health/watched.py", "if self._looking is None:", "if True:",
+                           HEALTH + "watched.py::test_a_look_that_hangs_takes_one_thread"),
     "shown-end": Case("obs/health/messages.py", "if left > 0 else []", "",
                       HEALTH + "messages.py::test_an_end_gets_as_much_time_as_the_service_needs_and_no_more"),
     "shown-from-zero": Case("audit/metered.py", "service.security_event(name, 0)", "pass",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -21,12 +21,16 @@ _LEAST_SHARE: Final = 16
 
 
 class Watched:
-    """A condition that is looked at again and again while `run` runs."""
+    """A condition that is looked at again and again while `run` runs.
+
+    A look that hangs is never ended, because the thread that it waits for would stay: each further
+    look would take one more, until the service has none left. The next look waits for the same one.
+    """
 
     def __init__(
         self,
         what: str,
-        look: Callable[[], Awaitable[str]],
+        look: Callable[[], Coroutine[None, None, str]],
         clock: Clock,
         *,
         pause_seconds: float = LOOK_SECONDS,
@@ -35,6 +39,9 @@ class Watched:
         self._what, self._look, self._clock = what, look, clock
         self._pause_seconds = pause_seconds
         self._reason = f"{what} was not asked yet"
+        self._looking: asyncio.Task[str] | None = None
+        # The failure that the log has already.
+        self._logged = ""
 
     def reason(self) -> str:
         """Return what was found last."""
@@ -42,20 +49,39 @@ class Watched:
 
     async def look(self) -> None:
         """Look once, within a few seconds."""
-        try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                self._reason = await self._look()
-        except TimeoutError:
+        if self._looking is None:
+            self._looking = asyncio.Task(self._look())
+        done, _ = await asyncio.wait([self._looking], timeout=_ANSWER_SECONDS)
+        if done:
+            looked, self._looking = self._looking, None
+            self._reason = self._found(looked)
+        else:
             self._reason = f"{self._what} does not answer in {_ANSWER_SECONDS:g} s"
-        except Exception:  # noqa: BLE001 - the root of a task: a look that fails is a reason
-            _log.exception("%s cannot be looked at", self._what)
-            self._reason = f"{self._what} cannot be looked at: see the log"
+
+    def _found(self, looked: asyncio.Task[str]) -> str:
+        try:
+            reason = looked.result()
+        # Nothing is awaited here, so what was cancelled is the look and not this task.
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the root of a task: a look that fails is a reason
+            self._log_once(error)
+            return f"{self._what} cannot be looked at: see the log"
+        self._logged = ""
+        return reason
+
+    def _log_once(self, error: BaseException) -> None:
+        if (text := repr(error)) != self._logged:
+            _log.error("%s cannot be looked at", self._what, exc_info=error)
+        self._logged = text
 
     async def run(self) -> None:
         """Look until cancelled."""
-        while True:
-            await self.look()
-            await self._clock.sleep(self._pause_seconds)
+        try:
+            while True:
+                await self.look()
+                await self._clock.sleep(self._pause_seconds)
+        finally:
+            if self._looking is not None:
+                self._looking.cancel()
 
 
 class DiskRoom:
@@ -69,20 +95,16 @@ class DiskRoom:
         """`size_of` returns how many bytes of a disk are free, and how many it has."""
         self._directories = tuple(dict.fromkeys(directories))
         self._size_of = size_of or size_of_disk
-        # One thread at a time, however long a disk hangs.
-        self._asking: asyncio.Future[str] | None = None
 
     async def look(self) -> str:
         """Return which directory has no room; "" if all have."""
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.get_running_loop().run_in_executor(None, self._ask)
-        return await asyncio.shield(self._asking)
+        return await asyncio.to_thread(self._ask)
 
     def _ask(self) -> str:
         for directory in self._directories:
-            # A service makes some of them when it needs them.
-            existing = next(p for p in (directory, *directory.parents) if p.exists())
             try:
+                # A service makes some of them when it needs them.
+                existing = next(p for p in (directory, *directory.parents) if p.exists())
                 free, whole = self._size_of(existing)
             except OSError as error:
                 return f"{directory}: {error.strerror or error}"

@@ -45,6 +45,56 @@ async def test_who_hangs_or_fails_is_a_reason(monkeypatch: pytest.MonkeyPatch) -
         assert reason in found.reason()
 
 
+async def test_a_look_that_fails_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    failures: list[BaseException | None] = [
+        ValueError("a"), ValueError("a"), ValueError("b"), None, ValueError("b"),
+        asyncio.CancelledError(),
+    ]  # fmt: skip
+
+    async def look() -> str:
+        if (failure := failures.pop(0)) is not None:
+            raise failure
+        return ""
+
+    found, logged = Watched("the peer", look, SystemClock()), []
+    while failures:
+        caplog.clear()
+        await found.look()
+        logged.append([str(r.exc_info and r.exc_info[1]) for r in caplog.records])
+    assert logged == [["a"], [], ["b"], [], ["b"], [""]]
+    assert found.reason() == "the peer cannot be looked at: see the log"
+
+
+async def test_a_look_that_hangs_ends_with_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watched, "_ANSWER_SECONDS", 0.01)
+    ended, is_asked = asyncio.Event(), asyncio.Event()
+
+    async def hang() -> str:
+        try:
+            is_asked.set()
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return ""
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(Watched("the peer", hang, SystemClock()).run())
+        await is_asked.wait()
+        task.cancel()
+        async with asyncio.timeout(20):
+            await ended.wait()
+
+
+async def test_a_directory_that_may_not_be_searched_is_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    assert await DiskRoom([tmp_path]).look() == f"{tmp_path}: Permission denied"
+
+
 async def test_a_full_disk_names_its_directory(tmp_path: Path) -> None:
     large = 1 << 40
     disks = {tmp_path / "a": (large, large), tmp_path / "b": (5 << 20, large)}
@@ -77,7 +127,11 @@ async def test_a_directory_that_is_made_later_counts_by_its_parent(tmp_path: Pat
     assert asked == [tmp_path]
 
 
-async def test_a_disk_that_hangs_takes_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_disk", [True, False])
+async def test_a_look_that_hangs_takes_one_thread(
+    monkeypatch: pytest.MonkeyPatch, *, is_disk: bool
+) -> None:
+    """An image store hangs as well: with a thread for each look, the service would have none."""
     monkeypatch.setattr(watched, "_ANSWER_SECONDS", 0.01)
     asked, end = [], threading.Event()
 
@@ -86,12 +140,19 @@ async def test_a_disk_that_hangs_takes_one_thread(monkeypatch: pytest.MonkeyPatc
         end.wait(20)
         return 1 << 40, 1 << 40
 
-    found = Watched("the disk", DiskRoom([Path("/")], hang).look, SystemClock())
-    for _ in range(5):
-        await found.look()
-        assert "does not answer" in found.reason()
-    assert len(asked) == 1
-    end.set()
+    async def look() -> str:
+        await asyncio.to_thread(hang, Path("/"))
+        return ""
+
+    looks = DiskRoom([Path("/")], hang).look if is_disk else look
+    found = Watched("the disk", looks, SystemClock())
+    try:
+        for _ in range(5):
+            await found.look()
+            assert "does not answer" in found.reason()
+        assert len(asked) == 1
+    finally:
+        end.set()
     monkeypatch.setattr(watched, "_ANSWER_SECONDS", 20.0)
     await found.look()
     assert found.reason() == ""
