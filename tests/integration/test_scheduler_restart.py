@@ -9,10 +9,12 @@ from hpcc.config.farm import Farm
 from hpcc.core import Isolation, RemoteFailure, RemoteInput, RemoteRequest, RemoteResult
 from hpcc.dispatch.compile import Dispatcher
 from hpcc.dispatch.farm import connect_farm
+from hpcc.obs.health.health import Health, ServicePhase
 from hpcc.ports import SystemClock
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.serve import serve_scheduler
 from hpcc.worker.base.config import WorkerConfig
+from hpcc.worker.base.metrics import WorkerMetrics
 from hpcc.worker.serve import serve_worker
 from hpcc_testkit.farm.enrolled import token_file
 from hpcc_testkit.farm.in_process import IMAGE, TENANT, FakeImages
@@ -42,7 +44,8 @@ async def test_a_compile_works_again_soon_after_the_scheduler_came_back(tmp_path
             cwd="", inputs=(RemoteInput("a.c", str(source), False),), outputs=("a.o",),
         )  # fmt: skip
 
-    first = serve_scheduler(scheduler_config(tmp_path, 0), clock)
+    health, metrics = Health(), WorkerMetrics("t")
+    first = serve_scheduler(scheduler_config(tmp_path, 0), clock, health=health)
     running = await first.__aenter__()
     token = await token_file(scheduler_config(tmp_path, 0), clock, tmp_path / "token", "w1")
     worker_config = WorkerConfig(
@@ -67,11 +70,13 @@ async def test_a_compile_works_again_soon_after_the_scheduler_came_back(tmp_path
             audit=MemoryAuditLog(),
             clock=clock,
             progress=lambda _: None,
+            metrics=metrics,
         ),
         connect_farm(farm, clock, "t") as connection,
     ):
         assert isinstance(await dispatcher.compile(connection, request(1)), RemoteResult)
         await first.__aexit__(None, None, None)
+        assert health.phase is ServicePhase.STOPPING, "so that systemd ends one that hangs now"
         # Whatever is asked while it is away ends quickly, and never with an exception.
         away = await dispatcher.compile(connection, request(2))
         assert isinstance(away, RemoteFailure | RemoteResult)
@@ -86,3 +91,4 @@ async def test_a_compile_works_again_soon_after_the_scheduler_came_back(tmp_path
                     await asyncio.sleep(0.2)
                     number += 1
     dispatcher.close()
+    assert metrics.service.health.phase is ServicePhase.STOPPING

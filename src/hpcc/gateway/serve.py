@@ -96,6 +96,7 @@ async def serve_gateway(
                 service.health.serving()
                 yield RunningGateway(config.host, port, admin)
         finally:
+            service.health.stopping()
             watching.cancel()
             await server.stop(_GRACE_SECONDS)
             await routes.close()

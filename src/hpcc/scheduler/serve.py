@@ -165,7 +165,12 @@ async def serve_scheduler(
         ):
             certificate = tls.certificate_pem.decode()
             health.serving()
-            yield RunningScheduler(config.host, port, worker_port, certificate, keys.issuer, admin)
+            try:
+                yield RunningScheduler(
+                    config.host, port, worker_port, certificate, keys.issuer, admin
+                )
+            finally:
+                health.stopping()
 
 
 @dataclass(frozen=True, slots=True)

@@ -353,6 +353,7 @@ async def _serving(
                 health.serving()
                 yield RunningWorker(config.host, port, label, *calls, admin)
         finally:
+            health.stopping()
             # Without effect after a drain. A start that failed, or a refusal, leaves guests.
             await parts.pool.drain(0.0)
             for chore in parts.chores:

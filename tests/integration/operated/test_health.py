@@ -15,6 +15,7 @@ import pytest
 from hpcc.gateway.config import GatewayConfig
 from hpcc.gateway.serve import serve_gateway
 from hpcc.identity.tls import PinnedPeer
+from hpcc.obs.health.health import Health, ServicePhase
 from hpcc.ports import SystemClock
 from hpcc.rpc.base.channel import open_channel
 from hpcc.rpc.base.health import NOT_SERVING, SERVING
@@ -180,11 +181,13 @@ async def test_a_gateway_serves_while_one_of_its_schedulers_does(tmp_path: Path)
             "certificate": files.certificate, "key": files.key, "admin": ADMIN,
         }  # fmt: skip
         away = GatewayConfig(scheduler="127.0.0.1:1", **values)  # type: ignore[arg-type]  # built above
-        async with serve_gateway(away, SystemClock()) as alone:
+        health = Health()
+        async with serve_gateway(away, SystemClock(), health=health) as alone:
             text = await until(alone.admin, lambda _, text: "onnection refused" in text)
             assert text.startswith("scheduler: ")
             assert (await asyncio.to_thread(fetch, alone.admin, "/livez"))[0] == 200
             assert await check(alone.port, files.ca.read_bytes()) == NOT_SERVING
+        assert health.phase is ServicePhase.STOPPING
         both = GatewayConfig(
             scheduler=f"127.0.0.1:1,{scheduler.host}:{scheduler.port}",
             **values,  # type: ignore[arg-type]  # built above

@@ -93,7 +93,10 @@ class Health:
             self._changed.set()
 
     def stopping(self) -> None:
-        """Note that the service ends: it finishes what it has begun."""
+        """Note that the service ends, by request or because it failed: it finishes what it began.
+
+        The service manager then limits how long that may take.
+        """
         self.phase, self._step = ServicePhase.STOPPING, ""
         self._changed.set()
 
