@@ -34,7 +34,7 @@ from hpcc.compilers.spec.drivers import is_cxx_driver
 from hpcc.compilers.spec.table import Bypass, Effect, Flag, Operand
 from hpcc.compilers.spec.values import wp_depfile
 from hpcc.compilers.tidy.config import names_more
-from hpcc.compilers.tidy.options import TidyOptions, read_options, without_exports
+from hpcc.compilers.tidy.options import RESPONSE, TidyOptions, read_options, without_exports
 from hpcc.core.reasons.bypass import BypassReason
 
 _MODE: Final = b"--driver-mode="
@@ -47,7 +47,7 @@ _SEARCHES: Final = frozenset({Effect.SEARCH, Effect.TOOLS})
 _DROPPED_MODES: Final = frozenset({b"-c", b"-fsyntax-only"})
 # Words that clang-tidy drops wherever they stand.
 _LOOKS_DROPPED: Final = (
-    b"-M", b"-o", b"-c", b"-S", b"-fsyntax-only", b"--save-temps", b"-fplugin", b"@",
+    b"-M", b"-o", b"-c", b"-S", b"-fsyntax-only", b"--save-temps", b"-fplugin", RESPONSE,
 )  # fmt: skip
 _REASONS: Final = {
     BypassReason.SYNTAX_ONLY: BypassReason.ANALYSER,
@@ -117,7 +117,7 @@ def read_tidy(arguments: Sequence[bytes]) -> Invocation | Bypass:
 
 def _refusal_of(options: TidyOptions) -> Bypass | None:
     """Return why clang-tidy's own options are not for the cache; None if they are."""
-    if any(word.startswith(b"@") for word in (*options.before, *options.behind)):
+    if any(word.startswith(RESPONSE) for word in (*options.before, *options.behind)):
         return Bypass(BypassReason.ANALYSER)
     if options.config is not None and names_more(options.config):
         return Bypass(BypassReason.ANALYSER)
@@ -147,7 +147,7 @@ def _command_of(options: TidyOptions, entry: DatabaseEntry | None) -> _Command |
 def _behind_dashes(options: TidyOptions, words: tuple[bytes, ...]) -> _Command | Bypass:
     dropped = {options.source}
     if words and not words[0].startswith(b"-"):
-        if is_cxx_driver(words[0]) is None:
+        if is_cxx_driver(words[0]) is None or words[0].startswith(RESPONSE):
             return Bypass(BypassReason.ANALYSER)
         dropped.add(words[0])
         words = words[1:]
@@ -164,7 +164,8 @@ def _behind_dashes(options: TidyOptions, words: tuple[bytes, ...]) -> _Command |
 
 
 def _of_entry(options: TidyOptions, entry: DatabaseEntry) -> _Command | Bypass:
-    if not entry.words or not entry.directory.startswith(b"/"):
+    is_odd = not entry.words or entry.words[0].startswith(RESPONSE)
+    if is_odd or not entry.directory.startswith(b"/"):
         return Bypass(BypassReason.ANALYSER_DATABASE)
     driver, *words = _without_wrappers(entry.words)
     is_cxx = is_cxx_driver(driver)
@@ -233,7 +234,7 @@ def _kept(words: tuple[bytes, ...], dropped: Collection[bytes] | None) -> _Kept 
     parts = GNU_FLAGS.parse([b"-fsyntax-only" if w.startswith(_MODE) else w for w in words])
     if isinstance(parts, Bypass):
         return parts
-    blanks = tuple(p.name for p in parts if isinstance(p, Operand) and p.name.startswith(b"@"))
+    blanks = tuple(p.name for p in parts if isinstance(p, Operand) and p.name.startswith(RESPONSE))
     parts = tuple(p for p in parts if not isinstance(p, Operand) or p.name not in blanks)
     operands = [part.name for part in parts if isinstance(part, Operand)]
     if dropped is not None and not set(operands) <= set(dropped):

@@ -15,6 +15,8 @@ from hpcc.compilers.spec.table import Bypass
 from hpcc.core.reasons.bypass import BypassReason
 
 END: Final = b"--"
+RESPONSE: Final = b"@"
+"""Begins each word that may name a response file, wherever the word stands."""
 _BEFORE, _BEHIND = b"extra-arg-before", b"extra-arg"
 _CONFIG, _CONFIG_FILE, _DATABASE = b"config", b"config-file", b"p"
 _EXPORTS: Final = b"export-fixes"
@@ -57,6 +59,9 @@ class TidyOptions:
 def read_options(arguments: Sequence[bytes]) -> TidyOptions | Bypass:
     """Return what the arguments of a clang-tidy (without argv[0]) say. Pure."""
     end = arguments.index(END) if END in arguments else len(arguments)
+    # LLVM puts the content of a response file in place of each such word, also of a value.
+    if any(argument.startswith(RESPONSE) for argument in arguments[:end]):
+        return Bypass(BypassReason.ANALYSER)
     words = None if end == len(arguments) else tuple(arguments[end + 1 :])
     values: dict[bytes, list[bytes]] = {}
     sources: list[bytes] = []
@@ -74,7 +79,7 @@ def read_options(arguments: Sequence[bytes]) -> TidyOptions | Bypass:
         if found is None:
             return Bypass(BypassReason.MISSING_VALUE)
         values.setdefault(name, []).append(found)
-    is_odd = len(sources) != 1 or sources[0][:1] in {b"", b"@"}
+    is_odd = len(sources) != 1 or not sources[0]
     if is_odd or any(len(values.get(name, ())) > 1 for name in _ONCE):
         return Bypass(BypassReason.ANALYSER)
     return TidyOptions(
