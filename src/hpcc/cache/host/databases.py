@@ -31,6 +31,7 @@ _OTHER_NAME: Final = b"compile_flags.txt"
 MAX_DATABASE_BYTES: Final = 32 << 20
 _MAX_REMEMBERED: Final = 3
 _KEYS: Final = frozenset({"directory", "command", "arguments", "file", "output"})
+_NEEDED: Final = frozenset({"directory", "file"})
 # LLVM reads the file as YAML, which does not join the halves of a surrogate pair.
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 # LLVM separates words by blanks only.
@@ -48,6 +49,14 @@ class FoundCommand(NamedTuple):
     path: bytes
     signature: Signature
     digest: bytes
+
+
+class _Entry(NamedTuple):
+    """An entry as it is written. A command is one text or a list of words."""
+
+    directory: str
+    file: str
+    words: str | list[str]
 
 
 class Databases:
@@ -106,58 +115,79 @@ def _read(path: bytes) -> bytes:
 def read_database(text: bytes) -> dict[bytes, Command | None]:
     """Return the commands of a database by source; None for a source that is not certain.
 
-    Empty if the text is not a database that LLVM reads in the same way.
+    Empty if the text is not a database that LLVM reads in the same way. With an entry that it
+    rejects, LLVM takes none of the others: it looks in the directories above, or uses no flags.
     """
     if _SURROGATE.search(text):
         return {}
     try:
-        entries = json.loads(text.decode("utf-8", "surrogateescape"), object_pairs_hook=_entry)
-    except (ValueError, RecursionError):
+        entries = json.loads(
+            text.decode("utf-8", "surrogateescape"),
+            object_pairs_hook=_entry,
+            # In YAML, these are texts without quotes.
+            parse_int=str,
+            parse_float=str,
+            parse_constant=str,
+        )
+    except (ValueError, TypeError, RecursionError):
         return {}
     if not isinstance(entries, list):
         return {}
     found: dict[bytes, Command | None] = {}
     for entry in entries:
-        if not isinstance(entry, dict):
+        if not isinstance(entry, _Entry):
             return {}
-        read = _command(entry)
-        if read is None:
-            return {}
-        source, command = read
+        source, command = _command(entry)
         found[source] = None if source in found else command
     return found
 
 
-def _entry(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _entry(pairs: list[tuple[str, object]]) -> _Entry:
     table = dict(pairs)
     # With a key that LLVM does not know, or one twice, its answer is another one.
-    if len(table) != len(pairs) or not _KEYS.issuperset(table):
+    if len(table) != len(pairs) or not _NEEDED <= table.keys() <= _KEYS:
         raise ValueError("not an entry of a compilation database")
-    return table
+    texts = {name: _text(value) for name, value in table.items() if name != "arguments"}
+    words = _texts(table["arguments"]) if "arguments" in table else texts.get("command")
+    if words is None:
+        raise ValueError("an entry has no command")
+    return _Entry(texts["directory"], texts["file"], words)
 
 
-def _command(entry: Mapping[str, object]) -> tuple[bytes, Command | None] | None:
-    directory, file = entry.get("directory"), entry.get("file")
-    if not isinstance(directory, str) or not isinstance(file, str):
-        return None
-    place, name = _bytes(directory), _bytes(file)
-    is_certain = place.startswith(b"/")
+def _texts(value: object) -> list[str]:
+    if not isinstance(value, list):
+        raise TypeError("the arguments of an entry are not a list")
+    return [_text(word) for word in value]
+
+
+def _text(value: object) -> str:
+    """Return a value as YAML reads it. A number is a text here."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if not isinstance(value, str):
+        raise TypeError("a value of an entry is a list or an object")
+    return value
+
+
+def _command(entry: _Entry) -> tuple[bytes, Command | None]:
+    """Return the absolute name of an entry's source, and its command if that is certain."""
+    place, name = _bytes(entry.directory), _bytes(entry.file)
+    is_certain = place.startswith(b"/") and b"\0" not in place
     if not name.startswith(b"/"):
         name = posixpath.normpath(posixpath.join(place, name))
-    words = _words(entry)
+    words = _words(entry.words)
     return name, (place, words) if is_certain and words else None
 
 
-def _words(entry: Mapping[str, object]) -> bytes | None:
+def _words(words: str | list[str]) -> bytes | None:
     """Return the words of a command; None if LLVM may divide it in another way."""
-    words = entry.get("arguments", entry.get("command"))
-    found: list[bytes] = []
-    if isinstance(words, list) and all(isinstance(word, str) for word in words):
+    # LLVM divides a single argument like a command.
+    text = words if isinstance(words, str) else words[0] if len(words) == 1 else None
+    if text is None:
         found = [_bytes(word) for word in words]
-        words = words[0] if len(words) == 1 else None  # LLVM divides one argument like a command
-    if isinstance(words, str):
-        text = _bytes(words)
-        found = [] if _OTHER_SPACE.search(text) else split_response(text)
+    else:
+        line = _bytes(text)
+        found = [] if _OTHER_SPACE.search(line) else split_response(line)
     if not all(found) or any(b"\0" in word for word in found):
         return None
     return b"\0".join(found)
