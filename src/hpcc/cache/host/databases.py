@@ -21,7 +21,6 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from hpcc.cache.base.files import FileMemo, Signature, signature_of
-from hpcc.compilers.spec.response import split_response
 from hpcc.core.memo import BoundedMemo
 
 _NAME: Final = b"compile_commands.json"
@@ -34,8 +33,10 @@ _KEYS: Final = frozenset({"directory", "command", "arguments", "file", "output"}
 _NEEDED: Final = frozenset({"directory", "file"})
 # LLVM reads the file as YAML, which does not join the halves of a surrogate pair.
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
-# LLVM separates words by blanks only.
-_OTHER_SPACE: Final = re.compile(rb"[\t\n\v\f\r]")
+# LLVM separates words by blanks only, and takes each character between single quotes as it is.
+_WORD: Final = re.compile(rb"""(?s:[^ "'\\]++|\\.|"(?:[^"\\]++|\\.)*+"|'[^']*+')++""")
+_QUOTED: Final = re.compile(rb"""(?s:\\(.)|"((?:[^"\\]++|\\.)*+)"|'([^']*+)')""")
+_ESCAPED: Final = re.compile(rb"(?s:\\(.))")
 
 Command = tuple[bytes, bytes]
 """The directory of a compile command, and its words with NUL between them."""
@@ -183,14 +184,22 @@ def _words(words: str | list[str]) -> bytes | None:
     """Return the words of a command; None if LLVM may divide it in another way."""
     # LLVM divides a single argument like a command.
     text = words if isinstance(words, str) else words[0] if len(words) == 1 else None
-    if text is None:
-        found = [_bytes(word) for word in words]
-    else:
-        line = _bytes(text)
-        found = [] if _OTHER_SPACE.search(line) else split_response(line)
+    found = list(map(_bytes, words)) if text is None else _divided(_bytes(text))
     if not all(found) or any(b"\0" in word for word in found):
         return None
     return b"\0".join(found)
+
+
+def _divided(text: bytes) -> list[bytes]:
+    """Return the words of a text as LLVM divides it; none if its end is missing."""
+    if _WORD.sub(b"", text).strip(b" "):
+        return []
+    return [_QUOTED.sub(_unquoted, word) for word in _WORD.findall(text)]
+
+
+def _unquoted(part: re.Match[bytes]) -> bytes:
+    char, double, single = part.groups()
+    return _ESCAPED.sub(rb"\1", double) if double else char or single or b""
 
 
 def _bytes(text: str) -> bytes:

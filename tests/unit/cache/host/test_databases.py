@@ -29,9 +29,28 @@ def test_commands_are_divided_as_llvm_divides_them() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("  cc  -c a.c ", ["cc", "-c", "a.c"]),
+        (r"cc -DX=\"a\\b\" a\ b.c", ["cc", '-DX="a\\b"', "a b.c"]),
+        (r"""cc "-DX=\"a'b\"" 'c d'.c""", ["cc", '-DX="a\'b"', "c d.c"]),
+        # Other readers of such texts drop these backslashes.
+        (r"""cc '-DX=\"a\b\"' -D"Y"='"'""", ["cc", r"-DX=\"a\b\"", '-DY="']),
+        # Others divide here.
+        ("cc\t-c a\nb.c", ["cc\t-c", "a\nb.c"]),
+    ],
+)
+def test_quotes_mean_what_they_mean_to_llvm(text: str, words: list[str]) -> None:
+    found = read_database(json.dumps([{**ENTRY, "command": text}]).encode())
+    assert found == {b"/s/a b.c": (b"/b", "\0".join(words).encode())}
+
+
+@pytest.mark.parametrize(
     "entry",
     [
-        {**ENTRY, "command": "cc\t-c a.c"},
+        {**ENTRY, "command": "cc -c 'a b.c"},
+        {**ENTRY, "command": 'cc -c "a b.c\\"'},
+        {**ENTRY, "command": "cc -c a.c \\"},
         {**ENTRY, "command": "cc '' a.c"},
         {**ENTRY, "command": ""},
         {**ENTRY, "arguments": ["cc", "-DX=\0", "a.c"]},
