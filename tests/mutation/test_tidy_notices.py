@@ -21,6 +21,8 @@ CASES = {
                  TIDY + "test_what_depends_on_more_is_not_kept"),
     "other-database": Case("cache/host/databases.py", "os.path.lexists(posixpath.join(directory, _OTHER_NAME)) or ", "",
                            "tests/unit/cache/host/test_databases.py::test_an_edit_is_seen_and_a_second_database_refuses"),
+    "one-source": Case("cache/host/databases.py", "posixpath.normpath(whole.replace(b\"\\\\\", b\"/\"))", "whole",
+                       "tests/unit/cache/host/test_databases.py::test_a_source_with_two_entries_is_not_certain"),
     "ambiguous": Case("compilers/tidy/invocation.py", "elif _is_ambiguous(part, dropped or operands):", "elif False:",
                       COMMAND + "test_other_forms_are_refused"),
     "response-value": Case("compilers/tidy/options.py", "if any(argument.startswith(RESPONSE) for argument in arguments[:end]):", "if False:",

@@ -139,6 +139,9 @@ def read_database(text: bytes) -> dict[bytes, Command | None]:
         if not isinstance(entry, _Entry):
             return {}
         source, command = _command(entry)
+        # The name of a host for LLVM. It takes `//a.c` for a relative name.
+        if source.startswith(b"//"):
+            return {}
         found[source] = None if source in found else command
     return found
 
@@ -172,10 +175,13 @@ def _text(value: object) -> str:
 
 def _command(entry: _Entry) -> tuple[bytes, Command | None]:
     """Return the absolute name of an entry's source, and its command if that is certain."""
-    place, name = _bytes(entry.directory), _bytes(entry.file)
-    is_certain = place.startswith(b"/") and b"\0" not in place
-    if not name.startswith(b"/"):
-        name = posixpath.normpath(posixpath.join(place, name))
+    place, file = _bytes(entry.directory), _bytes(entry.file)
+    whole = posixpath.join(place, file)
+    # LLVM has two commands for a source if two names are equal after these changes.
+    name = posixpath.normpath(whole.replace(b"\\", b"/"))
+    is_certain = place.startswith(b"/") and b"\0" not in place and b"\\" not in whole
+    # An older LLVM changes only what is relative.
+    is_certain = is_certain and (name == file or not file.startswith(b"/"))
     words = _words(entry.words)
     return name, (place, words) if is_certain and words else None
 

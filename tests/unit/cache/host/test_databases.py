@@ -98,8 +98,30 @@ def test_one_entry_that_llvm_rejects_leaves_no_command(bad: object) -> None:
     assert read_database(json.dumps([good, bad]).encode()) == {}
 
 
-def test_a_source_with_two_entries_is_not_certain() -> None:
-    assert read_database(json.dumps([ENTRY, ENTRY]).encode()) == {b"/s/a b.c": None}
+@pytest.mark.parametrize(
+    ("directory", "file"),
+    [
+        ("/b", "/s/a.c"),
+        ("/b", "/s/x/../a.c"),
+        ("/b", "/s//./a.c"),
+        ("/b", "/s/a.c/"),
+        ("/b", "/s\\a.c"),
+        ("/b", "../s/a.c"),
+        ("/s", "x\\..\\a.c"),
+        ("\\s", "a.c"),
+    ],
+)
+def test_a_source_with_two_entries_is_not_certain(directory: str, file: str) -> None:
+    first = {"directory": "/b", "command": "cc a.c", "file": "/s/a.c"}
+    entries = [first, {**first, "directory": directory, "file": file}]
+    for both in (entries, entries[::-1]):
+        assert read_database(json.dumps(both).encode()) == {b"/s/a.c": None}
+
+
+@pytest.mark.parametrize("file", ["/s/x/../a.c", "/s\\a.c", "s\\a.c"])
+def test_a_name_that_not_every_llvm_finds_is_not_certain(file: str) -> None:
+    entry = {"directory": "/", "command": "cc a.c", "file": file}
+    assert read_database(json.dumps([entry]).encode()) == {b"/s/a.c": None}
 
 
 @pytest.mark.parametrize(
@@ -113,6 +135,9 @@ def test_a_source_with_two_entries_is_not_certain() -> None:
         b'[{"directory": "/b", "directory": "/c", "command": "cc", "file": "/a"}]',
         b'[{"directory": "/b", "command": "\\ud83d\\ude00", "file": "/a"}]',
         b"\xff\xfe",
+        # LLVM finds /b/a.c here.
+        b'[{"directory": "/b", "command": "cc", "file": "//a.c"}]',
+        b'[{"directory": "//b", "command": "cc", "file": "a.c"}]',
     ],
 )
 def test_what_llvm_may_read_otherwise_has_no_commands(text: bytes) -> None:
