@@ -17,6 +17,7 @@ import json
 import os
 import posixpath
 import re
+import threading
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -29,8 +30,9 @@ _OTHER_NAME: Final = b"compile_flags.txt"
 # LLVM's own has 10 MB. To parse one takes several times its size in memory.
 MAX_DATABASE_BYTES: Final = 32 << 20
 _MAX_REMEMBERED: Final = 3
-_KEYS: Final = frozenset({"directory", "command", "arguments", "file", "output"})
 _NEEDED: Final = frozenset({"directory", "file"})
+_COMMANDS: Final = frozenset({"command", "arguments"})
+_KEYS: Final = _NEEDED | _COMMANDS | {"output"}
 # LLVM reads the file as YAML, which does not join the halves of a surrogate pair.
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 # LLVM separates words by blanks only, and takes each character between single quotes as it is.
@@ -38,8 +40,21 @@ _WORD: Final = re.compile(rb"""(?s:[^ "'\\]++|\\.|"(?:[^"\\]++|\\.)*+"|'[^']*+')
 _QUOTED: Final = re.compile(rb"""(?s:\\(.)|"((?:[^"\\]++|\\.)*+)"|'([^']*+)')""")
 _ESCAPED: Final = re.compile(rb"(?s:\\(.))")
 
-Command = tuple[bytes, bytes]
-"""The directory of a compile command, and its words with NUL between them."""
+
+class Command(NamedTuple):
+    """A compile command: its directory, and either one text or words with NUL between them.
+
+    A text is divided on demand: of a database with thousands of entries, one run needs one.
+    """
+
+    directory: bytes
+    words: bytes
+    is_text: bool
+
+    def divided(self) -> tuple[bytes, ...] | None:
+        """Return the words; None if LLVM may divide them in another way."""
+        words = _divided(self.words) if self.is_text else self.words.split(b"\0")
+        return tuple(words) if words and all(words) else None
 
 
 class FoundCommand(NamedTuple):
@@ -53,15 +68,15 @@ class FoundCommand(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """An entry as it is written. A command is one text or a list of words."""
+    """An entry as it is written. LLVM divides a single argument like a command, so both are one."""
 
     directory: str
     file: str
-    words: str | list[str]
+    words: list[str]
 
 
 class Databases:
-    """Remembers the last databases by their content. Thread-safe: a race only parses twice."""
+    """Remembers the last databases by their content. Thread-safe: each is parsed once."""
 
     def __init__(self, memo: FileMemo) -> None:
         self._memo = memo
@@ -69,6 +84,8 @@ class Databases:
         self._known: BoundedMemo[bytes, tuple[bytes, Mapping[bytes, Command | None]]] = BoundedMemo(
             _MAX_REMEMBERED
         )
+        # run-clang-tidy starts with as many runs as there are processors, all for one database.
+        self._parsing = threading.Lock()
 
     def find(self, directory: bytes, source: bytes) -> FoundCommand | None:
         """Return the command of a source; None if it is not certain which one LLVM takes.
@@ -83,18 +100,26 @@ class Databases:
             digest = self._memo.digest(path)
         if digest is None:
             return None
-        known = self._known.get(path)
-        if known is None or known[0] != digest:
-            text = _read(path)
-            if hashlib.sha256(text).digest() != digest:
-                return None
-            known = self._known[path] = (digest, read_database(text))
-        command = known[1].get(source)
+        command = self._commands(path, digest).get(source)
+        words = None if command is None else command.divided()
         # Otherwise the stat would be that of another content.
-        if command is None or _signature(path) != signature:
+        if command is None or words is None or _signature(path) != signature:
             return None
-        place, words = command
-        return FoundCommand(place, tuple(words.split(b"\0")), path, signature, digest)
+        return FoundCommand(command.directory, words, path, signature, digest)
+
+    def _commands(self, path: bytes, digest: bytes) -> Mapping[bytes, Command | None]:
+        """Return the commands of a database with this SHA-256; none if it has another one now."""
+        known = self._known.get(path)
+        if known is not None and known[0] == digest:
+            return known[1]
+        with self._parsing:
+            known = self._known.get(path)
+            if known is None or known[0] != digest:
+                text = _read(path)
+                if hashlib.sha256(text).digest() != digest:
+                    return {}
+                known = self._known[path] = (digest, read_database(text))
+        return known[1]
 
 
 def _signature(path: bytes) -> Signature | None:
@@ -149,19 +174,14 @@ def read_database(text: bytes) -> dict[bytes, Command | None]:
 def _entry(pairs: list[tuple[str, object]]) -> _Entry:
     table = dict(pairs)
     # With a key that LLVM does not know, or one twice, its answer is another one.
-    if len(table) != len(pairs) or not _NEEDED <= table.keys() <= _KEYS:
+    has_all = table.keys() >= _NEEDED and not table.keys().isdisjoint(_COMMANDS)
+    if len(table) != len(pairs) or not has_all or not table.keys() <= _KEYS:
         raise ValueError("not an entry of a compilation database")
     texts = {name: _text(value) for name, value in table.items() if name != "arguments"}
-    words = _texts(table["arguments"]) if "arguments" in table else texts.get("command")
-    if words is None:
-        raise ValueError("an entry has no command")
-    return _Entry(texts["directory"], texts["file"], words)
-
-
-def _texts(value: object) -> list[str]:
-    if not isinstance(value, list):
+    words = table["arguments"] if "arguments" in table else [texts["command"]]
+    if not isinstance(words, list):
         raise TypeError("the arguments of an entry are not a list")
-    return [_text(word) for word in value]
+    return _Entry(texts["directory"], texts["file"], [_text(word) for word in words])
 
 
 def _text(value: object) -> str:
@@ -182,18 +202,10 @@ def _command(entry: _Entry) -> tuple[bytes, Command | None]:
     is_certain = place.startswith(b"/") and b"\0" not in place and b"\\" not in whole
     # An older LLVM changes only what is relative.
     is_certain = is_certain and (name == file or not file.startswith(b"/"))
-    words = _words(entry.words)
-    return name, (place, words) if is_certain and words else None
-
-
-def _words(words: str | list[str]) -> bytes | None:
-    """Return the words of a command; None if LLVM may divide it in another way."""
-    # LLVM divides a single argument like a command.
-    text = words if isinstance(words, str) else words[0] if len(words) == 1 else None
-    found = list(map(_bytes, words)) if text is None else _divided(_bytes(text))
-    if not all(found) or any(b"\0" in word for word in found):
-        return None
-    return b"\0".join(found)
+    words = "\0".join(entry.words)
+    if not is_certain or words.count("\0") != len(entry.words) - 1:
+        return name, None
+    return name, Command(place, _bytes(words), is_text=len(entry.words) == 1)
 
 
 def _divided(text: bytes) -> list[bytes]:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
 
 import pytest
 
 from hpcc.cache.base.files import FileMemo
-from hpcc.cache.host.databases import Databases, read_database
+from hpcc.cache.host.databases import Command, Databases, read_database
 
 ENTRY = {
     "directory": "/b",
@@ -18,14 +23,26 @@ ENTRY = {
 }
 
 
+def _read(*entries: object) -> dict[bytes, tuple[bytes, ...] | None]:
+    return _read_text(json.dumps(entries).encode())
+
+
+def _read_text(text: bytes) -> dict[bytes, tuple[bytes, ...] | None]:
+    """Return the directory and the words of each source's command."""
+    found: dict[bytes, tuple[bytes, ...] | None] = {}
+    for name, command in read_database(text).items():
+        words = None if command is None else command.divided()
+        found[name] = (command.directory, *words) if command and words else None
+    return found
+
+
 def test_commands_are_divided_as_llvm_divides_them() -> None:
-    words = b"\0".join((b"/usr/bin/cc", b"-c", b"../s/a b.c", b'-DX="1"'))
-    assert read_database(json.dumps([ENTRY]).encode()) == {b"/s/a b.c": (b"/b", words)}
+    words = (b"/b", b"/usr/bin/cc", b"-c", b"../s/a b.c", b'-DX="1"')
+    assert _read(ENTRY) == {b"/s/a b.c": words}
     entry = {"directory": "/b", "arguments": ["cc", "-c", "x y.c"], "file": "x y.c", "output": "o"}
-    found = read_database(json.dumps([entry]).encode())
-    assert found == {b"/b/x y.c": (b"/b", b"cc\0-c\0x y.c")}
+    assert _read(entry) == {b"/b/x y.c": (b"/b", b"cc", b"-c", b"x y.c")}
     entry = {"directory": "/b", "arguments": ["cc -c x.c"], "file": "../x.c"}
-    assert read_database(json.dumps([entry]).encode()) == {b"/x.c": (b"/b", b"cc\0-c\0x.c")}
+    assert _read(entry) == {b"/x.c": (b"/b", b"cc", b"-c", b"x.c")}
 
 
 @pytest.mark.parametrize(
@@ -41,8 +58,8 @@ def test_commands_are_divided_as_llvm_divides_them() -> None:
     ],
 )
 def test_quotes_mean_what_they_mean_to_llvm(text: str, words: list[str]) -> None:
-    found = read_database(json.dumps([{**ENTRY, "command": text}]).encode())
-    assert found == {b"/s/a b.c": (b"/b", "\0".join(words).encode())}
+    found = _read({**ENTRY, "command": text})
+    assert found == {b"/s/a b.c": (b"/b", *(word.encode() for word in words))}
 
 
 @pytest.mark.parametrize(
@@ -60,14 +77,14 @@ def test_quotes_mean_what_they_mean_to_llvm(text: str, words: list[str]) -> None
     ],
 )
 def test_uncertain_commands_are_none(entry: dict[str, object]) -> None:
-    assert read_database(json.dumps([entry]).encode()).get(b"/s/a b.c") is None
+    assert _read(entry).get(b"/s/a b.c") is None
 
 
 def test_what_has_no_quotes_is_a_text() -> None:
     text = (
         b'[{"directory": "/b", "file": 5, "arguments": ["cc", -1, 2.5e+3, null], "output": null}]'
     )
-    assert read_database(text) == {b"/b/5": (b"/b", b"cc\0-1\0002.5e+3\0null")}
+    assert _read_text(text) == {b"/b/5": (b"/b", b"cc", b"-1", b"2.5e+3", b"null")}
 
 
 @pytest.mark.parametrize(
@@ -94,8 +111,8 @@ def test_what_has_no_quotes_is_a_text() -> None:
 )
 def test_one_entry_that_llvm_rejects_leaves_no_command(bad: object) -> None:
     good = {**ENTRY, "file": "/s/b.c", "output": "b.o"}
-    assert list(read_database(json.dumps([good]).encode())) == [b"/s/b.c"]
-    assert read_database(json.dumps([good, bad]).encode()) == {}
+    assert list(_read(good)) == [b"/s/b.c"]
+    assert _read(good, bad) == {}
 
 
 @pytest.mark.parametrize(
@@ -115,13 +132,13 @@ def test_a_source_with_two_entries_is_not_certain(directory: str, file: str) -> 
     first = {"directory": "/b", "command": "cc a.c", "file": "/s/a.c"}
     entries = [first, {**first, "directory": directory, "file": file}]
     for both in (entries, entries[::-1]):
-        assert read_database(json.dumps(both).encode()) == {b"/s/a.c": None}
+        assert _read(*both) == {b"/s/a.c": None}
 
 
 @pytest.mark.parametrize("file", ["/s/x/../a.c", "/s\\a.c", "s\\a.c"])
 def test_a_name_that_not_every_llvm_finds_is_not_certain(file: str) -> None:
     entry = {"directory": "/", "command": "cc a.c", "file": file}
-    assert read_database(json.dumps([entry]).encode()) == {b"/s/a.c": None}
+    assert _read(entry) == {b"/s/a.c": None}
 
 
 @pytest.mark.parametrize(
@@ -161,3 +178,31 @@ def test_an_edit_is_seen_and_a_second_database_refuses(tmp_path: Path) -> None:
     assert again.words == (b"/usr/bin/gcc",)
     (tmp_path / "compile_flags.txt").touch()
     assert databases.find(directory, b"/s/a b.c") is None
+
+
+def test_runs_that_start_together_parse_a_database_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, parsed = 8, 0
+    together, other_parser = Barrier(threads), Barrier(2)
+
+    class Memo(FileMemo):
+        def digest(self, path: bytes) -> bytes | None:
+            found = super().digest(path)
+            together.wait(timeout=30)
+            return found
+
+    def parse(text: bytes) -> dict[bytes, Command | None]:
+        nonlocal parsed
+        parsed += 1
+        with suppress(BrokenBarrierError):  # the only parser
+            other_parser.wait(timeout=0.1)
+        return read_database(text)
+
+    monkeypatch.setattr("hpcc.cache.host.databases.read_database", parse)
+    (tmp_path / "compile_commands.json").write_text(json.dumps([ENTRY]))
+    databases = Databases(Memo(time.time_ns))
+    with ThreadPoolExecutor(threads) as pool:
+        find = partial(databases.find, os.fsencode(tmp_path))
+        found = set(pool.map(find, [b"/s/a b.c"] * threads))
+    assert (len(found), None in found, parsed) == (1, False, 1)
