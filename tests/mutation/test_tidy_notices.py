@@ -35,6 +35,8 @@ CASES = {
                    COMMAND + "test_the_compiler_of_an_entry_is_the_driver"),
     "roots-of-the-driver": Case("compilers/tidy/family.py", "(*roots, posixpath.dirname(posixpath.dirname(invocation.driver[0])) or b\"/\")", "roots",
                                 TIDY + "test_a_driver_that_gets_headers_is_another_driver"),
+    "link-of-a-flag": Case("cache/local.py", "        check_places(more, pending.places, started)\n", "",
+                           "tests/integration/cache/test_cache_places.py::test_a_link_to_what_a_flag_names_moved_during_a_compile"),
     "exports-missing": Case("cache/results/hits.py", "        if data or not file.may_be_missing\n", "",
                             TIDY + "test_exported_fixes_are_put_in_place"),
 }  # fmt: skip

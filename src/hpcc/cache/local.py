@@ -299,7 +299,7 @@ class LocalCache:
             missed,
             fallback,
             side,
-            note_places(prepared.cwd, directories, (*prepared.looked_for, *expected)),
+            note_places(prepared.cwd, directories, (*prepared.named_files, *expected)),
             prepared.key,
             prepared.marker_status.reason,
             content,
@@ -385,7 +385,7 @@ class LocalCache:
         return self._checked(pending, find_closure(self._memo, asked), search)
 
     def _checked(self, pending: Pending, closure: Closure, search: tuple[bytes, ...]) -> Closure:
-        """Return a closure with the files of flags, once no way to a file changed."""
+        """Return a closure with the files of flags, once no way to any of its files changed."""
         prepared, started, memo = pending.prepared, pending.started, self._memo
         closure = with_directories(closure, (absolute(prepared.cwd, d) for d in search))
         closure = self._interfaces.with_imports(closure, prepared, started, pending.interfaces)
@@ -393,5 +393,8 @@ class LocalCache:
         self._directories.learn(prepared, paths)
         check_places(paths, pending.places, started, plain=closure.plain, outputs=prepared.outputs)
         closure = with_unlisted(closure, pending, search, memo)
+        more = {*paths_passed(closure), *prepared.response_paths}.difference(paths)
+        self._directories.learn(prepared, more)
+        check_places(more, pending.places, started)
         check_known(pending, closure.files, memo)
         return closure

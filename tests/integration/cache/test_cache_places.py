@@ -16,7 +16,7 @@ import pytest
 from hpcc.cache.cache import Cache
 from hpcc.cache.results.records_read import read_records
 from hpcc.config.paths import Paths
-from hpcc_testkit.cache.compiles import FakeLauncher, run_bare
+from hpcc_testkit.cache.compiles import FakeLauncher, counted, run_bare
 
 _ARGV = ("gcc", "-Ifirst", "-Ilink", "-Itop/inc", "-c", "src/main.c", "-o", "main.o")
 
@@ -220,3 +220,40 @@ def test_what_moved_since_is_seen(name: str, tree: Path, launcher: FakeLauncher)
     through = (tree / "main.o").read_bytes()
     run_bare(_ARGV, cwd=tree)
     assert (tree / "main.o").read_bytes() == through
+
+
+@pytest.mark.parametrize(
+    ("flag", "text", "link", "is_undone"),
+    [
+        ("-specs={}/way/flags", "*self_spec:\n+ {}\n", "way", False),
+        ("-specs={}/way/flags", "*self_spec:\n+ {}\n", "way/flags", True),
+        ("@{}/way/flags", "{}\n", "way", True),
+        ("@{}/way/flags", "{}\n", "way/flags", True),
+    ],
+)
+def test_a_link_to_what_a_flag_names_moved_during_a_compile(
+    flag: str,
+    text: str,
+    link: str,
+    *,
+    is_undone: bool,
+    tree: Path,
+    launcher: FakeLauncher,
+    cache: Cache,
+    project: Any,
+) -> None:
+    old, new = ("one", "two") if link == "way" else ("../one/flags", "../two/flags")
+    project.write("one/flags", text.format("-O1"))
+    project.write("two/flags", text.format("-O2"))
+    (tree / link).parent.mkdir(exist_ok=True)
+    (tree / link).symlink_to(old)
+    project.settle()
+    argv = ("gcc", flag.format(tree), *_ARGV[1:])
+    if is_undone:
+        launcher.before_run = lambda _run: _lead(tree, link, new)
+    launcher.after_run = lambda _run: _lead(tree, link, old if is_undone else new)
+    assert launcher.compile(*argv).answer == "run"
+    assert counted(cache, "uncacheable.modified-during-compile", "bytes.stored") == (1, 0)
+    launcher.before_run = launcher.after_run = lambda _run: None
+    project.settle()
+    assert [launcher.compile(*argv).answer for _ in range(2)] == ["run", "done"]

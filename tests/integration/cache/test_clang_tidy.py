@@ -306,6 +306,23 @@ def test_a_configuration_that_is_there_only_while_it_is_read_is_not_kept(
     answer = launcher.compile(*ARGV)
     assert (answer.answer, BRACES in answer.stdout) == ("run", True)
     assert launcher.compile(*ARGV).answer == "done"
+    # A link does not show what it led to.
+    config = launcher.cwd / ".clang-tidy"
+    config.rename(launcher.cwd / "one.yml")
+    config.symlink_to("one.yml")
+    tree.write("two.yml", "Checks: '-*,modernize-use-nullptr'\n")
+    tree.write("src/a.cc", SOURCE + "\n")
+    tree.settle()
+
+    def lead(target: str) -> None:
+        config.unlink()
+        config.symlink_to(target)
+
+    launcher.before_run = lambda _run: lead("two.yml")
+    launcher.after_run = lambda _run: lead("one.yml")
+    answer = launcher.compile(*ARGV)
+    assert (answer.answer, BRACES in answer.stdout) == ("run", False)
+    assert counted(cache, "uncacheable.modified-during-compile") == (2,)
 
 
 def test_a_tree_behind_a_link_is_seen_under_each_name(

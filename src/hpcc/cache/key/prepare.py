@@ -116,6 +116,16 @@ class Prepared:
         return self.rest[0] if self.rest else b""
 
     @property
+    def response_paths(self) -> tuple[bytes, ...]:
+        """Absolute paths of the files that some of the arguments came from."""
+        return tuple(response.path for response in self.responses)
+
+    @property
+    def named_files(self) -> tuple[bytes, ...]:
+        """The files that flags and response files name; some may be missing."""
+        return (*self.looked_for, *self.response_paths)
+
+    @property
     def cwd(self) -> bytes:
         return self.request.cwd
 
