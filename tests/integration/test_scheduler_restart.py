@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from hpcc.config.farm import Farm
+from hpcc.control.embedded import EmbeddedControlStore as ControlStore
 from hpcc.core import Isolation, RemoteFailure, RemoteInput, RemoteRequest, RemoteResult
 from hpcc.dispatch.compile import Dispatcher
 from hpcc.dispatch.farm import connect_farm
 from hpcc.obs.health.health import Health, ServicePhase
-from hpcc.ports import SystemClock
+from hpcc.ports import ControlStoreError, Entry, SystemClock
 from hpcc.scheduler.base.config import SchedulerConfig
+from hpcc.scheduler.drains import MARK_SPACE
 from hpcc.scheduler.serve import serve_scheduler
 from hpcc.worker.base.config import WorkerConfig
 from hpcc.worker.base.metrics import WorkerMetrics
@@ -29,6 +33,28 @@ def scheduler_config(directory: Path, port: int, worker_port: int = 0) -> Schedu
         minimum_isolation=Isolation.LOCAL_NONE.value, port=port,
         worker_port=worker_port, lease_seconds=0.8,
     )  # fmt: skip
+
+
+async def test_a_scheduler_that_cannot_read_the_drained_workers_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would give heartbeats no order, and the drained workers would take compiles again."""
+    clock, config, entries = SystemClock(), scheduler_config(tmp_path, 0), ControlStore.entries
+    async with serve_scheduler(config, clock):
+        pass
+
+    async def away(store: ControlStore, space: str) -> tuple[Entry, ...]:
+        if space == MARK_SPACE:
+            raise ControlStoreError("away")
+        return await entries(store, space)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ControlStore, "entries", away)
+        with pytest.raises(ControlStoreError, match="away"):
+            async with serve_scheduler(config, clock):
+                pass
+    async with serve_scheduler(config, clock):
+        pass
 
 
 async def test_a_compile_works_again_soon_after_the_scheduler_came_back(tmp_path: Path) -> None:

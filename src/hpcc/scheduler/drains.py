@@ -63,12 +63,10 @@ class DrainMark:
         """
         table = _table(entry)
         try:
-            at, ends_at = float(table["at"]), float(table["ends_at"])
-            by, reason = str(table.get("by", "")), str(table.get("reason", ""))
+            at, ends_at = _number(table["at"]), _number(table["ends_at"])
+            by, reason = _text(table.get("by", "")), _text(table.get("reason", ""))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise _malformed(entry) from error
-        if not math.isfinite(at) or not math.isfinite(ends_at):
-            raise _malformed(entry)
         return cls(
             at=at, ends_at=ends_at, by=label(by, MAX_BY_CHARS), reason=label(reason, MAX_WHY_CHARS)
         )
@@ -93,8 +91,8 @@ class DrainProgress:
         table = _table(entry)
         try:
             return cls(
-                at=float(table["at"]), state=DrainState(table["state"]),
-                running=int(table["running"]), queued=int(table["queued"]),
+                at=_number(table["at"]), state=DrainState(_text(table["state"])),
+                running=_count(table["running"]), queued=_count(table["queued"]),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise _malformed(entry) from error
@@ -187,6 +185,19 @@ class Drains:
         seconds = seconds_of(mark.ends_at - self._clock.now())
         return DrainOrder(seconds=seconds, by=mark.by, reason=mark.reason)
 
+    async def load(self) -> None:
+        """Read the marks before the first worker speaks. Older ones get no second event.
+
+        A scheduler without them would let all drained workers take compiles again.
+
+        Raises:
+            ControlStoreError: the store does not answer.
+        """
+        await self._mirror.read()
+        if self._news:
+            _log.warning("operators drain %d workers", len(self._news))
+        self._news.clear()
+
     async def run(self) -> None:
         """Keep the marks current until cancelled.
 
@@ -267,6 +278,26 @@ def _table(entry: Entry) -> Mapping[str, Any]:
     if not isinstance(table, dict):
         raise _malformed(entry)
     return table
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError("not a number")
+    if not math.isfinite(value):
+        raise ValueError("not finite")
+    return float(value)
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError("not a count")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
 
 
 def _malformed(entry: Entry) -> ControlStoreError:

@@ -100,7 +100,8 @@ async def serve_scheduler(
 
     Raises:
         CallerError: the tenants table is invalid, or the database lacks its tables.
-        InfrastructureError: keys, state or address cannot be used.
+        InfrastructureError: keys, state or address cannot be used, or the control store stopped
+            answering during the start.
     """
     files = SchedulerCertificate(config.keys, clock)
     tls = files.load()
@@ -122,7 +123,7 @@ async def serve_scheduler(
         await certificates.keep(*files.own())
         drains = Drains(store, events, clock)
         # Before the first worker speaks: a mark holds over a restart.
-        await drains.look()
+        await drains.load()
         service = SchedulerService(
             config,
             keys,
