@@ -50,7 +50,7 @@ CASES = {
                           DRAINS + "test_compiles_are_taken_again_when_nobody_wants_the_drain"),
     "drain-waiting": Case("worker/stores/quotas.py", "            use.refuse()", "            pass",
                           DRAINS + "test_what_waits_for_a_place_or_a_guest_goes_elsewhere_at_once"),
-    "drain-claims": Case("worker/drain.py", "while self._sharing.pending and left > 0", "while False",
+    "drain-claims": Case("worker/drain.py", "while self._sharing.pending and not", "while False and not",
                          DRAINS + "test_a_worker_that_ends_publishes_what_it_owes_to_colleagues"),
     "shown-places": Case(ADMIN, "if len(self._silent) >= _MAX_CONNECTIONS:", "if False:",
                          PORT + "test_those_who_are_silent_keep_no_probe_out"),

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -29,12 +29,11 @@ from hpcc.core import HpccError
 from hpcc.ports import AuditLog, Clock, SecurityEvent
 from hpcc.rpc.scheduler.api import (
     MAX_BY_CHARS,
-    MAX_DRAIN_SECONDS,
     MAX_WHY_CHARS,
     DrainOrder,
     DrainState,
 )
-from hpcc.rpc.scheduler.drain_messages import label
+from hpcc.rpc.scheduler.drain_messages import label, seconds_of
 from hpcc.worker.base.drain_file import DrainFiles, DrainReport
 from hpcc.worker.execute.deduper import ExecutionDeduper
 from hpcc.worker.execute.sharing import ResultSharing
@@ -52,6 +51,8 @@ _LATE_SECONDS: Final = 10.0
 _PUBLISH_SECONDS: Final = 10.0
 _FETCH_SECONDS: Final = 1.0
 _CLOCK_SECONDS: Final = 2.0
+# A disk that hangs does not hold up a stop for longer.
+_WRITE_SECONDS: Final = 5.0
 
 
 class Source(enum.Enum):
@@ -92,7 +93,12 @@ class Drain:
         self._obeyed, self._is_hurried = "", False
         # Whether something ran when the process was to end.
         self._was_busy = False
+        # Whether `finish` has ended: what still runs then is ended with the process.
+        self._is_over = False
+        # The last error that was logged.
+        self._trouble = ""
         self._written: DrainReport | None = None
+        self._number = 0
         # Changes without an event yet.
         self._news: list[tuple[Source, _Wish | None]] = []
         # Called when the worker begins or ends to take compiles, and when it is drained.
@@ -113,7 +119,7 @@ class Drain:
         """What the schedulers and the report show."""
         if not self._wishes:
             return DrainState.NONE
-        is_left = self.is_busy or self._sharing.pending
+        is_left = not self._is_over and (self.is_busy or self._sharing.pending)
         return DrainState.DRAINING if is_left else DrainState.DRAINED
 
     @property
@@ -166,33 +172,60 @@ class Drain:
     async def finish(self, seconds: float) -> None:
         """Drain because the process ends: return when all is over, at once if nothing runs."""
         self.order(Source.STOP, 0.0 if self._is_hurried else seconds)
-        late, self._was_busy = _LATE_SECONDS, self.is_busy
-        while self.is_busy and late > 0:
-            await asyncio.sleep(_STEP_SECONDS)
-            late = late - _STEP_SECONDS if not self.seconds_left else _LATE_SECONDS
-        left = _PUBLISH_SECONDS
-        while self._sharing.pending and left > 0 and not self._is_hurried:
-            await asyncio.sleep(_STEP_SECONDS)
-            left -= _STEP_SECONDS
+        self._was_busy = self.is_busy
+        late_at: float | None = None
+        while self.is_busy:
+            now = self._clock.monotonic()
+            if self.seconds_left:
+                late_at = None
+            elif late_at is None:
+                # From now, not from the deadline: a process that was stopped notices it late.
+                late_at = now + _LATE_SECONDS
+            elif now >= late_at:
+                break
+            await self._clock.sleep(_STEP_SECONDS)
+        publish_until = self._clock.monotonic() + _PUBLISH_SECONDS
+        while self._sharing.pending and not self._is_hurried:
+            if self._clock.monotonic() >= publish_until:
+                break
+            await self._clock.sleep(_STEP_SECONDS)
         if self._sharing.pending:
             _log.warning("%d results are not shared: it took too long", self._sharing.pending)
         if self.has_last_callers:
             # The callers of the last compiles begin to fetch large outputs now.
-            await asyncio.sleep(_FETCH_SECONDS)
+            await self._clock.sleep(_FETCH_SECONDS)
+        self._is_over = True
 
     async def run(self) -> None:
-        """Obey `hpcc worker drain` and report, until cancelled."""
-        self._files.clear()
+        """Obey `hpcc worker drain` and report, until cancelled. No file can end the worker."""
         try:
+            await self._try(self._clear)
             while True:
                 for step in (self._look, self._record, self._report):
-                    try:
-                        await step()
-                    except (HpccError, OSError) as error:
-                        _log.warning("drain: %s", error)
+                    await self._try(step)
                 await self._clock.sleep(_LOOK_SECONDS)
         finally:
-            self._files.clear()
+            # Without it a command that waits could not tell a stop from a crash. After a fault the
+            # report stays as it is: what ran was cut.
+            if self._obeyed and self._is_over:
+                await self._try(self._last_report)
+
+    async def _try(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Take a step; log why it failed, but not the same twice a second."""
+        try:
+            await step()
+        except (HpccError, OSError) as error:
+            text = str(error) or "the disk is too slow"
+            if text != self._trouble:
+                _log.warning("drain: %s", text)
+            self._trouble = text
+
+    async def _clear(self) -> None:
+        await asyncio.to_thread(self._files.clear)
+
+    async def _last_report(self) -> None:
+        async with asyncio.timeout(_WRITE_SECONDS):
+            await self._report()
 
     async def _look(self) -> None:
         """Obey a new request of the command."""
@@ -204,8 +237,7 @@ class Drain:
             self.withdraw(Source.HERE)
             return
         by, reason = label(request.by, MAX_BY_CHARS), label(request.reason, MAX_WHY_CHARS)
-        seconds = min(max(request.seconds, 0.0), MAX_DRAIN_SECONDS)
-        self.order(Source.HERE, seconds, by=by, reason=reason)
+        self.order(Source.HERE, seconds_of(request.seconds), by=by, reason=reason)
 
     async def _record(self) -> None:
         """Record who took this worker out of work, and who put it back."""
@@ -230,8 +262,9 @@ class Drain:
             return
         if self._written is not None and not _is_other(self._written, report):
             return
-        await asyncio.to_thread(self._files.write, report)
-        self._written = report
+        self._number += 1
+        await asyncio.to_thread(self._files.write, report, self._number)
+        self._written, self._trouble = report, ""
 
     def _shown(self) -> DrainReport:
         wish = next(iter(self._wishes.values()), None)

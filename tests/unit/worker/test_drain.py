@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,9 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from hpcc.config.private_file import write_private_file
 from hpcc.core import (
-    CallerError,
     GuestReuse,
     ImageDigest,
     InfrastructureError,
@@ -26,6 +22,7 @@ from hpcc.core import (
 from hpcc.identity.token import RouteQuotas
 from hpcc.ports import SystemClock
 from hpcc.rpc.scheduler.api import DrainOrder, DrainState
+from hpcc.worker import drain
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.base.drain_file import (
     REPORT_NAME,
@@ -33,7 +30,6 @@ from hpcc.worker.base.drain_file import (
     DrainFiles,
     DrainReport,
     DrainRequest,
-    become_owner,
     report_or_none,
     write_request,
 )
@@ -44,6 +40,7 @@ from hpcc.worker.pool.pool import GuestPool, GuestShape
 from hpcc.worker.stores.quotas import Quotas
 from hpcc_testkit.farm.memory_audit import MemoryAuditLog
 from hpcc_testkit.guests.fake_runtime import FakeRuntime
+from hpcc_testkit.services.idp_tokens import FixedClock
 
 IMAGE = ImageDigest("sha256:" + "ab" * 32)
 ANN = TrustDomain.of(
@@ -100,7 +97,10 @@ async def bench_of(tmp_path: Path) -> AsyncGenerator[Bench]:
         idle_seconds=60.0, session_seconds=600.0,
     )  # fmt: skip
     clock, state = SystemClock(), tmp_path / "state"
-    state.mkdir()
+    state.mkdir(exist_ok=True)
+    # Of an earlier process: the first request of a test must come after it is gone.
+    left = next(f for name in (REPORT_NAME, REQUEST_NAME) if not (f := state / name).exists())
+    left.touch()
 
     async def lost(_: str, __: str) -> None:
         pass
@@ -110,21 +110,22 @@ async def bench_of(tmp_path: Path) -> AsyncGenerator[Bench]:
         pool = GuestPool(limits, shape, FakeRuntime(tmp_path), Images(), group, lost, clock)
         nothing: Any = None
         quotas, sharing, audit = Quotas(nothing, clock), Sharing(), MemoryAuditLog()
-        drain = Drain(
+        made = Drain(
             pool, quotas, ExecutionDeduper(group), cast("Any", sharing), state, audit, clock
         )
-        bench = Bench(drain, pool, quotas, sharing, audit, state)
+        bench = Bench(made, pool, quotas, sharing, audit, state)
 
         def changed() -> None:
             bench.changes += 1
 
-        drain.changed = changed
-        task = group.create_task(drain.run())
-        await asyncio.sleep(0)
+        made.changed = changed
+        task = group.create_task(made.run())
+        while left.exists():  # noqa: ASYNC110 - a file
+            await asyncio.sleep(0.01)
         yield bench
         task.cancel()
         await pool.drain(0.0)
-    assert not list(state.iterdir())
+    assert {f.name for f in state.iterdir()} <= {REPORT_NAME, REQUEST_NAME}
 
 
 async def test_compiles_are_taken_again_when_nobody_wants_the_drain(tmp_path: Path) -> None:
@@ -220,6 +221,95 @@ async def test_a_worker_that_ends_publishes_what_it_owes_to_colleagues(tmp_path:
         assert bench.drain.state is DrainState.DRAINED
 
 
+@pytest.mark.parametrize("end", ["stop", "hurried", "fault", "fault while it stops"])
+async def test_a_worker_that_ends_in_order_leaves_the_report_that_it_is_drained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """A command that waits tells by it a stop from a crash, after which compiles are taken."""
+    monkeypatch.setattr(drain, "_LOOK_SECONDS", 0.02)
+    async with bench_of(tmp_path) as bench:
+        bench.sharing.pending, bench.drain._obeyed = 1, "r1"
+        bench.drain.order(Source.HERE, 60.0)
+        assert (await bench.report("r1")).state == "draining"
+        if end == "stop":
+            bench.sharing.pending = 0
+            await bench.drain.finish(60.0)
+        elif end == "hurried":
+            bench.drain.hurry()
+            await bench.drain.finish(60.0)
+            assert bench.sharing.pending, "nobody will publish it"
+        elif end == "fault while it stops":
+            ending = asyncio.Task(bench.drain.finish(60.0))
+            await asyncio.sleep(0)
+            ending.cancel()
+    found = report_or_none(bench.state)
+    assert found is not None
+    assert found.state == ("draining" if end.startswith("fault") else "drained")
+    DrainFiles(bench.state).clear()
+    assert report_or_none(bench.state) is None, "the next process"
+
+
+class Stalls(FixedClock):
+    """The clock of a process that gets little of the machine: each pause lasts so much longer."""
+
+    def __init__(self, *more: float) -> None:
+        super().__init__()
+        self._more = list(more)
+
+    async def sleep(self, seconds: float) -> None:
+        more = self._more.pop(0) if len(self._more) > 1 else self._more[0]
+        await super().sleep(seconds + more)
+
+
+@pytest.mark.parametrize(
+    ("stalls", "least", "most"),
+    [
+        # The deadline, ten seconds for a guest that hangs, ten for a store, one for callers.
+        ((0.0,), 51.0, 52.0),
+        # Not so many pauses, but so many seconds.
+        ((1.0,), 51.0, 56.0),
+        # Stopped for longer than the deadline: what was ended now has its ten seconds, too.
+        ((500.0, 0.0), 521.0, 522.0),
+    ],
+)
+async def test_what_does_not_end_holds_up_a_stop_for_seconds(
+    tmp_path: Path, stalls: tuple[float, ...], least: float, most: float
+) -> None:
+    clock = Stalls(*stalls)
+    pool: Any = SimpleNamespace(running=1, queued=0, close=lambda _: None)
+    quotas: Any = SimpleNamespace(close=lambda: None)
+    nothing: Any = ()
+    sharing: Any = SimpleNamespace(pending=1)
+    worker = Drain(pool, quotas, nothing, sharing, tmp_path, MemoryAuditLog(), clock)
+    began = clock.time
+    await worker.finish(30.0)
+    assert least <= clock.time - began <= most
+    assert worker.state is DrainState.DRAINED, "the process ends all the same"
+
+
+@pytest.mark.parametrize("name", [REPORT_NAME, REQUEST_NAME])
+async def test_no_file_in_the_state_directory_ends_the_worker(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A directory cannot be removed as a file, replaced by one, or read as one."""
+    monkeypatch.setattr(drain, "_LOOK_SECONDS", 0.0)
+    in_the_way = tmp_path / "state" / name
+    in_the_way.mkdir(parents=True)
+    async with bench_of(tmp_path) as bench:
+        bench.drain.order(Source.HERE, 60.0)
+        while bench.changes < 2:  # noqa: ASYNC110 - when it began to drain, and when it reports
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        in_the_way.rmdir()
+        while report_or_none(bench.state) is None:  # noqa: ASYNC110 - a file
+            await asyncio.sleep(0.01)
+        bench.drain.withdraw(Source.HERE)
+        assert await bench.compile() == "ok"
+    said = [r.getMessage() for r in caplog.records]
+    assert 1 <= len(said) <= 2, "each error once, not at each look"
+    assert all(str(in_the_way) in text for text in said)
+
+
 async def test_the_command_of_this_machine_is_obeyed_and_answered(tmp_path: Path) -> None:
     async with bench_of(tmp_path) as bench:
         assert not (bench.state / REPORT_NAME).exists(), "nobody has asked yet"
@@ -237,52 +327,3 @@ async def test_the_command_of_this_machine_is_obeyed_and_answered(tmp_path: Path
         assert await bench.compile() == "ok"
         names = [(e.name, dict(e.fields).get("by")) for e in bench.audit.events]
         assert names == [("worker-drain", "op"), ("worker-drain-ended", None)]
-
-
-def test_a_request_for_an_earlier_process_does_not_count(tmp_path: Path) -> None:
-    old = DrainRequest(request="old", is_wanted=True, seconds=60.0, by="", reason="")
-    write_request(tmp_path, old)
-    files = DrainFiles(tmp_path)
-    files.clear()
-    assert files.request_or_none() is None
-
-
-def test_a_request_is_read_strictly_and_once(tmp_path: Path) -> None:
-    files, path = DrainFiles(tmp_path), tmp_path / REQUEST_NAME
-    assert files.request_or_none() is None
-    good = json.dumps(
-        {"request": "x", "is_wanted": True, "seconds": 1.0, "by": "", "reason": ""}
-    ).encode()
-    for rubbish in (b"", b"\0", b"[]", b'{"request": 1}', good[:-1], good.replace(b"1.0", b"NaN")):
-        write_private_file(path, rubbish)
-        with pytest.raises(CallerError):
-            files.request_or_none()
-        assert files.request_or_none() is None, "until it changes"
-    write_private_file(path, good)
-    assert files.request_or_none() is not None
-    assert files.request_or_none() is None
-    path.chmod(0o644)
-    with pytest.raises(CallerError, match="others can read"):
-        files.request_or_none()
-
-
-def test_root_writes_nothing_where_the_workers_user_can_put_links(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(CallerError, match="is not a directory"):
-        become_owner(tmp_path / "none")
-    given_up: list[object] = []
-    for name in ("setgroups", "setgid", "setuid"):
-        monkeypatch.setattr(os, name, given_up.append)
-    owner = SimpleNamespace(st_uid=77, st_gid=78, st_mode=0o40700)
-    monkeypatch.setattr(Path, "stat", lambda *_, **__: owner)
-    monkeypatch.setattr(Path, "is_dir", lambda _: True)
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    become_owner(tmp_path)
-    assert given_up == [], "not root"
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    become_owner(tmp_path)
-    assert given_up == [[], 78, 77]
-    owner.st_uid = 0
-    become_owner(tmp_path)
-    assert len(given_up) == 3, "a worker of root"

@@ -11,7 +11,7 @@ import os
 import secrets
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -114,7 +114,8 @@ def _drain(args: argparse.Namespace) -> int:
     """Let the worker of this machine take no compiles; those that run finish.
 
     It holds until --undo, or until the worker's process ends: a machine that has rebooted takes
-    compiles again. Run it as the worker's user, or as root.
+    compiles again. Run it as the worker's user, or as root. With --wait it fails if the worker is
+    restarted before it is drained.
     """
     from hpcc.config.service_file import load_service_file
     from hpcc.worker.base.config import WorkerConfig
@@ -155,7 +156,8 @@ async def _drained_here(args: argparse.Namespace, config: WorkerConfig) -> int:
 
     async def look() -> Progress | None:
         report = report_or_none(config.state)
-        return shown(report) if report is not None else None
+        # Another process, which was asked for nothing: it may drain for an operator meanwhile.
+        return shown(report) if report is not None and report.obeyed else None
 
     patience = clock.monotonic() + _ANSWER_SECONDS
     while (first := report_or_none(config.state)) is None or first.obeyed != request.request:
@@ -223,8 +225,10 @@ async def _follow(
 ) -> int:
     """Print the progress, with `--wait` until nothing is left.
 
+    `look` returns None if the process that drained is gone, and its report with it.
+
     Raises:
-        InfrastructureError: something is left long after the deadline.
+        InfrastructureError: something is left long after the deadline, or the drain did not last.
     """
     _show(args, first)
     if args.undo or not args.wait:
@@ -235,8 +239,17 @@ async def _follow(
             raise InfrastructureError(f"{now.text}, and it is late", reason="drain")
         await asyncio.sleep(_LOOK_SECONDS)
         found = await look()
-        if found is None:  # the worker's process has ended, and its report with it
-            found = replace(now, state="drained", compiles=0, waiting=0)
+        # A worker that ends in order leaves its report. Its next process removes that.
+        if found is None:
+            raise InfrastructureError(
+                f"worker {now.worker} was restarted, which ended this drain. Run the command again",
+                reason="drain",
+            )
+        if not found.state:
+            raise InfrastructureError(
+                f"worker {now.worker} takes compiles again: somebody ended this drain with --undo",
+                reason="drain",
+            )
         if found.work != now.work:
             _show(args, found)
         now = found

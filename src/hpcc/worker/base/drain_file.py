@@ -1,8 +1,9 @@
 """How `hpcc worker drain` talks to the worker of its machine: two files in the state directory.
 
 The command writes a request; the worker obeys it and writes a report. Who can write there is the
-worker's user or root, and may end the worker anyway. A request counts for one process: the next
-worker removes it, so that a machine that has rebooted takes compiles.
+worker's user or root, and may end the worker anyway. Both files count for one process: the next
+worker removes them, so that a machine that has rebooted takes compiles. A worker that ends leaves
+its last report until then. So a command that finds no report learns that there was a restart.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -52,11 +54,23 @@ class DrainFiles:
     def __init__(self, state: Path) -> None:
         self._request, self._report = state / REQUEST_NAME, state / REPORT_NAME
         self._seen: tuple[int, int] | None = None
+        self._writing, self._number = threading.Lock(), 0
 
     def clear(self) -> None:
-        """Remove both files, of an earlier process or of this one that ends."""
+        """Remove both files, which an earlier process has left.
+
+        Raises:
+            OSError: one of them stays. A request that stays is never returned.
+        """
+        self._seen = self._stamp_or_none()
+        failure: OSError | None = None
         for path in (self._request, self._report):
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                failure = error
+        if failure is not None:
+            raise failure
 
     def request_or_none(self) -> DrainRequest | None:
         """Return a request that was not returned before.
@@ -64,23 +78,32 @@ class DrainFiles:
         Raises:
             CallerError: it cannot be read; it is not looked at again until it changes.
         """
-        try:
-            found = self._request.stat()
-        except OSError:
-            return None
-        seen = found.st_ino, found.st_ctime_ns
-        if seen == self._seen:
+        seen = self._stamp_or_none()
+        if seen is None or seen == self._seen:
             return None
         self._seen = seen
         return load_service_file(self._request, DrainRequest)
 
-    def write(self, report: DrainReport) -> None:
-        """Replace the report.
+    def write(self, report: DrainReport, number: int) -> None:
+        """Replace the report, unless one with a larger number was written.
+
+        A thread whose caller was cancelled goes on, and may be overtaken by the next one.
 
         Raises:
             InfrastructureError: it cannot be written.
         """
-        write_private_file(self._report, json.dumps(asdict(report)).encode())
+        with self._writing:
+            if number > self._number:
+                write_private_file(self._report, json.dumps(asdict(report)).encode())
+                self._number = number
+
+    def _stamp_or_none(self) -> tuple[int, int] | None:
+        """Return what tells one request file from another; None without a file."""
+        try:
+            found = self._request.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_ctime_ns
 
 
 def become_owner(state: Path) -> None:
@@ -121,5 +144,10 @@ def report_or_none(state: Path) -> DrainReport | None:
     Raises:
         CallerError: it is malformed.
     """
-    path = state / REPORT_NAME
-    return load_service_file(path, DrainReport) if path.is_file() else None
+    try:
+        return load_service_file(state / REPORT_NAME, DrainReport)
+    except CallerError as error:
+        # Asking first whether it exists would race with the worker that removes it.
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise

@@ -12,6 +12,8 @@ import pytest
 from hpcc.cli.farm import drain
 from hpcc.cli.farm.drain import Progress
 from hpcc.core import CallerError, InfrastructureError
+from hpcc.worker.base import drain_file
+from hpcc.worker.base.drain_file import DrainFiles, DrainReport, DrainRequest
 
 OPTIONS = {"wait": True, "undo": False, "json": False, "reason": "", "deadline": None}
 
@@ -51,7 +53,7 @@ async def test_each_change_is_one_line_until_nothing_is_left(
 ) -> None:
     monkeypatch.setattr(drain, "_LOOK_SECONDS", 0.0)
     three, one = (Progress(worker="w1", state="draining", compiles=n) for n in (3, 1))
-    left: list[Progress | None] = [three, three, one, None]
+    left = [three, three, one, Progress(worker="w1", state="drained")]
 
     async def look() -> Progress | None:
         return left.pop(0)
@@ -62,6 +64,58 @@ async def test_each_change_is_one_line_until_nothing_is_left(
     assert [line.split(": ")[-1].split(",")[0] for line in said] == [
         "3 compiles left", "1 compile left", "worker w1 is drained",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [(None, "was restarted"), (Progress(worker="w1", state=""), "--undo")],
+)
+async def test_a_drain_that_did_not_last_fails(
+    monkeypatch: pytest.MonkeyPatch, found: Progress | None, why: str
+) -> None:
+    """`drain --wait && reboot` must not cut what the next process of the worker took."""
+    monkeypatch.setattr(drain, "_LOOK_SECONDS", 0.0)
+
+    async def look() -> Progress | None:
+        return found
+
+    clock = cast("Any", SimpleNamespace(monotonic=lambda: 0.0))
+    three = Progress(worker="w1", state="draining", compiles=3)
+    with pytest.raises(InfrastructureError, match=why):
+        await drain._follow(Namespace(**OPTIONS), clock, three, look)
+
+
+@pytest.mark.parametrize("left", ["", "drained"])
+async def test_the_report_of_another_process_is_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    """The next process drains for an operator: it holds no request of this machine."""
+    monkeypatch.setattr(drain, "_LOOK_SECONDS", 0.0)
+    state = tmp_path / "state"
+    state.mkdir()
+    files, asked = DrainFiles(state), list[str]()
+
+    def requested(_: Path, request: DrainRequest) -> None:
+        asked.append(request.request)
+        files.write(report(request.request, "draining"), 1)
+
+    def shown(_: Namespace, __: Progress) -> None:
+        files.clear()
+        if left:
+            files.write(report("", left), 2)
+
+    monkeypatch.setattr(drain_file, "write_request", requested)
+    monkeypatch.setattr(drain, "_show", shown)
+    config: Any = SimpleNamespace(state=state, worker_id="w1", drain_seconds=600.0)
+    with pytest.raises(InfrastructureError, match="was restarted"):
+        await drain._drained_here(Namespace(**OPTIONS), config)
+    assert len(asked) == 1
+
+
+def report(obeyed: str, state: str) -> DrainReport:
+    return DrainReport(
+        obeyed=obeyed, state=state, running=1, queued=0, ends_at=0.0, by="", reason=""
+    )
 
 
 async def test_a_drain_that_is_late_fails() -> None:
