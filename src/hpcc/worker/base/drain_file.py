@@ -19,6 +19,7 @@ from typing import Final
 from hpcc.config.private_file import write_private_file
 from hpcc.config.service_file import load_service_file
 from hpcc.core import CallerError
+from hpcc.files import open_file
 
 REQUEST_NAME: Final = "drain-request.json"
 REPORT_NAME: Final = "drain.json"
@@ -112,13 +113,24 @@ def become_owner(state: Path) -> None:
     Root must not write there: the owner could replace what root has written with a link.
 
     Raises:
-        CallerError: there is no such directory, or the rights cannot be changed.
+        CallerError: there is no such directory, it is a link, or the rights cannot be changed.
     """
-    if not state.is_dir():
-        raise CallerError(f"{state} is not a directory that this user can read", reason="drain")
     if sys.platform == "win32" or os.geteuid() != 0:
+        if not state.is_dir():
+            raise CallerError(f"{state} is not a directory that this user can read", reason="drain")
         return
-    owner = state.stat()
+    try:
+        # A worker's user that makes a link to a directory of root would let root keep its rights.
+        directory = open_file(state, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        why = error.strerror
+        if state.is_symlink():
+            why = "it is a symbolic link: name the directory itself as `state`"
+        raise CallerError(f"cannot open the directory {state}: {why}", reason="drain") from error
+    try:
+        owner = os.fstat(directory)
+    finally:
+        os.close(directory)
     if owner.st_uid == 0:
         return
     try:

@@ -92,20 +92,28 @@ def test_a_request_is_read_strictly_and_once(tmp_path: Path) -> None:
 def test_root_writes_nothing_where_the_workers_user_can_put_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(CallerError, match="is not a directory"):
-        become_owner(tmp_path / "none")
     given_up: list[object] = []
-    for name in ("setgroups", "setgid", "setuid"):
-        monkeypatch.setattr(os, name, given_up.append)
-    owner = SimpleNamespace(st_uid=77, st_gid=78, st_mode=0o40700)
-    monkeypatch.setattr(Path, "stat", lambda *_, **__: owner)
-    monkeypatch.setattr(Path, "is_dir", lambda _: True)
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    become_owner(tmp_path)
-    assert given_up == [], "not root"
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    become_owner(tmp_path)
-    assert given_up == [[], 78, 77]
-    owner.st_uid = 0
-    become_owner(tmp_path)
-    assert len(given_up) == 3, "a worker of root"
+    owner = SimpleNamespace(st_uid=77, st_gid=78)
+    link = tmp_path / "link"
+    link.symlink_to("/")
+    with monkeypatch.context() as patch:
+        for name in ("setgroups", "setgid", "setuid"):
+            patch.setattr(os, name, given_up.append)
+        patch.setattr(os, "fstat", lambda _: owner)
+        patch.setattr(os, "geteuid", lambda: 1000)
+        for path in (tmp_path, link):
+            become_owner(path)
+        with pytest.raises(CallerError, match="is not a directory"):
+            become_owner(tmp_path / "none")
+        assert given_up == [], "not root"
+        patch.setattr(os, "geteuid", lambda: 0)
+        become_owner(tmp_path)
+        assert given_up == [[], 78, 77]
+        with pytest.raises(CallerError, match="symbolic link: name the directory itself"):
+            become_owner(link)
+        for path, why in ((tmp_path / "none", "No such file"), (Path(__file__), "Not a directory")):
+            with pytest.raises(CallerError, match=why):
+                become_owner(path)
+        owner.st_uid = 0
+        become_owner(tmp_path)
+        assert len(given_up) == 3, "a worker of root"
