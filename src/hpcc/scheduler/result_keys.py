@@ -109,7 +109,7 @@ class ResultKeyTable:
         self._rotate_seconds = rotate_seconds
         self._keys: dict[str, ListedKey] = {}
         self._read_at = float("-inf")
-        self._reading = asyncio.Lock()
+        self._reading, self._is_away = asyncio.Lock(), False
         self._learning_since, self._learned = float("-inf"), 0
         # The decoded entries by version, so that only changed ones are decoded again.
         self._read: dict[str, tuple[int, ListedKey]] = {}
@@ -141,7 +141,12 @@ class ResultKeyTable:
         raise ControlStoreError("the result key changes all the time")
 
     async def listed(self, key_ids: tuple[str, ...]) -> Mapping[str, bytes]:
-        """Return the public keys (32 bytes) of the ids that are valid now."""
+        """Return the public keys (32 bytes) of the ids that are valid now.
+
+        Raises:
+            ControlStoreError: a key is unknown here and the store does not answer. So the caller
+                asks another scheduler, and drops no result for a key that is good.
+        """
         await self._reread()
         if any(kid not in self._keys for kid in key_ids):
             await self._reread(is_wanting=True)
@@ -324,17 +329,20 @@ class ResultKeyTable:
             raise CallerError(f"more than {MAX_LISTED} result keys", reason="too-many-result-keys")
 
     async def _learn(self, kid: str) -> None:
-        """Look up a key that another scheduler may just have listed; limited per second."""
+        """Look up a key that another scheduler may just have listed; limited per second.
+
+        Raises:
+            ControlStoreError: the store does not answer.
+        """
         now = self._clock.monotonic()
         if now - self._learning_since >= 1.0:
             self._learning_since, self._learned = now, 0
         if self._learned >= MAX_LEARNED_A_SECOND:
+            if self._is_away:
+                raise ControlStoreError("the list of result keys cannot be read now")
             return
         self._learned += 1
-        try:
-            entry = await self._store.entry_or_none(SPACE, kid)
-        except ControlStoreError:
-            return
+        entry = await self._store.entry_or_none(SPACE, kid)
         if entry is not None:
             self._keys |= self._readable([entry])
 
@@ -348,6 +356,9 @@ class ResultKeyTable:
                 self._keys = self._readable(await self._store.entries(SPACE))
             except ControlStoreError as error:
                 _log.warning("the list of result keys is not updated: %s", error)
+                self._is_away = True
+            else:
+                self._is_away = False
             self._read_at = self._clock.monotonic()
 
     def _readable(self, entries: Iterable[Entry]) -> dict[str, ListedKey]:

@@ -126,13 +126,24 @@ class SharedFarm:
         """Return how many places workers hold, or one of them."""
         return self._sum("held", f"worker = '{worker}'" if worker else "true")
 
+    def renewed(self, worker: str) -> str:
+        """Return the end of a worker's share, which is later after each of its requests."""
+        return self._sql(f"SELECT max(expires_at) FROM hpcc.share WHERE worker = '{worker}'")  # noqa: S608 - a test's own names
+
+    def result_keys(self) -> list[str]:
+        """Return the ids of the result keys in the database."""
+        return self._sql("SELECT key FROM hpcc.entry WHERE space = 'result-key'").split()
+
+    def _sql(self, text: str) -> str:
+        assert self.cluster is not None
+        database = read_database_config(self.farms[0].scheduler_config.database).database
+        return self.cluster.sql(database, text).strip()
+
     def _sum(self, column: str, where: str) -> int:
         config = self.farms[0].scheduler_config
         text = f"SELECT coalesce(sum({column}), 0) FROM {{}} WHERE {where}"  # noqa: S608 - a test's own names
         if self.cluster is not None:
-            name = read_database_config(config.database).database
-            live = text.format("hpcc.share") + " AND expires_at > now()"
-            return int(self.cluster.sql(name, live))
+            return int(self._sql(text.format("hpcc.share") + " AND expires_at > now()"))
         with closing(sqlite3.connect(config.state / "scheduler.sqlite")) as db:
             (number,) = db.execute(text.format("share")).fetchone()
         return int(number)

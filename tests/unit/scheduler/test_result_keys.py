@@ -16,6 +16,7 @@ from hpcc.identity.results import ResultSigner
 from hpcc.ports import ControlStoreError, Entry
 from hpcc.rpc.scheduler.api import Registration
 from hpcc.scheduler.result_keys import (
+    MAX_LEARNED_A_SECOND,
     REREAD_SECONDS,
     SPACE,
     UNKNOWN_SECONDS,
@@ -179,6 +180,11 @@ async def test_with_the_control_store_away_known_keys_stay_good_and_new_ones_wai
     stranger = ResultSigner(Ed25519PrivateKey.generate(), clock)
     with pytest.raises(ControlStoreError):
         await table.note(registered("w2", stranger))
+    # Another scheduler may have listed it. "It is not listed" would be a guess.
+    for _ in range(MAX_LEARNED_A_SECOND + 1):
+        with pytest.raises(ControlStoreError):
+            await table.listed((stranger.key_id,))
+    assert await table.listed((signer.key_id,))
 
 
 async def test_an_entry_that_is_none_hides_no_other(
