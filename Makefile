@@ -30,6 +30,7 @@ static: dev  ## the part of `make check` that runs no test
 	$(PY) tools/gen.py --check
 	$(PY) tools/gen_reasons.py --check
 	$(PY) tools/gen_metrics.py --check
+	$(PY) tools/gen_events.py --check
 	$(PY) tools/gen_dashboards.py --check
 	$(PY) tools/check_prose.py
 	tools/release.sh licences
@@ -140,6 +141,7 @@ gen: dev  ## rebuild src/hpcc/_proto, the command reference in the README, the m
 	$(PY) tools/gen_man.py
 	$(PY) tools/gen_reasons.py
 	$(PY) tools/gen_metrics.py
+	$(PY) tools/gen_events.py
 	$(PY) tools/gen_dashboards.py
 
 docs: dev  ## check links and that the README's command reference is what --help prints

@@ -38,6 +38,7 @@ MAX_AHEAD_GUESTS: Final = 1024
 Reuse = Literal["exec", "principal", "tenant"]
 Mitigations = Literal["auto", "on", "off"]
 Accelerator = Literal["auto", "tcg"]
+LogFormat = Literal["text", "json"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +103,8 @@ class DaemonSettings:
 
     # How many processes answer hits on the one socket, including the daemon.
     processes: int = field(default_factory=_default_processes)
+    # Of `daemon.log`.
+    log_format: LogFormat = "text"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +163,7 @@ _CHOICES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("remote", "parity"): PARITIES,
     ("remote", "local_slots"): LOCAL_SLOTS,
     ("remote", "sharing"): SHARINGS,
+    ("daemon", "log_format"): ("text", "json"),
     ("worker", "runtime"): BACKENDS,
     ("worker", "accelerator"): ("auto", "tcg"),
     ("worker", "guest_reuse"): ("exec", "principal", "tenant"),

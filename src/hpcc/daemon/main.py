@@ -22,7 +22,7 @@ from hpcc.core import HpccError
 from hpcc.daemon.front import Front
 from hpcc.daemon.lifecycle import Daemon, EndpointLock, LifecycleLimits
 from hpcc.daemon.transport import Listener
-from hpcc.obs.logs import log_to_stderr
+from hpcc.obs.logs import ServiceLog
 from hpcc.ports import Clock, SystemClock
 from hpcc.wire import launcher as wire
 
@@ -97,11 +97,13 @@ def run_daemon(
     process = _this_platform()
     process.prepare(argv)
     # The log never names what a build was doing.
-    log_to_stderr(logging.INFO, "%(asctime)s %(levelname)s %(name)s %(message)s")
+    log = ServiceLog("daemon", "%(asctime)s %(levelname)s %(name)s %(message)s")
+    log.begin(logging.INFO)
     try:
         paths = Paths.from_env(os.environ)
         refuse_foreign_owner(paths, os.environ)
         settings = load_settings(paths.config_file)
+        log.configured(settings.daemon.log_format)
         daemon = open_daemon(
             process.take_place(paths, settings),
             lambda: parts(paths, settings),

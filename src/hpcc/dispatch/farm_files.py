@@ -44,7 +44,7 @@ class FarmFiles:
             try:
                 self._farm = load_farm_or_none(self.path)
             except CallerError as error:
-                _log.warning("%s", error)
+                _log.warning("no farm is used: %s", error)
                 self._farm = None
             self._farm_stat = stat
         return self._farm

@@ -239,7 +239,7 @@ class ResultFinder:
     def _failed(self, connection: FarmConnection, worker: RoutedWorker, error: HpccError) -> None:
         """Do not ask a worker again that let a question wait, or is gone."""
         name = worker.route.worker_id
-        _log.info("worker %s: %s", name, error)
+        _log.info("worker %s was asked in vain: %s", name, error)
         if isinstance(error, DeadlineError):
             self._others.was_silent(name, self._clock.monotonic())
         elif isinstance(error, UnavailableError):

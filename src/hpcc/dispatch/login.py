@@ -159,4 +159,4 @@ class FarmLogin:
         try:
             await asyncio.to_thread(write_private_file, self._session_file, said.to_json().encode())
         except InfrastructureError as error:
-            _log.warning("%s", error)
+            _log.warning("what the farm said at the login is not kept: %s", error)

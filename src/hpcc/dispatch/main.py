@@ -45,7 +45,7 @@ from hpcc.dispatch.remote_frames import (
     encode_outcome,
     request_of,
 )
-from hpcc.obs.logs import log_to_stderr
+from hpcc.obs.logs import ServiceLog
 from hpcc.ports import Clock, SystemClock
 
 _log: Final = logging.getLogger(__name__)
@@ -190,7 +190,7 @@ async def serve(
 
 def main(argv: list[str]) -> int:
     """Run the process; `argv` is FARM_FILE TIMEOUT PARITY SHARING FD."""
-    log_to_stderr(logging.WARNING, "hpcc-dispatch: %(message)s")
+    ServiceLog("dispatcher", "hpcc-dispatch: %(message)s", os.environ).begin(logging.WARNING)
     farm_file, timeout, word, demand, descriptor = argv
     parity: Parity = next(p for p in PARITIES if p == word)
     sharing: Sharing = next(s for s in SHARINGS if s == demand)

@@ -43,6 +43,7 @@ from hpcc.dispatch.remote_frames import (
     encode_request,
     outcome_of,
 )
+from hpcc.obs.logs import LOG_FORMAT_VARIABLE
 
 _log: Final = logging.getLogger(__name__)
 # How soon a compile whose launcher is gone is cancelled; each check costs a wake-up.
@@ -276,7 +277,7 @@ class DispatcherClient:
                 raise CallerError(
                     "the dispatcher keeps dying: see the daemon's log", reason="dispatcher-broken"
                 )
-            self._link = _Link(self._argv(), _dispatcher_env())
+            self._link = _Link(self._argv(), _dispatcher_env(self._settings))
             return self._link
 
     def _argv(self) -> list[str]:
@@ -291,12 +292,13 @@ class DispatcherClient:
         ]
 
 
-def _dispatcher_env() -> dict[str, str]:
+def _dispatcher_env(settings: Settings) -> dict[str, str]:
     """Return what Python and the locale need, without a shell's proxies and gRPC switches."""
     kept = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
     return {
         **{name: os.environ[name] for name in kept if name in os.environ},
         "GRPC_EXPERIMENTS": GRPC_SWITCHES,
+        LOG_FORMAT_VARIABLE: settings.daemon.log_format,
     }
 
 

@@ -12,6 +12,7 @@ from hpcc.rpc.base.process import ServiceProcess, run_service
 async def main(process: ServiceProcess) -> None:
     """Serve until cancelled."""
     config = load_service_file(process.config_path, GatewayConfig)
+    process.log.configured(config.log_format)
     async with serve_gateway(config, SystemClock(), health=process.health) as running:
         process.ready({"host": running.host, "port": running.port, "admin": running.admin})
         await process.wait_stop()

@@ -13,6 +13,7 @@ from hpcc.core import (
     TenantId,
     check_port,
 )
+from hpcc.obs.logs import check_log_format
 from hpcc.obs.metrics.address import check_admin
 from hpcc.rpc.base.connection_limit import CONNECTIONS_PER_ADDRESS, check_connections
 from hpcc.rpc.relay.methods import MAX_RELAY_REQUEST_BYTES
@@ -59,6 +60,8 @@ class GatewayConfig:
     admin: str = ""
     # Tenants that it shows by name however many there are.
     admin_tenants: tuple[str, ...] = ()
+    # "text", "json" (a line each, docs/events.md), or "auto": text on a terminal, else JSON.
+    log_format: str = "text"
 
     def __post_init__(self) -> None:
         """Refuse numbers and images that cannot work."""
@@ -66,6 +69,7 @@ class GatewayConfig:
         check_connections(self.connections_per_address)
         split_schedulers(self.scheduler)
         check_admin(self.admin, self.admin_tenants)
+        check_log_format("log_format", self.log_format)
         for name in ("max_calls", "max_calls_of_tenant", "max_calls_of_principal"):
             if getattr(self, name) < 1:
                 raise CallerError(f"{name} must be at least 1", reason="config")

@@ -15,6 +15,7 @@ async def main(process: ServiceProcess) -> None:
     """Serve until cancelled."""
     raise_descriptor_limit()
     config = load_service_file(process.config_path, SchedulerConfig)
+    process.log.configured(config.log_format)
     async with serve_scheduler(
         config, SystemClock(), collector=Collector(), health=process.health
     ) as running:

@@ -99,6 +99,7 @@ async def _warm_start(
 async def main(process: ServiceProcess) -> None:
     """Serve until cancelled. On return every guest is gone."""
     config = load_service_file(process.config_path, WorkerConfig)
+    process.log.configured(config.log_format)
     clock = SystemClock()
     for private in (config.state, config.store):
         make_private_directory(private)

@@ -206,7 +206,7 @@ class Packs:
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, PackError):
             self._counters.add(f"{error.refusal.prefix}.{error.refusal}")
-            _log.warning("%s", error)
+            _log.warning("a pack is not used: %s", error)
             return
         reason = error.reason if isinstance(error, HpccError) else type(error).__name__
         if reason == "no-pack":

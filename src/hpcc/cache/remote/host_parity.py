@@ -101,4 +101,4 @@ class HostParity:
     def _warn_once(self, text: str) -> None:
         if text not in self._warned:
             self._warned[text] = None
-            _log.warning("%s", text)
+            _log.warning("host compiler: %s", text)

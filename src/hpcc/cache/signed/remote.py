@@ -257,7 +257,7 @@ class RemoteCache:
             is_new = text not in self._told
             self._told.add(text)
         if is_new:
-            _log.warning("%s", text)
+            _log.warning("remote cache: %s", text)
 
     def offer(self, prepared: Prepared, inputs: InputSet, result: Result) -> None:
         """Sign and upload a result that was compiled just now, in the background.

@@ -27,8 +27,8 @@ from hpcc.core import CallerError, HpccError
 from hpcc.obs.health.health import Health
 from hpcc.obs.health.manager import ServiceManager
 from hpcc.obs.health.messages import keep_notified
-from hpcc.obs.logs import log_to_stderr
-from hpcc.obs.text import one_line, plain
+from hpcc.obs.logs import ServiceLog
+from hpcc.obs.text import one_line
 from hpcc.ports import SystemClock
 
 _EXIT_CALLER: Final = 2
@@ -49,8 +49,8 @@ _OF_THE_MACHINE: Final = {
 class ServiceProcess:
     """The process as a service's main sees it: config path, status lines, and the stop request."""
 
-    def __init__(self, config_path: Path, out: TextIO) -> None:
-        self.config_path, self.health = config_path, Health()
+    def __init__(self, config_path: Path, out: TextIO, log: ServiceLog) -> None:
+        self.config_path, self.health, self.log = config_path, Health(), log
         self._out = out
         self._stop = asyncio.Event()
         # Called at a second signal: what the stop waits for shall end now.
@@ -98,19 +98,20 @@ def run_service(
     `main`, so that its resources are also released while it is starting.
     """
     path = config or _config_from_argv(name)
-    log_to_stderr(logging.INFO, f"%(asctime)s {name} %(levelname)s %(message)s")
+    log = ServiceLog(name, f"%(asctime)s {name} %(levelname)s %(message)s", os.environ)
     # Before anything is started, so that no child can speak for this service.
     manager = ServiceManager.taken_from(os.environ)
     if manager is not None and manager.watchdog_seconds:
         # The watchdog ends a loop that hangs with SIGABRT: the journal then shows where it was.
         faulthandler.enable()
     try:
-        asyncio.run(_run(path, main, manager))
+        log.begin(logging.INFO)
+        asyncio.run(_run(path, main, manager, log))
     except (HpccError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in _OF_THE_MACHINE:
             raise
         text = str(error) if isinstance(error, HpccError) else fault_text(error)
-        sys.stderr.write(f"hpcc {name}: {plain(text)}\n")
+        log.ended(text)
         if manager is not None:
             manager.send(f"STATUS=ended: {one_line(text)[:_MAX_STATUS_CHARS]}")
         return _EXIT_CALLER if isinstance(error, CallerError) else 1
@@ -134,8 +135,9 @@ async def _run(
     path: Path,
     main: Callable[[ServiceProcess], Awaitable[None]],
     manager: ServiceManager | None,
+    log: ServiceLog,
 ) -> None:
-    process = ServiceProcess(path, sys.stdout)
+    process = ServiceProcess(path, sys.stdout, log)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         _on_signal(loop, number, process.signalled)

@@ -111,7 +111,7 @@ class WarmBackend(Protocol):
 
 
 async def _log_event(name: str, fields: Fields) -> None:
-    _log.warning("%s %s", name, dict(fields))
+    _log.warning("snapshots: %s %s", name, dict(fields))
 
 
 class WarmStart:

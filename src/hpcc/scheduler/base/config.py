@@ -15,6 +15,7 @@ from hpcc.core import (
     check_port,
 )
 from hpcc.identity.token import MAX_LIFETIME_SECONDS, MAX_PRINCIPAL_CHARS
+from hpcc.obs.logs import check_log_format
 from hpcc.obs.metrics.address import check_admin
 from hpcc.rpc.base.connection_limit import CONNECTIONS_PER_ADDRESS, check_connections
 
@@ -82,6 +83,8 @@ class SchedulerConfig:
     admin: str = ""
     # Tenants that it shows by name however many there are.
     admin_tenants: tuple[str, ...] = ()
+    # "text", "json" (a line each, docs/events.md), or "auto": text on a terminal, else JSON.
+    log_format: str = "text"
     # Its own security events; and the database URL for workers' audit records, if they are stored.
     events_keep_days: float = 400.0
     audit_database: str = ""
@@ -93,6 +96,7 @@ class SchedulerConfig:
         check_port("worker_port", self.worker_port)
         check_connections(self.connections_per_address)
         check_admin(self.admin, self.admin_tenants)
+        check_log_format("log_format", self.log_format)
         if self.port and self.port == self.worker_port:
             raise CallerError("port and worker_port must differ: workers show certificates there")
         if (

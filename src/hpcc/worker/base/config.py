@@ -24,6 +24,7 @@ from hpcc.core import (
     ImageRef,
     check_port,
 )
+from hpcc.obs.logs import check_log_format
 from hpcc.obs.metrics.address import check_admin
 from hpcc.rpc.base.connection_limit import CONNECTIONS_PER_ADDRESS, check_connections
 from hpcc.rpc.scheduler.schedulers import split_schedulers
@@ -131,6 +132,8 @@ class WorkerConfig:
     admin: str = ""
     # Tenants that it shows by name however many there are.
     admin_tenants: tuple[str, ...] = ()
+    # "text", "json" (a line each, docs/events.md), or "auto": text on a terminal, else JSON.
+    log_format: str = "text"
     prewarm_tenant: str = ""
     prewarm_principal: str = ""
 
@@ -160,6 +163,7 @@ class WorkerConfig:
         if self.enrol_at:
             split_schedulers(self.enrol_at)
         check_admin(self.admin, self.admin_tenants)
+        check_log_format("log_format", self.log_format)
         if self.host in _ANYWHERE:
             raise CallerError(
                 f"host must be a name or address that clients reach, not {self.host}: it"
