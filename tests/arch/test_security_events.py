@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from hpcc.audit.syslog_message import MAX_NAME_CHARS
+
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [p for p in (ROOT / "src/hpcc").rglob("*.py") if "testing" not in p.parts]
 PAGE = (ROOT / "docs/spec/audit.md").read_text()
@@ -93,3 +95,7 @@ def test_each_row_of_the_security_page_names_a_test() -> None:
     bare = [r[:60] for r in rows if not r.startswith("| attack ") and "`test_" not in r]
     assert len(rows) > 50
     assert bare == []
+
+
+def test_each_name_fits_into_a_message_of_syslog() -> None:
+    assert [name for name in listed() if len(name) > MAX_NAME_CHARS] == []

@@ -58,6 +58,8 @@ class SpoolAuditLog:
         # One tuple, so that a reader never pairs a new count with an old head.
         self._anchor = (spool.count, spool.head)
         self._acknowledged: Callable[[], int] | None = None
+        # Gets each security event, also one that the disk has no room for.
+        self.on_event: Callable[[SecurityEvent], None] = lambda _: None
         # Records of the spool that the index lacks, and their bytes.
         self._unindexed: list[Placed] = []
         self._unindexed_bytes = 0
@@ -105,6 +107,8 @@ class SpoolAuditLog:
             )
 
     async def _put(self, waiting: _Waiting) -> None:
+        if isinstance(waiting.content, SecurityEvent):
+            self.on_event(waiting.content)
         try:
             self._queue.put_nowait(waiting)
         except asyncio.QueueFull as error:
@@ -296,9 +300,11 @@ async def open_audit_log(
     clock: Clock,
     limits: SpoolLimits | None = None,
     fault: FaultPoint = no_fault,
+    on_event: Callable[[SecurityEvent], None] = lambda _: None,
 ) -> AsyncGenerator[SpoolAuditLog]:
     """Open the trail in `directory` for its single writer. Leaving the block writes the queue.
 
+    `on_event` gets each security event before it is written, and must not fail or wait.
     `key` signs heads and seals, and should be used for nothing else.
 
     Raises:
@@ -314,6 +320,7 @@ async def open_audit_log(
         try:
             await asyncio.to_thread(index.catch_up, directory)
             log = SpoolAuditLog(spool, index, signer, clock)
+            log.on_event = on_event
             async with _running(log):
                 if spool.torn_bytes:
                     await log.event(_torn(spool.torn_bytes, clock))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hpcc.audit.syslog_target import SyslogTarget
 from hpcc.core import (
     CallerError,
     ImageRef,
@@ -62,6 +63,14 @@ class GatewayConfig:
     admin_tenants: tuple[str, ...] = ()
     # "text", "json" (a line each, docs/events.md), or "auto": text on a terminal, else JSON.
     log_format: str = "text"
+    # Where refusals go besides the log: tls://HOST[:PORT]; "": nowhere. Files in PEM: the
+    # server's roots ("": the system's), and what this gateway shows to the server. 32473 is the
+    # number for examples.
+    syslog: str = ""
+    syslog_ca_file: str = ""
+    syslog_certificate: str = ""
+    syslog_key: str = ""
+    syslog_enterprise: int = 32473
 
     def __post_init__(self) -> None:
         """Refuse numbers and images that cannot work."""
@@ -70,6 +79,7 @@ class GatewayConfig:
         split_schedulers(self.scheduler)
         check_admin(self.admin, self.admin_tenants)
         check_log_format("log_format", self.log_format)
+        self.syslog_target()
         for name in ("max_calls", "max_calls_of_tenant", "max_calls_of_principal"):
             if getattr(self, name) < 1:
                 raise CallerError(f"{name} must be at least 1", reason="config")
@@ -85,6 +95,20 @@ class GatewayConfig:
     def max_calls_of_strangers(self) -> int:
         """Concurrent calls of callers whose token was not accepted yet."""
         return max(self.max_calls // 2, 1)
+
+    def syslog_target(self) -> SyslogTarget | None:
+        """Return where refusals go besides the log; None: nowhere.
+
+        Raises:
+            CallerError: a key of it has another form.
+        """
+        return SyslogTarget.of(
+            self.syslog,
+            ca_file=self.syslog_ca_file,
+            certificate=self.syslog_certificate,
+            key=self.syslog_key,
+            enterprise=self.syslog_enterprise,
+        )
 
     def images(self) -> Mapping[TenantId, ImageRef]:
         """Return the default images by tenant.

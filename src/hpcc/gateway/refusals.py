@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hpcc.core import CallerError, HpccError, PolicyError
-from hpcc.ports import Clock
+from hpcc.ports import Clock, SecurityEvent
 from hpcc.rpc.base.errors import BusyError
 
 _log: Final = logging.getLogger(__name__)
@@ -18,11 +18,17 @@ _LINES_PER_SECOND: Final = 20.0
 class RefusalLog:
     """Logs refusals up to a rate; the next line has the number that was left out.
 
-    `on_refusal` gets the reason of each one, also of those that are not logged.
+    `on_refusal` gets the reason of each one, also of those that are not logged. `on_event` gets
+    the logged ones.
     """
 
-    def __init__(self, clock: Clock, on_refusal: Callable[[str], None]) -> None:
-        self._clock, self._on_refusal = clock, on_refusal
+    def __init__(
+        self,
+        clock: Clock,
+        on_refusal: Callable[[str], None],
+        on_event: Callable[[SecurityEvent], None],
+    ) -> None:
+        self._clock, self._on_refusal, self._on_event = clock, on_refusal, on_event
         self._allowance, self._at = _LINES_PER_SECOND, clock.monotonic()
         self._left_out = 0
 
@@ -44,5 +50,13 @@ class RefusalLog:
             error.reason,
             peer,
             self._left_out,
+        )
+        fields = [("method", method), ("reason", error.reason)]
+        if self._left_out:
+            fields.append(("suppressed_before", str(self._left_out)))
+        self._on_event(
+            SecurityEvent(
+                name="gateway-refused", at=self._clock.now(), fields=tuple(fields), peer=peer
+            )
         )
         self._left_out = 0

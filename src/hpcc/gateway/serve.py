@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc import __version__
+from hpcc.audit.syslog import open_syslog
 from hpcc.gateway.certificate import CertificateFiles
 from hpcc.gateway.config import GatewayConfig
 from hpcc.gateway.front import GatewayFront
@@ -69,13 +70,18 @@ async def serve_gateway(
     service = metrics.service
     service.name_tenants(config.admin_tenants)
     service.ends("gateway", lambda: files.ends_at)
-    async with open_schedulers(
-        config.scheduler, certificate_pem=peer.certificate_pem, name=peer.name, clock=clock
-    ) as schedulers:
+    async with (
+        open_syslog(
+            config.syslog_target(), service, clock, service="gateway", source=""
+        ) as on_event,
+        open_schedulers(
+            config.scheduler, certificate_pem=peer.certificate_pem, name=peer.name, clock=clock
+        ) as schedulers,
+    ):
         client = SchedulerClient(schedulers)
         visitors = Visitors(client, clock, f"gateway {__version__}")
         routes = Routes(client, clock)
-        refusals = RefusalLog(clock, metrics.refused)
+        refusals = RefusalLog(clock, metrics.refused, on_event)
         front = GatewayFront(config, visitors, routes, refusals, metrics)
         upstream = watch_gateway(service.health, schedulers, lambda: files.ends_at, clock)
         service.health.summary = lambda: f"calls: {front.calls}"

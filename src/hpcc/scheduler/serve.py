@@ -15,7 +15,8 @@ import grpc
 from hpcc import __version__
 from hpcc.audit.limiter import EventLimiter
 from hpcc.audit.log import open_audit_log
-from hpcc.audit.metered import AuditMetrics, MeteredAuditLog
+from hpcc.audit.metered import MeteredAuditLog
+from hpcc.audit.syslog import open_syslog
 from hpcc.config.private_file import make_private_directory
 from hpcc.control.database import read_database_config
 from hpcc.control.embedded import EmbeddedControlStore
@@ -112,7 +113,7 @@ async def serve_scheduler(
     authenticator = authenticator or open_authenticator(config, clock)
     async with (
         open_control(config, clock, on_wait=health.starting) as (plain_store, keys),
-        _events(config, keys.issuer, clock, metrics.audit) as events,
+        _events(config, keys.issuer, clock, metrics) as events,
         _audit_sink_or_none(config, clock) as sink,
     ):
         store = MeteredControlStore(plain_store, clock, metrics.store_call)
@@ -277,19 +278,25 @@ async def _working(*work: Callable[[], Coroutine[None, None, None]]) -> AsyncGen
 
 @asynccontextmanager
 async def _events(
-    config: SchedulerConfig, name: str, clock: Clock, metrics: AuditMetrics
+    config: SchedulerConfig, name: str, clock: Clock, metrics: SchedulerMetrics
 ) -> AsyncGenerator[EventLimiter]:
     """Yield the scheduler's own trail: its refusals, and faults that it found."""
     _, disk_bytes = await asyncio.to_thread(size_of_disk, config.events.parent)
-    async with open_audit_log(
-        config.events,
-        worker=name,
-        key=load_or_create_signing_key(config.keys / EVENTS_KEY_NAME),
-        clock=clock,
-        limits=config.event_limits(disk_bytes),
-    ) as log:
-        metrics.show(log)
-        yield EventLimiter(MeteredAuditLog(log, metrics, clock), clock)
+    async with (
+        open_syslog(
+            config.syslog_target(), metrics.service, clock, service="scheduler", source=name
+        ) as on_event,
+        open_audit_log(
+            config.events,
+            worker=name,
+            key=load_or_create_signing_key(config.keys / EVENTS_KEY_NAME),
+            clock=clock,
+            limits=config.event_limits(disk_bytes),
+            on_event=on_event,
+        ) as log,
+    ):
+        metrics.audit.show(log)
+        yield EventLimiter(MeteredAuditLog(log, metrics.audit, clock), clock)
 
 
 @asynccontextmanager

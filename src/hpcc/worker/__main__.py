@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from hpcc import __version__
 from hpcc.audit.log import open_audit_log
 from hpcc.audit.metered import MeteredAuditLog
+from hpcc.audit.syslog import open_syslog
 from hpcc.config.private_file import make_directory, make_private_directory
 from hpcc.config.service_file import load_service_file
 from hpcc.core import ImageDigest, NotFoundError, Toolchain
@@ -111,12 +112,20 @@ async def main(process: ServiceProcess) -> None:
     await ready_identity(config, clock, process.progress)
     metrics = WorkerMetrics(__version__, process.health)
     async with (
+        open_syslog(
+            config.syslog_target(),
+            metrics.service,
+            clock,
+            service="worker",
+            source=config.worker_id,
+        ) as on_event,
         open_audit_log(
             config.audit,
             worker=config.worker_id,
             key=load_or_create_signing_key(config.keys / AUDIT_KEY_NAME),
             clock=clock,
             limits=config.audit_limits,
+            on_event=on_event,
         ) as audit,
         _images(config, clock) as images,
         _warm_start(config, MeteredAuditLog(audit, metrics.audit, clock), clock) as warm,

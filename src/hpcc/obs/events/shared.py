@@ -52,6 +52,13 @@ SHARED: Final = (
     ),
     ("certificate-loaded", "new connections get the certificate in %s", "path"),
     ("certificate-kept", "the previous certificate stays in use: %s", "error"),
+    (
+        "syslog-lost",
+        "syslog at %s takes no security events: %s",
+        "server",
+        "error",
+    ),
+    ("syslog-back", "syslog at %s takes security events again", "server"),
     ("audit-segments-kept", "cannot delete old audit segments: %s", "error"),
     ("audit-index-behind", "audit index or segments lag behind: %s", "error"),
     (

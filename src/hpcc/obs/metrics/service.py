@@ -65,6 +65,13 @@ class ServiceMetrics:
             most=_MAX_EVENTS,
         )
         self._event_names = Words(_MAX_EVENTS)
+        self.syslog_events = registry.asked_counter(
+            "hpcc_syslog_events_total",
+            "Security events for the syslog server of the config file: sent, or dropped because"
+            " too many waited. A trail has them all.",
+            "result",
+            most=2,
+        )
 
     def name_tenants(self, names: Iterable[str]) -> None:
         """Show these tenants by name, however many others are served before them."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpcc.audit.spool import SpoolLimits
+from hpcc.audit.syslog_target import SyslogTarget
 from hpcc.control.database import read_database_config
 from hpcc.core import (
     CallerError,
@@ -85,6 +86,14 @@ class SchedulerConfig:
     admin_tenants: tuple[str, ...] = ()
     # "text", "json" (a line each, docs/events.md), or "auto": text on a terminal, else JSON.
     log_format: str = "text"
+    # Where security events go besides the trail: tls://HOST[:PORT]; "": nowhere. Files in
+    # PEM: the server's roots ("": the system's), and what this service shows to the server.
+    # 32473 is the number for examples.
+    syslog: str = ""
+    syslog_ca_file: str = ""
+    syslog_certificate: str = ""
+    syslog_key: str = ""
+    syslog_enterprise: int = 32473
     # Its own security events; and the database URL for workers' audit records, if they are stored.
     events_keep_days: float = 400.0
     audit_database: str = ""
@@ -97,6 +106,7 @@ class SchedulerConfig:
         check_connections(self.connections_per_address)
         check_admin(self.admin, self.admin_tenants)
         check_log_format("log_format", self.log_format)
+        self.syslog_target()
         if self.port and self.port == self.worker_port:
             raise CallerError("port and worker_port must differ: workers show certificates there")
         if (
@@ -146,6 +156,20 @@ class SchedulerConfig:
             segment_bytes=max(most // _SEGMENTS, 1),
             max_bytes=max(most, 2),
             keep_seconds=self.events_keep_days * 86_400,
+        )
+
+    def syslog_target(self) -> SyslogTarget | None:
+        """Return where security events go besides the trail; None: nowhere.
+
+        Raises:
+            CallerError: a key of it has another form.
+        """
+        return SyslogTarget.of(
+            self.syslog,
+            ca_file=self.syslog_ca_file,
+            certificate=self.syslog_certificate,
+            key=self.syslog_key,
+            enterprise=self.syslog_enterprise,
         )
 
     def _check_result_keys(self) -> None:

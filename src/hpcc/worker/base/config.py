@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.audit.spool import SpoolLimits
+from hpcc.audit.syslog_target import SyslogTarget
 from hpcc.config.backends import BACKENDS
 from hpcc.config.settings import (
     GUEST_OVERHEAD_MIB,
@@ -134,6 +135,14 @@ class WorkerConfig:
     admin_tenants: tuple[str, ...] = ()
     # "text", "json" (a line each, docs/events.md), or "auto": text on a terminal, else JSON.
     log_format: str = "text"
+    # Where security events go besides the trail: tls://HOST[:PORT]; "": nowhere. Files in
+    # PEM: the server's roots ("": the system's), and what this service shows to the server.
+    # 32473 is the number for examples.
+    syslog: str = ""
+    syslog_ca_file: str = ""
+    syslog_certificate: str = ""
+    syslog_key: str = ""
+    syslog_enterprise: int = 32473
     prewarm_tenant: str = ""
     prewarm_principal: str = ""
 
@@ -157,6 +166,20 @@ class WorkerConfig:
             seal_seconds=3600.0 if self.audit_s3_endpoint else 0.0,
         )
 
+    def syslog_target(self) -> SyslogTarget | None:
+        """Return where security events go besides the trail; None: nowhere.
+
+        Raises:
+            CallerError: a key of it has another form.
+        """
+        return SyslogTarget.of(
+            self.syslog,
+            ca_file=self.syslog_ca_file,
+            certificate=self.syslog_certificate,
+            key=self.syslog_key,
+            enterprise=self.syslog_enterprise,
+        )
+
     def _check_addresses(self) -> None:
         """Refuse addresses now that would fail only after the minutes of a first start."""
         split_schedulers(self.scheduler)
@@ -164,6 +187,7 @@ class WorkerConfig:
             split_schedulers(self.enrol_at)
         check_admin(self.admin, self.admin_tenants)
         check_log_format("log_format", self.log_format)
+        self.syslog_target()
         if self.host in _ANYWHERE:
             raise CallerError(
                 f"host must be a name or address that clients reach, not {self.host}: it"
