@@ -31,6 +31,7 @@ from hpcc.cache.host.identity import Compilers
 from hpcc.cache.inputs.system_names import SystemNames
 from hpcc.cache.key.prepare import Classifier, Prepared
 from hpcc.cache.key.share import Sharing
+from hpcc.cache.links.links import LinkPending, Links, open_links
 from hpcc.cache.local import LocalCache
 from hpcc.cache.recorder.compiles import ABANDONED, FAILED, REFUSED
 from hpcc.cache.remote.client import FarmClient
@@ -88,9 +89,10 @@ class Cache:
         run_directory: str,
         remote_cache: RemoteCache | None = None,
         packs: Packs | None = None,
+        links: Links | None = None,
     ) -> None:
         self._classifier, self._local, self._farm = classifier, local, farm
-        self._several = several
+        self._several, self._links = several, links
         self._remote_cache, self._packs = remote_cache, packs
         self._counters, self._records, self._store = counters, records, store
         self._replays, self._run_directory = replays, run_directory
@@ -123,6 +125,9 @@ class Cache:
         """See `CacheHandler.finish`."""
         self._builds.end(request.facts, request.cwd)
         pending = run.token
+        if isinstance(pending, LinkPending):
+            self._link_ended(pending, report)
+            return Finish(b"", b"")
         for began in _requests_of(run)[:1]:  # those of several sources share their times
             if began.times is not None:
                 began.times.end(Phase.COMPILE)
@@ -146,6 +151,9 @@ class Cache:
     def abandon(self, request: CompileRequest, run: Run) -> None:
         """See `CacheHandler.abandon`."""
         self._builds.end(request.facts, request.cwd)
+        if isinstance(run.token, LinkPending):
+            self._link_ended(run.token, None)
+            return
         self._counters.add("miss.abandoned")
         for began in _requests_of(run):
             self._records.ended(began, ABANDONED)
@@ -161,6 +169,8 @@ class Cache:
     def counters(self) -> dict[str, int]:
         """See `CacheHandler.counters`."""
         self._records.flush()  # a caller that reads the counts may read the records next
+        if self._links is not None:
+            self._links.flush()
         self._count_fallbacks()
         epoch = self._store.epoch()
         if epoch != self._epoch:  # `hpcc clean` ran, and no compile came since
@@ -201,6 +211,10 @@ class Cache:
             answer: Done | Run | None = None
             if prepared.reason is BypassReason.MULTIPLE_SOURCES:
                 answer = self._several.begin(request, is_cancelled)
+            elif prepared.reason is BypassReason.LINK and self._links is not None:
+                answer = self._links.begin(request, is_cancelled)
+                if answer is not None:  # it runs as after a bypass, and counts as one
+                    self._bypass(request, prepared.reason)
             return answer or self._bypass(request, prepared.reason)
         if is_cancelled():
             return self._bypass(request, BypassReason.CANCELLED)
@@ -215,6 +229,17 @@ class Cache:
             if isinstance(done, RunHere):
                 return self._in_slot(prepared, done, is_cancelled)
         return self._local.begin(prepared, is_cancelled)
+
+    def _link_ended(self, pending: LinkPending, report: RunReport | None) -> None:
+        """Note the end of a link; without a report its launcher is gone. Raises nothing."""
+        assert self._links is not None
+        try:
+            if report is None:
+                self._links.abandon(pending)
+            else:
+                self._links.finish(pending, report)
+        except Exception:  # noqa: BLE001 - the link has ended; only its record is lost
+            _log.exception("a link is not recorded")
 
     def _ended_there(self, prepared: Prepared) -> None:
         """Record a compile that failed on the farm, or that it did not do, and that ends so."""
@@ -354,6 +379,9 @@ def open_cache(
         )
         farm = FarmCache(remote, client, counters, settings.remote, time.monotonic)
     classifier = Classifier(memo, compilers, sharing)
+    links: Links | None = None
+    if settings.cache.links:
+        links = open_links(paths, memo, compilers, counters, clock, time.time)
     return Cache(
         classifier=classifier,
         local=local,
@@ -366,4 +394,5 @@ def open_cache(
         run_directory=os.fspath(paths.run),
         remote_cache=remote_cache,
         packs=packs,
+        links=links,
     )

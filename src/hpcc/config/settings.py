@@ -49,6 +49,8 @@ class CacheSettings:
     max_size_bytes: int = 5 << 30
     # A private result larger than this costs more to store than to compile again.
     max_entry_bytes: int = 256 << 20
+    # Whether links leave a record of their inputs. Off: it adds a word to the user's command.
+    links: bool = False
     remote: RemoteCacheSettings = field(default_factory=RemoteCacheSettings)
 
 

@@ -10,7 +10,8 @@ hits after an edit of comments), `hit.engine`, `miss.local`, `miss.remote.execut
 `bypass.<reason>`, `uncacheable.<reason>`, `private.<reason>` (stored only for this checkout),
 `fallback.<reason>`, `dedup.waited`, `store.<what>`, `launcher.<reason>` (compiled without the
 daemon),
-`bytes.stored`, `bytes.served`; `since` is the time at which counting began, in epoch seconds.
+`links.recorded`, `bytes.stored`, `bytes.served`; `since` is the time at which counting began, in
+epoch seconds.
 """
 
 from __future__ import annotations

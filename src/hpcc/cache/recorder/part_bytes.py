@@ -6,9 +6,10 @@ follows. JSON and hits hold what the daemon noted between two writes:
 
     {"format": 1, "build": TEXT, "units": [ROW, …], "compiles": [ROW, …]}
 
-`format` and `build` are in the first frame only. A unit is a hit that can occur many times, as a
-row of `compiles` (its times are 0). A hit is the number of its unit in this part (u32), when it
-began (u64) and how long it took (u32), in microseconds: 16 bytes, since most compiles are hits.
+`format` and `build` are in the first frame only. Links have separate files, whose frames also
+have `"links": [ROW, …]`. A unit is a hit that can occur many times, as a row of `compiles` (its
+times are 0). A hit is the number of its unit in this part (u32), when it began (u64) and how long
+it took (u32), in microseconds: 16 bytes, since most compiles are hits.
 
 A reader stops at the first frame that is not complete and right. Its writer either died there, or
 removes what it could not write completely.
@@ -19,10 +20,11 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from hpcc.cache.recorder.compiles import MAX_AT_US, Compile, compile_of
+from hpcc.cache.recorder.link_record import LinkRecord, link_of
 from hpcc.cache.root.build_identity import MAX_IDENTITY_CHARS
 from hpcc.core import IntegrityError
 
@@ -37,10 +39,15 @@ MAX_HIT_US: Final = (1 << 32) - 1
 
 
 def encode_frame(
-    units: list[str], compiles: list[str], hits: bytes | bytearray, build: str | None = None
+    units: list[str],
+    compiles: list[str],
+    hits: bytes | bytearray,
+    build: str | None = None,
+    links: Sequence[str] = (),
 ) -> bytes:
     """Return one frame; rows are JSON texts. `build` is for the first frame of a part."""
     head = "" if build is None else f'"format":{FORMAT},"build":{json.dumps(build)},'
+    head += f'"links":[{",".join(links)}],' if links else ""
     text = f'{{{head}"units":[{",".join(units)}],"compiles":[{",".join(compiles)}]}}'.encode(
         "ascii"
     )
@@ -59,6 +66,8 @@ class BuildPart:
     def __init__(self, data: bytes) -> None:
         self._data, self._offset = data, 0
         self._units: list[Compile] = []
+        # Those of the frames that were read: all of them once `compiles` has ended.
+        self.links: list[LinkRecord] = []
         # True once `compiles` met bytes that are not a frame.
         self.is_damaged = False
         try:
@@ -107,12 +116,16 @@ class BuildPart:
         units, rows = table.get("units"), table.get("compiles")
         if not isinstance(units, list) or not isinstance(rows, list) or len(hits) % HIT.size:
             raise ValueError("not the content of a frame")
+        links = table.get("links", [])
+        if not isinstance(links, list):
+            raise ValueError("not a list of links")  # noqa: TRY004 - as for every other wrong content
         self._units += map(compile_of, units)
-        found = list(map(compile_of, rows))
+        found, found_links = list(map(compile_of, rows)), list(map(link_of, links))
         for number, began_us, took_us in HIT.iter_unpack(hits):
             if number >= len(self._units) or began_us > MAX_AT_US:
                 raise ValueError("a hit of an unknown unit, or at no time")
             found.append(Compile(began_us, took_us, *self._units[number][2:]))
+        self.links += found_links
         return found
 
 

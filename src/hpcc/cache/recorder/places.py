@@ -18,6 +18,8 @@ from typing import Final, NamedTuple
 from hpcc.core import CallerError
 
 DIRECTORY_NAME: Final = "builds"
+# Beside it and with separate limits, so that large links do not displace compiles.
+LINKS_NAME: Final = "links"
 MAX_BUILDS: Final = 64
 MAX_TOTAL_BYTES: Final = 32 << 20
 # A full part is not written to any more; the build continues in another one.
@@ -44,6 +46,9 @@ class Limits(NamedTuple):
     total_bytes: int = MAX_TOTAL_BYTES
     part_bytes: int = MAX_PART_BYTES
     parts: int = MAX_PARTS
+
+
+LINK_LIMITS: Final = Limits(total_bytes=16 << 20)
 
 
 def hash_of(build: str) -> str:

@@ -10,12 +10,14 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from hpcc.cache.recorder.compiles import Compile, CompileKind
+from hpcc.cache.recorder.link_record import LinkRecord
 from hpcc.cache.recorder.part_bytes import MAX_FRAME_BYTES, BuildPart
 from hpcc.cache.recorder.places import (
     DIRECTORY_NAME,
+    LINKS_NAME,
     MAX_PART_BYTES,
     MAX_PARTS,
     PartFile,
@@ -31,10 +33,14 @@ _MAX_READ: Final = MAX_PART_BYTES + MAX_FRAME_BYTES
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedBuild:
-    """The compiles of one build by their begin. `left_out` counts older ones than fit."""
+    """The compiles and links of one build by their begin.
+
+    `left_out` counts older compiles than fit.
+    """
 
     build: str
     compiles: tuple[Compile, ...]
+    links: tuple[LinkRecord, ...] = ()
     left_out: int = 0
     is_damaged: bool = False
 
@@ -49,6 +55,7 @@ class BuildLine:
     compiles: int = 0
     hits: int = 0
     bypassed: int = 0
+    links: int = 0
     source: str = ""
     is_damaged: bool = False
 
@@ -69,7 +76,37 @@ def list_builds(cache_directory: str) -> list[BuildLine]:
             line.source = line.source or c.source
         if line is not None:
             line.is_damaged |= part.is_damaged
+    for link in recorded_links(cache_directory).links:
+        if link.build in found:
+            found[link.build].links += 1
     return sorted(found.values(), key=lambda line: (line.ended_us, line.build))
+
+
+class RecordedLink(NamedTuple):
+    """A link with its build."""
+
+    build: str
+    record: LinkRecord
+
+
+class RecordedLinks(NamedTuple):
+    """Links, the one that ended last at the end."""
+
+    links: tuple[RecordedLink, ...]
+    is_damaged: bool
+
+
+def recorded_links(cache_directory: str, build: str | None = None) -> RecordedLinks:
+    """Return the links of one build, or of all. `is_damaged`: some could not be read."""
+    found: list[RecordedLink] = []
+    is_damaged = False
+    for part in _parts_in(cache_directory, build, LINKS_NAME):
+        for _ in part.compiles():
+            pass  # these files have none; this reads the frames to the end
+        found += (RecordedLink(part.build, link) for link in part.links)
+        is_damaged |= part.is_damaged
+    found.sort(key=lambda link: link.record.began_us + link.record.took_us)
+    return RecordedLinks(tuple(found), is_damaged)
 
 
 def find_build(cache_directory: str, name: str) -> RecordedBuild:
@@ -113,14 +150,21 @@ def _read(cache_directory: str, build: str) -> RecordedBuild:
     if not compiles:  # removed meanwhile to make room
         raise NotFoundError(f"the record of build {build!r} is gone", reason="no-build")
     ordered = tuple(sorted(compiles, key=lambda c: (c.began_us, c.took_us)))
+    links = recorded_links(cache_directory, build)
     return RecordedBuild(
-        build=build, compiles=ordered, left_out=count - len(ordered), is_damaged=is_damaged
+        build=build,
+        compiles=ordered,
+        links=tuple(link.record for link in links.links),
+        left_out=count - len(ordered),
+        is_damaged=is_damaged or links.is_damaged,
     )
 
 
-def _parts_in(cache_directory: str, build: str | None) -> Iterator[BuildPart]:
+def _parts_in(
+    cache_directory: str, build: str | None, name: str = DIRECTORY_NAME
+) -> Iterator[BuildPart]:
     """Yield the readable parts, oldest first; only those of one build if it is given."""
-    directory = os.path.join(cache_directory, DIRECTORY_NAME)
+    directory = os.path.join(cache_directory, name)
     wanted = None if build is None else hash_of(build)
     for file in _newest(find_parts(directory)):
         if wanted is not None and file.build != wanted:

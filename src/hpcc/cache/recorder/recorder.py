@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Final
 
 from hpcc.cache.recorder.compiles import Compile, row_of
+from hpcc.cache.recorder.link_record import LinkRecord, link_row_of
 from hpcc.cache.recorder.part_bytes import HIT, MAX_FRAME_BYTES, MAX_HIT_US, encode_frame
 from hpcc.cache.recorder.places import (
     Limits,
@@ -42,7 +43,8 @@ class _Book:
     """One build under way: its present file, and what is not written yet."""
 
     __slots__ = (
-        "build", "compiles", "hits", "path", "pending", "size", "units", "units_text", "used_at",
+        "build", "compiles", "hits", "links", "path", "pending", "size", "units", "units_text",
+        "used_at",
     )  # fmt: skip
 
     def __init__(self, build: str) -> None:
@@ -52,6 +54,7 @@ class _Book:
         self.units: dict[Hashable, int] = {}
         self.units_text: list[str] = []
         self.compiles: list[str] = []
+        self.links: list[str] = []
         self.hits = bytearray()
         self.pending = 0
         self.used_at = 0.0
@@ -75,6 +78,15 @@ class Recorder:
             return
         text = json.dumps(row_of(compile_), separators=(",", ":"))
         book.compiles.append(text)
+        self._grow(book, len(text))
+
+    def add_link(self, build: str, link: LinkRecord) -> None:
+        """Record one link."""
+        book = self._book(build)
+        if book is None:
+            return
+        text = json.dumps(link_row_of(link), separators=(",", ":"))
+        book.links.append(text)
         self._grow(book, len(text))
 
     def hit(self, build: str, unit: Hashable, began_us: int, took_us: int) -> bool:
@@ -142,6 +154,7 @@ class Recorder:
             _log.warning("cannot record compiles of a build: %s", why)
             _begin_anew(book)
         book.units_text, book.compiles, book.hits, book.pending = [], [], bytearray(), 0
+        book.links = []
         if book.size > self._limits.part_bytes:
             _begin_anew(book)
 
@@ -154,10 +167,10 @@ class Recorder:
             path = os.path.join(
                 self._directory, new_name(book.build, int(max(self._now(), 0) * 1000))
             )
-            frame = encode_frame(*rows, book.build)
+            frame = encode_frame(*rows, book.build, book.links)
             fd = _open(path, os.O_CREAT | os.O_EXCL)
         else:
-            frame = encode_frame(*rows)
+            frame = encode_frame(*rows, links=book.links)
             fd = _open(path, 0)
         try:
             _write_all(fd, frame, book.size)

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from hpcc.cache.base.times import Phase
 from hpcc.cache.recorder.compiles import Compile, CompileKind
+from hpcc.cache.recorder.link_record import LinkRecord
 from hpcc.cache.recorder.reading import RecordedBuild
 
 SLOWEST: Final = 20
@@ -87,6 +88,7 @@ class BuildReport:
     chain: tuple[Compile, ...]
     left_out: int
     is_damaged: bool
+    links: tuple[LinkRecord, ...] = ()
 
     @property
     def compiles(self) -> int:
@@ -151,6 +153,7 @@ def report_of(
         chain=_chain(ran),
         left_out=recorded.left_out,
         is_damaged=recorded.is_damaged,
+        links=recorded.links,
     )
 
 

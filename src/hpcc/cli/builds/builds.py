@@ -68,7 +68,8 @@ def _builds(args: argparse.Namespace) -> int:
             {
                 "build": line.build, "began_at": line.began_us / 1e6,
                 "ended_at": line.ended_us / 1e6, "compiles": line.compiles, "hits": line.hits,
-                "bypassed": line.bypassed, "example": line.source, "is_damaged": line.is_damaged,
+                "bypassed": line.bypassed, "links": line.links, "example": line.source,
+                "is_damaged": line.is_damaged,
             }
             for line in found
         ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hpcc.cache.recorder.compiles import Compile
+from hpcc.cache.recorder.link_record import LinkRecord
 from hpcc.cache.recorder.report import BuildReport
 from hpcc.cli.builds.words import words_of
 
@@ -56,6 +57,7 @@ def document_of(report: BuildReport) -> dict[str, object]:
         ],
         "slowest": [_compile(c) for c in report.slowest],
         "chain": [_compile(c) for c in report.chain],
+        "links": [_link(link) for link in report.links],
         "left_out": report.left_out,
         "is_damaged": report.is_damaged,
     }  # fmt: skip
@@ -77,6 +79,25 @@ def _compile(c: Compile) -> dict[str, object]:
             [part.phase.value, _seconds(part.offset_us), _seconds(part.took_us)]
             for part in c.phases
         ],
+    }
+
+
+def _link(link: LinkRecord) -> dict[str, object]:
+    return {
+        "output": link.output.path,
+        "digest": link.output.digest,
+        "bytes": link.size_bytes,
+        "began_at": _seconds(link.began_us),
+        "seconds": _seconds(link.took_us),
+        "directory": link.cwd,
+        "compiler": link.compiler,
+        "tools": link.tools,
+        "command": link.command,
+        "command_digest": link.command_digest,
+        "inputs": [[file.path, file.digest] for file in link.inputs],
+        "inputs_digest": link.inputs_digest,
+        "left_out": link.left_out,
+        "is_complete": link.is_complete,
     }
 
 

@@ -28,15 +28,21 @@ _SLOWEST: Final = 10
 _CAUSES: Final = 12
 _CHAIN: Final = 8
 _PLACES: Final = 12
+_LINKS: Final = 12
 
 
 def builds_lines(builds: Sequence[BuildLine]) -> list[str]:
     """Return a table of builds, the last to end at the end."""
-    rows = [("ended", "took", "compiles", "hits", "build", "for example")]
+    has_links = any(line.links for line in builds)
+    links = ("links",) if has_links else ()
+    rows: list[tuple[str, ...]] = [
+        ("ended", "took", "compiles", "hits", *links, "build", "for example")
+    ]
     rows += [
         (
             moment(line.ended_us), duration(line.ended_us - line.began_us), str(line.compiles),
             percent(line.hits, line.compiles - line.bypassed),
+            *((str(line.links),) if has_links else ()),
             one_line(line.build) + (" (damaged)" if line.is_damaged else ""), one_line(line.source),
         )
         for line in builds
@@ -49,7 +55,7 @@ def report_lines(report: BuildReport) -> list[str]:
     base = common_directory((*report.slowest, *(cause.example for cause in report.causes)))
     lines = [*_head(report, base), "", *_counts(report), "", *_times(report)]
     for part in (_causes(report, base), _changed(report, base), _places(report),
-                 _slowest(report, base), _chain(report, base)):  # fmt: skip
+                 _slowest(report, base), _chain(report, base), _links(report, base)):  # fmt: skip
         if part:
             lines += ["", *part]
     return lines
@@ -160,6 +166,18 @@ def _chain(report: BuildReport, base: str) -> list[str]:
     ]  # fmt: skip
     title = "longest chain: each began after the one before it had ended"
     return [title, *table(rows)]
+
+
+def _links(report: BuildReport, base: str) -> list[str]:
+    if not report.links:
+        return []
+    rows = [
+        (f"  {duration(link.took_us):>12}", f"{len(link.inputs) + link.left_out} inputs",
+         str(link), link.output.digest[:16], one_line(below(link.output.path, base)))
+        for link in report.links[-_LINKS:]
+    ]  # fmt: skip
+    more = _more(len(report.links), _LINKS, "links, which ended earlier")
+    return ["links, as this machine saw them (hpcc explain OUTPUT)", *table(rows), *more]
 
 
 def _more(found: int, shown: int, what: str) -> list[str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from hpcc.cli.base.terminal import emit
 from hpcc.cli.cache.checkout import PRIVATE_REASONS, home_directory
 from hpcc.cli.cache.farm_says import farm_lines
+from hpcc.cli.cache.links import link_lines
 from hpcc.cli.cache.nearest import MAX_ASKED, nearest_lines
 from hpcc.cli.cache.refusal import explained
 from hpcc.config.paths import Paths
@@ -98,7 +99,8 @@ def _explain(args: argparse.Namespace) -> int:
     paths = Paths.from_env(os.environ)
     records = _records(paths)
     histories = _histories(records, args.file)
-    if not histories:
+    links = link_lines(args.file, paths)
+    if not histories and not links:
         raise NotFoundError(
             f"no record of a compile of {args.file}; compile it through hpcc, or see `hpcc stats`"
         )
@@ -106,6 +108,7 @@ def _explain(args: argparse.Namespace) -> int:
     for block, history in zip(blocks[-MAX_ASKED:], histories[-MAX_ASKED:], strict=True):
         block.extend(nearest_lines(history[-1], paths))
         block.extend(farm_lines(history[-1], paths))
+    blocks += [links] if links else []
     emit(plain("\n\n".join("\n".join(block) for block in blocks)))
     if len(histories) > _MAX_OUTPUTS:
         emit(f"\n… and {len(histories) - _MAX_OUTPUTS} more outputs; name one of them")

@@ -21,6 +21,7 @@ CLIENT: Final = (
     ("native-library-unused", "hits are slower, the native library is not used: %s", "what"),
     ("output-unwritten", "an output cannot be written: %s", "error"),
     ("records-unwritten", "cannot write records of compiles: %s", "error"),
+    ("link-unrecorded", "a link is not recorded"),
     (
         "build-compiles-unrecorded",
         "%d compiles of too many builds at once are not recorded",
