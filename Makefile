@@ -168,8 +168,8 @@ hooks: dev  ## install the git hooks: lint at each commit, `make check` before a
 	$(VENV)/bin/pre-commit install
 
 lock:  ## write the lock files anew
-	$(VENV)/bin/uv pip compile -q --universal --python-version 3.12 --generate-hashes pyproject.toml -o requirements.lock
-	$(VENV)/bin/uv pip compile -q --universal --python-version 3.12 --generate-hashes pyproject.toml --group dev -o requirements-dev.lock
+	$(VENV)/bin/uv pip compile -q --universal --python-version 3.12 --generate-hashes --extra farm pyproject.toml -o requirements.lock
+	$(VENV)/bin/uv pip compile -q --universal --python-version 3.12 --generate-hashes --extra farm pyproject.toml --group dev -o requirements-dev.lock
 
 clean:  ## what builds and tests left in this tree
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis bench/results/tmp

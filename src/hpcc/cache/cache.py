@@ -54,6 +54,7 @@ from hpcc.cache.search_paths import SearchPaths
 from hpcc.cache.several import SeveralCache, SeveralPending
 from hpcc.compilers.invocation.invocation import Product
 from hpcc.compilers.spec.table import Bypass
+from hpcc.config.extras import WhyNoClient, why_missing
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
 from hpcc.core import CallerError, RunHere
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger("hpcc.daemon.cache")
 STORE_NAME: Final = "private"
+_NO_REMOTE_CACHE: Final = f"remote-cache.failed.{FallbackReason.NO_CLIENT}"
 _Farm = FarmCache[Prepared, RemoteJob, RemotePlan]
 
 
@@ -285,6 +287,15 @@ def _requests_of(run: Run) -> list[CompileRequest]:
     return [token.prepared.request for token in tokens if isinstance(token, Pending)]
 
 
+def _has_client(counters: Counters) -> bool:
+    """Report whether a remote cache can work here; if not, log and count it."""
+    trouble = why_missing("client", "the remote cache")
+    if trouble:
+        counters.add(_NO_REMOTE_CACHE)
+        _log.warning("the remote cache is off: %s", trouble)
+    return not trouble
+
+
 def open_cache(
     paths: Paths,
     settings: Settings,
@@ -320,7 +331,7 @@ def open_cache(
     is_remote = remote is not None and settings.remote.is_enabled
     replays = Replays(engine, time.monotonic)
     remote_cache: RemoteCache | None = None
-    if settings.cache.remote.url:
+    if settings.cache.remote.url and _has_client(counters):
         from hpcc.cache.signed.opening import open_remote_cache  # late: few people pay for it
 
         remote_cache = open_remote_cache(paths, settings, results, memo, counters)
@@ -377,7 +388,9 @@ def open_cache(
             SlotRule(store, host, local.stored, memo.scan_known),
             farm_packs,
         )
-        farm = FarmCache(remote, client, counters, settings.remote, time.monotonic)
+        farm = FarmCache(
+            remote, client, counters, settings.remote, time.monotonic, WhyNoClient("a farm")
+        )
     classifier = Classifier(memo, compilers, sharing)
     links: Links | None = None
     if settings.cache.links:

@@ -120,8 +120,10 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
         counters: Counters,
         settings: RemoteSettings,
         monotonic: Callable[[], float],
+        why_no_client: Callable[[], str] = str,
     ) -> None:
         self._remote, self._host = remote, client.host
+        self._why_no_client = why_no_client
         self._planner, self._results, self._slots = client.planner, client.results, client.slots
         self._packs = client.packs
         self._counters, self._settings, self._monotonic = counters, settings, monotonic
@@ -139,6 +141,8 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
         farm = self._remote.farm()
         if farm is None:
             return None
+        if trouble := self._why_no_client():
+            return self.fall_back(FallbackReason.NO_CLIENT, trouble)
         session = self._remote.session()
         policy = self._policy(session)
         parity = self._host.parity(compile_, farm, session, policy.parity, is_cancelled)

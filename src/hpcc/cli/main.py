@@ -7,7 +7,7 @@ import difflib
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Final, NoReturn, cast
 
@@ -16,6 +16,7 @@ from hpcc.cli.base.terminal import emit
 from hpcc.cli.cache import config, local, stats
 from hpcc.cli.doctor import selftest
 from hpcc.cli.farm import services, windows_agent
+from hpcc.config.extras import Extra, extra_of, missing_text, require_extra
 from hpcc.core import CallerError, HpccError
 from hpcc.obs.text import one_line, plain
 
@@ -57,6 +58,13 @@ else:
     # The other commands still need POSIX (docs/windows.md).
     _COMMANDS = (local, stats, config, services, selftest, windows_agent)
 
+# What a command needs besides the local cache. It is asked before the command runs, so that none
+# stops half-way.
+_NEEDS: Final[Mapping[str, Extra]] = {
+    **dict.fromkeys(("login", "logout", "whoami", "token", "farm", "cache", "pack"), "client"),
+    **dict.fromkeys(("up", "image", "assets", "audit", "scheduler", "worker", "gateway"), "farm"),
+    **dict.fromkeys(("selftest", "windows-agent"), "farm"),
+}
 _EXIT_OTHER: Final = 1
 _EXIT_CALLER: Final = 2
 _EXIT_INTERRUPTED: Final = 130
@@ -96,9 +104,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if handler is None:
         parser.print_help()
         return 0
+    what = f"`hpcc {given[0]}`"
     try:
+        if extra := _NEEDS.get(given[0]):
+            require_extra(extra, what)
         code = handler(args)
         sys.stdout.flush()
+    except ModuleNotFoundError as error:
+        # A package that was removed, or a way to it that the table above does not have.
+        lacking = extra_of(error.name or "")
+        if lacking is None:
+            raise
+        emit(f"hpcc: {plain(missing_text(lacking, what))}", file=sys.stderr)
+        return _EXIT_CALLER
     except HpccError as error:
         emit(f"hpcc: {plain(error)}", file=sys.stderr)
         return _EXIT_CALLER if isinstance(error, CallerError) else _EXIT_OTHER

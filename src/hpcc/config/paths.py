@@ -21,6 +21,9 @@ from hpcc.core import CallerError, WindowsPath, parse_windows_path
 DIR_VARIABLE: Final = "HPCC_DIR"
 # In the directory of farm.json.
 FARM_SESSION_NAME: Final = "farm-session.json"
+# Packs of builds, in the cache's directory. `hpcc clean` deletes them without the packages that
+# read them.
+PACKS_NAME: Final = "packs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

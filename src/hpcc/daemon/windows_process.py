@@ -34,6 +34,7 @@ from hpcc.cache.remote.windows_machine import LocalWindowsMachine
 from hpcc.cache.remote.windows_root import windows_root
 from hpcc.cache.root.build_identity import Builds
 from hpcc.compilers.families import family_of
+from hpcc.config.extras import missing_modules
 from hpcc.config.paths import DIR_VARIABLE, Paths
 from hpcc.config.settings import Settings
 from hpcc.core import CallerError, HpccError, RunHere, WindowsPath, WindowsPathError
@@ -41,7 +42,6 @@ from hpcc.core.reasons.bypass import BypassReason
 from hpcc.daemon.pipe_listener import PIPE_LIMITS, LauncherPipeListener
 from hpcc.daemon.pipe_lock import PipeLock
 from hpcc.daemon.windows_client import EXIT_ALREADY_RUNNING
-from hpcc.dispatch.remote_inside import InsideClient
 from hpcc.ports import Clock
 from hpcc.windows.files import directory_id, look_at
 from hpcc.windows.library import Library, load_library
@@ -140,8 +140,10 @@ def product_parts(paths: Paths, settings: Settings) -> tuple[CompileHandler, Rem
     """Build what is behind the front of a real daemon."""
     counters = Counters(os.path.join(paths.cache, COUNTERS_NAME), now=time.time)
     run_directory = os.fspath(paths.run)
-    if not settings.remote.is_enabled:
+    if not settings.remote.is_enabled or missing_modules("client"):
         return LeftAlone(counters, run_directory), None
+    from hpcc.dispatch.remote_inside import InsideClient  # late: gRPC is in the extra hpcc[client]
+
     library = load_library()
     if is_raised(library):
         # An elevated daemon would start programs and write files for launchers with fewer rights.

@@ -35,7 +35,6 @@ from hpcc.core import InfrastructureError
 from hpcc.files.tried_lock import tried_lock
 from hpcc.files.whole import Sync, whole_file
 
-PACKS_NAME: Final = "packs"
 _CHUNKS: Final = "chunks"
 _ROOTS: Final = "roots"
 _SUFFIX: Final = ".pack"

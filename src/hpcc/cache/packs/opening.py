@@ -6,14 +6,14 @@ from collections.abc import Callable
 from functools import partial
 
 from hpcc.cache.base.counters import Counters
-from hpcc.cache.packs.local import PACKS_NAME, LocalPacks, root_id
+from hpcc.cache.packs.local import LocalPacks, root_id
 from hpcc.cache.packs.packs import Packs, PacksConfig
 from hpcc.cache.packs.transfer import Team, Transfer, commits_with_packs, pull
 from hpcc.cache.results.results import Results
 from hpcc.cache.signed.opening import open_objects
 from hpcc.cache.signed.remote import RemoteCache
 from hpcc.cache.signed.trust import TrustBook, place_name
-from hpcc.config.paths import Paths
+from hpcc.config.paths import PACKS_NAME, Paths
 from hpcc.config.remote_cache import place_of
 from hpcc.config.settings import Settings
 from hpcc.core import CallerError

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, get_origin, get_type_hints
 from hpcc.audit.canonical import AuditDamagedError, row_of
 from hpcc.cli.audit.text import TSV_FIELDS
 from hpcc.cli.base.chosen_file import chosen_file
+from hpcc.config.extras import NO_EXTRA, missing_text
 from hpcc.core import CallerError, HpccError
 from hpcc.ports import AuditRow
 
@@ -36,9 +37,9 @@ def write_parquet(path: Path, records: Iterable[Record]) -> int:
         from arro3.io import write_parquet as write
     except ImportError as error:
         raise CallerError(
-            "Parquet needs the extra hpcc[parquet]: `pip install 'hpcc[parquet]'`, or use"
-            " --format jsonl, which most readers of Parquet also accept",
-            reason="no-parquet",
+            f"{missing_text('parquet', 'Parquet')}, or use --format jsonl, which most readers of"
+            " Parquet also accept",
+            reason=NO_EXTRA,
         ) from error
     columns = _columns()
     schema = Schema(list(columns.values()))

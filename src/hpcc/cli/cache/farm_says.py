@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from hpcc import __version__
 from hpcc.cli.cache.nearest import difference_lines
+from hpcc.config.extras import NO_EXTRA, require_extra
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, Digest, HpccError, NotFoundError, SharingPolicy, demanded
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 _SECONDS: Final = 20.0
 _MAX_WORKERS: Final = 4
 _LABEL: Final = "  farm          "
+_REFUSED: Final = {
+    "explain-version": "cannot say it: its workers are of an older version of hpcc",
+    "explain-rate": "not asked: too many questions, wait half a minute",
+}
 _RESULTS: Final = "  results       "
 _INDENT: Final = " " * len(_LABEL)
 
@@ -44,17 +49,16 @@ def farm_lines(record: CompileRecord, paths: Paths) -> list[str]:
     if farm.image != record.image:
         return [f"{_LABEL}not asked: it has another image now"]
     try:
+        require_extra("client", "a farm")
         action = Digest.parse(record.action)
         found = asyncio.run(_in_time(farm, action, demanded(settings.remote.sharing)))
     except NotFoundError:
         return [f"{_LABEL}the workers have no result of this compile any more"]
     except (HpccError, TimeoutError, OSError) as error:
         why = error.reason if isinstance(error, HpccError) else type(error).__name__
-        if why == "explain-version":
-            return [f"{_LABEL}cannot say it: its workers are of an older version of hpcc"]
-        if why == "explain-rate":
-            return [f"{_LABEL}not asked: too many questions, wait half a minute"]
-        return [f"{_LABEL}unknown: it did not answer ({why})"]
+        if why == NO_EXTRA:
+            return [f"{_LABEL}not asked: {error}"]
+        return [f"{_LABEL}{_REFUSED.get(why, f'unknown: it did not answer ({why})')}"]
     return explanation_lines(found, is_miss=record.outcome == "miss.remote.executed")
 
 

@@ -12,6 +12,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from hpcc.config.extras import why_missing
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import HpccError, NotFoundError
@@ -38,6 +39,8 @@ def nearest_lines(record: CompileRecord, paths: Paths) -> list[str]:
     try:
         remote = load_settings(paths.config_file).cache.remote
         place = place_of(remote)
+        if place is not None and (trouble := why_missing("client", "the remote cache")):
+            return [f"{_LABEL}unknown: {trouble}"]
         found = None if place is None else _nearest(record, paths, remote, place)
     except NotFoundError:
         return [f"{_LABEL}no other result of this source and compiler in the remote cache"]

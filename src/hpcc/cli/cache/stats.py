@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -20,7 +21,8 @@ from hpcc.cli.cache.client_metrics import (
     write_for_others,
 )
 from hpcc.cli.cache.refusal import latest_refusals, summed_up
-from hpcc.config.paths import Paths
+from hpcc.config.extras import missing_modules
+from hpcc.config.paths import PACKS_NAME, Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, NotFoundError
 from hpcc.core.reasons.bypass import BypassReason
@@ -366,8 +368,14 @@ def _clean(args: argparse.Namespace) -> int:
 
 def _clear_packs(paths: Paths) -> int:
     """Delete all build packs; return the bytes that this freed."""
-    if sys.platform == "win32":
+    directory = paths.cache / PACKS_NAME
+    if sys.platform == "win32" or not directory.is_dir():
         return 0
+    if missing_modules("client"):
+        # Nothing here can read a pack, and no pull runs.
+        freed = sum(path.lstat().st_size for path in directory.rglob("*") if path.is_file())
+        shutil.rmtree(directory)
+        return freed
     from hpcc.cache.packs.opening import local_packs
 
     return local_packs(paths, load_settings(paths.config_file)).clear()

@@ -6,14 +6,15 @@ import argparse
 import asyncio
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
 
 from hpcc.cli.base.terminal import emit
-from hpcc.cli.doctor.check import DoctorCheck
+from hpcc.cli.doctor.check import Check, DoctorCheck
 from hpcc.cli.doctor.guests import GUEST_CHECKS
 from hpcc.cli.doctor.local import LOCAL_CHECKS
+from hpcc.config.extras import adding, extra_of, missing_modules
 from hpcc.config.paths import Paths
 from hpcc.core import HpccError
 
@@ -41,12 +42,32 @@ def run_doctor(args: argparse.Namespace) -> int:
     return int(any(c.is_local and c.state == "missing" for c in checks))
 
 
+async def _no_farm(_: Paths) -> DoctorCheck:
+    return DoctorCheck(
+        name="guests", state="missing", detail="hpcc[farm] is not installed",
+        cost="no guests on this machine: misses are compiled here, or on a farm elsewhere",
+        remedy=adding("farm"),
+    )  # fmt: skip
+
+
+_WITHOUT_FARM: Final[Mapping[str, Check]] = {"guests": _no_farm}
+
+
 async def collect(paths: Paths) -> list[DoctorCheck]:
     """Run every check; an unexpected error becomes that check's result and ends no other check."""
     checks = []
-    for name, ask in (*LOCAL_CHECKS.items(), *GUEST_CHECKS.items()):
+    guests = _WITHOUT_FARM if missing_modules("farm") else GUEST_CHECKS
+    for name, ask in (*LOCAL_CHECKS.items(), *guests.items()):
         try:
             checks.append(await ask(paths))
+        except ModuleNotFoundError as error:
+            extra = extra_of(error.name or "")
+            if extra is None:
+                raise
+            detail = f"not known without hpcc[{extra}]"
+            checks.append(
+                DoctorCheck(name=name, state="degraded", detail=detail, remedy=adding(extra))
+            )
         except (HpccError, OSError) as error:
             said = next((c.name for c in checks if c.detail == str(error)), "")
             detail = f"not known: see {said}" if said else str(error)

@@ -14,6 +14,7 @@ from typing import Final
 from hpcc.cli.cache.checkout import MARKER_REASONS, home_directory
 from hpcc.cli.doctor.check import Check, DoctorCheck, State
 from hpcc.cli.image import answers
+from hpcc.config.extras import Extra, adding, missing_modules
 from hpcc.config.owners import TRUST_VARIABLE, refuse_foreign_owner
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
@@ -32,6 +33,26 @@ async def _python(_: Paths) -> DoctorCheck:
     return DoctorCheck(
         name="python", state="ok", detail=f"{version} ({sys.executable})", is_local=True
     )
+
+
+async def _extras(paths: Paths) -> DoctorCheck:
+    """Check whether the packages are installed that settings and files here ask for."""
+    return await asyncio.to_thread(_check_extras, paths)
+
+
+def _check_extras(paths: Paths) -> DoctorCheck:
+    name, wanted = "extras", "a farm" if paths.farm_file.exists() else ""
+    if not wanted and load_settings(paths.config_file).cache.remote.url:
+        wanted = "the remote cache"
+    if wanted and missing_modules("client"):
+        return DoctorCheck(
+            name=name, state="missing", detail=f"{wanted} needs hpcc[client]",
+            cost=f"{wanted} is not used: misses are compiled here", remedy=adding("client"),
+        )  # fmt: skip
+    known: tuple[Extra, ...] = ("client", "farm", "parquet")
+    found = ", ".join(extra for extra in known if not missing_modules(extra))
+    detail = found or f"none, for the local cache only; a farm's client: {adding('client')}"
+    return DoctorCheck(name=name, state="ok", detail=detail)
 
 
 async def _settings(paths: Paths) -> DoctorCheck:
@@ -202,14 +223,15 @@ async def _remote_cache(paths: Paths) -> DoctorCheck:
 
 
 def _check_remote_cache(paths: Paths) -> DoctorCheck:
-    from hpcc.cache.signed.opening import check_files
-    from hpcc.cli.cache.remote import expiring, key_lines
     from hpcc.config.remote_cache import place_of
-    from hpcc.ports import SystemClock
 
     name, remote = "remote cache", load_settings(paths.config_file).cache.remote
     if place_of(remote) is None:
         return DoctorCheck(name=name, state="ok", detail="off: no url in [cache.remote]")
+    from hpcc.cache.signed.opening import check_files
+    from hpcc.cli.cache.remote import expiring, key_lines
+    from hpcc.ports import SystemClock
+
     try:
         check_files(remote)
         troubles = expiring(remote.trusted_keys, SystemClock().now())
@@ -231,14 +253,17 @@ def _check_remote_cache(paths: Paths) -> DoctorCheck:
 
 async def _login(paths: Paths) -> DoctorCheck:
     """Check only the stored login; `hpcc whoami --check` asks the scheduler."""
+    nobody = DoctorCheck(
+        name="login", state="ok", detail="not logged in; a farm of `hpcc up` needs no login"
+    )
+    if not await asyncio.to_thread(os.path.lexists, paths.login_file):
+        return nobody
     from hpcc.identity.login.file import load_login_or_none
     from hpcc.ports import SystemClock
 
     login = load_login_or_none(paths.login_file)
     if login is None:
-        return DoctorCheck(
-            name="login", state="ok", detail="not logged in; a farm of `hpcc up` needs no login"
-        )
+        return nobody
     where = f"{login.principal or '?'} of {login.farm.tenant} at {login.farm.scheduler}"
     is_over = login.method == "device" and login.expires_at <= SystemClock().now()
     if login.ended or (is_over and not login.refresh_token):
@@ -286,6 +311,7 @@ async def _user(_: Paths) -> DoctorCheck:
 LOCAL_CHECKS: Final[Mapping[str, Check]] = {
     "python": _python,
     "settings": _settings,
+    "extras": _extras,
     "compilers": _compilers,
     "parity": _parity,
     "launcher": _launcher,

@@ -46,10 +46,12 @@ def subject_or_none(paths: Paths, settings: Settings) -> Subject | None:
     Raises:
         CallerError: farm.json is damaged.
     """
+    farm = load_farm_or_none(paths.farm_file)
+    if farm is None and not paths.images.exists():
+        return None
     from hpcc.images.store import ImageStore
     from hpcc.images.toolchains import label_trouble
 
-    farm = load_farm_or_none(paths.farm_file)
     session = load_farm_session_or_none(paths.farm_session_file) if farm else None
     if farm is None or session is None or not session.is_of(farm):
         session = None

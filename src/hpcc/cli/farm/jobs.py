@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from hpcc.cli.base.terminal import emit
+from hpcc.config.extras import require_extra
 from hpcc.config.paths import Paths
 from hpcc.core import HpccError
 
@@ -39,6 +40,7 @@ def _jobs(_args: argparse.Namespace) -> int:
     try:
         farm = _farm_or_none()
         if farm is not None:
+            require_extra("client", "a farm")
             number = asyncio.run(_granted(farm))
     except (HpccError, OSError, TimeoutError) as error:
         why = str(error) or "no answer in time"

@@ -93,6 +93,10 @@ class FallbackReason(Reason, prefix="fallback"):
         "Use an image with this machine's compiler, or name the processor in `-march=`.",
         "If both versions are equal, the flags are spelled out and the compile travels. With "
         "`-flto` and `-g`, and with Clang and a flag such as `-mno-avx2` beside it, it stays here.")
+    NO_CLIENT = (
+        "no-client", "what a farm's client needs is not installed here",
+        "Install the extra `hpcc[client]`: `hpcc doctor` names the command.",
+        "The local cache works without it. The next compile notices the new packages.")
     NO_FARM = "no-farm", "there is no farm any more", "`hpcc status` shows the farm."
     NO_PREPROCESSING = (
         "no-preprocessing", "a source that is preprocessed already, or plain assembler with debug "
