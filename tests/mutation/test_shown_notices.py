@@ -15,7 +15,7 @@ CLIENT = "tests/unit/cli/cache/test_client_metrics.py::"
 LIVES = "tests/unit/scheduler/test_registry.py::"
 MARKS = "tests/unit/scheduler/test_drains.py::"
 DRAINS = "tests/unit/worker/test_drain.py::"
-OBSERVER, ADMIN = "scheduler/observe.py", "obs/metrics/admin.py"
+OBSERVER, SERVER = "scheduler/observe.py", "obs/http/serve.py"
 REGISTRY = "obs/metrics/registry.py"
 PARTS = "tests/unit/cache/recorder/test_part_bytes.py::"
 FILES = "tests/unit/cache/recorder/test_recorder.py::"
@@ -37,7 +37,8 @@ CASES = {
                          SERIES + "test_a_worker_with_ten_thousand_tenants_and_reasons_has_few_series"),
     "shown-words": Case(REGISTRY, "if len(self._known) >= self._most or", "if False or",
                         SERIES + "test_tenants_have_the_same_names_in_each_metric"),
-    "shown-host": Case(ADMIN, "if loopback_only and not is_loopback(_host_of(hosts[0])):", "if False:",
+    "shown-host": Case("obs/http/request.py",
+                       "if loopback_only and not is_loopback(_host_of(hosts[0])):", "if False:",
                        PORT + "test_a_request_is_read_strictly"),
     # Workers that drain (ADR 98).
     "drain-routed": Case("routing/fleet.py", " and not member.is_draining", "",
@@ -52,11 +53,11 @@ CASES = {
                           DRAINS + "test_what_waits_for_a_place_or_a_guest_goes_elsewhere_at_once"),
     "drain-claims": Case("worker/drain.py", "while self._sharing.pending and not", "while False and not",
                          DRAINS + "test_a_worker_that_ends_publishes_what_it_owes_to_colleagues"),
-    "shown-places": Case(ADMIN, "if len(self._silent) >= _MAX_CONNECTIONS:", "if False:",
+    "shown-places": Case(SERVER, "if len(self._silent) >= MAX_CONNECTIONS:", "if False:",
                          PORT + "test_those_who_are_silent_keep_no_probe_out"),
-    "shown-oldest": Case(ADMIN, "next(iter(self._silent))", "next(reversed(self._silent))",
+    "shown-oldest": Case(SERVER, "next(iter(self._silent))", "next(reversed(self._silent))",
                          PORT + "test_those_who_are_silent_keep_no_probe_out"),
-    "shown-waiting": Case(ADMIN, "elif self._asking[path] < _MAX_CONNECTIONS:", "else:",
+    "shown-waiting": Case(SERVER, "elif self._asking[place] < MAX_CONNECTIONS:", "else:",
                           PORT + "test_those_who_wait_for_a_hanging_service_are_few"),
     "shown-one-bit": Case("rpc/base/health.py", "if health.conditions().is_serving else", "if True else",
                           "tests/unit/rpc/base/test_health.py::test_a_stranger_learns_one_bit"),

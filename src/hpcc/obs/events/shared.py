@@ -10,7 +10,7 @@ SHARED: Final = (
     ("thread-crashed", "thread %s ends, an error was not handled", "thread"),
     ("finalizer-failed", "an error while an object was freed is ignored: %s", "where"),
     ("admin-port-ended", "the admin port has ended"),
-    ("admin-page-failed", "%s cannot be shown", "page"),
+    ("admin-page-failed", "a page cannot be shown"),
     ("condition-unreadable", "%s cannot be read", "condition"),
     ("watch-failed", "%s cannot be looked at", "what"),
     (

@@ -8,13 +8,11 @@ loop notes the time twice a second.
 
 A client that reaches the port reads the figures; there is no login. It is off unless it is
 configured, and meant for loopback or a network of operators (docs/operate.md). What comes in is
-hostile all the same: a request has at most 8 KiB and five seconds, few are served at once, none has
-a body, and a page in a browser on this machine cannot read loopback under a name that it made up.
+hostile all the same, and `hpcc.obs.http` bounds it.
 
 A flood must not keep a probe out, because a kubelet restarts a service whose `/livez` fails, and
-running compiles end with it. So there are separate places for those who have not sent a request,
-for `/readyz` and for `/metrics`, and `/livez` needs none. When the first are full, one more ends
-the connection that has been silent for the longest time: a probe sends its request at once.
+running compiles end with it. So there are separate places for `/readyz` and for `/metrics`, and
+`/livez` needs none.
 """
 
 from __future__ import annotations
@@ -23,16 +21,16 @@ import asyncio
 import ipaddress
 import logging
 import socket
-import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from http import HTTPStatus
 from typing import Final
 
-from hpcc.core import InfrastructureError
-from hpcc.core.endpoints import is_loopback
 from hpcc.obs.health.page import live_page, ready_page
+from hpcc.obs.http.request import Request
+from hpcc.obs.http.serve import MAX_HEAD_BYTES, BoundedServer, HttpAnswer, listen
 from hpcc.obs.metrics.address import split_address
 from hpcc.obs.metrics.process import process_values
 from hpcc.obs.metrics.registry import Family, Kind
@@ -41,10 +39,6 @@ from hpcc.obs.metrics.text import CONTENT_TYPE, exposition
 from hpcc.ports import Clock
 
 _log: Final = logging.getLogger(__name__)
-_MAX_HEAD_BYTES: Final = 8 << 10
-_MAX_CONNECTIONS: Final = 16
-_BACKLOG: Final = 16
-_REQUEST_SECONDS: Final = 5.0
 ASK_SECONDS: Final = 2.0
 # The service's loop is asked at most so often for one page, whatever comes. All who asked meanwhile
 # get the same answer.
@@ -58,17 +52,9 @@ UP: Final = Family(
     labels=(),
     most=1,
 )
-_OK: Final = 200
-_PHRASES: Final = {
-    200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed",
-    421: "Misdirected Request", 500: "Internal Server Error", 503: "Service Unavailable",
-}  # fmt: skip
 # The service's loop is asked for these. Each other answer is ready at once, and fits in a buffer
 # of the kernel, so that a client that does not read holds no place.
 _ASKED_OF_SERVICE: Final = frozenset({"/metrics", "/readyz", "/healthz"})
-# Status, target and whether it is HEAD.
-type _Request = tuple[int, str, bool]
-_PLAIN: Final = "text/plain; charset=utf-8"
 
 
 @asynccontextmanager
@@ -82,7 +68,7 @@ async def serve_admin(address: str, metrics: ServiceMetrics, clock: Clock) -> As
     if not address:
         yield ""
         return
-    listener = await asyncio.to_thread(_listen, address)
+    listener = await asyncio.to_thread(listen, "admin", *split_address("admin", address))
     port = _AdminPort(listener, metrics, clock)
     port.start()
     counter = LogCounter(metrics)
@@ -103,24 +89,8 @@ async def serve_admin(address: str, metrics: ServiceMetrics, clock: Clock) -> As
         await asyncio.to_thread(port.stop)
 
 
-def _listen(address: str) -> socket.socket:
-    host, port = split_address("admin", address)
-    try:
-        family, kind, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind)
-        try:
-            if sys.platform != "win32":  # there it would let another process take the port
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(where)
-            listener.listen(_BACKLOG)
-        except BaseException:
-            listener.close()
-            raise
-    except OSError as error:
-        raise InfrastructureError(
-            f"admin: cannot listen on {address}: {error.strerror or error}", reason="listen"
-        ) from error
-    return listener
+def _place_of(request: Request) -> str:
+    return request.path if request.path in _ASKED_OF_SERVICE else ""
 
 
 async def _watch_lag(clock: Clock, observe: Callable[[float], None]) -> None:
@@ -168,10 +138,6 @@ class _AdminPort:
         self._own: asyncio.AbstractEventLoop | None = None
         self._end = asyncio.Event()
         self._is_up = threading.Event()
-        # Tasks of connections without a whole request, the oldest first.
-        self._silent: dict[asyncio.Task[None], None] = {}
-        # How many connections wait for one of these pages, or read it.
-        self._asking = dict.fromkeys(_ASKED_OF_SERVICE, 0)
         self._figures = _Shared(self._exposed)
         self._conditions = _Shared(partial(self._from_service, self._health.conditions))
         self._thread = threading.Thread(target=self._run, name="hpcc-admin", daemon=True)
@@ -198,8 +164,9 @@ class _AdminPort:
 
     async def _serve(self) -> None:
         self._own = asyncio.get_running_loop()
+        bounded = BoundedServer(self._page, _place_of, loopback_only=self._is_loopback)
         server = await asyncio.start_server(
-            self._connected, sock=self._listener, limit=_MAX_HEAD_BYTES
+            bounded.connected, sock=self._listener, limit=MAX_HEAD_BYTES
         )
         self._is_up.set()
         try:
@@ -208,82 +175,17 @@ class _AdminPort:
             # Requests are cut off when `asyncio.run` cancels their tasks.
             server.close()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(_REQUEST_SECONDS):
-                head = await self._head(reader)
-                request = read_request(head, loopback_only=self._is_loopback)
-                await self._serve_request(request, writer)
-        except (TimeoutError, asyncio.IncompleteReadError, OSError):
-            return  # too slow, or gone
-        finally:
-            # Also drops what a slow reader has left in the buffer.
-            writer.transport.abort()
-
-    async def _head(self, reader: asyncio.StreamReader) -> bytes:
-        """Return a request up to its empty line; b"" for one that is too long."""
-        # The loop reads what came with the connection: a probe is never silent.
-        await asyncio.sleep(0)
-        task = asyncio.current_task()
-        assert task is not None
-        if len(self._silent) >= _MAX_CONNECTIONS:
-            oldest = next(iter(self._silent))
-            del self._silent[oldest]
-            oldest.cancel()
-        self._silent[task] = None
-        try:
-            return await reader.readuntil(b"\r\n\r\n")
-        except asyncio.LimitOverrunError:
-            return b""
-        finally:
-            self._silent.pop(task, None)
-
-    async def _serve_request(self, request: _Request, writer: asyncio.StreamWriter) -> None:
-        path = request[1].partition("?")[0]
-        if path not in self._asking:
-            await self._write(request, writer)
-        elif self._asking[path] < _MAX_CONNECTIONS:
-            self._asking[path] += 1
-            try:
-                await self._write(request, writer)
-            finally:
-                self._asking[path] -= 1
-
-    async def _write(self, request: _Request, writer: asyncio.StreamWriter) -> None:
-        writer.write(await self._answer(request))
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-
-    async def _answer(self, request: _Request) -> bytes:
-        status, target, is_head = request
-        body, kind = f"{_PHRASES[status]}\n".encode(), _PLAIN
-        if status == _OK:
-            try:
-                status, body, kind = await self._page(*target.partition("?")[::2])
-            except Exception:  # noqa: BLE001 - the root of a request: the next one may succeed
-                _log.exception("%s cannot be shown", target.partition("?")[0])
-                status, body = 500, b"see the log of the service\n"
-        lines = (
-            f"HTTP/1.1 {status} {_PHRASES[status]}",
-            f"Content-Type: {kind}",
-            f"Content-Length: {len(body)}",
-            "X-Content-Type-Options: nosniff",
-            "Connection: close",
-        )
-        return "\r\n".join((*lines, "", "")).encode() + (b"" if is_head else body)
-
-    async def _page(self, path: str, query: str) -> tuple[int, bytes, str]:
-        match path:
+    async def _page(self, request: Request) -> HttpAnswer:
+        match request.path:
             case "/metrics":
-                return _OK, await self._figures.get(), CONTENT_TYPE
+                return HttpAnswer(HTTPStatus.OK, await self._figures.get(), CONTENT_TYPE)
             case "/livez":
                 status, text = live_page(self._clock.monotonic() - self.awake_at)
             case "/readyz" | "/healthz":
-                status, text = ready_page(await self._conditions.get(), query)
+                status, text = ready_page(await self._conditions.get(), request.query)
             case _:
                 status, text = 404, "here are /metrics, /livez and /readyz\n"
-        return status, text.encode(), _PLAIN
+        return HttpAnswer(HTTPStatus(status), text.encode())
 
     async def _exposed(self) -> bytes:
         asked = await self._from_service(self._registry.ask)
@@ -302,31 +204,3 @@ class _AdminPort:
                 return await asyncio.wrap_future(future)
         except TimeoutError:
             return None
-
-
-def read_request(head: bytes, *, loopback_only: bool) -> _Request:
-    """Return status, target and whether it is HEAD, from a request up to its empty line.
-
-    With `loopback_only` the host must be a name of this machine. A page from elsewhere can make a
-    browser here ask a name of the page's own that leads to 127.0.0.1; then it reads the answer.
-    """
-    first, *fields = head.decode("latin-1").split("\r\n")
-    method, _, rest = first.partition(" ")
-    target, _, version = rest.partition(" ")
-    hosts = [v.strip() for n, _, v in (f.partition(":") for f in fields) if n.lower() == "host"]
-    if not target.startswith("/") or version not in {"HTTP/1.0", "HTTP/1.1"}:
-        return 400, "", False
-    if len(hosts) != 1:
-        return 400, "", False
-    if method not in {"GET", "HEAD"}:
-        return 405, "", False
-    if loopback_only and not is_loopback(_host_of(hosts[0])):
-        return 421, "", False
-    return _OK, target, method == "HEAD"
-
-
-def _host_of(text: str) -> str:
-    """Return the host of `host:port`, `host`, `[v6]:port` or `[v6]`."""
-    if text.startswith("["):
-        return text[1:].partition("]")[0]
-    return text.partition(":")[0].lower()

@@ -12,9 +12,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from hpcc.core import CallerError, InfrastructureError
+from hpcc.obs.http import serve
+from hpcc.obs.http.request import Request, read_request
 from hpcc.obs.metrics import admin
 from hpcc.obs.metrics.address import check_admin, split_address
-from hpcc.obs.metrics.admin import read_request, serve_admin
+from hpcc.obs.metrics.admin import serve_admin
 from hpcc.obs.metrics.service import ServiceMetrics
 from hpcc.ports import SystemClock
 from hpcc_testkit.farm.in_process import LaterClock
@@ -127,12 +129,15 @@ async def test_a_service_whose_loop_hangs_is_not_ready_and_after_a_while_not_ali
     ],
 )
 def test_a_request_is_read_strictly(head: bytes, status: int) -> None:
-    assert read_request(head, loopback_only=True)[0] == status
+    found = read_request(head, loopback_only=True)
+    assert (200 if isinstance(found, Request) else found) == status
 
 
 def test_elsewhere_than_on_loopback_any_host_may_be_named() -> None:
     head = b"GET /metrics HTTP/1.1\r\nHost: w1.acme.example:9464\r\n\r\n"
-    assert read_request(head, loopback_only=False) == (200, "/metrics", False)
+    found = read_request(head, loopback_only=False)
+    assert isinstance(found, Request)
+    assert (found.target, found.is_head) == ("/metrics", False)
 
 
 async def test_refusals_are_answers_and_the_port_goes_on() -> None:
@@ -153,7 +158,7 @@ async def test_refusals_are_answers_and_the_port_goes_on() -> None:
 
 
 async def test_those_who_say_nothing_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin, "_REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(serve, "REQUEST_SECONDS", 0.2)
     async with port() as (address, _):
         assert await asyncio.to_thread(_first_byte, address) == b""
         status, _ = await asyncio.to_thread(fetch, address)
@@ -182,7 +187,7 @@ def _ended(connections: list[socket.socket]) -> list[socket.socket]:
 
 async def test_those_who_are_silent_keep_no_probe_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """If a flood kept `/livez` from answering, a kubelet would end this worker and its compiles."""
-    monkeypatch.setattr(admin, "_REQUEST_SECONDS", 600.0)
+    monkeypatch.setattr(serve, "REQUEST_SECONDS", 600.0)
     async with port() as (address, _):
         silent = _connected(address, 40)
         # The first of them takes the place of one more; the second comes when that one is closed.
@@ -200,8 +205,8 @@ async def test_those_who_are_silent_keep_no_probe_out(monkeypatch: pytest.Monkey
 async def test_those_who_wait_for_a_hanging_service_are_few(
     monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    for name in ("_REQUEST_SECONDS", "ASK_SECONDS"):
-        monkeypatch.setattr(admin, name, 600.0)
+    monkeypatch.setattr(serve, "REQUEST_SECONDS", 600.0)
+    monkeypatch.setattr(admin, "ASK_SECONDS", 600.0)
     async with port() as (address, metrics):
         metrics.health.serving()
         asked = _asking(address, 17, path)
@@ -217,8 +222,8 @@ async def test_those_who_wait_for_a_hanging_service_are_few(
 async def test_who_scrapes_without_end_takes_no_place_of_a_probe(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(admin, "_REQUEST_SECONDS", 600.0)
-    monkeypatch.setattr(admin, "_MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(serve, "REQUEST_SECONDS", 600.0)
+    monkeypatch.setattr(serve, "MAX_CONNECTIONS", 2)
     # More than fits in buffers of the kernel.
     monkeypatch.setattr(admin, "exposition", lambda *_: b"x" * (32 << 20))
     async with port() as (address, metrics):
