@@ -84,8 +84,8 @@ CASES = {
                             "removed = [part for part in parts if part.build in gone]",
                             "removed: list[PartFile] = []",
                             FILES + "test_the_oldest_builds_go_when_there_are_too_many"),
-    "recorded-names": Case("cli/builds/page.py", "return escape(one_line(text))",
-                           "return one_line(text)", "tests/unit/cli/builds/test_page.py::"
+    "recorded-names": Case("cli/builds/parts.py", "return escape(one_line(value))",
+                           "return one_line(value)", "tests/unit/cli/builds/test_page.py::"
                            "test_no_name_becomes_markup_or_a_control"),
 }  # fmt: skip
 

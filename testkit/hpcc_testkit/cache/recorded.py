@@ -11,6 +11,9 @@ from hpcc.cache.recorder.reading import RecordedBuild
 # 2026-11-30 06:00 UTC.
 AT_US: Final = 1_796_018_400_000_000
 MS: Final = 1000
+HOSTILE: Final = (
+    "</style><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\x1b[31m\u202e\udcff"
+)
 
 
 def compile_at(
@@ -73,3 +76,13 @@ def small_build(build: str = "release-7") -> RecordedBuild:
         compile_at(905, 1, "hit.local", "/home/ann/app/h2.c"),
     )  # fmt: skip
     return RecordedBuild(build=build, compiles=compiles)
+
+
+def hostile_build() -> RecordedBuild:
+    """Return a build in which each text tries to be markup."""
+    compiles = tuple(
+        Compile(c.began_us, c.took_us, c.outcome, f"/p/{HOSTILE}", HOSTILE, HOSTILE, HOSTILE,
+                HOSTILE, HOSTILE, 1, 0, HOSTILE, c.phases)
+        for c in small_build().compiles
+    )  # fmt: skip
+    return RecordedBuild(build=HOSTILE, compiles=compiles, left_out=3, is_damaged=True)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from hpcc.cache.recorder.compiles import Compile, CompileKind
+from hpcc.cache.recorder.compiles import MAX_AT_US, Compile, CompileKind
 from hpcc.cache.recorder.link_record import LinkRecord
 from hpcc.cache.recorder.part_bytes import MAX_FRAME_BYTES, BuildPart
 from hpcc.cache.recorder.places import (
@@ -28,6 +28,8 @@ from hpcc.core import CallerError, IntegrityError, NotFoundError
 
 # A report holds this many compiles in memory, and leaves out older ones.
 MAX_COMPILES: Final = 200_000
+# No cache can serve these, as in `hpcc report`.
+_NO_LOOKUPS: Final = frozenset({CompileKind.BYPASS, CompileKind.GIVEN_UP, CompileKind.REFUSED})
 _MAX_READ: Final = MAX_PART_BYTES + MAX_FRAME_BYTES
 
 
@@ -47,7 +49,7 @@ class RecordedBuild:
 
 @dataclass(slots=True)
 class BuildLine:
-    """One line of `hpcc builds`. `hits` are those that needed no compiler."""
+    """One line of `hpcc builds`. `hits` needed no compiler, `lookups` could have been hits."""
 
     build: str
     began_us: int
@@ -58,28 +60,84 @@ class BuildLine:
     links: int = 0
     source: str = ""
     is_damaged: bool = False
+    lookups: int = 0
+
+
+class BuildLines:
+    """Lists the builds of a cache directory, again and again. Not for several threads at once.
+
+    A file is read again when its size has changed: daemons only append to it.
+    """
+
+    def __init__(self, cache_directory: str) -> None:
+        self._directory = os.path.join(cache_directory, DIRECTORY_NAME)
+        self._known: dict[PartFile, BuildLine | None] = {}
+
+    def lines(self) -> list[BuildLine]:
+        """Return the recorded builds, the one whose compiles ended last at the end."""
+        found: dict[str, BuildLine] = {}
+        files = _newest(find_parts(self._directory))
+        # What is not there any more is forgotten.
+        self._known = {file: self._line_of(file) for file in files}
+        for line in self._known.values():
+            if line is None:
+                continue
+            known = found.get(line.build)
+            if known is not None:
+                _add(known, line)
+            elif line.compiles:
+                found[line.build] = replace(line)
+        return sorted(found.values(), key=lambda line: (line.ended_us, line.build))
+
+    def _line_of(self, file: PartFile) -> BuildLine | None:
+        if file in self._known:
+            return self._known[file]
+        part = _part_at(self._directory, file)
+        return None if part is None else _line_of(part)
+
+
+def _line_of(part: BuildPart) -> BuildLine:
+    line = BuildLine(part.build, MAX_AT_US, 0)
+    for c in part.compiles():
+        line.began_us = min(line.began_us, c.began_us)
+        line.ended_us = max(line.ended_us, c.ended_us)
+        line.compiles += 1
+        line.hits += c.kind in {CompileKind.HIT, CompileKind.FARM_CACHE}
+        line.bypassed += c.kind is CompileKind.BYPASS
+        line.lookups += c.kind not in _NO_LOOKUPS
+        line.source = line.source or c.source
+    line.is_damaged = part.is_damaged
+    return line
+
+
+def _add(line: BuildLine, more: BuildLine) -> None:
+    """Add what a later file has of the same build."""
+    line.began_us = min(line.began_us, more.began_us)
+    line.ended_us = max(line.ended_us, more.ended_us)
+    line.compiles += more.compiles
+    line.hits += more.hits
+    line.bypassed += more.bypassed
+    line.lookups += more.lookups
+    line.source = line.source or more.source
+    line.is_damaged |= more.is_damaged
 
 
 def list_builds(cache_directory: str) -> list[BuildLine]:
     """Return the recorded builds, the one whose compiles ended last at the end."""
-    found: dict[str, BuildLine] = {}
-    for part in _parts_in(cache_directory, None):
-        line = found.get(part.build)
-        for c in part.compiles():
-            if line is None:
-                line = found[part.build] = BuildLine(part.build, c.began_us, c.ended_us)
-            line.began_us = min(line.began_us, c.began_us)
-            line.ended_us = max(line.ended_us, c.ended_us)
-            line.compiles += 1
-            line.hits += c.kind in {CompileKind.HIT, CompileKind.FARM_CACHE}
-            line.bypassed += c.kind is CompileKind.BYPASS
-            line.source = line.source or c.source
-        if line is not None:
-            line.is_damaged |= part.is_damaged
+    found = {line.build: line for line in BuildLines(cache_directory).lines()}
     for link in recorded_links(cache_directory).links:
         if link.build in found:
             found[link.build].links += 1
-    return sorted(found.values(), key=lambda line: (line.ended_us, line.build))
+    return list(found.values())
+
+
+def files_of(cache_directory: str, build: str | None = None) -> tuple[PartFile, ...]:
+    """Return the files that are read; `build` (a hash) chooses those of one build.
+
+    A build that has got a compile has other files, or one of another size.
+    """
+    files = _newest(find_parts(os.path.join(cache_directory, DIRECTORY_NAME)))
+    return tuple(file for file in files if build is None or file.build == build)
 
 
 class RecordedLink(NamedTuple):
@@ -139,10 +197,23 @@ def find_build(cache_directory: str, name: str) -> RecordedBuild:
     return _read(cache_directory, fitting[0])
 
 
+def read_build(cache_directory: str, build: str) -> RecordedBuild:
+    """Return the build whose identity has this hash, as in the names of its files.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    for file in files_of(cache_directory, build):
+        part = _part_at(os.path.join(cache_directory, DIRECTORY_NAME), file)
+        if part is not None and hash_of(part.build) == build:
+            return _read(cache_directory, part.build)
+    raise NotFoundError("this build is not recorded, or no longer", reason="no-build")
+
+
 def _read(cache_directory: str, build: str) -> RecordedBuild:
     compiles: deque[Compile] = deque(maxlen=MAX_COMPILES)
     count, is_damaged = 0, False
-    for part in _parts_in(cache_directory, build):
+    for part in _parts_in(cache_directory, build, DIRECTORY_NAME):
         for compile_ in part.compiles():
             compiles.append(compile_)
             count += 1
@@ -160,25 +231,27 @@ def _read(cache_directory: str, build: str) -> RecordedBuild:
     )
 
 
-def _parts_in(
-    cache_directory: str, build: str | None, name: str = DIRECTORY_NAME
-) -> Iterator[BuildPart]:
+def _parts_in(cache_directory: str, build: str | None, name: str) -> Iterator[BuildPart]:
     """Yield the readable parts, oldest first; only those of one build if it is given."""
     directory = os.path.join(cache_directory, name)
     wanted = None if build is None else hash_of(build)
     for file in _newest(find_parts(directory)):
         if wanted is not None and file.build != wanted:
             continue
-        data = _content(os.path.join(directory, file.name))
-        try:
-            part = BuildPart(data)
-        except IntegrityError:
-            continue
-        if build is None or part.build == build:
+        part = _part_at(directory, file)
+        if part is not None and build in {None, part.build}:
             yield part
 
 
-def _newest(parts: list[PartFile]) -> Iterable[PartFile]:
+def _part_at(directory: str, file: PartFile) -> BuildPart | None:
+    """Return a file's content; None if it cannot be read."""
+    try:
+        return BuildPart(_content(os.path.join(directory, file.name)))
+    except IntegrityError:
+        return None
+
+
+def _newest(parts: list[PartFile]) -> list[PartFile]:
     """Leave out the oldest files if somebody put more there than a daemon does."""
     return parts[-2 * MAX_PARTS :]
 

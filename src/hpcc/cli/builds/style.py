@@ -58,7 +58,7 @@ main > * + * { margin-top:14px; }
 table { border-collapse:collapse; width:100%; }
 th { text-align:left; font-weight:500; color:var(--muted); font-size:12px; white-space:nowrap; }
 th, td { padding:5px 10px; border-bottom:1px solid var(--line); vertical-align:top; }
-tr:last-child td { border-bottom:0; }
+tbody tr:last-child td { border-bottom:0; }
 th:first-child, td:first-child { padding-left:14px; }
 th:last-child, td:last-child { padding-right:14px; }
 .n { text-align:right; white-space:nowrap; font-variant-numeric:tabular-nums; }

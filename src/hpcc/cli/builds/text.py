@@ -41,7 +41,7 @@ def builds_lines(builds: Sequence[BuildLine]) -> list[str]:
     rows += [
         (
             moment(line.ended_us), duration(line.ended_us - line.began_us), str(line.compiles),
-            percent(line.hits, line.compiles - line.bypassed),
+            percent(line.hits, line.lookups),
             *((str(line.links),) if has_links else ()),
             one_line(line.build) + (" (damaged)" if line.is_damaged else ""), one_line(line.source),
         )

@@ -22,6 +22,7 @@ _BINS: Final = 160
 _TICKS: Final = 4
 # A thinner bar is not seen.
 _LEAST_PERCENT: Final = 0.12
+_LEAST_BAR_PERCENT: Final = 0.6
 
 
 class Span(NamedTuple):
@@ -135,10 +136,12 @@ def share_bar(shares: Sequence[tuple[str, str, int]], height: int) -> str:
     return f'<svg class="chart" height="{height}" aria-hidden="true">{"".join(parts)}</svg>'
 
 
-def length_bar(style: str, part: int, whole: int) -> str:
-    """Return a bar of a part's length on the whole's."""
-    width = 100 * part / max(whole, 1)
+def length_bar(style: str, part: int, whole: int, offset: int = 0) -> str:
+    """Return a bar of a part's length on the whole's, from its offset on."""
+    x = min(100 * offset / max(whole, 1), 100 - _LEAST_BAR_PERCENT)
+    width = min(max(100 * part / max(whole, 1), _LEAST_BAR_PERCENT if part else 0), 100 - x)
+    start = f'x="{x:.2f}%" ' if offset else ""
     return (
         '<svg height="6" aria-hidden="true"><rect class="sunk" width="100%" height="6" rx="2"/>'
-        f'<rect class="{style}" width="{min(width, 100):.2f}%" height="6" rx="2"/></svg>'
+        f'<rect class="{style}" {start}width="{width:.2f}%" height="6" rx="2"/></svg>'
     )

@@ -10,7 +10,7 @@ import pytest
 
 from hpcc.cache.recorder.compiles import Compile
 from hpcc.cache.recorder.places import DIRECTORY_NAME, Limits, find_parts
-from hpcc.cache.recorder.reading import find_build, list_builds
+from hpcc.cache.recorder.reading import BuildLines, find_build, list_builds
 from hpcc.cache.recorder.recorder import Recorder
 from hpcc.core import CallerError, NotFoundError
 from hpcc_testkit.cache.recorded import AT_US, compile_at
@@ -57,6 +57,27 @@ def test_what_was_added_is_read_back_once(tmp_path: Path) -> None:
         ("two", 1, 1), ("one", 3, 2),
     ]  # fmt: skip
     assert len(files(tmp_path)) == 2
+
+
+def test_a_list_that_is_made_again_reads_only_files_that_grew(tmp_path: Path) -> None:
+    recorder, listed = recorder_in(tmp_path), BuildLines(str(tmp_path))
+    assert listed.lines() == []
+    for build in ("one", "two"):
+        recorder.add(build, compile_at(5, 10))
+        recorder.add(build, compile_at(6, 10, "refused"))
+        hit(recorder, build, AT_US)
+    recorder.flush()
+    first = listed.lines()
+    assert [(b.compiles, b.lookups, b.hits) for b in first] == [(3, 2, 1)] * 2
+    for file in files(tmp_path):
+        file.write_bytes(bytes(file.stat().st_size))
+    assert listed.lines() == first
+    recorder.add("two", compile_at(9, 10))
+    recorder.flush()  # behind bytes that are not frames any more
+    assert [b.build for b in listed.lines()] == ["one"]
+    for file in files(tmp_path):
+        file.unlink()
+    assert listed.lines() == []
 
 
 def test_another_daemon_continues_a_build_in_another_file(tmp_path: Path) -> None:

@@ -6,74 +6,18 @@ import base64
 import hashlib
 import json
 import re
-from html.parser import HTMLParser
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcc.cache.recorder.compiles import Compile
 from hpcc.cache.recorder.reading import BuildLine, RecordedBuild
 from hpcc.cache.recorder.report import report_of
 from hpcc.cli.builds.document import document_of
 from hpcc.cli.builds.page import page_of
 from hpcc.cli.builds.text import builds_lines, report_lines
 from hpcc.cli.builds.words import duration
-from hpcc_testkit.cache.recorded import compile_at, small_build
-
-HOSTILE = "</style><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\x1b[31m\u202e\udcff"
-_VOID = {"meta"}
-_ALLOWED = {
-    "html", "head", "meta", "title", "style", "body", "main", "section", "header", "h1", "h2", "p",
-    "span", "code", "div", "dl", "dt", "dd", "ul", "li", "table", "thead", "tbody", "tr", "th",
-    "td", "b", "footer", "svg", "rect", "line", "text",
-}  # fmt: skip
-_ATTRIBUTES = {
-    "lang", "charset", "http-equiv", "content", "name", "class", "height", "width", "role", "scope",
-    "aria-label", "aria-hidden", "tabindex", "x", "y", "x1", "x2", "y1", "y2", "rx", "text-anchor",
-}  # fmt: skip
-
-
-class Reader(HTMLParser):
-    """Reads a page, and refuses what the report has no use for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.text: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag in _ALLOWED, tag
-        assert {name for name, _ in attrs} <= _ATTRIBUTES, attrs
-        if tag not in _VOID and not (self.get_starttag_text() or "").endswith("/>"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if not (self.get_starttag_text() or "").endswith("/>") or self.open[-1:] == [tag]:
-            assert self.open.pop() == tag
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.text.append(data)
-
-
-def read(page: str) -> str:
-    reader = Reader()
-    reader.feed(page)
-    reader.close()
-    assert reader.open == []
-    return " ".join(reader.text)
-
-
-def hostile_build() -> RecordedBuild:
-    compiles = tuple(
-        Compile(c.began_us, c.took_us, c.outcome, f"/p/{HOSTILE}", HOSTILE, HOSTILE, HOSTILE,
-                HOSTILE, HOSTILE, 1, 0, HOSTILE, c.phases)
-        for c in small_build().compiles
-    )  # fmt: skip
-    return RecordedBuild(build=HOSTILE, compiles=compiles, left_out=3, is_damaged=True)
+from hpcc_testkit.cache.recorded import HOSTILE, compile_at, hostile_build, small_build
+from hpcc_testkit.suite.markup import read_markup as read
 
 
 def test_the_page_has_a_policy_that_names_its_style_and_nothing_else() -> None:
