@@ -30,6 +30,7 @@
     X("token") \
     X("trace") \
     X("up") \
+    X("web") \
     X("whoami") \
     X("windows-agent") \
     X("worker") \

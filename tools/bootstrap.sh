@@ -9,6 +9,7 @@
 #   bootstrap.sh prometheus       Prometheus and promtool, for the tests of deploy/monitoring
 #   bootstrap.sh sccache          a release of sccache with S3, for bench/remote_cache.py
 #   bootstrap.sh helm            Helm's code and Kubernetes' schemas, for the chart's tests
+#   bootstrap.sh browser          Selenium and axe-core, for the tests of pages in Chromium
 #   bootstrap.sh identity-provider  the OpenID provider that the tests start, likewise
 #   bootstrap.sh tests            all of these, as far as this machine allows
 # LIST is one of: base (Python, compiler), guest (VM and images), test (peers the tests start),
@@ -32,6 +33,8 @@ test="$test linux-source flex bison bc"
 test="$test systemd openssl"
 # Boots machines for the shipped units.
 test="$test systemd-container iproute2"
+# Looks at pages.
+test="$test chromium chromium-driver"
 # Cross-builds Windows programs and runs them under Wine.
 test="$test g++-mingw-w64-x86-64-posix gcc-mingw-w64-x86-64-posix wine wine64"
 # tcl generates SQLite's sources. e2fsprogs makes the file system for the ext4 rows.
@@ -276,6 +279,25 @@ sccache() {
     printf '%s\n' "$stamp" > "$target/stamp"
 }
 
+# What drives the browser, and the rules of accessibility that it is asked: for tests only, never
+# imported by hpcc, run in a separate process.
+browser() {
+    target="${XDG_CACHE_HOME:-$HOME/.cache}/hpcc-tests/browser"
+    stamp=$(cat tests/browser/requirements.txt tests/browser/package-lock.json; .venv/bin/python -VV)
+    [ "$(cat "$target/stamp" 2>/dev/null)" = "$stamp" ] && return 0
+    command -v npm >/dev/null 2>&1 || { say "bootstrap: no npm here; the tests of pages will fail."; return 0; }
+    say "bootstrap: fetching Selenium and axe-core for the tests"
+    mkdir -p "${target%/*}"
+    work=$(mktemp -d "$target.XXXXXX")
+    .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes \
+        --only-binary=:all: --target "$work" -r tests/browser/requirements.txt
+    cp tests/browser/package.json tests/browser/package-lock.json "$work/"
+    (cd "$work" && npm ci --ignore-scripts --no-audit --no-fund --silent)
+    printf '%s\n' "$stamp" > "$work/stamp"
+    rm -rf "$target"
+    mv "$work" "$target"
+}
+
 # Installs tests/oidc/package-lock.json, whose digests npm checks, without running package scripts.
 identity_provider() {
     stamp=$(cat tests/oidc/package.json tests/oidc/package-lock.json | sha256sum)
@@ -298,7 +320,7 @@ tests() {
         [ "$code" = 77 ] || exit "$code"
         say "bootstrap: no packages could be installed here; tests whose tools are missing will fail."
     }
-    for part in venv firecracker seaweedfs buildbox buildgrid prometheus sccache helm windows-python; do
+    for part in venv firecracker seaweedfs buildbox buildgrid prometheus sccache helm browser windows-python; do
         tools/bootstrap.sh "$part"
     done
     tools/bootstrap.sh identity-provider || {
@@ -318,8 +340,9 @@ case "${1:-}" in
     prometheus) prometheus ;;
     sccache) sccache ;;
     helm) helm ;;
+    browser) browser ;;
     windows-python) windows_python && windows_packages ;;
     identity-provider) identity_provider ;;
     tests) tests ;;
-    *) say "usage: bootstrap.sh packages LIST… | venv | firecracker | seaweedfs | buildbox | buildgrid | prometheus | sccache | helm | windows-python | identity-provider | tests"; exit 2 ;;
+    *) say "usage: bootstrap.sh packages LIST… | venv | firecracker | seaweedfs | buildbox | buildgrid | prometheus | sccache | helm | browser | windows-python | identity-provider | tests"; exit 2 ;;
 esac

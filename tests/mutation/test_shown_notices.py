@@ -19,6 +19,7 @@ OBSERVER, SERVER = "scheduler/observe.py", "obs/http/serve.py"
 REGISTRY = "obs/metrics/registry.py"
 PARTS = "tests/unit/cache/recorder/test_part_bytes.py::"
 FILES = "tests/unit/cache/recorder/test_recorder.py::"
+SESSIONS = "tests/unit/cli/web/test_session.py::"
 
 
 CASES = {
@@ -84,6 +85,18 @@ CASES = {
                             "removed = [part for part in parts if part.build in gone]",
                             "removed: list[PartFile] = []",
                             FILES + "test_the_oldest_builds_go_when_there_are_too_many"),
+    # Pages for one browser (ADR 104).
+    "web-once": Case("cli/web/session.py", "        self._token = None\n", "",
+                     SESSIONS + "test_the_link_opens_once_and_its_cookie_is_for_its_path"),
+    "web-path": Case("cli/web/session.py", "if not slash or not _is_equal(root, self.root[1:]):",
+                     "if not slash:", SESSIONS + "test_the_cookie_counts_under_its_path_only_and_"
+                     "the_path_with_its_cookie_only"),
+    "web-other-pages": Case("cli/web/session.py",
+                            'request.header("sec-fetch-site") in _FOREIGN or not', "not", SESSIONS
+                            + "test_what_another_page_asks_for_is_refused_even_with_the_cookie"),
+    "web-pause": Case("cli/web/site.py", " and began >= made.made_at + _PAUSES * made.cost_seconds",
+                      "", "tests/unit/cli/web/"
+                      "test_site.py::test_a_page_is_made_again_only_for_new_compiles_and_after_a_pause"),
     "recorded-names": Case("cli/builds/parts.py", "return escape(one_line(value))",
                            "return one_line(value)", "tests/unit/cli/builds/test_page.py::"
                            "test_no_name_becomes_markup_or_a_control"),

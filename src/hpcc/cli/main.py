@@ -30,6 +30,7 @@ if sys.platform != "win32":
     from hpcc.cli.doctor import doctor
     from hpcc.cli.farm import jobs, login, status, token, up
     from hpcc.cli.image import assets, image
+    from hpcc.cli.web import web
 
     _COMMANDS = (
         up,
@@ -41,6 +42,7 @@ if sys.platform != "win32":
         stats,
         explain,
         builds,
+        web,
         checkout,
         remote,
         pack,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcc_testkit.cache.launcher import build_launcher, launcher_environment, stop_daemon
+from hpcc_testkit.services.web import Fetched, web_pages
 
 MAKEFILE = """
 all: a.o b.o c.o t.o
@@ -28,6 +29,23 @@ SOURCES = {
     "t.c": "const char *t = __TIME__;\n",
     "bad.c": "int bad(void) { return }\n",
 }
+
+
+def check_pages(env: dict[str, str]) -> None:
+    """Follow the links of `hpcc web --local` from the builds to a miss and to a hit."""
+    with web_pages(env) as link:
+        client = Fetched(link)
+        _, links = client.page(f"{client.root}/")
+        second, first = [name for name in links if "/build/" in name]
+        text, links = client.page(f"{second}/compiles?end=hit&q=a.c")
+        assert "2 of 8" in text
+        hit, _ = client.page(next(name for name in links if name.startswith(f"{second}/1")))
+        assert "a hit: the result was in the cache" in hit
+        _, links = client.page(f"{first}/compiles?q=t.c")
+        miss, _ = client.page(next(name for name in links if name.startswith(f"{first}/1")))
+        assert "not stored: date-time" in miss
+        assert "compiled here and not stored" in miss
+        assert client.ask(first, host="attacker.example")[0].status == 421
 
 
 def test_hits_misses_a_bypass_and_a_failure_are_recorded_by_build(tmp_path: Path) -> None:
@@ -92,6 +110,8 @@ def test_hits_misses_a_bypass_and_a_failure_are_recorded_by_build(tmp_path: Path
         compiles = [e for e in events if "outcome" in e.get("args", {})]
         assert len(compiles) == 6
         assert {"a.c", "b.c", "c.c", "t.c", "bad.c"} <= {e["name"] for e in compiles}
+
+        check_pages(env)
 
         # A daemon that ends has written all of it, and the next one goes on.
         stop_daemon(env)

@@ -1,0 +1,41 @@
+"""What the pages need beyond the style sheet of the report: bar, links, forms, long texts."""
+
+from __future__ import annotations
+
+from typing import Final
+
+WEB_STYLE: Final = """
+a { color:var(--ink-farm); text-decoration-thickness:1px; text-underline-offset:2px; }
+td > a, td > .tag, .mast a { text-decoration:none; }
+td > a:hover, .mast a:hover { text-decoration:underline; }
+.skip { position:absolute; left:-999px; }
+.skip:focus { left:12px; top:8px; background:var(--panel); padding:4px 10px; z-index:9; }
+.mast { display:flex; align-items:center; gap:18px; min-height:46px; padding:0 24px;
+  background:var(--panel); border-bottom:1px solid var(--line); }
+.mast a { color:var(--text); } .brand { font-weight:650; font-size:14px; }
+.mast nav { flex:1; }
+.mast nav a { padding:5px 10px; border-radius:6px; background:var(--sunk); font-weight:500; }
+.live { margin:0; color:var(--muted); font-size:12px; text-align:right; }
+main:focus { outline:none; }
+h1.path { font:600 16px/1.3 "JetBrains Mono",ui-monospace,"SF Mono",Menlo,Consolas,monospace; }
+.facts { display:grid; grid-template-columns:auto minmax(0,1fr); gap:4px 16px; margin:0;
+  padding:2px 14px 13px; }
+.facts dt { color:var(--muted); } .facts dd { margin:0; overflow-wrap:anywhere; }
+.reasons { margin:0; padding:0 14px 12px 30px; } .reasons li { margin-top:6px; }
+.reasons .note { display:block; }
+.cmd { margin:0 14px 13px; padding:9px 11px; background:var(--sunk); border-radius:6px;
+  white-space:pre-wrap; overflow-wrap:anywhere; line-height:1.6; font-size:12px;
+  font-family:"JetBrains Mono",ui-monospace,"SF Mono",Menlo,Consolas,monospace; }
+.filter { display:flex; flex-wrap:wrap; gap:8px 14px; align-items:end; padding:12px 14px; }
+.filter label { color:var(--muted); font-size:12px; display:grid; gap:3px; }
+.filter input, .filter select, .filter button { font:inherit; color:var(--text); height:30px;
+  background:var(--sunk); border:1px solid var(--muted); border-radius:6px; padding:0 9px;
+  min-width:0; max-width:100%; }
+.filter button { cursor:pointer; font-weight:500; }
+.pages { display:flex; gap:16px; padding:9px 14px 11px; }
+table.parts .bar { width:35%; } td.share { min-width:110px; } p.pad { margin:0; }
+.builds td:first-child { min-width:150px; overflow-wrap:anywhere; }
+@media (max-width:1000px) { .mast { padding:0 12px; gap:10px; }
+  table.builds { min-width:720px; } }
+@media print { .mast, .filter, .skip { display:none; } }
+"""

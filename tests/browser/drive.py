@@ -1,0 +1,133 @@
+"""Drives the real Chromium for a test: commands come as lines of JSON, and so do the answers.
+
+It runs in a separate process, with the packages that `tools/bootstrap.sh browser` fetched.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+WAIT_SECONDS = 60
+ARGUMENTS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu")
+NAME = "(e => e.getAttribute('href') ?? e.getAttribute('aria-label') ?? e.name ?? e.type)"
+# Notes what gets the focus from now on, and returns what can have it.
+KEYS = f"""
+if (!window.reached) addEventListener("focusin", event => reached.push({NAME}(event.target)));
+document.activeElement.blur();
+getSelection().empty();
+window.reached = [];
+const all = document.querySelectorAll("a[href], button, input, select, [tabindex='0']");
+return [...all].map({NAME});
+"""
+RULES = """
+const done = arguments[arguments.length - 1];
+const only = arguments[0];
+axe.run(document, {resultTypes: ["violations"], ...(only.length ? {runOnly: only} : {})}).then(
+  found => done(found.violations.map(v => `${v.id}: ${v.nodes.map(n => n.html).join(" ")}`)),
+  error => done([String(error)]));
+"""
+
+
+class Browser:
+    """One browser; `do` runs one command."""
+
+    def __init__(self, driver: webdriver.Chrome, rules: str) -> None:
+        self._driver, self._source = driver, rules
+
+    def do(self, command: dict[str, Any]) -> object:
+        """Run a command and return its answer: by default where the browser is, and the text."""
+        name = command.pop("do")
+        answer = getattr(self, f"_{name}")(**command)
+        return self._state() if answer is None else answer
+
+    def _state(self) -> object:
+        return {"url": self._driver.current_url, "text": self._text()}
+
+    def _open(self, url: str) -> None:
+        self._driver.get(url)
+
+    def _click(self, css: str) -> None:
+        self._element(css).click()
+
+    def _focus(self, css: str) -> None:
+        self._driver.execute_script("arguments[0].focus()", self._element(css))
+
+    def _focused(self) -> object:
+        return self._driver.execute_script(f"return {NAME}(document.activeElement)")
+
+    def _script(self, on: bool) -> None:
+        self._driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not on})
+
+    def _log(self) -> object:
+        return [entry["message"] for entry in self._driver.get_log("browser")]
+
+    def _element(self, css: str) -> WebElement:
+        return self._driver.find_element(By.CSS_SELECTOR, css)
+
+    def _text(self) -> str:
+        return str(self._driver.find_element(By.TAG_NAME, "body").text)
+
+    def _wait(self, text: str) -> None:
+        WebDriverWait(self._driver, WAIT_SECONDS, ignored_exceptions=(Exception,)).until(
+            lambda _: text in self._text()
+        )
+
+    def _look(self, width: int, dark: bool, png: str = "") -> object:
+        """Set the width and the colours; return by how much the page is wider than the window."""
+        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self._driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        self._driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        wide = "return document.documentElement.scrollWidth - innerWidth"
+        beyond = self._driver.execute_script(wide)
+        if png:
+            Path(png).write_bytes(self._driver.get_screenshot_as_png())
+        return beyond
+
+    def _rules(self, only: list[str]) -> object:
+        """Return which rules of accessibility the page breaks: of all, or of some."""
+        if not self._driver.execute_script("return 'axe' in window"):
+            self._driver.execute_script(self._source)
+        return self._driver.execute_async_script(RULES, only)
+
+    def _keys(self) -> object:
+        """Press Tab through the page; return what can have the focus, and what got it."""
+        wanted = self._driver.execute_script(KEYS)
+        tabs = ActionChains(self._driver, duration=0)
+        tabs.send_keys(Keys.TAB * len(wanted)).perform()
+        return {"wanted": wanted, "reached": self._driver.execute_script("return reached")}
+
+
+def main() -> None:
+    """Answer commands until the input ends."""
+    rules = Path(sys.argv[1]).read_text(encoding="utf-8")
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        for argument in (*ARGUMENTS, f"--user-data-dir={profile}"):
+            options.add_argument(argument)
+        driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+        try:
+            browser = Browser(driver, rules)
+            for line in sys.stdin:
+                sys.stdout.write(json.dumps(browser.do(json.loads(line))) + "\n")
+                sys.stdout.flush()
+        finally:
+            driver.quit()
+
+
+if __name__ == "__main__":
+    main()
