@@ -20,7 +20,7 @@ cd "$(dirname "$0")/.."
 base="python3 python3-venv gcc g++ libc6-dev musl-tools make ca-certificates"
 # hpcc itself downloads the guests' kernel (apt-get download); it is never installed.
 guest="qemu-system-x86 erofs-utils mmdebstrap dpkg-dev apt-utils"
-test="mount clang gcc-12 gcc-13 gcc-14 g++-14 gobjc-14 clang-17 clang-19 clang-tidy-19 clang-tools-19 libc++-19-dev libc++abi-19-dev csmith libcsmith-dev llvm libclang-rt-dev ccache sccache e2fsprogs cmake ninja-build meson autoconf automake docker-registry skopeo util-linux git virtiofsd nodejs npm containerd runc"
+test="mount clang gcc-12 gcc-13 gcc-14 g++-14 gobjc-14 clang-17 clang-19 clang-tidy-19 clang-tools-19 cppcheck libc++-19-dev libc++abi-19-dev csmith libcsmith-dev llvm libclang-rt-dev ccache sccache e2fsprogs cmake ninja-build meson autoconf automake docker-registry skopeo util-linux git virtiofsd nodejs npm containerd runc"
 test="$test radosgw"
 # Bazel, and the libraries for its TLS: Debian's Netty has no ALPN without them.
 test="$test bazel-bootstrap bazel-rules-java bazel-rules-proto libnetty-tcnative-java libnetty-tcnative-jni"

@@ -1,8 +1,8 @@
 """The only place that chooses a compile's family.
 
 The command line selects the grammar: cl's, or the one that gcc and clang share. The driver's answer
-to `-v` then selects gcc or clang. clang-tidy is known by its name. A hit of gcc or clang loads no
-module of `hpcc.compilers.msvc` or `hpcc.compilers.tidy`.
+to `-v` then selects gcc or clang. clang-tidy and cppcheck are known by their names. A hit of gcc or
+clang loads no module of `hpcc.compilers.msvc`, `hpcc.compilers.tidy` or `hpcc.compilers.cppcheck`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from hpcc.compilers.spec.drivers import follows_cl
 
 _CLANG: Final = re.compile(rb"^(?:.* )?clang version (\d{1,4})", re.MULTILINE)
 _TIDY: Final = re.compile(rb"clang-tidy(?:-[0-9][0-9.]*)?")
+_CPPCHECK: Final = re.compile(rb"cppcheck(?:-[0-9][0-9.]*)?")
 _GCC: Final = re.compile(rb"^gcc version (\d{1,4})", re.MULTILINE)
 
 
@@ -31,6 +32,10 @@ def family_of(compiler: bytes, arguments: tuple[bytes, ...]) -> CompilerFamily:
         from hpcc.compilers.tidy.family import TIDY  # likewise
 
         return TIDY
+    if _CPPCHECK.fullmatch(compiler.rpartition(b"/")[2]):
+        from hpcc.compilers.cppcheck.family import CPPCHECK  # likewise
+
+        return CPPCHECK
     return GNU
 
 
@@ -41,3 +46,13 @@ def family_that_answers(about: bytes) -> tuple[CompilerFamily, int] | None:
         return CLANG, int(clang[1])
     gcc = _GCC.search(about)
     return None if gcc is None else (GNU, int(gcc[1]))
+
+
+def tool_that_answers(about: bytes) -> tuple[CompilerFamily, int] | None:
+    """Return what a tool's answer to `probe_question` shows: cppcheck, or the compiler in it."""
+    if b"<cppcheck version=" not in about:
+        return family_that_answers(about)
+    from hpcc.compilers.cppcheck.family import CPPCHECK  # likewise
+
+    version = CPPCHECK.tool_version(about)
+    return None if version is None else (CPPCHECK, version)

@@ -25,7 +25,7 @@ from hpcc.cache.host.loader import (
 )
 from hpcc.cache.host.tool_probe import ask_tool
 from hpcc.cache.host.wrappers import executes_others
-from hpcc.compilers.families import family_that_answers
+from hpcc.compilers.families import family_that_answers, tool_that_answers
 from hpcc.compilers.gnu.driver_files import program_directories
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.spec.drivers import TARGET, DriverAnswers, without_cl_variables
@@ -104,7 +104,7 @@ class CompilerProbe:
             return Bypass(BypassReason.COMPILER_UNREADABLE)
         if about is None:
             return Bypass(BypassReason.WRAPPER)
-        answered = family_that_answers(about)
+        answered = tool_that_answers(about)
         if answered is None:
             return Bypass(BypassReason.UNKNOWN_COMPILER)
         self._target = target[1] if (target := TARGET.search(about)) else b""

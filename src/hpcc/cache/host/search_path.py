@@ -39,6 +39,8 @@ def search_of(
         OSError: it did not run or did not print its search path.
     """
     question = family.search_question(invocation)
+    if not question:
+        return SearchAnswer((), b"", ())
     answer = _answer(family, compiler, invocation, question, env, cwd)
     if answer.exit_code != 0:
         # Some flags need another: -mcmodel=kernel is an error where code is PIC by default.

@@ -80,7 +80,7 @@ def with_names(
         if digest is not None:
             files[path] = digest
         else:
-            absences.append(_absence(path))
+            absences.append(absence_of(path))
     return replace(
         closure,
         files=tuple(files.items()),
@@ -114,7 +114,7 @@ def _with_header_units(closure: Closure, prepared: Prepared, search: tuple[bytes
     root = absolute(cwd, below).rstrip(b"/").removesuffix(b"/.") or b"/"
     relative = root.rstrip(b"/") + b"/" + RELATIVE_UNITS
     if not os.path.isdir(root):
-        absences = [_absence(relative)]
+        absences = [absence_of(relative)]
     elif os.path.lexists(relative):
         raise UncacheableError(UncacheableReason.HEADER_UNIT, relative)
     else:
@@ -195,7 +195,7 @@ def digest_if_quiet(memo: FileMemo, path: bytes, started_ns: int) -> bytes | Non
     return digest
 
 
-def _absence(path: bytes) -> Absence:
+def absence_of(path: bytes) -> Absence:
     """Return the absence that keeps `path` from being a file: its name or a directory's."""
     path = path.rstrip(b"/")
     if os.path.isdir(path):

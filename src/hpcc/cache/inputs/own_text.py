@@ -1,4 +1,4 @@
-"""The inputs of a source that no preprocessor reads: `.i`, `.ii` and `.s`.
+"""The inputs of a source of which nobody lists what it reads: `.i`, `.ii`, `.s`, and cppcheck's.
 
 Problem: no compiler writes a depfile for such a source, and other files matter all the same.
 
@@ -10,6 +10,10 @@ with such directives is refused.
 Rule for `.s`, and for `asm` in `.i`: GNU as lists the files of `.include` and `.incbin`. For
 Clang's assembler the text is read.
 
+Rule for a program that lists nothing (`Unlisted`): each name in each text is looked up in each
+directory where the program could look. What is there is an input and is read in turn, what is not
+there must stay absent. The order of its lookup does not matter then.
+
 Example: a.i begins with `# 1 "a.c"`. The inputs are a.i and a.c. If there is no a.c, it must stay
 absent.
 
@@ -19,17 +23,22 @@ read literally raises `UncacheableError`.
 
 from __future__ import annotations
 
+import os
+import posixpath
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
-from hpcc.cache.base.files import MAX_SOURCE_BYTES, FileMemo
+from hpcc.cache.base.files import MAX_SOURCE_BYTES, FileMemo, Listing
+from hpcc.cache.base.manifest import Absence
 from hpcc.cache.base.uncacheable import UncacheableError, absolute, is_fresh
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.inputs.embedded_files import follow
-from hpcc.cache.inputs.flag_inputs import with_names
+from hpcc.cache.inputs.flag_inputs import absence_of, digest_if_quiet, with_names
+from hpcc.cache.inputs.twins import links_to, with_directories
 from hpcc.cache.key.prepare import Prepared
+from hpcc.compilers.invocation.dependencies import Unlisted
 from hpcc.compilers.invocation.invocation import Language
 from hpcc.compilers.scan.assembler import Directives, read_assembler, read_statements, unescape
 from hpcc.compilers.scan.assembler_names import may_name_for_assembler, strings_may_direct
@@ -50,6 +59,7 @@ _MACROS: Final = re.compile(rb"(?:define|undef)\b.*")
 _SPLICED: Final = re.compile(rb"(?:\\|\?\?/)[ \t\f\v\r]*$")
 _CLOCKS: Final = Hazard.DATE_OR_TIME | Hazard.TIMESTAMP | Hazard.PASTED_CLOCK
 _MAX_NAMES: Final = 50_000
+_MAX_LOOKED_UP: Final = 200_000
 
 
 def own_closure(
@@ -67,6 +77,10 @@ def own_closure(
     Raises:
         UncacheableError: the text may have effects that are not known here, or a file changed.
     """
+    places = prepared.identity.config_directories
+    unlisted = prepared.family.unlisted(prepared.invocation, places)
+    if unlisted is not None:
+        return _Names(memo, prepared, unlisted, started_ns).closure()
     source, cwd, language = prepared.source, prepared.cwd, prepared.invocation.language
     found = memo.examine(source)
     if found is None:
@@ -183,3 +197,112 @@ def _refuse_directives(prepared: Prepared, text: bytes, scan: Scan) -> None:
     # Without a macro nothing can be pasted, but a clock may be named.
     if hazards & (_CLOCKS if has_macros else _CLOCKS & ~Hazard.PASTED_CLOCK):
         raise UncacheableError(UncacheableReason.DATE_TIME)
+
+
+class _Names:
+    """Looks up every name that a program may look for. One instance serves one run."""
+
+    def __init__(
+        self, memo: FileMemo, prepared: Prepared, unlisted: Unlisted, started_ns: int
+    ) -> None:
+        self._memo, self._prepared, self._unlisted = memo, prepared, unlisted
+        self._cwd, self._started_ns = prepared.cwd, started_ns
+        self._digests: dict[bytes, bytes | None] = {}
+        self._listings: dict[bytes, Listing | None] = {}
+        self._absent: dict[bytes, tuple[set[bytes], set[bytes]]] = {}
+
+    def closure(self) -> Closure:
+        """Return the inputs.
+
+        Raises:
+            UncacheableError: see `own_closure`.
+        """
+        unlisted, cwd = self._unlisted, self._cwd
+        if os.path.realpath(cwd) != cwd:
+            raise UncacheableError(UncacheableReason.DIRECTORY_LINK, cwd)
+        self._follow(self._plain(name) for name in (self._prepared.source, *unlisted.forced))
+        for path in map(self._plain, unlisted.forbidden):
+            if os.path.lexists(path):
+                raise UncacheableError(UncacheableReason.CONFIG_FILE, path)
+            self._look(path)
+        data = [path for path in map(self._plain, unlisted.data) if self._look(path)]
+        names_more = self._prepared.family.config_names_more
+        for path in data:
+            more = self._derived(path, "analyser-data", names_more)
+            if more:
+                raise UncacheableError(UncacheableReason.ANALYSER_TEXT, path)
+        files = tuple((path, digest) for path, digest in self._digests.items() if digest)
+        absences = tuple(
+            Absence(directory, frozenset(names), frozenset(directories))
+            for directory, (names, directories) in self._absent.items()
+        )
+        # Two names of one file are one library.
+        links = tuple(path for path in data if os.path.realpath(path) != path)
+        closure = Closure(files, (), absences, twins=links_to(links))
+        return with_directories(closure, (absolute(cwd, d) for d in unlisted.directories))
+
+    def _follow(self, starts: Iterable[bytes]) -> None:
+        """Look up the names in these texts, and in all that they lead to."""
+        directories = tuple(map(self._plain, self._unlisted.directories))
+        pending = list(starts)
+        read: set[bytes] = set()
+        while pending:
+            path = pending.pop()
+            if path in read or self._look(path) is None:
+                continue
+            read.add(path)
+            self._refuse_clocks(path)
+            found = self._derived(path, "unlisted-names", self._unlisted.read)
+            if found.is_opaque:
+                raise UncacheableError(UncacheableReason.ANALYSER_TEXT, path)
+            home = posixpath.dirname(path)
+            for is_quoted, name in found.names:
+                places = (home, *directories) if is_quoted else directories
+                # The same place serves an absolute name, which is joined to nothing.
+                places = (home,) if name.startswith(b"/") else places
+                pending += (self._plain(posixpath.join(place, name)) for place in places)
+
+    def _refuse_clocks(self, path: bytes) -> None:
+        found = self._memo.examine(path)
+        if found is None or found.digest != self._digests[path]:
+            raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE, path)
+        if found.scan.hazards & _CLOCKS:
+            raise UncacheableError(UncacheableReason.DATE_TIME, path)
+
+    def _derived[T](self, path: bytes, question: str, read: Callable[[bytes], T]) -> T:
+        found = self._memo.derived(path, self._digests[path] or b"", question, read)
+        if found is None:
+            raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE, path)
+        return found
+
+    def _plain(self, name: bytes) -> bytes:
+        """Return an absolute path without `..`, as the program itself makes it."""
+        return b"/" + posixpath.normpath(absolute(self._cwd, name)).lstrip(b"/")
+
+    def _look(self, path: bytes) -> bytes | None:
+        """Make a file an input, or its absence; return its digest.
+
+        Raises:
+            UncacheableError: it is a directory, which the program opens, too, or it changed.
+        """
+        if path in self._digests:
+            return self._digests[path]
+        if len(self._digests) >= _MAX_LOOKED_UP:
+            raise UncacheableError(UncacheableReason.TOO_MANY_NAMES)
+        home, _, base = path.rpartition(b"/")
+        home = home or b"/"
+        if home not in self._listings:
+            self._listings[home] = self._memo.listing(home)
+        listing = self._listings[home]
+        digest = None
+        if listing is None or not listing.lacks(base):
+            if os.path.isdir(path):
+                raise UncacheableError(UncacheableReason.ODD_DIRECTORY, path)
+            digest = digest_if_quiet(self._memo, path, self._started_ns)
+        self._digests[path] = digest
+        if digest is None:
+            absence = absence_of(path)
+            names, directories = self._absent.setdefault(absence.directory, (set(), set()))
+            names.update(absence.files)
+            directories.update(absence.directories)
+        return digest

@@ -29,11 +29,15 @@ from hpcc.compilers.spec.table import Bypass
 from hpcc.core.reasons.bypass import BypassReason
 
 # These variables affect the output only through something that is in the key: PATH and the search
-# variables through the identity, TERM and NO_COLOR through the flags for a terminal. PWD is a
-# separate field of the key. TMPDIR is only where compilers put temporary files.
+# variables through the identity, TERM and NO_COLOR through the flags for a terminal. Only cppcheck
+# reads CLICOLOR_FORCE, and its family refuses that. PWD is a separate field of the key. TMPDIR is
+# only where compilers put temporary files.
 NOT_IN_KEY: Final = frozenset(
-    {b"PATH", b"PWD", b"TMPDIR", b"TERM", b"NO_COLOR", b"COMPILER_PATH", b"LIBRARY_PATH"}
-)
+    {
+        b"PATH", b"PWD", b"TMPDIR", b"TERM", b"NO_COLOR", b"CLICOLOR_FORCE", b"COMPILER_PATH",
+        b"LIBRARY_PATH",
+    }
+)  # fmt: skip
 _DEPENDENCY_ENV: Final = frozenset({b"DEPENDENCIES_OUTPUT", b"SUNPRO_DEPENDENCIES"})
 # A driver searches these for its programs, and a program that appears there would go unnoticed.
 _SEARCHED_ENV: Final = frozenset({b"COMPILER_PATH", b"GCC_EXEC_PREFIX"})

@@ -40,9 +40,17 @@ if TYPE_CHECKING:
 def watch_configs(prepared: Prepared, clock: StampClock) -> NameWatch | None:
     """Watch the directories above the source, before the run; None if no such file counts.
 
+    Of a program that lists nothing, those in which it looks for headers.
+
     Only local file systems report every change.
     """
-    if not prepared.family.config_name:
+    family, invocation = prepared.family, prepared.invocation
+    if family.unlisted(invocation, ()) is not None:
+        own = (posixpath.dirname(prepared.source), prepared.cwd)
+        places = (*own, *(absolute(prepared.cwd, d) for d in invocation.include_dirs))
+        plain = dict.fromkeys(map(posixpath.normpath, places))
+        return NameWatch(place for place in plain if clock.device(place) is not None)
+    if not family.config_name:
         return None
     names = (absolute(prepared.cwd, n) for n in prepared.family.names_watched(prepared.invocation))
     places = (*_above(prepared, (prepared.source,)), *map(posixpath.dirname, names))
@@ -66,6 +74,14 @@ def with_unlisted(
     )
     family, invocation = prepared.family, prepared.invocation
     base = family.config_name
+    if family.unlisted(invocation, ()) is not None:
+        # It may have read a file that was removed since.
+        absent = (
+            posixpath.join(absence.directory, name)
+            for absence in closure.absences
+            for name in absence.files | absence.directories
+        )
+        _check_absent(absent, pending.watch, started_ns)
     if not base:
         return closure
     if family.shows_more(pending.messages):

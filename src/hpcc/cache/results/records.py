@@ -50,7 +50,7 @@ _MAX_PENDING: Final = 8192
 _MAX_ARGV_BYTES: Final = 64 << 10
 _MAX_FILES: Final = 5000
 # These variables are not in a key: see `hpcc.cache.key.prepare`.
-_LEFT_OUT: Final = frozenset({b"PATH", b"PWD", b"TMPDIR", b"TERM", b"NO_COLOR"})
+_LEFT_OUT: Final = frozenset({b"PATH", b"PWD", b"TMPDIR", b"TERM", b"NO_COLOR", b"CLICOLOR_FORCE"})
 HIT: Final = "hit.local"
 # `hpcc explain` shows the compile before instead.
 _NOT_EXPLAINED: Final = frozenset({ABANDONED, FAILED, REFUSED})

@@ -18,7 +18,7 @@ from hpcc.compilers.invocation.content import (
     visible_names,
 )
 from hpcc.compilers.invocation.database import DatabaseQuestion
-from hpcc.compilers.invocation.dependencies import Headers, Recording, Way
+from hpcc.compilers.invocation.dependencies import Headers, Recording, Unlisted, Way
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.guest import GuestCommand, GuestMap, guest_arguments
 from hpcc.compilers.invocation.guest_names import name_flags
@@ -204,6 +204,10 @@ class GnuFamily:
     def names_watched(self, invocation: Invocation) -> tuple[bytes, ...]:
         del invocation
         return ()
+
+    def unlisted(self, invocation: Invocation, places: tuple[bytes, ...]) -> Unlisted | None:
+        del invocation, places
+        return None
 
     def recording(self, invocation: Invocation) -> Recording:
         del invocation

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from hpcc.compilers.invocation.database import DatabaseQuestion
-from hpcc.compilers.invocation.dependencies import Headers, Recording, Way
+from hpcc.compilers.invocation.dependencies import Headers, Recording, Unlisted, Way
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.invocation.several import SeveralSources
 from hpcc.compilers.invocation.side import Written
@@ -252,6 +252,13 @@ class Files(Protocol):
 
     def names_watched(self, invocation: Invocation) -> tuple[bytes, ...]:
         """Return further files that must not appear while it runs."""
+        ...
+
+    def unlisted(self, invocation: Invocation, places: tuple[bytes, ...]) -> Unlisted | None:
+        """Return what it may read if it lists no file; None: it lists them, or reads only one.
+
+        `places` are the identity's `config_directories`.
+        """
         ...
 
     def recording(self, invocation: Invocation) -> Recording:

@@ -21,12 +21,16 @@ class BypassReason(Reason, prefix="bypass"):
     ABSOLUTE_PATHS = (
         "absolute-paths", "whole paths in messages and in `__FILE__`: `/FC` (clang-cl)", _LEAVE_OUT)
     ANALYSER = (
-        "analyser", "clang-tidy with more than one source, or in a form that does more than report",
+        "analyser", "clang-tidy or cppcheck with more than one source, or in a form that does more "
+        "than report",
         "Give it one source, and fix or list in separate runs.",
-        "Refused are `--fix`, profiles, plug-ins (`--load`), `--vfsoverlay`, "
+        "Refused of clang-tidy are `--fix`, profiles, plug-ins (`--load`), `--vfsoverlay`, "
         "questions such as `--list-checks`, response files unless they are empty, headers without "
         "`-x`, `-Wp,-MD`, modules and precompiled headers, and `--config` with `ExtraArgs` or a "
-        "file for the analyser.")
+        "file for the analyser. Refused of cppcheck is what writes files, starts programs or reads "
+        "lists of sources (`--dump`, `--cppcheck-build-dir`, `--output-file`, `--addon`, "
+        "`--clang`, `--project`, `--file-list`, `-j`), limits of time, `--includes-file`, "
+        "`-i`, `-rp`, and a file for `--platform`.")
     ANALYSER_DATABASE = (
         "analyser-database", "no certain compile command for clang-tidy",
         "Name the database's directory with `-p` and the source as it is spelled there, or give "
@@ -165,7 +169,7 @@ class BypassReason(Reason, prefix="bypass"):
     OTHER_COMPILER = (
         "other-compiler", "a known program that is not GCC or Clang",
         "Nothing to do, or use GCC or Clang.",
-        "icc, gfortran, rustc, cppcheck, other caches and others have command lines whose "
+        "icc, gfortran, rustc, nasm, other caches and others have command lines whose "
         "grammar hpcc does not know.")
     OTHER_GROUP = (
         "other-group", "the compile's files belong to another group than the daemon's",

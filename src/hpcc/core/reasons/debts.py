@@ -164,6 +164,10 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
         "not counted", "each `.clang-tidy` above a file that was read is an input",
         "add `ExtraArgs` to the flags that are read",
     )),
+    (UncacheableReason.ANALYSER_TEXT, Debt(
+        "not counted", "literal names are looked up in each directory",
+        "follow macros in include lines, and the places of `#line`",
+    )),
     (UncacheableReason.MIXED_MESSAGES, Debt(
         "none seen", "sources that hit in commands of one source hit here, too",
         "run the sources one after another, so that each message has its source",

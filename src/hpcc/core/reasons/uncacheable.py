@@ -21,6 +21,11 @@ class UncacheableReason(Reason, prefix="uncacheable"):
         "Move `ExtraArgs` to the command line (`--extra-arg`), and files out of `CheckOptions`.",
         "`ExtraArgs`, `ExtraArgsBefore` and `RemovedArgs` change what is read, and some options of "
         "`clang-analyzer-…` name a file. Also an escape such as `\\x41`.")
+    ANALYSER_TEXT = (
+        "analyser-text", "a text from which it is not certain what cppcheck reads",
+        "Write names of headers literally, or leave the directory of that header out of `-I`.",
+        "`#include` and `__has_include` of a macro, a comment inside such a line, `#line`, and "
+        "UTF-16. Also a library (`--library`) that defines such a macro.")
     ANALYSER_USER = (
         "analyser-user", "a finding of clang-tidy shows the name of the user",
         "Name somebody in each `TODO`, or leave `google-readability-todo` out.",
@@ -36,7 +41,8 @@ class UncacheableReason(Reason, prefix="uncacheable"):
         "config-file", "a configuration or specs file that hpcc does not accept",
         "Put the flags on the command line.",
         "Clang reads a configuration file that does more than add flags, or one for another "
-        "target, or GCC reads a specs file of a relative `LIBRARY_PATH`.")
+        "target, or GCC reads a specs file of a relative `LIBRARY_PATH`. Also a `cppcheck.cfg`, "
+        "and `/files.txt`, from which cppcheck reads results.")
     DATE_TIME = (
         "date-time", "the source or the object holds the time of the compile", _CLOCK,
         "`__DATE__`, `__TIME__`.")

@@ -1,0 +1,39 @@
+"""Each check of a run of cppcheck is needed."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcc_testkit.suite.mutants import Case, Mutants
+
+CPPCHECK = "tests/integration/cache/test_cppcheck.py::"
+EDITS = CPPCHECK + "test_each_edit_that_can_change_findings_is_a_miss"
+DOUBTS = CPPCHECK + "test_what_is_not_certain_is_not_kept"
+DIRECTORIES = CPPCHECK + "test_directories_of_headers_are_inputs"
+TEXTS = "tests/unit/compilers/cppcheck/test_cppcheck_text.py::"
+NAMES = "cache/inputs/own_text.py"
+TEXT = "compilers/cppcheck/text.py"
+
+CASES = {
+    "beside": Case(NAMES, "(home, *directories) if is_quoted", "directories if is_quoted", EDITS),
+    "opaque": Case(NAMES, "            if found.is_opaque:\n", "            if False:\n", DOUBTS),
+    "clock": Case(NAMES, "        if found.scan.hazards & _CLOCKS:\n", "        if False:\n", DOUBTS),
+    "library": Case(NAMES, "            if more:\n", "            if False:\n", DOUBTS),
+    "removed": Case("cache/results/config_files.py", "        _check_absent(absent, pending.watch, started_ns)", "        pass",
+                    CPPCHECK + "test_a_header_that_is_removed_once_it_was_read_is_not_kept"),
+    "directory": Case(NAMES, "            if os.path.isdir(path):\n", "            if False:\n", DIRECTORIES),
+    "search": Case(NAMES, "(absolute(cwd, d) for d in unlisted.directories)", "()", DIRECTORIES),
+    "first-of-line": Case(TEXT, " or _ENDS.search(before) is not None", "",
+                          TEXTS + "test_names_of_a_certain_text"),
+    "spliced": Case(TEXT, "return NamesInText(found.names | more.names, found", "return NamesInText(found.names, found",
+                    TEXTS + "test_names_of_a_certain_text"),
+    "unspliced": Case(TEXT, "    found = _read(text)\n", "    found = NamesInText(frozenset(), False)\n",
+                      TEXTS + "test_names_of_a_certain_text"),
+    "piece": Case(TEXT, "(_PASTED, _PIECE)", "(_PASTED,)", TEXTS + "test_other_texts_are_opaque"),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_without_the_check_its_test_fails(name: str, mutants: Mutants) -> None:
+    mutants.check(CASES[name])
