@@ -21,6 +21,7 @@ from hpcc.config.settings import Settings
 from hpcc.core import RemoteFailure, RemoteInput, RemoteOutcome, RemoteRequest, RemoteResult
 from hpcc.dispatch.remote import DispatcherClient, start_remote
 from hpcc.ports import GuestBootError
+from hpcc.worker.base.drain_file import REPORT_NAME
 from hpcc_testkit.farm.in_process import FarmUnderTest, LaterClock, farm_under_test
 
 
@@ -125,7 +126,8 @@ async def test_a_worker_that_is_told_to_end_takes_its_compiles_along(tmp_path: P
                         assert await process.wait() == 0
                 assert isinstance(task.result(), RemoteFailure)
                 assert await gone(pid)
-                assert list((tmp_path / "worker" / "state").iterdir()) == []
+                left = [path.name for path in (tmp_path / "worker" / "state").iterdir()]
+                assert left == [REPORT_NAME]  # for a command that waits for the drain
         finally:
             await asyncio.to_thread(client.close)
 
@@ -143,7 +145,8 @@ async def test_a_worker_that_is_told_to_end_lets_running_compiles_finish(tmp_pat
                     async with asyncio.timeout(10):
                         assert await process.wait() == 0
                 assert isinstance(task.result(), RemoteResult), task.result()
-                assert list((tmp_path / "worker" / "state").iterdir()) == []
+                left = [path.name for path in (tmp_path / "worker" / "state").iterdir()]
+                assert left == [REPORT_NAME]  # for a command that waits for the drain
         finally:
             await asyncio.to_thread(client.close)
 

@@ -261,7 +261,7 @@ def test_without_an_extra_it_is_the_local_cache_and_brings_no_package(
     env = bare_env
     assert packages(bare) == ["hpcc"]
     check_that_hpcc_works(bare, tmp_path, env)
-    tried = {argv[0] for argv in (*_LOCAL, *_OF_CLIENT, *_OF_FARM)}
+    tried = {argv[0] for argv in (*_LOCAL, *_OF_CLIENT, *_OF_FARM)} | {"web"}
     groups = build_parser()._subparsers
     assert groups is not None
     assert tried == {str(name) for name in groups._group_actions[0].choices or ()}
@@ -272,6 +272,13 @@ def test_without_an_extra_it_is_the_local_cache_and_brings_no_package(
     assert failed["debug-map"][2].startswith("hpcc: . is not in a checkout that shares results")
     assert "guests      hpcc[farm] is not installed" in ended["doctor"][1]
     assert "local cache:  works" in ended["doctor"][1]
+    with subprocess.Popen(
+        ["hpcc", "web", "--local"], cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True
+    ) as pages:
+        assert pages.stdout is not None
+        shown = pages.stdout.readline()
+        pages.terminate()
+    assert "http://127.0.0.1:" in shown
     for extra, argvs in (("client", _OF_CLIENT), ("farm", _OF_FARM)):
         for argv in argvs:
             assert ended[" ".join(argv)] == needs(argv, extra, bare)
