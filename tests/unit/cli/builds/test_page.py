@@ -75,7 +75,7 @@ def test_a_build_of_one_hit_has_a_report_in_each_form() -> None:
     report = report_of(recorded)
     assert "100.0 %" in "\n".join(report_lines(report))
     assert "100.0 %" in read(page_of(report, recorded))
-    line = BuildLine("b", 0, 5, 1, 0, 1, HOSTILE)
+    line = BuildLine("b", 0, 5, compiles=1, bypassed=1, source=HOSTILE)
     assert "\x1b" not in "\n".join(builds_lines([line]))
 
 
