@@ -64,7 +64,26 @@ def pytest_runtest_makereport(
         if not (any(word in reason for word in _HONEST) or _RARE_COMPILER.search(reason)):
             report.outcome = "failed"
             report.longrepr = f"skipped in CI, which could install what is missing: {reason}"
+    _make_sendable(report)
     return report
+
+
+def _make_sendable(report: pytest.TestReport) -> None:
+    """Escape what has no UTF-8 form: a worker of xdist ends at a failure that shows such a name."""
+    if report.failed:
+        shown = str(report.longrepr)
+        if not _is_text(shown):
+            report.longrepr = _escaped(shown)
+    if not all(_is_text(text) for _, text in report.sections):
+        report.sections = [(name, _escaped(text)) for name, text in report.sections]
+
+
+def _is_text(text: str) -> bool:
+    return _escaped(text) == text
+
+
+def _escaped(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
