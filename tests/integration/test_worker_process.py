@@ -23,6 +23,7 @@ from hpcc.dispatch.remote import DispatcherClient, start_remote
 from hpcc.ports import GuestBootError
 from hpcc.worker.base.drain_file import REPORT_NAME
 from hpcc_testkit.farm.in_process import FarmUnderTest, LaterClock, farm_under_test
+from hpcc_testkit.suite.pipes import gone
 
 
 @asynccontextmanager
@@ -43,7 +44,7 @@ async def worker_process(farm: FarmUnderTest) -> AsyncGenerator[asyncio.subproce
     finally:
         process.stdin.close()
         async with asyncio.timeout(10):
-            await process.wait()
+            await gone(process)
 
 
 def client_of(farm: FarmUnderTest) -> DispatcherClient:
@@ -76,7 +77,7 @@ async def pid_in(file: Path) -> int:
     return int(file.read_text())  # noqa: ASYNC240 - as above
 
 
-async def gone(pid: int) -> bool:
+async def has_gone(pid: int) -> bool:
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         try:
@@ -125,7 +126,7 @@ async def test_a_worker_that_is_told_to_end_takes_its_compiles_along(tmp_path: P
                     async with asyncio.timeout(8):
                         assert await process.wait() == 0
                 assert isinstance(task.result(), RemoteFailure)
-                assert await gone(pid)
+                assert await has_gone(pid)
                 left = [path.name for path in (tmp_path / "worker" / "state").iterdir()]
                 assert left == [REPORT_NAME]  # for a command that waits for the drain
         finally:

@@ -30,6 +30,7 @@ from hpcc.core import (
     RemoteResult,
 )
 from hpcc.dispatch.remote import DispatcherClient, start_remote
+from hpcc_testkit.suite.pipes import gone
 
 IMAGE: Final = ImageRef("test/gcc", ImageDigest("sha256:" + "ab" * 32))
 _SECRET: Final = "s" * 43
@@ -267,10 +268,12 @@ class ProcessFarm:
 
     async def end(self) -> None:
         for process in (self.worker, self.scheduler):
-            if process is not None and process.returncode is None:
+            if process is None:
+                continue
+            if process.returncode is None:
                 process.terminate()
-                async with asyncio.timeout(30):
-                    await process.wait()
+            async with asyncio.timeout(30):
+                await gone(process)
 
 
 @asynccontextmanager

@@ -34,6 +34,7 @@ from hpcc_testkit.farm.in_process import IMAGE, TENANT, FakeImages
 from hpcc_testkit.farm.memory_audit import MemoryAuditLog
 from hpcc_testkit.guests.fake_runtime import FakeRuntime
 from hpcc_testkit.services.postgres import PrivatePostgres
+from hpcc_testkit.suite.pipes import gone
 
 _START_SECONDS: Final = 60.0
 ROLE: Final = "schedulers"
@@ -70,7 +71,7 @@ class Replica:
         process, self.process = self.process, None
         if process is not None and process.returncode is None:
             process.send_signal(number)
-            await process.wait()
+            await gone(process)
 
     @asynccontextmanager
     async def client(self) -> AsyncGenerator[SchedulerClient]:

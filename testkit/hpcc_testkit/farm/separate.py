@@ -29,6 +29,7 @@ from hpcc_testkit.farm.enrolled import token_file
 from hpcc_testkit.farm.in_process import IMAGE, TENANT
 from hpcc_testkit.farm.stock_client import StockClient, stock_client
 from hpcc_testkit.services.authority import issue
+from hpcc_testkit.suite.pipes import gone
 
 _ESTABLISHED: Final = "01"
 _SECRET: Final = "s" * 43
@@ -161,7 +162,7 @@ async def _part(module: str, file: Path, table: Mapping[str, object]) -> AsyncGe
     finally:
         process.stdin.close()
         try:
-            await asyncio.wait_for(process.wait(), _END_SECONDS)
+            await asyncio.wait_for(gone(process), _END_SECONDS)
         except TimeoutError:
             process.kill()
-            await process.wait()
+            await gone(process)

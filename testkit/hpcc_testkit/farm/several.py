@@ -26,6 +26,7 @@ from hpcc.ports import SystemClock
 from hpcc.worker.serve import serve_worker
 from hpcc_testkit.farm.in_process import FakeImages, FarmUnderTest
 from hpcc_testkit.guests.fake_runtime import FakeRuntime
+from hpcc_testkit.suite.pipes import gone
 
 _MIB: Final = 1 << 20
 _LOST: Final = {"draining", "unavailable", "guest-lost", "worker-gone", "dial", "not-ready"}
@@ -100,7 +101,7 @@ async def worker_process(
         for number in (signal.SIGCONT, signal.SIGKILL):
             with suppress(ProcessLookupError):
                 process.send_signal(number)
-        await process.wait()
+        await gone(process)
 
 
 @dataclass(slots=True)
