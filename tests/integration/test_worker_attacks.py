@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -75,23 +75,6 @@ async def test_a_token_that_is_not_for_here_and_now_is_refused(
             await client.find_missing([Digest.of(b"x")])
     assert caught.value.reason == reason
     assert farm.audit.events[-1].fields == (("reason", reason),)
-
-
-async def test_no_token_is_refused_by_every_service(farm: FarmUnderTest) -> None:
-    digest = Digest.of(b"x")
-    async with farm.client(token="none") as client:
-        calls: list[Callable[[], object]] = [
-            lambda: client.find_missing([digest]),
-            lambda: client.upload([Blob.of(b"x")]),
-            lambda: client.upload([Blob.of(b"x" * 5_000_000)]),
-            lambda: client.download([digest]),
-            lambda: client.download([Digest("a" * 64, 5_000_000)]),
-            lambda: client.cached_result(digest, []),
-            lambda: client.execute(digest, []),
-        ]
-        for call in calls:
-            with pytest.raises(UnauthenticatedError):
-                await call()
 
 
 async def test_another_tenants_instance_name_is_refused_and_recorded(farm: FarmUnderTest) -> None:

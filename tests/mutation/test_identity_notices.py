@@ -28,7 +28,7 @@ SILENCE, METHOD = "tests/integration/hostile/test_silent_calls.py::", "rpc/base/
 ENROLMENT, CA = "scheduler/enrolment.py", "identity/worker_ca.py"
 CASES = {
     "judged-first": Case(METHOD, "            call = await self._judged(call)\n            if method", "            if method",
-                         SILENCE + "test_a_worker_refuses_a_bad_token_before_any_message"),
+                         SILENCE + "test_no_token_is_refused_by_every_service"),
     "message-deadline": Case(METHOD, "async with in_time(MESSAGE_SECONDS):", "if True:",
                              SILENCE + "test_a_good_token_without_a_message_has_a_deadline"),
     "lobby-turns": Case(LOBBY, "                self._queues[address] = queue",

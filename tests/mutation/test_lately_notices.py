@@ -198,7 +198,7 @@ CASES = {
     "login-address": Case(CONNECTIONS, "return str(ip_network((address, _PREFIX_BITS), strict=False))", "return str(address)",
                           LOBBIES + "test_addresses_of_one_machine_are_one"),
     "login-first": Case("rpc/base/method.py", "return replace(call, known=await self._gate.judge(call))", "return call",
-                        SILENCE + "test_a_scheduler_refuses_a_bad_session_before_any_message"),
+                        SILENCE + "test_no_token_is_refused_by_every_service"),
     # Connections of an address (ADR 76).
     "connections-most": Case(CONNECTIONS, "source.open < self.most and ", "",
                              LIMITS + "test_an_address_holds_so_many_and_another_is_not_touched"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,12 @@ AT_WORKER = [
 ]
 AT_SCHEDULER = [f"/hpcc.v1.SchedulerService/{m}" for m in ("Route", "WatchRoutes", "ResultKeys")]
 AUTHENTICATE = "/hpcc.v1.SchedulerService/Authenticate"
+# What strangers may call: two logins, which need a message, and one bit.
+FOR_STRANGERS = {
+    AUTHENTICATE,
+    "/hpcc.v1.WorkerEnrolmentService/Enrol",
+    "/grpc.health.v1.Health/Check",
+}
 Codes = grpc.StatusCode
 
 
@@ -56,20 +63,50 @@ async def silent(channel: grpc.aio.Channel, path: str, credential: str) -> grpc.
     return code
 
 
-@pytest.mark.parametrize("path", AT_WORKER)
-async def test_a_worker_refuses_a_bad_token_before_any_message(
-    farm: FarmUnderTest, path: str
-) -> None:
-    async with farm.worker_channel() as (channel, _):
-        assert await silent(channel, path, "no.token") is Codes.UNAUTHENTICATED
+async def all_silent(
+    channel: grpc.aio.Channel, paths: list[str], credential: str
+) -> dict[str, grpc.StatusCode]:
+    async with asyncio.TaskGroup() as group:
+        calls = {path: group.create_task(silent(channel, path, credential)) for path in paths}
+    return {path: call.result() for path, call in calls.items()}
 
 
-@pytest.mark.parametrize("path", AT_SCHEDULER)
-async def test_a_scheduler_refuses_a_bad_session_before_any_message(
-    farm: FarmUnderTest, path: str
+async def test_no_token_is_refused_by_every_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with at_scheduler(farm) as channel:
-        assert await silent(channel, path, "no.session") is Codes.UNAUTHENTICATED
+    """Whatever a scheduler or a worker serves is asked, so that nobody forgets a new method."""
+    served: set[str] = set()
+    make = grpc.method_handlers_generic_handler
+
+    def note(service: str, methods: Mapping[str, Any]) -> Any:
+        served.update(f"/{service}/{name}" for name in methods)
+        return make(service, methods)
+
+    monkeypatch.setattr(grpc, "method_handlers_generic_handler", note)
+    async with (
+        farm_under_test(tmp_path) as farm,
+        farm.serving(),
+        farm.worker_channel() as (worker, _),
+        at_scheduler(farm) as scheduler,
+    ):
+        asked = sorted(served - FOR_STRANGERS)
+        by_worker = await all_silent(worker, asked, "no.token")
+        by_scheduler = await all_silent(scheduler, asked, "no.session")
+    assert served >= {*AT_WORKER, *AT_SCHEDULER, *FOR_STRANGERS}
+    assert {*by_worker.values(), *by_scheduler.values()} == {
+        Codes.UNAUTHENTICATED,
+        Codes.UNIMPLEMENTED,
+    }
+    by_nobody = {
+        path for path in asked if Codes.UNAUTHENTICATED not in {by_worker[path], by_scheduler[path]}
+    }
+    # The port of workers takes no connection without a certificate.
+    services = {path.split("/")[1] for path in by_nobody}
+    assert services == {
+        "hpcc.v1.AuditService",
+        "hpcc.v1.WorkerEnrolmentService",
+        "hpcc.v1.WorkerRegistryService",
+    }
 
 
 async def test_a_good_token_without_a_message_has_a_deadline(
