@@ -37,7 +37,7 @@ is one of these names. Names and fields are an API: a change of one is in the ch
 sentence is for people and may change. Fields are numbers or texts; an `error` also gives `reason`,
 its stable word, if it is one of hpcc's.
 
-`library` is everything that another package wrote; `logger` tells which. [Security
+`library` is what another package wrote, from warnings on; `logger` tells which. [Security
 events](spec/audit.md#security-events) have another list, as records of the trail.
 """
 

@@ -54,6 +54,8 @@ CASES = {
                     THIEF + "test_a_fetched_result_is_stored_by_its_key"),
     "service-size": Case("rpc/reapi/service_objects.py", "_check_size(size, limit)\n", "pass\n",
                          PLACE + "test_a_blob_over_the_callers_limit_is_not_asked_for"),
+    "urls-in-logs": Case("obs/logs.py", "handler.addFilter(_is_kept)\n", "pass\n",
+                         "tests/unit/obs/test_logs.py::test_a_request_with_a_secret_in_its_url_leaves_no_line[text]"),
     "outline-signature": Case(OUTLINE, "key.public.verify(record.signature, _DOMAIN + record.header)", "pass",
                               OUTLINES + "test_only_a_signature_for_this_name_counts"),
     "outline-name": Case(OUTLINE, "return key if record.header == _header(name, namespace, key, record.packed) else None", "return key",

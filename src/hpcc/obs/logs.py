@@ -17,6 +17,8 @@ LOG_FORMATS: Final = ("text", "json", "auto")
 LOG_FORMAT_VARIABLE: Final = "HPCC_LOG_FORMAT"
 _CONTINUED = "\n    "
 _log: Final = logging.getLogger(__name__)
+# The first names of hpcc's loggers; the second is that of a module that a process was started with.
+_OWN: Final = frozenset({"hpcc", "__main__"})
 
 
 class PlainFormatter(logging.Formatter):
@@ -31,7 +33,13 @@ def log_to_stderr(level: int, form: str | None = None) -> None:
     """Let this process log to stderr; `form` is a format string of `logging`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(PlainFormatter(form or logging.BASIC_FORMAT))
+    handler.addFilter(_is_kept)
     logging.basicConfig(handlers=[handler], level=level)
+
+
+def _is_kept(record: logging.LogRecord) -> bool:
+    """Keep warnings of libraries only: httpx notes each URL, and a URL's query may be a secret."""
+    return record.levelno >= logging.WARNING or record.name.partition(".")[0] in _OWN
 
 
 def check_log_format(name: str, value: str) -> None:

@@ -15,12 +15,17 @@ _PATTERNS: Final = (
     (re.compile(r"(://)[^/?#\s@]{1,512}@"), r"\1[hidden]@"),
     (re.compile(r"(?<![\w-])eyJ[\w-]{5,}\.[\w-]{5,}\.[\w-]*"), "[hidden]"),
     (re.compile(r"(?i)\b(authorization: ?\w+ |bearer )[\w.~+/=-]{16,}"), r"\1[hidden]"),
+    (
+        re.compile(r"(?i)([?&](?:sig|x-amz-(?:signature|security-token))=)[^?&\s]{8,}"),
+        r"\1[hidden]",
+    ),
+    (re.compile(r"hpcc-enrol-[\w-]{16,}"), "[hidden]"),
     (re.compile(r"-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----[^-]*"), "[hidden]"),
 )
 
 
 def hide_secrets(text: str) -> str:
-    """Return the text without passwords in URLs, JWTs, HTTP credentials and private keys."""
+    """Return the text without secrets in URLs, tokens, HTTP credentials and private keys."""
     for pattern, instead in _PATTERNS:
         text = pattern.sub(instead, text)
     return text

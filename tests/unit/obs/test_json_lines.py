@@ -118,6 +118,9 @@ def test_a_failing_argument_costs_no_line() -> None:
         ("token eyJhbGciOi.eyJzdWIiOiJ.c2lnbmF0dXJl_canary refused", "canary"),
         ("Authorization: Bearer s3cret-canary-of-16-chars", "canary"),
         ("Authorization: Basic czNjcmV0LWNhbmFyeQ==", "czNjcmV0"),
+        ("GET https://a.example/b?sv=1&sig=s3cret-canary%3D HTTP/1.1", "s3cret-canary"),
+        ("at https://b.example/k?X-Amz-Signature=0123456789canary&x=1", "canary"),
+        ("token hpcc-enrol-0123456789abcdef-canary refused", "canary"),
         ("-----BEGIN PRIVATE KEY-----\nMIIcanary\n-----END PRIVATE KEY-----", "canary"),
     ],
 )
@@ -134,6 +137,7 @@ def test_what_looks_like_a_credential_is_hidden(text: str, secret: str) -> None:
         "https://example.org/a@b",
         "bearer of news",
         "eyJ is no token",
+        "https://example.org/a?signal=1&design=12345678",
         "s1.acme.example:7443",
     ],
 )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -45,3 +48,28 @@ def test_nothing_that_a_terminal_obeys_is_logged() -> None:
 def test_a_tab_or_line_end_of_a_name_stays_in_its_line() -> None:
     assert one_line("a\n\tb\x1b") == "a\\n\\tb\\x1b"
     assert plain("a\n\tb\x1b") == "a\n\tb\\x1b"
+
+
+_CLIENT = """
+import logging, sys, httpx
+from hpcc.obs.logs import ServiceLog
+log = ServiceLog("daemon", "%(message)s")
+log.begin(logging.INFO)
+log.configured(sys.argv[1])
+with httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(404))) as client:
+    client.get("https://account.example/container/key?sv=1&sig=s3cret-canary")
+logging.getLogger("httpx").warning("a library warns")
+logging.getLogger("hpcc.x").info("hpcc notes")
+"""
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_request_with_a_secret_in_its_url_leaves_no_line(form: str) -> None:
+    """httpx logs each URL with its query, which is the credential of Azure's blobs."""
+    done = subprocess.run(
+        [sys.executable, "-c", _CLIENT, form], env=os.environ, capture_output=True, text=True,
+        check=True, stdin=subprocess.DEVNULL, timeout=60,
+    )  # fmt: skip
+    first, second = done.stderr.splitlines()
+    assert "a library warns" in first
+    assert "hpcc notes" in second
