@@ -22,6 +22,13 @@ ROWS = "tests/unit/worker/base/test_rows.py::"
 
 
 CASES = {
+    "syslog-key": Case(
+        "audit/syslog_target.py",
+        "if not access.is_regular or not access.is_private:",
+        "if False:",
+        "tests/integration/audit/test_syslog.py::"
+        "test_a_key_that_others_can_read_or_replace_is_not_used[mode]",
+    ),
     "chain": Case(
         "audit/segments.py",
         "if record.sequence != sequence or record.previous != head:",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from hpcc.core import CallerError
+from hpcc.files import NONBLOCK, access_of, open_file, privacy_remedy
 
 if TYPE_CHECKING:
     import ssl
@@ -60,7 +63,7 @@ class SyslogTarget:
         """Return what a connection is secured with. It reads the files.
 
         Raises:
-            CallerError: a file cannot be used.
+            CallerError: a file cannot be used, or others can read the key.
         """
         import ssl  # late: most who read a config file connect to nothing
 
@@ -72,6 +75,7 @@ class SyslogTarget:
                 reason="config",
             ) from error
         if self.certificate:
+            _check_private(Path(self.key))
             try:
                 context.load_cert_chain(self.certificate, self.key, password=_no_password)
             except (OSError, ValueError) as error:
@@ -82,6 +86,23 @@ class SyslogTarget:
                 ) from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         return context
+
+
+def _check_private(key: Path) -> None:
+    try:
+        descriptor = open_file(key, os.O_RDONLY | NONBLOCK)
+        try:
+            access = access_of(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise CallerError(
+            f"syslog_key: cannot read {key}: {error.strerror}", reason="config"
+        ) from error
+    if not access.is_regular or not access.is_private:
+        raise CallerError(
+            f"syslog_key: others can read {key}: {privacy_remedy(key)}", reason="config"
+        )
 
 
 def _no_password() -> str:

@@ -61,6 +61,7 @@ def make_server_files(directory: Path) -> ServerFiles:
     pem = serialization.Encoding.PEM
     files.ca.write_bytes(ca.sign(ca_key, hashes.SHA256()).public_bytes(pem))
     files.certificate.write_bytes(leaf.sign(ca_key, hashes.SHA256()).public_bytes(pem))
+    files.key.touch(mode=0o600)
     files.key.write_bytes(
         key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -234,8 +235,31 @@ def test_settings_that_cannot_work_are_refused(files: ServerFiles, tmp_path: Pat
     with pytest.raises(CallerError, match=r"syslog_ca_file: .*empty"):
         _target("tls://[::1]", str(tmp_path / "empty")).context()
     (tmp_path / "ca.pem").write_bytes(files.ca.read_bytes())
+    (tmp_path / "server.key").touch(mode=0o600)
     with pytest.raises(CallerError, match=r"syslog_certificate: .* must be a pair"):
         _target("tls://[::1]", str(tmp_path / "ca.pem"), pair=True).context()
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("0644", "others can read"), ("link", "cannot read"), ("pipe", "others can read")],
+    ids=["mode", "link", "pipe"],
+)
+def test_a_key_that_others_can_read_or_replace_is_not_used(
+    files: ServerFiles, tmp_path: Path, kind: str, words: str
+) -> None:
+    for name in ("ca.crt", "server.crt"):
+        (tmp_path / name).write_bytes((files.ca.parent / name).read_bytes())
+    key = tmp_path / "server.key"
+    if kind == "pipe":
+        os.mkfifo(key, 0o600)
+    elif kind == "link":
+        key.symlink_to(files.key)
+    else:
+        key.write_bytes(files.key.read_bytes())
+        key.chmod(0o644)
+    with pytest.raises(CallerError, match=f"syslog_key: {words} .*server.key"):
+        _target("tls://[::1]", str(tmp_path / "ca.crt"), pair=True).context()
 
 
 @pytest.mark.parametrize("pair", [True, False])
