@@ -115,6 +115,28 @@ async def test_a_body_without_end_is_refused() -> None:
         assert await reason_of(objects) in {"store-s3", "object-size"}
 
 
+async def test_a_redirect_takes_no_signature_and_no_upload_elsewhere() -> None:
+    """obstore follows redirects; docs/security.md says what that costs. This is what it spares."""
+    heads: list[bytes] = []
+
+    async def elsewhere(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        await says(OK + "Content-Length: 5\nConnection: close", b"inner")(writer)
+        writer.close()
+
+    server = await asyncio.start_server(elsewhere, "127.0.0.1", 0)
+    to = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/inside"
+    answer = says(f"HTTP/1.1 307 Go\nLocation: {to}\nContent-Length: 0\nConnection: close")
+    async with server, liar(answer) as objects:
+        # A blob is compared with its digest afterwards, and a result with its signature.
+        assert await objects.get("acme/x", 100) == b"inner"
+        with pytest.raises(InfrastructureError):
+            await objects.put("acme/x", b"of the tenant")
+    (head,) = heads
+    assert head.startswith(b"GET /inside HTTP/1.1\r\n")
+    assert b"authorization" not in head.lower()
+
+
 @pytest.mark.parametrize(
     ("head", "body", "reason"),
     [
