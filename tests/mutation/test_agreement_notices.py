@@ -95,6 +95,8 @@ CASES = {
                   "tests/unit/worker/execute/test_meeting.py::test_one_member_replaces_its_own_note_only"),
     "long-lease": Case(BOOK, "now < ends <= now + 2 * _LEASE_SECONDS", "now < ends",
                        BOOKS + "test_a_store_writer_prevents_no_verification_for_longer_than_a_lease"),
+    "told-who-accepts-nothing": Case("worker/execute/explaining.py", "        if not self._sharing.is_private:\n            if mine", "        if True:\n            if mine",
+                                     "tests/integration/agreement/test_explain.py::test_a_disagreement_is_told_to_both_sides_without_a_name"),
     "forged-list": Case("worker/explain/near.py", "if name_of(theirs.command, image) != name:", "if False:",
                         "tests/unit/worker/explain/test_near.py::test_a_list_that_somebody_forged_names_no_action_of_another_source"),
     "questions": Case("worker/explain/limit.py", "if left < 1:", "if False:",

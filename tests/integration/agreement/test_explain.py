@@ -197,8 +197,10 @@ async def test_a_compile_that_serves_everybody_by_now(tmp_path: Path) -> None:
         assert "serves everybody now (agreed(2))" in explanation_lines(found, is_miss=True)[0]
 
 
-async def ask(farm: SharingFarm, name: str, script: str = SCRIPT) -> Explanation:
-    async with farm.person(name) as client:
+async def ask(
+    farm: SharingFarm, name: str, script: str = SCRIPT, demand: SharingPolicy = ALL_SHARING
+) -> Explanation:
+    async with farm.person(name, demand) as client:
         return await client.explain(made_action(script)[-1].digest)
 
 
@@ -222,6 +224,8 @@ async def test_a_disagreement_is_told_to_both_sides_without_a_name(tmp_path: Pat
         assert "differs from the shared one in a.o" in said
         assert "bob" not in repr(hers)
         assert "ann" not in repr(his)
+        # Who accepts nothing of colleagues learns nothing of them, not even that they differ.
+        assert await ask(farm, "ann", demand=PRIVATE_ONLY) == Explanation()
 
 
 async def test_a_compile_that_is_not_deterministic_is_called_so(tmp_path: Path) -> None:

@@ -95,13 +95,15 @@ class ExplainingSession(WorkerSession):
         await self._deps.audit.append(self._row("explain", action, record, lineage, started))
         mine = own[1] if own else None
         ours = shared[1] if shared else None
-        nearest = None
-        if mine is not None and ours is None and not self._sharing.is_private:
-            nearest = await self._nearest(action)
+        nearest = difference = None
+        if not self._sharing.is_private:
+            if mine is not None and ours is None:
+                nearest = await self._nearest(action)
+            difference = await self._difference(action, mine, ours)
         return Explanation(
             shared=ours.evidence.text if ours is not None and ours.evidence else "",
             accepts=self._accepts,
-            difference=await self._difference(action, mine, ours),
+            difference=difference,
             nearest=nearest,
         )
 
