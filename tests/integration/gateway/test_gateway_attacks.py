@@ -16,6 +16,7 @@ from buildgrid.common.protos.google.bytestream import bytestream_pb2 as bs
 
 from hpcc.core import Blob, ImageDigest, ImageRef
 from hpcc.reapi.resource import read_name, write_name
+from hpcc.rpc.relay.methods import RELAY_METHODS
 from hpcc_testkit.farm.gateway import GLOBEX, GatewayUnderTest, gateway_under_test
 from hpcc_testkit.farm.in_process import TENANT
 from hpcc_testkit.farm.stock_client import BYTESTREAM, REAPI, StockClient
@@ -56,9 +57,14 @@ async def test_no_token_is_refused_by_every_method(
             code, text = await refusal(call)
             assert code is Codes.UNAUTHENTICATED
             assert "hpcc token" in text
+        # Before a message came, and whatever method is added.
+        for path in RELAY_METHODS:
+            assert await client.channel.stream_stream(path)(timeout=20).code() is (
+                Codes.UNAUTHENTICATED
+            ), path
     assert gateway.authenticator.logins == []
     lines = [r.getMessage() for r in caplog.records if "reason=no-token" in r.getMessage()]
-    assert len(lines) == 7, "each refusal is a line"
+    assert len(lines) == 7 + len(RELAY_METHODS), "each refusal is a line"
     assert "method=GetCapabilities" in lines[0]
     assert "peer=ipv" in lines[0]
 
