@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ async def test_no_token_is_refused_by_every_service(
     served: set[str] = set()
     make = grpc.method_handlers_generic_handler
 
-    def note(service: str, methods: Mapping[str, Any]) -> Any:
+    def note(service: str, methods: dict[str, Any]) -> Any:
         served.update(f"/{service}/{name}" for name in methods)
         return make(service, methods)
 
