@@ -19,6 +19,7 @@ INDEX = "tests/integration/audit/test_audit_forged_index.py::"
 COPY = "tests/integration/audit/test_audit_hostile_copy.py::"
 ROOM = "tests/integration/audit/test_audit_room.py::"
 ROWS = "tests/unit/worker/base/test_rows.py::"
+COUNTED = "tests/integration/audit/test_counted_events.py::"
 
 
 CASES = {
@@ -28,6 +29,19 @@ CASES = {
         "if False:",
         "tests/integration/audit/test_syslog.py::"
         "test_a_key_that_others_can_read_or_replace_is_not_used[mode]",
+    ),
+    "counted-once": Case(
+        "audit/log.py",
+        "if listener not in self._listeners:",
+        "if True:",
+        COUNTED + "test_events_that_a_trail_or_its_sink_makes_are_counted",
+    ),
+    "counted-when-true": Case(
+        "audit/log.py",
+        "        try:\n            await self._put(_Waiting(event, _future(), chosen))",
+        "        self._tell(event)\n        try:\n"
+        "            await self._put(_Waiting(event, _future(), chosen))",
+        COUNTED + "test_events_that_a_trail_or_its_sink_makes_are_counted",
     ),
     "chain": Case(
         "audit/segments.py",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,8 +58,7 @@ class SpoolAuditLog:
         # One tuple, so that a reader never pairs a new count with an old head.
         self._anchor = (spool.count, spool.head)
         self._acknowledged: Callable[[], int] | None = None
-        # Gets each security event, also one that the disk has no room for.
-        self.on_event: Callable[[SecurityEvent], None] = lambda _: None
+        self._listeners: list[Callable[[SecurityEvent], None]] = []
         # Records of the spool that the index lacks, and their bytes.
         self._unindexed: list[Placed] = []
         self._unindexed_bytes = 0
@@ -84,10 +83,20 @@ class SpoolAuditLog:
         """Keep the segments with records from number `acknowledged()` on: a sink lacks them."""
         self._acknowledged = acknowledged
 
+    def listen(self, listener: Callable[[SecurityEvent], None]) -> None:
+        """Let a listener have each security event from now on, also those of the trail itself.
+
+        It gets an event once, however often it is given here, and one that the disk has no room
+        for as well. It must not fail or wait.
+        """
+        if listener not in self._listeners:
+            self._listeners.append(listener)
+
     async def append(self, row: AuditRow) -> None:
         await self._put(_Waiting(row, _future()))
 
     async def event(self, event: SecurityEvent) -> None:
+        self._tell(event)
         try:
             await self._put(_Waiting(event, _future()))
         except InfrastructureError:
@@ -107,8 +116,6 @@ class SpoolAuditLog:
             )
 
     async def _put(self, waiting: _Waiting) -> None:
-        if isinstance(waiting.content, SecurityEvent):
-            self.on_event(waiting.content)
         try:
             self._queue.put_nowait(waiting)
         except asyncio.QueueFull as error:
@@ -154,7 +161,13 @@ class SpoolAuditLog:
         except InfrastructureError as error:
             _log.warning("cannot delete old audit segments: %s", error)
             return 0
+        # Not before: without the record nothing was removed, and the next minute tries again.
+        self._tell(event)
         return len(chosen)
+
+    def _tell(self, event: SecurityEvent) -> None:
+        for listener in self._listeners:
+            listener(event)
 
     def _more(self, group: list[_Waiting]) -> list[_Waiting]:
         while len(group) < _MAX_GROUP and not self._queue.empty():
@@ -300,11 +313,11 @@ async def open_audit_log(
     clock: Clock,
     limits: SpoolLimits | None = None,
     fault: FaultPoint = no_fault,
-    on_event: Callable[[SecurityEvent], None] = lambda _: None,
+    listeners: Iterable[Callable[[SecurityEvent], None]] = (),
 ) -> AsyncGenerator[SpoolAuditLog]:
     """Open the trail in `directory` for its single writer. Leaving the block writes the queue.
 
-    `on_event` gets each security event before it is written, and must not fail or wait.
+    `listeners` are given to `listen` before the first event, which tells of a torn tail.
     `key` signs heads and seals, and should be used for nothing else.
 
     Raises:
@@ -320,7 +333,8 @@ async def open_audit_log(
         try:
             await asyncio.to_thread(index.catch_up, directory)
             log = SpoolAuditLog(spool, index, signer, clock)
-            log.on_event = on_event
+            for listener in listeners:
+                log.listen(listener)
             async with _running(log):
                 if spool.torn_bytes:
                     await log.event(_torn(spool.torn_bytes, clock))

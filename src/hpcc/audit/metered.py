@@ -1,4 +1,8 @@
-"""Counts what goes into a trail: records, how long they take, what failed."""
+"""Counts what goes into a trail: records, how long they take, what failed.
+
+Rows are counted where a worker writes them. Events are counted by a listener of the trail, because
+the trail and its shipper make some themselves, which pass no decorator.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,6 @@ from hpcc.core import InfrastructureError
 from hpcc.obs.metrics.service import ServiceMetrics
 from hpcc.ports import AuditLog, AuditRow, Clock, SecurityEvent
 
-# The field in which a limiter tells how many events of this kind it has only counted.
-_SUPPRESSED: Final = "suppressed_before"
 # Events that an alert watches (deploy/monitoring). Their counters begin at 0, because Prometheus
 # sees no increase in a series that it meets with a 1.
 WATCHED: Final = (
@@ -21,7 +23,6 @@ WATCHED: Final = (
     "result-refused", "snapshot-damaged", "store-damaged", "worker-certificate-refused",
     "worker-revoked",
 )  # fmt: skip
-_MAX_SUPPRESSED_DIGITS: Final = 15
 
 
 class AuditMetrics:
@@ -66,14 +67,13 @@ class AuditMetrics:
         self.lost_events.read = lambda: [((), log.lost_events)]
 
     def event(self, event: SecurityEvent) -> None:
-        """Count a security event, and those that its limiter held back before."""
-        held = next((v for n, v in event.fields if n == _SUPPRESSED), "")
-        is_number = held.isascii() and held.isdecimal() and len(held) <= _MAX_SUPPRESSED_DIGITS
-        self._service.security_event(event.name, 1 + (int(held) if is_number else 0))
+        """Count a security event of the trail; this is one of its listeners."""
+        self.records.of("event").add()
+        self._service.reported(event)
 
 
 class MeteredAuditLog:
-    """`AuditLog` that counts. `on_row` gets each row that is durable, `on_event` each event."""
+    """`AuditLog` that counts rows. `on_row` gets each row that is durable."""
 
     def __init__(
         self,
@@ -81,10 +81,9 @@ class MeteredAuditLog:
         metrics: AuditMetrics,
         clock: Clock,
         on_row: Callable[[AuditRow], None] = lambda _: None,
-        on_event: Callable[[SecurityEvent], None] = lambda _: None,
     ) -> None:
         self._inner, self._metrics, self._clock = inner, metrics, clock
-        self._on_row, self._on_event = on_row, on_event
+        self._on_row = on_row
 
     async def append(self, row: AuditRow) -> None:
         started = self._clock.monotonic()
@@ -101,9 +100,6 @@ class MeteredAuditLog:
 
     async def event(self, event: SecurityEvent) -> None:
         await self._inner.event(event)
-        self._metrics.records.of("event").add()
-        self._metrics.event(event)
-        self._on_event(event)
 
     def require_room(self, tenant: str = "") -> None:
         self._inner.require_room(tenant)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from hpcc.core import CallerError, HpccError, PolicyError
@@ -18,17 +18,17 @@ _LINES_PER_SECOND: Final = 20.0
 class RefusalLog:
     """Logs refusals up to a rate; the next line has the number that was left out.
 
-    `on_refusal` gets the reason of each one, also of those that are not logged. `on_event` gets
-    the logged ones.
+    `on_refusal` gets the reason of each one, also of those that are not logged. `listeners` get
+    an event of each that is logged.
     """
 
     def __init__(
         self,
         clock: Clock,
         on_refusal: Callable[[str], None],
-        on_event: Callable[[SecurityEvent], None],
+        listeners: Sequence[Callable[[SecurityEvent], None]],
     ) -> None:
-        self._clock, self._on_refusal, self._on_event = clock, on_refusal, on_event
+        self._clock, self._on_refusal, self._listeners = clock, on_refusal, listeners
         self._allowance, self._at = _LINES_PER_SECOND, clock.monotonic()
         self._left_out = 0
 
@@ -54,9 +54,9 @@ class RefusalLog:
         fields = [("method", method), ("reason", error.reason)]
         if self._left_out:
             fields.append(("suppressed_before", str(self._left_out)))
-        self._on_event(
-            SecurityEvent(
-                name="gateway-refused", at=self._clock.now(), fields=tuple(fields), peer=peer
-            )
+        event = SecurityEvent(
+            name="gateway-refused", at=self._clock.now(), fields=tuple(fields), peer=peer
         )
+        for listener in self._listeners:
+            listener(event)
         self._left_out = 0

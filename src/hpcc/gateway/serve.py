@@ -81,7 +81,7 @@ async def serve_gateway(
         client = SchedulerClient(schedulers)
         visitors = Visitors(client, clock, f"gateway {__version__}")
         routes = Routes(client, clock)
-        refusals = RefusalLog(clock, metrics.refused, on_event)
+        refusals = RefusalLog(clock, metrics.refused, (service.reported, on_event))
         front = GatewayFront(config, visitors, routes, refusals, metrics)
         upstream = watch_gateway(service.health, schedulers, lambda: files.ends_at, clock)
         service.health.summary = lambda: f"calls: {front.calls}"

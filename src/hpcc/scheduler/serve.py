@@ -15,7 +15,6 @@ import grpc
 from hpcc import __version__
 from hpcc.audit.limiter import EventLimiter
 from hpcc.audit.log import open_audit_log
-from hpcc.audit.metered import MeteredAuditLog
 from hpcc.audit.syslog import open_syslog
 from hpcc.config.private_file import make_private_directory
 from hpcc.control.database import read_database_config
@@ -292,11 +291,11 @@ async def _events(
             key=load_or_create_signing_key(config.keys / EVENTS_KEY_NAME),
             clock=clock,
             limits=config.event_limits(disk_bytes),
-            on_event=on_event,
+            listeners=(metrics.audit.event, on_event),
         ) as log,
     ):
         metrics.audit.show(log)
-        yield EventLimiter(MeteredAuditLog(log, metrics.audit, clock), clock)
+        yield EventLimiter(log, clock)
 
 
 @asynccontextmanager

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 from hpcc import __version__
 from hpcc.audit.log import open_audit_log
-from hpcc.audit.metered import MeteredAuditLog
 from hpcc.audit.syslog import open_syslog
 from hpcc.config.private_file import make_directory, make_private_directory
 from hpcc.config.service_file import load_service_file
@@ -125,10 +124,10 @@ async def main(process: ServiceProcess) -> None:
             key=load_or_create_signing_key(config.keys / AUDIT_KEY_NAME),
             clock=clock,
             limits=config.audit_limits,
-            on_event=on_event,
+            listeners=(metrics.event, on_event),
         ) as audit,
         _images(config, clock) as images,
-        _warm_start(config, MeteredAuditLog(audit, metrics.audit, clock), clock) as warm,
+        _warm_start(config, audit, clock) as warm,
         serve_worker(
             config,
             runtime=await runtime_of(config, process, clock, warm),

@@ -45,9 +45,10 @@ def show_stores(metrics: WorkerMetrics, storage: TenantStorage, shared: SharedSt
 def show_trail(
     metrics: WorkerMetrics, trail: SpoolAuditLog | None, sinks: Callable[[], Sequence[TrailSink]]
 ) -> None:
-    """Show the trail's size, and how many of its records each sink lacks."""
+    """Show the trail's size and events, and how many of its records each sink lacks."""
     metrics.audit.show(trail)
     if trail is not None:
+        trail.listen(metrics.event)
         metrics.sink_lag.read = lambda: [
             ((sink.name,), max(trail.anchor[0] - sink.acknowledged, 0)) for sink in sinks()
         ]

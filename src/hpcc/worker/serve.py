@@ -101,7 +101,7 @@ class _Parts:
         self.registry, self.metrics = registry, metrics
         # What the anchors of heartbeats are of. All else writes through what counts.
         self.spool = audit if isinstance(audit, SpoolAuditLog) else None
-        audit = MeteredAuditLog(audit, metrics.audit, clock, metrics.row, metrics.event)
+        audit = MeteredAuditLog(audit, metrics.audit, clock, metrics.row)
         self.keys = ResultKeyFiles(config.keys, clock, config.result_key_announce_seconds)
         self.config, self.runtime, self.audit, self.clock = config, runtime, audit, clock
         self.reuse = GuestReuse(config.guest_reuse)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -56,6 +56,7 @@ async def opened(
     limits: SpoolLimits | None = None,
     clock: Clock | None = None,
     fault: FaultPoint = no_fault,
+    listeners: Iterable[Callable[[SecurityEvent], None]] = (),
 ) -> AsyncGenerator[SpoolAuditLog]:
     """Return a trail that is open for writing."""
     async with open_audit_log(
@@ -65,6 +66,7 @@ async def opened(
         clock=clock or SystemClock(),
         limits=limits,
         fault=fault,
+        listeners=listeners,
     ) as log:
         yield log
 

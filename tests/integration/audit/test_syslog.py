@@ -102,12 +102,12 @@ async def test_each_event_of_a_trail_and_a_gateway_arrives(
             open_syslog(target, metrics, clock, service="worker", source="w1") as on_event,
             open_audit_log(
                 tmp_path, worker="w1", key=Ed25519PrivateKey.generate(), clock=clock,
-                on_event=on_event,
+                listeners=(on_event,),
             ) as log,
         ):  # fmt: skip
             await log.event(_event(7))
             first = await server.messages.get()
-            refusals = RefusalLog(clock, lambda _: None, on_event)
+            refusals = RefusalLog(clock, lambda _: None, (on_event,))
             refusals.note("Execute", "ipv4:10.0.0.7", CallerError("no", reason="no-token"))
             second = await server.messages.get()
         assert (first.app, first.element, first.message_id) == (

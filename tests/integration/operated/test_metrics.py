@@ -167,6 +167,7 @@ async def test_a_gateway_shows_its_calls_its_refusals_and_what_it_holds(tmp_path
         assert figures.value(calls, tenant="acme", result="worker") == figures.total(calls) - 2 == 1
         assert figures.value("hpcc_gateway_refusals_total", reason="idp-token-issuer") == 1
         assert figures.value("hpcc_gateway_refusals_total", reason="no-token") == 1
+        assert figures.value("hpcc_security_events_total", name="gateway-refused") == 2
         assert figures.value("hpcc_gateway_sessions") == 1
         assert figures.total("hpcc_gateway_strangers") == 0
         assert figures.value("hpcc_gateway_buffer_bytes") == 0

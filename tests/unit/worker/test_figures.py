@@ -66,7 +66,9 @@ def test_a_link_and_the_age_of_the_anchor() -> None:
 
 def test_a_sink_lacks_what_it_has_not_confirmed() -> None:
     metrics = WorkerMetrics("1")
-    trail: Any = SimpleNamespace(anchor=(10, "head"), size=(5, 50), lost_events=2)
+    trail: Any = SimpleNamespace(
+        anchor=(10, "head"), size=(5, 50), lost_events=2, listen=lambda _: None
+    )
     sinks: list[Any] = []
     show_trail(metrics, trail, lambda: sinks)
     assert shown(metrics).families["hpcc_audit_sink_lag_records"].samples == {}

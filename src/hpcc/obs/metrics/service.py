@@ -9,6 +9,7 @@ from typing import Final
 
 from hpcc.obs.health.health import Health
 from hpcc.obs.metrics.registry import Registry, Words
+from hpcc.ports import SecurityEvent
 
 _SEVERITIES: Final = (
     (logging.ERROR, "ERROR"),
@@ -19,6 +20,9 @@ _SEVERITIES: Final = (
 # Methods of one service times the codes that they end with.
 _MAX_CALLS: Final = 64
 _MAX_EVENTS: Final = 64
+# The field in which a limiter tells how many events of this kind it has only counted.
+_SUPPRESSED: Final = "suppressed_before"
+_MAX_SUPPRESSED_DIGITS: Final = 15
 
 
 class ServiceMetrics:
@@ -89,6 +93,12 @@ class ServiceMetrics:
     def security_event(self, name: str, count: int = 1) -> None:
         """Count a security event."""
         self._events.of(self._event_names.known(name)).add(count)
+
+    def reported(self, event: SecurityEvent) -> None:
+        """Count a security event, and those that its limiter held back before."""
+        held = next((v for n, v in event.fields if n == _SUPPRESSED), "")
+        is_number = held.isascii() and held.isdecimal() and len(held) <= _MAX_SUPPRESSED_DIGITS
+        self.security_event(event.name, 1 + (int(held) if is_number else 0))
 
     def ends(self, what: str, at: Callable[[], float]) -> None:
         """Show when a certificate ends; `at` returns it in seconds since the epoch."""

@@ -189,7 +189,8 @@ class WorkerMetrics:
             self._seconds.of(tenant).observe(row.duration_seconds)
 
     def event(self, event: SecurityEvent) -> None:
-        """Count a breach from its event, so that both always agree."""
+        """Count an event of the trail, and a breach from its event, so that both always agree."""
+        self.audit.event(event)
         if event.name == _BREACH:
             cause = next((value for name, value in event.fields if name == "cause"), "")
             self._breaches.of(cause if cause in _CAUSES else OTHER).add()
