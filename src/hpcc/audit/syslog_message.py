@@ -23,6 +23,7 @@ _PRIORITY: Final = 10 * 8 + 4
 MAX_MESSAGE_BYTES: Final = 8192
 MAX_NAME_CHARS: Final = 32
 _MAX_VALUE_BYTES: Final = 512
+_CUT: Final = "cut"
 # What header, text, and the parameter that tells of a cut take at most.
 _RESERVED_BYTES: Final = 700
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
@@ -68,13 +69,17 @@ def framed(source: SyslogSource, event: SecurityEvent, *, dropped: int = 0) -> b
 def _parameters(given: list[tuple[str, str]]) -> str:
     parts: list[str] = []
     size = _RESERVED_BYTES
+    taken = {_CUT}
     for name, value in given:
-        if not value or not _NAME.fullmatch(name):
+        # A receiver keeps one value of a name: a field must not hide who reports, or of whom.
+        shown = f"field_{name}" if name in taken else name
+        if not value or shown in taken or not _NAME.fullmatch(shown):
             continue
-        part = f' {name}="{_value(value)}"'
+        taken.add(shown)
+        part = f' {shown}="{_value(value)}"'
         size += len(part.encode())
         if size > MAX_MESSAGE_BYTES:
-            parts.append(' cut="1"')
+            parts.append(f' {_CUT}="1"')
             break
         parts.append(part)
     return "".join(parts)

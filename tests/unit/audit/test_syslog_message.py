@@ -50,7 +50,16 @@ def test_any_text_makes_one_message(
     (message,) = split_frames(framed(source, event))
     assert len(message) <= MAX_MESSAGE_BYTES
     found = parse_message(message)
-    assert all(value.isprintable() for _, value in found.parameters)
+    assert all(value.isprintable() for value in found.fields.values())
+
+
+def test_no_field_hides_who_reports_or_of_whom() -> None:
+    fields = (("source", "farm"), ("tenant", "x"), ("cut", "1"), ("a", "one"), ("a", "two"))
+    event = SecurityEvent(name="worker-drain", at=0.0, tenant="acme", fields=(*fields, *fields))
+    assert _sent(event).fields == {
+        "name": "worker-drain", "source": "w1", "tenant": "acme", "field_source": "farm",
+        "field_tenant": "x", "field_cut": "1", "a": "one", "field_a": "two",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ['"' * 5000, "\\" * 5000, "]" * 511 + "x", "\x00" * 5000])
