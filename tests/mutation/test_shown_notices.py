@@ -19,6 +19,7 @@ OBSERVER, SERVER = "scheduler/observe.py", "obs/http/serve.py"
 REGISTRY = "obs/metrics/registry.py"
 PARTS = "tests/unit/cache/recorder/test_part_bytes.py::"
 FILES = "tests/unit/cache/recorder/test_recorder.py::"
+LOGS = "tests/unit/obs/test_json_lines.py::"
 SESSIONS = "tests/unit/cli/web/test_session.py::"
 
 
@@ -85,6 +86,11 @@ CASES = {
                             "removed = [part for part in parts if part.build in gone]",
                             "removed: list[PartFile] = []",
                             FILES + "test_the_oldest_builds_go_when_there_are_too_many"),
+    "shown-uncaught": Case("obs/logs.py", "        log_to_stderr(level, self._form)\n        _log_what_python_writes()\n",
+                           "        log_to_stderr(level, self._form)\n",
+                           LOGS + "test_text_is_the_default_and_the_environment_decides"),
+    "shown-end-text": Case("obs/logs.py", "{_safe(text)}\\n", "{plain(text)}\\n",
+                           LOGS + "test_text_is_the_default_and_the_environment_decides"),
     # Pages for one browser (ADR 104).
     "web-once": Case("cli/web/session.py", "        self._token = None\n", "",
                      SESSIONS + "test_the_link_opens_once_and_its_cookie_is_for_its_path"),

@@ -26,7 +26,12 @@ class PlainFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text."""
-        return plain(hide_secrets(super().format(record))).replace("\n", _CONTINUED)
+        return _safe(super().format(record))
+
+
+def _safe(text: str) -> str:
+    """Return a text whose lines but the first are indented, without credentials or controls."""
+    return plain(hide_secrets(text)).replace("\n", _CONTINUED)
 
 
 def log_to_stderr(level: int, form: str | None = None) -> None:
@@ -75,6 +80,7 @@ class ServiceLog:
             CallerError: the variable names no format. The log is text then.
         """
         log_to_stderr(level, self._form)
+        _log_what_python_writes()
         check_log_format(LOG_FORMAT_VARIABLE, self._chosen)
         self._switch(self._chosen)
 
@@ -92,7 +98,7 @@ class ServiceLog:
         if self._is_json:
             _log.critical("the service ends: %s", text)
         else:
-            sys.stderr.write(f"hpcc {self._service}: {plain(text)}\n")
+            sys.stderr.write(f"hpcc {self._service}: {_safe(text)}\n")
 
     def _switch(self, log_format: str) -> None:
         is_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
@@ -104,11 +110,13 @@ class ServiceLog:
         for handler in logging.getLogger().handlers:
             if isinstance(handler.formatter, PlainFormatter):
                 handler.setFormatter(JsonFormatter(self._service))
-        _log_what_python_writes()
 
 
 def _log_what_python_writes() -> None:
-    """Let Python's own texts for stderr be records: uncaught errors and warnings."""
+    """Let Python's own texts for stderr be records: uncaught errors and warnings.
+
+    In text logs, too: the text of an error may come from a peer, and Python writes it as it is.
+    """
     logging.captureWarnings(capture=True)
 
     def uncaught(

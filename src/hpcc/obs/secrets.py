@@ -12,20 +12,25 @@ from typing import Final
 
 # Each is linear: its start cannot lie within what another start of it would read.
 _PATTERNS: Final = (
-    (re.compile(r"(://)[^/?#\s@]{1,512}@"), r"\1[hidden]@"),
+    # Up to the last @: a password may have one.
+    (re.compile(r"(://)[^/?#\s]{1,512}@"), r"\1[hidden]@"),
     (re.compile(r"(?<![\w-])eyJ[\w-]{5,}\.[\w-]{5,}\.[\w-]*"), "[hidden]"),
-    (re.compile(r"(?i)\b(authorization: ?\w+ |bearer )[\w.~+/=-]{16,}"), r"\1[hidden]"),
+    (re.compile(r"(?i)\bbearer [\w.~+/=-]{16,}"), "Bearer [hidden]"),
+    # As a header, or as a pair of a dict.
+    (re.compile(r"(?i)(\bauthorization['\"]?: ?['\"]?[\w-]+ )[\w.~+/=-]{4,}"), r"\1[hidden]"),
+    # In queries, such as Azure's `sig`, and in what PostgreSQL's clients take.
     (
-        re.compile(r"(?i)([?&](?:sig|x-amz-(?:signature|security-token))=)[^?&\s]{8,}"),
+        re.compile(r"(?i)((?<![a-z])(?:passw(?:or)?d|secret|token|signature|sig)=)[^\s&;,'\"]{6,}"),
         r"\1[hidden]",
     ),
     (re.compile(r"hpcc-enrol-[\w-]{16,}"), "[hidden]"),
-    (re.compile(r"-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----[^-]*"), "[hidden]"),
+    # An encrypted one has headers with hyphens.
+    (re.compile(r"-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----[^-]*(?:-(?!----)[^-]*)*"), "[hidden]"),
 )
 
 
 def hide_secrets(text: str) -> str:
-    """Return the text without secrets in URLs, tokens, HTTP credentials and private keys."""
+    """Return the text without passwords, JWTs, HTTP credentials, tokens and private keys."""
     for pattern, instead in _PATTERNS:
         text = pattern.sub(instead, text)
     return text

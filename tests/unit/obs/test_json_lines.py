@@ -122,6 +122,17 @@ def test_a_failing_argument_costs_no_line() -> None:
         ("at https://b.example/k?X-Amz-Signature=0123456789canary&x=1", "canary"),
         ("token hpcc-enrol-0123456789abcdef-canary refused", "canary"),
         ("-----BEGIN PRIVATE KEY-----\nMIIcanary\n-----END PRIVATE KEY-----", "canary"),
+        (
+            "-----BEGIN RSA PRIVATE KEY-----\nDEK-Info: AES-128-CBC,00\n\nMIIcanary\n"
+            "-----END RSA PRIVATE KEY-----",
+            "canary",
+        ),
+        ("at https://user:s3cret@canary@proxy:1/", "canary"),
+        ("headers {'Authorization': 'Basic czpjYW5hcnk='}", "czpjYW5hcnk"),
+        ("Authorization: AWS4-HMAC-SHA256 Credential=AKIDcanary/eu, Sig", "canary"),
+        ("403 for 'https://a.blob.example/c/k?sv=1&sig=canary%2Bx&x=1'", "canary"),
+        ("host=db user=hpcc password=canary-of-hpcc dbname=hpcc", "canary"),
+        ("https://idp.example/token?client_secret=canary-of-hpcc", "canary"),
     ],
 )
 def test_what_looks_like_a_credential_is_hidden(text: str, secret: str) -> None:
@@ -139,6 +150,8 @@ def test_what_looks_like_a_credential_is_hidden(text: str, secret: str) -> None:
         "eyJ is no token",
         "https://example.org/a?signal=1&design=12345678",
         "s1.acme.example:7443",
+        "reason=token-expired, tokens=17",
+        "authorization: no",
     ],
 )
 def test_other_texts_are_left_alone(text: str) -> None:
@@ -159,7 +172,7 @@ log = ServiceLog("worker", "%(levelname)s %(message)s", os.environ)
 log.begin(logging.INFO)
 log.configured(sys.argv[1])
 logging.getLogger("hpcc.x").warning("guest failed")
-log.ended("no room: \\x1b[2J")
+log.ended("no room: \\x1b[2J\\npostgresql://hpcc:canary@db")
 warnings.warn("old")
 def fail(): raise ValueError("in a thread")
 thread = threading.Thread(target=fail, name="t1")
@@ -167,7 +180,7 @@ thread.start(); thread.join()
 class Freed:
     def __del__(self): raise ValueError("freed")
 Freed()
-raise ValueError("at the end")
+raise ValueError("for a reason\\nat the end, hpcc worker: all is well")
 """
 
 
@@ -201,7 +214,7 @@ def test_all_that_python_writes_to_stderr_is_json(
     ]
     assert {line["service"] for line in lines} == {"worker"}
     assert lines[3]["thread"] == "t1"
-    assert lines[-1]["exception"].endswith("ValueError: at the end")
+    assert lines[-1]["exception"].endswith("at the end, hpcc worker: all is well")
 
 
 @pytest.mark.parametrize(
@@ -211,7 +224,16 @@ def test_text_is_the_default_and_the_environment_decides(
     configured: str, variables: dict[str, str]
 ) -> None:
     lines = _run(configured, **variables)
-    assert lines[:2] == ["WARNING guest failed", "hpcc worker: no room: \\x1b[2J"]
+    assert lines[:3] == [
+        "WARNING guest failed",
+        "hpcc worker: no room: \\x1b[2J",
+        "    postgresql://[hidden]@db",
+    ]
+    begun = [line for line in lines if not line.startswith("    ")]
+    assert [line.partition(" ")[0] for line in begun] == [
+        "WARNING", "hpcc", "WARNING", "ERROR", "ERROR", "CRITICAL",
+    ]  # fmt: skip
+    assert lines[-1] == "    at the end, hpcc worker: all is well"
 
 
 def test_a_complaint_about_the_config_file_is_a_line_too(tmp_path: Path) -> None:
