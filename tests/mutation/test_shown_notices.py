@@ -103,6 +103,12 @@ CASES = {
     "web-pause": Case("cli/web/site.py", " and began >= made.made_at + _PAUSES * made.cost_seconds",
                       "", "tests/unit/cli/web/"
                       "test_site.py::test_a_page_is_made_again_only_for_new_compiles_and_after_a_pause"),
+    "web-log": Case("cli/web/web.py", "    log_to_stderr(logging.WARNING)\n", "",
+                    "tests/unit/cli/web/"
+                    "test_web.py::test_an_error_of_a_page_is_nothing_that_the_terminal_obeys"),
+    "web-turn": Case("cli/web/site.py", "return await asyncio.shield(making)", "return await making",
+                     "tests/unit/cli/web/test_site.py::"
+                     "test_a_page_whose_request_ended_is_made_to_its_end_before_the_next_one"),
     "recorded-names": Case("cli/builds/parts.py", "return escape(one_line(value))",
                            "return one_line(value)", "tests/unit/cli/builds/test_page.py::"
                            "test_no_name_becomes_markup_or_a_control"),

@@ -93,8 +93,7 @@ class Site:
         root = self._session.root
         try:
             target, is_fragment = _target_of(rest, request.query)
-            async with self._turn:
-                made = await asyncio.to_thread(self._current, target)
+            made = await self._in_turn(target)
         except NotFoundError as error:
             page = Page("Not here", f"<h1>Not here</h1><p>{text(error)}</p>")
             return HttpAnswer(HTTPStatus.NOT_FOUND, document(page, root), HTML)
@@ -104,6 +103,13 @@ class Site:
         if request.header("if-none-match") == made.tag:
             return HttpAnswer(HTTPStatus.NOT_MODIFIED, b"", HTML, tag)
         return HttpAnswer(HTTPStatus.OK, fragment(made.page), HTML, tag)
+
+    async def _in_turn(self, target: _Target) -> _Made:
+        """Return a page. The turn ends with the thread, also when the request ends before it."""
+        await self._turn.acquire()
+        making = asyncio.get_running_loop().run_in_executor(None, self._current, target)
+        making.add_done_callback(lambda _: self._turn.release())
+        return await asyncio.shield(making)
 
     def _current(self, target: _Target) -> _Made:
         """Return a page that is new enough. Runs in a thread, one call at a time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 from typing import Final
@@ -38,7 +39,10 @@ def _web(args: argparse.Namespace) -> int:
     It prints a link that works once, in one browser. Other users of the machine see nothing.
     """
     from hpcc.core.endpoints import check_port
+    from hpcc.obs.logs import log_to_stderr
 
+    # An error may hold names from a record: this one escapes them.
+    log_to_stderr(logging.WARNING)
     check_port("--port", args.port)
     asyncio.run(_serve(os.fspath(Paths.from_env(os.environ).cache), args.port))
     return 0

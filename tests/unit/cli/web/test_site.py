@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import re
+import threading
 from http import HTTPStatus
 from pathlib import Path
 
@@ -214,6 +216,38 @@ async def test_a_page_is_made_again_only_for_new_compiles_and_after_a_pause(
     clock.ahead += 9 * 2.0 + 60
     assert "later.c" in await visitor.markup(build)
     assert len(made) == 2
+
+
+async def test_a_page_whose_request_ended_is_made_to_its_end_before_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(tmp_path)
+    going, may_end, running = threading.Event(), threading.Event(), list[int]()
+    most = 0
+
+    def read(directory: str, build: str) -> object:
+        nonlocal most
+        running.append(1)
+        most = max(most, len(running))
+        going.set()
+        assert may_end.wait(60)
+        found = read_build(directory, build)
+        running.pop()
+        return found
+
+    monkeypatch.setattr(site_module, "read_build", read)
+    visitor = Visitor(tmp_path)
+    build = next(link for link in visitor.links(await visitor.markup("")) if "build/" in link)
+    first = asyncio.Task(visitor.markup(build))
+    assert await asyncio.to_thread(going.wait, 60)
+    first.cancel()
+    await asyncio.wait([first])
+    assert visitor.site._turn.locked(), "its thread still reads"
+    later = asyncio.Task(visitor.markup(f"{build}/compiles"))
+    await asyncio.sleep(0)
+    may_end.set()
+    await later
+    assert most == 1
 
 
 async def test_many_compiles_are_shown_a_hundred_at_a_time_and_few_pages_are_held(
