@@ -19,6 +19,7 @@ INDEX = "tests/integration/audit/test_audit_forged_index.py::"
 COPY = "tests/integration/audit/test_audit_hostile_copy.py::"
 ROOM = "tests/integration/audit/test_audit_room.py::"
 ROWS = "tests/unit/worker/base/test_rows.py::"
+SYSLOG = "tests/integration/audit/test_syslog.py::"
 COUNTED = "tests/integration/audit/test_counted_events.py::"
 
 
@@ -35,6 +36,24 @@ CASES = {
         "if listener not in self._listeners:",
         "if True:",
         COUNTED + "test_events_that_a_trail_or_its_sink_makes_are_counted",
+    ),
+    "syslog-names": Case(
+        "audit/syslog_message.py",
+        'shown = f"field_{name}" if name in taken else name',
+        "shown = name",
+        "tests/unit/audit/test_syslog_message.py::test_no_field_hides_who_reports_or_of_whom",
+    ),
+    "syslog-lookup": Case(
+        "audit/syslog_connection.py",
+        "if self._asking is None:",
+        "if True:",
+        SYSLOG + "test_a_resolver_that_hangs_takes_one_thread_which_nobody_waits_for",
+    ),
+    "syslog-silent": Case(
+        "audit/syslog_connection.py",
+        "if option is not None:",
+        "if False:",
+        SYSLOG + "test_the_system_ends_a_connection_that_acknowledges_nothing",
     ),
     "counted-when-true": Case(
         "audit/log.py",

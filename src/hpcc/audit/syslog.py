@@ -20,6 +20,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
+from hpcc.audit.syslog_connection import AddressLookup, connect
 from hpcc.audit.syslog_message import SyslogSource, framed
 from hpcc.audit.syslog_target import SyslogTarget
 from hpcc.obs.faults import connection_fault
@@ -47,6 +48,7 @@ class SyslogExport:
         self._target, self._context, self._source = target, context, source
         self._clock = clock
         self._place = f"{target.host}:{target.port}"
+        self._lookup = AddressLookup(target.host, target.port)
         self._waiting: deque[bytes] = deque()
         self._news = asyncio.Event()
         self._idle = asyncio.Event()
@@ -77,6 +79,12 @@ class SyslogExport:
         """Wait until the queue is empty."""
         await self._idle.wait()
 
+    def ended(self) -> None:
+        """Log how many events were not sent, as the service ends."""
+        if self._waiting:
+            count = len(self._waiting)
+            _log.warning("syslog at %s did not get the last %d events", self._place, count)
+
     async def run(self) -> None:
         """Send until cancelled; connect at once, so that a wrong setting shows in the log."""
         delay = _RETRY_SECONDS
@@ -86,7 +94,7 @@ class SyslogExport:
                 await self._connected()
                 if self.sent != before:
                     delay = _RETRY_SECONDS
-            except (OSError, ValueError) as error:  # TLS; a name that DNS cannot have
+            except Exception as error:  # noqa: BLE001 - the root of a task: TLS, DNS; it goes on
                 self._complain(error)
             await self._clock.sleep(delay)
             delay = min(delay * 2, _MAX_RETRY_SECONDS)
@@ -99,10 +107,8 @@ class SyslogExport:
         self._is_troubled = True
 
     async def _connected(self) -> None:
-        async with asyncio.timeout(_SECONDS):
-            reader, writer = await asyncio.open_connection(
-                self._target.host, self._target.port, ssl=self._context
-            )
+        target = self._target
+        reader, writer = await connect(self._lookup, target.host, target.port, self._context)
         # A drain returns when the TLS layer has passed on all. asyncio's takes 0 for a full buffer.
         writer.transport.set_write_buffer_limits(high=1, low=0)
         # A server never says anything: what arrives is its end, or a breach of the protocol.
@@ -171,3 +177,4 @@ async def open_syslog(
         sending.cancel()
         with suppress(asyncio.CancelledError):
             await sending
+        export.ended()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
+import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,8 +14,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from hpcc.audit import syslog, syslog_connection
 from hpcc.audit.log import open_audit_log
 from hpcc.audit.syslog import MAX_WAITING, SyslogExport, open_syslog
+from hpcc.audit.syslog_connection import SILENT_SECONDS, AddressLookup, end_when_silent
 from hpcc.audit.syslog_message import SyslogSource
 from hpcc.audit.syslog_target import SyslogTarget
 from hpcc.core import CallerError
@@ -199,6 +203,70 @@ async def test_a_server_that_reads_nothing_holds_nobody_up(files: ServerFiles) -
             # The loop turns, so the queue empties into the connection until that is full, too.
             await asyncio.sleep(0)
         assert export.dropped == 1
+
+
+async def test_the_address_that_answers_is_found(
+    files: ServerFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [(0, 0, 0, "", (address, 0)) for address in ("127.0.0.3", "127.0.0.1", "127.0.0.4")]
+    async with serve_syslog(files) as server:
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answers)
+        async with _exporting(files, server.port, host="localhost") as (export, clock):
+            export.put(_event(1))
+            assert await _numbers(server, 1) == ["1"]
+            assert clock.pauses == []
+
+
+async def test_a_resolver_that_hangs_takes_one_thread_which_nobody_waits_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answered, asked = threading.Event(), list[threading.Thread]()
+
+    def hang(*_: object, **__: object) -> list[tuple[object, ...]]:
+        asked.append(threading.current_thread())
+        assert answered.wait(_HANG)
+        return [(0, 0, 0, "", (f"10.0.0.{number % 9}", 0)) for number in range(99)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    monkeypatch.setattr(syslog_connection, "_SECONDS", 0.01)
+    lookup = AddressLookup("siem.example", 6514)
+    for _ in range(5):
+        with pytest.raises(TimeoutError):
+            await lookup.addresses()
+    (thread,) = asked
+    assert thread.daemon, "the process ends without it"
+    monkeypatch.setattr(syslog_connection, "_SECONDS", _HANG)
+    waiting = asyncio.Task(lookup.addresses())
+    await asyncio.sleep(0)
+    answered.set()
+    assert await waiting == [f"10.0.0.{number}" for number in range(4)]
+    await lookup.addresses()
+    assert len(asked) == 2
+
+
+def test_the_system_ends_a_connection_that_acknowledges_nothing() -> None:
+    with socket.socket() as connection:
+        end_when_silent(connection)
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        limit = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    assert limit == SILENT_SECONDS * 1000
+
+
+async def test_what_is_left_when_a_service_ends_is_said(
+    files: ServerFiles, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(syslog, "_FLUSH_SECONDS", 0.01)
+    async with serve_syslog(files) as server:
+        port = server.port
+    target = _target(f"tls://127.0.0.1:{port}", str(files.ca))
+    metrics = ServiceMetrics("")
+    async with (
+        asyncio.timeout(_HANG),
+        open_syslog(target, metrics, SystemClock(), service="worker", source="w1") as on_event,
+    ):
+        for number in range(3):
+            on_event(_event(number))
+    assert f"syslog at 127.0.0.1:{port} did not get the last 3 events" in caplog.text
 
 
 async def test_a_server_that_speaks_is_left(files: ServerFiles) -> None:

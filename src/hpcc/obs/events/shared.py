@@ -58,6 +58,7 @@ SHARED: Final = (
         "server",
         "error",
     ),
+    ("syslog-unsent", "syslog at %s did not get the last %d events", "server", "count"),
     ("syslog-back", "syslog at %s takes security events again", "server"),
     ("audit-segments-kept", "cannot delete old audit segments: %s", "error"),
     ("audit-index-behind", "audit index or segments lag behind: %s", "error"),
