@@ -1,4 +1,4 @@
-"""The extras of the package: what each adds, whether it is installed, how to add it.
+"""The extras of the package: what each adds, whether it is installed, how to add it or hpcc anew.
 
 Problem: the local cache needs the standard library only, a client needs gRPC and signatures, and a
 worker needs more. Who installed less must read which command adds the rest, and never a traceback.
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -52,7 +52,8 @@ _MAX_METADATA_BYTES: Final = 1 << 20
 class Installation:
     """Where this hpcc is installed, as far as it decides which command adds packages to it.
 
-    `pipx_name` is the name of pipx's environment, empty without pipx.
+    `pipx_name` is the name of pipx's environment, empty without pipx. `checkout` is the directory
+    that hpcc was installed from (PEP 610), empty if it was a wheel or an index.
     """
 
     python: str
@@ -60,6 +61,8 @@ class Installation:
     has_pip: bool
     is_managed: bool
     pipx_name: str = ""
+    checkout: str = ""
+    is_editable: bool = False
 
 
 def this_installation() -> Installation:
@@ -136,15 +139,47 @@ def adding(extra: Extra, where: Installation | None = None) -> str:
     that install hpcc anew, one with a virtual environment and one with pipx.
     """
     place, wanted = where or this_installation(), f"hpcc[{extra}]"
+    if words := _installer(place):
+        return f"`{_quoted(*words, wanted)}`"
+    checkout = (where or _with_checkout(place)).checkout
+    wanted = f"{checkout or 'hpcc'}[{extra}]"
+    return f"`{_fresh(place, wanted)}`, or with `{_quoted('pipx', 'install', wanted)}`"
+
+
+def reinstalling(where: Installation | None = None) -> str:
+    """Return the command that builds hpcc's own programs anew where they are installed.
+
+    It keeps the extras. The programs are built from a checkout only: a wheel has those of the
+    machine where it was made, and an index need not have this hpcc.
+    """
+    place = where or _with_checkout(this_installation())
+    source = place.checkout or "."
+    words, again = _installer(place), "--reinstall" if _is_uv(place) else "--force-reinstall"
+    edits = ("-e",) if place.is_editable else ()
+    command = (
+        _quoted(*words, again, "--no-deps", *edits, source) if words else _fresh(place, source)
+    )
+    return command if place.checkout else f"{command} (in a checkout of hpcc)"
+
+
+def _installer(place: Installation) -> tuple[str, ...]:
+    """Return the words that install a package; none where the distribution manages Python."""
     if place.pipx_name:
-        return f"`{_quoted('pipx', 'runpip', place.pipx_name, 'install', wanted)}`"
-    if place.is_environment and not place.has_pip:
-        return f"`{_quoted('uv', 'pip', 'install', '--python', place.python, wanted)}`"
+        return ("pipx", "runpip", place.pipx_name, "install")
+    if _is_uv(place):
+        return ("uv", "pip", "install", "--python", place.python)
     if place.is_environment or (place.has_pip and not place.is_managed):
-        return f"`{_quoted(place.python, '-m', 'pip', 'install', wanted)}`"
-    fresh = f"{_quoted(place.python, '-m', 'venv')} ~/hpcc-venv"
-    pip = f"~/hpcc-venv/bin/pip install {_quoted(wanted)}"
-    return f"`{fresh} && {pip}`, or with `{_quoted('pipx', 'install', wanted)}`"
+        return (place.python, "-m", "pip", "install")
+    return ()
+
+
+def _is_uv(place: Installation) -> bool:
+    return place.is_environment and not place.has_pip and not place.pipx_name
+
+
+def _fresh(place: Installation, wanted: str) -> str:
+    environment = f"{_quoted(place.python, '-m', 'venv')} ~/hpcc-venv"
+    return f"{environment} && ~/hpcc-venv/bin/pip install {_quoted(wanted)}"
 
 
 def _quoted(*words: str) -> str:
@@ -169,3 +204,21 @@ def _is_pipx(metadata: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(said, dict) and "main_package" in said
+
+
+def _with_checkout(place: Installation) -> Installation:
+    """Return the installation with the directory that it was made from, if its record names one."""
+    # Late: they take longer to import than the rest of a compile that asks for a missing extra.
+    from importlib.metadata import distribution
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    try:
+        record = json.loads(distribution("hpcc").read_text("direct_url.json") or "")
+        address, facts = urlsplit(record["url"]), record["dir_info"]
+        path, is_editable = Path(url2pathname(address.path)), bool(facts.get("editable"))
+    except (ImportError, OSError, ValueError, LookupError, AttributeError, TypeError):
+        return place  # no record, or another form than PEP 610 has for a directory
+    if address.scheme != "file" or not (path / "pyproject.toml").is_file():
+        return place
+    return replace(place, checkout=str(path), is_editable=is_editable)

@@ -270,7 +270,7 @@ def test_without_an_extra_it_is_the_local_cache_and_brings_no_package(
     # There is no checkout here that one could map, and the other is the launcher's.
     assert [*failed] == ["debug-map", "wrap true"]
     assert failed["debug-map"][2].startswith("hpcc: . is not in a checkout that shares results")
-    assert "guests      hpcc[farm] is not installed" in ended["doctor"][1]
+    assert "guests        hpcc[farm] is not installed" in ended["doctor"][1]
     assert "local cache:  works" in ended["doctor"][1]
     with subprocess.Popen(
         ["hpcc", "web", "--local"], cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True
@@ -309,7 +309,7 @@ def test_a_farm_and_a_bucket_without_the_client_cost_no_compile(
     assert query(paths, "status")["farm"]
     ended = commands(bare, (["doctor"], ["jobs"], ["explain", "a.c"], ["clean"]), tmp_path, env)
     assert {code for code, _, _ in ended.values()} == {0}
-    assert "missing   extras      a farm needs hpcc[client]\n" in ended["doctor"][1]
+    assert "missing   extras        a farm needs hpcc[client]\n" in ended["doctor"][1]
     assert ended["jobs"][1] == f"{len(os.sched_getaffinity(0))}\n"
     assert "a farm needs hpcc[client], which is not installed; add it with `uv" in ended["jobs"][2]
     assert "  not on farm   no-client" in ended["explain a.c"][1]

@@ -23,6 +23,7 @@ from hpcc.config.extras import (
     adding,
     extra_of,
     missing_modules,
+    reinstalling,
     require_extra,
     this_installation,
 )
@@ -102,10 +103,79 @@ def test_the_lock_file_of_the_product_is_the_extra_farm() -> None:
             "`/usr/bin/python3 -m venv ~/hpcc-venv && ~/hpcc-venv/bin/pip install 'hpcc[client]'`"
             ", or with `pipx install 'hpcc[client]'`",
         ),
+        (
+            _place(is_environment=False, is_managed=True, python="/usr/bin/python3", checkout="/c"),
+            "`/usr/bin/python3 -m venv ~/hpcc-venv && ~/hpcc-venv/bin/pip install '/c[client]'`"
+            ", or with `pipx install '/c[client]'`",
+        ),
     ],
 )
 def test_each_kind_of_installation_has_its_command(place: Installation, command: str) -> None:
     assert adding("client", place) == command
+
+
+@pytest.mark.parametrize(
+    ("place", "command"),
+    [
+        (_place(checkout="/c"), "/v/bin/python -m pip install --force-reinstall --no-deps /c"),
+        (
+            _place(checkout="/my c", is_editable=True),
+            "/v/bin/python -m pip install --force-reinstall --no-deps -e '/my c'",
+        ),
+        (
+            _place(has_pip=False, checkout="/c"),
+            "uv pip install --python /v/bin/python --reinstall --no-deps /c",
+        ),
+        # Of pipx's own commands one forgets extras that were added later.
+        (
+            _place(pipx_name="hpcc", has_pip=False, checkout="/c"),
+            "pipx runpip hpcc install --force-reinstall --no-deps /c",
+        ),
+        # A wheel or an index: another checkout has to be there.
+        (
+            _place(),
+            "/v/bin/python -m pip install --force-reinstall --no-deps . (in a checkout of hpcc)",
+        ),
+        (
+            _place(is_environment=False, is_managed=True, checkout="/c"),
+            "/v/bin/python -m venv ~/hpcc-venv && ~/hpcc-venv/bin/pip install /c",
+        ),
+    ],
+)
+def test_each_kind_of_installation_is_made_anew_with_its_extras(
+    place: Installation, command: str
+) -> None:
+    assert reinstalling(place) == command
+
+
+@pytest.mark.parametrize(
+    ("record", "found"),
+    [
+        ('{"url": "file://%s", "dir_info": {}}', True),
+        ('{"url": "file://%s/absent", "dir_info": {}}', False),
+        ('{"url": "https://example.com%s", "dir_info": {}}', False),
+        ('{"url": "file://%s", "archive_info": {}}', False),
+        ('{"url": 7, "dir_info": []}', False),
+        ("[]", False),
+        ("{", False),
+        (None, False),
+    ],
+)
+def test_the_checkout_is_the_one_that_the_installation_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: str | None, *, found: bool
+) -> None:
+    checkout = tmp_path / "a checkout"
+    checkout.mkdir()
+    (checkout / "pyproject.toml").touch()
+    place = str(checkout).replace(" ", "%20")
+    installed = tmp_path / "hpcc-1.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: hpcc\nVersion: 1\n")
+    if record is not None:
+        (installed / "direct_url.json").write_text(record.replace("%s", place))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert (f"'{checkout}'" in reinstalling()) is found
+    assert ("in a checkout of hpcc" in reinstalling()) is not found
 
 
 def test_pipx_is_known_by_its_description(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

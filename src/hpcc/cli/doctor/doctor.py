@@ -18,7 +18,8 @@ from hpcc.config.extras import adding, extra_of, missing_modules
 from hpcc.config.paths import Paths
 from hpcc.core import HpccError
 
-_WIDTH: Final = 10
+_STATE_WIDTH: Final = 10
+_NAME_WIDTH: Final = 14  # "remote cache" and a gap
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -76,12 +77,13 @@ async def collect(paths: Paths) -> list[DoctorCheck]:
 
 
 def _print(check: DoctorCheck) -> None:
-    emit(f"{check.state:<{_WIDTH}}{check.name:<12}{check.detail}")
+    emit(f"{check.state:<{_STATE_WIDTH}}{check.name:<{_NAME_WIDTH}}{check.detail}")
     if check.state != "ok":
+        indent = " " * (_STATE_WIDTH + _NAME_WIDTH)
         if check.cost:
-            emit(f"{'':<{_WIDTH}}{'':<12}cost: {check.cost}")
+            emit(f"{indent}cost: {check.cost}")
         if check.remedy:
-            emit(f"{'':<{_WIDTH}}{'':<12}fix:  {check.remedy}")
+            emit(f"{indent}fix:  {check.remedy}")
 
 
 def _print_summary(checks: Sequence[DoctorCheck]) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 from hpcc.cli.cache.checkout import MARKER_REASONS, home_directory
 from hpcc.cli.doctor.check import Check, DoctorCheck, State
 from hpcc.cli.image import answers
-from hpcc.config.extras import Extra, adding, missing_modules
+from hpcc.config.extras import Extra, adding, missing_modules, reinstalling
 from hpcc.config.owners import TRUST_VARIABLE, refuse_foreign_owner
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
@@ -134,7 +134,7 @@ def _check_launcher() -> DoctorCheck:
         return DoctorCheck(
             name="launcher", state="missing", detail="hpcc is not on PATH", is_local=True,
             cost="compiles do not reach the cache",
-            remedy="pip install hpcc, and put its bin directory on PATH",
+            remedy=f"{reinstalling()}; put {beside.parent} on PATH",
         )  # fmt: skip
     with Path(found).open("rb") as file:
         head = file.read(_MAX_LAUNCHER_BYTES)
@@ -142,13 +142,13 @@ def _check_launcher() -> DoctorCheck:
         return DoctorCheck(
             name="launcher", state="degraded", detail=f"{found} is not the C launcher",
             is_local=True, cost="every compile starts a Python interpreter",
-            remedy="pip install --force-reinstall hpcc",
+            remedy=reinstalling(),
         )  # fmt: skip
     if _ELF_INTERPRETER in head:
         return DoctorCheck(
             name="launcher", state="degraded", detail=f"{found}, dynamic", is_local=True,
             cost="about a third of a millisecond for each compile",
-            remedy="apt-get install musl-tools && pip install --force-reinstall hpcc",
+            remedy=f"apt-get install musl-tools && {reinstalling()}",
         )  # fmt: skip
     return DoctorCheck(name="launcher", state="ok", detail=f"{found}, static", is_local=True)
 
@@ -162,7 +162,7 @@ async def _hit_path(_: Paths) -> DoctorCheck:
     return DoctorCheck(
         name="hit path", state="degraded", detail=f"in Python: {problem}", is_local=True,
         cost="a hit takes about 0.1 ms more, plus 2 µs for each header",
-        remedy="apt-get install gcc libc6-dev && pip install --force-reinstall hpcc",
+        remedy=f"apt-get install gcc libc6-dev && {reinstalling()}",
     )  # fmt: skip
 
 

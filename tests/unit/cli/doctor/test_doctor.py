@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.cli.main import main
+from hpcc.config.extras import reinstalling
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +55,7 @@ def test_the_local_cache_needs_only_a_compiler_and_the_launcher(
     assert "local cache:  works" in text
     assert "guests here:  cannot run" in text
     assert "fix:  apt-get install qemu-system-x86" in text
+    assert "ok        remote cache  off: no url in [cache.remote]\n" in text
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,10 @@ def test_the_launcher_is_looked_into(
     fake_tools(monkeypatch, tmp_path, "gcc", "hpcc")
     (tmp_path / "bin/hpcc").write_bytes(content)
     main(["doctor", "--json"])
-    assert checks(capsys)["launcher"]["state"] == state
+    launcher = checks(capsys)["launcher"]
+    assert launcher["state"] == state
+    # The command is that of this installation; an index need not have this hpcc.
+    assert launcher["remedy"].endswith("" if state == "ok" else reinstalling())
 
 
 @pytest.mark.parametrize(
