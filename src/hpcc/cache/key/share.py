@@ -195,7 +195,7 @@ class Sharing:
         root = marker.root
         if family.never_shared:
             return family.never_shared
-        if root in {self._home, b"/"} or not is_plain_root(root) or _is_system(root):
+        if not may_share(root, self._home):
             return PrivateReason.ROOT
         inside = under_root(posixpath.normpath(absolute(request.cwd, invocation.source)), root)
         if inside is not None and marker.excludes(inside[1:]):
@@ -277,6 +277,11 @@ def _is_same_directory(one: bytes, other: bytes) -> bool:
         return os.path.samefile(one, other)
     except (OSError, ValueError):
         return False
+
+
+def may_share(root: bytes, home: bytes) -> bool:
+    """Report whether a marker in this directory may share results, whatever is compiled there."""
+    return root not in {home, b"/"} and is_plain_root(root) and not _is_system(root)
 
 
 def _is_system(root: bytes) -> bool:

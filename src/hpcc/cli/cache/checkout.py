@@ -1,4 +1,4 @@
-"""`hpcc debug-map`, and the texts for reasons that keep a result in one checkout."""
+"""`hpcc debug-map`, and which checkout the current directory is in."""
 
 from __future__ import annotations
 
@@ -10,47 +10,11 @@ from typing import TYPE_CHECKING, Final
 from hpcc.cli.base.terminal import emit
 from hpcc.compilers.invocation.share import DEBUG_ROOT
 from hpcc.core import CallerError, NotFoundError
+from hpcc.core.reasons.private import PrivateReason
 from hpcc.obs.text import one_line
 
 if TYPE_CHECKING:
     from hpcc.cache.key.marker import Marker
-
-MARKER_REASONS: Final = {
-    "marker-kind": "the marker is neither a file nor a directory; a link does not count",
-    "marker-owner": "the marker belongs to somebody else",
-    "marker-writable": "everybody may write the marker; chmod o-w .hpcc",
-    "marker-unreadable": "the marker cannot be read",
-    "marker-size": "the marker is too large",
-    "marker-syntax": "the marker is not TOML",
-    "marker-key": "the marker holds a key that it may not hold",
-    "marker-version": "the marker is of a version that this hpcc does not know",
-    "marker-value": "a value in the marker has another form than the cookbook says",
-}
-PRIVATE_REASONS: Final = {
-    **MARKER_REASONS,
-    "computed-include": "an #include of a macro, and a source that names a directory above",
-    "compressed-debug": "compressed sections, which cannot be searched for paths",
-    "directory-spelling": "the shell spells the directory through a link",
-    "embeds-inode": "the object holds device and inode of a source",
-    "embeds-path": "the object holds the path of the checkout or of the home directory",
-    "environment": "a variable or the compiler's name holds the path of the checkout",
-    "excluded": "left out by the marker",
-    "fails-with-maps": "it compiles only without prefix maps",
-    "flags": "flags that are not proved to give one object in every checkout",
-    "input-changed": "a source changed meanwhile",
-    "linked-directory": "a search directory is a link",
-    "maps-refused": "the compiler does not take the prefix maps",
-    "msvc": "clang-cl: results stay in their checkout",
-    "neighbour": "reads a directory whose name begins like the root's",
-    "object-format": "no object that can be searched for paths",
-    "root": "the root is the home directory, holds system headers or has an odd name",
-    "root-in-argument": "a flag that is not a path holds the path of the checkout",
-    "root-in-source": "a source names the checkout",
-    "system-directory": "-isystem leads over `..` or a link: compilers call such headers otherwise",
-    "text": "a message or the depfile names the checkout in a way that cannot be rendered",
-    "unproved-compiler": "a version of a compiler for which nothing is proved",
-}
-"""Texts for the counters `private.*`: why a result stays in the checkout that made it."""
 
 _BARE: Final = re.compile(r"[A-Za-z0-9/._+~@-]+")
 
@@ -96,7 +60,7 @@ def _root_of(directory: str) -> str:
     cwd = os.path.realpath(directory)
     found = search_marker(os.fsencode(cwd), home_directory())
     if found.marker is None:
-        why = MARKER_REASONS.get(found.refusal, "there is no .hpcc there or above")
+        why = _refusal(found.refusal) or "there is no .hpcc there or above"
         raise NotFoundError(f"{directory} is not in a checkout that shares results: {why}")
     root = os.fsdecode(found.marker.root)
     if not root.isprintable():
@@ -115,9 +79,15 @@ def checkout_marker() -> Marker:
 
     found = search_marker(os.fsencode(os.path.realpath(".")), home_directory())
     if found.marker is None:
-        why = MARKER_REASONS.get(found.refusal, "there is no .hpcc here or above")
+        why = _refusal(found.refusal) or "there is no .hpcc here or above"
         raise NotFoundError(f"this is not a checkout that shares results: {why}")
     return found.marker
+
+
+def _refusal(word: str) -> str:
+    """Return why a marker does not count, and what to do; empty without a marker."""
+    reason = PrivateReason.of_word(word)
+    return word if reason is None else f"{reason.text}. {reason.remedy}"
 
 
 def home_directory() -> bytes:

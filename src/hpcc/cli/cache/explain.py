@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hpcc.cli.base.terminal import emit
-from hpcc.cli.cache.checkout import PRIVATE_REASONS, home_directory
+from hpcc.cli.cache.checkout import home_directory
 from hpcc.cli.cache.farm_says import farm_lines
 from hpcc.cli.cache.links import link_lines
 from hpcc.cli.cache.nearest import MAX_ASKED, nearest_lines
-from hpcc.cli.cache.refusal import explained
+from hpcc.cli.cache.refusal import explained, stayed
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, HpccError, IntegrityError, NotFoundError
-from hpcc.core.reasons.fallback import LOCAL_SLOT
+from hpcc.core.reasons.fallback import LOCAL_SLOT, FallbackReason
+from hpcc.core.reasons.private import PrivateReason
 from hpcc.core.reasons.remote_cache import RefusedEntry
 from hpcc.obs.text import plain
 from hpcc.ports import SystemClock
@@ -59,11 +60,6 @@ _REMOTE_CACHE: Final = {
     "no-keys": "was not asked: no key counts for this checkout (hpcc cache status)",
     "away": "was not asked: it did not work a moment before",
     "found": "was asked by an equal compile, and had nothing for this one",
-}
-_FALLBACKS: Final = {
-    "quarantined": "it killed two guests, so it is compiled here for half an hour",
-    "guest-lost": "its guest died, and no other guest took over",
-    "worker-gone": "its worker died, and no other worker took over",
 }
 
 
@@ -142,8 +138,7 @@ def explain_lines(history: Sequence[CompileRecord]) -> list[str]:
     if last.fallback == LOCAL_SLOT:
         lines.append("  local slot    all places of the farm were taken")
     elif last.fallback:
-        why = _FALLBACKS.get(last.fallback)
-        lines.append(f"  not on farm   {last.fallback}{f': {why}' if why else ''}")
+        lines += stayed("not on farm", FallbackReason, last.fallback)
     if root := last.root or _present_root(last):
         lines.append(f"  root          {root}")
     if last.signer:
@@ -151,7 +146,7 @@ def explain_lines(history: Sequence[CompileRecord]) -> list[str]:
     if last.remote_cache:
         lines.append(f"  remote cache  {_remote_cache(last.remote_cache)}")
     if last.private:
-        lines.append(f"  not shared    {PRIVATE_REASONS.get(last.private, last.private)}")
+        lines += stayed("not shared", PrivateReason, last.private)
     lines += _what_it_was(last)
     if len(history) == 1:
         return [*lines, "  no record of an earlier compile"]

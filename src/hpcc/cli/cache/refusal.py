@@ -56,6 +56,23 @@ def explained(record: CompileRecord) -> list[str]:
     ]
 
 
+def stayed(title: str, kind: type[Reason], recorded: str) -> list[str]:
+    """Return the lines of `hpcc explain` about a result that did not go somewhere.
+
+    `recorded` is a reason's word, alone or before a colon and what this compile has to do with it.
+    A farm's own refusals have words that no kind lists.
+    """
+    word, _, detail = recorded.partition(": ")
+    reason = kind.of_word(word)
+    if reason is None:
+        return [f"  {title:<14}{recorded}"]
+    return [
+        f"  {title:<14}{word}: {detail or reason.text}",
+        f"  remedy        {reason.remedy}",
+        f"  more          {reason.anchor}",
+    ]
+
+
 def latest_refusals(records: Sequence[CompileRecord]) -> dict[str, CompileRecord]:
     """Return the last refused compile of each counter, such as `uncacheable.has-include`."""
     return {f"{r.outcome}.{r.reason}": r for r in records if r.outcome in _KINDS}

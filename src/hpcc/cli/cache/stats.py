@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from hpcc.cli.base.terminal import emit
-from hpcc.cli.cache.checkout import PRIVATE_REASONS
 from hpcc.cli.cache.client_metrics import (
     add_output_options,
     check_labels,
@@ -27,6 +26,7 @@ from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, NotFoundError
 from hpcc.core.reasons.bypass import BypassReason
 from hpcc.core.reasons.fallback import LOCAL_SLOT, FallbackReason
+from hpcc.core.reasons.private import PrivateReason
 from hpcc.core.reasons.reason import Reason
 from hpcc.core.reasons.remote_cache import RefusedEntry, RefusedPack
 from hpcc.core.reasons.uncacheable import UncacheableReason
@@ -95,8 +95,16 @@ _UNASKED: Final = {
     "other-version": "it was of another version",
     "long-request": "more arguments than the daemon takes, or no working directory",
 }
-# Not reasons: every request is counted here.
-_FRONT_TOTALS: Final = frozenset({"requests"})
+# Not reasons: every request is counted here, and each of them that was a replay.
+_FRONT_TOTALS: Final = frozenset({"requests", "replayed"})
+_FRONT: Final = {
+    "lost.launcher": "the launcher ended before its answer, as in a build that is interrupted",
+    "failed.internal-error": "a fault of hpcc, which daemon.log names",
+    "refused.foreign-user": "a process of another user",
+    "refused.malformed-frame": "a process that is not a launcher",
+    "refused.other-version": "a launcher of another version of hpcc",
+    **{f"exec.{reason.value}": reason.text for reason in BypassReason},
+}
 _ODD: Final = (
     ("miss.failed", "failed compiles"),
     ("miss.abandoned", "compiles given up"),
@@ -261,7 +269,8 @@ def stats_lines(
     lines += _section(counts, "missed.", "reasons of misses", _MISSED)
     title = "compiled, but the result was not kept"
     lines += _section(counts, "uncacheable.", title, _texts(UncacheableReason), refusals=refusals)
-    lines += _section(counts, "private.", "not shared with other checkouts", PRIVATE_REASONS)
+    title = "not shared with other checkouts"
+    lines += _section(counts, "private.", title, _texts(PrivateReason))
     lines += _section(
         counts, "fallback.", "compiled here instead of on the farm", _texts(FallbackReason)
     )
@@ -269,7 +278,7 @@ def stats_lines(
     lines += _section(counts, "bypass.", title, _texts(BypassReason), refusals=refusals)
     lines += remote_rows(counts)
     lines += _section(counts, "launcher.", "compiled without asking the daemon", _UNASKED)
-    lines += _section(counts, "front.", "not even looked up", {}, leave_out=_FRONT_TOTALS)
+    lines += _section(counts, "front.", "not even looked up", _FRONT, leave_out=_FRONT_TOTALS)
     for name, title in _ODD:
         if counts.get(name):
             lines.append(f"{title:<30}{counts[name]}")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from hpcc.cli.cache.checkout import MARKER_REASONS, home_directory
+from hpcc.cli.cache.checkout import home_directory
 from hpcc.cli.doctor.check import Check, DoctorCheck, State
 from hpcc.cli.image import answers
 from hpcc.config.extras import Extra, adding, missing_modules, reinstalling
@@ -19,6 +19,7 @@ from hpcc.config.owners import TRUST_VARIABLE, refuse_foreign_owner
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, HpccError, NotFoundError
+from hpcc.core.reasons.private import PrivateReason
 
 # An image, its layers and the guest's pieces take about 1 GB.
 _ENOUGH_BYTES: Final = 4 << 30
@@ -188,19 +189,23 @@ async def _daemon(paths: Paths) -> DoctorCheck:
 async def _sharing(_: Paths) -> DoctorCheck:
     """Check whether the current checkout shares its results with others."""
     from hpcc.cache.key.marker import search_marker  # late: as elsewhere in this package
+    from hpcc.cache.key.share import may_share
 
-    found = search_marker(os.fsencode(Path.cwd()), home_directory())
+    home = home_directory()
+    found = search_marker(os.fsencode(Path.cwd()), home)
+    reason = PrivateReason(found.refusal) if found.refusal else None
     if found.marker is not None:
-        name = f" ({found.marker.name})" if found.marker.name else ""
-        detail = f"between checkouts with a .hpcc: {os.fsdecode(found.marker.root)}{name}"
-        return DoctorCheck(name="sharing", state="ok", detail=detail)
-    if not found.refusal:
+        if may_share(found.marker.root, home):
+            name = f" ({found.marker.name})" if found.marker.name else ""
+            detail = f"between checkouts with a .hpcc: {os.fsdecode(found.marker.root)}{name}"
+            return DoctorCheck(name="sharing", state="ok", detail=detail)
+        reason = PrivateReason.ROOT
+    if reason is None:
         return DoctorCheck(name="sharing", state="ok", detail="off: no .hpcc above this directory")
     return DoctorCheck(
         name="sharing", state="degraded",
-        detail=f"the .hpcc above this directory does not count: {MARKER_REASONS[found.refusal]}",
-        cost="results are not shared with other checkouts",
-        remedy="fix or remove the marker (docs/cookbook.md)",
+        detail=f"the .hpcc above this directory does not count: {reason.text}",
+        cost="results are not shared with other checkouts", remedy=reason.remedy,
     )  # fmt: skip
 
 

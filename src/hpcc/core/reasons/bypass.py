@@ -104,7 +104,7 @@ class BypassReason(Reason, prefix="bypass"):
         "internal-error", "a fault of hpcc", "Read `daemon.log`, and report what it says.")
     LANGUAGE = (
         "language", "a language that hpcc does not cache", "Nothing to do.",
-        "hpcc caches C, C++, Objective-C, Objective-C++ and assembler with preprocessing.")
+        "hpcc caches C, C++, Objective-C, Objective-C++ and assembler, preprocessed or not.")
     LINK = (
         "link", "no compile of one source to an object (-c)",
         "Compile with `-c`. Links are not cached.")

@@ -99,5 +99,5 @@ class PrivateReason(Reason, prefix="private"):
         "marker-version", "the marker is of a version that this hpcc does not know",
         "Update hpcc, or change `version` in the marker.")
     MARKER_WRITABLE = (
-        "marker-writable", "everybody may write the marker; chmod o-w .hpcc", "`chmod o-w .hpcc`")
+        "marker-writable", "everybody may write the marker", "`chmod o-w .hpcc`")
     # fmt: on

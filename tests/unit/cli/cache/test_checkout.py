@@ -72,6 +72,14 @@ async def test_doctor_says_why_a_marker_does_not_count(
     check = await LOCAL_CHECKS["sharing"](paths)
     assert (check.state, check.is_local) == ("degraded", False)
     assert PrivateReason.MARKER_WRITABLE.text in check.detail
+    assert check.remedy == PrivateReason.MARKER_WRITABLE.remedy
+    # A marker that is read, in a place that no compile takes as a root.
+    odd = tmp_path / 'a"b'
+    odd.mkdir()
+    (odd / ".hpcc").touch()
+    monkeypatch.chdir(odd)
+    check = await LOCAL_CHECKS["sharing"](paths)
+    assert (check.state, check.remedy) == ("degraded", PrivateReason.ROOT.remedy)
 
 
 def test_stats_shows_what_came_from_another_checkout_and_what_stayed() -> None:

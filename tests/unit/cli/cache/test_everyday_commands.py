@@ -15,6 +15,10 @@ from hpcc.cli.cache.stats import stats_lines
 from hpcc.cli.main import build_parser, main
 from hpcc.config.settings import setting_origins
 from hpcc.core import CallerError
+from hpcc.core.reasons.bypass import BypassReason
+from hpcc.core.reasons.fallback import FallbackReason
+from hpcc.core.reasons.private import PrivateReason
+from hpcc.core.reasons.reason import Reason
 from hpcc.store.private import PrivateStore
 
 RECORD = CompileRecord(
@@ -52,6 +56,29 @@ def test_a_first_compile_has_nothing_to_be_compared_with() -> None:
     text = "\n".join(explain_lines([RECORD]))
     assert "this command has no result yet" in text
     assert "no record of an earlier compile" in text
+
+
+@pytest.mark.parametrize("reason", [*FallbackReason, *PrivateReason], ids=lambda r: r.anchor_id)
+def test_a_result_that_went_nowhere_has_its_text_and_a_remedy(reason: Reason) -> None:
+    if isinstance(reason, FallbackReason):
+        title, record = "not on farm", replace(RECORD, fallback=reason.value)
+    else:
+        title, record = "not shared ", replace(RECORD, private=reason.value)
+    lines = explain_lines([record])
+    at = lines.index(f"  {title}   {reason}: {reason.text}")
+    assert lines[at + 1 : at + 3] == [
+        f"  remedy        {reason.remedy}",
+        f"  more          {reason.anchor}",
+    ]
+
+
+def test_the_file_behind_a_fallback_is_named_and_a_farms_own_word_is_shown() -> None:
+    lines = explain_lines([replace(RECORD, fallback="hidden-input: /p/.secret.h")])
+    assert "  not on farm   hidden-input: /p/.secret.h" in lines
+    assert f"  remedy        {FallbackReason.HIDDEN_INPUT.remedy}" in lines
+    lines = explain_lines([replace(RECORD, fallback="idp-token-audience")])
+    assert "  not on farm   idp-token-audience" in lines
+    assert not any("remedy" in line for line in lines)
 
 
 REFUSED = replace(
@@ -198,3 +225,14 @@ def test_stats_say_why_and_what_was_saved() -> None:
     assert "2 min 5 s" in text
     assert "2.0 KiB served" in text
     assert "requests" not in text
+
+
+def test_stats_name_only_what_was_not_looked_up() -> None:
+    # A replay is a hit, which is counted as one.
+    counts = {"hit.local": 3, "front.requests": 3, "front.replayed": 2}
+    assert "not even looked up" not in "\n".join(stats_lines(counts, 1))
+    counts |= {"front.lost.launcher": 1, "front.exec.other-group": 4}
+    text = "\n".join(stats_lines(counts, 1))
+    assert f"4  exec.other-group: {BypassReason.OTHER_GROUP.text}\n" in text
+    assert "1  lost.launcher: the launcher ended" in text
+    assert "replayed" not in text
