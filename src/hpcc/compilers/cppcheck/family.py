@@ -24,6 +24,7 @@ from typing import Final
 
 from hpcc.compilers.cppcheck.invocation import CppcheckInvocation, read_cppcheck
 from hpcc.compilers.cppcheck.options import CppcheckOptions
+from hpcc.compilers.cppcheck.pieces import ANY_PIECE
 from hpcc.compilers.cppcheck.text import read_names
 from hpcc.compilers.gnu.family import GnuFamily
 from hpcc.compilers.invocation.content import ContentForm
@@ -56,6 +57,9 @@ _CONFIGURATION: Final = b"cppcheck.cfg"
 _RESULTS: Final = b"/files.txt"
 # A library defines macros, and no other text shows what these stand for. `&#` hides letters.
 _MACRO: Final = re.compile(rb"has_include|__DATE|__TIME|&#")
+_DEFINE: Final = re.compile(
+    rb"""<define(?!\w)(?:[^>"']{1,1024}+|"[^"]{0,1024}+"|'[^']{0,1024}+'){0,64}+(>)?"""
+)
 
 
 class CppcheckFamily(GnuFamily):
@@ -154,7 +158,9 @@ class CppcheckFamily(GnuFamily):
         )
 
     def config_names_more(self, text: bytes) -> bool:
-        return _MACRO.search(text) is not None
+        if _MACRO.search(text):
+            return True
+        return any(not d[1] or ANY_PIECE.search(d[0]) for d in _DEFINE.finditer(text))
 
     def dependency_way(self, invocation: Invocation, *, is_recorded: bool) -> Way:
         del invocation, is_recorded

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from hpcc.compilers.cppcheck.pieces import ANY_PIECE
 from hpcc.compilers.spec.table import Bypass
 from hpcc.core.reasons.bypass import BypassReason
 
@@ -89,7 +90,10 @@ def _separate(rest: Iterator[bytes]) -> bytes | None:
 
 
 def _is_odd(flag: bytes, value: bytes) -> bool:
-    return (_CHANGED if flag == b"-I" else _MACRO).search(value) is not None
+    if flag == b"-I":
+        return _CHANGED.search(value) is not None
+    text = value.partition(b"=")[2]
+    return _MACRO.search(value) is not None or ANY_PIECE.search(text) is not None
 
 
 def _takes(argument: bytes, found: CppcheckOptions) -> bool:

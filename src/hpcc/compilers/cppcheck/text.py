@@ -7,7 +7,8 @@ of its line, also in a comment. What is not literal makes the text opaque, and t
 kept.
 
 A `#line` directive changes the directory in which quoted names are looked up, and the file that a
-finding quotes. It makes the text opaque, too.
+finding quotes. It makes the text opaque, too. A macro that asks for a quoted name asks beside the
+text that uses the macro, so only an `#if` may ask for one.
 
 Source: simplecpp.cpp of cppcheck 2.17.1 (`load`, `preprocess`, `simplifyHasInclude`, `readfile`).
 """
@@ -17,13 +18,14 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from hpcc.compilers.cppcheck.pieces import ANY_PIECE, OF_QUESTION
 from hpcc.compilers.invocation.dependencies import NamesInText
 
 # All that simplecpp may skip between two tokens, but for comments.
 _BLANK: Final = rb"[\x00-\x20\x80-\xff]*+"
 # No file has a longer name. The bound also keeps the time linear.
 _NAME: Final = rb'(?:"([^"\n\r]{0,4096}+)"|<([^>\n\r]{0,4096}+)>)'
-_SPLICE: Final = re.compile(rb"\\[ \t\f\v]*(?:\r\n|\n|\r)")
+_SPLICE: Final = re.compile(rb"\\[\x00-\t\v\f\x0e-\x20]*+(?:\r\n|\n|\r)")
 _DIRECTIVE: Final = re.compile(
     rb"#" + _BLANK + rb"(?:"
     # A comment may hide the directive's name.
@@ -36,8 +38,9 @@ _QUESTION: Final = re.compile(
     rb"__has_include(?:_next)?(?!\w)(?P<name>" + _BLANK + rb"\(?" + _BLANK + _NAME + rb")?+"
 )
 # Asks for the operator, and for no file.
-_OPERATOR: Final = re.compile(rb"(?:\bdefined[ \t(]*|\bifn?def[ \t]+)$")
-_PASTED: Final = re.compile(rb"__has_\s*##|##\s*include(?!\w)")
+_OPERATOR: Final = re.compile(rb"(?:\bdefined[ \t(]*|\bifn?def[ \t]+)\Z")
+# Here a question is not part of a macro.
+_CONDITION: Final = re.compile(rb"[ \t]*#[ \t]*(?:el)?if(?!\w)")
 # A macro of a library may paste two of these to a clock.
 _PIECE: Final = re.compile(
     rb"(?<!\w)(?:__(?:TI?M?|TIME_?|DA?T?|DATE_?)|_?(?:TIME|DATE)__|(?:I?M|A?T)?E__)(?!\w)"
@@ -45,10 +48,16 @@ _PIECE: Final = re.compile(
 _PLAIN: Final = re.compile(rb"[!-\[\]-~]+")
 # Angled names may be read as tokens, where `//` begins a comment and `->` is one token.
 _ANGLED: Final = re.compile(rb"(?:[\w.+-]|/(?!/))*\w", re.ASCII)
-_UTF8, _UTF16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
+_UTF8: Final = b"\xef\xbb\xbf"
+# It skips two such bytes, whether or not they mark UTF-16.
+_UTF16: Final = re.compile(rb"[\xfe\xff]{2}")
 _BLANKS: Final = bytes(range(0x21))
 # A token that began on an earlier line ends here.
 _ENDS: Final = re.compile(rb'\*/|\)[^()\\\s"]{0,16}"')
+# It takes more for a raw string than the language allows.
+_ODD_RAW: Final = re.compile(rb'(?<!\w)(?:u8|[uUL])?R"(?![^()\\\s"]{0,16}\()')
+_CLOSES: Final = re.compile(rb"[\"'>]")
+_LINE: Final = re.compile(rb"[\n\r]")
 _MOST_BEFORE: Final = 400
 
 
@@ -65,7 +74,9 @@ def read_names(text: bytes) -> NamesInText:
 
 def _read(text: bytes) -> NamesInText:
     names: set[tuple[bool, bytes]] = set()
-    is_opaque = text.startswith(_UTF16) or any(p.search(text) for p in (_PASTED, _PIECE))
+    is_opaque = _UTF16.match(text) is not None
+    is_opaque |= any(p.search(text) for p in (OF_QUESTION, _PIECE, _ODD_RAW))
+    is_opaque |= ANY_PIECE.search(text) is not None and _has_spliced_comment(text)
     for match in _DIRECTIVE.finditer(text):
         if _may_be_first(text, match.start()):
             is_literal = match["include"] is not None and _add(names, match[3], match[4])
@@ -74,6 +85,7 @@ def _read(text: bytes) -> NamesInText:
         before = text[max(0, match.start() - _MOST_BEFORE) : match.start()]
         if not _OPERATOR.search(before):
             is_opaque |= not _add(names, match[2], match[3])
+            is_opaque |= match[2] is not None and not _is_in_condition(text, match.start())
     return NamesInText(frozenset(names), is_opaque)
 
 
@@ -88,9 +100,27 @@ def _add(names: set[tuple[bool, bytes]], quoted: bytes | None, angled: bytes | N
 
 def _may_be_first(text: bytes, at: int) -> bool:
     """Return whether a token may be the first of its line for simplecpp, which skips comments."""
+    line = _line_before(text, at)
+    if line is None or not line.strip(_BLANKS) or _ENDS.search(line):
+        return True
+    # It counts another line for what is behind a string, or a name in <>, that was spliced.
+    start = at - len(line)
+    before = text[max(0, start - len(b"\\\r\n")) : start]
+    return before.rstrip(b"\r\n").endswith(b"\\") and _CLOSES.search(line) is not None
+
+
+def _has_spliced_comment(text: bytes) -> bool:
+    """Tell whether a line behind `//` is code for simplecpp, and for compilers a comment still."""
+    return any(line.endswith(b"\\") and b"//" in line for line in _LINE.split(text))
+
+
+def _is_in_condition(text: bytes, at: int) -> bool:
+    line = _line_before(text, at)
+    return line is not None and bool(_CONDITION.match(line)) and not _ENDS.search(line)
+
+
+def _line_before(text: bytes, at: int) -> bytes | None:
+    """Return the line up to this place; None if it is a long one."""
     first = max(0, at - _MOST_BEFORE)
     start = max(text.rfind(b"\n", first, at), text.rfind(b"\r", first, at))
-    if start < 0 and first:
-        return True
-    before = text[start + 1 : at]
-    return not before.strip(_BLANKS) or _ENDS.search(before) is not None
+    return None if start < 0 and first else text[start + 1 : at]

@@ -90,10 +90,28 @@ def test_a_command_names_what_it_reads() -> None:
         "--exception-handling a.cc", "--platform=arm32 a.cc", "--platform=unix32-unsigned a.cc",
         "--library= a.cc", "--library=gnu, a.cc", "--enable a.cc", "--unknown=1 a.cc", "-Ia\\b a.cc",
         "-DT=__TIME__ a.cc", "-DH(x)=__has_include(x) a.cc", "-DP(a,b)=a##b a.cc", "--xml=1 a.cc",
+        "-DA=__TI a.cc", "-D B=TIME__ a.cc", "-DA=1;B=DA a.cc", "-DA=__has_ a.cc",
     ],
 )  # fmt: skip
 def test_other_forms_are_refused(line: str) -> None:
     assert _read(line) == "analyser"
+
+
+@pytest.mark.parametrize(
+    ("library", "more"),
+    [
+        ("", False),
+        ('<define name="T(a)" value="void __ ## a ( )"/><x name="__TI"/>', False),
+        ('<define name="A" value="__TIME__"/>', True),
+        ("<define name='A' value='> &quot; __TI'/>", True),
+        ('<define name="A ME__" value=""/>', True),
+        ('<define name="A" value="_has_include"/>', True),
+        ('<define name="' + "x" * 2000 + '" value=""/>', True),
+        ("<define " * 5000, True),
+    ],
+)  # fmt: skip
+def test_a_library_may_define_no_piece_of_a_clock_or_question(library: str, more: bool) -> None:
+    assert CPPCHECK.config_names_more(library.encode()) is more
 
 
 def test_a_missing_value_is_refused() -> None:
