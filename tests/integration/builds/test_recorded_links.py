@@ -138,8 +138,10 @@ def test_a_warning_and_a_failure_are_those_of_the_command(links: Links) -> None:
         ["-v"],
         ["-Wl,--verbose"],
         ["-o", "/dev/null"],
+        ["-Wl,-o,plain"],
+        ["-Wl,-Map=/dev/stderr"],
     ],
-    ids=["own-list", "own-list-short", "shown", "linker-shows", "special"],
+    ids=["own-list", "own-list-short", "shown", "linker-shows", "special", "output", "process"],
 )
 def test_a_command_that_could_show_the_word_gets_none(links: Links, words: list[str]) -> None:
     before = links.count()

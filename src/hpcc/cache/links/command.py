@@ -35,9 +35,11 @@ _SHOWS: Final = re.compile(
     rb"|diagnostics-(?:add|format|set)).*",
     re.DOTALL,
 )
-# GNU ld accepts one dash or two, and the begin of a name.
+# GNU ld accepts one dash or two, and the begin of a name. `-o` would name another output.
+# The launcher shows stdout before stderr, so a linker with a list there gets no word.
 _LINKER_SHOWS: Final = re.compile(
-    rb"@.*|-[vVtM]|--?(?:dep|repro|incr|verb|help|print|plugin|trace|stats|err|cmd|dump).*"
+    rb"@.*|-[vVtM]|-[oy].*|--ou.*|(?:.*=)?-"
+    rb"|--?(?:dep|repro|incr|verb|help|print|plugin|trace|stats|err|cmd|dump|cr|debug|time).*"
     rb"|--?version",
     re.DOTALL,
 )
@@ -47,12 +49,14 @@ class LinkCommand(NamedTuple):
     """A link that may be recorded. `output` is as the user spelled it.
 
     `choosing` are the words that decide which linker runs; `is_relative` if they may mean another
-    one in another directory.
+    one in another directory. `objects` are the named inputs, `named` what else may name a file.
     """
 
     output: bytes
     choosing: tuple[bytes, ...]
     is_relative: bool
+    objects: tuple[bytes, ...] = ()
+    named: tuple[bytes, ...] = ()
 
 
 def is_driver(compiler: bytes) -> bool:
@@ -65,8 +69,9 @@ def read_link(arguments: Sequence[bytes]) -> LinkCommand | None:
 
     `arguments` are without the compiler; response files are expanded.
     """
-    output, has_object = b"a.out", False
+    output = b"a.out"
     choosing: list[bytes] = []
+    objects: list[bytes] = []
     words: list[bytes] = []
     for argument, value in _with_values(arguments):
         if argument == b"-o":
@@ -78,13 +83,18 @@ def read_link(arguments: Sequence[bytes]) -> LinkCommand | None:
         elif argument in _CHOOSES_SEPARATE or _CHOOSES.fullmatch(argument):
             choosing += (argument, value) if value else (argument,)
         elif _OBJECT.fullmatch(argument):
-            has_object = True
+            objects.append(argument)
         elif not value and not _is_harmless(argument):
             return None
-    if not has_object or output == b"-" or any(map(_LINKER_SHOWS.fullmatch, words)):
+        elif argument.startswith(b"-T"):
+            words.append(value or argument[len(b"-T") :])
+    if not objects or output == b"-" or any(map(_LINKER_SHOWS.fullmatch, words)):
         return None
     is_relative = any(map(_NAMES_DIRECTORY.match, choosing))
-    return LinkCommand(output, tuple(choosing), is_relative)
+    named = dict.fromkeys(
+        part for word in words for part in (word, word.partition(b"=")[2]) if part
+    )
+    return LinkCommand(output, tuple(choosing), is_relative, tuple(objects), tuple(named))
 
 
 def _with_values(arguments: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:

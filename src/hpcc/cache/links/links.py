@@ -8,19 +8,22 @@ that another look then shows to be another one has no digest.
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from hpcc.cache.base.api import CompileRequest, Run, RunReport
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.files import FileMemo, signature_of
 from hpcc.cache.base.outputs import is_special
+from hpcc.cache.base.path_stability import Place, check_places, note_places
 from hpcc.cache.base.stamps import CompileStart, StampClock, take_start
-from hpcc.cache.base.uncacheable import absolute
+from hpcc.cache.base.uncacheable import UncacheableError, absolute
 from hpcc.cache.host.identity import Compilers
+from hpcc.cache.key.environment import refusal_of
 from hpcc.cache.key.responses import response_reader
 from hpcc.cache.links.command import LinkCommand, is_driver, read_link
 from hpcc.cache.links.depfile import MAX_LIST_BYTES, MAX_LISTED, listed_names, unescaped
@@ -58,6 +61,7 @@ class LinkPending(NamedTuple):
     linker: LinkerKey
     depfile: bytes
     start: CompileStart
+    places: Mapping[bytes, Place]
     began_at: float
     began_ns: int
 
@@ -100,14 +104,8 @@ class Links:
 
     def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Run | None:
         """Return the link with a list of its inputs; None if it has to run as it is."""
-        # A linker writes colours to a terminal only, and here it would write to a pipe.
-        if request.stderr_is_tty or not _LOADER.isdisjoint(request.env):
-            return None
-        if not is_driver(request.compiler):
-            return None
-        arguments = expand_responses(request.argv[1:], response_reader(request.cwd, []))
-        command = None if isinstance(arguments, Bypass) else read_link(arguments)
-        if command is None or is_special(absolute(request.cwd, command.output)):
+        command = _command_of(request)
+        if command is None:
             return None
         question = family_of(request.compiler, request.argv[1:]).probe_question
         identity = self._compilers.identify(
@@ -120,14 +118,18 @@ class Links:
             return None
         if self._scratch.room() is not DiskSpace.ENOUGH:
             return None
+        # Linkers write beside their inputs, and the way to these is still the same.
+        places = note_places(request.cwd, (), (command.output, *command.objects))
         start = take_start(self._clock, (request.cwd, b"/"))
         depfile = self._scratch.take()
         pending = LinkPending(
-            request, command, identity.digest, linker, depfile, start, self._now(),
+            request, command, identity.digest, linker, depfile, start, places, self._now(),
             time.monotonic_ns(),
         )  # fmt: skip
-        # Not `-Wl,`, which a comma in the path would end.
-        argv = (request.compiler, *request.argv[1:], b"-Xlinker", b"--dependency-file=" + depfile)
+        # Not `-Wl,`, which a comma in the path would end. In front, since the user's last word for
+        # the linker may lack its value: it takes the next word.
+        word = b"--dependency-file=" + depfile
+        argv = (request.compiler, b"-Xlinker", word, *request.argv[1:])
         return Run(argv, pending, is_tentative=True)
 
     def finish(self, pending: LinkPending, report: RunReport) -> None:
@@ -143,8 +145,10 @@ class Links:
         if names is None or pending.start.clock_was_set():
             return
         cwd, start = pending.request.cwd, pending.start
-        inputs = [_look(cwd, name, start) for name in names]
         output = _look(cwd, pending.command.output, None)
+        if output.status is not None and not start.may_have_changed(output.status):
+            return  # a script named another file
+        inputs = _led_as_before([_look(cwd, name, start) for name in names], pending)
         with self._ended_lock:
             self._ended.append(_Ended(pending, took_ns, output, inputs))
             while sum(len(ended.inputs) for ended in self._ended) > _MAX_PENDING_FILES:
@@ -229,6 +233,25 @@ def open_links(
     return links
 
 
+def _command_of(request: CompileRequest) -> LinkCommand | None:
+    """Return the link that a request asks for; None if it has to run as it is."""
+    # A linker writes colours to a terminal only, and here it would write to a pipe.
+    if request.stderr_is_tty or not _LOADER.isdisjoint(request.env):
+        return None
+    if not is_driver(request.compiler):
+        return None
+    arguments = expand_responses(request.argv[1:], response_reader(request.cwd, []))
+    # Some variables let the driver edit the command or print it.
+    if isinstance(arguments, Bypass) or refusal_of(request.env, arguments):
+        return None
+    command = read_link(arguments)
+    if command is None or is_special(absolute(request.cwd, command.output)):
+        return None
+    # A pipe can be read once, and a failed link runs again.
+    has_pipe = any(_is_pipe(absolute(request.cwd, name)) for name in command.named)
+    return None if has_pipe else command
+
+
 def _look(cwd: bytes, name: bytes, start: CompileStart | None) -> _Seen:
     """Look at a file that the linker named; `start` is that of the link, None for its output."""
     path = absolute(cwd, name)
@@ -244,11 +267,34 @@ def _look(cwd: bytes, name: bytes, start: CompileStart | None) -> _Seen:
     return _Seen(path, status, is_changed)
 
 
+def _led_as_before(inputs: list[_Seen], pending: LinkPending) -> list[_Seen]:
+    """Mark those to which another way may have led since the link began."""
+    if _is_led((seen.path for seen in inputs if seen.status is not None), pending):
+        return inputs
+    return [
+        seen._replace(is_changed=seen.is_changed or not _is_led((seen.path,), pending))
+        for seen in inputs
+    ]
+
+
+def _is_led(paths: Iterable[bytes], pending: LinkPending) -> bool:
+    try:
+        check_places(paths, pending.places, pending.start)
+    except UncacheableError:
+        return False
+    return True
+
+
 def _status(path: bytes) -> os.stat_result | None:
     try:
         return os.stat(path)
     except (OSError, ValueError):
         return None
+
+
+def _is_pipe(path: bytes) -> bool:
+    status = _status(path)
+    return status is not None and stat.S_ISFIFO(status.st_mode)
 
 
 def _is_as_it_was(path: bytes, status: os.stat_result) -> bool:

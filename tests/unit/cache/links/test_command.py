@@ -60,6 +60,14 @@ def test_a_link_of_objects_may_be_recorded(text: str) -> None:
         "a.o -Wl,--print-map",
         "a.o -Wl,-plugin,p.so",
         "a.o -Wl,@words",
+        "a.o -Wl,-o,b",
+        "a.o -Wl,-omagic",
+        "a.o -Xlinker --outp=b",
+        "a.o -Wl,-Map=-",
+        "a.o -Wl,-Map,-",
+        "a.o -Wl,-y,net",
+        "a.o -Wl,--cref",
+        "a.o -Wl,--debug=task",
         "-c a.s",
     ],
 )
@@ -69,8 +77,18 @@ def test_any_other_command_runs_as_it_is(text: str) -> None:
 
 def test_the_output_and_what_chooses_the_linker_are_read() -> None:
     found = link("a.o -fuse-ld=lld -B own -m32 -o first -O2 -o last")
-    assert found == LinkCommand(b"last", (b"-fuse-ld=lld", b"-B", b"own", b"-m32"), True)
-    assert link("a.o -fuse-ld=lld") == LinkCommand(b"a.out", (b"-fuse-ld=lld",), False)
+    choosing = (b"-fuse-ld=lld", b"-B", b"own", b"-m32")
+    assert found == LinkCommand(b"last", choosing, True, (b"a.o",), ())
+    found = link("a.o -fuse-ld=lld b.a")
+    assert found == LinkCommand(b"a.out", (b"-fuse-ld=lld",), False, (b"a.o", b"b.a"), ())
+
+
+def test_other_names_of_files_are_read() -> None:
+    found = link(
+        "a.o -T x.ld -Ty.ld -Wl,--version-script=v,--dynamic-list,d -Xlinker -R -Xlinker r"
+    )
+    assert found is not None
+    assert {b"x.ld", b"y.ld", b"v", b"d", b"r"} <= set(found.named)
 
 
 @pytest.mark.parametrize(
