@@ -23,6 +23,8 @@ CASES = {
     "library": Case(NAMES, "            if more:\n", "            if False:\n", DOUBTS),
     "removed": Case("cache/results/config_files.py", "        _check_absent(absent, pending.watch, started_ns)", "        pass",
                     CPPCHECK + "test_a_header_that_is_removed_once_it_was_read_is_not_kept"),
+    "given-up": Case("cache/results/config_files.py", "            raise UncacheableError(UncacheableReason.ANALYSER_FAILED)", "            pass",
+                     CPPCHECK + "test_a_check_that_was_given_up_is_not_kept"),
     "directory": Case(NAMES, "            if os.path.isdir(path):\n", "            if False:\n", DIRECTORIES),
     "search": Case(NAMES, "(absolute(cwd, d) for d in unlisted.directories)", "()", DIRECTORIES),
     "first-of-line": Case(TEXT, " or _ENDS.search(line):", ":",

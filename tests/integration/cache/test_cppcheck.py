@@ -155,6 +155,17 @@ def test_what_is_not_certain_is_not_kept(tree: Any, launcher: FakeLauncher, cach
     assert counted(cache, "hit.local") == (0,)
 
 
+def test_a_check_that_was_given_up_is_not_kept(
+    tree: Any, launcher: FakeLauncher, cache: Cache
+) -> None:
+    # The line is shown as an `internalError` is that comes of too little memory.
+    tree.write("src/a.cc", SOURCE.replace("a[N];", "a[N];  // [internalError]"))
+    tree.settle()
+    for _ in range(2):
+        assert b"internalError" in _same(launcher, *ARGV).stderr
+    assert counted(cache, "uncacheable.analyser-failed", "hit.local") == (2, 0)
+
+
 def test_what_writes_files_runs_unchanged(tree: Any, launcher: FakeLauncher, cache: Cache) -> None:
     (launcher.cwd / "build").mkdir(exist_ok=True)
     for word, left in (

@@ -82,6 +82,8 @@ def with_unlisted(
             for name in absence.files | absence.directories
         )
         _check_absent(absent, pending.watch, started_ns)
+        if family.shows_more(pending.messages):
+            raise UncacheableError(UncacheableReason.ANALYSER_FAILED)
     if not base:
         return closure
     if family.shows_more(pending.messages):

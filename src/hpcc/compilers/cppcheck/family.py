@@ -57,6 +57,8 @@ _CONFIGURATION: Final = b"cppcheck.cfg"
 _RESULTS: Final = b"/files.txt"
 # A library defines macros, and no other text shows what these stand for. `&#` hides letters.
 _MACRO: Final = re.compile(rb"has_include|__DATE|__TIME|&#")
+# It reports that it has no memory left, and ends with status 0.
+_GAVE_UP: Final = re.compile(rb"internalError|out of memory")
 _DEFINE: Final = re.compile(
     rb"""<define(?!\w)(?:[^>"']{1,1024}+|"[^"]{0,1024}+"|'[^']{0,1024}+'){0,64}+(>)?"""
 )
@@ -161,6 +163,9 @@ class CppcheckFamily(GnuFamily):
         if _MACRO.search(text):
             return True
         return any(not d[1] or ANY_PIECE.search(d[0]) for d in _DEFINE.finditer(text))
+
+    def shows_more(self, messages: bytes) -> bool:
+        return _GAVE_UP.search(messages) is not None
 
     def dependency_way(self, invocation: Invocation, *, is_recorded: bool) -> Way:
         del invocation, is_recorded

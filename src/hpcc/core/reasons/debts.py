@@ -117,8 +117,8 @@ _SHARED: Final[Mapping[type[Reason], Mapping[str, Debt]]] = {
         " output-unreadable search-path side-output-missing toolset": _FAULT,
         "long-diagnostics too-many-files too-many-names": _LIMIT,
         "input-vanished modified-during-compile": _CHANGE,
-        "analyser-user date-time timestamp openmp-target pragma-dependency process-path"
-        " special-input both-streams": _PROVED,
+        "analyser-failed analyser-user date-time timestamp openmp-target pragma-dependency"
+        " process-path special-input both-streams": _PROVED,
         "output-not-ours odd-directory odd-input directory-link program-prefix": _PLACE,
     },
     FallbackReason: {

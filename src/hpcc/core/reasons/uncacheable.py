@@ -21,6 +21,11 @@ class UncacheableReason(Reason, prefix="uncacheable"):
         "Move `ExtraArgs` to the command line (`--extra-arg`), and files out of `CheckOptions`.",
         "`ExtraArgs`, `ExtraArgsBefore` and `RemovedArgs` change what is read, and some options of "
         "`clang-analyzer-…` name a file. Also an escape such as `\\x41`.")
+    ANALYSER_FAILED = (
+        "analyser-failed", "cppcheck gave up its check",
+        "Give it more memory (`ulimit -v`), or report its `internalError`.",
+        "The cause may be this machine, and no source shows that. Also a finding that shows the "
+        "word.")
     ANALYSER_TEXT = (
         "analyser-text", "a text from which it is not certain what cppcheck reads",
         "Write names of headers literally, or leave the directory of that header out of `-I`.",
