@@ -90,4 +90,3 @@ async def test_events_that_a_trail_or_its_sink_makes_are_counted(
         assert _counted(metrics, "audit-retired") == 0, "nothing was removed"
         assert await log.retire() > 0
         assert _counted(metrics, "audit-retired") == 1
-
