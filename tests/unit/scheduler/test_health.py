@@ -93,7 +93,8 @@ async def test_the_trail_of_events_is_opened_for_its_disk(
     """Kubernetes gives a scheduler with a database 16 MiB of memory for keys and events."""
     shown: list[SpoolAuditLog] = []
     monkeypatch.setattr(serve, "size_of_disk", lambda _: (0, 16 << 20))
-    metrics = cast("Any", SimpleNamespace(service=None, audit=SimpleNamespace(show=shown.append)))
+    audit = SimpleNamespace(show=shown.append, event=lambda _: None)
+    metrics = cast("Any", SimpleNamespace(service=None, audit=audit))
     (tmp_path / "keys").mkdir(mode=0o700)
     config = scheduler_config(tmp_path, database=DATABASE)
     async with serve._events(config, "farm", SystemClock(), metrics):
