@@ -127,8 +127,8 @@ class Cache:
         """See `CacheHandler.finish`."""
         self._builds.end(request.facts, request.cwd)
         pending = run.token
-        if isinstance(pending, LinkPending):
-            self._link_ended(pending, report)
+        if self._links is not None and isinstance(pending, LinkPending):
+            self._links.ended(pending, report)
             return Finish(b"", b"")
         for began in _requests_of(run)[:1]:  # those of several sources share their times
             if began.times is not None:
@@ -153,8 +153,8 @@ class Cache:
     def abandon(self, request: CompileRequest, run: Run) -> None:
         """See `CacheHandler.abandon`."""
         self._builds.end(request.facts, request.cwd)
-        if isinstance(run.token, LinkPending):
-            self._link_ended(run.token, None)
+        if self._links is not None and isinstance(run.token, LinkPending):
+            self._links.ended(run.token, None)
             return
         self._counters.add("miss.abandoned")
         for began in _requests_of(run):
@@ -231,17 +231,6 @@ class Cache:
             if isinstance(done, RunHere):
                 return self._in_slot(prepared, done, is_cancelled)
         return self._local.begin(prepared, is_cancelled)
-
-    def _link_ended(self, pending: LinkPending, report: RunReport | None) -> None:
-        """Note the end of a link; without a report its launcher is gone. Raises nothing."""
-        assert self._links is not None
-        try:
-            if report is None:
-                self._links.abandon(pending)
-            else:
-                self._links.finish(pending, report)
-        except Exception:  # noqa: BLE001 - the link has ended; only its record is lost
-            _log.exception("a link is not recorded")
 
     def _ended_there(self, prepared: Prepared) -> None:
         """Record a compile that failed on the farm, or that it did not do, and that ends so."""

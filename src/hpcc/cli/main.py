@@ -13,7 +13,7 @@ from typing import Final, NoReturn, cast
 
 from hpcc import __version__
 from hpcc.cli.base.terminal import emit
-from hpcc.cli.cache import config, local, stats
+from hpcc.cli.cache import clean, config, local, stats
 from hpcc.cli.doctor import selftest
 from hpcc.cli.farm import services, windows_agent
 from hpcc.config.extras import Extra, extra_of, missing_text, require_extra
@@ -40,6 +40,7 @@ if sys.platform != "win32":
         status,
         local,
         stats,
+        clean,
         explain,
         builds,
         web,
@@ -58,7 +59,7 @@ if sys.platform != "win32":
     )
 else:
     # The other commands still need POSIX (docs/windows.md).
-    _COMMANDS = (local, stats, config, services, selftest, windows_agent)
+    _COMMANDS = (local, stats, clean, config, services, selftest, windows_agent)
 
 # What a command needs besides the local cache. It is asked before the command runs, so that none
 # stops half-way.

@@ -7,6 +7,7 @@ that another look then shows to be another one has no digest.
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import threading
@@ -49,6 +50,7 @@ _MAX_PENDING_FILES: Final = 2 * MAX_LISTED
 # What one flush reads at most, since a stop of the daemon waits for it: some five seconds.
 _MAX_READ_BYTES: Final = 4 << 30
 # Variables that make a linker run other code; a library path is an ordinary one.
+_log: Final = logging.getLogger("hpcc.daemon.links")
 _LOADER: Final = frozenset((b"LD_PRELOAD", b"LD_AUDIT", b"LD_DEBUG", b"LD_SHOW_AUXV"))
 
 
@@ -131,6 +133,16 @@ class Links:
         word = b"--dependency-file=" + depfile
         argv = (request.compiler, b"-Xlinker", word, *request.argv[1:])
         return Run(argv, pending, is_tentative=True)
+
+    def ended(self, pending: LinkPending, report: RunReport | None) -> None:
+        """Note the end of a link; without a report its launcher is gone. Raises nothing."""
+        try:
+            if report is None:
+                self.abandon(pending)
+            else:
+                self.finish(pending, report)
+        except Exception:  # noqa: BLE001 - the link has ended; only its record is lost
+            _log.exception("a link is not recorded")
 
     def finish(self, pending: LinkPending, report: RunReport) -> None:
         """Look at the files of a link that has ended; `flush` records it."""

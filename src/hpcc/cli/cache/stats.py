@@ -1,13 +1,10 @@
-"""`hpcc stats` and `hpcc clean`: the counters of the private cache, and freeing its space."""
+"""`hpcc stats`: the counters of the private cache."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import re
-import shutil
-import sys
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
@@ -20,8 +17,7 @@ from hpcc.cli.cache.client_metrics import (
     write_for_others,
 )
 from hpcc.cli.cache.refusal import latest_refusals, summed_up
-from hpcc.config.extras import missing_modules
-from hpcc.config.paths import PACKS_NAME, Paths
+from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, NotFoundError
 from hpcc.core.reasons.bypass import BypassReason
@@ -44,10 +40,6 @@ _GAUGES: Final = frozenset(
         *(f"remote-cache.{name}" for name in ("pending", "daemon-done", "daemon-lost")),
     }
 )
-_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_SIZE: Final = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
-_DAYS: Final = re.compile(r"\d{1,6}(?:\.\d{1,6})?")
-_DAY_SECONDS: Final = 86_400
 _HITS: Final = (
     ("hit.local", "local results"),
     ("hit.remote", "results of the farm's image, kept here"),
@@ -122,7 +114,7 @@ _ODD: Final = (
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the commands of this module."""
+    """Add `hpcc stats`."""
     stats = subparsers.add_parser(
         "stats",
         help="show hits, misses and bypasses with their reasons",
@@ -131,35 +123,6 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_output_options(stats)
     stats.add_argument("--reset", action="store_true", help="set all counters to zero")
     stats.set_defaults(handler=_stats)
-    clean = subparsers.add_parser("clean", help="delete cached results", description=_clean.__doc__)
-    clean.add_argument(
-        "--max-size",
-        metavar="SIZE",
-        type=_parse_size,
-        help="keep the most recently used results up to this size: 500M, 2G, 1.5GiB (binary units)",
-    )
-    clean.add_argument(
-        "--max-age",
-        metavar="DAYS",
-        type=_parse_days,
-        help="keep results that were used within this many days",
-    )
-    clean.set_defaults(handler=_clean)
-
-
-def _parse_size(text: str) -> int:
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise argparse.ArgumentTypeError(f"not a size: {text[:40]!r}; write for example 500M or 2G")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
-
-
-def _parse_days(text: str) -> float:
-    if not _DAYS.fullmatch(text):
-        raise argparse.ArgumentTypeError(
-            f"not a number of days: {text[:40]!r}; write for example 30"
-        )
-    return float(text)
 
 
 def _stats(args: argparse.Namespace) -> int:
@@ -358,36 +321,6 @@ def human(size_bytes: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} TiB"
-
-
-def _clean(args: argparse.Namespace) -> int:
-    """Delete this user's cached results, also while a daemon runs. Images are kept."""
-    paths = Paths.from_env(os.environ)
-    store = private_store(paths)
-    freed = 0
-    if args.max_age is not None:
-        freed += store.trim_unused(SystemClock().now() - args.max_age * _DAY_SECONDS)
-    if args.max_size is not None or args.max_age is None:
-        freed += store.trim(args.max_size or 0)
-        freed += _clear_packs(paths)
-    store.bump_epoch()
-    emit(f"{human(freed)} freed, {human(store.size_bytes)} kept")
-    return 0
-
-
-def _clear_packs(paths: Paths) -> int:
-    """Delete all build packs; return the bytes that this freed."""
-    directory = paths.cache / PACKS_NAME
-    if sys.platform == "win32" or not directory.is_dir():
-        return 0
-    if missing_modules("client"):
-        # Nothing here can read a pack, and no pull runs.
-        freed = sum(path.lstat().st_size for path in directory.rglob("*") if path.is_file())
-        shutil.rmtree(directory)
-        return freed
-    from hpcc.cache.packs.opening import local_packs
-
-    return local_packs(paths, load_settings(paths.config_file)).clear()
 
 
 def private_store(paths: Paths) -> PrivateStore:
