@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hpcc.audit.syslog_target import SyslogTarget
+from hpcc.audit.observed_config import ObservedConfig
 from hpcc.core import (
     CallerError,
     ImageRef,
     TenantId,
     check_port,
 )
-from hpcc.obs.logs import check_log_format
-from hpcc.obs.metrics.address import check_admin
 from hpcc.rpc.base.connection_limit import CONNECTIONS_PER_ADDRESS, check_connections
 from hpcc.rpc.relay.methods import MAX_RELAY_REQUEST_BYTES
 from hpcc.rpc.scheduler.schedulers import split_schedulers
@@ -25,7 +23,7 @@ _MIN_BUFFER_BYTES: Final = 8 * MAX_RELAY_REQUEST_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GatewayConfig:
+class GatewayConfig(ObservedConfig):
     """Content of the config file of `python -m hpcc.gateway`. It holds no secret of the farm.
 
     `certificate` and `key` are PEM files: the chain, signed by a CA that the clients trust, and its
@@ -57,29 +55,13 @@ class GatewayConfig:
     call_seconds: float = 60.0
     transfer_seconds: float = 900.0
     execute_seconds: float = 7200.0
-    # HOST:PORT of the admin port, which shows metrics and health; "": none.
-    admin: str = ""
-    # Tenants that it shows by name however many there are.
-    admin_tenants: tuple[str, ...] = ()
-    # "text", "json" (a line each, docs/events.md), or "auto": text on a terminal, else JSON.
-    log_format: str = "text"
-    # Where refusals go besides the log: tls://HOST[:PORT]; "": nowhere. Files in PEM: the
-    # server's roots ("": the system's), and what this gateway shows to the server. 32473 is the
-    # number for examples.
-    syslog: str = ""
-    syslog_ca_file: str = ""
-    syslog_certificate: str = ""
-    syslog_key: str = ""
-    syslog_enterprise: int = 32473
 
     def __post_init__(self) -> None:
         """Refuse numbers and images that cannot work."""
         check_port("port", self.port)
         check_connections(self.connections_per_address)
         split_schedulers(self.scheduler)
-        check_admin(self.admin, self.admin_tenants)
-        check_log_format("log_format", self.log_format)
-        self.syslog_target()
+        self.check_observed()
         for name in ("max_calls", "max_calls_of_tenant", "max_calls_of_principal"):
             if getattr(self, name) < 1:
                 raise CallerError(f"{name} must be at least 1", reason="config")
@@ -95,20 +77,6 @@ class GatewayConfig:
     def max_calls_of_strangers(self) -> int:
         """Concurrent calls of callers whose token was not accepted yet."""
         return max(self.max_calls // 2, 1)
-
-    def syslog_target(self) -> SyslogTarget | None:
-        """Return where refusals go besides the log; None: nowhere.
-
-        Raises:
-            CallerError: a key of it has another form.
-        """
-        return SyslogTarget.of(
-            self.syslog,
-            ca_file=self.syslog_ca_file,
-            certificate=self.syslog_certificate,
-            key=self.syslog_key,
-            enterprise=self.syslog_enterprise,
-        )
 
     def images(self) -> Mapping[TenantId, ImageRef]:
         """Return the default images by tenant.

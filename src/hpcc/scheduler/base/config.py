@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hpcc.audit.observed_config import ObservedConfig
 from hpcc.audit.spool import SpoolLimits
-from hpcc.audit.syslog_target import SyslogTarget
 from hpcc.control.database import read_database_config
 from hpcc.core import (
     CallerError,
@@ -16,8 +16,6 @@ from hpcc.core import (
     check_port,
 )
 from hpcc.identity.token import MAX_LIFETIME_SECONDS, MAX_PRINCIPAL_CHARS
-from hpcc.obs.logs import check_log_format
-from hpcc.obs.metrics.address import check_admin
 from hpcc.rpc.base.connection_limit import CONNECTIONS_PER_ADDRESS, check_connections
 
 _MIN_SECRET_CHARS = 32
@@ -34,7 +32,7 @@ MIN_CERTIFICATE_SECONDS, MAX_CERTIFICATE_SECONDS = 60.0, 30 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SchedulerConfig:
+class SchedulerConfig(ObservedConfig):
     """Content of the config file of `python -m hpcc.scheduler`.
 
     Either `tenants`, the absolute path of a tenants table (docs/operate.md), or one static
@@ -80,20 +78,6 @@ class SchedulerConfig:
     # Who sees the whole farm in `hpcc farm status`: TENANT/PRINCIPAL, as their logins prove it.
     # Everybody else sees their tenant. Only with `tenants`.
     operators: tuple[str, ...] = ()
-    # HOST:PORT of the admin port, which shows metrics; "": none.
-    admin: str = ""
-    # Tenants that it shows by name however many there are.
-    admin_tenants: tuple[str, ...] = ()
-    # "text", "json" (a line each, docs/events.md), or "auto": text on a terminal, else JSON.
-    log_format: str = "text"
-    # Where security events go besides the trail: tls://HOST[:PORT]; "": nowhere. Files in
-    # PEM: the server's roots ("": the system's), and what this service shows to the server.
-    # 32473 is the number for examples.
-    syslog: str = ""
-    syslog_ca_file: str = ""
-    syslog_certificate: str = ""
-    syslog_key: str = ""
-    syslog_enterprise: int = 32473
     # Its own security events; and the database URL for workers' audit records, if they are stored.
     events_keep_days: float = 400.0
     audit_database: str = ""
@@ -104,9 +88,7 @@ class SchedulerConfig:
         check_port("port", self.port)
         check_port("worker_port", self.worker_port)
         check_connections(self.connections_per_address)
-        check_admin(self.admin, self.admin_tenants)
-        check_log_format("log_format", self.log_format)
-        self.syslog_target()
+        self.check_observed()
         if self.port and self.port == self.worker_port:
             raise CallerError("port and worker_port must differ: workers show certificates there")
         if (
@@ -156,20 +138,6 @@ class SchedulerConfig:
             segment_bytes=max(most // _SEGMENTS, 1),
             max_bytes=max(most, 2),
             keep_seconds=self.events_keep_days * 86_400,
-        )
-
-    def syslog_target(self) -> SyslogTarget | None:
-        """Return where security events go besides the trail; None: nowhere.
-
-        Raises:
-            CallerError: a key of it has another form.
-        """
-        return SyslogTarget.of(
-            self.syslog,
-            ca_file=self.syslog_ca_file,
-            certificate=self.syslog_certificate,
-            key=self.syslog_key,
-            enterprise=self.syslog_enterprise,
         )
 
     def _check_result_keys(self) -> None:

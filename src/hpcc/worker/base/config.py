@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from hpcc.audit.observed_config import ObservedConfig
 from hpcc.audit.spool import SpoolLimits
-from hpcc.audit.syslog_target import SyslogTarget
 from hpcc.config.backends import BACKENDS
 from hpcc.config.settings import (
     GUEST_OVERHEAD_MIB,
@@ -25,8 +25,6 @@ from hpcc.core import (
     ImageRef,
     check_port,
 )
-from hpcc.obs.logs import check_log_format
-from hpcc.obs.metrics.address import check_admin
 from hpcc.rpc.base.connection_limit import CONNECTIONS_PER_ADDRESS, check_connections
 from hpcc.rpc.scheduler.schedulers import split_schedulers
 from hpcc.worker.base.stores_config import parse_stores
@@ -39,7 +37,7 @@ _WORKER_ID: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerConfig:
+class WorkerConfig(ObservedConfig):
     """Content of the config file of `python -m hpcc.worker`.
 
     Directories: `keys` (TLS identity), `store` (CAS and action cache), `audit` (the trail),
@@ -129,20 +127,6 @@ class WorkerConfig:
     max_snapshot_bytes: int = 8 << 30
     # Which blobs and results other workers share: see `hpcc.worker.base.stores_config`.
     stores: Mapping[str, object] = field(default_factory=dict)
-    # HOST:PORT of the admin port, which shows metrics; "": none.
-    admin: str = ""
-    # Tenants that it shows by name however many there are.
-    admin_tenants: tuple[str, ...] = ()
-    # "text", "json" (a line each, docs/events.md), or "auto": text on a terminal, else JSON.
-    log_format: str = "text"
-    # Where security events go besides the trail: tls://HOST[:PORT]; "": nowhere. Files in
-    # PEM: the server's roots ("": the system's), and what this service shows to the server.
-    # 32473 is the number for examples.
-    syslog: str = ""
-    syslog_ca_file: str = ""
-    syslog_certificate: str = ""
-    syslog_key: str = ""
-    syslog_enterprise: int = 32473
     prewarm_tenant: str = ""
     prewarm_principal: str = ""
 
@@ -166,28 +150,12 @@ class WorkerConfig:
             seal_seconds=3600.0 if self.audit_s3_endpoint else 0.0,
         )
 
-    def syslog_target(self) -> SyslogTarget | None:
-        """Return where security events go besides the trail; None: nowhere.
-
-        Raises:
-            CallerError: a key of it has another form.
-        """
-        return SyslogTarget.of(
-            self.syslog,
-            ca_file=self.syslog_ca_file,
-            certificate=self.syslog_certificate,
-            key=self.syslog_key,
-            enterprise=self.syslog_enterprise,
-        )
-
     def _check_addresses(self) -> None:
         """Refuse addresses now that would fail only after the minutes of a first start."""
         split_schedulers(self.scheduler)
         if self.enrol_at:
             split_schedulers(self.enrol_at)
-        check_admin(self.admin, self.admin_tenants)
-        check_log_format("log_format", self.log_format)
-        self.syslog_target()
+        self.check_observed()
         if self.host in _ANYWHERE:
             raise CallerError(
                 f"host must be a name or address that clients reach, not {self.host}: it"
