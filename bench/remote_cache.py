@@ -1,7 +1,15 @@
 """A team's remote cache beside sccache: the same S3 server, the same tree, one after the other.
 
-Two builds are measured at each latency. `fill`: CI builds with an empty bucket, until the last
-upload has ended. `second`: another machine, with an empty local cache, builds the same sources.
+Builds at each latency:
+
+- `fill`: CI builds with an empty bucket, until the last upload has ended.
+- `second`: another machine, with an empty local cache, builds the same sources. hpcc asks for each
+  entry here.
+- `auto`: the same with hpcc's defaults, which fetch CI's build pack beside the build.
+- `pull`, `pack`: hpcc's third machine pulls the pack with a command, then builds. Beside `auto` and
+  `pack` are the other tools' second machines.
+- `warm`: the second machine builds the tree once more, with a server that has just started.
+
 Each is also done by the bare compiler. The tree is at the same path on both machines, because
 sccache's key holds the working directory; hpcc's does not.
 
@@ -25,14 +33,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from _counting_proxy import Traffic, counting_proxy
-from _measure import BenchError, measure, rotated, run
+from _measure import BenchError, Cost, measure, rotated, run
 from _tools import BARE, HPCC, OURS, Hpcc, Sccache, Tool, clean_env
 
 from hpcc_testkit.services.s3_servers import (
@@ -55,6 +63,16 @@ _UNIT: Final = """\
 struct item{n} {{ int a[8]; char name[32]; struct item{n} *next; }};
 {functions}
 """
+# Every machine has the same commit.
+_GIT_IDENTITY: Final = {
+    f"GIT_{who}_{key}": value
+    for who in ("AUTHOR", "COMMITTER")
+    for key, value in (
+        ("NAME", "bench"),
+        ("EMAIL", "bench@example.com"),
+        ("DATE", "2026-01-01T00:00:00Z"),
+    )
+}
 _FUNCTION: Final = """\
 int work{n}_{f}(struct item{n} *i, int x)
 {{
@@ -146,7 +164,9 @@ class Bench:
         self._count, self._number = count, 0
         self.tree = scratch / "project"
 
-    def machine(self, name: str, prefix: str, *, is_writer: bool) -> Machine:
+    def machine(
+        self, name: str, prefix: str, *, is_writer: bool, is_automatic: bool
+    ) -> Machine:
         """Return a new machine whose tool uses a prefix of the bucket."""
         self._number += 1
         home = self._scratch / f"machine{self._number}"
@@ -180,12 +200,15 @@ class Bench:
                 )
             )
             secret.chmod(0o600)
-            self._configure(home, prefix, endpoint, secret, is_writer=is_writer)
+            own: dict[str, Any] = {"pull_packs": is_automatic}
+            if is_writer:
+                own |= {"mode": "write", "signing_key_file": str(self._scratch / "ci.key")}
+            self._configure(home, prefix, endpoint, secret, own)
         tool.start()
         return Machine(tool, is_writer)
 
     def _configure(
-        self, home: Path, prefix: str, endpoint: str, secret: Path, *, is_writer: bool
+        self, home: Path, prefix: str, endpoint: str, secret: Path, own: Mapping[str, Any]
     ) -> None:
         key_file = self._scratch / "ci.key"
         if not key_file.exists():
@@ -199,9 +222,8 @@ class Bench:
             "trusted_keys": [line],
             # A machine that does other work beside must not look like a store that is away.
             "timeout_seconds": 60.0,
+            **own,
         }
-        if is_writer:
-            fields |= {"mode": "write", "signing_key_file": str(key_file)}
         directory = home / "hpcc/config"
         directory.mkdir(parents=True)
         rows = "".join(f"{k} = {json.dumps(v)}\n" for k, v in fields.items())
@@ -209,7 +231,7 @@ class Bench:
 
     def build(self, machine: Machine) -> Round:
         """Build the tree with a machine's tool, until nothing waits to be uploaded."""
-        write_tree(self.tree, self._count)
+        self._write()
         tool = machine.tool
         if isinstance(tool, Sccache):
             machine.count = machine._writes() + self._count  # noqa: SLF001 - of this module
@@ -221,24 +243,68 @@ class Bench:
             machine.finish()
 
         cost = measure(work, tool.server_seconds)
+        return self._round(cost, before)
+
+    def _round(self, cost: Cost, before: Mapping[str, int]) -> Round:
         after = self._traffic.counts()
         return Round(cost.wall, cost.cpu, {k: after[k] - before[k] for k in after})
 
-    def pair(self, name: str, prefix: str) -> dict[str, Round]:
-        """Fill the bucket with one machine, then build with another one."""
+    def _write(self) -> None:
+        """Write the tree, as a clone of the one commit that a pack is named after."""
+        write_tree(self.tree, self._count)
+        (self.tree / ".gitignore").write_text("*.o\n*.d\n")
+        env = {**os.environ, **_GIT_IDENTITY}
+        for command in ("init -q -b main", "add .", "commit -q -m one"):
+            run(["git", *command.split()], env, self.tree)
+
+    def story(self, name: str, prefix: str) -> dict[str, Round]:
+        """Fill the bucket with one machine, then build with others."""
         rounds = {}
-        for kind, is_writer in (("fill", True), ("second", False)):
-            machine = self.machine(name, prefix, is_writer=is_writer)
-            try:
-                rounds[kind] = self.build(machine)
-                self._check(name, kind, machine)
-            finally:
-                machine.tool.stop()
+        with self._running(name, prefix, is_writer=True) as ci:
+            rounds["fill"] = self.build(ci)
+            if isinstance(ci.tool, Hpcc):
+                run([*ci.tool.prefix, "pack", "push"], ci.tool.env, self.tree)
+        with self._running(name, prefix) as second:
+            rounds["second"] = self.build(second)
+            self._check(name, second, self._count)
+            second.tool.stop()
+            second.tool.start()
+            rounds["warm"] = self.build(second)
+        rounds["auto"] = rounds["pack"] = rounds["second"]
+        if name == OURS:
+            with self._running(name, prefix, is_automatic=True) as default:
+                rounds["auto"] = self.build(default)
+                self._check(name, default, self._count)
+            with self._running(name, prefix) as third:
+                rounds["pull"] = self._pull(third)
+                rounds["pack"] = self.build(third)
+                self._check(name, third, self._count)
+                if rounds["pack"].traffic["requests"]:
+                    raise BenchError("a build with the pack asked the bucket")
         return rounds
 
-    def _check(self, name: str, kind: str, machine: Machine) -> None:
+    @contextmanager
+    def _running(
+        self, name: str, prefix: str, *, is_writer: bool = False, is_automatic: bool = False
+    ) -> Iterator[Machine]:
+        machine = self.machine(name, prefix, is_writer=is_writer, is_automatic=is_automatic)
+        try:
+            yield machine
+        finally:
+            machine.tool.stop()
+
+    def _pull(self, machine: Machine) -> Round:
+        self._write()
+        before = self._traffic.counts()
+        command = [*machine.tool.prefix, "pack", "pull"]
+        cost = measure(
+            lambda: run(command, machine.tool.env, self.tree), machine.tool.server_seconds
+        )
+        return self._round(cost, before)
+
+    def _check(self, name: str, machine: Machine, count: int) -> None:
         """Refuse a figure of a second machine that compiled."""
-        if name == BARE or kind == "fill":
+        if name == BARE:
             return
         if isinstance(machine.tool, Hpcc):
             stats = json.loads(
@@ -247,8 +313,8 @@ class Bench:
             hits = int(stats.get("hit.signed", 0))
         else:
             hits = machine.tool.counts().hits
-        if hits < self._count:
-            raise BenchError(f"{name} had {hits} hits of {self._count} on the second machine")
+        if hits < count:
+            raise BenchError(f"{name} had {hits} hits of {count} on the second machine")
 
 
 def add_latency(port: int, round_trip_ms: float) -> bool:
@@ -302,7 +368,7 @@ def compare(asked: argparse.Namespace, scratch: Path) -> dict[str, Any]:
                 rounds: dict[str, dict[str, list[Round]]] = {}
                 for number in range(asked.rounds):
                     for name in rotated(names, number):
-                        found = bench.pair(name, f"l{latency}-r{number}-{name}")
+                        found = bench.story(name, f"l{latency}-r{number}-{name}")
                         for kind, one in found.items():
                             rounds.setdefault(kind, {}).setdefault(name, []).append(one)
                 for kind, tools in rounds.items():
@@ -328,7 +394,18 @@ def text(report: Mapping[str, Any]) -> str:
             shown = [f"{tools[n][key]:.2f}" if n in tools else "-" for n in (OURS, "sccache", BARE)]
             cells = [f"{row['latency_ms']} ms", row["build"], key, *shown, ratio]
             lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_goals(report["rows"])])
+
+
+def _goals(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Say how the first build after a pull compares with a warm cache, and with sccache."""
+    walls = {(row["latency_ms"], row["build"]): row["tools"] for row in rows}
+    for latency in dict.fromkeys(latency for latency, _ in walls):
+        pack, warm = (walls[latency, build] for build in ("pack", "warm"))
+        text = f"{latency} ms: with the pack {pack[OURS]['wall'] / warm[OURS]['wall']:.2f} of warm"
+        if "sccache" in pack:
+            text += f", {pack['sccache']['wall'] / pack[OURS]['wall']:.1f} times as fast as sccache"
+        yield text
 
 
 def main(argv: Sequence[str]) -> int:
