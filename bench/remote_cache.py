@@ -164,9 +164,7 @@ class Bench:
         self._count, self._number = count, 0
         self.tree = scratch / "project"
 
-    def machine(
-        self, name: str, prefix: str, *, is_writer: bool, is_automatic: bool
-    ) -> Machine:
+    def machine(self, name: str, prefix: str, *, is_writer: bool, is_automatic: bool) -> Machine:
         """Return a new machine whose tool uses a prefix of the bucket."""
         self._number += 1
         home = self._scratch / f"machine{self._number}"

@@ -69,7 +69,7 @@ from hpcc.cache.results.records import HIT, Records
 from hpcc.cache.results.results import Found, Result, Results
 from hpcc.cache.results.scratch import DiskSpace, ScratchPaths
 from hpcc.cache.results.share_check import SourceCheck, why_not_shared
-from hpcc.cache.results.share_results import FETCHED, Remote, SharedResults
+from hpcc.cache.results.share_results import Located, Remote, SharedResults
 from hpcc.cache.search_paths import SearchPaths
 from hpcc.compilers.invocation.dependencies import Headers, Way
 from hpcc.core.reasons.uncacheable import UncacheableReason
@@ -163,9 +163,7 @@ class LocalCache:
             known = None if content is None else self._contents.find(prepared, content)
             if known is not None:
                 return PartHit(prepared, known.found, known.key, is_by_content=True), ""
-            asked = self._shared.fetch(prepared.share, prepared.source)
-            if asked == FETCHED:
-                found = self._found(prepared)
+            found, asked = self._fetched(prepared)
         return (None if found is None else PartHit(prepared, *found)), asked
 
     def put(self, hit: PartHit) -> bool:
@@ -188,13 +186,19 @@ class LocalCache:
         pending.sources = sources
         return pending
 
-    def _found(self, prepared: Prepared) -> tuple[Found, bytes] | None:
-        found = self._shared.find_either(prepared.share, prepared.key)
-        is_known = found is None or (
-            self._precompiled.has_record(prepared, found[0].result.object_data)
-            and self._interfaces.has_record(prepared, found[0].result.side)
+    def _found(self, prepared: Prepared) -> Located | None:
+        return self._known(prepared, self._shared.find_either(prepared.share, prepared.key))
+
+    def _known(self, prepared: Prepared, located: Located | None) -> Located | None:
+        is_known = located is None or (
+            self._precompiled.has_record(prepared, located[0].result.object_data)
+            and self._interfaces.has_record(prepared, located[0].result.side)
         )
-        return found if is_known else None
+        return located if is_known else None
+
+    def _fetched(self, prepared: Prepared) -> tuple[Located | None, str]:
+        located, asked = self._shared.fetch(prepared.share, prepared.key, prepared.source)
+        return self._known(prepared, located), asked
 
     def _other_hit(
         self, prepared: Prepared, content: ContentKey | None, waits: Callable[[bytes], bool]
@@ -208,8 +212,8 @@ class LocalCache:
             if done is not None:
                 self._counters.add("hit.content")
                 return done, ""
-        asked = self._shared.fetch(prepared.share, prepared.source)
-        return self.stored(prepared) if asked == FETCHED else None, asked
+        found, asked = self._fetched(prepared)
+        return None if found is None else self._put(prepared, *found), asked
 
     def _content_key(self, prepared: Prepared) -> ContentKey | None:
         try:
@@ -287,8 +291,6 @@ class LocalCache:
         missed = self._shared.why_missed(prepared.share, prepared.key)
         if prepared.marker_status.reason:
             self._counters.add(f"private.{prepared.marker_status.reason}")
-        fallback = self._records.fallback()
-        side = tuple(map(signature_or_none, prepared.side_paths))
         directories = self._directories.before(prepared)
         expected = self._interfaces.expected(prepared)
         return Pending(
@@ -297,8 +299,8 @@ class LocalCache:
             start_of(prepared, directories, expected, self._shared, self._memo, self._clock),
             flight,
             missed,
-            fallback,
-            side,
+            self._records.fallback(),
+            tuple(map(signature_or_none, prepared.side_paths)),
             note_places(prepared.cwd, directories, (*prepared.named_files, *expected)),
             prepared.key,
             prepared.marker_status.reason,
@@ -325,19 +327,20 @@ class LocalCache:
         if report.stdout and stderr and not prepared.family.separates_streams(prepared.invocation):
             # A caller that sends both to one file needs their order, which is not recorded.
             raise UncacheableError(UncacheableReason.BOTH_STREAMS)
-        started = pending.started
-        depfile = read_depfile(prepared, started)
+        depfile = read_depfile(prepared, pending.started)
         files = files_read(pending, depfile, headers, self._search.of, self._memo)
         pending.files = all_absolute(prepared.cwd, files)
         data: bytes | None = b""
         if prepared.output is not None:
-            data = read_output(prepared.output, started_ns=started, limit=self._max_output_bytes)
+            data = read_output(
+                prepared.output, started_ns=pending.started, limit=self._max_output_bytes
+            )
         if data is None:
             raise UncacheableError(UncacheableReason.OUTPUT_UNREADABLE)
         pending.messages = report.stdout + stderr
         closure = with_places(self._closure(pending, files), data)
         check_precompiled(headers, closure)
-        if not prepared.dates_are_pinned and mentions_clock(data, started, time.time_ns()):
+        if not prepared.dates_are_pinned and mentions_clock(data, pending.started, time.time_ns()):
             raise UncacheableError(UncacheableReason.DATE_TIME)
         side = read_side_outputs(pending, self._max_output_bytes)
         result = Result(data, depfile, report.stdout, stderr, side)
@@ -372,14 +375,13 @@ class LocalCache:
 
     def _closure(self, pending: Pending, files: tuple[bytes, ...]) -> Closure:
         prepared = pending.prepared
+        watched = watched_names(prepared, self._search.config_names(prepared))
         if pending.way is Way.OWN_TEXT:
-            watched = watched_names(prepared, self._search.config_names(prepared))
             listed = None if pending.listing is None else partial(names_listed, pending)
             closure = own_closure(self._memo, prepared, watched, listed, pending.started)
             return self._checked(pending, closure, ())
         homes = prepared.family.quoted_homes((prepared.invocation.source, *files))
         search = (*self._search.of(prepared), *embed_directories(prepared), *homes)
-        watched = watched_names(prepared, self._search.config_names(prepared))
         made_from = self._precompiled.of_users(prepared)
         asked = closure_request(self._memo, pending, files, search, watched, made_from)
         return self._checked(pending, find_closure(self._memo, asked), search)

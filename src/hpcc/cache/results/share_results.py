@@ -6,7 +6,7 @@ With a remote cache, results that other machines signed are among them, under se
 from __future__ import annotations
 
 import threading
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.manifest import InputSet, make_set
@@ -20,6 +20,21 @@ from hpcc.core.memo import LruMemo
 MAX_VIEWS: Final = 4096
 # The word of `Remote.fetch` after which a look-up finds a result.
 FETCHED: Final = "found"
+Located = tuple[Found, bytes]
+"""A result, and the key under which it was found."""
+
+
+class Fetched(NamedTuple):
+    """What the remote cache had: a word for the record of the compile, and a result.
+
+    `inputs` are those under which `result` was stored, with marks. They matched the checkout when
+    it was stored. None if another request stored it, or nothing was stored.
+    """
+
+    word: str
+    key: bytes = b""
+    inputs: InputSet | None = None
+    result: Result | None = None
 
 
 class Remote(Protocol):
@@ -29,8 +44,8 @@ class Remote(Protocol):
         """Return the local keys under which fetched results of this compile are stored."""
         ...
 
-    def fetch(self, share: Share, source: bytes | None) -> str:
-        """Store what the remote cache has for this compile; return a word for its record."""
+    def fetch(self, share: Share, source: bytes | None) -> Fetched:
+        """Store what the remote cache has for this compile, and return it."""
         ...
 
     def offer(self, prepared: Prepared, inputs: InputSet, result: Result) -> None:
@@ -57,23 +72,24 @@ class SharedResults:
         key = key or share.key
         stored = self._results.sets(key)
         for inputs, view in zip(stored, self._view(share, key, stored), strict=True):
-            if not view.holds(self._memo):
-                continue
-            if share.has_other_names(path for path, _ in view.files):
-                continue
-            own = [f for f in view.files if f[0].startswith(share.checkout.root)]
-            if has_system_text(self._memo, own) and not are_real(path for path, _ in own):
+            if not view.holds(self._memo) or not self._means_the_same(share, view):
                 continue
             result = self._results.result(inputs.result_key)
             if result is None:
                 return None
             if inputs is not stored[0]:
                 self._results.prefer(key, stored, inputs)
-            depfile, stderr = share.checkout.spelled_texts(result.depfile, result.stderr)
-            return Found(view, result._replace(depfile=depfile, stderr=stderr))
+            return _spelled(share, view, result)
         return None
 
-    def find_either(self, share: Share | None, key: bytes) -> tuple[Found, bytes] | None:
+    def _means_the_same(self, share: Share, view: InputSet) -> bool:
+        """Tell whether equal files have no other meaning in this clone."""
+        if share.has_other_names(path for path, _ in view.files):
+            return False
+        own = [f for f in view.files if f[0].startswith(share.checkout.root)]
+        return not has_system_text(self._memo, own) or are_real(path for path, _ in own)
+
+    def find_either(self, share: Share | None, key: bytes) -> Located | None:
         """Return the result of an equal request, and the key under which it was found.
 
         `key` is the key of the compile in this clone.
@@ -86,7 +102,7 @@ class SharedResults:
             return found, key
         return None if share is None or self._remote is None else self._find_fetched(share)
 
-    def _find_fetched(self, share: Share) -> tuple[Found, bytes] | None:
+    def _find_fetched(self, share: Share) -> Located | None:
         """Return a result that another machine made and signed, and the key it is under."""
         for key in self._remote.keys(share) if self._remote is not None else ():
             found = self.find(share, key)
@@ -94,14 +110,23 @@ class SharedResults:
                 return found, key
         return None
 
-    def fetch(self, share: Share | None, source: bytes) -> str:
-        """Ask the remote cache after a miss; return a word for the record, "" without one.
+    def fetch(self, share: Share | None, key: bytes, source: bytes) -> tuple[Located | None, str]:
+        """Ask the remote cache after a miss; `key` is that of the compile in this clone.
 
-        After `FETCHED` a look-up finds it. `source` is the path of the source.
+        `source` is the path of the source. Returns what `find_either` would find now, and a word
+        for the record, which is "" without a remote cache.
         """
         if share is None or self._remote is None:
-            return ""
-        return self._remote.fetch(share, self._memo.digest(source))
+            return None, ""
+        fetched = self._remote.fetch(share, self._memo.digest(source))
+        if fetched.word != FETCHED:
+            return None, fetched.word
+        if fetched.inputs is not None and fetched.result is not None:
+            # Its inputs matched a moment ago. To compare them again would be most of the cost.
+            view = share.checkout.spelled_set(fetched.inputs)
+            if self._means_the_same(share, view):
+                return (_spelled(share, view, fetched.result), fetched.key), FETCHED
+        return self.find_either(share, key), FETCHED
 
     def why_missed(self, share: Share | None, key: bytes) -> str:
         """Return why no result was found; see `Results.why_missed`."""
@@ -154,3 +179,9 @@ class SharedResults:
         with self._lock:
             self._views[key] = (stored, view)
         return view
+
+
+def _spelled(share: Share, view: InputSet, result: Result) -> Found:
+    """Return a result with the paths of a clone."""
+    depfile, stderr = share.checkout.spelled_texts(result.depfile, result.stderr)
+    return Found(view, result._replace(depfile=depfile, stderr=stderr))

@@ -37,7 +37,7 @@ from hpcc.cache.base.manifest import InputSet, make_set
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.key.share import Share
 from hpcc.cache.results.results import Result, Results, signed_origin
-from hpcc.cache.results.share_results import FETCHED
+from hpcc.cache.results.share_results import FETCHED, Fetched
 from hpcc.cache.signed.asking import Asking, Turn
 from hpcc.cache.signed.entry import (
     MAX_OBJECT_BYTES,
@@ -135,48 +135,49 @@ class RemoteCache:
         keys = self.book.keys(share.checkout.root, share.revoked)
         return tuple(self._local_key(share, key) for key in keys)
 
-    def fetch(self, share: Share, source: bytes | None) -> str:
+    def fetch(self, share: Share, source: bytes | None) -> Fetched:
         """Ask the remote cache for this compile; `source` is the digest of its source now.
 
-        Returns a word for the record of the compile: `FETCHED`, if a result may have been stored
-        whose inputs match this checkout, or why there is none.
+        The word is `FETCHED` if a result whose inputs match this checkout may have been stored,
+        else why there is none.
         """
         keys = self.book.keys(share.checkout.root, share.revoked)
         if not keys:
             self._counters.add(f"{PREFIX}.no-keys")
-            return "no-keys"
+            return Fetched("no-keys")
         if source is None:
-            return "no-source"
+            return Fetched("no-source")
         name = EntryName(share.key, source, share.identity)
-        if self._packs is not None and self._from_pack(self._packs, share, name):
-            return FETCHED
+        packed = None if self._packs is None else self._from_pack(self._packs, share, name)
+        if packed is not None:
+            return packed
         # Another checkout may trust other keys, so its answer would not be this one's.
         what = (name, share.checkout.root, keys)
         turn = self._asking.begin(what)
         if turn is not Turn.ASK:
-            return FETCHED if turn is Turn.WAITED else "asked-before"
-        word = ""
+            return Fetched(FETCHED if turn is Turn.WAITED else "asked-before")
+        fetched = Fetched("")
         try:
-            word = self._ask(share, name)
+            fetched = self._ask(share, name)
         finally:
-            self._asking.end(what, is_answered=word in _ANSWERS)
-        return word
+            self._asking.end(what, is_answered=fetched.word in _ANSWERS)
+        return fetched
 
-    def _ask(self, share: Share, name: EntryName) -> str:
+    def _ask(self, share: Share, name: EntryName) -> Fetched:
         if not self._asking.admits():
             self._counters.add(f"{PREFIX}.skipped")
-            return "away"
+            return Fetched("away")
         try:
             data = self._get(name.object_name(self._namespace))
         except NotFoundError:
             self._asking.worked()
             self._counters.add(f"{PREFIX}.absent")
-            return "absent"
+            return Fetched("absent")
         except IntegrityError as error:  # it does not end, or is another thing
             self._asking.worked()
-            return self._refused(RefusedEntry.MALFORMED, error.reason)
+            return Fetched(self._refused(RefusedEntry.MALFORMED, error.reason))
         except (HpccError, TimeoutError, CancelledError) as error:
-            return self._failed(error)
+            return Fetched(self._failed(error))
         except BaseException:
             self._asking.failed("internal-error")
             raise
@@ -188,26 +189,26 @@ class RemoteCache:
         for reason in opened.refused:
             self._refused(reason, reason)
         for key, content in opened.contents:
-            if self._keep(share, key, content):
+            if (kept := self._keep(share, key, content)) is not None:
                 self._counters.add(f"{PREFIX}.found")
-                return FETCHED
+                return kept
         if not opened.contents:
-            return f"refused.{opened.refused[0]}"
+            return Fetched(f"refused.{opened.refused[0]}")
         self._counters.add(f"{PREFIX}.other-inputs")
-        return "other-inputs"
+        return Fetched("other-inputs")
 
-    def _from_pack(self, packs: PackSource, share: Share, name: EntryName) -> bool:
-        """Store what a pack has for this compile; return whether its inputs match now."""
+    def _from_pack(self, packs: PackSource, share: Share, name: EntryName) -> Fetched | None:
+        """Store what a pack has for this compile; None unless its inputs match now."""
         packs.saw(share)
         judge = partial(self.book.judge, share.checkout.root, share.revoked)
         found = packs.find(share, name, judge)
         if isinstance(found, RefusedEntry):
             self._refused(found, "in a pack")
-            return False
-        if found is None or not self._keep(share, *found):
-            return False
-        self._counters.add(f"{PREFIX}.pack-found")
-        return True
+            return None
+        kept = None if found is None else self._keep(share, *found)
+        if kept is not None:
+            self._counters.add(f"{PREFIX}.pack-found")
+        return kept
 
     def _get(self, name: str) -> bytes:
         seconds = self._config.read_seconds
@@ -224,16 +225,18 @@ class RemoteCache:
             future.cancel()
             raise
 
-    def _keep(self, share: Share, key: CacheKey, content: Content) -> bool:
-        """Store a result if its inputs match this checkout now; return whether it is stored."""
+    def _keep(self, share: Share, key: CacheKey, content: Content) -> Fetched | None:
+        """Store a result if its inputs match this checkout now; None if it is not stored."""
         inputs, checkout = content.inputs, share.checkout
         if not checkout.spelled_set(inputs).holds(self._memo):
-            return False
+            return None
         local = self._local_key(share, key)
         # The name of the result is computed here: an entry cannot choose which one it replaces.
         own = make_set(local, inputs.files, inputs.present, inputs.absences, twins=inputs.twins)
         result = content.result._replace(origin=signed_origin(key.kid))
-        return self._results.keep_set(local, own, result) is not None
+        if self._results.keep_set(local, own, result) is None:
+            return None
+        return Fetched(FETCHED, local, own, result)
 
     def _local_key(self, share: Share, key: CacheKey) -> bytes:
         fields = [_LOCAL_FORMAT, share.key, key.kid.encode(), self._config.place.encode()]
