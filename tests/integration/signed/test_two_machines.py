@@ -75,6 +75,26 @@ def test_a_compile_that_differs_in_one_header_is_compiled(team: Team) -> None:
     assert ann.count("hit.signed") == 0
 
 
+def test_an_equal_file_behind_a_link_may_have_another_name_and_is_compiled(team: Team) -> None:
+    """GCC writes a system header's real name if that is shorter."""
+    ci, ann = team.ci(), team.machine("ann")
+    for machine in (ci, ann):
+        (machine.root / "wide/low").mkdir(parents=True)
+        (machine.root / "wide/low/conf.h").write_text("#define CONF 9\n")
+        (machine.root / "wide/conf.h").write_text('#include "over/conf.h"\n')
+        (machine.root / "src/other.c").write_text("#include <conf.h>\nint other = CONF;\n")
+    (ci.root / "wide/over").mkdir()
+    (ci.root / "wide/over/conf.h").write_text("#define CONF 9\n")
+    (ann.root / "wide/over").symlink_to("low")
+    for machine in (ci, ann):
+        machine.age()
+        argv = ("gcc", "-g", "-isystem", f"{machine.root}/wide", "-c", "src/other.c")
+        assert machine.compile(*argv).answer == "run"
+        ci.flush()
+    assert ci.count("remote-cache.uploaded") == 1
+    assert (ann.count("remote-cache.found"), ann.count("hit.signed")) == (1, 0)
+
+
 def test_several_states_of_a_header_are_kept(team: Team) -> None:
     ci, ann, bob = team.ci(), team.machine("ann"), team.machine("bob")
     ci.compile(*MAIN)
