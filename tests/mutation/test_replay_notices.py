@@ -34,6 +34,13 @@ CASES = {
         "",
         f"{CHECKS}::test_an_edit_of_the_same_size_whose_mtime_was_put_back_is_seen",
     ),
+    "absent-names-of-another-state": Case(
+        "cache/base/files.py",
+        "self._absent.get(asked) == signature",
+        "asked in self._absent",
+        "tests/unit/cache/base/test_absent_names.py"
+        "::test_names_are_looked_up_once_for_each_state_of_their_directory",
+    ),
     "inode": Case(
         C, " || v[1] != st->st_ino", "", f"{CHECKS}::test_each_field_of_a_state_is_compared"
     ),

@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Final, NamedTuple, cast
 
 from hpcc.cache.base.writers import has_writer
@@ -163,6 +163,7 @@ class FileMemo:
         self.scan_known = self._scans.get
         self._read_once: BoundedMemo[bytes, bool] = BoundedMemo(_MAX_REMEMBERED)
         self._listings: BoundedMemo[bytes, Listing] = BoundedMemo(_MAX_REMEMBERED // 10)
+        self._absent: BoundedMemo[tuple[bytes, ...], Signature] = BoundedMemo(_MAX_QUESTIONS)
         self._derived: BoundedMemo[tuple[Hashable, bytes], object] = BoundedMemo(_MAX_REMEMBERED)
         self.derived_known: Callable[[tuple[Hashable, bytes]], object | None] = self._derived.get
         """What `derived` returned for a question and a content; None if unknown."""
@@ -300,6 +301,18 @@ class FileMemo:
         except (OSError, ValueError):
             return None
         return signature if self.is_quiet(signature) else None
+
+    def lacks(self, directory: bytes, paths: Sequence[bytes]) -> Signature | None:
+        """Return a stat of `directory` that proves that these paths in it are absent, else None."""
+        signature = self.quiet_signature(directory)
+        asked = (directory, *paths)
+        if signature is None or self._absent.get(asked) == signature:
+            return signature
+        # Looked up after the stat: a name that appears later changes the stat.
+        if any(map(os.path.lexists, paths)):
+            return None
+        self._absent[asked] = signature
+        return signature
 
     def is_quiet(self, signature: Signature, at_ns: int | None = None) -> bool:
         """Tell whether a stat can prove later what was read under it.

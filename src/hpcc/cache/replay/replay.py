@@ -174,12 +174,11 @@ class Pins:
         for path in paths:
             by_directory.setdefault(path.rpartition(b"/")[0] or b"/", []).append(path)
         for directory, names in by_directory.items():
-            signature = self._memo.quiet_signature(directory)
-            # Look up after the stat: a name that appears later changes the stat.
-            if signature is not None and not any(map(os.path.lexists, names)):
-                self._add(Check(CheckKind.STATE, directory, signature))
-            else:
+            signature = self._memo.lacks(directory, names)
+            if signature is None:
                 self.absent_each(names)
+            else:
+                self._add(Check(CheckKind.STATE, directory, signature))
 
     def absent_each(self, paths: Iterable[bytes]) -> None:
         """Pin absent names one by one, because their directories change often."""
