@@ -178,8 +178,7 @@ class Cache:
         if epoch != self._epoch:  # `hpcc clean` ran, and no compile came since
             self._epoch = epoch
             self._store.rescan()
-        remote = self._remote_cache
-        waiting = {} if remote is None else remote.gauges()
+        waiting = {} if self._remote_cache is None else self._remote_cache.gauges()
         return {
             **self._counters.snapshot(),
             **waiting,
@@ -222,7 +221,7 @@ class Cache:
             return self._bypass(request, BypassReason.CANCELLED)
         # What makes no object takes less time than its way to a farm.
         if self._farm is not None and prepared.invocation.product is Product.OBJECT:
-            with measured(request.times, Phase.FARM):
+            with measured(request.times, Phase.FARM, drops_empty=True):
                 done = self._try_farm(self._farm, prepared, is_cancelled)
             if isinstance(done, Done):
                 if done.exit_code:

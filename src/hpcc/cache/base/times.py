@@ -66,6 +66,11 @@ class CompileTimes:
                 self._parts[number] = phase, began_ns, time.monotonic_ns()
                 return
 
+    def drop_empty(self, phase: Phase) -> None:
+        """Remove the last part if it is of this phase: nothing was done in it."""
+        if self._parts and self._parts[-1][0] is phase:
+            del self._parts[-1]
+
     def parts(self, took_ns: int) -> list[tuple[Phase, int, int]]:
         """Return phase, offset and duration of each part, within a compile of this duration."""
         found = []
@@ -77,8 +82,13 @@ class CompileTimes:
 
 
 @contextmanager
-def measured(times: CompileTimes | None, phase: Phase) -> Iterator[None]:
-    """Add what the block takes as one part; without `times` only run the block."""
+def measured(
+    times: CompileTimes | None, phase: Phase, *, drops_empty: bool = False
+) -> Iterator[None]:
+    """Add what the block takes as one part; without `times` only run the block.
+
+    With `drops_empty` a part counts only if another one is inside it.
+    """
     if times is None:
         yield
         return
@@ -87,3 +97,5 @@ def measured(times: CompileTimes | None, phase: Phase) -> Iterator[None]:
         yield
     finally:
         times.end(phase)
+        if drops_empty:
+            times.drop_empty(phase)

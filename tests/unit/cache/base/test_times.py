@@ -43,3 +43,13 @@ def test_a_block_without_times_runs_and_an_error_ends_a_part() -> None:
     ((phase, _, took),) = times.parts(10**12)
     assert phase is Phase.WAIT
     assert took < 10**12
+
+
+def test_an_attempt_in_which_nothing_was_done_is_no_part() -> None:
+    times = CompileTimes()
+    with measured(times, Phase.FARM, drops_empty=True):
+        pass
+    assert times.parts(times.elapsed_ns()) == []
+    with measured(times, Phase.FARM, drops_empty=True), measured(times, Phase.PLAN):
+        pass
+    assert [phase for phase, _, _ in times.parts(times.elapsed_ns())] == [Phase.FARM, Phase.PLAN]
