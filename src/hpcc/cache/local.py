@@ -189,12 +189,12 @@ class LocalCache:
     def _found(self, prepared: Prepared) -> Located | None:
         return self._known(prepared, self._shared.find_either(prepared.share, prepared.key))
 
-    def _known(self, prepared: Prepared, located: Located | None) -> Located | None:
-        is_known = located is None or (
-            self._precompiled.has_record(prepared, located[0].result.object_data)
-            and self._interfaces.has_record(prepared, located[0].result.side)
+    def _known(self, prepared: Prepared, found: Located | None) -> Located | None:
+        is_known = found is None or (
+            self._precompiled.has_record(prepared, found[0].result.object_data)
+            and self._interfaces.has_record(prepared, found[0].result.side)
         )
-        return located if is_known else None
+        return found if is_known else None
 
     def _fetched(self, prepared: Prepared) -> tuple[Located | None, str]:
         located, asked = self._shared.fetch(prepared.share, prepared.key, prepared.source)
