@@ -8,6 +8,7 @@ from hpcc_testkit.suite.mutants import Case, Mutants
 
 SYNTAX = "tests/integration/cache/test_syntax_only.py::"
 TEXT = "tests/integration/cache/test_preprocessed_text.py::"
+CLOCKS = "tests/integration/cache/test_clocks.py::"
 UNIT = "tests/unit/compilers/gnu/test_product.py::"
 PRODUCT = "compilers/gnu/product.py"
 
@@ -26,6 +27,8 @@ CASES = {
                          TEXT + "test_text_is_a_cached_compile[gcc-14]"),
     "shown": Case("compilers/gnu/headers.py", "            Effect.SHOWN,\n", "",
                   TEXT + "test_a_clock_in_the_text_is_not_kept[gcc-14]"),
+    "clock-of-an-object": Case("cache/results/pending.py", "Hazard.PASTED_CLOCK if pending.has_clock else Hazard.NONE", "Hazard.NONE",
+                               CLOCKS + "test_a_clock_that_the_scan_did_not_find_shows_in_the_preprocessors_output"),
     "to-stdout": Case(PRODUCT, '        and (is_check or "-o" in spellings)\n', "",
                       TEXT + "test_other_forms_run_unchanged[gcc-14]"),
 }  # fmt: skip

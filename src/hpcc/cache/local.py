@@ -23,13 +23,11 @@ compile is the user's in any case; `finish` never changes it.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 from hpcc.cache.base.api import Done, Run, RunReport
-from hpcc.cache.base.clock_text import mentions_clock
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.outputs import read_output
@@ -58,6 +56,7 @@ from hpcc.cache.results.pending import (
     checked_report,
     closure_request,
     culprit_of,
+    may_have_clock,
     names_listed,
     read_side_outputs,
     record_end,
@@ -338,10 +337,9 @@ class LocalCache:
         if data is None:
             raise UncacheableError(UncacheableReason.OUTPUT_UNREADABLE)
         pending.messages = report.stdout + stderr
+        pending.has_clock = may_have_clock(pending, data)
         closure = with_places(self._closure(pending, files), data)
         check_precompiled(headers, closure)
-        if not prepared.dates_are_pinned and mentions_clock(data, pending.started, time.time_ns()):
-            raise UncacheableError(UncacheableReason.DATE_TIME)
         side = read_side_outputs(pending, self._max_output_bytes)
         result = Result(data, depfile, report.stdout, stderr, side)
         pending.size_bytes = result.size_bytes

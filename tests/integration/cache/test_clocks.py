@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from hpcc.cache.base import files
 from hpcc.cache.cache import Cache
+from hpcc.cache.inputs import embedded_files
+from hpcc.cache.inputs.clocks import CLOCKS
+from hpcc.cache.results import pending
+from hpcc.compilers.scan.scan import Hazard, Scan, scan_source
 from hpcc_testkit.cache.compiles import FakeLauncher, FakeRemote, run_bare
 
 from .conftest import Project
@@ -73,3 +80,46 @@ def test_a_clock_that_becomes_used_stays_here(
     reason = "timestamp" if clock == "__TIMESTAMP__" else "date-time"
     assert cache.counters()[f"fallback.{reason}"] == 2
     assert cache.counters()[f"uncacheable.{reason}"] == 2
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_a_time_in_an_object_is_a_string_if_the_preprocessor_shows_none_of_its_moment(
+    compiler: str,
+    make_cache: Callable[..., Cache],
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A compile of more than a minute meets each second that a string may have."""
+    monkeypatch.setattr(pending, "mentions_clock", lambda data, *_: b"24:00:04" in data)
+    asked = []
+
+    def look_again(*args: Any, **options: Any) -> tuple[bytes, ...]:
+        asked.append(args[4])
+        return embedded_files.look_again(*args, **options)
+
+    monkeypatch.setattr(pending, "look_again", look_again)
+    cache = make_cache(None)
+    launcher = FakeLauncher(handler=cache, cwd=project.directory)
+    for name, text in (("with", "24:00:04"), ("without", "24-00-04")):
+        project.write(f"src/{name}.c", f'const char x[] = "{text}";\n')
+        project.settle()
+        argv = (compiler, "-c", f"src/{name}.c", "-o", f"build/{name}.o")
+        assert [launcher.compile(*argv).answer for _ in range(2)] == ["run", "done"]
+    assert asked == [Hazard.PASTED_CLOCK]
+
+
+def test_a_clock_that_the_scan_did_not_find_shows_in_the_preprocessors_output(
+    make_cache: Callable[..., Cache], project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scan(*args: Any) -> Scan:
+        found = scan_source(*args)
+        return replace(found, hazards=found.hazards & ~CLOCKS)
+
+    monkeypatch.setattr(files, "scan_source", scan)
+    cache = make_cache(None)
+    launcher = FakeLauncher(handler=cache, cwd=project.directory)
+    project.write("src/clock.c", "const char *x = __TIME__;\n")
+    project.settle()
+    argv = ("gcc", "-c", "src/clock.c", "-o", "build/clock.o")
+    assert [launcher.compile(*argv).answer for _ in range(2)] == ["run", "run"]
+    assert cache.counters()["uncacheable.date-time"] == 2

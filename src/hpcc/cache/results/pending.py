@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from hpcc.cache.base.api import RunReport
+from hpcc.cache.base.clock_text import mentions_clock
 from hpcc.cache.base.files import FileMemo, Signature, signature_of
 from hpcc.cache.base.name_watch import NameWatch
 from hpcc.cache.base.outputs import read_output
@@ -27,6 +28,7 @@ from hpcc.cache.results.share_results import SharedResults
 from hpcc.compilers.invocation.dependencies import Way
 from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
 from hpcc.compilers.invocation.precompiled import GCH_SUFFIX
+from hpcc.compilers.scan.scan import Hazard
 from hpcc.core import RunHere
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
@@ -63,6 +65,7 @@ class Pending:
     size_bytes: int = 0  # of its result, once that is known
     files: tuple[bytes, ...] = ()  # absolute paths of what it read, once they are known
     watch: NameWatch | None = None  # of names that no list of files shows
+    has_clock: bool = False  # its output has a text that may be the time of the compile
 
     def stop_watching(self) -> None:
         """Release the watch; idempotent."""
@@ -93,6 +96,24 @@ def start_of(
     forced = (*invocation.inner.used, *(n + GCH_SUFFIX for n in invocation.forced_includes))
     named = (absolute(cwd, name) for name in (*prepared.looked_for, *forced, *expected))
     return take_start(clock, places, (prepared.source, *named, *known), memo.digest)
+
+
+def may_have_clock(pending: Pending, data: bytes) -> bool:
+    """Tell whether the output has a text that may be the time of this compile, or was in a source.
+
+    The scan of the sources found no clock or settled it. The longer a compile takes, the more
+    strings look like its time. The preprocessor, asked at another moment, tells them apart.
+
+    Raises:
+        UncacheableError: it has one, and the preprocessor cannot be asked (`date-time`).
+    """
+    prepared = pending.prepared
+    if prepared.dates_are_pinned or not mentions_clock(data, pending.started, time.time_ns()):
+        return False
+    resolvable = prepared.family.resolvable(prepared.identity.major)
+    if pending.way is Way.OWN_TEXT or Hazard.PASTED_CLOCK not in resolvable:
+        raise UncacheableError(UncacheableReason.DATE_TIME)
+    return True
 
 
 def closure_request(
@@ -127,7 +148,9 @@ def closure_request(
         data=names_listed(pending),
         absent=watched,
         twin_rule=family.twin_rule,
-        doubts=family.doubts(invocation) | unlisted_doubts(prepared, has_listing),
+        doubts=family.doubts(invocation)
+        | unlisted_doubts(prepared, has_listing)
+        | (Hazard.PASTED_CLOCK if pending.has_clock else Hazard.NONE),
         resolvable=family.resolvable(prepared.identity.major),
         look_again=partial(
             look_again, memo, prepared, search, lambda: False, has_listing=has_listing
