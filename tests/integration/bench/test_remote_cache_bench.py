@@ -36,10 +36,14 @@ def test_a_second_machine_asks_once_for_each_file(tmp_path: Path) -> None:
         check=False, capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    fill, second = (row["tools"] for row in json.loads(report.read_text())["rows"])
+    tools = {row["build"]: row["tools"] for row in json.loads(report.read_text())["rows"]}
+    assert tools.keys() == {"fill", "second", "warm", "auto", "pull", "pack"}
+    fill, second = tools["fill"], tools["second"]
     assert fill["hpcc"]["requests"] == 4 * 3  # a miss; then a read, an entry and an outline
     assert second["hpcc"]["requests"] == 3
     if "sccache" in second:
         assert second["sccache"]["requests"] >= 3
     assert second["bare"]["requests"] == 0
+    assert tools["pack"]["hpcc"]["requests"] == tools["warm"]["hpcc"]["requests"] == 0
+    assert tools["pull"]["hpcc"]["requests"] > 0
     assert "| 2.0 ms | second | requests | 3.00 |" in done.stdout
