@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, Literal, NoReturn, cast
+from typing import Any, Final, Literal, cast
 
-from hpcc.config.toml import read_toml
+from hpcc.config.toml import line_of, read_toml
 from hpcc.core import (
     FALLBACKS,
     MAX_AGREE,
@@ -30,14 +29,11 @@ from hpcc.identity.oidc.keys import ALGORITHMS
 from hpcc.identity.oidc.verify import DEFAULT_ALGORITHMS, IdentityPolicy
 from hpcc.identity.token import RouteQuotas, RouteShare
 from hpcc.routing.shares import portion
+from hpcc.scheduler.tenants.reading import TableError, TableReader
 from hpcc.scheduler.tenants.sharing import SHARES, Share, TenantSharing
 
 MAX_TABLE_BYTES: Final = 1 << 20
 MAX_TENANTS: Final = 1024
-MAX_ITEMS: Final = 256
-MAX_TEXT_CHARS: Final = 255
-# More than any farm needs; keeps sums within 64 bits.
-MAX_QUOTA: Final = 1 << 50
 _PATTERN: Final = re.compile(r"[a-z0-9*]+(?:[._:/-]+[a-z0-9*]+)*(?:/\*)?")
 
 
@@ -169,7 +165,7 @@ class TenantPolicy:
 
 
 def parse_tenants(raw: bytes, *, source: str) -> Mapping[TenantId, TenantPolicy]:
-    """Parse the bytes of a table; `source` names it in messages.
+    """Parse the bytes of a table; messages have `source`, and the line if it is known.
 
     Raises:
         CallerError: not TOML, an unknown key, type or value, or two tenants that would accept
@@ -182,35 +178,42 @@ def parse_tenants(raw: bytes, *, source: str) -> Mapping[TenantId, TenantPolicy]
     except UnicodeDecodeError as error:
         raise CallerError(f"{source}: {error}", reason="tenants") from error
     table = read_toml(text, source=source, reason="tenants")
-    top = _Table(source, "the file", table, ("tenants",))
-    listed = top.table("tenants")
+    try:
+        return _policies(table)
+    except TableError as error:
+        line = line_of(text, error.path)
+        where = f"{source}: line {line}" if line else source
+        raise CallerError(f"{where}: {error}", reason="tenants") from error
+
+
+def _policies(table: dict[str, Any]) -> Mapping[TenantId, TenantPolicy]:
+    listed = TableReader((), table, ("tenants",)).table("tenants")
     if not 0 < len(listed) <= MAX_TENANTS:
-        raise CallerError(f"{source}: must have 1 to {MAX_TENANTS} tenants", reason="tenants")
-    policies = [_tenant(source, name, content) for name, content in listed.items()]
+        raise TableError(f"must have 1 to {MAX_TENANTS} tenants", ("tenants",))
+    policies = [_tenant(name, content) for name, content in listed.items()]
     for one, other in itertools.combinations(policies, 2):
-        _check_apart(source, one, other)
+        _check_apart(one, other)
     return {p.tenant: p for p in policies}
 
 
-def _tenant(source: str, name: str, content: object) -> TenantPolicy:
-    where = f"[tenants.{name[:80]}]"
+def _tenant(name: str, content: object) -> TenantPolicy:
+    path = ("tenants", name)
     try:
         tenant = TenantId(name)
     except CallerError as error:
-        raise CallerError(f"{source}: {error}", reason="tenants") from error
+        raise TableError(str(error), path) from error
     known = tuple(f.name for f in fields(TenantPolicy) if f.name != "tenant")
-    table = _Table(source, where, content, known)
-    quota_names = tuple(f.name for f in fields(TenantQuotas))
-    quotas = _Table(source, where[:-1] + ".quotas]", table.table("quotas"), quota_names)
+    table = TableReader(path, content, known)
+    quotas = table.part("quotas", tuple(f.name for f in fields(TenantQuotas)))
     return TenantPolicy(
         tenant=tenant,
-        identity=_identity(source, where, table.table("identity")),
+        identity=_identity(table.part("identity", tuple(f.name for f in fields(IdentityPolicy)))),
         images=table.each("images", ImageRule.parse),
         minimum_isolation=table.choice("minimum_isolation", Isolation),
         guest_reuse=table.choice("guest_reuse", GuestReuse, GuestReuse.PRINCIPAL),
         fallback=cast("Fallback", table.word("fallback", FALLBACKS, "warn")),
         parity=cast("Parity", table.word("parity", PARITIES, "refuse")),
-        sharing=_sharing(source, where, table),
+        sharing=_sharing(table),
         # Any: by name from the dataclass, whose fields are all int.
         quotas=TenantQuotas(
             **cast("dict[str, Any]", {n: quotas.number(n) for n in quotas.present()})
@@ -218,9 +221,8 @@ def _tenant(source: str, name: str, content: object) -> TenantPolicy:
     )
 
 
-def _sharing(source: str, where: str, tenant: _Table) -> TenantSharing:
-    known = tuple(f.name for f in fields(TenantSharing))
-    table = _Table(source, where[:-1] + ".sharing]", tenant.table("sharing"), known)
+def _sharing(tenant: TableReader) -> TenantSharing:
+    table = tenant.part("sharing", tuple(f.name for f in fields(TenantSharing)))
     reuse = tenant.choice("guest_reuse", GuestReuse, GuestReuse.PRINCIPAL)
     if reuse is not GuestReuse.PRINCIPAL:
         if table.present():
@@ -257,10 +259,8 @@ def _principals(pattern: str) -> str:
     return pattern
 
 
-def _identity(source: str, where: str, content: object) -> IdentityPolicy:
-    known = tuple(f.name for f in fields(IdentityPolicy))
-    table = _Table(source, where[:-1] + ".identity]", content, known)
-    claims = _Table(source, where[:-1] + ".identity.claims]", table.table("claims"), None)
+def _identity(table: TableReader) -> IdentityPolicy:
+    claims = table.part("claims")
     policy = IdentityPolicy(
         issuer=table.checked("issuer", check_provider_url),
         audience=table.text("audience"),
@@ -282,7 +282,7 @@ def _identity(source: str, where: str, content: object) -> IdentityPolicy:
     return policy
 
 
-def _check_apart(source: str, one: TenantPolicy, other: TenantPolicy) -> None:
+def _check_apart(one: TenantPolicy, other: TenantPolicy) -> None:
     """Refuse two tenants that would accept the same token."""
     a, b = one.identity, other.identity
     if a is None or b is None or (a.issuer, a.audience) != (b.issuer, b.audience):
@@ -292,101 +292,8 @@ def _check_apart(source: str, one: TenantPolicy, other: TenantPolicy) -> None:
         name in claims and not set(values) & set(claims[name]) for name, values in a.claims
     )
     if not is_apart:
-        raise CallerError(
-            f"{source}: tenants {one.tenant} and {other.tenant} would accept the same tokens:"
+        raise TableError(
+            f"tenants {one.tenant} and {other.tenant} would accept the same tokens:"
             " give them other audiences, client_ids or claims",
-            reason="tenants",
+            ("tenants", other.tenant.value, "identity"),
         )
-
-
-class _Table:
-    """One TOML table, read key by key; an unknown key is an error that names the nearest one."""
-
-    def __init__(
-        self, source: str, where: str, content: object, known: tuple[str, ...] | None
-    ) -> None:
-        self._where = f"{source}: {where}"
-        if not isinstance(content, dict):
-            raise CallerError(f"{self._where} must be a table", reason="tenants")
-        self._content: dict[str, object] = content
-        if known is not None:
-            self._check_keys(known)
-
-    def _check_keys(self, known: tuple[str, ...]) -> None:
-        for key in self._content:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-                raise CallerError(
-                    f"{self._where}: unknown key {key[:80]!r}; {hint}", reason="tenants"
-                )
-
-    def fail(self, key: str, text: str) -> NoReturn:
-        raise CallerError(f"{self._where} {key[:80]}: {text}", reason="tenants")
-
-    def present(self) -> tuple[str, ...]:
-        return tuple(self._content)
-
-    def table(self, key: str) -> dict[str, object]:
-        value = self._content.get(key, {})
-        if not isinstance(value, dict):
-            self.fail(key, "must be a table")
-        return value
-
-    def text(self, key: str, default: str | None = None) -> str:
-        if key not in self._content and default is None:
-            self.fail(key, "is missing")
-        return self._text(key, self._content.get(key, default))
-
-    def checked(self, key: str, check: Callable[[str], str]) -> str:
-        return self._parsed(key, check, self.text(key))
-
-    def word(self, key: str, words: tuple[str, ...], default: str) -> str:
-        value = self.text(key, default)
-        if value not in words:
-            self.fail(key, f"must be one of {', '.join(words)}")
-        return value
-
-    def choice[E: (Isolation, GuestReuse)](
-        self, key: str, kind: type[E], default: E | None = None
-    ) -> E:
-        words = tuple(e.value for e in kind)
-        if key not in self._content and default is None:
-            self.fail(key, f"is missing: one of {', '.join(words)}")
-        return kind(self.word(key, words, default.value if default is not None else ""))
-
-    def flag(self, key: str) -> bool:
-        value = self._content.get(key, False)
-        if not isinstance(value, bool):
-            self.fail(key, "must be true or false")
-        return value
-
-    def number(self, key: str) -> int:
-        value = self._content[key]
-        if type(value) is not int or not 0 < value <= MAX_QUOTA:
-            self.fail(key, f"must be a whole number from 1 to {MAX_QUOTA}")
-        return value
-
-    def each[T](
-        self, key: str, parse: Callable[[str], T], *, is_optional: bool = False
-    ) -> tuple[T, ...]:
-        value = self._content.get(key, [] if is_optional else None)
-        is_empty_ok = is_optional and key not in self._content
-        if not isinstance(value, list) or len(value) > MAX_ITEMS or (not value and not is_empty_ok):
-            self.fail(key, f"must be a list of 1 to {MAX_ITEMS} strings")
-        return tuple(self._parsed(key, parse, self._text(key, item)) for item in value)
-
-    def _parsed[T](self, key: str, parse: Callable[[str], T], text: str) -> T:
-        try:
-            return parse(text)
-        except CallerError as error:
-            raise CallerError(f"{self._where} {key}: {error}", reason="tenants") from error
-
-    def _text(self, key: str, value: object) -> str:
-        if (
-            not isinstance(value, str)
-            or not 0 < len(value) <= MAX_TEXT_CHARS
-            or not value.isprintable()
-        ):
-            self.fail(key, f"must be a string of 1 to {MAX_TEXT_CHARS} printable characters")
-        return value
