@@ -27,6 +27,7 @@
     X("stats") \
     X("status") \
     X("stop") \
+    X("tenants") \
     X("token") \
     X("trace") \
     X("up") \

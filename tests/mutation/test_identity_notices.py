@@ -18,6 +18,8 @@ VERIFY, KEYS = "identity/oidc/verify.py", "identity/oidc/keys.py"
 HTTP, PROVIDER = "identity/oidc/http.py", "identity/oidc/provider.py"
 FILE, DOOR = "identity/login/file.py", "scheduler/tenants/authenticator.py"
 TENANTS, SESSIONS = "scheduler/tenants/table.py", "scheduler/tenants/sessions.py"
+STORED = "scheduler/tenants/stored.py"
+STORES = "tests/unit/scheduler/tenants/test_stored.py::"
 
 
 PROOF = "tests/unit/identity/test_proof.py::"
@@ -146,6 +148,12 @@ CASES = {
                   TABLE + "test_two_tenants_that_would_take_the_same_tokens_are_refused"),
     "open-provider": Case(TENANTS, "if not policy.client_ids and not policy.claims:", "if False:",
                           TABLE + "test_a_provider_that_serves_everybody_needs_to_be_told_who_is_meant"),
+    "table-older": Case(STORED, "self._head is not None and head.is_older(self._head)", "False",
+                        STORES + "test_a_table_that_was_replaced_does_not_come_back"),
+    "table-digest": Case(STORED, "if len(text) != head.size or hashlib.sha256(text).hexdigest() != head.sha256:", "if False:",
+                         STORES + "test_the_old_table_stays_where_the_new_one_cannot_be_used"),
+    "table-swap": Case(STORED, "SPACE, KEY, sealed, expect=old.entry_version if old is not None else 0", "SPACE, KEY, sealed",
+                       STORES + "test_of_two_commands_one_is_refused_and_leaves_nothing"),
     "writable-table": Case("scheduler/tenants/file.py", "if status.st_mode & 0o022:", "if False:",
                            TABLE + "test_a_table_that_others_can_write_is_not_believed"),
     "session-rules": Case(SESSIONS, "_fingerprint(policy.identity) != claims.identity", "False",

@@ -28,7 +28,7 @@ if sys.platform != "win32":
     from hpcc.cli.builds import builds
     from hpcc.cli.cache import checkout, explain, pack, remote
     from hpcc.cli.doctor import doctor
-    from hpcc.cli.farm import jobs, login, status, token, up
+    from hpcc.cli.farm import jobs, login, status, tenants_table, token, up
     from hpcc.cli.image import assets, image
     from hpcc.cli.web import web
 
@@ -53,6 +53,7 @@ if sys.platform != "win32":
         audit,
         doctor,
         services,
+        tenants_table,
         selftest,
         windows_agent,
         completion,
@@ -66,6 +67,7 @@ else:
 _NEEDS: Final[Mapping[str, Extra]] = {
     **dict.fromkeys(("login", "logout", "whoami", "token", "farm", "cache", "pack"), "client"),
     **dict.fromkeys(("up", "image", "assets", "audit", "scheduler", "worker", "gateway"), "farm"),
+    **dict.fromkeys(("tenants",), "farm"),
     **dict.fromkeys(("selftest", "windows-agent"), "farm"),
 }
 _EXIT_OTHER: Final = 1

@@ -138,6 +138,8 @@ async def serve_scheduler(
         )
         service.show()
         table = authenticator if isinstance(authenticator, TableAuthenticator) else None
+        if table is not None:
+            await table.load(store, keys.sealer, events)
         sources = SchedulerSources(
             store_trouble=lambda: service.sharing.trouble,
             tenants_trouble=lambda: table.trouble if table is not None else "",

@@ -19,6 +19,7 @@ from hpcc.identity.oidc.keys import KeyCache, KeyCacheLimits
 from hpcc.ports import SystemClock
 from hpcc.rpc.base.errors import UnauthenticatedError, UnavailableError
 from hpcc.scheduler.tenants.authenticator import TableAuthenticator
+from hpcc.scheduler.tenants.file import TenantsFile
 from hpcc_testkit.services.idp_tokens import FixedClock, MintKey, claims, mint
 
 ACME, GLOBEX = TenantId("acme"), TenantId("globex")
@@ -239,6 +240,11 @@ async def test_a_provider_that_went_away_lets_people_in_for_some_hours_only() ->
         assert gone.value.reason == "idp-status"
 
 
+def of_file(path: Path) -> TableAuthenticator:
+    clock = FixedClock()
+    return TableAuthenticator(TenantsFile(path, clock), clock)
+
+
 def table(path: Path, **issuers: str) -> Path:
     path.write_text(
         "".join(
@@ -256,9 +262,8 @@ async def test_a_token_of_one_tenant_is_only_ever_checked_against_that_tenants_k
 ) -> None:
     async with liar() as acme, liar() as globex:
         globex.keys = [OTHER.jwk(kid="acme-1")]
-        authenticator = TableAuthenticator(
-            table(tmp_path / "t", acme=acme.issuer, globex=globex.issuer), FixedClock()
-        )
+        both = table(tmp_path / "t", acme=acme.issuer, globex=globex.issuer)
+        authenticator = of_file(both)
         good = mint(KEY, claims(iss=acme.issuer))
         assert (await authenticator.admit(good, ACME, "x")).principal == "ann"
         asked = len(acme.asked)
@@ -277,7 +282,7 @@ async def test_a_token_of_one_tenant_is_only_ever_checked_against_that_tenants_k
 
 async def test_an_unknown_tenant_is_nobodys_and_asks_nobody(tmp_path: Path) -> None:
     async with liar() as acme:
-        authenticator = TableAuthenticator(table(tmp_path / "t", acme=acme.issuer), FixedClock())
+        authenticator = of_file(table(tmp_path / "t", acme=acme.issuer))
         with pytest.raises(UnauthenticatedError) as refused:
             await authenticator.admit(mint(KEY, claims(iss=acme.issuer)), GLOBEX, "x")
         assert refused.value.reason == "unknown-tenant"
@@ -290,7 +295,7 @@ async def test_an_unknown_tenant_is_nobodys_and_asks_nobody(tmp_path: Path) -> N
 async def test_a_provider_that_is_away_is_no_refusal(tmp_path: Path) -> None:
     async with liar() as acme:
         acme.lie = lambda _: (500, {}, b"")
-        authenticator = TableAuthenticator(table(tmp_path / "t", acme=acme.issuer), FixedClock())
+        authenticator = of_file(table(tmp_path / "t", acme=acme.issuer))
         with pytest.raises(UnavailableError) as away:
             await authenticator.admit(mint(KEY, claims(iss=acme.issuer)), ACME, "x")
         assert away.value.reason == "idp-status"
@@ -300,7 +305,7 @@ async def test_no_refusal_and_no_log_line_holds_a_token(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with liar() as acme:
-        authenticator = TableAuthenticator(table(tmp_path / "t", acme=acme.issuer), FixedClock())
+        authenticator = of_file(table(tmp_path / "t", acme=acme.issuer))
         token = mint(KEY, claims(iss=acme.issuer, aud="other"))
         with caplog.at_level("DEBUG"), pytest.raises(UnauthenticatedError) as refused:
             await authenticator.admit(token, ACME, "x")

@@ -15,7 +15,15 @@ from hpcc.identity.key_ring import KeyRingError, Sealer
 from hpcc.ports import ControlStore, ControlStoreError, Entry, SystemClock
 from hpcc.scheduler.base.signing import KEY, SPACE, SigningKeys
 from hpcc.scheduler.enrolment import CA_KEY, CA_SPACE, WORKER_SPACE, EnrolledWorker, Enrolment
-from hpcc.scheduler.resealing import TOKEN_KEYS, WORKER_CA, replace_lost, reseal, sealed_state
+from hpcc.scheduler.resealing import (
+    TENANTS,
+    TOKEN_KEYS,
+    WORKER_CA,
+    replace_lost,
+    reseal,
+    sealed_state,
+)
+from hpcc.scheduler.tenants.stored import NoTableError, TableStore
 
 OLD, NEW, STRANGE = (Sealer(c * 32) for c in (b"o", b"n", b"s"))
 REVOKED = EnrolledWorker(key_id="k", enrolled_at=1.0, expires_at=2.0, revoked_at=3.0)
@@ -132,6 +140,33 @@ async def test_a_damaged_ring_is_lost_too(store: EmbeddedControlStore) -> None:
     assert (await sealed_state(store, OLD)).lost == (TOKEN_KEYS,)
     await replace_lost(store, OLD, SystemClock())
     await loaded(store, OLD)
+
+
+TABLE = f"""
+[tenants.acme]
+images = ["sha256:{"ab" * 32}"]
+minimum_isolation = "qemu/tcg"
+identity = {{issuer = "https://acme.example", audience = "a", client_ids = ["c"]}}
+""".encode()
+
+
+async def test_a_tenants_table_keeps_its_text_or_has_to_be_applied_again(
+    store: EmbeddedControlStore,
+) -> None:
+    clock = SystemClock()
+    await TableStore(store, OLD, clock).replace(TABLE, None, by="", reason="")
+    assert (await sealed_state(store, NEW)).lost == (TENANTS,)
+    with pytest.raises(KeyRingError, match=TENANTS):
+        await reseal(store, STRANGE, NEW)
+    for _ in range(2):
+        await reseal(store, OLD, NEW)
+        assert (await TableStore(store, NEW, clock).read()).text == TABLE
+    await replace_lost(store, NEW, clock)
+    assert (await TableStore(store, NEW, clock).read()).text == TABLE
+    await replace_lost(store, STRANGE, clock)
+    assert (await sealed_state(store, STRANGE)).opens == ()
+    with pytest.raises(NoTableError):
+        await TableStore(store, STRANGE, clock).read()
 
 
 def _encoded(worker: EnrolledWorker) -> bytes:

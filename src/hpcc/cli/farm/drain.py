@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import getpass
 import json
 import logging
-import os
 import secrets
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hpcc.cli.base.terminal import emit
+from hpcc.cli.farm.control import add_config, operator_name, scheduler_config
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.obs.logs import log_to_stderr
 
@@ -87,8 +85,6 @@ def register_worker(actions: argparse._SubParsersAction[argparse.ArgumentParser]
 
 def register_scheduler(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `drain-worker` below `hpcc scheduler`."""
-    from hpcc.cli.farm.control import add_config
-
     drain = actions.add_parser(
         "drain-worker", help="give a worker no more compiles, wherever it is",
         description=_drain_worker.__doc__,
@@ -142,7 +138,7 @@ async def _drained_here(args: argparse.Namespace, config: WorkerConfig) -> int:
     seconds = _seconds(args, min(config.drain_seconds, MAX_DRAIN_SECONDS))
     request = DrainRequest(
         request=secrets.token_hex(8), is_wanted=not args.undo, seconds=seconds,
-        by=_name(), reason=args.reason,
+        by=operator_name(), reason=args.reason,
     )  # fmt: skip
     become_owner(config.state)
     write_request(config.state, request)
@@ -182,7 +178,6 @@ def _drain_worker(args: argparse.Namespace) -> int:
 
 
 async def _drained_there(args: argparse.Namespace) -> int:
-    from hpcc.cli.farm.control import scheduler_config
     from hpcc.ports import SystemClock
     from hpcc.scheduler.drains import DrainTable
     from hpcc.scheduler.serve import open_control
@@ -203,7 +198,7 @@ async def _ordered(
     args: argparse.Namespace, clock: Clock, table: DrainTable, seconds: float
 ) -> int:
     async with asyncio.timeout(_STORE_SECONDS):
-        mark = await table.order(args.worker, seconds, by=_name(), reason=args.reason)
+        mark = await table.order(args.worker, seconds, by=operator_name(), reason=args.reason)
 
     async def look() -> Progress:
         said = await table.progress_or_none(args.worker, mark)
@@ -274,10 +269,3 @@ def _seconds(args: argparse.Namespace, default: float) -> float:
 
 def _left(clock: Clock, ends_at: float) -> float:
     return round(max(ends_at - clock.now(), 0.0), 1)
-
-
-def _name() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a uid without a name, as in many containers
-        return "" if sys.platform == "win32" else f"uid-{os.getuid()}"

@@ -64,7 +64,7 @@ def _reseal(args: argparse.Namespace) -> int:
 
 
 def _print_lost(state: SealedState, what: str) -> None:
-    from hpcc.scheduler.resealing import TOKEN_KEYS, WORKER_CA
+    from hpcc.scheduler.resealing import TENANTS, TOKEN_KEYS, WORKER_CA
 
     emit(f"{' and '.join(state.lost)} {what}")
     if TOKEN_KEYS in state.lost:
@@ -73,6 +73,8 @@ def _print_lost(state: SealedState, what: str) -> None:
         emit("- workers' certificates: enrol each worker again, and restart it")
         for name in state.workers:
             emit(f"  hpcc scheduler enrol-token --name {name}")
+    if TENANTS in state.lost:
+        emit("- the tenants table: nobody can log in until you apply it: hpcc tenants apply FILE")
     emit("Kept: results and their keys, revocations, the audit trail, anchors.")
 
 

@@ -24,6 +24,9 @@ SCHEDULER: Final = (
         "tenants table not reloaded, the old one stays in force: %s",
         "error",
     ),
+    ("tenants-none", "nobody can log in: %s", "error"),
+    ("tenants-stale", "the tenants table is not updated: %s", "error"),
+    ("tenants-unrecorded", "table %d of the tenants is not recorded: %s", "version", "error"),
     (
         "security-event",
         "security event: %s worker=%s peer=%s request=%s",

@@ -28,6 +28,8 @@ MIN_KEY_SECONDS = 300.0
 _MAX_EVENT_BYTES = 1 << 30
 _DISK_PER_EVENTS = 8
 _SEGMENTS = 64
+# `tenants` of a scheduler whose table is in the control store.
+IN_STORE = "control-store"
 MIN_CERTIFICATE_SECONDS, MAX_CERTIFICATE_SECONDS = 60.0, 30 * 86_400.0
 
 
@@ -35,7 +37,8 @@ MIN_CERTIFICATE_SECONDS, MAX_CERTIFICATE_SECONDS = 60.0, 30 * 86_400.0
 class SchedulerConfig(ObservedConfig):
     """Content of the config file of `python -m hpcc.scheduler`.
 
-    Either `tenants`, the absolute path of a tenants table (docs/operate.md), or one static
+    Either `tenants`, the absolute path of a tenants table (docs/operate.md) or `IN_STORE` for the
+    one that `hpcc tenants apply` put into the control store, or one static
     `tenant` with its `tenant_secret` and `minimum_isolation`, the weakest label that its routes
     may have. `images` are the digests the static tenant may use; empty means any that a worker has.
 
@@ -106,8 +109,8 @@ class SchedulerConfig(ObservedConfig):
         self._check_operators()
         static = ("tenant", "tenant_secret", "minimum_isolation")
         if self.tenants:
-            if not self.tenants.startswith("/"):
-                raise CallerError("tenants must be an absolute path")
+            if not self.tenants.startswith("/") and self.tenants != IN_STORE:
+                raise CallerError(f'tenants must be an absolute path, or "{IN_STORE}"')
             for name in (*static, "images"):
                 if getattr(self, name):
                     raise CallerError(f"{name!r} and 'tenants' exclude each other")

@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from hpcc.audit.limiter import EventLimiter
 from hpcc.core import GuestReuse, HpccError, ImageDigest, Isolation, TenantId
+from hpcc.identity.key_ring import Sealer
 from hpcc.identity.oidc.http import ProviderHttp
 from hpcc.identity.oidc.keys import KeyCache, KeyCacheLimits
 from hpcc.identity.oidc.verify import IdentityPolicy, IdpTokenError, read_header, verify_idp_token
-from hpcc.ports import Clock
+from hpcc.ports import Clock, ControlStore
 from hpcc.rpc.base.errors import UnauthenticatedError, UnavailableError
-from hpcc.scheduler.base.config import SchedulerConfig
+from hpcc.scheduler.base.config import IN_STORE, SchedulerConfig
+from hpcc.scheduler.tenants.changes import Tenants
 from hpcc.scheduler.tenants.file import TenantsFile
+from hpcc.scheduler.tenants.stored import StoredTenants, TableStore
 from hpcc.scheduler.tenants.table import ImageRule, TenantPolicy
 
 _log: Final = logging.getLogger(__name__)
@@ -89,19 +93,37 @@ class StaticAuthenticator:
             await self._clock.sleep(3600.0)
 
 
+class TenantsSource(Protocol):
+    """Where the policies in force come from: a file, or the control store."""
+
+    @property
+    def tenants(self) -> Tenants:
+        """The table in force."""
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """Why the newest table is not the one in force; "" if it is."""
+        ...
+
+    async def watch(self) -> None:
+        """Keep the table current, until cancelled."""
+        ...
+
+
 class TableAuthenticator:
     """The tenants of a table, each with its own identity provider."""
 
     def __init__(
         self,
-        path: Path,
+        source: TenantsSource,
         clock: Clock,
         *,
         http: ProviderHttp | None = None,
         limits: KeyCacheLimits | None = None,
     ) -> None:
-        """Read the table; raises as `load_tenants` does."""
-        self._file, self._clock = TenantsFile(path, clock), clock
+        """Admit by what `source` has at each login."""
+        self._source, self._clock = source, clock
         self._http, self._limits = http or ProviderHttp(total_seconds=_PROVIDER_SECONDS), limits
         # By tenant, even for equal issuers: one tenant's callers must not affect another tenant.
         self._keys: dict[tuple[TenantId, str], KeyCache] = {}
@@ -109,7 +131,7 @@ class TableAuthenticator:
     async def admit(self, credential: str, tenant: TenantId, principal: str) -> Admitted:
         # The principal comes from the token, not from the caller's claim.
         del principal
-        policy = self._file.tenants.get(tenant)
+        policy = self._source.tenants.get(tenant)
         if policy is None or policy.identity is None:
             _log.warning("refused: authenticate reason=unknown-tenant")
             raise UnauthenticatedError("there is no such tenant here", reason="unknown-tenant")
@@ -136,22 +158,31 @@ class TableAuthenticator:
     def _cache(self, tenant: TenantId, issuer: str) -> KeyCache:
         cache = self._keys.get((tenant, issuer))
         if cache is None:
-            live = {(t, p.identity.issuer) for t, p in self._file.tenants.items() if p.identity}
+            live = {(t, p.identity.issuer) for t, p in self._source.tenants.items() if p.identity}
             self._keys = {k: c for k, c in self._keys.items() if k in live}
             cache = KeyCache(issuer, self._http, self._clock, self._limits)
             self._keys[tenant, issuer] = cache
         return cache
 
     def policy_or_none(self, tenant: TenantId) -> TenantPolicy | None:
-        return self._file.tenants.get(tenant)
+        return self._source.tenants.get(tenant)
 
     async def watch(self) -> None:
-        await self._file.watch()
+        await self._source.watch()
 
     @property
     def trouble(self) -> str:
-        """Why the table on disk is not the one in force; "" if it is."""
-        return self._file.trouble
+        """Why the newest table is not the one in force; "" if it is."""
+        return self._source.trouble
+
+    async def load(self, store: ControlStore, sealer: Sealer, events: EventLimiter) -> None:
+        """Read a table of the control store before the first login; a file was read already.
+
+        Raises:
+            HpccError: there is one, and it cannot be used.
+        """
+        if isinstance(self._source, StoredTenants):
+            await self._source.load(TableStore(store, sealer, self._clock), events)
 
 
 def open_authenticator(config: SchedulerConfig, clock: Clock) -> Authenticator:
@@ -160,8 +191,8 @@ def open_authenticator(config: SchedulerConfig, clock: Clock) -> Authenticator:
     Raises:
         CallerError: the tenants table is invalid.
     """
-    return (
-        TableAuthenticator(Path(config.tenants), clock)
-        if config.tenants
-        else StaticAuthenticator(config, clock)
-    )
+    if config.tenants == IN_STORE:
+        return TableAuthenticator(StoredTenants(clock), clock)
+    if config.tenants:
+        return TableAuthenticator(TenantsFile(Path(config.tenants), clock), clock)
+    return StaticAuthenticator(config, clock)
