@@ -35,7 +35,7 @@ from hpcc.rpc.base.errors import UnauthenticatedError
 from hpcc.rpc.scheduler.api import Route, RouteAsk, RouteChange, SessionGrant
 from hpcc.rpc.scheduler.client import RegistryClient, SchedulerClient
 from hpcc.rpc.scheduler.schedulers import open_schedulers
-from hpcc.scheduler.serve import open_control
+from hpcc.scheduler.base.control_store import open_control
 from hpcc.worker.base.identity import load_identity_or_none
 from hpcc_testkit.farm.in_process import IMAGE, TENANT
 from hpcc_testkit.farm.replicas import ROLE, Replica, ReplicaFarm, replica_farm

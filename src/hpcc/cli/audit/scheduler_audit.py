@@ -70,7 +70,7 @@ async def _export(config: Path, worker: str) -> list[SignedHead]:
     from hpcc.ports import SystemClock
     from hpcc.scheduler.audit.book import export_anchors
     from hpcc.scheduler.base.config import SchedulerConfig
-    from hpcc.scheduler.serve import open_control
+    from hpcc.scheduler.base.control_store import open_control
 
     read = load_service_file(config, SchedulerConfig)
     async with open_control(read, SystemClock(), is_waiting=False) as (store, _):

@@ -149,8 +149,8 @@ def _parts(config: SchedulerConfig) -> dict[str, str]:
 @asynccontextmanager
 async def _book(config: SchedulerConfig) -> AsyncGenerator[CertificateBook]:
     from hpcc.ports import SystemClock
+    from hpcc.scheduler.base.control_store import open_control
     from hpcc.scheduler.certificates import CertificateBook
-    from hpcc.scheduler.serve import open_control
 
     log_to_stderr(logging.WARNING)
     clock = SystemClock()

@@ -83,8 +83,8 @@ def _rotate(args: argparse.Namespace) -> int:
 
 async def _rotated(config: SchedulerConfig, *, is_revoking: bool) -> tuple[str, float]:
     from hpcc.ports import ConflictError, SystemClock
+    from hpcc.scheduler.base.control_store import open_control
     from hpcc.scheduler.base.signing import ANNOUNCE_SECONDS
-    from hpcc.scheduler.serve import open_control
 
     seconds = 0.0 if is_revoking else ANNOUNCE_SECONDS
     async with (

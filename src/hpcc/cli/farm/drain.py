@@ -179,8 +179,8 @@ def _drain_worker(args: argparse.Namespace) -> int:
 
 async def _drained_there(args: argparse.Namespace) -> int:
     from hpcc.ports import SystemClock
+    from hpcc.scheduler.base.control_store import open_control
     from hpcc.scheduler.drains import DrainTable
-    from hpcc.scheduler.serve import open_control
 
     config, clock = scheduler_config(args), SystemClock()
     seconds = _seconds(args, _DEADLINE_SECONDS)

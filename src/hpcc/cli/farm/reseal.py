@@ -84,8 +84,8 @@ async def _done(
     from hpcc.identity.key_ring import Sealer
     from hpcc.identity.keys import read_secret_file
     from hpcc.ports import SystemClock
+    from hpcc.scheduler.base.control_store import open_store, read_seal
     from hpcc.scheduler.resealing import replace_lost, reseal, sealed_state
-    from hpcc.scheduler.serve import open_store, read_seal
 
     is_changing = is_lost or old_key is not None
     if is_changing or config.sealing_file.exists():

@@ -153,8 +153,8 @@ def _checked(text: object) -> str:
 
 def _with_table[T](args: argparse.Namespace, use: Callable[[ResultKeyTable], Awaitable[T]]) -> T:
     from hpcc.ports import SystemClock
+    from hpcc.scheduler.base.control_store import open_control
     from hpcc.scheduler.result_keys import result_key_table
-    from hpcc.scheduler.serve import open_control
 
     log_to_stderr(logging.WARNING)
     config, clock = scheduler_config(args), SystemClock()

@@ -126,7 +126,7 @@ def _read(name: str) -> tuple[bytes, Tenants]:
 @asynccontextmanager
 async def _opened(args: argparse.Namespace) -> AsyncGenerator[TableStore]:
     from hpcc.ports import SystemClock
-    from hpcc.scheduler.serve import open_control
+    from hpcc.scheduler.base.control_store import open_control
     from hpcc.scheduler.tenants.stored import TableStore
 
     log_to_stderr(logging.ERROR)
