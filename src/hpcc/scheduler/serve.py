@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import grpc
@@ -18,13 +19,15 @@ from hpcc.audit.log import open_audit_log
 from hpcc.audit.syslog import open_syslog
 from hpcc.control.database import read_database_config
 from hpcc.control.metered import MeteredControlStore
+from hpcc.core import CallerError
 from hpcc.files.disk import size_of_disk
 from hpcc.identity.keys import (
     load_or_create_signing_key,
+    read_secret_file,
 )
 from hpcc.identity.tls import TlsIdentity
 from hpcc.obs.health.health import Health
-from hpcc.obs.metrics.admin import serve_admin
+from hpcc.obs.metrics.admin import AdminPage, serve_admin
 from hpcc.ports import Clock, ControlStore, SystemClock
 from hpcc.rpc.base.channel import SMALL_MESSAGES, ServerTls, start_server
 from hpcc.rpc.base.health import health_handlers
@@ -43,6 +46,7 @@ from hpcc.scheduler.base.collector import Collector
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.base.control_store import open_control
 from hpcc.scheduler.base.metrics import SchedulerMetrics
+from hpcc.scheduler.base.scale import PATH, ScaleBook
 from hpcc.scheduler.base.signing import SigningKeys
 from hpcc.scheduler.certificates import CertificateBook
 from hpcc.scheduler.drains import Drains
@@ -60,6 +64,7 @@ from hpcc.scheduler.watchers import MAX_WATCHERS
 _log: Final = logging.getLogger(__name__)
 EVENTS_KEY_NAME: Final = "events-signing.key"
 _GRACE_SECONDS = 1.0
+_MIN_TOKEN_CHARS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +134,14 @@ async def serve_scheduler(
             drains=drains,
             metrics=metrics,
         )
-        service.show()
+        scale = ScaleBook(
+            config.worker_pools,
+            members=service.members,
+            is_store_up=lambda: service.sharing.is_up,
+            lease_seconds=config.lease_seconds,
+            clock=clock,
+        )
+        service.show(scale.loads)
         table = authenticator if isinstance(authenticator, TableAuthenticator) else None
         if table is not None:
             await table.load(store, keys.sealer, events)
@@ -157,7 +169,7 @@ async def serve_scheduler(
         async with (
             _served(config, parts, tls, files) as (port, worker_port),
             _working(*work),
-            serve_admin(config.admin, metrics.service, clock) as admin,
+            serve_admin(config.admin, metrics.service, clock, _pages(config, scale)) as admin,
         ):
             certificate = tls.certificate_pem.decode()
             health.serving()
@@ -167,6 +179,18 @@ async def serve_scheduler(
                 )
             finally:
                 health.stopping()
+
+
+def _pages(config: SchedulerConfig, scale: ScaleBook) -> dict[str, AdminPage]:
+    file, token = config.scale_token_file, ""
+    if file:
+        token = read_secret_file(Path(file)).decode("ascii", "replace").strip()
+        if len(token) < _MIN_TOKEN_CHARS:
+            raise CallerError(
+                f"{file}: a token has at least {_MIN_TOKEN_CHARS} characters: openssl rand -hex 32",
+                reason="config",
+            )
+    return {PATH: AdminPage(scale.page, token)}
 
 
 @dataclass(frozen=True, slots=True)

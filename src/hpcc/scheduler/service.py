@@ -31,14 +31,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from hpcc.core import ClientPolicy, HostReport, TenantId
 from hpcc.ports import Clock, ControlStore
+from hpcc.routing.fleet import Member
 from hpcc.routing.load import Load
+from hpcc.routing.pools import PoolLoad
 from hpcc.rpc.scheduler.api import (
     WATCHING,
     Admission,
@@ -140,14 +142,19 @@ class SchedulerService:
         )
         return Observer(self._config, self._registry, sources, self._clock)
 
-    def show(self) -> None:
-        """Let the metrics read what is in memory here."""
+    def show(self, pools: Callable[[], Mapping[str, PoolLoad]]) -> None:
+        """Let the metrics read what is in memory here, and the loads of pools."""
         self.sharing.on_exchange = partial(self._metrics.store_call, "exchange")
         self._metrics.read(
             load=self._observer.counted,
             watches=self._watchers.by_tenant,
             is_store_up=lambda: self.sharing.is_up,
+            pools=pools,
         )
+
+    def members(self) -> list[Member]:
+        """Return the states of the workers whose lease has not ended."""
+        return [row.member for row in self._registry.live()]
 
     def load(self) -> Load:
         """Return the load of all workers, which is at most a second old."""

@@ -18,12 +18,14 @@ running compiles end with it. So there are separate places for `/readyz` and for
 from __future__ import annotations
 
 import asyncio
+import hmac
 import ipaddress
 import logging
 import socket
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from typing import Final
@@ -57,9 +59,27 @@ UP: Final = Family(
 _ASKED_OF_SERVICE: Final = frozenset({"/metrics", "/readyz", "/healthz"})
 
 
+@dataclass(frozen=True, slots=True)
+class AdminPage:
+    """A page of one service. `read` runs in the service's loop, like what is read for metrics.
+
+    With a `token` only its holders get the page: `Authorization: Bearer …`.
+    """
+
+    read: Callable[[], HttpAnswer]
+    token: str = field(default="", repr=False)
+
+
 @asynccontextmanager
-async def serve_admin(address: str, metrics: ServiceMetrics, clock: Clock) -> AsyncGenerator[str]:
+async def serve_admin(
+    address: str,
+    metrics: ServiceMetrics,
+    clock: Clock,
+    pages: Mapping[str, AdminPage] | None = None,
+) -> AsyncGenerator[str]:
     """Serve while the block runs; yield the address that is bound. "" serves nothing.
+
+    `pages` are more pages by their path.
 
     Raises:
         CallerError: not an address.
@@ -69,7 +89,7 @@ async def serve_admin(address: str, metrics: ServiceMetrics, clock: Clock) -> As
         yield ""
         return
     listener = await asyncio.to_thread(listen, "admin", *split_address("admin", address))
-    port = _AdminPort(listener, metrics, clock)
+    port = _AdminPort(listener, metrics, clock, pages or {})
     port.start()
     counter = LogCounter(metrics)
     logging.getLogger().addHandler(counter)
@@ -87,10 +107,6 @@ async def serve_admin(address: str, metrics: ServiceMetrics, clock: Clock) -> As
         with suppress(asyncio.CancelledError):
             await lag
         await asyncio.to_thread(port.stop)
-
-
-def _place_of(request: Request) -> str:
-    return request.path if request.path in _ASKED_OF_SERVICE else ""
 
 
 async def _watch_lag(clock: Clock, observe: Callable[[float], None]) -> None:
@@ -123,11 +139,29 @@ class _Shared[T]:
         return await self._read()
 
 
+def _is_admitted(request: Request, page: AdminPage) -> bool:
+    if not page.token:
+        return True
+    kind, _, shown = request.header("authorization").partition(" ")
+    is_token = hmac.compare_digest(shown.strip().encode(), page.token.encode())
+    return kind.lower() == "bearer" and is_token
+
+
 class _AdminPort:
     """The thread with its loop. `start` and `stop` are for the service's thread."""
 
-    def __init__(self, listener: socket.socket, metrics: ServiceMetrics, clock: Clock) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        metrics: ServiceMetrics,
+        clock: Clock,
+        pages: Mapping[str, AdminPage],
+    ) -> None:
         self._listener, self._registry = listener, metrics.registry
+        self._pages = pages
+        self._read = {
+            path: _Shared(partial(self._from_service, page.read)) for path, page in pages.items()
+        }
         self._health, self._clock = metrics.health, clock
         # When the service's loop ran last.
         self.awake_at = clock.monotonic()
@@ -164,7 +198,7 @@ class _AdminPort:
 
     async def _serve(self) -> None:
         self._own = asyncio.get_running_loop()
-        bounded = BoundedServer(self._page, _place_of, loopback_only=self._is_loopback)
+        bounded = BoundedServer(self._page, self._place_of, loopback_only=self._is_loopback)
         server = await asyncio.start_server(
             bounded.connected, sock=self._listener, limit=MAX_HEAD_BYTES
         )
@@ -175,7 +209,16 @@ class _AdminPort:
             # Requests are cut off when `asyncio.run` cancels their tasks.
             server.close()
 
+    def _place_of(self, request: Request) -> str:
+        page = self._pages.get(request.path)
+        is_asked = request.path in _ASKED_OF_SERVICE or (
+            page is not None and _is_admitted(request, page)
+        )
+        return request.path if is_asked else ""
+
     async def _page(self, request: Request) -> HttpAnswer:
+        if page := self._pages.get(request.path):
+            return await self._more(request, page)
         match request.path:
             case "/metrics":
                 return HttpAnswer(HTTPStatus.OK, await self._figures.get(), CONTENT_TYPE)
@@ -184,8 +227,20 @@ class _AdminPort:
             case "/readyz" | "/healthz":
                 status, text = ready_page(await self._conditions.get(), request.query)
             case _:
-                status, text = 404, "here are /metrics, /livez and /readyz\n"
+                names = ", ".join(("/metrics", "/livez", *self._pages))
+                status, text = 404, f"here are {names} and /readyz\n"
         return HttpAnswer(HTTPStatus(status), text.encode())
+
+    async def _more(self, request: Request, page: AdminPage) -> HttpAnswer:
+        if not _is_admitted(request, page):
+            asks = (("WWW-Authenticate", "Bearer"),)
+            text = b"a bearer token is needed\n"
+            return HttpAnswer(HTTPStatus.UNAUTHORIZED, text, headers=asks)
+        answer = await self._read[request.path].get()
+        if answer is None:
+            text = b"the service does not answer in time\n"
+            return HttpAnswer(HTTPStatus.SERVICE_UNAVAILABLE, text)
+        return answer
 
     async def _exposed(self) -> bytes:
         asked = await self._from_service(self._registry.ask)

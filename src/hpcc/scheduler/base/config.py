@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from hpcc.core import (
 )
 from hpcc.identity.token import MAX_LIFETIME_SECONDS, MAX_PRINCIPAL_CHARS
 from hpcc.rpc.base.connection_limit import CONNECTIONS_PER_ADDRESS, check_connections
+from hpcc.scheduler.base.pools import WorkerPool, read_pools
 
 _MIN_SECRET_CHARS = 32
 _MAX_OPERATORS = 256
@@ -81,6 +83,10 @@ class SchedulerConfig(ObservedConfig):
     # Who sees the whole farm in `hpcc farm status`: TENANT/PRINCIPAL, as their logins prove it.
     # Everybody else sees their tenant. Only with `tenants`.
     operators: tuple[str, ...] = ()
+    # Sets of like workers that a cluster adds and removes, by name: see `WorkerPool`. Whoever reads
+    # how many are needed shows the token in this file, if there is one.
+    pools: Mapping[str, object] = field(default_factory=dict)
+    scale_token_file: str = ""
     # Its own security events; and the database URL for workers' audit records, if they are stored.
     events_keep_days: float = 400.0
     audit_database: str = ""
@@ -107,6 +113,9 @@ class SchedulerConfig(ObservedConfig):
         self._check_control()
         self._check_audit()
         self._check_operators()
+        read_pools(self.pools)
+        if self.scale_token_file and not self.scale_token_file.startswith("/"):
+            raise CallerError("scale_token_file must be an absolute path")
         static = ("tenant", "tenant_secret", "minimum_isolation")
         if self.tenants:
             if not self.tenants.startswith("/") and self.tenants != IN_STORE:
@@ -124,6 +133,11 @@ class SchedulerConfig(ObservedConfig):
     def sealing_file(self) -> Path:
         """The file of the key that seals the signing keys."""
         return Path(self.sealing_key) if self.sealing_key else self.keys / "key-ring.seal"
+
+    @property
+    def worker_pools(self) -> tuple[WorkerPool, ...]:
+        """The parsed `pools`."""
+        return read_pools(self.pools)
 
     @property
     def events(self) -> Path:

@@ -13,6 +13,8 @@ from hpcc.obs.metrics.registry import Values, Words
 from hpcc.obs.metrics.service import ServiceMetrics
 from hpcc.ports import Clock
 from hpcc.routing.load import Load
+from hpcc.routing.pools import PoolLoad
+from hpcc.scheduler.base.pools import MAX_POOLS
 
 # Why routes and logins are refused: words of this code and of the checks of tokens.
 _MAX_REASONS: Final = 32
@@ -70,6 +72,19 @@ class SchedulerMetrics:
             "hpcc_scheduler_demand_slots",
             "Compiles that run or wait at live workers. Every scheduler counts the whole farm: take"
             " the maximum over schedulers, not the sum.",
+        )
+        self._pool_ready = registry.asked_gauge(
+            "hpcc_scheduler_pool_ready_workers",
+            "Workers of a pool of the config file that take compiles.",
+            "pool",
+            most=MAX_POOLS,
+        )
+        self._pool_wanted = registry.asked_gauge(
+            "hpcc_scheduler_pool_recommended_workers",
+            "How many workers a pool should have, inside its limits; absent while the scheduler"
+            " does not know the farm. Every scheduler counts the whole farm.",
+            "pool",
+            most=MAX_POOLS,
         )
         self._watches = registry.asked_gauge(
             "hpcc_scheduler_watches", "Daemons that watch routes at this scheduler.", "tenant"
@@ -129,8 +144,9 @@ class SchedulerMetrics:
         load: Callable[[], Load],
         watches: Callable[[], Mapping[str, int]],
         is_store_up: Callable[[], bool],
+        pools: Callable[[], Mapping[str, PoolLoad]],
     ) -> None:
-        """Set what is read on demand: the farm's load, watches by tenant, the control store."""
+        """Set what is read on demand: loads of the farm and its pools, watches, the store."""
 
         def workers() -> Iterable[tuple[Values, float]]:
             now = load()
@@ -146,6 +162,8 @@ class SchedulerMetrics:
 
         known = self._registry.tenants.known
         self._workers.read, self._slots.read = workers, slots
+        self._pool_ready.read = lambda: [((n,), p.ready) for n, p in pools().items()]
+        self._pool_wanted.read = lambda: [((n,), p.recommended) for n, p in pools().items()]
         self._demand.read = lambda: [((), load().demand)]
         self._watches.read = lambda: [((known(t),), n) for t, n in watches().items()]
         self._store_up.read = lambda: [((), is_store_up())]

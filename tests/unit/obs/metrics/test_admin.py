@@ -8,15 +8,17 @@ import socket
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 
 import pytest
 
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.obs.http import serve
 from hpcc.obs.http.request import Request, read_request
+from hpcc.obs.http.serve import HttpAnswer
 from hpcc.obs.metrics import admin
 from hpcc.obs.metrics.address import check_admin, split_address
-from hpcc.obs.metrics.admin import serve_admin
+from hpcc.obs.metrics.admin import AdminPage, serve_admin
 from hpcc.obs.metrics.service import ServiceMetrics
 from hpcc.ports import SystemClock
 from hpcc_testkit.farm.in_process import LaterClock
@@ -65,6 +67,54 @@ async def test_nothing_is_open_unless_it_is_configured() -> None:
     before = threading.active_count()
     async with port("") as (address, _):
         assert (address, threading.active_count()) == ("", before)
+
+
+TOKEN = "t" * 40
+PAGE = b"GET /api/v1/scale HTTP/1.1\r\nHost: 127.0.0.1\r\n%s\r\n"
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        (b"", 401),
+        (b"Authorization: Bearer\r\n", 401),
+        (b"Authorization: Bearer %s\r\n" % (b"u" * 40), 401),
+        (b"Authorization: Basic %s\r\n" % TOKEN.encode(), 401),
+        (b"Authorization: Bearer \xff\r\n", 401),
+        (b"Authorization: Bearer %s\r\n" % TOKEN.encode() * 2, 401),
+        (b"Authorization: Bearer %s\r\n" % TOKEN.encode(), 200),
+        (b"authorization: bearer  %s\r\n" % TOKEN.encode(), 200),
+    ],
+)
+async def test_a_page_with_a_token_is_for_its_holders(header: bytes, status: int) -> None:
+    reads = list[int]()
+
+    def read() -> HttpAnswer:
+        reads.append(1)
+        return HttpAnswer(HTTPStatus.OK, b"{}", "application/json")
+
+    pages = {"/api/v1/scale": AdminPage(read, TOKEN)}
+    async with serve_admin(ANY_PORT, ServiceMetrics("1.0"), SystemClock(), pages) as address:
+        answer = await asyncio.to_thread(talk, address, PAGE % header)
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+        assert (b"WWW-Authenticate: Bearer" in answer) is (status == 401)
+        assert len(reads) == (status == 200), "a stranger costs the service nothing"
+        other = await asyncio.to_thread(talk, address, (PAGE % b"").replace(b"scale", b"scales"))
+        assert b"/api/v1/scale" in other
+
+
+async def test_a_page_of_a_service_whose_loop_hangs_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(admin, "ASK_SECONDS", 0.05)
+    pages = {"/api/v1/scale": AdminPage(lambda: HttpAnswer(HTTPStatus.OK, b"{}"))}
+    async with serve_admin(ANY_PORT, ServiceMetrics("1.0"), SystemClock(), pages) as address:
+        answers = list[bytes]()
+        thread = threading.Thread(target=lambda: answers.append(talk(address, PAGE % b"")))
+        thread.start()
+        thread.join(20)  # the loop of this test stands still meanwhile
+        assert answers[0].startswith(b"HTTP/1.1 503 ")
+        assert (await asyncio.to_thread(talk, address, PAGE % b"")).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_a_service_whose_loop_hangs_still_shows_what_it_counted(

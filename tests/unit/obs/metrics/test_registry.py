@@ -56,7 +56,7 @@ def test_a_worker_with_ten_thousand_tenants_and_reasons_has_few_series() -> None
 def test_a_scheduler_with_ten_thousand_tenants_and_reasons_has_few_series() -> None:
     metrics = SchedulerMetrics("1.0", SystemClock())
     watches = {f"tenant-{n}": 1 for n in range(10_000)}
-    metrics.read(load=Load, watches=lambda: watches, is_store_up=lambda: True)
+    metrics.read(load=Load, watches=lambda: watches, is_store_up=lambda: True, pools=dict)
     for number in range(10_000):
         with metrics.routing(f"tenant-{number}"):
             pass
