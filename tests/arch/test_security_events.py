@@ -21,7 +21,7 @@ EMITTERS = {
     "_event": 0,
     "SecurityEvent": 0,
     "_forget": 1,
-    "_worker_refused": 0,
+    "worker_refused": 0,
 }
 
 

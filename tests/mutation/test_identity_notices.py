@@ -28,6 +28,8 @@ PULSES, PULSE = "tests/unit/rpc/scheduler/test_pulse.py::", "rpc/scheduler/pulse
 LOBBIES, LOBBY = "tests/unit/rpc/base/test_lobby.py::", "rpc/base/lobby.py"
 SILENCE, METHOD = "tests/integration/hostile/test_silent_calls.py::", "rpc/base/method.py"
 ENROLMENT, CA = "scheduler/enrolment.py", "identity/worker_ca.py"
+ONE_TIME, POD = "scheduler/base/one_time_tokens.py", "scheduler/base/pod_tokens.py"
+PODS = "tests/unit/scheduler/base/test_pod_tokens.py::"
 CASES = {
     "judged-first": Case(METHOD, "            call = await self._judged(call)\n            if method", "            if method",
                          SILENCE + "test_no_token_is_refused_by_every_service"),
@@ -48,14 +50,24 @@ CASES = {
                        PULSES + "test_a_flood_of_heartbeats_is_left_with_its_sender"),
     "pulse-one": Case(PULSE, "if before is not None:", "if False:",
                       PULSES + "test_a_second_stream_takes_the_place_of_the_first"),
-    "enrol-used": Case(ENROLMENT, "if known.used_at:", "if False:",
+    "enrol-used": Case(ONE_TIME, "if known.used_at:", "if False:",
                        ENROLS + "test_a_token_that_was_used_is_refused_and_leaves_an_event"),
-    "enrol-swap": Case(ENROLMENT, "_encode(used), expect=entry.version)", "_encode(used))",
+    "enrol-swap": Case(ONE_TIME, "encode(used), expect=entry.version)", "encode(used))",
                        ENROLS + "test_a_token_that_is_used_twice_at_once_enrols_one"),
     "enrol-name": Case(ENROLMENT, 'if known.worker_id not in {"", worker_id}:', "if False:",
                        ENROLS + "test_a_token_for_one_worker_enrols_no_other"),
     "enrol-taken": Case(ENROLMENT, "if before is not None and not known.worker_id:", "if False:",
                         ENROLS + "test_a_token_without_a_name_replaces_no_worker"),
+    "pod-name": Case(POD, "if pod != worker_id:", "if False:", PODS + "test_any_other_token_is_refused"),
+    "pod-bound": Case(POD, "if namespace != identity.namespace or account != identity.service_account or not pod:", "if not pod:",
+                      PODS + "test_any_other_token_is_refused"),
+    "pod-lifetime": Case(POD, "if ends_at - issued_at > MAX_POD_TOKEN_SECONDS:", "if False:",
+                         PODS + "test_any_other_token_is_refused"),
+    "pod-replay": Case(POD, 'token.rpartition(".")[0]', "token", PODS + "test_a_token_that_another_key_used_is_refused"),
+    "pod-taken": Case(ENROLMENT, "if before.pool != pool:", "if False:",
+                      PODS + "test_a_pod_takes_no_place_of_a_worker_that_an_operator_enrolled"),
+    "pod-revoked": Case(ENROLMENT, "if before.revoked_at:", "if False:",
+                        PODS + "test_a_revoked_pod_stays_out_until_it_is_forgotten"),
     "worker-other": Case(ENROLMENT, "if worker_id not in {None, name}:", "if False:",
                          ENROLS + "test_a_worker_cannot_act_for_another"),
     "worker-ended": Case(ENROLMENT, "if found.expires_at <= self._clock.now():", "if False:",

@@ -267,9 +267,10 @@ class WorkerEnrolmentServiceServicer:
     """
 
     def Enrol(self, request, context):
-        """Credential: a one-time token. UNAUTHENTICATED: unknown, used or ended. PERMISSION_DENIED: it
-        is for another worker id, or one of that name is enrolled. INVALID_ARGUMENT: the request is no
-        good; the token still is.
+        """Credential: a one-time token, or the service-account token of the pod that the worker id names.
+        UNAUTHENTICATED: unknown, used or ended; it is for another worker id, or one of that name is
+        enrolled. UNAVAILABLE: the keys that a pod's token is checked with cannot be had.
+        INVALID_ARGUMENT: the request is no good; the token still is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

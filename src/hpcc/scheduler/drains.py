@@ -33,7 +33,7 @@ from hpcc.rpc.scheduler.api import (
     DrainState,
 )
 from hpcc.rpc.scheduler.drain_messages import label, seconds_of
-from hpcc.scheduler.enrolment import WORKER_SPACE
+from hpcc.scheduler.base.enrolled import WORKER_SPACE
 from hpcc.scheduler.registry import MAX_WORKERS, WorkerRegistry
 
 _log: Final = logging.getLogger(__name__)

@@ -1,16 +1,18 @@
-"""Decides which machines may be workers: one-time tokens, certificates, revocation."""
+"""Decides which machines may be workers: tokens, certificates, revocation.
+
+A machine shows a one-time token that an operator made, or the token of its pod (`pod_tokens`).
+"""
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import logging
-import re
-import secrets
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from hpcc.control.mirror import Mirror
 from hpcc.core import CallerError, HpccError, IntegrityError, NotFoundError, PolicyError
@@ -25,58 +27,41 @@ from hpcc.identity.worker_ca import (
 )
 from hpcc.ports import Clock, ConflictError, ControlStore, ControlStoreError, Entry
 from hpcc.rpc.base.errors import UnauthenticatedError
-from hpcc.rpc.base.method import current_caller
 from hpcc.rpc.scheduler.enrolment import WorkerGrant
+from hpcc.scheduler.base.enrolled import (
+    CA_KEY,
+    CA_PURPOSE,
+    CA_SPACE,
+    WORKER_SPACE,
+    EnrolledWorker,
+    decode,
+    encode,
+)
+from hpcc.scheduler.base.one_time_tokens import TOKEN_BEGINNING, OneTimeTokens
+from hpcc.scheduler.base.pod_tokens import PodTokens, UsedPods
+from hpcc.scheduler.base.pools import WorkerPool
+from hpcc.scheduler.base.refusals import WORKER_ID, event, printable_name, worker_refused
 
 _log: Final = logging.getLogger(__name__)
-TOKEN_SPACE: Final = "enrol-token"  # noqa: S105 - where they are kept, not one
-WORKER_SPACE: Final = "enrolled-worker"
-CA_SPACE: Final = "worker-ca"
-CA_KEY: Final = "ca"
-CA_PURPOSE: Final = b"worker CA"
-MAX_TOKENS: Final = 4096
 MAX_WORKERS: Final = 16_384
-MAX_VALID_SECONDS: Final = 7 * 86_400.0
-_TOKEN: Final = re.compile(r"hpcc-enrol-[A-Za-z0-9_-]{43}")
-_WORKER_ID: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")
-_TOKEN_BYTES: Final = 32
 # At every scheduler a revocation is in force after this time at the latest.
 _LOOK_SECONDS: Final = 5.0
 _MAX_PASSES: Final = 16_384
-_SWEEP_SECONDS: Final = 60.0
-# A used token is kept so long after it expired, so that a replay is recognised.
-_KEEP_SECONDS: Final = 86_400.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnrolToken:
-    """A token in the store, under its SHA-256. An empty `worker_id` allows any new name.
-
-    Times are seconds since the epoch; `used_at` is 0 before its use.
-    """
-
-    worker_id: str
-    made_at: float
-    expires_at: float
-    used_at: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnrolledWorker:
-    """A worker. Its certificates are valid while they have this key and `revoked_at` is 0."""
-
-    key_id: str
-    enrolled_at: float
-    expires_at: float
-    revoked_at: float = 0.0
 
 
 class Enrolment:
     """Tokens and workers in the control store, and workers in memory while it is unreachable."""
 
     def __init__(
-        self, store: ControlStore, sealer: Sealer, clock: Clock, *, certificate_seconds: float
+        self,
+        store: ControlStore,
+        sealer: Sealer,
+        clock: Clock,
+        *,
+        certificate_seconds: float,
+        pools: Sequence[WorkerPool] = (),
     ) -> None:
+        self._pods = PodTokens(pools, clock)
         self._store, self._sealer, self._clock = store, sealer, clock
         self._seconds = certificate_seconds
         self._ca: WorkerCa | None = None
@@ -84,7 +69,7 @@ class Enrolment:
         self._workers: dict[str, EnrolledWorker] = {}
         # Versions of the entries that were decoded, so that only changed ones are decoded again.
         self._versions: dict[str, int] = {}
-        self._swept_at = float("-inf")
+        self._tokens, self._used_pods = OneTimeTokens(store, clock), UsedPods(store, clock)
         # Certificates whose signature by the CA was checked, by their bytes.
         self._passes: LruMemo[bytes, WorkerPass] = LruMemo(_MAX_PASSES)
 
@@ -139,34 +124,25 @@ class Enrolment:
         while True:
             await self._clock.sleep(_LOOK_SECONDS)
             try:
-                await self._mirror.read()
+                await self._look()
             except ControlStoreError as error:
                 _log.warning("the list of enrolled workers is not updated: %s", error)
+
+    async def _look(self) -> None:
+        await self._mirror.read()
+        # Also without a difference: a worker that was enrolled and forgotten between two readings
+        # is in neither of them, but was noted when it spoke.
+        self._take()
 
     # For the operator.
 
     async def new_token(self, worker_id: str, valid_seconds: float) -> str:
-        """Make a token that enrols one worker, once.
-
-        With a worker id it is valid only for that worker, even if the worker is enrolled already.
-
-        Raises:
-            CallerError: worker id or lifetime are invalid, or there are too many tokens.
-            ControlStoreError: the store does not answer.
-        """
-        if worker_id and not _WORKER_ID.fullmatch(worker_id):
-            raise CallerError("a worker id is 1 to 128 of a-z, 0-9, '.' and '-'")
-        if not 0 < valid_seconds <= MAX_VALID_SECONDS:
-            raise CallerError(f"a token is valid for at most {MAX_VALID_SECONDS / 86400:g} days")
-        await self._sweep()
-        now, token = self._clock.now(), f"hpcc-enrol-{secrets.token_urlsafe(_TOKEN_BYTES)}"
-        kept = EnrolToken(worker_id=worker_id, made_at=now, expires_at=now + valid_seconds)
-        await self._store.put(TOKEN_SPACE, _name_of(token), _encode(kept), expect=0)
-        return token
+        """Make a token that enrols one worker, once; see `OneTimeTokens.new`."""
+        return await self._tokens.new(worker_id, valid_seconds)
 
     async def workers(self) -> dict[str, EnrolledWorker]:
         """Return all workers that were ever enrolled, by id."""
-        await self._mirror.read()
+        await self._look()
         return dict(sorted(self._workers.items()))
 
     async def revoke(self, worker_id: str) -> None:
@@ -180,36 +156,34 @@ class Enrolment:
             entry = await self._store.entry_or_none(WORKER_SPACE, worker_id)
             if entry is None:
                 raise NotFoundError(f"no worker {worker_id} was ever enrolled")
-            worker = _decode(EnrolledWorker, entry)
+            worker = decode(EnrolledWorker, entry)
             revoked = replace(worker, revoked_at=worker.revoked_at or self._clock.now())
             try:
                 await self._store.put(
-                    WORKER_SPACE, worker_id, _encode(revoked), expect=entry.version
+                    WORKER_SPACE, worker_id, encode(revoked), expect=entry.version
                 )
             except ConflictError:
                 continue
             return
         raise ControlStoreError("the worker's entry keeps changing: try again")
 
-    async def _sweep(self) -> None:
-        """Delete tokens that expired more than a day ago.
+    async def forget(self, worker_id: str) -> None:
+        """Remove a revoked worker. Its certificates stay refused, and its name is free again.
 
         Raises:
-            CallerError: too many others remain.
+            NotFoundError: there is no such worker.
+            CallerError: it is not revoked.
+            ControlStoreError: the store does not answer.
         """
-        if self._clock.monotonic() - self._swept_at < _SWEEP_SECONDS:
-            return
-        entries = await self._store.entries(TOKEN_SPACE)
-        now, kept = self._clock.now(), 0
-        for entry in entries:
-            token = _decode(EnrolToken, entry)
-            if now > token.expires_at + _KEEP_SECONDS:
-                await self._store.delete(TOKEN_SPACE, entry.key)
-            else:
-                kept += 1
-        if kept >= MAX_TOKENS:
-            raise CallerError(f"more than {MAX_TOKENS} tokens in a day", reason="too-many-tokens")
-        self._swept_at = self._clock.monotonic()
+        entry = await self._store.entry_or_none(WORKER_SPACE, worker_id)
+        if entry is None:
+            raise NotFoundError(f"no worker {worker_id} was ever enrolled")
+        if not decode(EnrolledWorker, entry).revoked_at:
+            raise CallerError(
+                f"worker {worker_id} is enrolled: `hpcc scheduler revoke-worker` comes first",
+                reason="worker-enrolled",
+            )
+        await self._store.delete(WORKER_SPACE, worker_id)
 
     # For workers.
 
@@ -217,22 +191,22 @@ class Enrolment:
         """Use up a token and sign a certificate.
 
         Raises:
-            UnauthenticatedError: the token is unknown, used or expired.
+            UnauthenticatedError: the token is unknown, used or expired, or another pod's.
             PolicyError: it is for another worker, or a worker of that name is enrolled.
             CallerError: the request is invalid; the token stays unused.
             ControlStoreError: the store does not answer; the token may be used up nevertheless.
         """
-        entry, known = await self._fresh(token, worker_id)
-        if not _WORKER_ID.fullmatch(worker_id):
+        if not token.startswith(TOKEN_BEGINNING):
+            return await self._enrol_pod(token, request, worker_id)
+        entry, known = await self._tokens.fresh(token, worker_id)
+        if not WORKER_ID.fullmatch(worker_id):
             raise CallerError("a worker id is 1 to 128 of a-z, 0-9, '.' and '-'")
         if known.worker_id not in {"", worker_id}:
-            raise _worker_refused(
-                "enrol-foreign-name", worker_id, "the token is for another worker"
-            )
+            raise worker_refused("enrol-foreign-name", worker_id, "the token is for another worker")
         public = read_request(request)
         before = await self._store.entry_or_none(WORKER_SPACE, worker_id)
         if before is not None and not known.worker_id:
-            raise _worker_refused(
+            raise worker_refused(
                 "enrol-name-taken",
                 worker_id,
                 "a worker of that name is enrolled: a token that names it may replace it",
@@ -240,44 +214,56 @@ class Enrolment:
         if before is None and len(self._workers) >= MAX_WORKERS:
             raise CallerError(f"more than {MAX_WORKERS} workers", reason="too-many-workers")
         key_id, now = worker_key_id(public), self._clock.now()
-        if before is not None and _decode(EnrolledWorker, before).key_id == key_id:
+        if before is not None and decode(EnrolledWorker, before).key_id == key_id:
             raise CallerError("enrolling again needs a new key", reason="enrol-old-key")
-        try:
-            used = replace(known, used_at=now)
-            await self._store.put(TOKEN_SPACE, entry.key, _encode(used), expect=entry.version)
-        except ConflictError as error:
-            raise _replayed(worker_id) from error
+        await self._tokens.use(entry, known, worker_id)
         worker = EnrolledWorker(key_id=key_id, enrolled_at=now, expires_at=now + self._seconds)
+        return await self._granted(worker_id, worker, public, before)
+
+    async def _granted(
+        self,
+        worker_id: str,
+        worker: EnrolledWorker,
+        public: EllipticCurvePublicKey,
+        before: Entry | None,
+    ) -> WorkerGrant:
         await self._keep(worker_id, worker, before.version if before else 0)
-        _log.warning("worker %s is enrolled with key %s", worker_id, key_id)
+        _log.warning("worker %s is enrolled with key %s", worker_id, worker.key_id)
         return WorkerGrant(
             worker_id=worker_id,
-            certificate_pem=self.ca.issue(public, worker_id, now, self._seconds),
+            certificate_pem=self.ca.issue(public, worker_id, worker.enrolled_at, self._seconds),
             expires_at=worker.expires_at,
         )
 
-    async def _fresh(self, token: str, worker_id: str) -> tuple[Entry, EnrolToken]:
-        """Look up a token; errors and logs never hold a part of it."""
-        name = _printable(worker_id)
-        if not _TOKEN.fullmatch(token):
-            raise _worker_refused("enrol-token-unknown", name, "not an enrolment token")
-        entry = await self._store.entry_or_none(TOKEN_SPACE, _name_of(token))
-        if entry is None:
-            raise _worker_refused("enrol-token-unknown", name, "the token is unknown")
-        known = _decode(EnrolToken, entry)
-        if known.used_at:
-            raise _replayed(name)
-        if known.expires_at <= self._clock.now():
-            raise _worker_refused(
-                "enrol-token-expired", name, "the token has ended: ask for another"
+    async def _enrol_pod(self, token: str, request: bytes, worker_id: str) -> WorkerGrant:
+        """Sign a certificate for a pod of a pool; it may replace itself, with another key."""
+        name = printable_name(worker_id)
+        try:
+            pod = await self._pods.prove(token, worker_id)
+        except PolicyError as error:
+            raise worker_refused(error.reason, name, str(error)) from error
+        if pod is None:
+            raise worker_refused(
+                "enrol-token-unknown", name, "not an enrolment token, and no pool has this name"
             )
-        return entry, known
+        public = read_request(request)
+        key_id, now = worker_key_id(public), self._clock.now()
+        before = await self._store.entry_or_none(WORKER_SPACE, worker_id)
+        if before is not None:
+            _check_replaced(decode(EnrolledWorker, before), pod.pool, worker_id)
+        elif len(self._workers) >= MAX_WORKERS:
+            raise CallerError(f"more than {MAX_WORKERS} workers", reason="too-many-workers")
+        await self._used_pods.use(token, key_id, pod.expires_at, name)
+        worker = EnrolledWorker(
+            key_id=key_id, enrolled_at=now, expires_at=now + self._seconds, pool=pod.pool
+        )
+        return await self._granted(worker_id, worker, public, before)
 
     async def _keep(self, worker_id: str, worker: EnrolledWorker, version: int) -> None:
         try:
-            await self._store.put(WORKER_SPACE, worker_id, _encode(worker), expect=version)
+            await self._store.put(WORKER_SPACE, worker_id, encode(worker), expect=version)
         except ConflictError as error:
-            raise _worker_refused(
+            raise worker_refused(
                 "enrol-name-taken", worker_id, "another worker of that name enrolled first"
             ) from error
         self._workers[worker_id] = worker
@@ -294,16 +280,16 @@ class Enrolment:
         found = self._pass(certificate)
         name = found.worker_id
         if found.expires_at <= self._clock.now():
-            raise _worker_refused("worker-certificate-expired", name, "the certificate has ended")
+            raise worker_refused("worker-certificate-expired", name, "the certificate has ended")
         worker = self._workers.get(name)
         if worker is None or worker.key_id != found.key_id:
             # It may have enrolled a moment ago at another scheduler.
             entry = await self._store.entry_or_none(WORKER_SPACE, name)
-            worker = _decode(EnrolledWorker, entry) if entry is not None else None
+            worker = decode(EnrolledWorker, entry) if entry is not None else None
             if worker is not None:
                 self._workers[name] = worker
         if worker is None or worker.key_id != found.key_id or worker.revoked_at:
-            raise _worker_refused(
+            raise worker_refused(
                 "worker-revoked", name, "the certificate is no longer valid: enrol again"
             )
         if worker_id not in {None, name}:
@@ -353,44 +339,23 @@ class Enrolment:
                 found[name] = self._workers[name]
                 continue
             try:
-                found[name] = _decode(EnrolledWorker, entry)
+                found[name] = decode(EnrolledWorker, entry)
             except HpccError as error:
                 _log.error("worker %s: %s", name, error)
         self._workers = found
 
 
-def event(name: str, worker: str) -> None:
-    """Write a security event to the scheduler's log."""
-    peer, request = current_caller()
-    _log.warning("security event: %s worker=%s peer=%s request=%s", name, worker, peer, request)
-
-
-def _worker_refused(name: str, worker: str, text: str) -> UnauthenticatedError:
-    event(name, worker)
-    return UnauthenticatedError(text, reason=name)
-
-
-def _replayed(worker: str) -> UnauthenticatedError:
-    return _worker_refused(
-        "enrol-token-replayed", worker, "the token was used already: ask for another"
-    )
-
-
-def _printable(text: str) -> str:
-    return text if _WORKER_ID.fullmatch(text) else "?"
-
-
-def _name_of(token: str) -> str:
-    """Return the entry's name: the store must not hold a usable token."""
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
-def _encode(value: EnrolToken | EnrolledWorker) -> bytes:
-    return json.dumps(asdict(value), sort_keys=True).encode()
-
-
-def _decode[T](kind: Callable[..., T], entry: Entry) -> T:
-    try:
-        return kind(**json.loads(entry.value))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ControlStoreError("an enrolment entry is malformed") from error
+def _check_replaced(before: EnrolledWorker, pool: str, worker_id: str) -> None:
+    """Check whether a pod may take the place of an enrolled worker of its name."""
+    if before.pool != pool:
+        raise worker_refused(
+            "enrol-name-taken",
+            worker_id,
+            "a worker of that name is enrolled, not as this pool's pod",
+        )
+    if before.revoked_at:
+        raise worker_refused(
+            "worker-revoked",
+            worker_id,
+            "the worker was revoked: `hpcc scheduler forget-worker` lets its pod enrol again",
+        )

@@ -15,8 +15,8 @@ from typing import Final
 from hpcc.core import IntegrityError
 from hpcc.identity.key_ring import KeyRing, KeyRingError, Sealer, resealed
 from hpcc.ports import Clock, ControlStore, Entry
+from hpcc.scheduler.base.enrolled import CA_KEY, CA_PURPOSE, CA_SPACE, WORKER_SPACE
 from hpcc.scheduler.base.signing import KEY, SPACE
-from hpcc.scheduler.enrolment import CA_KEY, CA_PURPOSE, CA_SPACE, WORKER_SPACE
 from hpcc.scheduler.tenants import stored
 
 # The secrets by name, and what ends when they are gone.

@@ -274,7 +274,9 @@ def enrolment_of(
 ) -> Enrolment:
     """Return the enrolment of a scheduler with this configuration."""
     seconds = config.worker_certificate_seconds
-    return Enrolment(store, keys.sealer, clock, certificate_seconds=seconds)
+    return Enrolment(
+        store, keys.sealer, clock, certificate_seconds=seconds, pools=config.worker_pools
+    )
 
 
 @asynccontextmanager

@@ -14,8 +14,8 @@ from hpcc.core import CallerError, ImageDigest, Isolation, NotFoundError
 from hpcc.ports import ControlStoreError
 from hpcc.routing.fleet import RouteRequest
 from hpcc.rpc.scheduler.api import Beat, DrainState, Registration
+from hpcc.scheduler.base.enrolled import WORKER_SPACE
 from hpcc.scheduler.drains import MARK_SPACE, PROGRESS_SPACE, Drains, DrainTable
-from hpcc.scheduler.enrolment import WORKER_SPACE
 from hpcc.scheduler.registry import WorkerRegistry
 from hpcc_testkit.farm.memory_audit import MemoryAuditLog
 from hpcc_testkit.services.idp_tokens import FixedClock

@@ -13,8 +13,9 @@ from hpcc.control.embedded import EmbeddedControlStore
 from hpcc.core import IntegrityError
 from hpcc.identity.key_ring import KeyRingError, Sealer
 from hpcc.ports import ControlStore, ControlStoreError, Entry, SystemClock
+from hpcc.scheduler.base.enrolled import CA_KEY, CA_SPACE, WORKER_SPACE, EnrolledWorker
 from hpcc.scheduler.base.signing import KEY, SPACE, SigningKeys
-from hpcc.scheduler.enrolment import CA_KEY, CA_SPACE, WORKER_SPACE, EnrolledWorker, Enrolment
+from hpcc.scheduler.enrolment import Enrolment
 from hpcc.scheduler.resealing import (
     TENANTS,
     TOKEN_KEYS,

@@ -45,7 +45,14 @@ def register_scheduler(actions: argparse._SubParsersAction[argparse.ArgumentPars
     )
     revoke.add_argument("worker", metavar="ID")
     revoke.set_defaults(handler=_revoke)
-    for parser in (token, workers, revoke):
+    forget = actions.add_parser(
+        "forget-worker",
+        help="remove a revoked worker from the list",
+        description=_forget.__doc__,
+    )
+    forget.add_argument("worker", metavar="ID")
+    forget.set_defaults(handler=_forget)
+    for parser in (token, workers, revoke, forget):
         # A separate name, so that the default does not overwrite `hpcc scheduler --config FILE`.
         parser.add_argument(
             "--config",
@@ -122,7 +129,8 @@ def _workers(args: argparse.Namespace) -> int:
     """List workers: id, key, when enrolled, whether revoked."""
     for name, worker in _with_enrolment(args, lambda enrolment: enrolment.workers()).items():
         state = f"revoked {_when(worker.revoked_at)}" if worker.revoked_at else "enrolled"
-        emit(f"{name}  {worker.key_id}  {_when(worker.enrolled_at)}  {state}")
+        pool = f"  pool {worker.pool}" if worker.pool else ""
+        emit(f"{name}  {worker.key_id}  {_when(worker.enrolled_at)}  {state}{pool}")
     return 0
 
 
@@ -131,6 +139,16 @@ def _revoke(args: argparse.Namespace) -> int:
     _with_enrolment(args, lambda enrolment: enrolment.revoke(args.worker))
     emit(f"worker {args.worker} is refused; a token with --name {args.worker} enrols it again")
     emit("its results are still valid: see `hpcc scheduler revoke-result-key`")
+    return 0
+
+
+def _forget(args: argparse.Namespace) -> int:
+    """Remove a revoked worker from the list. A pod of its name may enrol again, with another key.
+
+    The certificates that it had stay refused.
+    """
+    _with_enrolment(args, lambda enrolment: enrolment.forget(args.worker))
+    emit(f"worker {args.worker} is forgotten: its name may be enrolled again")
     return 0
 
 

@@ -130,6 +130,18 @@ def verify_idp_token(
     Raises:
         IdpTokenError: a check failed; `reason` names it, and the text holds no part of the token.
     """
+    claims, expires_at = verified_claims(token, policy, keys, clock)
+    return IdpIdentity(_principal(claims, policy), expires_at)
+
+
+def verified_claims(
+    token: str, policy: IdentityPolicy, keys: Sequence[ProviderKey], clock: Clock
+) -> tuple[Mapping[str, object], float]:
+    """Return all claims of a token, and until when it is accepted. Its principal is not checked.
+
+    Raises:
+        IdpTokenError: as `verify_idp_token`.
+    """
     header = read_header(token, policy)
     key = _key(header, keys)
     try:
@@ -145,8 +157,7 @@ def verify_idp_token(
             reason="idp-token-bound",
         )
     _check_recipient(claims, policy)
-    expires_at = _check_times(claims, clock.now())
-    return IdpIdentity(_principal(claims, policy), expires_at)
+    return claims, _check_times(claims, clock.now())
 
 
 def _key(header: TokenHeader, keys: Sequence[ProviderKey]) -> jwt.PyJWK:

@@ -83,8 +83,8 @@ class SchedulerConfig(ObservedConfig):
     # Who sees the whole farm in `hpcc farm status`: TENANT/PRINCIPAL, as their logins prove it.
     # Everybody else sees their tenant. Only with `tenants`.
     operators: tuple[str, ...] = ()
-    # Sets of like workers that a cluster adds and removes, by name: see `WorkerPool`. Whoever reads
-    # how many are needed shows the token in this file, if there is one.
+    # Sets of like workers that a cluster adds and removes, by name: see `WorkerPool`. A client
+    # that reads how many are needed shows the token in this file, if there is one.
     pools: Mapping[str, object] = field(default_factory=dict)
     scale_token_file: str = ""
     # Its own security events; and the database URL for workers' audit records, if they are stored.

@@ -13,6 +13,8 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, Final
 
 from hpcc.core import CallerError
+from hpcc.identity.oidc.http import check_provider_url
+from hpcc.identity.oidc.verify import IdentityPolicy
 from hpcc.routing.pools import PoolSize
 
 MAX_POOLS: Final = 16
@@ -23,6 +25,48 @@ _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 # The rest of a worker's name is "-" and a number.
 _PREFIX: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,98}-")
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,4}")
+# Names of Kubernetes (RFC 1123), and any audience.
+_NAMESPACE: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_ACCOUNT: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+_AUDIENCE: Final = re.compile(r"[!-~]{1,255}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolIdentity:
+    """Whose pods are workers of a pool: those of one service account, as one cluster signs.
+
+    The keys of `issuer` come from its discovery document, over TLS by the roots in `ca_file` ("" is
+    the system's), or from `keys_file`, a JWK set.
+    """
+
+    issuer: str
+    audience: str
+    namespace: str
+    service_account: str
+    ca_file: str = ""
+    keys_file: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what no token of a pod can have."""
+        check_provider_url(self.issuer)
+        for name, form in (
+            ("audience", _AUDIENCE), ("namespace", _NAMESPACE), ("service_account", _ACCOUNT),
+        ):  # fmt: skip
+            if not form.fullmatch(getattr(self, name)):
+                raise CallerError(f"{name} is not a valid name", reason="config")
+        for name in ("ca_file", "keys_file"):
+            if getattr(self, name) and not getattr(self, name).startswith("/"):
+                raise CallerError(f"{name} must be an absolute path", reason="config")
+        if self.ca_file and self.keys_file:
+            raise CallerError("ca_file and keys_file exclude each other", reason="config")
+
+    @property
+    def policy(self) -> IdentityPolicy:
+        """The checks that a login has too."""
+        subject = f"system:serviceaccount:{self.namespace}:{self.service_account}"
+        return IdentityPolicy(
+            issuer=self.issuer, audience=self.audience, claims=(("sub", (subject,)),)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +79,8 @@ class WorkerPool:
     min_workers: int = 1
     slots_per_worker: int = 8
     target: float = 0.75
+    # None: its workers need one-time tokens, as others do.
+    enrol: PoolIdentity | None = None
 
     def __post_init__(self) -> None:
         """Refuse names and numbers that cannot work."""
@@ -90,9 +136,24 @@ def read_pools(table: Mapping[str, object]) -> tuple[WorkerPool, ...]:
 
 def _pool(name: str, content: object) -> WorkerPool:
     where = f"pools.{name[:40]}"
+    values = _values(where, content, WorkerPool, {"name"})
+    if "enrol" in values:
+        inner = f"{where}.enrol"
+        try:
+            values["enrol"] = PoolIdentity(**_values(inner, values["enrol"], PoolIdentity, set()))
+        except CallerError as error:
+            # What a value itself refuses does not know where it is.
+            is_named = str(error).startswith(inner)
+            text = str(error) if is_named else f"{inner}: {error}"
+            raise CallerError(text, reason="config") from error
+    return WorkerPool(name=name, **values)
+
+
+def _values(where: str, content: object, kind: type, left_out: set[str]) -> dict[str, Any]:
+    """Return the fields of a dataclass, checked by their types."""
     if not isinstance(content, dict):
         raise CallerError(f"{where} must be an object", reason="config")
-    known = {f.name: f for f in fields(WorkerPool) if f.name != "name"}
+    known = {f.name: f for f in fields(kind) if f.name not in left_out}
     for key in content:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
@@ -104,7 +165,7 @@ def _pool(name: str, content: object) -> WorkerPool:
             raise CallerError(f"{where}: key {key!r} is missing", reason="config")
         if key in content:
             values[key] = _value(f"{where}: {key}", str(field.type), content[key])
-    return WorkerPool(name=name, **values)
+    return values
 
 
 def _value(where: str, kind: str, value: object) -> object:
@@ -112,4 +173,6 @@ def _value(where: str, kind: str, value: object) -> object:
         return value
     if (kind == "int" and type(value) is int) or (kind == "str" and isinstance(value, str)):
         return value
+    if kind not in {"float", "int", "str"}:
+        return value  # a section, which is read as one
     raise CallerError(f"{where}: must be {kind}", reason="config")

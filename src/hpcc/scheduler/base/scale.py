@@ -19,7 +19,7 @@ from hpcc.routing.pools import PoolLoad
 from hpcc.scheduler.base.pools import WorkerPool
 
 PATH: Final = "/api/v1/scale"
-# Workers are counted at most so often, whoever asks.
+# Workers are counted at most so often, for all clients together.
 _COUNT_SECONDS: Final = 1.0
 # A worker that is alive speaks at least once in a lease.
 _SETTLE_LEASES: Final = 3.0

@@ -61,6 +61,8 @@ class WorkerConfig(ObservedConfig):
     # port for daemons, `enrol_token_file` holds a one-time token. Same as `hpcc worker enrol`.
     enrol_at: str = ""
     enrol_token_file: str = ""
+    # Or the token of this pod, which the kubelet writes anew before it ends: see `read_pod_token`.
+    enrol_pod_token_file: str = ""
     # How long schedulers know a new result key before it signs.
     result_key_announce_seconds: float = 60.0
     host: str = "127.0.0.1"
@@ -164,10 +166,13 @@ class WorkerConfig(ObservedConfig):
             )
 
     def _check_enrolment(self) -> None:
-        if bool(self.enrol_at) != bool(self.enrol_token_file):
-            raise CallerError("enrol_at and enrol_token_file belong together")
-        if self.enrol_token_file and not Path(self.enrol_token_file).is_absolute():
-            raise CallerError("enrol_token_file must be an absolute path")
+        files = [f for f in (self.enrol_token_file, self.enrol_pod_token_file) if f]
+        if len(files) != bool(self.enrol_at):
+            raise CallerError(
+                "enrol_at and either enrol_token_file or enrol_pod_token_file belong together"
+            )
+        if files and not Path(files[0]).is_absolute():
+            raise CallerError("the file of the enrolment token must be an absolute path")
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""

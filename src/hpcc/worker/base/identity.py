@@ -15,9 +15,11 @@ from cryptography import x509
 
 from hpcc.config.private_file import write_private_file
 from hpcc.core import CallerError, HpccError
+from hpcc.files import access_of
 from hpcc.identity.certificates import UNREADABLE
 from hpcc.identity.known_certificates import CERTIFICATES_NAME, KnownCertificates
 from hpcc.identity.login.file import read_own_file
+from hpcc.identity.oidc.verify import MAX_IDP_TOKEN_CHARS
 from hpcc.identity.tls import PinnedPeer
 from hpcc.identity.worker_ca import (
     new_worker_key,
@@ -106,6 +108,31 @@ def read_token(path: Path) -> str:
     if data is None:
         raise CallerError(f"no enrolment token in {path}", reason="enrol-token")
     return data.decode("ascii", "replace").strip()[:MAX_TOKEN_CHARS]
+
+
+def read_pod_token(path: Path) -> str:
+    """Read the service-account token that the kubelet mounts: a link to a file that it replaces.
+
+    Raises:
+        CallerError: it cannot be read, others can read it, or its content is not a token.
+    """
+    try:
+        with path.open("rb") as file:
+            access = access_of(file.fileno())
+            raw = file.read(MAX_IDP_TOKEN_CHARS + 2)
+    except OSError as error:
+        raise CallerError(
+            f"cannot read the pod's token {path}: {error.strerror}", reason="enrol-token"
+        ) from error
+    if not access.is_regular or not access.is_private:
+        raise CallerError(
+            f"others can read {path}, the pod's token: give its volume `defaultMode: 0400`",
+            reason="enrol-token",
+        )
+    text = raw.decode("ascii", "replace").strip()
+    if not 0 < len(text) <= MAX_IDP_TOKEN_CHARS:
+        raise CallerError(f"{path} does not hold a pod's token", reason="enrol-token")
+    return text
 
 
 def _private_or_none(path: Path, most: int) -> bytes | None:
@@ -310,7 +337,10 @@ async def ready_identity(
             reason="worker-identity",
         )
     progress("enrolling with the scheduler")
-    token = await asyncio.to_thread(read_token, Path(config.enrol_token_file))
+    if config.enrol_pod_token_file:
+        token = await asyncio.to_thread(read_pod_token, Path(config.enrol_pod_token_file))
+    else:
+        token = await asyncio.to_thread(read_token, Path(config.enrol_token_file))
     identity, _ = await enrol_worker(
         config.keys,
         scheduler=config.enrol_at,
