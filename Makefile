@@ -54,6 +54,7 @@ test-integration: dev  ## services on loopback, real compilers, a real registry 
 	./tools/bootstrap.sh buildbox
 	./tools/bootstrap.sh buildgrid
 	./tools/bootstrap.sh prometheus
+	./tools/bootstrap.sh rsyslog
 	./tools/bootstrap.sh windows-python
 	$(PY) -m pytest -q tests/integration
 

@@ -7,6 +7,7 @@
 #   bootstrap.sh buildbox         the REAPI service that the tests start, likewise
 #   bootstrap.sh buildgrid        another one, in a separate venv
 #   bootstrap.sh prometheus       Prometheus and promtool, for the tests of deploy/monitoring
+#   bootstrap.sh rsyslog          rsyslog with TLS, for the tests of security events in syslog
 #   bootstrap.sh sccache          a release of sccache with S3, for bench/remote_cache.py
 #   bootstrap.sh helm            Helm's code, Kubernetes' schemas and KEDA's types, for the chart's tests
 #   bootstrap.sh browser          Selenium and axe-core, for the tests of pages in Chromium
@@ -279,6 +280,24 @@ prometheus() {
     rm -r "$work"
 }
 
+# Debian's build, unpacked and not installed, as above. With the libraries that a small system lacks.
+rsyslog() {
+    target="${XDG_CACHE_HOME:-$HOME/.cache}/hpcc-tests/rsyslog"
+    [ -x "$target/rsyslogd" ] && return 0
+    command -v apt-get >/dev/null 2>&1 || { say "bootstrap: no apt-get here; the tests of syslog will fail."; return 0; }
+    say "bootstrap: fetching rsyslog for the tests"
+    is_available rsyslog-openssl || as_root apt-get update -qq || true
+    mkdir -p "${target%/*}"
+    work=$(mktemp -d "$target.XXXXXX")
+    mkdir "$work/new"
+    (cd "$work" &&
+        apt-get download -qq -o APT::Sandbox::User=root rsyslog rsyslog-openssl libestr0 libfastjson4 liblognorm5 &&
+        for package in *.deb; do dpkg-deb -x "$package" out || exit 1; done &&
+        cp -L out/usr/lib/*/rsyslog/*.so out/usr/lib/*/lib*.so.[0-9] new/ && cp out/usr/sbin/rsyslogd new/ &&
+        rm -rf "$target" && mv new "$target") || say "bootstrap: no rsyslog; the tests of syslog will fail."
+    rm -rf "$work"
+}
+
 # The release binary of sccache, for the bench of the remote cache: Debian's has no S3.
 sccache() {
     target="${XDG_CACHE_HOME:-$HOME/.cache}/hpcc-tests/sccache-0.16.0"
@@ -335,7 +354,7 @@ tests() {
         [ "$code" = 77 ] || exit "$code"
         say "bootstrap: no packages could be installed here; tests whose tools are missing will fail."
     }
-    for part in venv firecracker seaweedfs buildbox buildgrid prometheus sccache helm browser windows-python; do
+    for part in venv firecracker seaweedfs buildbox buildgrid prometheus rsyslog sccache helm browser windows-python; do
         tools/bootstrap.sh "$part"
     done
     tools/bootstrap.sh identity-provider || {
@@ -353,11 +372,12 @@ case "${1:-}" in
     buildbox) buildbox ;;
     buildgrid) buildgrid ;;
     prometheus) prometheus ;;
+    rsyslog) rsyslog ;;
     sccache) sccache ;;
     helm) helm; keda ;;
     browser) browser ;;
     windows-python) windows_python && windows_packages ;;
     identity-provider) identity_provider ;;
     tests) tests ;;
-    *) say "usage: bootstrap.sh packages LIST… | venv | firecracker | seaweedfs | buildbox | buildgrid | prometheus | sccache | helm | browser | windows-python | identity-provider | tests"; exit 2 ;;
+    *) say "usage: bootstrap.sh packages LIST… | venv | firecracker | seaweedfs | buildbox | buildgrid | prometheus | rsyslog | sccache | helm | browser | windows-python | identity-provider | tests"; exit 2 ;;
 esac

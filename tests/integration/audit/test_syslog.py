@@ -24,8 +24,8 @@ from hpcc.core import CallerError
 from hpcc.gateway.refusals import RefusalLog
 from hpcc.obs.metrics.service import ServiceMetrics
 from hpcc.ports import SecurityEvent, SystemClock
+from hpcc_testkit.receivers.syslog_server import SyslogServer, serve_syslog
 from hpcc_testkit.services.server_certificate import ServerFiles, make_server_files
-from hpcc_testkit.services.syslog_server import SyslogServer, serve_syslog
 
 _HANG = 60.0
 

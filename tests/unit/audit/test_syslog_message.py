@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hpcc.audit.syslog_message import MAX_MESSAGE_BYTES, SyslogSource, framed
 from hpcc.ports import SecurityEvent
-from hpcc_testkit.services.syslog_server import SyslogMessage, parse_message, split_frames
+from hpcc_testkit.receivers.syslog_server import SyslogMessage, parse_message, split_frames
 
 _SOURCE = SyslogSource(service="worker", source="w1", enterprise=32473, host="m1", process=7)
 

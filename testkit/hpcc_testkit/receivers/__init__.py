@@ -1,0 +1,1 @@
+"""Receivers of what services report, which tests start on loopback: of syslog and of OTLP."""
