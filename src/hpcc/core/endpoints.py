@@ -3,13 +3,58 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Final
+import re
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from hpcc.core.errors import CallerError
 
 MAX_PORT: Final = 65_535
 _LOOPBACK_NAMES: Final = frozenset({"localhost"})
+# IANA's port of OTLP over HTTP; a collector with TLS and no port in its address is behind 443.
+_OTLP_PORT: Final = 4318
+_HTTPS_PORT: Final = 443
+_OTLP: Final = re.compile(r"(https?)://([A-Za-z0-9.:\[\]_-]{1,300})(/[A-Za-z0-9._~/-]{0,300})?")
+_SIGNALS: Final = ("/v1/traces", "/v1/logs", "/v1/metrics")
+
+
+class OtlpAddress(NamedTuple):
+    """Where a collector is. `path` is in front of `/v1/traces` and `/v1/logs`."""
+
+    is_plain: bool
+    host: str
+    port: int
+    path: str
+
+
+def otlp_address(url: str) -> OtlpAddress:
+    """Return the collector that a setting names.
+
+    Raises:
+        CallerError: it is not `https://HOST[:PORT][/PATH]`, or `http` and not loopback.
+    """
+    match = _OTLP.fullmatch(url)
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        host, port = "", None
+    if match is None or not host or port == 0:
+        raise CallerError(
+            "otlp must be https://HOST[:PORT][/PATH], without a password or a query;"
+            " secrets go into otlp_headers_file",
+            reason="config",
+        )
+    is_plain, path = match[1] == "http", (match[3] or "").rstrip("/")
+    if is_plain and not is_loopback(host):
+        raise CallerError(
+            "otlp must be https://…: without TLS only loopback is used", reason="config"
+        )
+    if path.endswith(_SIGNALS):
+        raise CallerError(
+            "otlp is the address without /v1/traces or /v1/logs, which hpcc adds", reason="config"
+        )
+    return OtlpAddress(is_plain, host, port or (_OTLP_PORT if is_plain else _HTTPS_PORT), path)
 
 
 def check_endpoint(endpoint: str, *, secure: str, plain: str) -> bool:

@@ -21,6 +21,7 @@ from hpcc.gateway.visitors import Visitors
 from hpcc.identity.tls import PinnedPeer
 from hpcc.obs.health.health import Health
 from hpcc.obs.metrics.admin import serve_admin
+from hpcc.obs.otlp.export import open_event_export
 from hpcc.ports import Clock
 from hpcc.rpc.base.channel import start_server
 from hpcc.rpc.base.health import health_handlers
@@ -74,6 +75,9 @@ async def serve_gateway(
         open_syslog(
             config.syslog_target(), service, clock, service="gateway", source=""
         ) as on_event,
+        open_event_export(
+            config.otlp_target(), service, clock, service="gateway", source=""
+        ) as on_otlp,
         open_schedulers(
             config.scheduler, certificate_pem=peer.certificate_pem, name=peer.name, clock=clock
         ) as schedulers,
@@ -81,7 +85,7 @@ async def serve_gateway(
         client = SchedulerClient(schedulers)
         visitors = Visitors(client, clock, f"gateway {__version__}")
         routes = Routes(client, clock)
-        refusals = RefusalLog(clock, metrics.refused, (service.reported, on_event))
+        refusals = RefusalLog(clock, metrics.refused, (service.reported, on_event, on_otlp))
         front = GatewayFront(config, visitors, routes, refusals, metrics)
         upstream = watch_gateway(service.health, schedulers, lambda: files.ends_at, clock)
         service.health.summary = lambda: f"calls: {front.calls}"

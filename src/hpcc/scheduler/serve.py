@@ -28,6 +28,7 @@ from hpcc.identity.keys import (
 from hpcc.identity.tls import TlsIdentity
 from hpcc.obs.health.health import Health
 from hpcc.obs.metrics.admin import AdminPage, serve_admin
+from hpcc.obs.otlp.export import open_event_export
 from hpcc.ports import Clock, ControlStore, SystemClock
 from hpcc.rpc.base.channel import SMALL_MESSAGES, ServerTls, start_server
 from hpcc.rpc.base.health import health_handlers
@@ -306,13 +307,16 @@ async def _events(
         open_syslog(
             config.syslog_target(), metrics.service, clock, service="scheduler", source=name
         ) as on_event,
+        open_event_export(
+            config.otlp_target(), metrics.service, clock, service="scheduler", source=name
+        ) as on_otlp,
         open_audit_log(
             config.events,
             worker=name,
             key=load_or_create_signing_key(config.keys / EVENTS_KEY_NAME),
             clock=clock,
             limits=config.event_limits(disk_bytes),
-            listeners=(metrics.audit.event, on_event),
+            listeners=(metrics.audit.event, on_event, on_otlp),
         ) as log,
     ):
         metrics.audit.show(log)

@@ -20,6 +20,7 @@ from hpcc.identity.keys import load_or_create_signing_key
 from hpcc.images.store import ImageStore
 from hpcc.images.survey import Survey
 from hpcc.images.toolchains import label_trouble
+from hpcc.obs.otlp.export import open_event_export
 from hpcc.ports import AuditLog, Clock, SecurityEvent, SystemClock
 from hpcc.rpc.base.process import ServiceProcess, run_service
 from hpcc.worker.base.config import AUDIT_KEY_NAME, WorkerConfig
@@ -118,13 +119,20 @@ async def main(process: ServiceProcess) -> None:
             service="worker",
             source=config.worker_id,
         ) as on_event,
+        open_event_export(
+            config.otlp_target(),
+            metrics.service,
+            clock,
+            service="worker",
+            source=config.worker_id,
+        ) as on_otlp,
         open_audit_log(
             config.audit,
             worker=config.worker_id,
             key=load_or_create_signing_key(config.keys / AUDIT_KEY_NAME),
             clock=clock,
             limits=config.audit_limits,
-            listeners=(metrics.event, on_event),
+            listeners=(metrics.event, on_event, on_otlp),
         ) as audit,
         _images(config, clock) as images,
         _warm_start(config, audit, clock) as warm,

@@ -60,6 +60,10 @@ SHARED: Final = (
     ),
     ("syslog-unsent", "syslog at %s did not get the last %d events", "server", "count"),
     ("syslog-back", "syslog at %s takes security events again", "server"),
+    ("otlp-lost", "OTLP at %s takes no security events: %s", "server", "error"),
+    ("otlp-unsent", "OTLP at %s did not get the last %d events", "server", "count"),
+    ("otlp-back", "OTLP at %s takes security events again", "server"),
+    ("otlp-failed", "the export of events over OTLP has failed"),
     ("audit-segments-kept", "cannot delete old audit segments: %s", "error"),
     ("audit-index-behind", "audit index or segments lag behind: %s", "error"),
     (

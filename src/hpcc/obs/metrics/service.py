@@ -76,6 +76,13 @@ class ServiceMetrics:
             "result",
             most=2,
         )
+        self.otlp_events = registry.asked_counter(
+            "hpcc_otlp_events_total",
+            "Security events for the OTLP collector of the config file: sent, or dropped because"
+            " too many waited or it refused them. A trail has them all.",
+            "result",
+            most=2,
+        )
 
     def name_tenants(self, names: Iterable[str]) -> None:
         """Show these tenants by name, however many others are served before them."""
