@@ -12,6 +12,7 @@ from hpcc_testkit.suite.mutants import Case, Mutants
 
 TARGET = "tests/unit/obs/otlp/test_target.py::"
 QUEUE = "tests/unit/obs/otlp/test_export.py::"
+SPANS = "tests/unit/cache/recorder/test_spans.py::"
 
 CASES = {
     "otlp-loopback": Case(
@@ -31,6 +32,18 @@ CASES = {
         "if len(self._waiting) >= MAX_WAITING:",
         "if False:",
         QUEUE + "test_what_has_no_place_is_counted_and_the_next_one_tells",
+    ),
+    "otlp-names": Case(
+        "cache/recorder/spans.py",
+        "    if names:",
+        "    if True:",
+        SPANS + "test_names_of_files_are_sent_only_when_asked_for",
+    ),
+    "otlp-words": Case(
+        "cache/recorder/spans.py",
+        "return word if _WORD.fullmatch(word) else _UNKNOWN_WORD",
+        "return word",
+        SPANS + "test_hostile_texts_are_words_or_one_line",
     ),
 }
 

@@ -315,7 +315,7 @@ def open_cache(
     results = Results(store, memo, counters)
     home = os.fsencode(os.path.realpath(os.path.expanduser("~")))
     builds = Builds(counters.add, time.monotonic, lambda cwd: build_root(cwd, home))
-    records = make_records(os.fspath(paths.cache), results, counters, builds)
+    records = make_records(os.fspath(paths.cache), results, counters, builds, settings.trace)
     is_remote = remote is not None and settings.remote.is_enabled
     replays = Replays(engine, time.monotonic)
     remote_cache: RemoteCache | None = None

@@ -25,7 +25,7 @@ from typing import Final, Literal
 
 from hpcc.core import CallerError
 
-Extra = Literal["client", "farm", "parquet"]
+Extra = Literal["client", "farm", "otlp", "parquet"]
 NO_EXTRA: Final = "no-extra"
 """The reason of the error for a missing extra."""
 # By the names under which Python imports what pyproject.toml names.
@@ -41,6 +41,8 @@ MODULES: Final[Mapping[Extra, tuple[str, ...]]] = {
         "zstandard",
     ),
     "farm": ("asyncpg", "grpclib", "h2", "rich"),
+    # OTLP needs the standard library only (docs/adr/0112-otlp.md): the name may be asked for.
+    "otlp": (),
     "parquet": ("arro3.core", "arro3.io"),
 }
 # What an extra contains besides its own modules.

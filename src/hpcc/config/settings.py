@@ -25,6 +25,7 @@ from hpcc.core import (
     Parity,
     Sharing,
 )
+from hpcc.core.endpoints import otlp_address
 
 MAX_CONFIG_BYTES: Final = 1 << 20
 _CORES_PER_PROCESS: Final = 4
@@ -110,6 +111,19 @@ class DaemonSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TraceSettings:
+    """`[trace]`: who else gets the builds that the daemon records."""
+
+    # The OTLP collector, https://HOST[:PORT][/PATH] (http:// on loopback); "": none.
+    otlp: str = ""
+    # A 0600 file with headers, a line each, such as one with a token; and the collector's roots.
+    otlp_headers_file: str = ""
+    otlp_ca_file: str = ""
+    # Whether names of files are sent, too.
+    names: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
     """`[worker]`: guests of `hpcc up` and `hpcc worker`."""
 
@@ -156,6 +170,7 @@ class Settings:
     cache: CacheSettings = CacheSettings()
     remote: RemoteSettings = RemoteSettings()
     daemon: DaemonSettings = DaemonSettings()
+    trace: TraceSettings = TraceSettings()
     worker: WorkerSettings = WorkerSettings()
 
 
@@ -180,6 +195,7 @@ _TEXTS: Final = frozenset(
     [
         *(("remote", key) for key in ("engine", "engine_instance", "engine_image")),
         *(("cache.remote", key) for key in ("url", "namespace", "endpoint", "region")),
+        ("trace", "otlp"),
         ("worker", "guest_bundle"),
     ]
 )
@@ -190,6 +206,7 @@ _SECTIONS: Final = {
     "cache": CacheSettings,
     "remote": RemoteSettings,
     "daemon": DaemonSettings,
+    "trace": TraceSettings,
     "worker": WorkerSettings,
 }
 # Sections inside of others.
@@ -286,6 +303,8 @@ def parse_settings(text: str, *, source: str = "hpcc.toml") -> Settings:
     settings = Settings(**sections)  # type: ignore[arg-type]  # built by name from _SECTIONS just above
     try:
         place_of(settings.cache.remote)
+        if settings.trace.otlp:
+            otlp_address(settings.trace.otlp)
     except CallerError as error:
         raise CallerError(f"{source}: {error}", reason="config") from error
     return settings

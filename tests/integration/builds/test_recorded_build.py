@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcc_testkit.cache.launcher import build_launcher, launcher_environment, stop_daemon
+from hpcc_testkit.receivers.collector import collector
 from hpcc_testkit.services.web import Fetched, web_pages
 
 MAKEFILE = """
@@ -110,6 +111,14 @@ def test_hits_misses_a_bypass_and_a_failure_are_recorded_by_build(tmp_path: Path
         compiles = [e for e in events if "outcome" in e.get("args", {})]
         assert len(compiles) == 6
         assert {"a.c", "b.c", "c.c", "t.c", "bad.c"} <= {e["name"] for e in compiles}
+
+        with collector() as server:
+            hpcc("trace", "first", "--otlp", f"http://127.0.0.1:{server.port}")
+            (request,) = server.requests(1)
+        spans = request.spans()[("hpcc-client", "")]
+        assert [span.name for span in spans].count("compile") == 6
+        assert str(tree).encode() not in request.body
+        assert b"bad.c" not in request.body
 
         check_pages(env)
 

@@ -1,8 +1,9 @@
-"""Events over OTLP: to a real HTTP server, by OpenTelemetry's own definitions."""
+"""Spans and events over OTLP: to a real HTTP server, by OpenTelemetry's own definitions."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import ssl
 import threading
@@ -14,6 +15,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hpcc import __version__
 from hpcc.audit.log import open_audit_log
+from hpcc.cache.recorder import export
+from hpcc.cache.recorder.export import STATE_NAME
+from hpcc.cache.recorder.places import DIRECTORY_NAME
+from hpcc.cache.recorder.recorder import Recorder
+from hpcc.cli.main import main
+from hpcc.config.settings import TraceSettings
 from hpcc.core import CallerError
 from hpcc.gateway.refusals import RefusalLog
 from hpcc.obs.metrics.service import ServiceMetrics
@@ -23,6 +30,7 @@ from hpcc.obs.otlp.protobuf import data, number, text
 from hpcc.obs.otlp.sender import LOGS, TRACES, CollectorAnswer, OtlpSender, PostEnding
 from hpcc.obs.otlp.target import OtlpTarget
 from hpcc.ports import SecurityEvent, SystemClock
+from hpcc_testkit.cache.recorded import AT_US, small_build
 from hpcc_testkit.receivers.collector import CollectorReply, attributes, collector
 from hpcc_testkit.services.server_certificate import ServerFiles, make_server_files
 
@@ -190,3 +198,66 @@ def test_nobody_there_is_said() -> None:
     assert _sender(port).post(LOGS, b"") == CollectorAnswer(
         PostEnding.LATER, "nobody listens there"
     )
+
+
+@pytest.mark.parametrize("how", ["settings", "address", "in the background"])
+def test_a_recorded_build_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    cache, build = tmp_path / "cache", small_build()
+    recorder = Recorder(str(cache / DIRECTORY_NAME), lambda: AT_US / 1e6)
+    # An hour ago, by the clock of this machine.
+    later_us = int((SystemClock().now() - 3600) * 1e6) - AT_US
+    for each in build.compiles:
+        recorder.add(build.build, each._replace(began_us=each.began_us + later_us))
+    recorder.flush()
+    headers = tmp_path / "headers"
+    headers.touch(mode=0o600)
+    headers.write_text("X-Token: s3cret\n")
+    monkeypatch.setenv("HPCC_DIR", str(tmp_path))
+    with collector() as server:
+        url = f"http://127.0.0.1:{server.port}"
+        trace = TraceSettings(otlp=url, otlp_headers_file=str(headers))
+        if how == "in the background":
+            monkeypatch.setattr(export, "_LOOK_SECONDS", 0.01)
+            state = {"format": 1, "since": 1, "sent": {}}
+            (cache / STATE_NAME).write_text(json.dumps(state))
+            export.start_trace_export(str(cache), trace, lambda *_: None)
+        else:
+            (tmp_path / "config").mkdir()
+            (tmp_path / "config/hpcc.toml").write_text(
+                f'[trace]\notlp = "{url}"\notlp_headers_file = "{headers}"\n'
+            )
+            where = "settings" if how == "settings" else url
+            assert main(["trace", "--otlp", where]) == 0
+            said = capsys.readouterr().err
+            assert f"to 127.0.0.1:{server.port}" in said
+        (request,) = server.requests(1)
+    assert (request.path, request.headers.get("x-token")) == (
+        # The file of the settings is for the address of the settings.
+        "/v1/traces", None if how == "address" else "s3cret",
+    )  # fmt: skip
+    spans = [span for found in request.spans().values() for span in found]
+    assert [span.name for span in spans].count("compile") == len(build.compiles)
+
+
+def test_a_build_that_is_not_taken_is_an_error_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorder = Recorder(str(tmp_path / "cache" / DIRECTORY_NAME), lambda: AT_US / 1e6)
+    recorder.add("one", small_build().compiles[0])
+    recorder.flush()
+    monkeypatch.setenv("HPCC_DIR", str(tmp_path))
+    for words, code, said in (
+        (["trace"], 2, "-o FILE writes the trace, --otlp URL sends it"),
+        (["trace", "--otlp", "settings"], 2, "set `otlp` in [trace] of hpcc.toml"),
+        (["trace", "--otlp", "http://otel.example"], 2, "without TLS only loopback"),
+        (["trace", "--otlp", "settings", "--otlp-ca", "/x"], 2, "takes its files from [trace]"),
+    ):
+        assert main(words) == code
+        assert said in capsys.readouterr().err
+    with collector() as server:
+        server.answer = lambda _: CollectorReply(401)
+        assert main(["trace", "--otlp", f"http://127.0.0.1:{server.port}"]) == 1
+    said = capsys.readouterr().err
+    assert "did not take the build: it answers 401: look at otlp_headers_file" in said

@@ -31,7 +31,7 @@ from hpcc.core import CallerError
 
 _ROOT = Path(__file__).resolve().parents[3]
 _PROJECT = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]
-_EXTRAS: list[Extra] = ["client", "farm", "parquet"]
+_EXTRAS: list[Extra] = ["client", "farm", "otlp", "parquet"]
 
 
 def _required(extra: str) -> set[str]:

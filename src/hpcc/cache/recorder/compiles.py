@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -110,6 +111,28 @@ def kind_of(outcome: str) -> CompileKind:
         if outcome.startswith(("miss.remote.", "miss.engine."))
         else CompileKind.HERE
     )
+
+
+class NestedPart(NamedTuple):
+    """A part, cut so that it lies inside another one; `parent` is that one's place, -1 for none."""
+
+    part: PhasePart
+    parent: int
+
+
+def nested(parts: Sequence[PhasePart], took_us: int) -> list[NestedPart]:
+    """Return parts that lie inside each other or apart, since viewers show nothing else."""
+    found: list[NestedPart] = []
+    open_parts: list[tuple[int, int]] = []
+    for part in sorted(parts, key=lambda p: (p.offset_us, -p.took_us)):
+        while open_parts and open_parts[-1][0] <= part.offset_us:
+            open_parts.pop()
+        limit, parent = open_parts[-1] if open_parts else (took_us, -1)
+        end = min(part.offset_us + part.took_us, limit)
+        open_parts.append((end, len(found)))
+        cut = part._replace(took_us=max(end - part.offset_us, 0))
+        found.append(NestedPart(cut, parent))
+    return found
 
 
 def row_of(compile_: Compile) -> list[object]:

@@ -37,6 +37,7 @@ from hpcc.cache.results.build_notes import BuildNotes
 from hpcc.cache.results.note import Note, output_of, sources_of
 from hpcc.cache.results.results import Results
 from hpcc.cache.root.build_identity import Builds
+from hpcc.config.settings import TraceSettings
 from hpcc.core import FarmRun
 
 _log: Final = logging.getLogger("hpcc.daemon.records")
@@ -345,9 +346,19 @@ def _elapsed(request: CompileRequest) -> float:
     return 0.0 if request.times is None else request.times.elapsed_ns() / 1e9
 
 
-def make_records(directory: str, results: Results, counters: Counters, builds: Builds) -> Records:
-    """Build `Records` that are flushed together with the counters."""
+def make_records(
+    directory: str,
+    results: Results,
+    counters: Counters,
+    builds: Builds,
+    trace: TraceSettings | None = None,
+) -> Records:
+    """Build `Records` that are flushed together with the counters; `trace` says who gets them."""
     recorder = Recorder(os.path.join(directory, DIRECTORY_NAME), time.time)
     records = Records(os.path.join(directory, RECORDS_NAME), results, counters, builds, recorder)
     counters.on_flush(records.flush)
+    if trace is not None and trace.otlp:
+        from hpcc.cache.recorder.export import start_trace_export  # late: few people pay for it
+
+        start_trace_export(directory, trace, counters.add)
     return records

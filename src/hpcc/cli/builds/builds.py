@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hpcc.cli.base.terminal import emit
 from hpcc.config.paths import Paths
-from hpcc.core import HpccError, NotFoundError
+from hpcc.core import CallerError, HpccError, NotFoundError
 
 if TYPE_CHECKING:
     from hpcc.cache.recorder.reading import RecordedBuild
@@ -37,12 +37,25 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     report.set_defaults(handler=_report)
     trace = subparsers.add_parser(
         "trace",
-        help="write a build as a trace for ui.perfetto.dev or speedscope",
+        help="write a build as a trace for ui.perfetto.dev, or send it over OTLP",
         description=_trace.__doc__,
     )
     _add_build(trace)
+    trace.add_argument("-o", "--output", metavar="FILE", help="the file to write; - for stdout")
     trace.add_argument(
-        "-o", "--output", metavar="FILE", required=True, help="the file to write; - for stdout"
+        "--otlp",
+        metavar="URL",
+        help="send the build as spans to this OTLP collector, https://HOST[:PORT][/PATH]; the word"
+        " settings means the one of [trace] in hpcc.toml, with its files",
+    )
+    trace.add_argument(
+        "--otlp-headers", metavar="FILE", help="a 0600 file with headers for the URL, a line each"
+    )
+    trace.add_argument(
+        "--otlp-ca", metavar="FILE", help="PEM of the roots that the URL's certificate counts with"
+    )
+    trace.add_argument(
+        "--names", action="store_true", help="send names of files, too (without: only with -o)"
     )
     trace.set_defaults(handler=_trace)
 
@@ -105,11 +118,20 @@ def _report(args: argparse.Namespace) -> int:
 def _trace(args: argparse.Namespace) -> int:
     """Write a build as trace events: a row for each slot, a slice for each compile and its parts.
 
-    Open the file in ui.perfetto.dev, speedscope or chrome://tracing. It holds names of files.
+    Open the file in ui.perfetto.dev, speedscope or chrome://tracing. It holds names of files. With
+    --otlp the build goes to a collector of OpenTelemetry, as spans without names of files.
     """
     from hpcc.cli.builds.trace import trace_of
 
+    if args.output is None and args.otlp is None:
+        raise CallerError("where to? -o FILE writes the trace, --otlp URL sends it")
     recorded, _ = _found(args.build)
+    if args.otlp is not None:
+        from hpcc.cli.builds.otlp import send
+
+        send(recorded, args)
+    if args.output is None:
+        return 0
     text = json.dumps(trace_of(recorded), separators=(",", ":"))
     if args.output == "-":
         emit(text)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from hpcc.cache.base.times import Phase
-from hpcc.cache.recorder.compiles import Compile, CompileKind, PhasePart
+from hpcc.cache.recorder.compiles import Compile, CompileKind, nested
 from hpcc.cache.recorder.reading import RecordedBuild
 from hpcc.cli.builds.words import KINDS, PHASES, common_directory, name_of
 from hpcc.obs.text import one_line
@@ -99,22 +99,9 @@ def _compile_events(
     yield _slice(one_line(name_of(c, base)), c.kind.value, start, c.took_us, process, lane) | {
         "args": {name: value for name, value in args.items() if value}
     }
-    for part in nested(c.phases, c.took_us):
+    for part, _ in nested(c.phases, c.took_us):
         name = PHASES[part.phase]
         yield _slice(name, "phase", start + part.offset_us, part.took_us, process, lane)
-
-
-def nested(parts: Sequence[PhasePart], took_us: int) -> list[PhasePart]:
-    """Return parts that lie inside each other or apart, since viewers show nothing else."""
-    found: list[PhasePart] = []
-    open_ends = [took_us]
-    for part in sorted(parts, key=lambda p: (p.offset_us, -p.took_us)):
-        while len(open_ends) > 1 and open_ends[-1] <= part.offset_us:
-            open_ends.pop()
-        end = min(part.offset_us + part.took_us, open_ends[-1])
-        open_ends.append(end)
-        found.append(part._replace(took_us=max(end - part.offset_us, 0)))
-    return found
 
 
 def _workers(

@@ -110,6 +110,7 @@ _ODD: Final = (
     ("build.bad-name", "unusable HPCC_BUILD"),
     ("build.bad-run", "unusable variables of CI"),
     ("build.bad-facts", "malformed facts of a build"),
+    ("traces.dropped", "spans that OTLP did not take"),
 )
 
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcc.cache.base.times import Phase
-from hpcc.cache.recorder.compiles import PhasePart
+from hpcc.cache.recorder.compiles import PhasePart, nested
 from hpcc.cache.recorder.reading import RecordedBuild
-from hpcc.cli.builds.trace import lanes_of, nested, trace_of
+from hpcc.cli.builds.trace import lanes_of, trace_of
 from hpcc_testkit.cache.recorded import MS, compile_at, small_build
 
 PARTS = st.lists(
@@ -76,6 +76,6 @@ def test_a_row_holds_no_two_compiles_at_once(spans: list[tuple[int, int]]) -> No
 @given(PARTS)
 def test_parts_that_overlap_are_cut(parts: list[PhasePart]) -> None:
     inside = [p._replace(took_us=min(p.took_us, 60 - p.offset_us)) for p in parts]
-    found = nested(inside, 60)
+    found = [each.part for each in nested(inside, 60)]
     assert len(found) == len(parts)
     check_rows([{"pid": 1, "tid": 1, "ts": p.offset_us, "dur": p.took_us} for p in found])
