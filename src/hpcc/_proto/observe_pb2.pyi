@@ -49,18 +49,28 @@ class StatusResponse(_message.Message):
     def __init__(self, scheduler_id: _Optional[str] = ..., version: _Optional[str] = ..., at: _Optional[float] = ..., is_operator: _Optional[bool] = ..., is_store_up: _Optional[bool] = ..., live: _Optional[int] = ..., stale: _Optional[int] = ..., has_room: _Optional[bool] = ..., tenants: _Optional[_Iterable[_Union[TenantStatus, _Mapping]]] = ..., capacity: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., has_more: _Optional[bool] = ..., draining: _Optional[int] = ...) -> None: ...
 
 class TenantStatus(_message.Message):
-    __slots__ = ("tenant", "daemons", "wanted", "granted", "principals")
+    __slots__ = ("tenant", "daemons", "wanted", "granted", "principals", "routes")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     DAEMONS_FIELD_NUMBER: _ClassVar[int]
     WANTED_FIELD_NUMBER: _ClassVar[int]
     GRANTED_FIELD_NUMBER: _ClassVar[int]
     PRINCIPALS_FIELD_NUMBER: _ClassVar[int]
+    ROUTES_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     daemons: int
     wanted: int
     granted: int
     principals: int
-    def __init__(self, tenant: _Optional[str] = ..., daemons: _Optional[int] = ..., wanted: _Optional[int] = ..., granted: _Optional[int] = ..., principals: _Optional[int] = ...) -> None: ...
+    routes: _containers.RepeatedCompositeFieldContainer[RouteCount]
+    def __init__(self, tenant: _Optional[str] = ..., daemons: _Optional[int] = ..., wanted: _Optional[int] = ..., granted: _Optional[int] = ..., principals: _Optional[int] = ..., routes: _Optional[_Iterable[_Union[RouteCount, _Mapping]]] = ...) -> None: ...
+
+class RouteCount(_message.Message):
+    __slots__ = ("result", "count")
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    result: str
+    count: int
+    def __init__(self, result: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
     __slots__ = ("worker_id", "endpoint", "isolation", "is_stale", "is_heard", "capacity", "running", "queued", "images", "lost_guests", "lease_seconds", "drain", "drain_seconds", "drain_by", "drain_reason")
@@ -95,3 +105,71 @@ class WorkerStatus(_message.Message):
     drain_by: str
     drain_reason: str
     def __init__(self, worker_id: _Optional[str] = ..., endpoint: _Optional[str] = ..., isolation: _Optional[str] = ..., is_stale: _Optional[bool] = ..., is_heard: _Optional[bool] = ..., capacity: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., images: _Optional[int] = ..., lost_guests: _Optional[float] = ..., lease_seconds: _Optional[float] = ..., drain: _Optional[str] = ..., drain_seconds: _Optional[float] = ..., drain_by: _Optional[str] = ..., drain_reason: _Optional[str] = ...) -> None: ...
+
+class HistoryRequest(_message.Message):
+    __slots__ = ("tenant",)
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    def __init__(self, tenant: _Optional[str] = ...) -> None: ...
+
+class HistoryResponse(_message.Message):
+    __slots__ = ("samples",)
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    samples: _containers.RepeatedCompositeFieldContainer[LoadSample]
+    def __init__(self, samples: _Optional[_Iterable[_Union[LoadSample, _Mapping]]] = ...) -> None: ...
+
+class LoadSample(_message.Message):
+    __slots__ = ("at", "live", "stale", "draining", "capacity", "running", "queued")
+    AT_FIELD_NUMBER: _ClassVar[int]
+    LIVE_FIELD_NUMBER: _ClassVar[int]
+    STALE_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    at: float
+    live: int
+    stale: int
+    draining: int
+    capacity: int
+    running: int
+    queued: int
+    def __init__(self, at: _Optional[float] = ..., live: _Optional[int] = ..., stale: _Optional[int] = ..., draining: _Optional[int] = ..., capacity: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ...) -> None: ...
+
+class WorkerRequest(_message.Message):
+    __slots__ = ("tenant", "worker_id")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    worker_id: str
+    def __init__(self, tenant: _Optional[str] = ..., worker_id: _Optional[str] = ...) -> None: ...
+
+class WorkerResponse(_message.Message):
+    __slots__ = ("images", "places")
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
+    images: _containers.RepeatedCompositeFieldContainer[WorkerImage]
+    places: _containers.RepeatedCompositeFieldContainer[TenantPlaces]
+    def __init__(self, images: _Optional[_Iterable[_Union[WorkerImage, _Mapping]]] = ..., places: _Optional[_Iterable[_Union[TenantPlaces, _Mapping]]] = ...) -> None: ...
+
+class WorkerImage(_message.Message):
+    __slots__ = ("digest", "compilers")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    COMPILERS_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    compilers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, digest: _Optional[str] = ..., compilers: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class TenantPlaces(_message.Message):
+    __slots__ = ("tenant", "wanted", "granted", "held", "principals")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    WANTED_FIELD_NUMBER: _ClassVar[int]
+    GRANTED_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPALS_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    wanted: int
+    granted: int
+    held: int
+    principals: int
+    def __init__(self, tenant: _Optional[str] = ..., wanted: _Optional[int] = ..., granted: _Optional[int] = ..., held: _Optional[int] = ..., principals: _Optional[int] = ...) -> None: ...

@@ -39,6 +39,16 @@ class ObserveServiceStub:
                 request_serializer=hpcc_dot_v1_dot_observe__pb2.StatusRequest.SerializeToString,
                 response_deserializer=hpcc_dot_v1_dot_observe__pb2.StatusResponse.FromString,
                 _registered_method=True)
+        self.History = channel.unary_unary(
+                '/hpcc.v1.ObserveService/History',
+                request_serializer=hpcc_dot_v1_dot_observe__pb2.HistoryRequest.SerializeToString,
+                response_deserializer=hpcc_dot_v1_dot_observe__pb2.HistoryResponse.FromString,
+                _registered_method=True)
+        self.Worker = channel.unary_unary(
+                '/hpcc.v1.ObserveService/Worker',
+                request_serializer=hpcc_dot_v1_dot_observe__pb2.WorkerRequest.SerializeToString,
+                response_deserializer=hpcc_dot_v1_dot_observe__pb2.WorkerResponse.FromString,
+                _registered_method=True)
 
 
 class ObserveServiceServicer:
@@ -53,6 +63,22 @@ class ObserveServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def History(self, request, context):
+        """Returns the load of the whole farm in the last hour, as this scheduler counted it since its
+        start. PERMISSION_DENIED: the session is of another tenant, or of somebody who is no operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Worker(self, request, context):
+        """Returns more of one worker, from memory. NOT_FOUND: none of this id is registered.
+        PERMISSION_DENIED: as for History.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ObserveServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +86,16 @@ def add_ObserveServiceServicer_to_server(servicer, server):
                     servicer.Status,
                     request_deserializer=hpcc_dot_v1_dot_observe__pb2.StatusRequest.FromString,
                     response_serializer=hpcc_dot_v1_dot_observe__pb2.StatusResponse.SerializeToString,
+            ),
+            'History': grpc.unary_unary_rpc_method_handler(
+                    servicer.History,
+                    request_deserializer=hpcc_dot_v1_dot_observe__pb2.HistoryRequest.FromString,
+                    response_serializer=hpcc_dot_v1_dot_observe__pb2.HistoryResponse.SerializeToString,
+            ),
+            'Worker': grpc.unary_unary_rpc_method_handler(
+                    servicer.Worker,
+                    request_deserializer=hpcc_dot_v1_dot_observe__pb2.WorkerRequest.FromString,
+                    response_serializer=hpcc_dot_v1_dot_observe__pb2.WorkerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -89,6 +125,60 @@ class ObserveService:
             '/hpcc.v1.ObserveService/Status',
             hpcc_dot_v1_dot_observe__pb2.StatusRequest.SerializeToString,
             hpcc_dot_v1_dot_observe__pb2.StatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def History(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hpcc.v1.ObserveService/History',
+            hpcc_dot_v1_dot_observe__pb2.HistoryRequest.SerializeToString,
+            hpcc_dot_v1_dot_observe__pb2.HistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Worker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hpcc.v1.ObserveService/Worker',
+            hpcc_dot_v1_dot_observe__pb2.WorkerRequest.SerializeToString,
+            hpcc_dot_v1_dot_observe__pb2.WorkerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from hpcc.routing.fleet import Member
+
+# An hour. Six counts are kept of each sample, whatever the farm's size.
+SAMPLE_SECONDS: Final = 10.0
+MAX_SAMPLES: Final = 360
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,3 +53,27 @@ class Load:
     def demand(self) -> int:
         """How many compiles run or wait."""
         return self.running + self.queued
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSample:
+    """The load at a moment, in seconds since the epoch, UTC."""
+
+    at: float
+    load: Load
+
+
+class LoadHistory:
+    """The load of the last hour. The caller adds a sample every `SAMPLE_SECONDS`."""
+
+    def __init__(self) -> None:
+        self._samples: deque[LoadSample] = deque(maxlen=MAX_SAMPLES)
+
+    def add(self, at: float, load: Load) -> None:
+        """Add a sample; the oldest one goes when there are too many."""
+        self._samples.append(LoadSample(at, load))
+
+    @property
+    def samples(self) -> tuple[LoadSample, ...]:
+        """The samples, the oldest first."""
+        return tuple(self._samples)

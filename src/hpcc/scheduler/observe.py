@@ -15,16 +15,25 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from hpcc import __version__
-from hpcc.core import PolicyError
+from hpcc.core import NotFoundError, PolicyError
 from hpcc.identity.session_token import SessionClaims
 from hpcc.ports import Clock, LeasedShare
-from hpcc.routing.load import Load
+from hpcc.routing.load import SAMPLE_SECONDS, Load, LoadHistory, LoadSample
 from hpcc.rpc.scheduler.observe import (
     MAX_TENANTS,
     WORKERS_AT_ONCE,
     FarmStatus,
+    RouteCount,
     TenantStatus,
     WorkerStatus,
+)
+from hpcc.rpc.scheduler.worker_detail import (
+    MAX_COMPILERS,
+    MAX_IMAGES,
+    MAX_PLACES,
+    TenantPlaces,
+    WorkerDetail,
+    WorkerImage,
 )
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.drains import DrainMark
@@ -40,7 +49,8 @@ _MAX_UINT32: Final = (1 << 32) - 1
 class Sources:
     """Where the figures come from: watches by tenant, leased places, the control store.
 
-    `drain_mark` returns an operator's mark on a worker.
+    `routes` are requests for routes by tenant and result. `drain_mark` returns an operator's mark
+    on a worker.
     """
 
     watches: Callable[[], Mapping[str, int]]
@@ -48,10 +58,11 @@ class Sources:
     is_store_up: Callable[[], bool]
     scheduler_id: Callable[[], str]
     drain_mark: Callable[[str], DrainMark | None]
+    routes: Callable[[], Mapping[str, Mapping[str, int]]]
 
 
 class Observer:
-    """Answers `Status`."""
+    """Answers `Status` and `History`."""
 
     def __init__(
         self, config: SchedulerConfig, registry: WorkerRegistry, sources: Sources, clock: Clock
@@ -61,6 +72,7 @@ class Observer:
         # Its members share one secret, so a name proves nothing, and there is nobody else.
         self._is_one_tenant = not config.tenants
         self._load, self._counted_at = Load(), float("-inf")
+        self._history = LoadHistory()
 
     def is_operator(self, tenant: str, principal: str) -> bool:
         """Return whether somebody who is logged in operates the farm."""
@@ -73,8 +85,8 @@ class Observer:
             PolicyError: `after_worker` is for operators.
         """
         is_operator = self.is_operator(session.tenant, session.principal)
-        if after_worker and not is_operator:
-            raise PolicyError("only operators see workers", reason="not-operator")
+        if after_worker:
+            self._check_operator(session, "workers")
         load = self.counted()
         common = FarmStatus(
             scheduler_id=self._sources.scheduler_id(),
@@ -103,6 +115,70 @@ class Observer:
             has_more=len(rows) > WORKERS_AT_ONCE,
         )
 
+    def history(self, session: SessionClaims) -> tuple[LoadSample, ...]:
+        """Return the load of the last hour.
+
+        Raises:
+            PolicyError: the session's holder is not an operator.
+        """
+        self._check_operator(session, "how busy workers were")
+        return self._history.samples
+
+    def worker(self, session: SessionClaims, worker_id: str) -> WorkerDetail:
+        """Return the images of a worker, and which tenants have places there.
+
+        Raises:
+            PolicyError: the session's holder is not an operator.
+            NotFoundError: no worker of this id is registered.
+        """
+        self._check_operator(session, "workers")
+        row = self._registry.row_or_none(worker_id)
+        if row is None:
+            raise NotFoundError("no worker of this id is registered", reason="unknown-worker")
+        known = {t.image: t.compilers for t in row.registration.toolchains}
+        images = sorted(row.member.images, key=lambda image: image.value)[:MAX_IMAGES]
+        return WorkerDetail(
+            images=tuple(
+                WorkerImage(
+                    image.value,
+                    tuple(f"{c.names[0]} {c.version}" for c in known.get(image, ()))[
+                        :MAX_COMPILERS
+                    ],
+                )
+                for image in images
+            ),
+            places=self._places(worker_id),
+        )
+
+    def _places(self, worker_id: str) -> tuple[TenantPlaces, ...]:
+        """Return the places that a worker leases, without the names of people."""
+        found: dict[str, TenantPlaces] = {}
+        for share in self._sources.shares():
+            if share.worker_id == worker_id:
+                none = TenantPlaces(tenant=share.tenant, wanted=0, granted=0, held=0, principals=0)
+                known = found.get(share.tenant, none)
+                found[share.tenant] = TenantPlaces(
+                    tenant=share.tenant,
+                    wanted=known.wanted + share.wanted,
+                    granted=known.granted + share.granted,
+                    held=known.held + share.held,
+                    principals=known.principals + 1,
+                )
+        return tuple(found[name] for name in sorted(found)[:MAX_PLACES])
+
+    def _check_operator(self, session: SessionClaims, what: str) -> None:
+        if not self.is_operator(session.tenant, session.principal):
+            raise PolicyError(f"only operators see {what}", reason="not-operator")
+
+    async def run(self) -> None:
+        """Note the load from time to time, until cancelled."""
+        while True:
+            load = self.counted()
+            self._history.add(
+                self._clock.now(), replace(load, queued=min(load.queued, _MAX_UINT32))
+            )
+            await self._clock.sleep(SAMPLE_SECONDS)
+
     def counted(self) -> Load:
         """Return the load of all workers, which is at most a second old."""
         now = self._clock.monotonic()
@@ -118,6 +194,11 @@ class Observer:
             if only in {None, tenant}:
                 known = found.get(tenant, TenantStatus(tenant=tenant))
                 found[tenant] = replace(known, daemons=daemons)
+        for tenant, results in self._sources.routes().items():
+            if only in {None, tenant}:
+                known = found.get(tenant, TenantStatus(tenant=tenant))
+                counts = tuple(RouteCount(*counted) for counted in sorted(results.items()))
+                found[tenant] = replace(known, routes=counts)
         people = set[tuple[str, str]]()
         for share in self._sources.shares():
             if only in {None, share.tenant}:

@@ -39,7 +39,7 @@ from typing import Final
 from hpcc.core import ClientPolicy, HostReport, TenantId
 from hpcc.ports import Clock, ControlStore
 from hpcc.routing.fleet import Member
-from hpcc.routing.load import Load
+from hpcc.routing.load import Load, LoadSample
 from hpcc.routing.pools import PoolLoad
 from hpcc.rpc.scheduler.api import (
     WATCHING,
@@ -55,6 +55,7 @@ from hpcc.rpc.scheduler.api import (
     ShareGrants,
 )
 from hpcc.rpc.scheduler.observe import FarmStatus
+from hpcc.rpc.scheduler.worker_detail import WorkerDetail
 from hpcc.scheduler.audit.anchors import Anchors
 from hpcc.scheduler.audit.book import AuditBook
 from hpcc.scheduler.base.collector import Collector
@@ -139,6 +140,7 @@ class SchedulerService:
             is_store_up=lambda: self.sharing.is_up,
             scheduler_id=lambda: self._keys.issuer,
             drain_mark=self._drains.mark_or_none,
+            routes=self._metrics.routes_by_tenant,
         )
         return Observer(self._config, self._registry, sources, self._clock)
 
@@ -169,6 +171,16 @@ class SchedulerService:
         """
         session, _ = self._sessions.find(credential, tenant)
         return self._observer.status(session, after_worker)
+
+    def history(self, credential: str, tenant: TenantId) -> tuple[LoadSample, ...]:
+        """Return the load of the last hour; raises as `status` does."""
+        session, _ = self._sessions.find(credential, tenant)
+        return self._observer.history(session)
+
+    def worker(self, credential: str, tenant: TenantId, worker_id: str) -> WorkerDetail:
+        """Return one worker; raises as `status` does, and NotFoundError if there is none."""
+        session, _ = self._sessions.find(credential, tenant)
+        return self._observer.worker(session, worker_id)
 
     def judge(self, credential: str) -> None:
         """Check that a credential is a session that counts, of whichever tenant it names.
@@ -348,6 +360,7 @@ class SchedulerService:
             group.create_task(self.revoke_workers(), name="result keys")
             group.create_task(self.announce(), name="new workers")
             group.create_task(self.sharing.run(), name="control store")
+            group.create_task(self._observer.run(), name="load of the last hour")
 
     async def _tend_memory(self, collector: Collector) -> None:
         while True:

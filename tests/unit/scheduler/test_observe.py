@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from hpcc.core import CallerError, ImageDigest, Isolation, PolicyError
+from hpcc.core import (
+    CallerError,
+    ImageDigest,
+    ImageToolchains,
+    Isolation,
+    NotFoundError,
+    PolicyError,
+    Toolchain,
+)
 from hpcc.identity.session_token import SessionClaims
 from hpcc.ports import LeasedShare, SystemClock
+from hpcc.routing.load import MAX_SAMPLES, SAMPLE_SECONDS, Load, LoadHistory
 from hpcc.rpc.scheduler.api import Beat, DrainState, Registration
 from hpcc.rpc.scheduler.observe import WORKERS_AT_ONCE
+from hpcc.rpc.scheduler.worker_detail import MAX_IMAGES
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.drains import DrainMark
 from hpcc.scheduler.observe import Observer, Sources
@@ -30,7 +41,17 @@ SHARES = [
     LeasedShare(worker_id="w2", tenant="globex", principal="zed", wanted=9, granted=9, held=9),
 ]
 WATCHES = {"acme": 2, "globex": 7}
+ROUTES = {"acme": {"ok": 40, "no-worker": 2}, "initrode": {"ok": 7, "image": 1}}
 MARKS = {"w9": DrainMark(at=1.0, ends_at=2.0, by="olga", reason="kernel")}
+
+SOURCES = Sources(
+    watches=lambda: WATCHES,
+    shares=lambda: SHARES,
+    is_store_up=lambda: True,
+    scheduler_id=lambda: "scheduler-1",
+    drain_mark=MARKS.get,
+    routes=lambda: ROUTES,
+)
 
 
 def session(tenant: str, principal: str) -> SessionClaims:
@@ -53,14 +74,7 @@ def farm(*workers: str) -> WorkerRegistry:
 
 
 def observer(config: SchedulerConfig, registry: WorkerRegistry) -> Observer:
-    sources = Sources(
-        watches=lambda: WATCHES,
-        shares=lambda: SHARES,
-        is_store_up=lambda: True,
-        scheduler_id=lambda: "scheduler-1",
-        drain_mark=MARKS.get,
-    )
-    return Observer(config, registry, sources, SystemClock())
+    return Observer(config, registry, SOURCES, SystemClock())
 
 
 @pytest.mark.parametrize("principal", ["ann", "ops", "ops/ann2", "", "op", "*"])
@@ -76,8 +90,9 @@ def test_a_member_sees_its_tenant_and_nothing_of_others(principal: str) -> None:
         4,
         2,
     )
+    assert {r.result: r.count for r in own.routes} == ROUTES["acme"]
     said = json.dumps(asdict(status))
-    for name in ("globex", "zed", "w1", "internal", "ann", "bob"):
+    for name in ("globex", "initrode", "image", "zed", "w1", "internal", "ann", "bob"):
         assert name not in said, name
     assert (status.capacity, status.running, status.queued, status.workers) == (0, 0, 0, ())
 
@@ -96,7 +111,8 @@ def test_an_operator_sees_everything() -> None:
     assert (first.capacity, first.running, first.queued, first.images) == (4, 1, 2, 1)
     assert first.is_heard
     assert not first.is_stale
-    assert {t.tenant: t.daemons for t in status.tenants} == WATCHES
+    assert {t.tenant: t.daemons for t in status.tenants} == {**WATCHES, "initrode": 0}
+    assert {r.result: r.count for r in status.tenants[2].routes} == ROUTES["initrode"]
 
 
 def test_an_operator_of_one_tenant_is_nobody_in_another() -> None:
@@ -155,3 +171,59 @@ def test_an_operator_sees_who_drains_a_worker_and_a_member_how_many_drain() -> N
     member = observer(TABLE, registry).status(session("acme", "ann"), "")
     assert (member.live, member.draining) == (1, 1)
     assert "olga" not in json.dumps(asdict(member))
+
+
+def test_the_load_of_the_last_hour_is_for_operators_and_bounded() -> None:
+    watched = observer(TABLE, farm("w1", "w2"))
+    with pytest.raises(PolicyError, match="only operators"):
+        watched.history(session("acme", "ann"))
+    assert watched.history(session("acme", "ops/ann")) == ()
+    history = LoadHistory()
+    for number in range(MAX_SAMPLES + 5):
+        history.add(float(number), Load(running=number))
+    assert [s.at for s in history.samples] == [float(n) for n in range(5, MAX_SAMPLES + 5)]
+
+
+async def test_a_sample_is_taken_at_the_start_and_every_ten_seconds() -> None:
+    slept = list[float]()
+
+    class Clock(SystemClock):
+        async def sleep(self, seconds: float) -> None:
+            slept.append(seconds)
+            if len(slept) == 3:
+                raise asyncio.CancelledError
+
+    registry = farm("w1", "w2")
+    watched = Observer(STATIC, registry, SOURCES, Clock())
+    with pytest.raises(asyncio.CancelledError):
+        await watched.run()
+    assert slept == [SAMPLE_SECONDS] * 3
+    samples = watched.history(session("acme", "anybody"))
+    assert [(s.load.live, s.load.capacity, s.load.running, s.load.queued) for s in samples] == [
+        (2, 8, 2, 4)
+    ] * 3
+
+
+def test_a_worker_has_bounded_images_and_places_by_tenant_for_operators_only() -> None:
+    many = tuple(ImageDigest(f"sha256:{number:064x}") for number in range(MAX_IMAGES + 9))
+    gcc = Toolchain(names=("gcc", "cc"), family="gcc", version="14.2.0", target="x86_64")
+    registry = farm("w1")
+    registration = Registration(
+        worker_id="w2", endpoint="w2.internal:7445", certificate=b"w2",
+        isolation=Isolation.QEMU_KVM, images=many, capacity=4, result_key=b"", result_proof=b"",
+        toolchains=(ImageToolchains(many[0], (gcc,)),),
+    )  # fmt: skip
+    registry.register(registration)
+    watched, olga = observer(TABLE, registry), session("acme", "ops/ann")
+    detail = watched.worker(olga, "w2")
+    assert [i.digest for i in detail.images] == [i.value for i in many[:MAX_IMAGES]]
+    assert [i.compilers for i in detail.images[:2]] == [("gcc 14.2.0",), ()]
+    assert [(p.tenant, p.wanted, p.granted, p.held, p.principals) for p in detail.places] == [
+        ("acme", 3, 1, 1, 2), ("globex", 9, 9, 9, 1),
+    ]  # fmt: skip
+    said = json.dumps(asdict(detail))
+    assert not [name for name in ("ann", "bob", "zed") if name in said], "no name of a person"
+    with pytest.raises(PolicyError, match="only operators"):
+        watched.worker(session("acme", "ann"), "w2")
+    with pytest.raises(NotFoundError):
+        watched.worker(olga, "w3")

@@ -6,12 +6,13 @@ So workers are taken from the scheduler that hears them, and daemons are added u
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 from hpcc.core import HpccError
-from hpcc.rpc.scheduler.observe import FarmStatus, TenantStatus, WorkerStatus
+from hpcc.rpc.scheduler.observe import FarmStatus, RouteCount, TenantStatus, WorkerStatus
 
 # The number of the JSON document. A reader refuses others.
 FORMAT: Final = 1
@@ -21,11 +22,12 @@ EXIT_CODES: Final[Mapping[Health, int]] = {"healthy": 0, "degraded": 1, "down": 
 
 @dataclass(frozen=True, slots=True)
 class FarmWarning:
-    """What is wrong: a stable word, a sentence, and what mends it."""
+    """What is wrong: a stable word, a sentence, what mends it, and the worker that it is about."""
 
     code: str
     text: str
     remedy: str
+    about: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,11 @@ class FarmPicture:
         return [found[worker_id] for worker_id in sorted(found)]
 
     @property
+    def serving(self) -> list[WorkerStatus]:
+        """The workers that take compiles; empty for a member."""
+        return [w for w in self.workers if not w.is_stale and not w.drain]
+
+    @property
     def tenants(self) -> list[TenantStatus]:
         """All tenants that may be shown. Every scheduler knows all leased places."""
         found: dict[str, TenantStatus] = {}
@@ -71,6 +78,7 @@ class FarmPicture:
                     wanted=max(known.wanted, tenant.wanted),
                     granted=max(known.granted, tenant.granted),
                     principals=max(known.principals, tenant.principals),
+                    routes=_added(known.routes, tenant.routes),
                 )
         return [found[name] for name in sorted(found)]
 
@@ -78,7 +86,7 @@ class FarmPicture:
     def live(self) -> int:
         """How many workers take work."""
         if self.is_operator:
-            return sum(not w.is_stale and not w.drain for w in self.workers)
+            return len(self.serving)
         return max((s.live for s in self.statuses), default=0)
 
     @property
@@ -174,6 +182,7 @@ class FarmPicture:
                 "worker-stale",
                 f"worker {w.worker_id} ({w.endpoint}) has not reported for too long",
                 "on its machine: systemctl status hpcc-worker",
+                w.worker_id,
             )
             for w in self.workers
             if w.is_stale and not w.drain
@@ -184,6 +193,7 @@ class FarmPicture:
                 f"worker {w.worker_id} takes no compiles: {_order(w)}",
                 f"when its machine is ready again: hpcc scheduler drain-worker {w.worker_id}"
                 " --undo",
+                w.worker_id,
             )
             for w in self.workers
             if w.drain_by
@@ -199,7 +209,7 @@ class FarmPicture:
             "has_room": self.has_room,
         }
         if self.is_operator:
-            live = [w for w in self.workers if not w.is_stale and not w.drain]
+            live = self.serving
             workers["capacity"] = sum(w.capacity for w in live)
             workers["running"] = sum(min(w.running, w.capacity) for w in live)
             workers["queued"] = sum(w.queued for w in live)
@@ -222,6 +232,15 @@ def picture_of(
 ) -> FarmPicture:
     """Return the picture of answers in the order of the addresses."""
     return FarmPicture(tenant=tenant, at=at, answers=tuple(zip(addresses, answers, strict=True)))
+
+
+def _added(*parts: tuple[RouteCount, ...]) -> tuple[RouteCount, ...]:
+    """Return counts by result, added up over schedulers: each counts what it was asked."""
+    found = Counter[str]()
+    for counts in parts:
+        for one in counts:
+            found[one.result] += one.count
+    return tuple(RouteCount(*counted) for counted in sorted(found.items()))
 
 
 def _order(worker: WorkerStatus) -> str:

@@ -11,26 +11,40 @@ import grpc
 
 from hpcc._proto import observe_pb2 as pb
 from hpcc.core import CallerError, HpccError, TenantId
+from hpcc.routing.load import MAX_SAMPLES, Load, LoadSample
 from hpcc.rpc.base.errors import UnavailableError
 from hpcc.rpc.base.method import Call, Gate, Method, OnRefusal, service_handler
 from hpcc.rpc.scheduler.api import DrainState
 from hpcc.rpc.scheduler.drain_messages import seconds_of
 from hpcc.rpc.scheduler.registration_messages import worker_id_of
 from hpcc.rpc.scheduler.schedulers import Schedulers
+from hpcc.rpc.scheduler.worker_detail import WorkerDetail, worker_message
 
 # Workers in one answer, and the most that are read of one scheduler.
 WORKERS_AT_ONCE: Final = 500
 _MAX_WORKERS: Final = 10_000
 MAX_TENANTS: Final = 1_024
+MAX_ROUTE_COUNTS: Final = 1_024
 _MAX_TEXT_CHARS: Final = 300
+# A later time is none of a calendar: the year 2242.
+_MAX_AT: Final = float(1 << 33)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteCount:
+    """How many requests for routes had one result: `ok`, or a word why there was no route."""
+
+    result: str
+    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantStatus:
-    """One tenant. All but `daemons` is of tenants whose limits count on the whole farm.
+    """One tenant. `daemons` watch routes at the scheduler that answered.
 
-    `daemons` watch routes at the scheduler that answered. `wanted` and `granted` are compiles at
-    once of all its people, and `principals` is how many of them have something to compile.
+    `wanted`, `granted` and `principals` are of tenants whose limits count on the whole farm:
+    compiles at once of all its people, and how many of them have something to compile. `routes`
+    are counted since that scheduler started; empty if it does not count this tenant by name.
     """
 
     tenant: str
@@ -38,6 +52,7 @@ class TenantStatus:
     wanted: int = 0
     granted: int = 0
     principals: int = 0
+    routes: tuple[RouteCount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +120,23 @@ class ObserveBackend(Protocol):
         """
         ...
 
+    def history(self, credential: str, tenant: TenantId) -> tuple[LoadSample, ...]:
+        """Return the load of the last hour, the oldest sample first.
+
+        Raises:
+            HpccError: the session does not count, or its holder is not an operator.
+        """
+        ...
+
+    def worker(self, credential: str, tenant: TenantId, worker_id: str) -> WorkerDetail:
+        """Return one worker.
+
+        Raises:
+            NotFoundError: it is not registered.
+            HpccError: the session does not count, or its holder is not an operator.
+        """
+        ...
+
 
 def observe_handlers(
     backend: ObserveBackend, on_refusal: OnRefusal | None = None
@@ -118,8 +150,19 @@ def observe_handlers(
         after = worker_id_of(request.after_worker) if request.after_worker else ""
         return _message(backend.status(call.credential, TenantId(request.tenant), after))
 
-    method = Method("Status", pb.StatusRequest, pb.StatusResponse, unary=status)
-    return (service_handler("hpcc.v1.ObserveService", (method,), Gate(judge), on_refusal),)
+    async def history(request: pb.HistoryRequest, call: Call) -> pb.HistoryResponse:
+        return _samples_message(backend.history(call.credential, TenantId(request.tenant)))
+
+    async def worker(request: pb.WorkerRequest, call: Call) -> pb.WorkerResponse:
+        worker_id, tenant = worker_id_of(request.worker_id), TenantId(request.tenant)
+        return worker_message(backend.worker(call.credential, tenant, worker_id))
+
+    methods = (
+        Method("Status", pb.StatusRequest, pb.StatusResponse, unary=status),
+        Method("History", pb.HistoryRequest, pb.HistoryResponse, unary=history),
+        Method("Worker", pb.WorkerRequest, pb.WorkerResponse, unary=worker),
+    )
+    return (service_handler("hpcc.v1.ObserveService", methods, Gate(judge), on_refusal),)
 
 
 async def ask_all(
@@ -141,6 +184,60 @@ async def ask_all(
     return [task.result() for task in tasks]
 
 
+async def ask_history(
+    schedulers: Schedulers, session: str, tenant: TenantId
+) -> tuple[LoadSample, ...]:
+    """Return the load of the last hour from the scheduler that has run for the longest time.
+
+    Each counts the whole farm. It is empty where none shows it.
+    """
+
+    async def ask(scheduler: Schedulers) -> tuple[LoadSample, ...]:
+        try:
+            answer = await scheduler.call(
+                "ObserveService/History",
+                pb.HistoryRequest(tenant=tenant.value),
+                pb.HistoryResponse,
+                session,
+            )
+        except HpccError:
+            return ()
+        return _samples(answer)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(ask(one)) for one in schedulers.each()]
+    return max((task.result() for task in tasks), key=len)
+
+
+def _samples(answer: pb.HistoryResponse) -> tuple[LoadSample, ...]:
+    """Return samples in the order of their time; none if there are too many."""
+    if len(answer.samples) > MAX_SAMPLES:
+        return ()
+    found = (
+        LoadSample(
+            min(max(_finite(s.at), 0.0), _MAX_AT),
+            Load(
+                live=s.live, stale=s.stale, draining=s.draining, capacity=s.capacity,
+                running=min(s.running, s.capacity), queued=s.queued,
+            ),
+        )
+        for s in answer.samples
+    )  # fmt: skip
+    return tuple(sorted(found, key=lambda sample: sample.at))
+
+
+def _samples_message(samples: tuple[LoadSample, ...]) -> pb.HistoryResponse:
+    return pb.HistoryResponse(
+        samples=[
+            pb.LoadSample(
+                at=s.at, live=s.load.live, stale=s.load.stale, draining=s.load.draining,
+                capacity=s.load.capacity, running=s.load.running, queued=s.load.queued,
+            )
+            for s in samples
+        ]
+    )  # fmt: skip
+
+
 async def _whole(scheduler: Schedulers, session: str, tenant: TenantId) -> FarmStatus:
     first = await _page(scheduler, session, tenant, "")
     workers, page = list(first.workers), first
@@ -160,7 +257,12 @@ async def _page(scheduler: Schedulers, session: str, tenant: TenantId, after: st
         pb.StatusResponse,
         session,
     )
-    if len(answer.workers) > WORKERS_AT_ONCE or len(answer.tenants) > MAX_TENANTS:
+    routes = sum(len(t.routes) for t in answer.tenants)
+    if (
+        len(answer.workers) > WORKERS_AT_ONCE
+        or len(answer.tenants) > MAX_TENANTS
+        or routes > MAX_ROUTE_COUNTS
+    ):
         raise UnavailableError("a scheduler shows too much at once", reason="bad-status")
     try:
         workers = tuple(_worker(w) for w in answer.workers)
@@ -175,13 +277,7 @@ async def _page(scheduler: Schedulers, session: str, tenant: TenantId, after: st
         live=answer.live,
         stale=answer.stale,
         has_room=answer.has_room,
-        tenants=tuple(
-            TenantStatus(
-                tenant=_text(t.tenant), daemons=t.daemons, wanted=t.wanted, granted=t.granted,
-                principals=t.principals,
-            )
-            for t in answer.tenants
-        ),
+        tenants=tuple(map(_tenant, answer.tenants)),
         capacity=answer.capacity,
         running=answer.running,
         queued=answer.queued,
@@ -189,6 +285,17 @@ async def _page(scheduler: Schedulers, session: str, tenant: TenantId, after: st
         has_more=answer.has_more,
         draining=answer.draining,
     )  # fmt: skip
+
+
+def _tenant(said: pb.TenantStatus) -> TenantStatus:
+    return TenantStatus(
+        tenant=_text(said.tenant),
+        daemons=said.daemons,
+        wanted=said.wanted,
+        granted=said.granted,
+        principals=said.principals,
+        routes=tuple(RouteCount(_text(r.result), r.count) for r in said.routes),
+    )
 
 
 def _worker(said: pb.WorkerStatus) -> WorkerStatus:
@@ -230,6 +337,7 @@ def _message(status: FarmStatus) -> pb.StatusResponse:
             pb.TenantStatus(
                 tenant=t.tenant, daemons=t.daemons, wanted=t.wanted, granted=t.granted,
                 principals=t.principals,
+                routes=[pb.RouteCount(result=r.result, count=r.count) for r in t.routes],
             )
             for t in status.tenants
         ],

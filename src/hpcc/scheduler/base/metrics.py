@@ -9,7 +9,7 @@ from typing import Final
 from hpcc.audit.metered import AuditMetrics
 from hpcc.core import HpccError
 from hpcc.obs.health.health import Health
-from hpcc.obs.metrics.registry import Values, Words
+from hpcc.obs.metrics.registry import OTHER, Values, Words
 from hpcc.obs.metrics.service import ServiceMetrics
 from hpcc.ports import Clock
 from hpcc.routing.load import Load
@@ -120,6 +120,14 @@ class SchedulerMetrics:
         finally:
             self._routes.of(self._registry.tenants.known(tenant), result).add()
             self._route_seconds.observe(self._clock.monotonic() - started)
+
+    def routes_by_tenant(self) -> dict[str, dict[str, int]]:
+        """Return how many requests for routes had each result, of tenants that have a name here."""
+        found: dict[str, dict[str, int]] = {}
+        for (tenant, result), number in self._routes.snapshot():
+            if tenant != OTHER:
+                found.setdefault(tenant, {})[result] = int(number.value)
+        return found
 
     @contextmanager
     def login(self, tenant: str) -> Iterator[None]:

@@ -12,33 +12,11 @@ import pytest
 
 from hpcc.core import HpccError
 from hpcc.rpc.base.errors import UnavailableError
-from hpcc.rpc.scheduler.farm_picture import EXIT_CODES, FarmPicture, picture_of
-from hpcc.rpc.scheduler.observe import FarmStatus, TenantStatus, WorkerStatus
+from hpcc.rpc.scheduler.farm_picture import EXIT_CODES
+from hpcc.rpc.scheduler.observe import FarmStatus
+from hpcc_testkit.services.pictures import picture, status, worker
 
 PAGE = Path(__file__).parents[4] / "docs/spec/farm-status.md"
-
-
-def worker(name: str, **changes: object) -> WorkerStatus:
-    values: dict[str, object] = {
-        "worker_id": name, "endpoint": f"{name}:7445", "isolation": "qemu/kvm", "is_stale": False,
-        "is_heard": True, "capacity": 4, "running": 1, "queued": 0, "images": 1,
-        "lost_guests": 0.0, "lease_seconds": 9.0,
-    }  # fmt: skip
-    return WorkerStatus(**{**values, **changes})  # type: ignore[arg-type]  # built by name
-
-
-def status(*workers: WorkerStatus, **changes: object) -> FarmStatus:
-    values: dict[str, object] = {
-        "scheduler_id": "s", "version": "1", "at": 1.0, "is_operator": True, "is_store_up": True,
-        "live": len(workers), "stale": 0, "has_room": True, "workers": workers,
-        "tenants": (TenantStatus(tenant="acme", daemons=2, wanted=3, granted=1, principals=1),),
-    }  # fmt: skip
-    return FarmStatus(**{**values, **changes})  # type: ignore[arg-type]  # built by name
-
-
-def picture(*answers: FarmStatus | HpccError) -> FarmPicture:
-    addresses = [f"s{number}:7443" for number in range(len(answers))]
-    return picture_of(addresses, answers, tenant="acme", at=5.0)
 
 
 AWAY = UnavailableError("no answer in time")
@@ -55,6 +33,7 @@ def test_each_worker_is_as_the_scheduler_that_hears_it_shows_it() -> None:
         assert (found.live, found.stale, found.health) == (2, 0, "healthy")
     (tenant,) = picture(one, two).tenants
     assert (tenant.daemons, tenant.wanted, tenant.granted) == (4, 3, 1), "daemons are added up"
+    assert [(r.result, r.count) for r in tenant.routes] == [("no-worker", 6), ("ok", 18)]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +96,8 @@ def test_the_document_fits_its_schema(answers: list[FarmStatus | HpccError]) -> 
 
 def test_the_page_describes_every_field_of_the_document() -> None:
     rows = set(re.findall(r"^\| `([\w.\[\]]+)` \|", PAGE.read_text(), re.M))
-    found = set(_paths(picture(status(worker("w1")), AWAY).document()))
+    document = json.dumps(picture(status(worker("w1")), AWAY).document())
+    found = set(_paths(json.loads(document)))
     assert rows == found
     words = PAGE.read_text().partition("| code | when |")[2]
     codes = set(re.findall(r"^\| `([a-z-]+)` \|", words, re.M))
