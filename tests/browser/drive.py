@@ -84,11 +84,11 @@ class Browser:
             lambda _: text in self._text()
         )
 
-    def _look(self, width: int, dark: bool, png: str = "") -> object:
+    def _look(self, width: int, dark: bool, png: str = "", height: int = 900) -> object:
         """Set the width and the colours; return by how much the page is wider than the window."""
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self._driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self._driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         wide = "return document.documentElement.scrollWidth - innerWidth"
         beyond = self._driver.execute_script(wide)

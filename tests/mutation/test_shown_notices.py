@@ -21,6 +21,7 @@ PARTS = "tests/unit/cache/recorder/test_part_bytes.py::"
 FILES = "tests/unit/cache/recorder/test_recorder.py::"
 LOGS = "tests/unit/obs/test_json_lines.py::"
 SESSIONS = "tests/unit/cli/web/test_session.py::"
+FARM = "tests/unit/cli/web/test_farm_site.py::"
 
 
 CASES = {
@@ -32,6 +33,21 @@ CASES = {
     "shown-operators": Case(OBSERVER, 'f"{tenant}/{principal}" in self._operators',
                             'any(o.endswith(f"/{principal}") for o in self._operators)',
                             SEEN + "test_an_operator_of_one_tenant_is_nobody_in_another"),
+    "shown-hour": Case(OBSERVER, '        self._check_operator(session, "how busy workers were")\n', "",
+                       SEEN + "test_the_load_of_the_last_hour_is_for_operators_and_bounded"),
+    "shown-worker": Case(OBSERVER, '        self._check_operator(session, "workers")\n        row =',
+                         "        row =", SEEN + "test_a_worker_has_bounded_images_and_places_by_"
+                         "tenant_for_operators_only"),
+    "shown-routes": Case(OBSERVER, "            if only in {None, tenant}:\n                known = found"
+                         ".get(tenant, TenantStatus(tenant=tenant))\n                counts",
+                         "            if True:\n                known = found"
+                         ".get(tenant, TenantStatus(tenant=tenant))\n                counts",
+                         SEEN + "test_a_member_sees_its_tenant_and_nothing_of_others"),
+    "shown-shared-count": Case("scheduler/base/metrics.py", "            if tenant != OTHER:", "            if True:",
+                               "tests/unit/scheduler/base/test_scheduler_metrics.py::"
+                               "test_tenants_that_share_one_count_have_none"),
+    "shown-endless-worker": Case("rpc/scheduler/worker_detail.py", "len(answer.images) > MAX_IMAGES", "False",
+                                 ANSWERS + "test_a_worker_of_more_than_its_bounds_is_no_answer"),
     "shown-again": Case("rpc/scheduler/observe.py",
                         "page.workers[0].worker_id <= after", "False",
                         ANSWERS + "test_a_scheduler_that_repeats_or_exceeds_is_no_answer"),
@@ -109,6 +125,14 @@ CASES = {
     "web-turn": Case("cli/web/site.py", "return await asyncio.shield(making)", "return await making",
                      "tests/unit/cli/web/test_site.py::"
                      "test_a_page_whose_request_ended_is_made_to_its_end_before_the_next_one"),
+    # Pages about the farm (ADR 108).
+    "web-member": Case("cli/web/farm_site.py", "if not picture.is_operator:", "if False:",
+                       FARM + "test_a_member_causes_no_question_that_the_farm_would_refuse"),
+    "web-shared": Case("cli/web/farm_site.py", "if self._last is not None and began < self._ask_at:",
+                       "if False:", FARM + "test_all_pages_of_two_seconds_share_one_question_and_"
+                       "a_large_farm_is_asked_less_often"),
+    "web-tenant-link": Case("cli/web/farm_parts.py", "if not _TENANT.fullmatch(name):", "if False:",
+                            FARM + "test_no_text_of_a_scheduler_becomes_markup"),
     "recorded-names": Case("cli/builds/parts.py", "return escape(one_line(value))",
                            "return one_line(value)", "tests/unit/cli/builds/test_page.py::"
                            "test_no_name_becomes_markup_or_a_control"),

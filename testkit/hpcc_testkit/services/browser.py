@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -13,6 +14,11 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 _DRIVE: Final = Path(__file__).resolve().parents[3] / "tests/browser/drive.py"
+
+_WIDE: Final = 1440
+_NARROW: Final = 430
+# What colours and width can break.
+_FEW: Final = ["color-contrast", "scrollable-region-focusable", "target-size"]
 
 
 def fetched() -> Path:
@@ -62,6 +68,20 @@ def browser() -> Iterator[Browser]:
                 process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def check_page(chromium: Browser, *, rules: bool) -> None:
+    """Check the page that is open: its width, its colours, its keys, and what the console says.
+
+    `rules`: also ask axe-core, of all its rules and of those that colours and width can break.
+    """
+    for width, dark in itertools.product((_WIDE, _NARROW), (False, True)):
+        assert chromium.do("look", width=width, dark=dark) <= 0, "wider than the window"
+        if rules and (width == _WIDE) != dark:
+            assert chromium.do("rules", only=_FEW if dark else []) == []
+    keys = chromium.do("keys")
+    assert keys["wanted"] == keys["reached"]
+    assert chromium.do("log") == []
 
 
 def _rules() -> Path:

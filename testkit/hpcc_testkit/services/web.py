@@ -1,4 +1,4 @@
-"""Runs `hpcc web --local` as a user does, and asks it without a browser."""
+"""Runs `hpcc web` as a user does, and asks it without a browser."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _SECONDS: Final = 60
 
 
 @contextmanager
-def web_pages(env: Mapping[str, str]) -> Iterator[str]:
+def web_pages(env: Mapping[str, str], *, local: bool = True) -> Iterator[str]:
     """Run the command; yield its link. Afterwards it has ended at an interrupt, as by Ctrl-C."""
+    words = ["web", *(["--local"] if local else [])]
     with subprocess.Popen(
-        [sys.executable, "-m", "hpcc.cli", "web", "--local"], env=env, stdout=subprocess.PIPE,
-        text=True,
-    ) as process:  # fmt: skip
+        [sys.executable, "-m", "hpcc.cli", *words], env=env, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         try:
             link = process.stdout.readline().strip()

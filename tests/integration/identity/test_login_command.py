@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from hpcc_testkit.services.identity_provider import (
     RealProvider,
     missing_or_none,
 )
+from hpcc_testkit.services.web import Fetched, web_pages
 
 pytestmark = [
     pytest.mark.skipif(missing_or_none() is not None, reason=missing_or_none() or ""),
@@ -182,6 +183,37 @@ async def test_a_person_logs_in_builds_on_the_farm_and_logs_out(
         gone = await there.compile()
         assert isinstance(gone, RemoteFailure)
         assert gone.reason == "no-farm"
+
+
+async def test_the_farms_pages_are_shown_with_the_login_of_their_person(
+    tmp_path: Path, provider: RealProvider
+) -> None:
+    async with site(tmp_path, provider) as there:
+        code, said = await there.hpcc("web")
+        assert (code, "hpcc login" in said) == (2, True)
+        await there.log_in()
+        login = load_login_or_none(there.paths.login_file)
+        assert login is not None
+        with ExitStack() as stack:
+            # In a thread: scheduler and worker live in this loop.
+            link = await asyncio.to_thread(stack.enter_context, web_pages(there.env, local=False))
+            client = await asyncio.to_thread(Fetched, link)
+
+            async def until(words: str) -> str:
+                front = ""
+                while words not in front:  # the guard is the test's own limit of time
+                    front, _ = await asyncio.to_thread(client.page, f"{client.root}/")
+                    await asyncio.sleep(0.1)
+                return front
+
+            front = await until("1 worker takes compiles, and there is room.")
+            assert "what members of acme see" in front
+            assert "ann" in front
+            for secret in (login.token, login.refresh_token):
+                assert secret not in front
+            await there.hpcc("logout")
+            assert "worker takes" not in await until("no farm")
+            await asyncio.to_thread(stack.close)
 
 
 async def test_a_login_that_the_scheduler_refuses_is_not_kept(

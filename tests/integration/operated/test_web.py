@@ -5,7 +5,6 @@ axe-core (MPL-2.0, fetched for tests only) has the rules of accessibility.
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,17 +15,13 @@ from hpcc.cache.recorder.places import DIRECTORY_NAME
 from hpcc.cache.recorder.recorder import Recorder
 from hpcc.config.paths import Paths
 from hpcc_testkit.cache.recorded import AT_US, compile_at, hostile_build, small_build
-from hpcc_testkit.services.browser import Browser, browser, missing_or_none
+from hpcc_testkit.services.browser import browser, check_page, missing_or_none
 from hpcc_testkit.services.web import statuses, web_pages
 
 pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.skipif(bool(missing_or_none()), reason=missing_or_none() or "it is here"),
 ]
-
-WIDE, NARROW = 1440, 430
-# What colours and width can break.
-FEW = ["color-contrast", "scrollable-region-focusable", "target-size"]
 
 
 @pytest.fixture
@@ -43,17 +38,6 @@ def pages(tmp_path: Path) -> Iterator[tuple[str, Recorder]]:
         yield link, recorder
 
 
-def check(chromium: Browser, *, rules: bool) -> None:
-    """Check the page that is open: its width, its colours, its keys, and what the console says."""
-    for width, dark in itertools.product((WIDE, NARROW), (False, True)):
-        assert chromium.do("look", width=width, dark=dark) <= 0, "wider than the window"
-        if rules and (width == WIDE) != dark:
-            assert chromium.do("rules", only=FEW if dark else []) == []
-    keys = chromium.do("keys")
-    assert keys["wanted"] == keys["reached"]
-    assert chromium.do("log") == []
-
-
 def test_every_page_is_quiet_readable_and_reached_by_keyboard_and_follows_its_build(
     pages: tuple[str, Recorder],
 ) -> None:
@@ -63,19 +47,19 @@ def test_every_page_is_quiet_readable_and_reached_by_keyboard_and_follows_its_bu
         root = link.partition("open?")[0]
         chromium.do("wait", text="release-7")
         assert chromium.do("wait", text="live")["url"] == root, "the token is not in the address"
-        check(chromium, rules=True)
+        check_page(chromium, rules=True)
         names = ("a[href*='/build/']", "a[href$='/compiles']", "td.file a")
         for number, name in enumerate(names):
             there = chromium.do("click", css=name)["url"]
             assert there.startswith(f"{root}build/")
-            check(chromium, rules=True)
+            check_page(chromium, rules=True)
             if number == 0:
                 build = there
         # A build of hostile names is text as any other. Only in it the legend has all colours.
         chromium.do("open", url=root)
         hostile = chromium.do("click", css="tbody tr:last-child a")
         assert "<script>alert(1)</script>" in hostile["text"]
-        check(chromium, rules=False)
+        check_page(chromium, rules=False)
 
         # Live: what is recorded now appears, and the focus stays where it was.
         chromium.do("open", url=build)

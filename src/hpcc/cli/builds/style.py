@@ -64,7 +64,7 @@ th:last-child, td:last-child { padding-right:14px; }
 .n { text-align:right; white-space:nowrap; font-variant-numeric:tabular-nums; }
 .bar { min-width:60px; width:22%; }
 .file { min-width:230px; } .word { white-space:nowrap; }
-td svg { display:block; width:100%; margin-top:5px; }
+td svg { display:block; margin-top:5px; } td svg:not(.slots) { width:100%; }
 .tag { display:inline-block; padding:0 7px; line-height:18px; border-radius:9px; font-size:11.5px;
   white-space:nowrap; background:var(--sunk); color:var(--muted); }
 .tag.t-hit { background:var(--hit-soft); color:var(--hit-ink); }

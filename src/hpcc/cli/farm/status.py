@@ -6,18 +6,14 @@ import argparse
 import asyncio
 import json
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from hpcc.cli.base.terminal import emit
 from hpcc.config.paths import Paths
-from hpcc.core import CallerError, HpccError, TenantId
 
 if TYPE_CHECKING:
-    from hpcc.config.farm import Farm
     from hpcc.rpc.scheduler.farm_picture import FarmPicture
     from hpcc.rpc.scheduler.observe import WorkerStatus
-
-_SECONDS: Final = 60.0
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -43,7 +39,7 @@ def _status(args: argparse.Namespace) -> int:
     """
     from hpcc.rpc.scheduler.farm_picture import EXIT_CODES
 
-    picture = asyncio.run(_picture(_farm()))
+    picture = asyncio.run(_picture())
     if args.json:
         emit(json.dumps(picture.document(), indent=1, sort_keys=True))
     else:
@@ -52,51 +48,12 @@ def _status(args: argparse.Namespace) -> int:
     return EXIT_CODES[picture.health]
 
 
-def _farm() -> Farm:
-    from hpcc.config.settings import load_settings
-    from hpcc.dispatch.farm_files import FarmFiles
-
-    paths = Paths.from_env(os.environ)
-    farm = FarmFiles(paths, load_settings(paths.config_file)).farm()
-    if farm is None:
-        raise CallerError("no farm: run `hpcc login` or `hpcc up`", reason="login-none")
-    if farm.engine:
-        raise CallerError("an engine of hpcc.toml shows no status", reason="engine")
-    return farm
-
-
-async def _picture(farm: Farm) -> FarmPicture:
-    from hpcc import __version__
-    from hpcc.dispatch.login import FarmLogin, known_certificates
+async def _picture() -> FarmPicture:
+    from hpcc.cli.base.farm_observer import FarmObserver
     from hpcc.ports import SystemClock
-    from hpcc.rpc.scheduler.client import SchedulerClient
-    from hpcc.rpc.scheduler.farm_picture import picture_of
-    from hpcc.rpc.scheduler.observe import FarmStatus, ask_all
-    from hpcc.rpc.scheduler.schedulers import open_schedulers, split_schedulers
 
-    clock, addresses = SystemClock(), split_schedulers(farm.scheduler)
-    paths = Paths.from_env(os.environ)
-    peer = known_certificates(farm, paths.farm_session_file).peer
-    answers: list[FarmStatus | HpccError]
-    async with (
-        asyncio.timeout(_SECONDS),
-        open_schedulers(
-            farm.scheduler, certificate_pem=peer.certificate_pem, name=peer.name, clock=clock
-        ) as schedulers,
-    ):
-        login = FarmLogin(farm, SchedulerClient(schedulers), clock, __version__, None)
-        try:
-            session = await login.session()
-        except CallerError:
-            raise  # the login is refused: that says nothing of the farm
-        except HpccError as error:
-            answers = [error] * len(addresses)
-        else:
-            answers = await ask_all(schedulers, session, TenantId(farm.tenant))
-    refused = next((a for a in answers if isinstance(a, CallerError)), None)
-    if refused is not None and not any(isinstance(a, FarmStatus) for a in answers):
-        raise refused
-    return picture_of(addresses, answers, tenant=farm.tenant, at=clock.now())
+    async with FarmObserver(Paths.from_env(os.environ), SystemClock()) as observer:
+        return await observer.picture()
 
 
 def lines_of(picture: FarmPicture) -> list[str]:

@@ -30,14 +30,35 @@ _ICON: Final = (
     'stroke-width="1.5" stroke-dasharray="2.6 2"/><rect x="5.4" y="5.4" width="7.2" height="7.2" '
     'rx="1.8" fill="#3a6bd0"/></svg>'
 )
+_MARK: Final = (
+    '<svg width="18" height="18" aria-hidden="true"><rect class="edge" x="1.2" y="1.2" '
+    'width="15.6" height="15.6" rx="4"/><rect class="farm" x="5.4" y="5.4" width="7.2" '
+    'height="7.2" rx="1.8"/></svg>'
+)
 
 
 class Page(NamedTuple):
-    """Title and content of a page; both are made of escaped text. A live page changes."""
+    """Title and content of a page; both are made of escaped text. A live page changes.
+
+    `section` is the name in the bar that the page belongs to.
+    """
 
     title: str
     main: str
     is_live: bool = False
+    section: str = "Builds"
+
+
+class PageFrame(NamedTuple):
+    """What all pages of a session have around them.
+
+    `root` begins each address. `sections` are names with what follows the root and a slash. `who`
+    is the person whose pages these are, where a login says that.
+    """
+
+    root: str
+    sections: tuple[tuple[str, str], ...] = (("Builds", ""),)
+    who: str = ""
 
 
 def file_of(name: str) -> tuple[bytes, str] | None:
@@ -54,18 +75,28 @@ def file_of(name: str) -> tuple[bytes, str] | None:
             return None
 
 
-def document(page: Page, root: str, tag: str = "") -> bytes:
+def document(page: Page, frame: PageFrame, tag: str = "") -> bytes:
     """Return a whole page. `tag` names the content of a live page for its next question."""
+    root = frame.root
     live = f' data-live="{text(tag)}"' if page.is_live else ""
     script = f'<script type="module" src="{root}/live.js"></script>' if page.is_live else ""
     state = '<p id="live" class="live" role="status"></p>' if page.is_live else ""
+    who = f'<span class="who">{text(frame.who)}</span>' if frame.who else ""
+    links = "".join(
+        f'<a href="{root}/{path}"{_current(name == page.section)}>{text(name)}</a>'
+        for name, path in frame.sections
+    )
     return _encoded(
         f"{_head(page.title, root)}{script}</head><body>"
         '<a class="skip" href="#main">Skip to content</a>'
-        f'<header class="mast"><a class="brand" href="{root}/">hpcc</a>'
-        f'<nav aria-label="Pages"><a href="{root}/">Builds</a></nav>{state}</header>'
+        f'<header class="mast"><a class="brand" href="{root}/">{_MARK}hpcc</a>'
+        f'<nav aria-label="Pages">{links}</nav>{state}{who}</header>'
         f'<main id="main" tabindex="-1"{live}>{page.main}</main></body></html>\n'
     )
+
+
+def _current(is_so: bool) -> str:  # noqa: FBT001 - the one fact that it is about
+    return ' aria-current="page"' if is_so else ""
 
 
 def opened(root: str) -> bytes:
@@ -77,7 +108,7 @@ def opened(root: str) -> bytes:
     head = _head("hpcc", root)
     return _encoded(
         f'{head}<meta http-equiv="refresh" content="0; url={root}/"></head>'
-        f'<body><main><h1>hpcc</h1><p><a href="{root}/">Go to the builds</a></p></main>'
+        f'<body><main><h1>hpcc</h1><p><a href="{root}/">Go to the pages</a></p></main>'
         "</body></html>\n"
     )
 

@@ -1,8 +1,8 @@
 """Answers requests: reads the flight recorder, makes pages, and keeps both inside bounds.
 
-A page is made again only if the files of its build changed, and one at a time. After a page that
-took long to make, the held one serves for nine times as long: a browser that follows a build takes
-at most a tenth of one core from it.
+A page about a build is made again only if the files of its build changed, and one at a time. After
+a page that took long to make, the held one serves for nine times as long: a browser that follows a
+build takes at most a tenth of one core from it. `farm_site` bounds what the farm's pages cost.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import asyncio
 import hashlib
 import re
 from collections import OrderedDict
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 from urllib.parse import parse_qs
 
 from hpcc.cache.recorder.compiles import Compile
@@ -25,18 +26,20 @@ from hpcc.cli.builds.parts import text
 from hpcc.cli.cache.explain import explain_lines
 from hpcc.cli.web.pages import MAX_SEARCH, Filter, Pages, id_of
 from hpcc.cli.web.session import BrowserSession, VisitDecision
-from hpcc.cli.web.shell import HTML, Page, document, file_of, fragment, opened
+from hpcc.cli.web.shell import HTML, Page, PageFrame, document, file_of, fragment, opened
 from hpcc.core import NotFoundError
 from hpcc.obs.http.request import Request
 from hpcc.obs.http.serve import HttpAnswer
 from hpcc.ports import Clock
 
 MAX_HELD: Final = 8
+BUILDS: Final = "builds"
+"""The address of the list of builds, where the root is the farm's."""
 _PAUSES: Final = 9
 _MAX_PAGE: Final = 1_000_000
 _BUILD: Final = re.compile(r"build/([0-9a-f]{16})(?:/(compiles|[0-9]{1,18}-[0-9a-f]{8}))?")
 _REFUSAL: Final = (
-    b"This page belongs to the browser that opened the link of `hpcc web --local`.\n"
+    b"This page belongs to the browser that opened the link of `hpcc web`.\n"
     b"The link works once. Run the command again for another one.\n"
 )
 
@@ -59,11 +62,37 @@ class _Made(NamedTuple):
     cost_seconds: float
 
 
-class Site:
-    """The pages about one cache directory, for one session."""
+class FarmPages(Protocol):
+    """The pages about a farm. `sections` are their names in the bar, with their addresses."""
 
-    def __init__(self, directory: str, session: BrowserSession, clock: Clock) -> None:
+    sections: tuple[tuple[str, str], ...]
+
+    @property
+    def who(self) -> str:
+        """The person who is logged in now; "" if nobody is."""
+        ...
+
+    async def page_or_none(self, rest: str, fields: Mapping[str, str]) -> Page | None:
+        """Return the page of an address below the root; None for one that has no farm's page.
+
+        Raises:
+            NotFoundError: the farm has, or shows, nothing of this name.
+        """
+        ...
+
+
+class Site:
+    """The pages about one cache directory and, if there is one, the farm; for one session."""
+
+    def __init__(
+        self,
+        directory: str,
+        session: BrowserSession,
+        clock: Clock,
+        farm: FarmPages | None = None,
+    ) -> None:
         self._directory, self._session, self._clock = directory, session, clock
+        self._farm = farm
         self._pages = Pages(session.root)
         self._lines = BuildLines(directory)
         # The build that was read last, with its files: pages of one build share it.
@@ -89,20 +118,35 @@ class Site:
                     else HttpAnswer(HTTPStatus.OK, *file)
                 )
 
+    @property
+    def _frame(self) -> PageFrame:
+        root, farm = self._session.root, self._farm
+        if farm is None:
+            return PageFrame(root)
+        return PageFrame(root, (*farm.sections, ("Builds", BUILDS)), farm.who)
+
     async def _page(self, request: Request, rest: str) -> HttpAnswer:
-        root = self._session.root
         try:
-            target, is_fragment = _target_of(rest, request.query)
-            made = await self._in_turn(target)
+            fields = _fields(request.query)
+            page, tag = await self._page_and_tag(rest, fields)
         except NotFoundError as error:
-            page = Page("Not here", f"<h1>Not here</h1><p>{text(error)}</p>")
-            return HttpAnswer(HTTPStatus.NOT_FOUND, document(page, root), HTML)
-        if not is_fragment:
-            return HttpAnswer(HTTPStatus.OK, document(made.page, root, made.tag), HTML)
-        tag = (("ETag", made.tag),)
-        if request.header("if-none-match") == made.tag:
-            return HttpAnswer(HTTPStatus.NOT_MODIFIED, b"", HTML, tag)
-        return HttpAnswer(HTTPStatus.OK, fragment(made.page), HTML, tag)
+            page = Page("Not here", f"<h1>Not here</h1><p>{text(error)}</p>", section="")
+            return HttpAnswer(HTTPStatus.NOT_FOUND, document(page, self._frame), HTML)
+        if "live" not in fields:
+            return HttpAnswer(HTTPStatus.OK, document(page, self._frame, tag), HTML)
+        headers = (("ETag", tag),)
+        if request.header("if-none-match") == tag:
+            return HttpAnswer(HTTPStatus.NOT_MODIFIED, b"", HTML, headers)
+        return HttpAnswer(HTTPStatus.OK, fragment(page), HTML, headers)
+
+    async def _page_and_tag(self, rest: str, fields: Mapping[str, str]) -> tuple[Page, str]:
+        if self._farm is not None:
+            page = await self._farm.page_or_none(rest, fields)
+            if page is not None:
+                return page, _tag(page)
+            rest = "" if rest == BUILDS else rest
+        made = await self._in_turn(_target_of(rest, fields))
+        return made.page, made.tag
 
     async def _in_turn(self, target: _Target) -> _Made:
         """Return a page. The turn ends with the thread, also when the request ends before it."""
@@ -120,9 +164,8 @@ class Site:
             made.files != files and began >= made.made_at + _PAUSES * made.cost_seconds
         ):
             page = self._new(target, files)
-            tag = f'"{hashlib.sha256(page.main.encode("utf-8", "surrogatepass")).hexdigest()[:32]}"'
             now = self._clock.monotonic()
-            made = self._made[target] = _Made(files, page, tag, now, now - began)
+            made = self._made[target] = _Made(files, page, _tag(page), now, now - began)
         self._made.move_to_end(target)
         while len(self._made) > MAX_HELD:
             self._made.popitem(last=False)
@@ -165,27 +208,34 @@ class Site:
         return []
 
 
-def _target_of(rest: str, query: str) -> tuple[_Target, bool]:
-    """Return what is asked for, and whether only its content.
+def _tag(page: Page) -> str:
+    """Return by what a browser names the content of a page that it shows."""
+    return f'"{hashlib.sha256(page.main.encode("utf-8", "surrogatepass")).hexdigest()[:32]}"'
 
-    Raises:
-        NotFoundError: no page has this address.
-    """
+
+def _fields(query: str) -> dict[str, str]:
     try:
         fields = parse_qs(query, max_num_fields=8, errors="replace")
     except ValueError:
         raise NotFoundError("no page has this address") from None
-    said = {name: values[0] for name, values in fields.items()}
-    is_fragment = "live" in said
+    return {name: values[0] for name, values in fields.items()}
+
+
+def _target_of(rest: str, fields: Mapping[str, str]) -> _Target:
+    """Return what is asked for.
+
+    Raises:
+        NotFoundError: no page has this address.
+    """
     if not rest:
-        return _Target(), is_fragment
+        return _Target()
     match = _BUILD.fullmatch(rest)
     if match is None:
         raise NotFoundError("no page has this address")
     build, part = match[1], match[2] or ""
     if part != "compiles":
-        return _Target(build, part), is_fragment
-    page = said.get("page", "1")
+        return _Target(build, part)
+    page = fields.get("page", "1")
     number = int(page) if re.fullmatch(r"[0-9]{1,6}", page) else 1
-    chosen = Filter(said.get("end", "")[:MAX_SEARCH], said.get("q", "")[:MAX_SEARCH], number)
-    return _Target(build, part, chosen), is_fragment
+    end, search = (fields.get(name, "")[:MAX_SEARCH] for name in ("end", "q"))
+    return _Target(build, part, Filter(end, search, number))

@@ -5,16 +5,41 @@ from __future__ import annotations
 from typing import Final
 
 WEB_STYLE: Final = """
+:root { --wait:#c9bfa3; }
+@media (prefers-color-scheme: dark) { :root { --wait:#6b6350; } }
 a { color:var(--ink-farm); text-decoration-thickness:1px; text-underline-offset:2px; }
-td > a, td > .tag, .mast a { text-decoration:none; }
-td > a:hover, .mast a:hover { text-decoration:underline; }
+td a, td > .tag, .mast a { text-decoration:none; }
+td a:hover, .mast a:hover { text-decoration:underline; }
 .skip { position:absolute; left:-999px; }
 .skip:focus { left:12px; top:8px; background:var(--panel); padding:4px 10px; z-index:9; }
 .mast { display:flex; align-items:center; gap:18px; min-height:46px; padding:0 24px;
   background:var(--panel); border-bottom:1px solid var(--line); }
 .mast a { color:var(--text); } .brand { font-weight:650; font-size:14px; }
 .mast nav { flex:1; }
-.mast nav a { padding:5px 10px; border-radius:6px; background:var(--sunk); font-weight:500; }
+.mast nav a { padding:5px 10px; border-radius:6px; color:var(--muted); font-weight:500; }
+.mast nav a[aria-current] { background:var(--sunk); color:var(--text); }
+.top { display:flex; flex-wrap:wrap; gap:4px 16px; justify-content:space-between;
+  align-items:flex-start; }
+.sub b { color:var(--text); font-weight:600; } .panel > header .more { margin-left:auto; }
+.brand svg { margin-right:8px; vertical-align:-3px; }
+.brand .edge { fill:none; stroke:var(--muted); stroke-width:1.5; stroke-dasharray:2.6 2; }
+.unit { font-size:13px; font-weight:500; color:var(--muted); letter-spacing:0; }
+.warn .note { display:block; } .dot { display:inline-block; margin:0 6px 0 0; }
+.closed { fill:var(--line); } .slots .sunk { stroke:var(--line); }
+.causes { margin:0; padding:0 14px 12px; list-style:none; }
+.causes li { display:grid; grid-template-columns:minmax(0,1fr) auto 62px; gap:2px 12px;
+  padding:7px 0; border-top:1px solid var(--line); align-items:baseline; }
+.causes li:first-child { border-top:0; } .causes .note { grid-column:1/-1; }
+.causes svg { grid-column:1/-1; display:block; width:100%; }
+@media (min-width:1001px) { .wide-left { grid-template-columns:minmax(0,2fr) minmax(0,1fr); } }
+.places p { margin:0 0 8px; } .places svg { display:block; width:100%; margin-bottom:8px; }
+.soft { opacity:.14; } .line { fill:none; stroke-width:1.5; vector-effect:non-scaling-stroke; }
+.l-farm { stroke:var(--farm); } .l-fallback { stroke:var(--fall); } .l-hit { stroke:var(--hit); }
+.l-free { stroke:var(--muted); stroke-dasharray:3 3; } .wait { fill:var(--wait); }
+.free { fill:none; stroke:var(--muted); stroke-dasharray:2 2; }
+.spark svg { display:block; width:100%; height:26px; margin-top:7px; }
+.mast nav { display:flex; flex-wrap:wrap; gap:2px; }
+.who { color:var(--muted); font-size:12px; overflow-wrap:anywhere; }
 .live { margin:0; color:var(--muted); font-size:12px; text-align:right; }
 main:focus { outline:none; }
 h1.path { font:600 16px/1.3 "JetBrains Mono",ui-monospace,"SF Mono",Menlo,Consolas,monospace; }
@@ -35,7 +60,8 @@ h1.path { font:600 16px/1.3 "JetBrains Mono",ui-monospace,"SF Mono",Menlo,Consol
 .pages { display:flex; gap:16px; padding:9px 14px 11px; }
 table.parts .bar { width:35%; } td.share { min-width:110px; } p.pad { margin:0; }
 .builds td:first-child { min-width:150px; overflow-wrap:anywhere; }
-@media (max-width:1000px) { .mast { padding:0 12px; gap:10px; }
+@media (max-width:1000px) { .chart text.some { display:none; } table.some { min-width:480px; }
+  .mast { padding:0 12px; gap:10px; }
   table.builds { min-width:720px; } }
 @media print { .mast, .filter, .skip { display:none; } }
 """

@@ -1,4 +1,4 @@
-"""`hpcc web --local`: serves pages about this user's builds on loopback."""
+"""`hpcc web`: serves pages about this user's builds, and about the farm, on loopback."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import asyncio
 import logging
 import os
 import signal
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hpcc.cli.base.terminal import emit
 from hpcc.config.paths import Paths
+
+if TYPE_CHECKING:
+    from hpcc.cli.base.farm_observer import FarmObserver
+    from hpcc.cli.web.site import FarmPages
+    from hpcc.ports import Clock
 
 _HOST: Final = "127.0.0.1"
 _ANSWER_SECONDS: Final = 60.0
@@ -19,13 +24,12 @@ _ANSWER_SECONDS: Final = 60.0
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command of this module."""
     web = subparsers.add_parser(
-        "web", help="show this machine's builds in a browser", description=_web.__doc__
+        "web", help="show the farm and this machine's builds in a browser", description=_web.__doc__
     )
     web.add_argument(
         "--local",
         action="store_true",
-        required=True,
-        help="for one user, on this machine's loopback address only",
+        help="only this machine's builds; no farm is asked",
     )
     web.add_argument(
         "--port", type=int, default=0, help="the port (default: one that the system chooses)"
@@ -34,21 +38,37 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _web(args: argparse.Namespace) -> int:
-    """Show this user's builds in a browser on this machine, live, until Ctrl-C.
+    """Show the farm and this user's builds in a browser on this machine, live, until Ctrl-C.
 
-    It prints a link that works once, in one browser. Other users of the machine see nothing.
+    The farm is the one of `hpcc login` or `hpcc up`; its schedulers decide what this login sees. It
+    prints a link that works once, in one browser. Other users of the machine see nothing.
     """
+    from hpcc.config.extras import require_extra
     from hpcc.core.endpoints import check_port
     from hpcc.obs.logs import log_to_stderr
 
     # An error may hold names from a record: this one escapes them.
     log_to_stderr(logging.WARNING)
     check_port("--port", args.port)
-    asyncio.run(_serve(os.fspath(Paths.from_env(os.environ).cache), args.port))
+    paths = Paths.from_env(os.environ)
+    if args.local:
+        asyncio.run(_serve(paths, args.port))
+    else:
+        require_extra("client", "`hpcc web` without --local")
+        asyncio.run(_serve_farm(paths, args.port))
     return 0
 
 
-async def _serve(directory: str, port: int) -> None:
+async def _serve_farm(paths: Paths, port: int) -> None:
+    from hpcc.cli.base.farm_observer import FarmObserver
+    from hpcc.ports import SystemClock
+
+    async with FarmObserver(paths, SystemClock()) as observer:
+        observer.farm()  # without one the command ends here, with what to do
+        await _serve(paths, port, observer)
+
+
+async def _serve(paths: Paths, port: int, observer: FarmObserver | None = None) -> None:
     from hpcc.cli.web.session import BrowserSession
     from hpcc.cli.web.shell import HEADERS
     from hpcc.cli.web.site import Site
@@ -58,8 +78,9 @@ async def _serve(directory: str, port: int) -> None:
     end, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, end.set)
-    session = BrowserSession()
-    site = Site(directory, session, SystemClock())
+    session, clock = BrowserSession(), SystemClock()
+    farm = None if observer is None else _farm_site(observer, session.root, clock)
+    site = Site(os.fspath(paths.cache), session, clock, farm)
     bounded = BoundedServer(
         site.answer,
         lambda _: "page",
@@ -76,3 +97,9 @@ async def _serve(directory: str, port: int) -> None:
         await end.wait()
     finally:
         server.close()
+
+
+def _farm_site(observer: FarmObserver, root: str, clock: Clock) -> FarmPages:
+    from hpcc.cli.web.farm_site import FarmSite
+
+    return FarmSite(observer, root, clock)

@@ -39,6 +39,7 @@ ATTRIBUTES = [
     "value",
     "maxlength",
     "selected",
+    "aria-current",
 ]
 
 
@@ -170,6 +171,7 @@ async def test_the_policy_allows_no_inline_script_or_style_and_nothing_is_stored
     assert (policy["base-uri"], policy["frame-ancestors"]) == ("'none'", "'none'")
     assert headers["Cache-Control"] == "no-store"
     assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["X-Frame-Options"] == "DENY"
     visitor = Visitor(tmp_path)
     page = await visitor.markup("")
     assert "No build is recorded yet" in page

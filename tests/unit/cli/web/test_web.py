@@ -8,10 +8,10 @@ import sys
 _FAILING = """
 import argparse, logging
 from hpcc.cli.web import web
-async def serve(directory, port):
+async def serve(paths, port):
     logging.getLogger("x").error("a page cannot be shown: %s", "\\x1b]0;owned\\x07\\nforged")
 web._serve = serve
-web._web(argparse.Namespace(port=0))
+web._web(argparse.Namespace(port=0, local=True))
 """
 
 

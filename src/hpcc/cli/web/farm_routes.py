@@ -1,0 +1,64 @@
+"""What became of requests for routes: a compile without a route runs on its own machine."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from hpcc.cli.builds.parts import panel, quoted, text
+from hpcc.cli.builds.timeline import length_bar
+from hpcc.cli.builds.words import percent
+from hpcc.rpc.scheduler.observe import TenantStatus
+
+OK: Final = "ok"
+_MOST: Final = 8
+# What docs/runbook.md says at HpccRoutesRefused.
+_REMEDIES: Final[Mapping[str, str]] = {
+    "no-worker": "No live worker has the image at the isolation. Prepare it on one.",
+    "image": "The tenants table does not allow the image. Somebody changed the build or the table.",
+}
+_OTHER: Final = "`docs/reasons.md` has the word, the scheduler's journal has more."
+_SINCE: Final = "since the schedulers started, by reason"
+
+
+def refused(tenants: Iterable[TenantStatus]) -> tuple[int, int]:
+    """Return how many requests for routes had none, and how many there were."""
+    counts = _counts(tenants)
+    return counts.total() - counts[OK], counts.total()
+
+
+def routes_panel(tenants: Iterable[TenantStatus]) -> str:
+    """Return the box of requests that had no route, with what to do."""
+    counts = _counts(tenants)
+    every = counts.total()
+    missed = [(word, n) for word, n in counts.most_common() if word != OK]
+    title = "Routes refused"
+    if not every:
+        none = '<p class="pad note">No request for a route is counted yet.</p>'
+        return panel(title, none, _SINCE)
+    if not missed:
+        fine = f'<p class="pad note">Each of {every:,} requests for a route had one.</p>'
+        return panel(title, fine, _SINCE)
+    rows = "".join(_row(word, n, every) for word, n in missed[:_MOST])
+    if len(missed) > _MOST:
+        rest = sum(n for _, n in missed[_MOST:])
+        rows += f'<li class="note">{len(missed) - _MOST} more reasons, {rest:,} requests</li>'
+    return panel(title, f'<ul class="causes">{rows}</ul>', _SINCE)
+
+
+def _row(word: str, number: int, every: int) -> str:
+    return (
+        f'<li><b>{text(word.removeprefix("_"))}</b><span class="n">{number:,}</span>'
+        f'<span class="n share">{percent(number, every)}</span>'
+        f'<span class="note">{quoted(_REMEDIES.get(word, _OTHER))}</span>'
+        f"{length_bar('fallback', number, every)}</li>"
+    )
+
+
+def _counts(tenants: Iterable[TenantStatus]) -> Counter[str]:
+    found = Counter[str]()
+    for tenant in tenants:
+        for one in tenant.routes:
+            found[one.result] += one.count
+    return found

@@ -1,0 +1,211 @@
+"""Which page of a farm an address means, made from what the schedulers show now.
+
+All pages of a browser share one picture. It is asked again when a page wants it and it is old: a
+page that nobody looks at costs the schedulers nothing. What may be seen is decided there, by the
+login; here nothing is left out of a picture, and nothing is kept of another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import Final, NamedTuple, Protocol
+
+from hpcc.cli.builds.parts import quoted
+from hpcc.cli.web.alerts_page import alerts_page
+from hpcc.cli.web.farm_page import farm_page
+from hpcc.cli.web.farm_parts import heading, tag
+from hpcc.cli.web.shell import Page, footer
+from hpcc.cli.web.tenant_pages import tenant_page, tenants_page
+from hpcc.cli.web.worker_pages import worker_of, worker_page, workers_page
+from hpcc.config.farm import Farm
+from hpcc.core import CallerError, HpccError
+from hpcc.ports import Clock
+from hpcc.routing.load import SAMPLE_SECONDS, LoadSample
+from hpcc.rpc.scheduler.farm_picture import FarmPicture
+from hpcc.rpc.scheduler.worker_detail import WorkerDetail
+
+# A picture is as old as this before it is asked again, and older for a farm of many workers: a
+# scheduler sorts and sends all of them.
+_LEAST_SECONDS: Final = 2.0
+_WORKERS_A_SECOND: Final = 100
+_MOST_SECONDS: Final = 30.0
+# A login that is refused is not tried all the time.
+_AFTER_ERROR_SECONDS: Final = 10.0
+# The first part of each address, and whether a name follows it.
+_PLACES: Final[Mapping[str, bool]] = {
+    "": False,
+    "workers": False,
+    "worker": True,
+    "tenants": False,
+    "tenant": True,
+    "alerts": False,
+}
+
+
+class Observes(Protocol):
+    """Asks the schedulers."""
+
+    def farm(self) -> Farm:
+        """Return the farm that the user is logged in to now.
+
+        Raises:
+            CallerError: there is none.
+        """
+        ...
+
+    async def picture(self) -> FarmPicture:
+        """Return what they show now.
+
+        Raises:
+            HpccError: there is no farm, or the login is refused.
+            TimeoutError: there is no answer in time.
+        """
+        ...
+
+    async def history(self) -> tuple[LoadSample, ...]:
+        """Return the load of the last hour, for an operator; raises as `picture` does."""
+        ...
+
+    async def worker(self, worker_id: str) -> WorkerDetail:
+        """Return more of one worker, for an operator; raises as `picture` does."""
+        ...
+
+
+class _Seen(NamedTuple):
+    """What the schedulers showed."""
+
+    picture: FarmPicture
+    samples: tuple[LoadSample, ...] = ()
+
+
+class FarmSite:
+    """The pages of the farm that one user is logged in to."""
+
+    sections: tuple[tuple[str, str], ...] = (
+        ("Farm", ""),
+        ("Workers", "workers"),
+        ("Tenants", "tenants"),
+        ("Alerts", "alerts"),
+    )
+
+    def __init__(self, observer: Observes, root: str, clock: Clock) -> None:
+        self._observer, self._root, self._clock = observer, root, clock
+        self._farm: Farm | None = None
+        self._turn = asyncio.Lock()
+        self._last: _Seen | HpccError | None = None
+        self._ask_at = self._hour_at = float("-inf")
+        self._hour: tuple[LoadSample, ...] = ()
+        self._worker: tuple[object, str, WorkerDetail | None] = (None, "", None)
+
+    @property
+    def who(self) -> str:
+        """The person who is logged in now; "" if nobody is."""
+        try:
+            farm = self._observer.farm()
+        except CallerError:
+            return ""
+        return f"{farm.principal} · {farm.tenant}"
+
+    async def page_or_none(self, rest: str, fields: Mapping[str, str]) -> Page | None:
+        """Return the page of an address; None for one that has no farm's page.
+
+        Raises:
+            NotFoundError: no worker or tenant of this name is shown to this login.
+        """
+        place, slash, name = rest.partition("/")
+        if _PLACES.get(place) is not bool(slash):
+            return None
+        said = await self._seen()
+        if isinstance(said, HpccError):
+            return _nothing(said)
+        picture, root = said.picture, self._root
+        match place:
+            case "workers":
+                return workers_page(picture, _number(fields), root)
+            case "worker":
+                worker = worker_of(picture, name)
+                return worker_page(picture, worker, await self._detail(name), root)
+            case "tenants":
+                return tenants_page(picture, root)
+            case "tenant":
+                return tenant_page(picture, name, root)
+            case "alerts":
+                return alerts_page(picture)
+            case _:
+                return farm_page(picture, said.samples, root)
+
+    async def _seen(self) -> _Seen | HpccError:
+        """Return what is new enough. One request at a time asks for more.
+
+        Meanwhile the others get what there was: one scheduler that hangs is waited for ten seconds.
+        """
+        try:
+            farm = self._observer.farm()
+        except CallerError as error:
+            return error
+        if self._last is not None and farm == self._farm and self._turn.locked():
+            return self._last
+        async with self._turn:
+            if farm != self._farm:
+                # Another login sees other things.
+                self._farm, self._last, self._hour = farm, None, ()
+                self._ask_at = self._hour_at = float("-inf")
+            began = self._clock.monotonic()
+            if self._last is not None and began < self._ask_at:
+                return self._last
+            pause = _LEAST_SECONDS
+            try:
+                picture = await self._observer.picture()
+                self._last = _Seen(picture, await self._samples(picture))
+                pause = max(pause, len(picture.workers) / _WORKERS_A_SECOND)
+            except (HpccError, TimeoutError) as error:
+                late = HpccError("the schedulers gave no answer in time")
+                self._last = error if isinstance(error, HpccError) else late
+                pause = _AFTER_ERROR_SECONDS
+            # A farm that hangs is not waited for all the time.
+            ended = self._clock.monotonic()
+            self._ask_at = ended + min(max(pause, ended - began), _MOST_SECONDS)
+            return self._last
+
+    async def _samples(self, picture: FarmPicture) -> tuple[LoadSample, ...]:
+        """Return the load of the last hour. A member's question would be an event of the farm."""
+        if not picture.is_operator:
+            self._hour = ()
+        elif self._clock.monotonic() >= self._hour_at:
+            self._hour = await self._observer.history()
+            self._hour_at = self._clock.monotonic() + SAMPLE_SECONDS
+        return self._hour
+
+    async def _detail(self, worker_id: str) -> WorkerDetail | None:
+        """Return more of a worker that the picture has; None where nobody shows it.
+
+        One worker is held, for as long as the picture: a browser looks at one.
+        """
+        async with self._turn:
+            if self._worker[0] is not self._last or self._worker[1] != worker_id:
+                try:
+                    detail = await self._observer.worker(worker_id)
+                except (HpccError, TimeoutError):  # it is gone, or a scheduler of before
+                    detail = None
+                self._worker = (self._last, worker_id, detail)
+            return self._worker[2]
+
+
+def _number(fields: Mapping[str, str]) -> int:
+    page = fields.get("page", "1")
+    return int(page) if re.fullmatch(r"[0-9]{1,6}", page) else 1
+
+
+def _nothing(error: HpccError) -> Page:
+    """Return the page for a farm that shows nothing to this login."""
+    what = "nothing to show" if isinstance(error, CallerError) else "no answer"
+    remedy = "`hpcc login` logs in again, `hpcc whoami --check` asks what the scheduler says of it"
+    main = (
+        heading("Farm", "What the schedulers show to this login", tag("failed", what))
+        + f'<div class="panel warn"><b>{quoted(str(error))}</b>'
+        f'<span class="note">{quoted(remedy)}</span></div>'
+        + footer("This page asks again by itself.")
+    )
+    return Page("Farm", main, is_live=True, section="Farm")

@@ -1,0 +1,142 @@
+"""`hpcc web` of a real farm: who sees what, in the real Chromium and without one."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hpcc.config.paths import Paths
+from hpcc.core import Isolation, TenantId
+from hpcc.scheduler.tenants.table import TenantPolicy, TenantQuotas
+from hpcc_testkit.farm.in_process import TENANT, FarmUnderTest, farm_under_test
+from hpcc_testkit.farm.policies import TenantsAuthenticator
+from hpcc_testkit.farm.several import workers
+from hpcc_testkit.services.browser import browser, check_page, missing_or_none
+from hpcc_testkit.services.web import Fetched, statuses, web_pages
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def policy(name: str) -> TenantPolicy:
+    return TenantPolicy(
+        tenant=TenantId(name), identity=None, images=(), minimum_isolation=Isolation.LOCAL_NONE,
+        quotas=TenantQuotas(),
+    )  # fmt: skip
+
+
+@asynccontextmanager
+async def two_tenants(directory: Path) -> AsyncIterator[FarmUnderTest]:
+    """Run a farm of two tenants, whose one operator is Olga."""
+    authenticator = TenantsAuthenticator(policy(TENANT.value), policy("globex"))
+    async with farm_under_test(
+        directory, tenants=directory / "tenants.toml", authenticator=authenticator,
+        operators=("acme/olga",),
+    ) as farm:  # fmt: skip
+        yield farm
+
+
+@contextmanager
+def pages_of(farm: FarmUnderTest, who: str) -> Iterator[str]:
+    """Run `hpcc web` as a person of a tenant, `tenant/person`; yield its link."""
+    tenant, person = who.split("/")
+    env = {"HPCC_DIR": str(farm.directory / "homes" / who), "PATH": os.environ["PATH"]}
+    paths = Paths.from_env(env)
+    paths.state.mkdir(parents=True, exist_ok=True)
+    paths.farm_file.write_text(replace(farm.farm(person), tenant=tenant).to_json())
+    paths.farm_file.chmod(0o600)
+    with web_pages(env, local=False) as link:
+        yield link
+
+
+def every_page(link: str) -> tuple[dict[str, str], Callable[[str], int]]:
+    """Follow all links of the pages; return the pages by path, and how to ask for another one."""
+    client = Fetched(link)
+    seen, ahead = dict[str, str](), [f"{client.root}/"]
+    while ahead:
+        target = ahead.pop()
+        path = target.removeprefix(f"{client.root}/")
+        if path not in seen and not path.endswith((".css", ".svg")):
+            seen[path], links = client.page(target)
+            ahead += [there for there in links if not there.startswith("#")]
+    return seen, lambda path: client.ask(f"{client.root}/{path}")[0].status
+
+
+async def test_an_operator_sees_the_farm_and_a_member_nothing_of_others(tmp_path: Path) -> None:
+    def visit(who: str) -> tuple[dict[str, str], list[int]]:
+        with pages_of(farm, who) as link:
+            seen, ask = every_page(link)
+            return seen, [ask(p) for p in ("worker/w1", "tenant/acme", "workers?page=2")]
+
+    async with two_tenants(tmp_path) as farm, workers(farm, "w1", "w2", slots=2):
+        seen, found = await asyncio.to_thread(visit, "acme/olga")
+        assert {"", "workers", "worker/w1", "worker/w2", "tenants", "alerts", "builds"} <= set(seen)
+        assert "2 workers take compiles; 0 of 4 places are busy" in seen[""]
+        assert found[0] == http.client.OK
+        seen, found = await asyncio.to_thread(visit, "globex/zed")
+        assert set(seen) == {"", "workers", "tenants", "tenant/globex", "alerts", "builds"}
+        assert "2 workers take compiles, and there is room." in seen[""]
+        assert found[:2] == [http.client.NOT_FOUND] * 2
+        assert not [path for path, page in seen.items() if "w1" in page or "acme" in page]
+
+
+async def test_a_login_that_the_farm_refuses_and_a_farm_that_is_away_are_sentences(
+    tmp_path: Path,
+) -> None:
+    def front(who: str) -> str:
+        with pages_of(farm, who) as link:
+            client = Fetched(link)
+            return client.page(f"{client.root}/")[0]
+
+    async with farm_under_test(tmp_path) as farm:
+        port = farm.scheduler.port
+        assert "hpcc login" in await asyncio.to_thread(front, "other/ann")
+    farm.scheduler = replace(farm.scheduler, port=port)
+    assert "No scheduler answers." in await asyncio.to_thread(front, "acme/ann")
+
+
+@pytest.mark.skipif(bool(missing_or_none()), reason=missing_or_none() or "it is here")
+async def test_every_page_of_a_farm_is_quiet_readable_and_reached_by_keyboard_and_follows_it(
+    tmp_path: Path,
+) -> None:
+    going = asyncio.get_running_loop()
+
+    def visit() -> None:
+        with pages_of(farm, "acme/olga") as link, browser() as chromium:
+            root = link.partition("open?")[0]
+            chromium.do("open", url=link)
+            chromium.do("wait", text="1 worker takes compiles")
+            assert chromium.do("wait", text="live")["url"] == root
+            check_page(chromium, rules=True)
+            for path in ("workers", "worker/w1", "tenants", "tenant/acme", "alerts"):
+                chromium.do("open", url=f"{root}{path}")
+                check_page(chromium, rules=True)
+
+            # Live: a second worker comes, and the focus stays where it was.
+            chromium.do("open", url=root)
+            chromium.do("focus", css="a[href$='/worker/w1']")
+            going.call_soon_threadsafe(more.set)
+            chromium.do("wait", text="2 workers take compiles")
+            assert str(chromium.do("focused")).endswith("/worker/w1")
+            assert chromium.do("log") == []
+
+            # Without scripts all but that is the same.
+            chromium.do("script", on=False)
+            assert "2 workers take compiles" in chromium.do("open", url=root)["text"]
+            assert statuses(link) == [403, 403]
+
+    async with two_tenants(tmp_path) as farm, workers(farm, "w1", slots=2):
+        # A tenant has a page once it has asked for something.
+        await farm.route()
+        more = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            visiting = group.create_task(asyncio.to_thread(visit))
+            await more.wait()
+            async with workers(farm, "w2", slots=2):
+                await visiting
