@@ -203,6 +203,48 @@ async def test_equal_compilers_and_unknown_ones_go_to_the_farm(
             assert isinstance(await compile_(connection, tmp_path / "s/a.c", host), RemoteResult)
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, ""),
+        ({"headers": (("/usr/include", "b" * 64),)}, "not-in-image"),
+        ({"headers": (("/opt/include", "a" * 64),)}, "not-in-image"),
+        ({"build": "another"}, "not-in-image"),
+        ({"names": ("clang-tidy-18",)}, "not-in-image"),
+    ],
+)
+async def test_an_analyser_runs_only_in_an_image_with_the_same_tool(
+    tmp_path: Path, authenticator: PolicyAuthenticator, change: dict[str, object], reason: str
+) -> None:
+    authenticator.says("ignore")
+    tidy = replace(HOST, names=("sh",), family="clang-tidy")
+    image = replace(tidy, **change)
+    async with farm_with(tmp_path, authenticator, image) as farm, connected(farm) as connection:
+        _write(tmp_path / "s/a.c")
+        # The fake guest has no clang-tidy: the shell stands for it. It makes no file.
+        request = RemoteRequest(
+            argv=("sh", "-c", "cat a.c; echo 1 warning >&2"), env=(("PATH", "/usr/bin:/bin"),),
+            cwd="home/me/p", outputs=(), toolchain=encode_toolchains([tidy]), needs_exact=True,
+            inputs=(RemoteInput("home/me/p/a.c", str(tmp_path / "s/a.c"), is_executable=False),),
+        )  # fmt: skip
+        dispatcher = Dispatcher(CLOCK, timeout_seconds=60, version="t", build_id="b")
+        try:
+            first = await dispatcher.compile(connection, request)
+            second = await dispatcher.compile(connection, request)
+        finally:
+            dispatcher.close()
+        for outcome in (first, second):
+            if isinstance(outcome, RemoteFailure):
+                assert outcome.reason == reason
+            else:
+                assert isinstance(outcome, RemoteResult)
+                assert reason == ""
+                assert outcome.stdout == b"int main(void) { return 0; }\n"
+                assert outcome.stderr == b"1 warning\n"
+                assert outcome.outputs == ()
+        assert len(farm.audit.rows) == (0 if reason else 2)
+
+
 async def test_an_image_without_a_compiler_is_refused_with_that_word(
     tmp_path: Path, authenticator: PolicyAuthenticator
 ) -> None:

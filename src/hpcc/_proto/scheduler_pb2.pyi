@@ -77,12 +77,14 @@ class HostReport(_message.Message):
     def __init__(self, image: _Optional[str] = ..., compilers: _Optional[_Iterable[_Union[Toolchain, _Mapping]]] = ...) -> None: ...
 
 class ImageToolchains(_message.Message):
-    __slots__ = ("image", "compilers")
+    __slots__ = ("image", "compilers", "analysers")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     COMPILERS_FIELD_NUMBER: _ClassVar[int]
+    ANALYSERS_FIELD_NUMBER: _ClassVar[int]
     image: str
     compilers: _containers.RepeatedCompositeFieldContainer[Toolchain]
-    def __init__(self, image: _Optional[str] = ..., compilers: _Optional[_Iterable[_Union[Toolchain, _Mapping]]] = ...) -> None: ...
+    analysers: _containers.RepeatedCompositeFieldContainer[Toolchain]
+    def __init__(self, image: _Optional[str] = ..., compilers: _Optional[_Iterable[_Union[Toolchain, _Mapping]]] = ..., analysers: _Optional[_Iterable[_Union[Toolchain, _Mapping]]] = ...) -> None: ...
 
 class ClientPolicy(_message.Message):
     __slots__ = ("fallback", "parity")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from hpcc.cache.analysers.opening import open_planner
 from hpcc.cache.base.api import (
     CompileRequest,
     Done,
@@ -38,8 +39,7 @@ from hpcc.cache.remote.client import FarmClient
 from hpcc.cache.remote.host_parity import HostParity
 from hpcc.cache.remote.job import RemoteJob
 from hpcc.cache.remote.local_slots import SlotRule
-from hpcc.cache.remote.native_meaning import NativeMeanings
-from hpcc.cache.remote.plan import Planner, RemotePlan
+from hpcc.cache.remote.plan import RemotePlan
 from hpcc.cache.remote.remote_closure import RemoteClosures
 from hpcc.cache.replay.engine import open_engine
 from hpcc.cache.replay.replay import Replays
@@ -219,8 +219,9 @@ class Cache:
             return answer or self._bypass(request, prepared.reason)
         if is_cancelled():
             return self._bypass(request, BypassReason.CANCELLED)
-        # What makes no object takes less time than its way to a farm.
-        if self._farm is not None and prepared.invocation.product is Product.OBJECT:
+        # What makes no object takes less time than its way to a farm, but for analysers.
+        is_long = prepared.invocation.product is Product.OBJECT or prepared.family.analyser
+        if self._farm is not None and is_long:
             with measured(request.times, Phase.FARM, drops_empty=True):
                 done = self._try_farm(self._farm, prepared, is_cancelled)
             if isinstance(done, Done):
@@ -362,16 +363,10 @@ def open_cache(
     if remote is not None and settings.remote.is_enabled:
         closures = RemoteClosures(memo, engine, SystemNames(memo, time.monotonic), search.of)
         host = HostParity(time.time, time.monotonic)
+        outgoing = Outgoing(home)
         client = FarmClient(
             host,
-            Planner(
-                memo,
-                search.of,
-                closures,
-                Outgoing(home),
-                clock,
-                NativeMeanings(paths.cache / "native"),
-            ),
+            open_planner(paths.cache, memo, closures, search.of, outgoing, clock),
             FarmResults(results, hits, records, counters),
             SlotRule(store, host, local.stored, memo.scan_known),
             farm_packs,

@@ -26,6 +26,7 @@ from hpcc.cache.remote.client import (
     FarmMoments,
     FarmPlan,
     OutputNotOursError,
+    ParityAnswer,
 )
 from hpcc.cache.remote.fallback import permitted, refused_or_local
 from hpcc.compilers.invocation.guest import NotPortableError
@@ -62,6 +63,7 @@ _MAX_DETAIL: Final = 400
 # Failures with these reasons concern one compile, not the farm.
 _NOT_THE_FARM: Final = frozenset(
     {"cancelled", "bad-request", "quota", "resource-exhausted", "parity", "quarantined"}
+    | {"not-in-image"}
     # Local files, found before any request is sent.
     | {"input", "input-kind", "input-changed"}
 )
@@ -135,19 +137,21 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
     def begin(self, compile_: C, is_cancelled: Callable[[], bool]) -> Done | Exec | RunHere | None:
         """Answer from the image's stored results or from the farm.
 
-        Returns None if there is no farm. An `Exec` names the counted reason why the farm did not do
-        the compile; the caller compiles locally. So it does for a `RunHere`, whose end it reports.
+        Returns None if there is no farm for it. An `Exec` names the counted reason why the farm did
+        not do the compile; the caller compiles locally. So it does for a `RunHere`, whose end it
+        reports.
         """
         farm = self._remote.farm()
-        if farm is None:
+        session = self._remote.session() if farm is not None else None
+        policy, is_report = self._policy(session), self._planner.is_report(compile_)
+        # Without an object, nothing that was made here gets into a build.
+        if farm is None or (is_report and policy.fallback == "never"):
             return None
         if trouble := self._why_no_client():
             return self.fall_back(FallbackReason.NO_CLIENT, trouble)
-        session = self._remote.session()
-        policy = self._policy(session)
         parity = self._host.parity(compile_, farm, session, policy.parity, is_cancelled)
-        if parity.refusal:
-            return self.fall_back(FallbackReason.PARITY, parity.refusal)
+        if unlike := self._unlike(parity, is_report=is_report):
+            return unlike
         try:
             job = self._planner.job(compile_, farm)
         except NotPortableError as error:
@@ -167,6 +171,14 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
         image = None if session is None else session.compilers
         target = _Target(farm, image, parity.toolchain, slots)
         return self._stopped(job.key) or self._compile(job, target, is_cancelled)
+
+    def _unlike(self, parity: ParityAnswer, *, is_report: bool) -> Done | Exec | None:
+        """Fall back if the image's compiler must not do this; else None."""
+        if parity.refusal:
+            return self.fall_back(FallbackReason.PARITY, parity.refusal)
+        if is_report and not (parity.is_exact or parity.is_open):
+            return self._stay(FallbackReason.NOT_IN_IMAGE, "")
+        return None
 
     def _stored(self, job: J, farm: Farm, session: FarmSession | None) -> Done | None:
         """Answer with a stored result that counts by what tenant and user accept now."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from typing import Final
 
+from hpcc.cache.analysers.report import check_report
 from hpcc.cache.base.api import Done
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.times import CompileTimes, Phase
@@ -63,7 +65,7 @@ class FarmResults:
             found is None
             or not _counts(found.result, terms)
             or not self._hits.put(
-                job.prepared, found, key=job.key, outcome=outcome, root=job.root.search
+                _replayed(job.prepared), found, key=job.key, outcome=outcome, root=job.root.search
             )
         ):
             return None
@@ -89,6 +91,8 @@ class FarmResults:
             raise NotPortableError(FallbackReason.NAMES_IN_OUTPUT, name)
         if names_a_place(result.object_data):
             raise NotPortableError(FallbackReason.OPENMP_TARGET)
+        if job.prepared.family.analyser is not None:
+            check_report(job.prepared, plan.guest, result.stdout + result.stderr)
         if not self._hits.put_new(job.prepared, result):
             raise OutputNotOursError("an output file is one hpcc does not replace")
         if plan.may_keep():
@@ -118,6 +122,12 @@ class FarmResults:
     def fell_back(self, reason: str) -> None:
         """See `client.ClientResults.fell_back`."""
         self._records.fell_back(reason)
+
+
+def _replayed(prepared: Prepared) -> Prepared:
+    """Return what a replay is remembered for: no analyser, since no replay compares headers."""
+    is_report = prepared.family.analyser is not None
+    return replace(prepared, replay_ok=False) if is_report else prepared
 
 
 def add_phases(times: CompileTimes, moments: FarmMoments, ran: FarmRun | None) -> None:
@@ -160,7 +170,7 @@ def _client_result(
         depfile = depfiles.of(outputs[names[1]], plan.guest)
     further = names[len(names) - len(prepared.written.side) :]
     return Result(
-        plan.guest.output(outputs[names[0]]),
+        b"" if prepared.output is None else plan.guest.output(outputs[names[0]]),
         depfile,
         _client_stdout(prepared, outcome.stdout, plan.guest),
         plan.guest.text(outcome.stderr),

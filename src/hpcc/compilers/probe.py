@@ -2,7 +2,8 @@
 
 `-v` gives family, version, target and search path. `-E -dD` of a source that includes the standard
 headers gives their preprocessed text, without comments. Its digests by directory show differences
-that matter, and ignore other packages in `/usr/include`. The answer is hostile input.
+that matter, and ignore other packages in `/usr/include`. The answer is hostile input. Analysers
+are asked in another way (`analyser_probe`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,14 @@ import posixpath
 import re
 from typing import Final
 
+from hpcc.compilers.analyser_probe import (
+    ANY_TARGET,
+    analyser_kind,
+    analyser_probe,
+    cppcheck_version,
+    digest_of_probe,
+    files_of_probe,
+)
 from hpcc.compilers.spec.drivers import is_clang_cl, is_cxx_driver
 from hpcc.core import CallerError, Family, Toolchain
 
@@ -44,6 +53,7 @@ _CXX_HEADERS: Final = (
     " type_traits typeindex typeinfo unordered_map unordered_set utility valarray variant vector"
     " version"
 )
+_FEW_CXX_HEADERS: Final = "algorithm map memory string thread vector"
 _GCC: Final = re.compile(
     rb"^gcc version (\d{1,6}(?:\.\d{1,6}){0,3})(?!\d)([^\n]{0,200})$", re.MULTILINE
 )
@@ -56,10 +66,12 @@ _MARKER: Final = re.compile(rb'^# \d{1,9} "((?:[^"\\\n]|\\.){0,4096})"[ \d]*\n',
 
 
 def probe_kind(name: str) -> str:
-    """Return how a program of this name is probed; "" if it is not a compiler's name.
+    """Return how a program of this name is probed; "" for a name that no probe is for.
 
     clang, clang++ and clang-cl are one file and three compilers: "c", "c++" and "cl".
     """
+    if analyser := analyser_kind(name):
+        return analyser
     if is_clang_cl(name.encode()):
         return "cl"
     is_cxx = is_cxx_driver(name.encode())
@@ -69,26 +81,38 @@ def probe_kind(name: str) -> str:
 def probe_source(compiler: str) -> tuple[str, bytes]:
     """Return the name and the content of the probe's source for a compiler of this name."""
     is_cxx = is_cxx_driver(compiler.encode())
-    names = _CXX_HEADERS.split() if is_cxx else [f"{h}.h" for h in _C_HEADERS.split()]
+    c_names = [f"{h}.h" for h in _C_HEADERS.split()]
+    names = _CXX_HEADERS.split() if is_cxx else c_names
+    if analyser_kind(compiler):
+        # It parses what it reads, which takes long. Headers of one library change together.
+        is_cxx, names = True, [*_FEW_CXX_HEADERS.split(), *c_names]
     lines = [f"#if __has_include(<{n}>)\n#include <{n}>\n#endif\n" for n in names]
     return "probe.cc" if is_cxx else "probe.c", "".join(lines).encode()
 
 
-def probe_arguments(compiler: str, source: str, output: str) -> tuple[str, ...]:
-    """Return the probe's arguments for a compiler of this name."""
-    if is_clang_cl(compiler.encode()):
-        return "-v", "-P", f"-Fi{output}", "-clang:-dD", "--", source
-    return "-v", "-E", "-dD", source, "-o", output
+def probe_command(name: str, program: str, source: str, output: str) -> tuple[str, ...]:
+    """Return the probe's command for a compiler or analyser of this name, which is `program`."""
+    if analyser := analyser_kind(name):
+        return analyser_probe(analyser, program, source, output)
+    if is_clang_cl(name.encode()):
+        return program, "-v", "-P", f"-Fi{output}", "-clang:-dD", "--", source
+    return program, "-v", "-E", "-dD", source, "-o", output
 
 
 def read_probe(names: tuple[str, ...], about: bytes, preprocessed: bytes) -> Toolchain:
     """Return the compiler described by its stderr and the preprocessed file (b"" if absent).
 
     Raises:
-        CallerError: it is not an answer of GCC or Clang, or too large.
+        CallerError: it is not an answer of GCC, Clang or an analyser, or too large.
     """
     if len(about) > MAX_ABOUT_BYTES or len(preprocessed) > MAX_PREPROCESSED_BYTES:
         raise _no_answer()
+    analyser = analyser_kind(names[0])
+    if analyser == "cppcheck":
+        return Toolchain(
+            names=names, family=analyser, version=cppcheck_version(about), target=ANY_TARGET,
+            probe=PROBE_FORMAT, headers=digest_of_probe(preprocessed),
+        )  # fmt: skip
     clang, gcc, target = _CLANG.search(about), _GCC.search(about), _TARGET.search(about)
     if target is None or (clang is None and gcc is None):
         raise _no_answer()
@@ -99,7 +123,7 @@ def read_probe(names: tuple[str, ...], about: bytes, preprocessed: bytes) -> Too
         version, build = gcc[1], gcc[2]
     family: Family = "gcc"
     if clang is not None:
-        family = "clang-cl" if is_clang_cl(names[0].encode()) else "clang"
+        family = "clang-cl" if is_clang_cl(names[0].encode()) else analyser or "clang"
     return Toolchain(
         names=names,
         family=family,
@@ -107,16 +131,20 @@ def read_probe(names: tuple[str, ...], about: bytes, preprocessed: bytes) -> Too
         build=_build(build),
         target=_text(target[1]),
         probe=PROBE_FORMAT,
-        headers=_header_digests(_search_directories(about), preprocessed),
+        headers=digest_of_probe(preprocessed)
+        if analyser
+        else _header_digests(_search_directories(about), preprocessed),
     )
 
 
-def header_files(preprocessed: bytes) -> frozenset[str]:
-    """Return the files that a probe of this machine read.
+def header_files(name: str, preprocessed: bytes) -> frozenset[str]:
+    """Return the files that a probe of this machine read; `name` is the program's.
 
     Raises:
         CallerError: there are too many of them.
     """
+    if analyser_kind(name):
+        return files_of_probe(preprocessed)
     named = {m[1] for m in _MARKER.finditer(preprocessed)}
     if len(named) > _MAX_FILES:
         raise _no_answer()

@@ -84,6 +84,7 @@ from hpcc.core.sharing import (
     demanded,
 )
 from hpcc.core.toolchain import (
+    ANALYSERS,
     MAX_TOOLCHAINS,
     MAX_TOOLCHAINS_BYTES,
     Family,
@@ -110,6 +111,7 @@ from hpcc.core.windows_paths import (
 
 __all__ = [
     "ALL_SHARING",
+    "ANALYSERS",
     "EMPTY_DIGEST",
     "FALLBACKS",
     "LOCAL_SLOTS",

@@ -80,6 +80,14 @@ class Finding:
             return False
         return host.probe == image.probe and bool(host.headers and image.headers)
 
+    @property
+    def is_alike(self) -> bool:
+        """Whether they are exactly the same and have all headers in the same directories."""
+        host, image = self.host, self.image
+        if host is None or image is None:
+            return False
+        return self.is_exact and host.headers == image.headers
+
 
 def compare(name: str, host: Toolchain | None, image: Sequence[Toolchain] | None) -> Finding:
     """Compare the host's compiler called `name` with the one of that name in an image.

@@ -58,7 +58,8 @@ class RemoteRequest:
     the tree (docs/adr/0032-clang-cl-in-guests.md). `may_run_here`: whether the answer may be
     `RunHere`; "exact" only if the farm accepts results that nothing isolated. `build` names the
     build, as the client claims. `packed` is what a build pack has for this command, unchecked; b""
-    for nothing. `wants_entry`: the answer carries the entry for a pack.
+    for nothing. `wants_entry`: the answer carries the entry for a pack. `needs_exact`: it runs only
+    in an image whose tool is the same as `toolchain`, headers included.
     """
 
     argv: tuple[str, ...]
@@ -76,6 +77,7 @@ class RemoteRequest:
     build: str = ""
     packed: bytes = b""
     wants_entry: bool = False
+    needs_exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)

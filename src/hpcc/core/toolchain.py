@@ -23,8 +23,10 @@ _MAX_BUILD_CHARS: Final = 128
 _MAX_DIRECTORY_CHARS: Final = 256
 _MAX_PROBE: Final = 1 << 16
 
-Family = Literal["gcc", "clang", "msvc", "clang-cl"]
-FAMILIES: Final = ("gcc", "clang", "msvc", "clang-cl")
+Family = Literal["gcc", "clang", "msvc", "clang-cl", "clang-tidy", "cppcheck"]
+ANALYSERS: Final = ("clang-tidy", "cppcheck")
+"""They compile nothing, and earlier releases do not know them: messages list them apart."""
+FAMILIES: Final = ("gcc", "clang", "msvc", "clang-cl", *ANALYSERS)
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]{0,63}")
 _VERSION: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6}){0,3}")
 _TARGET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -33,11 +35,11 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Toolchain:
-    """One compiler. `names` are the names it is called by: `gcc`, `cc`, `gcc-14`.
+    """One compiler or analyser. `names` are the names it is called by: `gcc`, `cc`, `gcc-14`.
 
     `version` is complete (`14.2.0`; for cl.exe `_MSC_FULL_VER`). `build` is the distributor's text
     beside it. `headers` are (directory, SHA-256) of what the compiler reads there for the probe
-    with the number `probe`; empty if unknown.
+    with the number `probe`; empty if unknown. An analyser has one digest of all that it reads.
     """
 
     names: tuple[str, ...]

@@ -141,6 +141,10 @@ class Dispatcher:
             async with asyncio.timeout(self._timeout_seconds):
                 prepared = await self._prepared(request, connection.image)
                 if isinstance(connection, EngineConnection):
+                    if request.needs_exact:
+                        return RemoteFailure(
+                            FallbackReason.NOT_IN_IMAGE, "an engine tells no tools"
+                        )
                     return await connection.compile(prepared, self._upload)
                 return await self._routed(connection, request, prepared)
         except RunHereError as error:
@@ -258,6 +262,9 @@ class Dispatcher:
         said = connection.said
         policy = effective_policy(said, fallback="quiet", parity=self._parity)
         verdict = parity_verdict(said, policy.parity, request.argv[0], toolchain, connection.image)
+        if request.needs_exact and not verdict.finding.is_alike:
+            text = f"the image has not the same {request.argv[0]}, with the same headers"
+            return RemoteFailure(FallbackReason.NOT_IN_IMAGE, text)
         return RemoteFailure(FallbackReason.PARITY, verdict.text) if verdict.refuses else None
 
     async def _worker(self, connection: FarmConnection) -> RoutedWorker:

@@ -120,6 +120,7 @@ def encode_request(request_id: int, request: RemoteRequest, *, with_shared: bool
         "may_run_here": request.may_run_here,
         "build": request.build,
         "wants_entry": request.wants_entry,
+        "needs_exact": request.needs_exact,
         "packed": len(request.packed),
         "shared": None if shared is None else [shared.name.hex(), len(encoded), text is not None],
     }
@@ -184,6 +185,7 @@ def request_of(frame: Frame) -> RemoteRequest:
         build=head["build"],
         packed=frame.body[:packed],
         wants_entry=head["wants_entry"],
+        needs_exact=head["needs_exact"],
         shared=_shared(head["shared"], frame.body[packed:], inputs),
     )
 

@@ -2,6 +2,7 @@
 
 The guest's output is hostile input: `Toolchain` rejects everything but a plain description. The
 image's own shell lists names and its compilers describe themselves; hpcc adds no program for this.
+Analysers count as compilers here.
 Each question has a typed answer, see `hpcc.images.survey`.
 """
 
@@ -20,12 +21,13 @@ from hpcc.compilers.probe import (
     MAX_ABOUT_BYTES,
     MAX_PREPROCESSED_BYTES,
     PROBE_FORMAT,
-    probe_arguments,
+    probe_command,
     probe_kind,
     probe_source,
     read_probe,
 )
 from hpcc.core import (
+    ANALYSERS,
     MAX_TOOLCHAINS,
     MAX_TOOLCHAINS_BYTES,
     CallerError,
@@ -52,8 +54,8 @@ LABEL_PREFIX: Final = "io.hpcc.toolchain."
 _SEARCHED: Final = ("/usr/local/bin", "/usr/bin", "/bin")  # PATH of every compile in a guest
 _ENV: Final = (("LC_ALL", "C"), ("PATH", ":".join(_SEARCHED)))
 # Raise it when more names are asked for: every image is then asked again. It is 3 because files of
-# earlier numbers can hold an incomplete answer.
-_ASKED: Final = 3
+# earlier numbers can hold an incomplete answer, and 4 because those of 3 hold no analyser.
+_ASKED: Final = 4
 _PLAIN: Final = ("gcc", "g++", "cc", "c++", "clang", "clang++", "clang-cl")
 # Prints each program, and the first program that is the same file.
 _SCRIPT: Final = (
@@ -61,7 +63,8 @@ _SCRIPT: Final = (
     'for f in "$d"/gcc "$d"/g++ "$d"/cc "$d"/c++ "$d"/clang "$d"/clang++'
     ' "$d"/gcc-[0-9]* "$d"/g++-[0-9]* "$d"/clang-[0-9]* "$d"/clang++-[0-9]*'
     ' "$d"/clang-cl "$d"/clang-cl-[0-9]*'
-    ' "$d"/*-gcc "$d"/*-g++ "$d"/*-gcc-[0-9]* "$d"/*-g++-[0-9]*; do '
+    ' "$d"/*-gcc "$d"/*-g++ "$d"/*-gcc-[0-9]* "$d"/*-g++-[0-9]*'
+    ' "$d"/clang-tidy "$d"/clang-tidy-[0-9]* "$d"/cppcheck; do '
     '[ -f "$f" ] && [ -x "$f" ] || continue; s=$f; '
     'for o; do if [ "$o" -ef "$f" ]; then s=$o; break; fi; done; '
     'set -- "$@" "$f"; echo "$f $s"; done; done'
@@ -154,7 +157,7 @@ async def probe_guest(
         log.plan(names[0])
     for number, names in enumerate(programs):
         source, content = probe_source(names[0])
-        argv = (names[0], *probe_arguments(names[0], source, _OUTPUT))
+        argv = probe_command(names[0], names[0], source, _OUTPUT)
         answer = await _run(guest, f"probe-{number}", argv, limits, (source, content))
         said, toolchain = _understood(names, answer)
         log.note(said)
@@ -217,7 +220,10 @@ async def _names(guest: Guest, log: SurveyLog, limits: ExecLimits) -> list[tuple
 
 
 def _grouped(lines: Iterable[str]) -> list[tuple[str, ...]]:
-    """Group names of one program; clang, clang++ and clang-cl are one file and three compilers."""
+    """Group names of one program; clang, clang++ and clang-cl are one file and three compilers.
+
+    Analysers come last: no compiler goes unasked because of them.
+    """
     groups: dict[tuple[str, str], list[str]] = {}
     seen: set[str] = set()
     for line in lines:
@@ -229,7 +235,8 @@ def _grouped(lines: Iterable[str]) -> list[tuple[str, ...]]:
             continue
         seen.add(match[2])
         groups.setdefault((match[3], kind), []).append(match[2])
-    return [tuple(names) for names in groups.values()]
+    compilers_first = sorted(groups, key=lambda group: group[1] in ANALYSERS)
+    return [tuple(groups[group]) for group in compilers_first]
 
 
 async def _run(

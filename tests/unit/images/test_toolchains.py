@@ -19,6 +19,7 @@ from hpcc.core import (
     StdioEvent,
     Toolchain,
 )
+from hpcc.images.survey import SurveyLog
 from hpcc.images.toolchains import label_trouble, probe_guest, read_toolchains, write_toolchains
 from hpcc.ports import BlobSource, GuestLostError
 from hpcc_testkit.guests.fake_runtime import FakeGuest
@@ -76,6 +77,36 @@ async def test_clang_and_clang_cl_are_one_file_and_two_compilers() -> None:
     assert guest.asked[2] == (
         "clang-cl-19", "-v", "-P", "-Fiprobe.i", "-clang:-dD", "--", "probe.c",
     )  # fmt: skip
+
+
+async def test_analysers_are_asked_by_the_shell_and_last() -> None:
+    lines = b"/usr/bin/clang-tidy-19 /usr/bin/clang-tidy-19\n/usr/bin/gcc /usr/bin/gcc\n"
+    tidy = b"Debian clang version 19.1.7 (3+b1)\nTarget: x86_64-pc-linux-gnu\n"
+
+    def says(argv: tuple[str, ...]) -> list[ExecEvent]:
+        if argv[0] == "gcc":
+            return [StdioEvent("stderr", ABOUT), ENDED]
+        if len(argv) == 3:
+            return [StdioEvent("stdout", lines), ENDED]
+        output = OutputEvent("probe.i", b"/x\nint x;\n", is_executable=False, last=True)
+        return [StdioEvent("stderr", tidy), ENDED, output]
+
+    guest = Guest(says)
+    found = await probe_guest(guest)
+    assert [(t.names, t.family) for t in found] == [
+        (("gcc",), "gcc"), (("clang-tidy-19",), "clang-tidy"),
+    ]  # fmt: skip
+    assert len(found[1].headers) == 1
+    assert guest.asked[2][3:] == ("probe", "clang-tidy-19", "probe.cc", "probe.i")
+
+
+async def test_an_analyser_that_tells_nothing_keeps_no_image_from_being_understood() -> None:
+    lines = b"/usr/bin/gcc /usr/bin/gcc\n/usr/bin/cppcheck /usr/bin/cppcheck\n"
+    log = SurveyLog()
+    # cppcheck prints the listing here instead of an answer.
+    found = await probe_guest(Guest(listing(lines)), log)
+    assert [t.names for t in found] == [("gcc",)]
+    assert log.survey.is_understood
 
 
 async def test_an_image_without_shell_and_compiler_has_none() -> None:

@@ -18,7 +18,7 @@ from hpcc.compilers.probe import (
     MAX_ABOUT_BYTES,
     MAX_PREPROCESSED_BYTES,
     header_files,
-    probe_arguments,
+    probe_command,
     probe_source,
     read_probe,
 )
@@ -48,6 +48,11 @@ class _Known:
     state: tuple[tuple[str, tuple[int, ...]], ...]
     checked_at: float
 
+    def is_young(self, now: float, recheck_seconds: float) -> bool:
+        """Tell whether it counts without a look. Without files there is nothing to look at."""
+        seconds = recheck_seconds if self.state else RECHECK_SECONDS
+        return now - self.checked_at < seconds
+
 
 class HostToolchains:
     """Remembers answers by identity and name. Thread-safe: one thread asks, the others wait."""
@@ -64,20 +69,23 @@ class HostToolchains:
         identity: bytes,
         path: bytes,
         is_cancelled: Callable[[], bool] = lambda: False,
+        *,
+        recheck_seconds: float = RECHECK_SECONDS,
     ) -> HostToolchain:
         """Return the description of the compiler at the path `compiler`.
 
         `called` is its name on the command line, `identity` its digest, `path` the PATH where it
-        finds its programs. `toolchain` is None for a compiler that does not answer.
+        finds its programs. `toolchain` is None for a compiler that does not answer. The files that
+        the description stands for are looked at if that is `recheck_seconds` ago.
         """
         key = (identity, compiler, called)
         known = self._known.get(key)
         now = self._monotonic()
-        if known is not None and now - known.checked_at < RECHECK_SECONDS:
+        if known is not None and known.is_young(now, recheck_seconds):
             return known.found
         with self._lock:
             known = self._known.get(key)
-            if known is not None and now - known.checked_at < RECHECK_SECONDS:
+            if known is not None and known.is_young(now, recheck_seconds):
                 return known.found
             if (
                 known is not None
@@ -116,19 +124,19 @@ def ask_compiler(
         with tempfile.TemporaryDirectory(prefix="hpcc-probe-") as directory:
             with open(os.path.join(directory, source), "wb") as file:
                 file.write(content)
-            arguments = probe_arguments(name, source, _OUTPUT)
+            command = probe_command(name, os.fsdecode(compiler), source, _OUTPUT)
             answer = ask(
-                [compiler, *(a.encode() for a in arguments)],
+                list(map(os.fsencode, command)),
                 env={**_ENV, b"PATH": path},
                 cwd=os.fsencode(directory),
                 is_cancelled=is_cancelled,
             )
             output = b""
-            if answer.exit_code == 0:
+            if answer.exit_code == 0 and os.path.exists(os.path.join(directory, _OUTPUT)):
                 with open(os.path.join(directory, _OUTPUT), "rb") as file:
                     output = file.read(MAX_PREPROCESSED_BYTES + 1)
         toolchain = read_probe((name,), answer.stderr[:MAX_ABOUT_BYTES], output)
-        files = header_files(output)
+        files = header_files(name, output)
     except (OSError, CallerError):
         return nothing, frozenset()
     return HostToolchain(name, toolchain, encode_toolchains([toolchain])), files

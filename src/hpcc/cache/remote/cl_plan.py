@@ -97,6 +97,11 @@ class ClPlanner:
     def __init__(self, host: ClHost) -> None:
         self._host = host
 
+    def is_report(self, compile_: ClCompile) -> bool:
+        """See `client.FarmPlanner.is_report`."""
+        del compile_
+        return False
+
     def job(self, compile_: ClCompile, farm: Farm) -> ClJob | Bypass:
         """See `client.FarmPlanner.job`."""
         request, root = compile_.request, compile_.root

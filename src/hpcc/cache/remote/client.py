@@ -43,13 +43,15 @@ class ParityAnswer(NamedTuple):
 
     `refusal` is the text for a person if the farm must not do the compile now, else "".
     `toolchain` describes the host's compiler to the farm; "" if it is unknown. `is_exact`: both
-    compilers, and all of their headers that the session tells about, are the same now.
+    compilers, and all of their headers that the session tells about, are the same now. `is_open`:
+    no login has told yet what the image has.
     """
 
     refusal: str = ""
     toolchain: str = ""
     serves_stored: bool = True
     is_exact: bool = False
+    is_open: bool = False
 
 
 class FarmMoments(NamedTuple):
@@ -110,6 +112,13 @@ class HostFacts[C](Protocol):
 
 class FarmPlanner[C, J, P](Protocol):
     """Turns compiles into requests. Thread-safe."""
+
+    def is_report(self, compile_: C) -> bool:
+        """Tell whether it makes nothing but a report: then it may always run here.
+
+        It travels only to an image with the same tool.
+        """
+        ...
 
     def job(self, compile_: C, farm: Farm) -> J | Bypass:
         """Return the compile with its key, or why the cache does not handle it.

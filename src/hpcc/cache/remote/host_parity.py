@@ -8,12 +8,12 @@ import posixpath
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from hpcc.cache.host.host_toolchains import HostToolchain, HostToolchains
+from hpcc.cache.host.host_toolchains import RECHECK_SECONDS, HostToolchain, HostToolchains
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.client import ParityAnswer
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
-from hpcc.core import ImageRef, Parity
+from hpcc.core import ImageRef, Parity, compare
 from hpcc.core.memo import BoundedMemo
 from hpcc.dispatch.parity import ParityVerdict, parity_verdict
 
@@ -59,6 +59,8 @@ class HostParity:
         is_cancelled: Callable[[], bool],
     ) -> ParityAnswer:
         """See `HostFacts.parity`."""
+        if compile_.family.analyser is not None:
+            return self._of_analyser(compile_, farm, session, is_cancelled)
         host = self._host(compile_, parity, is_cancelled)
         verdict = self._verdict(_Question(farm, session, host, parity))
         if verdict.warns or verdict.is_image_unknown:
@@ -69,6 +71,29 @@ class HostParity:
         is_exact = verdict.finding.is_exact and is_current
         return ParityAnswer(
             refusal, host.text, serves_stored=not verdict.refuses, is_exact=is_exact
+        )
+
+    def _of_analyser(
+        self,
+        compile_: Prepared,
+        farm: Farm,
+        session: FarmSession | None,
+        is_cancelled: Callable[[], bool],
+    ) -> ParityAnswer:
+        """Compare an analyser, whatever the setting is.
+
+        An image is named by its digest, so what is known of it does not expire.
+        """
+        name = os.fsdecode(posixpath.basename(compile_.request.argv[0]))
+        image = None if session is None else session.compilers
+        is_open = session is None and not farm.engine
+        if not is_open and not any(name in toolchain.names for toolchain in image or ()):
+            return ParityAnswer()
+        # Its report is not the image's word but this machine's, so its headers are looked at now.
+        host = self._host(compile_, "refuse", is_cancelled, recheck_seconds=0.0)
+        is_alike = compare(name, host.toolchain, image).is_alike
+        return ParityAnswer(
+            "", host.text, serves_stored=is_alike, is_exact=is_alike, is_open=is_open
         )
 
     def _verdict(self, question: _Question) -> ParityVerdict:
@@ -88,7 +113,12 @@ class HostParity:
         return self._hosts.compared(request.compiler, name, prepared.identity.digest)
 
     def _host(
-        self, prepared: Prepared, parity: Parity, is_cancelled: Callable[[], bool]
+        self,
+        prepared: Prepared,
+        parity: Parity,
+        is_cancelled: Callable[[], bool],
+        *,
+        recheck_seconds: float = RECHECK_SECONDS,
     ) -> HostToolchain:
         request = prepared.request
         name = posixpath.basename(request.argv[0])
@@ -96,7 +126,9 @@ class HostParity:
             return HostToolchain(os.fsdecode(name), None, "")
         path = request.env.get(b"PATH", b"")
         identity = prepared.identity.digest
-        return self._hosts.of(request.compiler, name, identity, path, is_cancelled)
+        return self._hosts.of(
+            request.compiler, name, identity, path, is_cancelled, recheck_seconds=recheck_seconds
+        )
 
     def _warn_once(self, text: str) -> None:
         if text not in self._warned:

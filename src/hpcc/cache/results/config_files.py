@@ -53,7 +53,7 @@ def watch_configs(prepared: Prepared, clock: StampClock) -> NameWatch | None:
     if not family.config_name:
         return None
     names = (absolute(prepared.cwd, n) for n in prepared.family.names_watched(prepared.invocation))
-    places = (*_above(prepared, (prepared.source,)), *map(posixpath.dirname, names))
+    places = (*directories_above(prepared, (prepared.source,)), *map(posixpath.dirname, names))
     return NameWatch(place for place in places if clock.device(place) is not None)
 
 
@@ -89,7 +89,7 @@ def with_unlisted(
     if family.shows_more(pending.messages):
         raise UncacheableError(UncacheableReason.ANALYSER_USER)
     read = tuple(path for path, _ in closure.files)
-    above = tuple(posixpath.join(d, base) for d in _above(prepared, read))
+    above = tuple(posixpath.join(d, base) for d in directories_above(prepared, read))
     named = tuple(absolute(prepared.cwd, n) for n in family.config_files(invocation))
     watched = tuple(absolute(prepared.cwd, n) for n in family.names_watched(invocation))
     names = (*above, *watched)
@@ -141,7 +141,7 @@ def _with_real_names(closure: Closure, paths: Iterable[bytes]) -> Closure:
     return replace(closure, twins=(*closure.twins, *links_to(links)))
 
 
-def _above(prepared: Prepared, paths: Iterable[bytes]) -> tuple[bytes, ...]:
+def directories_above(prepared: Prepared, paths: Iterable[bytes]) -> tuple[bytes, ...]:
     """Return the directories above absolute paths, under each name that may count."""
     own = {posixpath.dirname(path) for path in paths}
     spelled = own | {posixpath.normpath(d) for d in own} | {os.path.realpath(d) for d in own}

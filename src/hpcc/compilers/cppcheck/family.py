@@ -22,11 +22,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from hpcc.compilers.cppcheck.guest import CppcheckAnalyser
 from hpcc.compilers.cppcheck.invocation import CppcheckInvocation, read_cppcheck
 from hpcc.compilers.cppcheck.options import CppcheckOptions
 from hpcc.compilers.cppcheck.pieces import ANY_PIECE
 from hpcc.compilers.cppcheck.text import read_names
 from hpcc.compilers.gnu.family import GnuFamily
+from hpcc.compilers.invocation.analyser import Analyser
 from hpcc.compilers.invocation.content import ContentForm
 from hpcc.compilers.invocation.database import DatabaseQuestion
 from hpcc.compilers.invocation.dependencies import Unlisted, Way
@@ -70,6 +72,7 @@ class CppcheckFamily(GnuFamily):
     name: str = "cppcheck"
     formats_for_terminals: bool = False
     quotes_named_files: bool = False
+    analyser: Analyser | None = CppcheckAnalyser()
     # Prints the version and where the files of cppcheck are, and finds nothing.
     probe_question: tuple[bytes, ...] = (b"--debug-lookup=all", b"--xml", b"-q", b"/dev/null")
 

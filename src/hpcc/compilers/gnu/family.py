@@ -10,6 +10,7 @@ from hpcc.compilers.gnu.driver_files import specs_names
 from hpcc.compilers.gnu.headers import strip_headers, without_outputs
 from hpcc.compilers.gnu.invocation import read_invocation
 from hpcc.compilers.gnu.several import read_several
+from hpcc.compilers.invocation.analyser import Analyser
 from hpcc.compilers.invocation.comment_flags import lex_mode
 from hpcc.compilers.invocation.content import (
     ContentForm,
@@ -65,6 +66,7 @@ class GnuFamily:
     wraps_messages: bool = False
     prints_links: bool = True
     takes_shorter_names: bool = True
+    analyser: Analyser | None = None
     expands_preprocessed: bool = False
     has_blind_preprocessor: bool = True
     quotes_named_files: bool = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from hpcc.compilers.invocation.analyser import Analyser
 from hpcc.compilers.invocation.content import ContentForm
 from hpcc.compilers.invocation.guest import GuestCommand, GuestMap
 from hpcc.compilers.invocation.invocation import Invocation
@@ -14,6 +15,11 @@ from hpcc.core import Toolchain
 
 class Travel(Protocol):
     """What a compile needs to give the same result in another checkout or on a farm."""
+
+    @property
+    def analyser(self) -> Analyser | None:
+        """What a run needs for a guest if it reports and makes nothing; None for a compiler."""
+        ...
 
     @property
     def never_shared(self) -> str:

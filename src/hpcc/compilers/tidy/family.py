@@ -26,6 +26,7 @@ from typing import Final
 
 from hpcc.compilers.clang.family import ClangFamily, homes_of_all, is_like_microsoft
 from hpcc.compilers.gnu.family import is_bare_asm
+from hpcc.compilers.invocation.analyser import Analyser
 from hpcc.compilers.invocation.content import ContentForm
 from hpcc.compilers.invocation.database import QUESTION_DIRECTORY, DatabaseQuestion
 from hpcc.compilers.invocation.dependencies import Recording, Way
@@ -38,6 +39,7 @@ from hpcc.compilers.scan.scan import Hazard
 from hpcc.compilers.spec.response import ReadFile
 from hpcc.compilers.spec.table import Bypass
 from hpcc.compilers.tidy.config import names_more, shows_user
+from hpcc.compilers.tidy.guest import TidyAnalyser
 from hpcc.compilers.tidy.invocation import TidyInvocation, read_tidy
 from hpcc.compilers.tidy.options import read_options
 
@@ -57,6 +59,7 @@ class TidyFamily(ClangFamily):
     name: str = "clang-tidy"
     config_name: bytes = CONFIG_NAME
     formats_for_terminals: bool = False  # `--use-color` is the user's choice
+    analyser: Analyser | None = TidyAnalyser()
     # `-v` shows version, target and directories of the Clang inside.
     probe_question: tuple[bytes, ...] = (*_ASKING, _VERBOSE, b"/dev/null", b"--", b"-xc++")
 

@@ -7,7 +7,7 @@ ones. Source: `clang-tidy --help` and ClangTidyMain.cpp of LLVM 19, CommonOption
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -114,6 +114,25 @@ def without_exports(arguments: Sequence[bytes]) -> tuple[bytes, ...]:
             value = next(rest, b"")
             found += () if name == _EXPORTS else (value,)
     return (*found, *rest)
+
+
+def read_words(arguments: Sequence[bytes]) -> Iterator[tuple[bytes, bytes | None]]:
+    """Yield name and value of each option that `read_options` accepts; b"" with the source.
+
+    The value of a switch is None.
+    """
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == END or argument.startswith(b"\0"):  # the entry of a database
+            return
+        if not argument.startswith(b"-"):
+            yield b"", argument
+            continue
+        name, equals, value = _named(argument)
+        if name in _SWITCHES:
+            yield name, None
+        else:
+            yield name, value if equals else next(rest, b"")
 
 
 def _named(argument: bytes) -> tuple[bytes, bytes, bytes]:

@@ -255,6 +255,10 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
         "12 of 167 commands on the farm before most of these files came back",
         "compiled here", "GCC's hashes of absolute names, which CMake's builds have",
     )),
+    (FallbackReason.ANALYSER, Debt(
+        "not counted; all runs with a compilation database", "run and cached here",
+        "write the database's entry for the guest; compare filters with the names of files",
+    )),
     (FallbackReason.OUTSIDE_ROOT, Debt(
         "4 of 167 commands on the farm before installed files were sent", "compiled here",
         "send files of the user's other directories",

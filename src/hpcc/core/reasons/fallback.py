@@ -24,6 +24,13 @@ class FallbackReason(Reason, prefix="fallback"):
     """
 
     # fmt: off
+    ANALYSER = (
+        "analyser",
+        "a run of clang-tidy or cppcheck whose report could be another one in a guest",
+        "See [what travels](cookbook.md#analysers-on-a-farm).",
+        "Filters and suppressions compare names of files, and a guest has the project below "
+        "`/src`. Links, `$PWD`, a compilation database and `--export-fixes` stay here, too. "
+        "`hpcc explain` names the cause.")
     ABSOLUTE_INCLUDE = (
         "absolute-include", "a source asks for a header by its whole path",
         "Use a relative name.", "The path is another one in a guest.")
@@ -103,9 +110,10 @@ class FallbackReason(Reason, prefix="fallback"):
         "information or for Clang", _LOCAL,
         "Messages show lines of files that only this machine has. Other plain assembler travels.")
     NOT_IN_IMAGE = (
-        "not-in-image", "the farm's image has no compiler of this name",
-        "Use an image that has it, or call a compiler that the image has.",
-        "This is asked for clang-cl.")
+        "not-in-image", "the farm's image has no compiler or analyser of this name",
+        "Use an image that has it, or call one that the image has.",
+        "This is asked for clang-cl. clang-tidy and cppcheck must also be of the same build, with "
+        "the same headers of C and C++ and the same tables.")
     NOT_UTF_8 = "not-utf-8", "an argument or a name is not UTF-8", "Rename the file."
     OPENMP_TARGET = (
         "openmp-target", "the object names device and inode of its source", _LOCAL,

@@ -7,6 +7,7 @@ from typing import Final, cast
 
 from hpcc._proto import scheduler_pb2 as pb
 from hpcc.core import (
+    ANALYSERS,
     FALLBACKS,
     MAX_TOOLCHAINS,
     PARITIES,
@@ -83,18 +84,22 @@ def report_or_none(message: pb.HostReport) -> HostReport | None:
 
 
 def image_message(found: ImageToolchains) -> pb.ImageToolchains:
-    """Build the message of an image's compilers."""
-    return pb.ImageToolchains(
-        image=found.image.value, compilers=[toolchain_message(t) for t in found.compilers]
-    )
+    """Build the message of an image's compilers and analysers."""
+    message = pb.ImageToolchains(image=found.image.value)
+    for toolchain in found.compilers:
+        is_analyser = toolchain.family in ANALYSERS
+        kind = message.analysers if is_analyser else message.compilers
+        kind.append(toolchain_message(toolchain))
+    return message
 
 
 def image_or_none(message: pb.ImageToolchains) -> ImageToolchains | None:
     """Parse the compilers of an image; None (unknown) if they are malformed or too many."""
-    if len(message.compilers) > MAX_TOOLCHAINS:
+    if len(message.compilers) + len(message.analysers) > MAX_TOOLCHAINS:
         return None
     try:
-        return ImageToolchains(ImageDigest(message.image), _toolchains(message.compilers))
+        found = _toolchains((*message.compilers, *message.analysers))
+        return ImageToolchains(ImageDigest(message.image), found)
     except CallerError:
         return None
 

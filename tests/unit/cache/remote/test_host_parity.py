@@ -35,6 +35,7 @@ _COMPILE = cast(
     SimpleNamespace(
         request=SimpleNamespace(argv=(b"gcc",), compiler=b"/usr/bin/gcc", env={}),
         identity=SimpleNamespace(digest=b"i"),
+        family=SimpleNamespace(analyser=None),
     ),
 )
 
@@ -53,7 +54,7 @@ def _session(compiler: Toolchain) -> FarmSession:
 class _Hosts:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.found = HostToolchain("gcc", _GCC, "gcc 14")
-        monkeypatch.setattr(HostToolchains, "of", lambda *_: self.found)
+        monkeypatch.setattr(HostToolchains, "of", lambda *_, **_more: self.found)
         self._now = [50.0]
         self._parity = HostParity(lambda: self._now[0], lambda: 0.0)
 

@@ -1,0 +1,38 @@
+"""What a run of an analyser needs for a guest; see `family`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from hpcc.compilers.invocation.guest import GuestCommand, GuestMap
+from hpcc.compilers.invocation.invocation import Invocation
+
+
+class Analyser(Protocol):
+    """An analyser's side of a run in a guest, where the project is below `/src`.
+
+    A finding names files by absolute paths, and filters compare such paths. In a guest each of
+    them is `/src` with the path of this machine behind it, and the client takes `/src` away again.
+    Whatever may see that difference is refused here.
+    """
+
+    @property
+    def asked(self) -> frozenset[int]:
+        """The versions whose reports in a guest were compared with those of a machine."""
+        ...
+
+    def guest_command(self, invocation: Invocation, guest: GuestMap) -> GuestCommand:
+        """Return the arguments for a guest.
+
+        Raises:
+            NotPortableError: an argument may mean something else there.
+        """
+        ...
+
+    def settings(self, invocation: Invocation) -> tuple[bytes, ...]:
+        """Return the files with settings that flags name."""
+        ...
+
+    def place_in(self, text: bytes, root: bytes) -> str:
+        """Return what in such a file may depend on where the project is; "" for nothing."""
+        ...

@@ -1,0 +1,108 @@
+"""A run of clang-tidy in a guest: its own options, and the compile command behind `--`.
+
+The compile command is written anew from its meaning. clang-tidy drops outputs, depfiles and the
+driver in front anyway, so leaving them out changes nothing. Flags of `--extra-arg` stay behind the
+source, and those of `--extra-arg-before` join the others, where clang-tidy puts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from hpcc.compilers.invocation.guest import (
+    GuestCommand,
+    GuestMap,
+    NotPortableError,
+    guest_arguments,
+    warns_of_missing_directories,
+)
+from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.spec.table import Flag, Operand
+from hpcc.compilers.tidy.filters import is_blind_to_place, place_in_config
+from hpcc.compilers.tidy.invocation import TidyInvocation
+from hpcc.compilers.tidy.options import END, read_words
+from hpcc.core.reasons.fallback import FallbackReason
+
+_FLAGS: Final = frozenset({b"extra-arg", b"extra-arg-before"})
+_FILTERS: Final = frozenset({b"header-filter", b"exclude-header-filter"})
+_KEPT: Final = frozenset({b"checks", b"warnings-as-errors", b"format-style"})
+# Not `--system-headers`: findings are sorted by the names of their files.
+_SWITCHES: Final = frozenset(
+    {b"quiet", b"use-color", b"allow-no-checks", b"allow-enabling-analyzer-alpha-checkers"}
+)
+
+
+class TidyAnalyser:
+    """See `Analyser`."""
+
+    asked: frozenset[int] = frozenset({19})
+
+    def guest_command(self, invocation: Invocation, guest: GuestMap) -> GuestCommand:
+        assert isinstance(invocation, TidyInvocation)
+        if invocation.directory:
+            raise _stays("a compile command from a database")
+        if warns_of_missing_directories(invocation):
+            raise _stays("-Wmissing-include-dirs")
+        if any(b"prefix-map" in argument for argument in invocation.arguments):
+            raise _stays("a prefix map")
+        if b"=" in guest.root:
+            raise _stays("a root whose path holds =")
+        # `__FILE__` has the name that it has here.
+        mapped = b"-fmacro-prefix-map=" + guest.base + b"=" + guest.root
+        at = next(n for n, part in enumerate(invocation.parts) if isinstance(part, Operand))
+        front = _translated(invocation, invocation.parts[:at], guest)
+        behind = _translated(invocation, invocation.parts[at + 1 :], guest)
+        own = list(_own_options(invocation, guest))
+        own += (b"--extra-arg-before=" + mode for mode in invocation.driver)
+        own += (b"--extra-arg=" + word for word in behind)
+        return GuestCommand((*own, END, mapped, *front), (mapped,))
+
+    def settings(self, invocation: Invocation) -> tuple[bytes, ...]:
+        assert isinstance(invocation, TidyInvocation)
+        named = invocation.options.config_file
+        return () if named is None else (named,)
+
+    def place_in(self, text: bytes, root: bytes) -> str:
+        return place_in_config(text, root)
+
+
+def _translated(
+    invocation: TidyInvocation, parts: Sequence[Flag | Operand], guest: GuestMap
+) -> tuple[bytes, ...]:
+    if any(isinstance(part, Operand) for part in parts):
+        raise _stays("several sources")
+    return guest_arguments(replace(invocation, parts=tuple(parts)), guest)
+
+
+def _own_options(invocation: TidyInvocation, guest: GuestMap) -> Iterable[bytes]:
+    for name, value in read_words(invocation.line):
+        if name in _FLAGS:
+            continue
+        if value is None:
+            if name not in _SWITCHES:
+                raise _stays(f"--{name.decode()}")
+            yield b"--" + name
+        elif not name:
+            yield guest.spell(value)
+        else:
+            yield b"--" + name + b"=" + _translated_value(name, value, guest)
+
+
+def _translated_value(name: bytes, value: bytes, guest: GuestMap) -> bytes:
+    if name == b"config-file":
+        return guest.spell(value)
+    if name == b"config":
+        if why := place_in_config(value, guest.root):
+            raise _stays(f"--config with {why}")
+    elif name in _FILTERS:
+        if not is_blind_to_place(value, guest.root):
+            raise _stays(f"--{name.decode()}={value.decode('utf-8', 'replace')}")
+    elif name not in _KEPT:
+        raise _stays(f"--{name.decode('utf-8', 'replace')}")
+    return value
+
+
+def _stays(detail: str) -> NotPortableError:
+    return NotPortableError(FallbackReason.ANALYSER, detail)
