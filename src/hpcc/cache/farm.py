@@ -300,6 +300,8 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
         if reason in {
             FallbackReason.DEPENDENCIES_FAILED,
             UncacheableReason.MODIFIED_DURING_COMPILE,
+            UncacheableReason.MODULE_FILE,
+            UncacheableReason.MODULE_STALE,
             FallbackReason.INPUT_VANISHED,
         }:
             return  # the cause is the present state of the sources, not the command

@@ -30,6 +30,7 @@ from hpcc.cache.results.results import Result, Results, basis_origin, basis_text
 from hpcc.compilers.invocation.guest import (
     BUILD_NAME,
     GUEST_ROOT,
+    RELATIVE,
     GuestMap,
     NotPortableError,
     warns_of_missing_directories,
@@ -86,7 +87,8 @@ class FarmResults:
             job.prepared.invocation
         ):
             raise NotPortableError(FallbackReason.MISSING_INCLUDE_DIRS, "the image lacks one")
-        may_name = job.root.is_found or plan.guest.base != GUEST_ROOT or plan.guest.build
+        is_whole = job.root.is_found or plan.guest.shown != RELATIVE
+        may_name = is_whole or plan.guest.base != GUEST_ROOT or plan.guest.build
         if may_name and (name := _guest_name(result, plan)):
             raise NotPortableError(FallbackReason.NAMES_IN_OUTPUT, name)
         if names_a_place(result.object_data):

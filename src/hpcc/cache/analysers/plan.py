@@ -36,11 +36,12 @@ from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.inputs.flag_inputs import absence_of, with_names
 from hpcc.cache.inputs.own_text import own_closure
 from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.remote.client import FarmPlanner
 from hpcc.cache.remote.farm_root import FarmRoot
 from hpcc.cache.remote.guest_paths import SYSTEM, guest_path, is_under
 from hpcc.cache.remote.guest_places import holds_word, with_passed
 from hpcc.cache.remote.job import RemoteJob, guest_environment
-from hpcc.cache.remote.plan import Planner, RemotePlan
+from hpcc.cache.remote.plan import RemotePlan
 from hpcc.cache.remote.remote_closure import RemoteClosures, remote_inputs
 from hpcc.cache.results.config_files import directories_above
 from hpcc.cache.root.ignored import Outgoing
@@ -64,7 +65,7 @@ class AnalyserPlanner:
 
     def __init__(
         self,
-        compiles: Planner,
+        compiles: FarmPlanner[Prepared, RemoteJob, RemotePlan],
         memo: FileMemo,
         closures: RemoteClosures,
         search_path: Callable[[Prepared], tuple[bytes, ...]],

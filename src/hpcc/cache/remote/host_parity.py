@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from hpcc.cache.host.host_toolchains import RECHECK_SECONDS, HostToolchain, HostToolchains
@@ -13,7 +13,7 @@ from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.client import ParityAnswer
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
-from hpcc.core import ImageRef, Parity, compare
+from hpcc.core import ImageRef, Parity, Toolchain, compare
 from hpcc.core.memo import BoundedMemo
 from hpcc.dispatch.parity import ParityVerdict, parity_verdict
 
@@ -72,6 +72,19 @@ class HostParity:
         return ParityAnswer(
             refusal, host.text, serves_stored=not verdict.refuses, is_exact=is_exact
         )
+
+    def is_alike(
+        self,
+        prepared: Prepared,
+        image: Sequence[Toolchain] | None,
+        is_cancelled: Callable[[], bool],
+    ) -> bool:
+        """Tell whether the image is known to have this very compiler with these headers."""
+        name = os.fsdecode(posixpath.basename(prepared.request.argv[0]))
+        if not any(name in toolchain.names for toolchain in image or ()):
+            return False
+        host = self._host(prepared, "refuse", is_cancelled, recheck_seconds=0.0)
+        return compare(name, host.toolchain, image).is_alike
 
     def _of_analyser(
         self,

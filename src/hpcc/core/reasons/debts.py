@@ -255,6 +255,17 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
         "12 of 167 commands on the farm before most of these files came back",
         "compiled here", "GCC's hashes of absolute names, which CMake's builds have",
     )),
+    (FallbackReason.MODULES, Debt(
+        "the interfaces of a project; with GCC all of its units",
+        "units that import interfaces of Clang's are sent with the sources in them",
+        "make interfaces where the project has the path of this machine; `import std`; GCC",
+    )),
+    (FallbackReason.PCH, Debt(
+        "the units of a target with precompiled headers, and the header",
+        "run and cached here",
+        "send those of Clang with the names in them; compare GCC's users, whose `.gch` only the "
+        "very same compiler accepts",
+    )),
     (FallbackReason.ANALYSER, Debt(
         "not counted; all runs with a compilation database", "run and cached here",
         "write the database's entry for the guest; compare filters with the names of files",

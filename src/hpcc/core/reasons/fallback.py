@@ -86,10 +86,12 @@ class FallbackReason(Reason, prefix="fallback"):
         "Make the directory, or leave it or the warning out.",
         "`hpcc explain` names the directory. A guest would warn of it, or not, as its image is.")
     MODULES = (
-        "modules", "C++ modules: a guest has no compiled interfaces and header units",
+        "modules", "C++ modules: an interface is made, GCC's modules are used, or what is imported "
+        "was made from other headers than the image has",
         "Nothing to do: the compile runs here, and is cached here.",
-        "Set `CMAKE_CXX_SCAN_FOR_MODULES` to `OFF` where no source uses modules: such compiles "
-        "travel.")
+        "Units that import named modules of Clang 17 or 19 travel if the image has the same Clang "
+        "and the same headers. `hpcc explain` names the cause. Set `CMAKE_CXX_SCAN_FOR_MODULES` to "
+        "`OFF` where no source uses modules: such compiles travel.")
     NAMES_IN_OUTPUT = (
         "names-in-output", "the output would hold a path of the guest, and no flag changes that",
         "Put a `.hpcc` at the project's root: paths in the output are then relative.",

@@ -1,0 +1,33 @@
+"""Each check that keeps a unit with imports here is needed."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcc_testkit.suite.mutants import Case, Mutants
+
+FARM = "tests/integration/cache/test_modules_on_a_farm.py::"
+STAYS = FARM + "test_what_could_give_another_object_stays_here"
+PLAN = "cache/imports/plan.py"
+
+CASES = {
+    "alike": Case(PLAN, "        if not self._host.is_alike(job.prepared, image, is_cancelled):\n", "        if False:\n",
+                  STAYS + "[other headers]"),
+    "known": Case("cache/remote/host_parity.py", "        if not any(name in toolchain.names for toolchain in image or ()):\n            return False\n",
+                  "        if image is None:\n            return True\n", STAYS + "[unknown]"),
+    "compared": Case(PLAN, "            elif not are_compared((normal,), compared):\n", "            elif False:\n", STAYS + "[not compared]"),
+    "link": Case(PLAN, "                if os.path.realpath(path) != normal:\n", "                if False:\n", STAYS + "[link]"),
+    "flag": Case(PLAN, "        if prepared.family.content_form(plain.invocation, prepared.identity.major) is None:\n", "        if False:\n",
+                 STAYS + "[flag]"),
+    "sources": Case(PLAN, "        every = dict(files.closure.files) | dict(made.files)\n", "        every = dict(files.closure.files)\n",
+                    FARM + "test_an_edit_of_a_source_that_no_list_names_is_a_miss"),
+    "table": Case(PLAN, "external-contents", "external-content", FARM + "test_a_unit_that_imports_travels"),
+    "names": Case(PLAN, "guest = replace(guest_map(prepared, root), shown=root.path)", "guest = guest_map(prepared, root)",
+                  FARM + "test_an_edit_of_a_source_that_no_list_names_is_a_miss"),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_without_the_check_its_test_fails(name: str, mutants: Mutants) -> None:
+    mutants.check(CASES[name])
