@@ -15,7 +15,7 @@ CASES = {
                   STAYS + "[other headers]"),
     "known": Case("cache/remote/host_parity.py", "        if not any(name in toolchain.names for toolchain in image or ()):\n            return False\n",
                   "        if image is None:\n            return True\n", STAYS + "[unknown]"),
-    "compared": Case(PLAN, "            elif not are_compared((normal,), compared):\n", "            elif False:\n", STAYS + "[not compared]"),
+    "compared": Case(PLAN, "        if not are_compared(others, compared):\n", "        if False:\n", STAYS + "[not compared]"),
     "link": Case(PLAN, "                if os.path.realpath(path) != normal:\n", "                if False:\n", STAYS + "[link]"),
     "flag": Case(PLAN, "        if prepared.family.content_form(plain.invocation, prepared.identity.major) is None:\n", "        if False:\n",
                  STAYS + "[flag]"),

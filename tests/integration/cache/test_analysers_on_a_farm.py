@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -168,6 +169,34 @@ def test_each_input_of_a_report_is_one_of_the_action(
     assert same(*cppcheck).answer == "done"
     assert counted(cache, "miss.remote.executed") == (len(edits) + 5,)
     assert not [name for name in cache.counters() if name.startswith("fallback")]
+
+
+def test_a_compile_command_of_a_database_travels(
+    same: Same, cache: Cache, root: Path, launcher: FakeLauncher, remote: PlacedRemote
+) -> None:
+    def entry(name: str, *flags: str) -> dict[str, object]:
+        words = ["/usr/bin/c++", "-I../inc", "-std=c++17", *flags, "-o", "x.o", "-c", name]
+        return {"directory": f"{root}/build", "command": " ".join(words), "file": name}
+
+    source = f"{root}/src/a.cc"
+    whole = [entry(f"{root}/src/b.cc"), entry(source, "-DWHY=1")]
+    (root / "build/compile_commands.json").write_text(json.dumps(whole))
+    absolute = same(TIDY, "-p", "ROOT/build", "--extra-arg=-DX", "ROOT/src/a.cc")
+    assert (absolute.answer, NULL in absolute.stdout) == ("done", True)
+    launcher.cwd = root
+    assert same(TIDY, "-p=build", "--quiet", "src/a.cc").answer == "done"
+    assert counted(cache, "miss.remote.executed") == (2,)
+    # An edit of another entry is none of this source's.
+    whole[0] = entry(f"{root}/src/b.cc", "-O2")
+    (root / "build/compile_commands.json").write_text(json.dumps(whole))
+    assert same(TIDY, "-p=build", "--quiet", "src/a.cc").answer == "done"
+    whole[1] = entry(source, "-DWHY=2")
+    (root / "build/compile_commands.json").write_text(json.dumps(whole))
+    assert same(TIDY, "-p=build", "--quiet", "src/a.cc").answer == "done"
+    assert counted(cache, "miss.remote.executed", "hit.remote") == (3, 1)
+    launcher.cwd = root.parent  # the working directory is none of the project's
+    assert same(TIDY, "-p", "ROOT/build", "ROOT/src/a.cc").answer == "run"
+    assert counted(cache, "fallback.outside-root") == (1,)
 
 
 def _wrote(name: str, text: str) -> Callable[[Path], object]:

@@ -37,4 +37,6 @@ def open_planner(
     importing = ImportPlanner(
         compiles, memo, closures, interfaces, host, outgoing, directory / "modules"
     )
-    return AnalyserPlanner(importing, memo, closures, search_path, outgoing)
+    return AnalyserPlanner(
+        importing, memo, closures, search_path, outgoing, directory / "databases"
+    )

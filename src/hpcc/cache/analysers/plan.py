@@ -23,10 +23,12 @@ What must never happen: a report from a guest differs from the one that this mac
 
 from __future__ import annotations
 
+import hashlib
 import os
 import posixpath
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from hpcc import __version__
@@ -51,9 +53,10 @@ from hpcc.compilers.invocation.guest import GUEST_ROOT, GuestMap, NotPortableErr
 from hpcc.compilers.scan.include_closure import UnscannableError
 from hpcc.compilers.spec.table import Bypass
 from hpcc.config.farm import Farm
-from hpcc.core import MAX_INPUTS, RemoteRequest, RemoteResult, Toolchain
+from hpcc.core import MAX_INPUTS, RemoteInput, RemoteRequest, RemoteResult, Toolchain
 from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.core.reasons.uncacheable import UncacheableReason
+from hpcc.files.whole import Sync, write_whole
 
 # A guest reads the inputs by digest, so it does not matter how young they are.
 _NEVER_FRESH: Final = 1 << 62
@@ -70,9 +73,12 @@ class AnalyserPlanner:
         closures: RemoteClosures,
         search_path: Callable[[Prepared], tuple[bytes, ...]],
         outgoing: Outgoing,
+        directory: Path,
     ) -> None:
+        """`directory` keeps files that only guests read, one for each source."""
         self._compiles, self._memo, self._closures = compiles, memo, closures
         self._search_path, self._outgoing = search_path, outgoing
+        self._directory = directory
 
     def is_report(self, compile_: Prepared) -> bool:
         """See `client.FarmPlanner.is_report`."""
@@ -100,7 +106,8 @@ class AnalyserPlanner:
     def _plan(self, prepared: Prepared, root: FarmRoot, analyser: Analyser) -> RemotePlan:
         if prepared.identity.major not in analyser.asked:
             raise _stays("another version than those that were asked")
-        check_place(prepared, root)
+        place = analyser.working_directory(prepared.invocation) or prepared.cwd
+        check_place(prepared, root, place)
         guest = analyser_map(prepared, root)
         command = analyser.guest_command(prepared.invocation, guest)
         env = guest_environment(prepared, guest)
@@ -112,7 +119,10 @@ class AnalyserPlanner:
         _refuse_links((path for path, _ in sent), prepared)
         self._check_outgoing(prepared, root, sent)
         self._refuse_words(prepared, guest, closure)
-        inputs = remote_inputs(self._memo, sent, guest)
+        made = analyser.made_files(prepared.invocation, guest)
+        own = (self._made(prepared, name, text, guest) for name, text in made.items())
+        every = {item.path: item for item in (*remote_inputs(self._memo, sent, guest), *own)}
+        inputs = tuple(every[path] for path in sorted(every))
         if len(inputs) > MAX_INPUTS:
             raise NotPortableError(FallbackReason.TOO_MANY_FILES)
         program = posixpath.basename(prepared.request.argv[0])
@@ -120,7 +130,7 @@ class AnalyserPlanner:
         request = RemoteRequest(
             argv=as_text([program, *command.arguments]),
             env=tuple(zip(as_text(names), as_text([env[n] for n in names]), strict=True)),
-            cwd=as_text([guest.relative(prepared.cwd)])[0],
+            cwd=as_text([guest.relative(place)])[0],
             inputs=inputs,
             directories=with_passed(directories, prepared, guest),
             outputs=(),
@@ -130,6 +140,20 @@ class AnalyserPlanner:
             needs_exact=True,
         )
         return RemotePlan(request, closure, guest)
+
+    def _made(self, prepared: Prepared, name: bytes, text: bytes, guest: GuestMap) -> RemoteInput:
+        """Return a file as an input that no file of the project is."""
+        key = hashlib.sha256(name + b"\0" + prepared.source).hexdigest()
+        path = self._directory / key
+        try:
+            if not path.is_file() or path.read_bytes() != text:
+                write_whole(path, text, sync=Sync.NONE, makes_parent=True)
+        except OSError as error:
+            raise _stays(str(error)) from error
+        place = guest_path(guest.relative(name))
+        return RemoteInput(
+            place, str(path), is_executable=False, sha256=hashlib.sha256(text).hexdigest()
+        )
 
     def _closure(self, prepared: Prepared, guest: GuestMap) -> tuple[Closure, tuple[str, ...]]:
         """Return the inputs, and directories that must exist in the guest although empty.
@@ -223,8 +247,8 @@ def analyser_map(prepared: Prepared, root: FarmRoot) -> GuestMap:
     return GuestMap(root.path, prepared.cwd, is_in_image, root.path, GUEST_ROOT + root.path)
 
 
-def check_place(prepared: Prepared, root: FarmRoot) -> None:
-    """Refuse roots whose names no guest can have.
+def check_place(prepared: Prepared, root: FarmRoot, place: bytes) -> None:
+    """Refuse roots whose names no guest can have. `place` is the working directory.
 
     Raises:
         NotPortableError: the root is one of the system, or names lead through links.
@@ -232,8 +256,11 @@ def check_place(prepared: Prepared, root: FarmRoot) -> None:
     path, pwd = root.path, prepared.request.env.get(b"PWD", b"")
     if path == b"/" or any(is_under(path, s) or is_under(s, path) for s in SYSTEM):
         raise NotPortableError(FallbackReason.SYSTEM_ROOT)
-    if pwd.startswith(b"/") and pwd != prepared.cwd:
+    if pwd.startswith(b"/") and pwd != place:
         raise NotPortableError(FallbackReason.DIRECTORY_SPELLING, os.fsdecode(pwd))
+    for directory in {place, prepared.cwd}:  # a database may spell its directory in any way
+        if os.path.realpath(directory) != directory:
+            raise NotPortableError(FallbackReason.DIRECTORY_SPELLING, os.fsdecode(directory))
 
 
 def _refuse_links(paths: Iterable[bytes], prepared: Prepared) -> None:

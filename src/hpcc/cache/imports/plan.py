@@ -125,7 +125,8 @@ class ImportPlanner:
         except UnscannableError as error:
             raise _stays(str(error.reason)) from error
         self._check_outgoing(prepared, root, (*files.closure.files, *own))
-        sources = [path for path, _ in own if path not in imports(prepared)]
+        compiled = frozenset(imports(prepared))
+        sources = [path for path, _ in own if path not in compiled]
         inputs = {
             item.path: item for item in (*files.inputs, *remote_inputs(self._memo, own, guest))
         }
@@ -170,7 +171,7 @@ class ImportPlanner:
         Raises:
             NotPortableError: another one is not certainly the same in the image.
         """
-        own, compared = [], self._host.compared(prepared)
+        own, others = [], []
         for path, digest in made.files:
             normal = posixpath.normpath(path)
             if is_under(normal, root.path):
@@ -179,8 +180,12 @@ class ImportPlanner:
                 own.append((path, digest))
             elif not any(is_under(normal, d) for d in SYSTEM):
                 raise NotPortableError(FallbackReason.OUTSIDE_ROOT, os.fsdecode(normal))
-            elif not are_compared((normal,), compared):
-                raise _stays(f"{os.fsdecode(normal)} was not compared with the image's")
+            else:
+                others.append(normal)
+        compared = self._host.compared(prepared)
+        if not are_compared(others, compared):
+            odd = next(path for path in others if not are_compared((path,), compared))
+            raise _stays(f"{os.fsdecode(odd)} was not compared with the image's")
         return tuple(own)
 
     def _check_outgoing(

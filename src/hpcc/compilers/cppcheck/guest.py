@@ -7,7 +7,7 @@ between a guest and this machine. So those with a colon, which is in front of a 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from hpcc.compilers.cppcheck.invocation import CppcheckInvocation
@@ -27,6 +27,14 @@ class CppcheckAnalyser:
     def guest_command(self, invocation: Invocation, guest: GuestMap) -> GuestCommand:
         assert isinstance(invocation, CppcheckInvocation)
         return GuestCommand(tuple(_translated(invocation, guest)), ())
+
+    def made_files(self, invocation: Invocation, guest: GuestMap) -> Mapping[bytes, bytes]:
+        del invocation, guest
+        return {}
+
+    def working_directory(self, invocation: Invocation) -> bytes:
+        del invocation
+        return b""
 
     def settings(self, invocation: Invocation) -> tuple[bytes, ...]:
         assert isinstance(invocation, CppcheckInvocation)

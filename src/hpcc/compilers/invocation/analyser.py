@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from hpcc.compilers.invocation.guest import GuestCommand, GuestMap
@@ -27,6 +28,18 @@ class Analyser(Protocol):
         Raises:
             NotPortableError: an argument may mean something else there.
         """
+        ...
+
+    def made_files(self, invocation: Invocation, guest: GuestMap) -> Mapping[bytes, bytes]:
+        """Return the files that only a guest gets: contents by absolute paths of this machine.
+
+        Raises:
+            NotPortableError: as `guest_command`.
+        """
+        ...
+
+    def working_directory(self, invocation: Invocation) -> bytes:
+        """Return where the run happens if that is not where its names are relative to, else b""."""
         ...
 
     def settings(self, invocation: Invocation) -> tuple[bytes, ...]:

@@ -41,10 +41,9 @@ from hpcc.compilers.spec.table import Bypass
 from hpcc.compilers.tidy.config import names_more, shows_user
 from hpcc.compilers.tidy.guest import TidyAnalyser
 from hpcc.compilers.tidy.invocation import TidyInvocation, read_tidy
-from hpcc.compilers.tidy.options import read_options
+from hpcc.compilers.tidy.options import DATABASE_NAME, read_options
 
 CONFIG_NAME: Final = b".clang-tidy"
-DATABASE_NAME: Final = b"compile_commands.json"
 FLAGS_NAME: Final = b"compile_flags.txt"
 # No configuration file counts, and one check finds nothing in an empty source.
 _ASKING: Final = (b"--config={}", b"--checks=-*,misc-unused-alias-decls")

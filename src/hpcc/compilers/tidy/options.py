@@ -15,6 +15,7 @@ from hpcc.compilers.spec.table import Bypass
 from hpcc.core.reasons.bypass import BypassReason
 
 END: Final = b"--"
+DATABASE_NAME: Final = b"compile_commands.json"
 RESPONSE: Final = b"@"
 """Begins each word that may name a response file, wherever the word stands."""
 _BEFORE, _BEHIND = b"extra-arg-before", b"extra-arg"

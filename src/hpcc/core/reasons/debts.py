@@ -267,8 +267,8 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
         "very same compiler accepts",
     )),
     (FallbackReason.ANALYSER, Debt(
-        "not counted; all runs with a compilation database", "run and cached here",
-        "write the database's entry for the guest; compare filters with the names of files",
+        "not counted; filters with `src/`", "run and cached here",
+        "compare filters with the names of files; `--export-fixes`",
     )),
     (FallbackReason.OUTSIDE_ROOT, Debt(
         "4 of 167 commands on the farm before installed files were sent", "compiled here",

@@ -29,7 +29,7 @@ class FallbackReason(Reason, prefix="fallback"):
         "a run of clang-tidy or cppcheck whose report could be another one in a guest",
         "See [what travels](cookbook.md#analysers-on-a-farm).",
         "Filters and suppressions compare names of files, and a guest has the project below "
-        "`/src`. Links, `$PWD`, a compilation database and `--export-fixes` stay here, too. "
+        "`/src`. Links, `$PWD` and `--export-fixes` stay here, too. "
         "`hpcc explain` names the cause.")
     ABSOLUTE_INCLUDE = (
         "absolute-include", "a source asks for a header by its whole path",
