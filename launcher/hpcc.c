@@ -138,7 +138,7 @@ static void nap_ms(long ms) {
     nanosleep(&t, NULL);
 }
 
-/* Returns SIGPIPE if the reader has closed, else 0. */
+/* Returns 0, or the error after which a part is missing. */
 static int write_all(int fd, const void *data, size_t bytes) {
     const char *p = data;
     while (bytes) {
@@ -151,10 +151,18 @@ static int write_all(int fd, const void *data, size_t bytes) {
             struct pollfd pfd = {.fd = fd, .events = POLLOUT};
             poll(&pfd, 1, -1);
         } else if (errno != EINTR) {
-            return errno == EPIPE ? SIGPIPE : 0;
+            return errno;
         }
     }
     return 0;
+}
+
+/* The exit status of a command that ended with `status`; after `error` a part of its standard output is
+ * missing. Preprocessed text is a product: make must not take a part of it for the whole. */
+static int status_after(int error, int status) {
+    if (!error || status) return status;
+    if (error != EPIPE) complain("cannot write standard output: ", strerror(error));
+    return EXIT_FAILURE;
 }
 
 static uid_t own_uid(void) {
@@ -750,6 +758,7 @@ static const int FORWARDED[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUS
  * A filtered one contains lines that the user must not see. */
 struct stream {
     int from, to;
+    int error; /* of the first write that failed */
     char *kept;
     size_t bytes, capacity;
     bool is_held, is_filtered, is_truncated;
@@ -771,10 +780,14 @@ static bool keep(struct stream *s, const char *data, size_t bytes) {
     return true;
 }
 
+/* Writes to the user, but nothing behind a part that is missing. */
+static void show(struct stream *s, const void *data, size_t bytes) {
+    if (!s->error) s->error = write_all(s->to, data, bytes);
+}
+
 /* Shows what was held back. */
 static void let_go(struct stream *s) {
-    if (s->is_held && s->bytes)
-        write_all(s->to, s->kept, s->is_filtered ? strip_headers(s->kept, s->bytes) : s->bytes);
+    if (s->is_held && s->bytes) show(s, s->kept, s->is_filtered ? strip_headers(s->kept, s->bytes) : s->bytes);
     s->is_held = false;
 }
 
@@ -796,8 +809,10 @@ static bool pump(struct stream *s) {
         let_go(s);
     }
     if (s->is_held) return true;
-    /* The reader has gone: close the pipe, so that the compiler gets SIGPIPE as it would without us. */
-    if (write_all(s->to, data, (size_t)n)) close_stream(s);
+    show(s, data, (size_t)n);
+    /* The reader has gone: close the pipe, so that the compiler gets SIGPIPE as it would without us. What
+     * it still holds is not reported. */
+    if (s->error == EPIPE) s->is_truncated = true, close_stream(s);
     return true;
 }
 
@@ -947,19 +962,20 @@ static void run_and_report(int fd, const struct reply *run) {
         restore_signals(&before);
         return;
     }
-    struct stream *err = &streams[1];
-    let_go(&streams[0]);
+    struct stream *out = &streams[0], *err = &streams[1];
+    let_go(out);
     if (!is_filtered) let_go(err);
     bool is_asked = send_report(fd, streams, status);
     /* Killed by a signal: end at once; the daemon stores no such result. */
     if (WIFSIGNALED(status) && !err->is_held) is_asked = false;
     bool is_told = is_asked && read_reply(fd, &finish, &is_silent) && finish.type == FRAME_FINISH;
-    if (is_told && finish.out_bytes) write_all(1, finish.out, finish.out_bytes);
+    if (is_told && finish.out_bytes) show(out, finish.out, finish.out_bytes);
     /* The daemon filtered what it received; if stderr was longer, that is only its start. */
     if (is_told && (!is_filtered || (err->is_held && err->bytes <= MAX_CAPTURE_BYTES)))
         write_all(2, finish.err, finish.err_bytes);
     else
         let_go(err);
+    if (WIFEXITED(status)) status = status_after(out->error, WEXITSTATUS(status)) << 8;
     end_like(status);
 }
 
@@ -1013,9 +1029,9 @@ static int compile(char **argv) {
         exec_compiler(compiler, argv);
     }
     if (reply.type == FRAME_DONE) {
-        write_all(1, reply.out, reply.out_bytes);
+        int error = write_all(1, reply.out, reply.out_bytes);
         write_all(2, reply.err, reply.err_bytes);
-        _exit((int)reply.exit_code);
+        _exit(status_after(error, (int)reply.exit_code));
     }
     if (reply.type == FRAME_RUN) run_and_report(fd, &reply);
     exec_compiler(compiler, argv);

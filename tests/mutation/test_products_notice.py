@@ -7,6 +7,7 @@ import pytest
 from hpcc_testkit.suite.mutants import Case, Mutants
 
 SYNTAX = "tests/integration/cache/test_syntax_only.py::"
+PRINTED = "tests/integration/cache/test_printed_text.py::"
 TEXT = "tests/integration/cache/test_preprocessed_text.py::"
 CLOCKS = "tests/integration/cache/test_clocks.py::"
 UNIT = "tests/unit/compilers/gnu/test_product.py::"
@@ -29,8 +30,14 @@ CASES = {
                   TEXT + "test_a_clock_in_the_text_is_not_kept[gcc-14]"),
     "clock-of-an-object": Case("cache/results/pending.py", "Hazard.PASTED_CLOCK if pending.has_clock else Hazard.NONE", "Hazard.NONE",
                                CLOCKS + "test_a_clock_that_the_scan_did_not_find_shows_in_the_preprocessors_output"),
-    "to-stdout": Case(PRODUCT, '        and (is_check or "-o" in spellings)\n', "",
-                      TEXT + "test_other_forms_run_unchanged[gcc-14]"),
+    "printed": Case("compilers/gnu/invocation.py", " or is_printed else output", " else output",
+                    PRINTED + "test_printed_text_is_cached[gcc-14]"),
+    "depfile-of-text": Case(PRODUCT, '        and ("-MF" in spellings or "-c" in spellings or', "        and (True or",
+                            PRINTED + "test_other_forms_run_unchanged[gcc-14]"),
+    "text-is-no-message": Case("cache/local.py", "stderr if prints_text else ", "",
+                               PRINTED + "test_text_that_looks_like_a_message_is_none"),
+    "long-text": Case("cache/local.py", "        if report.is_truncated:\n", "        if False:\n",
+                      PRINTED + "test_what_is_not_kept_is_printed_whole[gcc-14]"),
 }  # fmt: skip
 
 

@@ -326,18 +326,18 @@ class LocalCache:
         if report.stdout and stderr and not prepared.family.separates_streams(prepared.invocation):
             # A caller that sends both to one file needs their order, which is not recorded.
             raise UncacheableError(UncacheableReason.BOTH_STREAMS)
-        depfile = read_depfile(prepared, pending.started)
+        started = pending.started
+        depfile = read_depfile(prepared, started)
         files = files_read(pending, depfile, headers, self._search.of, self._memo)
         pending.files = all_absolute(prepared.cwd, files)
         data: bytes | None = b""
         if prepared.output is not None:
-            data = read_output(
-                prepared.output, started_ns=pending.started, limit=self._max_output_bytes
-            )
+            data = read_output(prepared.output, started_ns=started, limit=self._max_output_bytes)
         if data is None:
             raise UncacheableError(UncacheableReason.OUTPUT_UNREADABLE)
-        pending.messages = report.stdout + stderr
-        pending.has_clock = may_have_clock(pending, data)
+        prints_text = prepared.invocation.prints_text
+        pending.messages = stderr if prints_text else report.stdout + stderr
+        pending.has_clock = may_have_clock(pending, report.stdout if prints_text else data)
         closure = with_places(self._closure(pending, files), data)
         check_precompiled(headers, closure)
         side = read_side_outputs(pending, self._max_output_bytes)

@@ -494,7 +494,7 @@ def test_response_files_are_read_and_their_content_is_in_the_key(
     ("argv", "reason"),
     [
         (("gcc", "src/main.c", "-Iinc", "-o", "a.out"), "link"),
-        (("gcc", "-E", "src/main.c"), "preprocess-only"),
+        (("gcc", "-E", "-MD", "src/main.c"), "preprocess-only"),
         (("gcc", "-c", "-Iinc", "src/main.c", "src/tool.cc"), "multiple-sources"),
         (("gcc", "-c", "-Iinc", "src/main.c", "-o", "/dev/null"), "special-output"),
         (("gcc", "-c", "-Iinc", "src/main.c", "-fprofile-note=n"), "profile"),

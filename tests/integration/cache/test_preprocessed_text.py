@@ -185,7 +185,6 @@ def test_text_that_overwrites_its_input_is_the_bare_one(
 
 
 _LEFT = (
-    ("-E -P src/quiet.cc", "preprocess-only"),
     ("-E -c -o out/a.i src/quiet.cc", "preprocess-only"),
     ("-E -MD -o out/a.i src/quiet.cc", "preprocess-only"),
     ("-E -o out/a.i -x cpp-output src/quiet.cc", "preprocess-only"),

@@ -99,10 +99,11 @@ def start_of(
 
 
 def may_have_clock(pending: Pending, data: bytes) -> bool:
-    """Tell whether the output has a text that may be the time of this compile, or was in a source.
+    """Tell whether what was made or printed has a text that may be the time of this compile.
 
-    The scan of the sources found no clock or settled it. The longer a compile takes, the more
-    strings look like its time. The preprocessor, asked at another moment, tells them apart.
+    It may be a string of a source, too: the scan found no clock, or settled it. The longer a
+    compile takes, the more strings look like its time. The preprocessor, asked at another moment,
+    tells them apart.
 
     Raises:
         UncacheableError: it has one, and the preprocessor cannot be asked (`date-time`).

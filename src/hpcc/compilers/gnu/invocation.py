@@ -80,6 +80,7 @@ def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | 
     output = _output(parts, name, is_header=language.is_header)
     if isinstance(output, Bypass):
         return output
+    is_printed = product is Product.TEXT and not _has_spelling(parts, "-o")
     deps = _dependencies(parts, output)
     if isinstance(deps, Bypass):
         return deps
@@ -87,7 +88,7 @@ def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | 
     found = Invocation(
         language=language,
         source=name,
-        output=b"" if product is Product.MESSAGES else output,
+        output=b"" if product is Product.MESSAGES or is_printed else output,
         dep_mode=mode,
         depfile=depfile,
         deps_by_wp=by_wp,

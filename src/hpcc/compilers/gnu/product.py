@@ -4,11 +4,11 @@
 code. So GCC runs no assembler, and what directives in `asm` name is not read.
 
 `-E -o FILE` writes preprocessed text. It is the same with the flags that hpcc adds to learn what
-was read. Without `-o` the text goes to standard output and is not for the cache: the launcher could
-not tell the user that a full disk took only a part of it.
+was read. Without `-o` the text goes to standard output, where the launcher puts it: it fails as a
+compiler does if not all of it could be written.
 
-Tested with GCC 14 and Clang 19 (`tests/integration/cache/test_syntax_only.py` and
-`test_preprocessed_text.py`).
+Tested with GCC 14 and Clang 19 (`tests/integration/cache/test_syntax_only.py`,
+`test_preprocessed_text.py` and `test_printed_text.py`).
 """
 
 from __future__ import annotations
@@ -66,7 +66,6 @@ def why_not_asked(
         and _FILES.isdisjoint(flag.spec.effect for flag in flags)
         and spellings.isdisjoint(MODULE_FLAGS)
         and not any(other.fullmatch(flag.raw[0]) for flag in flags)
-        and (is_check or "-o" in spellings)
         # The depfile gets its name in another way than that of a compile.
         and ("-MF" in spellings or "-c" in spellings or spellings.isdisjoint({"-MD", "-MMD"}))
     )

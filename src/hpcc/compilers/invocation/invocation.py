@@ -59,7 +59,7 @@ class Product(enum.Enum):
 
     OBJECT = "object"  # or what stands for one: assembler source (`-S`), LLVM IR
     MESSAGES = "messages"  # `-fsyntax-only`, clang-tidy
-    TEXT = "text"  # `-E -o FILE`
+    TEXT = "text"  # `-E`; without `-o` its text goes to standard output
 
 
 class Dialect(enum.Enum):
@@ -120,6 +120,11 @@ class Invocation:
     def is_assembly_output(self) -> bool:
         """Return whether the output is assembler source (`-S`)."""
         return any(f.spec.spelling == "-S" for f in self.flags)
+
+    @property
+    def prints_text(self) -> bool:
+        """Return whether its product goes to standard output."""
+        return self.product is Product.TEXT and not self.output
 
     @cached_property
     def has_side_outputs(self) -> bool:

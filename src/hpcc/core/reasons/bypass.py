@@ -200,8 +200,8 @@ class BypassReason(Reason, prefix="bypass"):
         "plugin", "a plug-in, which may read any file or a clock", _LEAVE_OUT,
         "`-fplugin`, `-fpass-plugin`.")
     PREPROCESS_ONLY = (
-        "preprocess-only", "only preprocessing: `-E` to standard output, or in an unknown form",
-        "Use `-E -o FILE` with one source.",
+        "preprocess-only", "only preprocessing (`-E`), in an unknown form",
+        "Use `-E` with one source, and `-MF` for a depfile.",
         "Not kept are `-E` with `-c` or `-S`, `-MD` without `-MF`, modules, profiles, further "
         "outputs, `-fdirectives-only` and the like, headers, preprocessed sources, `-S` of "
         "assembler, and cl.")

@@ -145,8 +145,8 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
         "ask all flags for further outputs; several languages, for which drivers warn otherwise",
     )),
     (BypassReason.PREPROCESS_ONLY, Debt(
-        "not counted; configure scripts print the text", "`-E -o FILE` is cached",
-        "standard output, once the launcher reports that it could not write all",
+        "not counted", "`-E` of one source is cached, to a file or to standard output",
+        "ask GCC and Clang about the forms that are refused",
     )),
     (BypassReason.SYNTAX_ONLY, Debt(
         "none seen", "a check of one C or C++ source is cached",

@@ -78,7 +78,8 @@ class UncacheableReason(Reason, prefix="uncacheable"):
     INTERNAL_ERROR = (
         "internal-error", "a fault of hpcc", "Read `daemon.log`, and report what it says.")
     LONG_DIAGNOSTICS = (
-        "long-diagnostics", "more messages than hpcc keeps", "Fix or silence the warnings.")
+        "long-diagnostics", "more messages than hpcc keeps, or more text from `-E`",
+        "Fix or silence the warnings; use `-E -o FILE`.", "The limit is 1 MiB for each stream.")
     MIXED_MESSAGES = (
         "mixed-messages", "a command with several sources printed messages",
         "Fix what they are about, or compile each source in its own command.",
