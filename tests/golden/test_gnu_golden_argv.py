@@ -49,6 +49,8 @@ _COMPILES = [
     ("clang", "-emit-llvm -S a.c", "c", "a.c", "a.ll", "none", None),
     ("clang", "-rtlib=compiler-rt -u f -e g -T x -c a.c", "c", "a.c", "a.o", "none", None),
     ("clang", "-x objective-c -c a.c", "objective-c", "a.c", "a.o", "none", None),
+    ("clang", "-c -x ir a.bc", "ir", "a.bc", "a.o", "none", None),
+    ("clang", "-x ir d/a.o -fthinlto-index=i -c -o b.o", "ir", "d/a.o", "b.o", "none", None),
     # CMake, Meson, Chromium's GN, the kernel's Kbuild, Debian's and Fedora's package builds.
     (
         "clang++",
@@ -199,8 +201,10 @@ _BYPASSES = [
     ("gcc", "-c -x objective-c-cpp-output a.c", "no-preprocessing"),
     ("clang", "-c -x c++-user-header a.h", "modules"),
     ("clang++", "-c a.ixx", "modules"),
-    ("clang", "-c -x ir a.bc", "thinlto-backend"),
-    ("clang", "-c -x ir a.bc -fthinlto-index=a.idx", "thinlto-backend"),
+    ("clang", "-c -x ir a.bc -MD", "thinlto-backend"),
+    ("clang", "-c -x ir a.bc -fthinlto-index=a.idx -fthinlto-index=b.idx", "thinlto-backend"),
+    ("clang", "-S -x ir a.bc", "thinlto-backend"),
+    ("clang", "-c a.c -fthinlto-index=a.idx", "thinlto-backend"),
     ("gcc", "-c a.o", "linker-input"),
     ("gcc", "-c a.c -MF x", "odd-dependencies"),
     ("gcc", "-c a.c -MD -MMD", "mixed-dependencies"),

@@ -53,10 +53,10 @@ from hpcc.cache.results.interfaces import Interfaces
 from hpcc.cache.results.pending import (
     Pending,
     check_known,
+    check_product,
     checked_report,
     closure_request,
     culprit_of,
-    may_have_clock,
     names_listed,
     read_side_outputs,
     record_end,
@@ -337,7 +337,7 @@ class LocalCache:
             raise UncacheableError(UncacheableReason.OUTPUT_UNREADABLE)
         prints_text = prepared.invocation.prints_text
         pending.messages = stderr if prints_text else report.stdout + stderr
-        pending.has_clock = may_have_clock(pending, report.stdout if prints_text else data)
+        pending.has_clock = check_product(pending, report.stdout if prints_text else data)
         closure = with_places(self._closure(pending, files), data)
         check_precompiled(headers, closure)
         side = read_side_outputs(pending, self._max_output_bytes)

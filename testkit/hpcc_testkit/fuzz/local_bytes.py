@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hpcc.cache.host import wrappers
 from hpcc.cache.host.exec_trace import parent_of
 from hpcc.cache.host.scripts import executed_by
+from hpcc.compilers.scan.bitcode import MAGIC, may_direct_assembler, modules_of_index
 from hpcc.core import IntegrityError
 from hpcc.runtime.assets.bundle import FILES, MANIFEST, unpack
 
@@ -244,3 +245,25 @@ def exec_trace_seeds() -> Mapping[str, bytes]:
         "empty-compiler": b"\2\0as\0\x7fELF",
         "musl": b'\2#!/bin/sh\nexec "${REALGCC:-gcc}" "$@" -specs "/x.specs"\n\0as\0#!as',
     }  # fmt: skip
+
+
+# What the linker plug-in of LLVM 19 wrote for a module that imports from another.
+_INDEX: Final = (
+    "QkPA3iEMAAA3AAAACwIhEwMAAAATAAAAIgMImSCRAYRMjsgAQoYyBQQKgUKgECgECgMMgO88PnzT8B0GQ2y1Hc2r"
+    "ldrua7x5AtUBQ+A7d+f3goSSzuOUHNa1B+vsN9SWvvoHAKEgAAAeAAAAowTKUEE4DCQMctv//9ii5sqzy0CC8LJo"
+    "Tru3+6pkzgwkBPpb7/i8m+Ra3o2wBYQIkSFEhBARIkSMkJgGhAiRMUJSIhAiRIaQmByEiBAxQlJ2ECFihCgAABwG"
+    "EAMAAIQBBBIAOIUBxAAAAGEAgQYCwEGgMQAAAAAAAAAAAF0MAAACAAAAEgOUAAAAAAA="
+)
+
+
+def thinlto_index(data: bytes) -> None:
+    """The readers of LLVM bitcode: names in an index, and text for the assembler."""
+    names = modules_of_index(data)
+    assert names is None or all(names), "a name is never empty"
+    assert may_direct_assembler(data) or data.startswith(MAGIC)
+
+
+def thinlto_index_seeds() -> Mapping[str, bytes]:
+    """Return an index, one that is cut off, one without a block, and none."""
+    index = base64.b64decode(_INDEX)
+    return {"index": index, "cut": index[:-40], "empty": b"", "magic": MAGIC}

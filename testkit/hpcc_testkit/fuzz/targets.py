@@ -39,6 +39,7 @@ _LOCAL: Final = (
     Target("release_files", local_bytes.release_files, local_bytes.release_files_seeds),
     Target("remote_entry", cache_bytes.remote_entry, cache_bytes.remote_entry_seeds),
     Target("exec_trace", local_bytes.exec_trace, local_bytes.exec_trace_seeds),
+    Target("thinlto_index", local_bytes.thinlto_index, local_bytes.thinlto_index_seeds),
 )
 _PACKS: Final = (
     Target("pack_index", pack_bytes.pack_index, pack_bytes.pack_index_seeds),

@@ -121,8 +121,8 @@ _COMPANIONS = {
 _TEXT = (b"-o", b"out.i")
 _LIST_FILE = "list"
 _PROFILES = re.compile(r"-fprofile-(?:instr-|sample-)?use|-fauto-profile|-fprofile-remapping|-fmem")
-# Another processor; what tests/integration/cache/test_modules_of_clang.py does with real modules.
-_NOT_HERE = {"-mmcu=", "-fmodule-file=", "-fmodule-output="}
+# Another processor; what tests in tests/integration/cache do with real modules and bitcode.
+_NOT_HERE = {"-mmcu=", "-fmodule-file=", "-fmodule-output=", "-fthinlto-index="}
 
 
 def _compilers() -> list[tuple[str, bool, int]]:

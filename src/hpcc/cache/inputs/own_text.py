@@ -1,4 +1,4 @@
-"""The inputs of a source of which nobody lists what it reads: `.i`, `.ii`, `.s`, and cppcheck's.
+"""The inputs of a source of which nobody lists what it reads: `.i`, `.s`, bitcode, cppcheck's.
 
 Problem: no compiler writes a depfile for such a source, and other files matter all the same.
 
@@ -13,6 +13,10 @@ Clang's assembler the text is read.
 Rule for a program that lists nothing (`Unlisted`): each name in each text is looked up in each
 directory where the program could look. What is there is an input and is read in turn, what is not
 there must stay absent. The order of its lookup does not matter then.
+
+Rule for LLVM bitcode: the index of ThinLTO names every module of which parts are read. Clang ends
+with status 0 when one is missing, so that refuses the result. Text for the assembler must name no
+file.
 
 Example: a.i begins with `# 1 "a.c"`. The inputs are a.i and a.c. If there is no a.c, it must stay
 absent.
@@ -42,7 +46,9 @@ from hpcc.compilers.invocation.dependencies import Unlisted
 from hpcc.compilers.invocation.invocation import Language
 from hpcc.compilers.scan.assembler import Directives, read_assembler, read_statements, unescape
 from hpcc.compilers.scan.assembler_names import may_name_for_assembler, strings_may_direct
+from hpcc.compilers.scan.bitcode import may_direct_assembler, modules_of_index
 from hpcc.compilers.scan.scan import Hazard, Scan, scan_arguments
+from hpcc.compilers.spec.back_end import INDEX_FLAG
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 _HASH: Final = rb"^[ \t\f\v]*(?:\#|%:|\?\?=)"
@@ -82,6 +88,9 @@ def own_closure(
     if unlisted is not None:
         return _Names(memo, prepared, unlisted, started_ns).closure()
     source, cwd, language = prepared.source, prepared.cwd, prepared.invocation.language
+    if language is Language.IR:
+        modules = _modules(memo, prepared, started_ns)
+        return _with_absent(memo, prepared, Closure(modules, (), ()), watched, started_ns)
     found = memo.examine(source)
     if found is None:
         raise UncacheableError(UncacheableReason.INPUT_VANISHED)
@@ -116,16 +125,57 @@ def own_closure(
         cwd=cwd,
         started_ns=started_ns,
     )
-    absent = {*watched, source + b".gch"}
-    closure = with_names(closure, tuple(absent), memo=memo, cwd=cwd, started_ns=started_ns)
-    if any(path in absent for path, _ in closure.files):
-        raise UncacheableError(UncacheableReason.CONFIG_FILE)
+    absent = (*watched, source + b".gch")
+    closure = _with_absent(memo, prepared, closure, absent, started_ns)
     if language is Language.PLAIN_ASSEMBLER:
         closure = _with_hazards(memo, closure)
     again = memo.examine(source)
     if again is None or again.digest != found.digest or is_fresh(again.status, started_ns):
         raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
     return closure
+
+
+def _with_absent(
+    memo: FileMemo,
+    prepared: Prepared,
+    closure: Closure,
+    absent: tuple[bytes, ...],
+    started_ns: int,
+) -> Closure:
+    closure = with_names(closure, absent, memo=memo, cwd=prepared.cwd, started_ns=started_ns)
+    if any(path in absent for path, _ in closure.files):
+        raise UncacheableError(UncacheableReason.CONFIG_FILE)
+    return closure
+
+
+def _modules(
+    memo: FileMemo, prepared: Prepared, started_ns: int
+) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the bitcode that a back end of ThinLTO may read, with digests.
+
+    Raises:
+        UncacheableError: the index cannot be read, or a module is missing, changed or may make the
+            assembler read a file.
+    """
+    names = [prepared.source]
+    for index in prepared.invocation.values(INDEX_FLAG):
+        path = absolute(prepared.cwd, index)
+        digest = digest_if_quiet(memo, path, started_ns)
+        found = None
+        if digest is not None:
+            found = memo.derived(path, digest, "modules-of-index", modules_of_index)
+        if found is None:
+            raise UncacheableError(UncacheableReason.THINLTO_INDEX, path)
+        names += (absolute(prepared.cwd, name) for name in found)
+    files: dict[bytes, bytes] = {}
+    for path in dict.fromkeys(names):
+        digest = digest_if_quiet(memo, path, started_ns)
+        if digest is None:
+            raise UncacheableError(UncacheableReason.INPUT_VANISHED, path)
+        if memo.derived(path, digest, "assembler-in-bitcode", may_direct_assembler) is not False:
+            raise UncacheableError(UncacheableReason.INCBIN, path)
+        files[path] = digest
+    return tuple(files.items())
 
 
 def _hazards_of(found: Directives) -> Hazard:

@@ -27,6 +27,7 @@ from hpcc.cache.results.scratch import DiskSpace, without_complaints
 from hpcc.cache.results.share_results import SharedResults
 from hpcc.compilers.invocation.dependencies import Way
 from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
+from hpcc.compilers.invocation.invocation import Product
 from hpcc.compilers.invocation.precompiled import GCH_SUFFIX
 from hpcc.compilers.scan.scan import Hazard
 from hpcc.core import RunHere
@@ -98,21 +99,26 @@ def start_of(
     return take_start(clock, places, (prepared.source, *named, *known), memo.digest)
 
 
-def may_have_clock(pending: Pending, data: bytes) -> bool:
-    """Tell whether what was made or printed has a text that may be the time of this compile.
+def check_product(pending: Pending, made: bytes) -> bool:
+    """Check what a compile made or printed; return whether it has a text like the present time.
 
-    It may be a string of a source, too: the scan found no clock, or settled it. The longer a
+    Such a text may be a string of a source: the scan found no clock, or settled it. The longer a
     compile takes, the more strings look like its time. The preprocessor, asked at another moment,
     tells them apart.
 
     Raises:
-        UncacheableError: it has one, and the preprocessor cannot be asked (`date-time`).
+        UncacheableError: there is such a text, and the preprocessor cannot be asked; or a back end
+            of ThinLTO printed something, which may mean that it left out a module that is missing.
     """
     prepared = pending.prepared
-    if prepared.dates_are_pinned or not mentions_clock(data, pending.started, time.time_ns()):
+    is_back_end = prepared.invocation.product is Product.BACK_END
+    if is_back_end and pending.messages:
+        raise UncacheableError(UncacheableReason.THINLTO_MESSAGE)
+    if prepared.dates_are_pinned or not mentions_clock(made, pending.started, time.time_ns()):
         return False
     resolvable = prepared.family.resolvable(prepared.identity.major)
-    if pending.way is Way.OWN_TEXT or Hazard.PASTED_CLOCK not in resolvable:
+    has_text = pending.way is not Way.OWN_TEXT and not is_back_end
+    if not has_text or Hazard.PASTED_CLOCK not in resolvable:
         raise UncacheableError(UncacheableReason.DATE_TIME)
     return True
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from hpcc.compilers.invocation.interfaces import IMPORT_FLAG, INTERFACE_FLAG, PROVED_CLANG
 from hpcc.compilers.invocation.modules import LISTING_FLAG, MAPPER_FLAG, MODULES_FLAG, WITH_MODULES
+from hpcc.compilers.spec.back_end import INDEX_FLAG
 from hpcc.compilers.spec.rows import (
     ALONE,
     CLANG,
@@ -228,6 +229,8 @@ _LISTS: Final = [
     # The compiler then reads header.gcc in every directory of the search path (libcpp, files.cc).
     *refuse(ALONE, BypassReason.EXTRA_INPUT, MANUAL + "Preprocessor Options", "-remap"),
     *refuse(EITHER, BypassReason.VFS_OVERLAY, CLANG + "ivfsoverlay", "-ivfsoverlay", "-vfsoverlay"),
+    # Only with bitcode as the source (`hpcc.compilers.spec.back_end`).
+    *clang_rows(JOINED, Effect.INPUT, "ThinLTO", INDEX_FLAG),
     *refuse(JOINED, BypassReason.THINLTO_BACKEND, CLANG + "ThinLTO", "-fthinlto-index"),
 ]
 

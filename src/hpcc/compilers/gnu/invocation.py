@@ -18,6 +18,7 @@ from hpcc.compilers.invocation.modules import (
     names_map_file,
 )
 from hpcc.compilers.invocation.precompiled import GCH_SUFFIX
+from hpcc.compilers.spec.back_end import INDEX_FLAG, knows_back_end
 from hpcc.compilers.spec.drivers import is_cxx_driver
 from hpcc.compilers.spec.table import Bypass, Effect, Flag, Operand
 from hpcc.compilers.spec.values import bad_sequence, bad_value, wp_depfile
@@ -109,6 +110,9 @@ def _preprocessed(
     output = _output(parts, name)
     if isinstance(output, Bypass):
         return output
+    is_back_end = language is Language.IR
+    if is_back_end and not knows_back_end(parts):
+        return Bypass(BypassReason.THINLTO_BACKEND)
     for part in parts:
         # Whether these have an effect differs between compilers.
         if isinstance(part, Flag) and (
@@ -127,6 +131,7 @@ def _preprocessed(
         deps_by_wp=False,
         parts=parts,
         is_native=_is_native(parts),
+        product=Product.BACK_END if is_back_end else Product.OBJECT,
     )
     return Bypass(BypassReason.NO_PREPROCESSING) if found.concerns_precompiled else found
 
@@ -269,6 +274,8 @@ def _source(
     if language in {Language.ASSEMBLER, Language.PLAIN_ASSEMBLER} and _has_spelling(parts, "-S"):
         return Bypass(BypassReason.PREPROCESS_ONLY)
     refusal = why_not_asked(parts, product, language)
+    if language is not Language.IR and _has_spelling(parts, INDEX_FLAG):
+        refusal = refusal or BypassReason.THINLTO_BACKEND
     if refusal is not None:
         return Bypass(refusal)
     return language if isinstance(language, Bypass) else (name, language)
@@ -297,8 +304,6 @@ def _odd_language(name: bytes) -> Bypass:
         return Bypass(BypassReason.MODULES)
     if name.endswith(b"-header"):
         return Bypass(BypassReason.PCH)
-    if name == b"ir":
-        return Bypass(BypassReason.THINLTO_BACKEND)
     return Bypass(
         BypassReason.NO_PREPROCESSING if name.endswith(b"cpp-output") else BypassReason.LANGUAGE
     )

@@ -6,6 +6,7 @@ import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 from hpcc.compilers.invocation.interfaces import INTERFACE_FLAGS
 from hpcc.compilers.invocation.modules import MODULE_FLAGS
@@ -27,11 +28,12 @@ class Language(enum.Enum):
     C_HEADER = b"c-header"
     CXX_HEADER = b"c++-header"
     CXX_MODULE = b"c++-module"
+    IR = b"ir"  # LLVM bitcode
 
     @property
     def is_preprocessed(self) -> bool:
         """Return whether the compiler reads such a source without its preprocessor."""
-        return self in {Language.PLAIN_ASSEMBLER, Language.C_OUTPUT, Language.CXX_OUTPUT}
+        return self in _PREPROCESSED
 
     @property
     def is_header(self) -> bool:
@@ -44,6 +46,11 @@ class Language(enum.Enum):
         if self is Language.CXX_HEADER:
             return Language.CXX.value
         return Language.C.value if self.is_preprocessed or self.is_header else self.value
+
+
+_PREPROCESSED: Final = frozenset(
+    {Language.PLAIN_ASSEMBLER, Language.C_OUTPUT, Language.CXX_OUTPUT, Language.IR}
+)
 
 
 class DepMode(enum.Enum):
@@ -59,6 +66,7 @@ class Product(enum.Enum):
 
     OBJECT = "object"  # or what stands for one: assembler source (`-S`), LLVM IR
     MESSAGES = "messages"  # `-fsyntax-only`, clang-tidy
+    BACK_END = "back-end"  # an object of bitcode, with parts of other modules
     TEXT = "text"  # `-E`; without `-o` its text goes to standard output
 
 

@@ -21,6 +21,7 @@ from hpcc.compilers.invocation.precompiled import (
     PROVED_CLANG,
     PROVED_GCC,
 )
+from hpcc.compilers.spec.back_end import BACK_ENDS_OF_CLANG
 from hpcc.compilers.spec.table import CLANG_MAJORS, GCC_MAJORS, Bypass, Effect
 from hpcc.core.reasons.bypass import BypassReason
 
@@ -62,6 +63,9 @@ def files_written(invocation: Invocation, *, is_clang: bool, major: int) -> Writ
     """Return the files; most compiles write only their object."""
     if invocation.concerns_interfaces and not (is_clang and major in INTERFACES_OF_CLANG):
         return Bypass(BypassReason.MODULES)
+    is_back_end = invocation.product is Product.BACK_END
+    if is_back_end and not (is_clang and major in BACK_ENDS_OF_CLANG):
+        return Bypass(BypassReason.THINLTO_BACKEND)
     written = _header_written if invocation.language.is_header else _unit_written
     return written(invocation, is_clang=is_clang, major=major)
 

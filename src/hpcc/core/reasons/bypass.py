@@ -242,7 +242,9 @@ class BypassReason(Reason, prefix="bypass"):
         "split-dwarf", "`-gsplit-dwarf` with a name that is not known for certain",
         "Name the object with `-o`.")
     SPLIT_INCLUDE = "split-include", "`-I-`", "Use `-iquote`."
-    STDIN = "stdin", "the source comes from standard input", "Compile a file."
+    STDIN = (
+        "stdin", "the source comes from standard input", "Compile a file.",
+        "Mostly a probe of a configure script, such as `echo … | gcc -E -`.")
     SYNTAX_ONLY = (
         "syntax-only", "a check that is more than its messages, or by cl",
         "Use `-fsyntax-only` with one C or C++ source, and `-MF` for a depfile.",
@@ -255,7 +257,10 @@ class BypassReason(Reason, prefix="bypass"):
         "terminal-width", "GCC on a terminal, and `COLUMNS` is exported",
         "Do not export `COLUMNS`.", "GCC cuts the source lines of its messages at that width.")
     THINLTO_BACKEND = (
-        "thinlto-backend", "a link step: `-x ir`, `-fthinlto-index=`", "Nothing to do.")
+        "thinlto-backend", "bitcode as a source, in a form that hpcc does not know",
+        "Use `clang -x ir FILE -fthinlto-index=INDEX -c -o OBJECT` without flags for headers.",
+        "With Clang 14, 17 and 19 such a command is cached. Not kept are depfiles, profiles, "
+        "further outputs, `-S`, `-emit-llvm`, `-I`, and flags that no build system gives it.")
     UNKNOWN_COMPILER = (
         "unknown-compiler", "a program that hpcc does not recognize as GCC or Clang",
         "Call GCC or Clang by its usual name.")

@@ -101,14 +101,14 @@ _KINDS: Final[Mapping[type[Reason], Debt]] = {
 _SHARED: Final[Mapping[type[Reason], Mapping[str, Debt]]] = {
     BypassReason: {
         "dependencies-only information link linker-input multiple-outputs no-source other-output"
-        " several-modes missing-value thinlto-backend": _NO_OBJECT,
-        "other-compiler nvcc unknown-compiler wrapper wrapper-script language offload": _FOREIGN,
+        " several-modes missing-value": _NO_OBJECT,
+        "other-compiler unknown-compiler wrapper wrapper-script language offload": _FOREIGN,
         "absolute-paths analysis elevated-daemon external-env hot-patch-file managed-code pdb"
         " sanitizer whole-program windows-host no-farm": _CL,
         "internal-error compiler-unreadable": _FAULT,
         "response-file": _LIMIT,
         "cancelled": _CHANGE,
-        "measures-time process-path stdin odd-output special-output odd-input plugin": _PROVED,
+        "measures-time process-path odd-output special-output odd-input plugin": _PROVED,
         "relative-path other-mount-namespace other-group terminal-width compiler-path environment"
         " dependencies-output": _PLACE,
     },
@@ -147,6 +147,25 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
     (BypassReason.PREPROCESS_ONLY, Debt(
         "not counted", "`-E` of one source is cached, to a file or to standard output",
         "ask GCC and Clang about the forms that are refused",
+    )),
+    (BypassReason.STDIN, Debt(
+        "2 of 131 commands of two configure scripts, 7 ms each",
+        "nothing reads the source before the compiler does",
+        "the launcher reads and sends it, once the daemon asks for it",
+    )),
+    (BypassReason.NVCC, Debt(
+        "all compiles of CUDA: a second and more each", "the program runs unchanged",
+        "a table of its flags; its tools and its host compiler in the key",
+    )),
+    (BypassReason.THINLTO_BACKEND, Debt(
+        "none seen", "the index names the modules that are read",
+        "profiles and `.dwo` files; Clang 22; a distributor for DTLTO",
+    )),
+    (UncacheableReason.THINLTO_INDEX, Debt(
+        "none seen", "the index is read as LLVM writes it", "ask other versions of LLVM",
+    )),
+    (UncacheableReason.THINLTO_MESSAGE, Debt(
+        "none seen", "a message refuses the result", "nothing: a message may mean a lost module",
     )),
     (BypassReason.SYNTAX_ONLY, Debt(
         "none seen", "a check of one C or C++ source is cached",

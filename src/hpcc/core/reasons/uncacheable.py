@@ -73,7 +73,8 @@ class UncacheableReason(Reason, prefix="uncacheable"):
     INCBIN = (
         "incbin", "a macro decides which file the assembler reads", _FIXED_NAME,
         "GCC: `.incbin` and `.include` are followed however they are spelled. Clang: where the "
-        "preprocessor's output holds them literally.")
+        "preprocessor's output holds them literally. LLVM bitcode: where no text in it could name "
+        "one.")
     INPUT_VANISHED = "input-vanished", "a file vanished during the compile", _AGAIN
     INTERNAL_ERROR = (
         "internal-error", "a fault of hpcc", "Read `daemon.log`, and report what it says.")
@@ -155,6 +156,13 @@ class UncacheableReason(Reason, prefix="uncacheable"):
     STORE = (
         "store", "the result could not be written to the store",
         "Look for a full or broken disk; `daemon.log` has the error.")
+    THINLTO_INDEX = (
+        "thinlto-index", "an index of ThinLTO that hpcc cannot read",
+        "Make it with the linker that belongs to this Clang.",
+        "It names the modules of which parts are read.")
+    THINLTO_MESSAGE = (
+        "thinlto-message", "a back end of ThinLTO printed a message", "Mend what it is about.",
+        "Clang ends with status 0 when a module is missing, and only says so.")
     TIMESTAMP = "timestamp", "the source holds `__TIMESTAMP__`", _CLOCK
     TOO_MANY_FILES = (
         "too-many-files", "more files were read than hpcc tracks",
