@@ -342,7 +342,7 @@ CASES = {
     ),
     "shared-system-names-of-a-hit": Case(
         "cache/results/share_results.py",
-        "if share.has_other_names(path for path, _ in view.files):",
+        "if share.has_other_names(path for path, _ in files):",
         "if False:",
         f"{REFUSALS}::test_a_link_in_one_clone_alone_gives_that_clones_names",
     ),

@@ -10,6 +10,9 @@ GCC = "tests/integration/cache/test_precompiled_headers.py::"
 CLANG = "tests/integration/cache/test_precompiled_headers_of_clang.py::"
 ASKED = "tests/integration/cache/test_precompiled_headers_and_preprocessors.py::"
 UNIT = "tests/unit/cache/inputs/test_closure_precompiled.py::"
+CLONES = "tests/integration/sharing/test_share_precompiled.py::"
+TEXTS = "tests/unit/compilers/invocation/test_share_texts.py::"
+SHARED, CHECK = "cache/results/share_results.py", "cache/results/share_check.py"
 CLOSURE, RECORDS = "cache/inputs/closure.py", "cache/results/precompiled.py"
 
 CASES = {
@@ -39,6 +42,24 @@ CASES = {
                                  UNIT + "test_a_question_with_a_macro_of_its_making"),
     "no-times": Case("compilers/invocation/side.py", "return PLAIN if invocation.inner.has_no_times else", "return PLAIN if True else",
                      CLANG + "test_one_with_times_is_left_to_the_compiler[clang++-17]"),
+    "compared-before-it-counts": Case(SHARED, "if self._is_proved(view.by_origin, files, _made_with(result)):", "if True:",
+                                      CLONES + "test_a_difference_ends_the_sharing[g++-14]"),
+    "difference": Case(SHARED, "                self._origins.note_different(origin)", "                pass",
+                       CLONES + "test_a_difference_ends_the_sharing[g++-14]"),
+    "after-a-difference": Case(SHARED, "            is_equal = is_equal and self._origins.are_equal(origin, one, other)\n", "",
+                               CLONES + "test_a_difference_ends_the_sharing[g++-14]"),
+    "origin-of-a-name": Case("cache/results/origins.py", "_key(b\"content\", os.path.realpath(path), digest)", "_key(b\"content\", digest)",
+                             CLONES + "test_a_copy_from_another_clone[g++-14]"),
+    "origin-here": Case(SHARED, "if digest is None or origin not in self._origins.of(path, digest):", "if digest is None:",
+                        CLONES + "test_a_copy_from_another_clone[g++-14]"),
+    "two-others": Case("cache/results/origins.py", "equal if one in equal or other in equal else ()", "equal",
+                       "tests/unit/cache/results/test_origins.py::test_two_contents_prove_nothing_about_two_others"),
+    "md5-of-a-source": Case(CHECK, "(*share.secrets, *md5s)", "share.secrets",
+                            CLONES + "test_the_md5_of_a_source_that_names_the_clone[clang++-19]"),
+    "line-in-a-message": Case(CHECK, "    if any(posixpath.basename(path) in made.stderr for path in sources_here):", "    if False:",
+                              CLONES + "test_a_message_about_a_source_that_names_the_clone[g++-14]"),
+    "include-line-that-is-none": Case("compilers/invocation/share_text.py", "if ROOT_MARK in text or _JOINS_LINES.search(text):", "if ROOT_MARK in text:",
+                                      TEXTS + "test_the_root_in_include_lines"),
 }  # fmt: skip
 
 

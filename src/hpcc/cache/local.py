@@ -67,7 +67,7 @@ from hpcc.cache.results.precompiled import PrecompiledHeaders, check_precompiled
 from hpcc.cache.results.records import HIT, Records
 from hpcc.cache.results.results import Found, Result, Results
 from hpcc.cache.results.scratch import DiskSpace, ScratchPaths
-from hpcc.cache.results.share_check import SourceCheck, why_not_shared
+from hpcc.cache.results.share_check import SourceCheck
 from hpcc.cache.results.share_results import Located, Remote, SharedResults
 from hpcc.cache.search_paths import SearchPaths
 from hpcc.compilers.invocation.dependencies import Headers, Way
@@ -99,9 +99,10 @@ class LocalCache:
     ) -> None:
         self._results, self._memo, self._search = results, memo, search
         self._counters, self._records, self._hits = counters, records, hits
-        self._sharing, self._shared = sharing, SharedResults(results, memo, remote)
-        self._sources, self._directories = SourceCheck(memo), NamedDirectories(memo)
-        self._contents = Contents(store, results, memo, counters, self._sources)
+        sources = SourceCheck(memo)
+        self._sharing, self._directories = sharing, NamedDirectories(memo)
+        self._shared = SharedResults(results, memo, store, sources, remote)
+        self._contents = Contents(store, results, memo, counters, sources)
         self._precompiled = PrecompiledHeaders(store, memo)
         self._interfaces = Interfaces(store, memo)
         self._max_output_bytes, self._clock = max_output_bytes, clock
@@ -353,10 +354,9 @@ class LocalCache:
         share = prepared.share
         stored: bytes | None = None
         if share is not None:
-            reason = why_not_shared(prepared, share, closure, result, self._sources)
+            stored, reason = self._shared.keep(prepared, share, closure, result)
             if not reason:
                 pending.key = share.key
-                stored = self._shared.keep(prepared, closure, result)
             else:
                 pending.private = reason
                 self._counters.add(f"private.{reason}")

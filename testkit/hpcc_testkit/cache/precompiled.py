@@ -28,7 +28,7 @@ SOURCES = {
 class Build:
     """A build directory whose commands are those of CMake for `target_precompile_headers`.
 
-    `always` are the flags of every compile.
+    `always` are the flags of every compile, `maps` are those that only a bare compile gets.
     """
 
     def __init__(self, root: Path, cache: Cache, compiler: str, paths: Paths) -> None:
@@ -37,6 +37,7 @@ class Build:
         self.header = f"{self.directory}/pch.h"
         self.pch = "pch.h.pch" if self.is_clang else PCH
         self.always: tuple[str, ...] = ("-O1", "-g", *(NO_TIMES if self.is_clang else ()))
+        self.maps: tuple[str, ...] = ()
         self.plant()
         self.launcher = FakeLauncher(handler=cache, cwd=self.directory)
 
@@ -85,7 +86,7 @@ class Build:
         ended = self.launcher.compile(*argv)
         made.append(self.outputs())
         (self.directory / OBJECT).unlink(missing_ok=True)
-        code, out, err = run_bare(argv, cwd=self.directory)
+        code, out, err = run_bare((*argv, *self.maps), cwd=self.directory)
         made.append(self.outputs())
         assert made[0] == made[1]
         assert (ended.exit_code, ended.stdout, ended.stderr) == (code, out, err)

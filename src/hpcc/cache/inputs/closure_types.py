@@ -59,6 +59,11 @@ class Closure:
     interfaces: tuple[bytes, ...] = ()
     names_data: bool = False
 
+    @property
+    def binary(self) -> tuple[bytes, ...]:
+        """Those of the files that a compile wrote: no scan finds names in them."""
+        return (*self.precompiled, *self.interfaces)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosureRequest:

@@ -10,7 +10,11 @@ from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.share import ROOT_MARK, under_root
 from hpcc.compilers.invocation.share_text import mark_text, render_text
 
-_ORIGIN_BYTES: Final = 8
+ORIGIN_BYTES: Final = 8
+# Before the marked path of a file that a shared set does not name by its content, but by its origin
+# (`results.origins`), or by its text with marks. Other paths are absolute or begin with a mark.
+BY_ORIGIN: Final = b"origin" + ROOT_MARK
+BY_TEXT: Final = b"text" + ROOT_MARK
 
 
 class Checkout(NamedTuple):
@@ -27,7 +31,7 @@ class Checkout(NamedTuple):
     @property
     def origin(self) -> bytes:
         """A short name of this clone (8 bytes), which tells who made an entry."""
-        return hashlib.sha256(self.root).digest()[:_ORIGIN_BYTES]
+        return hashlib.sha256(self.root).digest()[:ORIGIN_BYTES]
 
     def mark(self, path: bytes) -> bytes:
         """Replace the root at the start of a path by the mark; other paths stay."""
@@ -36,15 +40,26 @@ class Checkout(NamedTuple):
 
     def spell(self, path: bytes) -> bytes:
         """Reverse `mark`. Replaces only text, so that `..` and links are resolved in this clone."""
+        path = path.removeprefix(BY_ORIGIN).removeprefix(BY_TEXT)
         return self.root + path[len(ROOT_MARK) :] if path.startswith(ROOT_MARK) else path
 
     def marked_absences(self, absences: tuple[Absence, ...]) -> tuple[Absence, ...]:
         """Return absences with marked directories."""
         return tuple(absence.renamed(self.mark) for absence in absences)
 
+    def files_by(self, name: bytes, inputs: InputSet) -> tuple[tuple[bytes, bytes], ...]:
+        """Return the files here that a stored set names by their origin or text, with that name.
+
+        `name` is `BY_ORIGIN` or `BY_TEXT`.
+        """
+        files = (file for file in inputs.files if file[0].startswith(name))
+        return tuple((self.spell(path), its) for path, its in files)
+
     def spelled_set(self, inputs: InputSet) -> InputSet:
-        """Return a stored set of inputs with this clone's paths."""
-        found = inputs.renamed(self.spell)
+        """Return a stored set of inputs with this clone's paths, without those of `files_by`."""
+        names = (BY_ORIGIN, BY_TEXT)
+        files = tuple(file for file in inputs.files if not file[0].startswith(names))
+        found = inputs._replace(files=files).renamed(self.spell)
         if not self.units:
             return found
         # The clone that stored them watched for header units below its root, not below this one.

@@ -86,7 +86,7 @@ class Share:
 
     def is_foreign(self, origin: bytes) -> bool:
         """Tell whether another checkout made a result; the origin b"" means it is not shared."""
-        return origin not in {b"", self.checkout.origin}
+        return origin != b"" and not origin.startswith(self.checkout.origin)
 
     def has_other_names(self, paths: Iterable[bytes]) -> bool:
         """Tell whether a compiler may spell one of these headers by its real name."""

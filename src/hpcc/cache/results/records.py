@@ -252,7 +252,7 @@ class Records:
         share = None if note.prepared is None else note.prepared.share
         if inputs is None or share is None or note.key == note.prepared.key:  # type: ignore[union-attr]  # with a share
             return inputs
-        return share.checkout.spelled_set(inputs)
+        return inputs.renamed(share.checkout.spell)
 
 
 class _Written:

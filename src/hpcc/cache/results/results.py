@@ -47,8 +47,9 @@ class Result(NamedTuple):
     """The outputs and messages of a successful compile. `depfile` is None without a depfile flag.
 
     `side` are the contents of the further outputs, in the order of `Prepared.side_paths`. `origin`
-    identifies the checkout that made a shared result (`hpcc.cache.results.share_results`), or the
-    key that signed it (`signed_origin`), or tells why a farm's result counts (`basis_origin`).
+    identifies the checkout that made a shared result (`hpcc.cache.results.share_results`), with the
+    digests of its binary inputs, or the key that signed it (`signed_origin`), or tells why a farm's
+    result counts (`basis_origin`).
     """
 
     object_data: bytes

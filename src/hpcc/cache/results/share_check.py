@@ -7,6 +7,7 @@ the same in another clone.
 Rule: a result is shared if all of these hold:
 
 - it has no stdout and no further outputs, but for a list of modules that names none;
+- it is an object, and not a precompiled header;
 - the object is ELF without compressed sections, and contains none of `Share.secrets` (the root, its
   real path, the working directory, the home directory);
 - no input lies in a directory whose name only begins with the root's (/a/proj-2 beside /a/proj),
@@ -15,7 +16,8 @@ Rule: a result is shared if all of these hold:
   or shorter (`inputs.respelling`), and no two inputs of equal content ask to be read once;
 - no source contains the root. If one contains the beginning of the root (/home/me), none may have
   a computed include (`#include MACRO`), which could assemble the path;
-- the root can be marked in the depfile and the messages, to be replaced by another clone's.
+- the root can be marked in the depfile and the messages, to be replaced by another clone's;
+- each precompiled header that it read has an origin (`results.origins`), which stands for it.
 
 Example: `const char *p = __FILE__;` passes, because the maps cover it. A generated source that
 contains the absolute path of the project names the root, so its result is private.
@@ -31,7 +33,7 @@ import hashlib
 import posixpath
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from hpcc.cache.base.files import MAX_SOURCE_BYTES, FileMemo
 from hpcc.cache.base.twins import have_places
@@ -42,6 +44,7 @@ from hpcc.cache.key.share import Share
 from hpcc.cache.results.results import Result
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.invocation.modules import LISTING_SUFFIX, RELATIVE_UNITS
+from hpcc.compilers.invocation.share_text import mark_includes
 from hpcc.compilers.scan.scan import Hazard
 from hpcc.core.memo import BoundedMemo
 from hpcc.core.reasons.private import PrivateReason
@@ -56,6 +59,7 @@ _LAYOUTS: Final = {
 }
 _MAX_SECTIONS: Final = 200_000
 _MAX_REMEMBERED: Final = 200_000
+_MAX_MARKED: Final = 10_000
 # A path that a macro passes to an include line would begin so: /home/me of /home/me/project.
 _BEGINNING_NAMES: Final = 2
 
@@ -67,9 +71,20 @@ class _Finding(enum.Flag):
     ROOT = enum.auto()
     COMPUTED = enum.auto()  # #include MACRO
     BEGINNING = enum.auto()  # a directory above the root
+    INCLUDES = enum.auto()  # the root, only in names of include lines
 
 
 _PIECES: Final = _Finding.COMPUTED | _Finding.BEGINNING
+
+
+class MarkedSource(NamedTuple):
+    """A source that includes headers by absolute names.
+
+    The SHA-256 of its text with a mark in place of the root, and the MD5 of the text as it is.
+    """
+
+    digest: bytes
+    md5: bytes
 
 
 class SourceCheck:
@@ -78,26 +93,46 @@ class SourceCheck:
     def __init__(self, memo: FileMemo) -> None:
         self._memo = memo
         self._known: BoundedMemo[tuple[bytes, bytes], _Finding] = BoundedMemo(_MAX_REMEMBERED)
+        self._marked: BoundedMemo[tuple[bytes, bytes], MarkedSource] = BoundedMemo(_MAX_MARKED)
 
-    def why_not_shared(self, files: Iterable[tuple[bytes, bytes]], root: bytes) -> str:
+    def why_not_shared(
+        self, files: Iterable[tuple[bytes, bytes]], root: bytes, *, may_include: bool = False
+    ) -> str:
         """Return why these (path, SHA-256) files may mean something else elsewhere, else "".
 
         An absolute name in the text is the same in every clone, but the shared manifest would
-        treat it as a name below each clone's own root.
+        treat it as a name below each clone's own root. `may_include`: such a name in an include
+        line does not count (`marked`).
         """
         found = _Finding.NOTHING
         for path, digest in files:
-            known = self._known.get((root, digest))
+            known = self._finding(path, digest, root)
             if known is None:
-                known = self._look(path, digest, root)
-                if known is None:
-                    return PrivateReason.INPUT_CHANGED
-                self._known[root, digest] = known
+                return PrivateReason.INPUT_CHANGED
             if known is not _Finding.NOTHING:  # rare, and combining flags costs a microsecond
                 found |= known
-        if _Finding.ROOT in found:
+        if _Finding.ROOT in found or (_Finding.INCLUDES in found and not may_include):
             return PrivateReason.ROOT_IN_SOURCE
         return PrivateReason.COMPUTED_INCLUDE if _PIECES in found else ""
+
+    def marked(self, path: bytes, digest: bytes, root: bytes) -> MarkedSource | None:
+        """Return how other clones know a source; None unless include lines alone name the root."""
+        found = self._finding(path, digest, root)
+        if found is None or _Finding.INCLUDES not in found:
+            return None
+        known = self._marked.get((root, digest))
+        if known is None:  # forgotten meanwhile
+            self._look(path, digest, root)
+            known = self._marked.get((root, digest))
+        return known
+
+    def _finding(self, path: bytes, digest: bytes, root: bytes) -> _Finding | None:
+        known = self._known.get((root, digest))
+        if known is None:
+            known = self._look(path, digest, root)
+            if known is not None:
+                self._known[root, digest] = known
+        return known
 
     def are_respelled(
         self, invocation: Invocation, cwd: bytes, files: Sequence[tuple[bytes, bytes]]
@@ -117,8 +152,18 @@ class SourceCheck:
             return None
         scan = scanned[1]
         asked = (name for _, name in (*scan.asked.names, *scan.asked.loose))
-        names = (*scan.quoted, *scan.angled, *asked)
+        names = {*scan.quoted, *scan.angled, *asked}
         found = _Finding.NOTHING
+        marked = mark_includes(data, root) if root in data else None
+        if marked is not None:
+            found |= _Finding.INCLUDES
+            source = MarkedSource(
+                hashlib.sha256(marked[0]).digest(),
+                hashlib.md5(data, usedforsecurity=False).digest(),
+            )
+            self._marked[root, digest] = source
+            data = marked[0]
+            names -= marked[1]
         if root in data or any(root in posixpath.normpath(n) for n in names if n[:1] == b"/"):
             found |= _Finding.ROOT
         if Hazard.COMPUTED_INCLUDE in scan.hazards or scan.asked.macros:
@@ -132,37 +177,77 @@ def why_not_shared(
     prepared: Prepared, share: Share, closure: Closure, made: Result, sources: SourceCheck
 ) -> str:
     """Return the `PrivateReason` to keep a result private, or "" if every clone may have it."""
-    root = share.checkout.root
-    asks_for_units = prepared.invocation.has_modules
-    has_interfaces = bool(closure.interfaces or prepared.declares)
-    if (
-        made.stdout
-        or has_interfaces
-        or closure.precompiled
-        or not _are_sides_shared(prepared, share, made)
-        or (asks_for_units and not _are_units_here(share, closure))
-    ):
-        kind = PrivateReason.PCH if closure.precompiled else PrivateReason.FLAGS
-        return PrivateReason.MODULES if has_interfaces else kind
-    reason = why_object_is_private(made.object_data, share.secrets)
+    if closure.interfaces or prepared.declares:
+        return PrivateReason.MODULES
+    if made.stdout or not _are_sides_shared(prepared, share, made):
+        return PrivateReason.FLAGS
+    reason = why_inputs_differ(prepared, share, closure, sources)
     if reason:
         return reason
-    paths = [path for path, _ in closure.files]
+    if prepared.invocation.language.is_header:
+        return PrivateReason.PCH
+    # Of each file that it mentions, Clang writes the MD5 into debug information.
+    sources_here = marked_sources(prepared, share, closure, sources)
+    md5s = [source.md5 for source in sources_here.values()]
+    reason = why_object_is_private(made.object_data, (*share.secrets, *md5s))
+    if reason:
+        return reason
+    if any(posixpath.basename(path) in made.stderr for path in sources_here):
+        return PrivateReason.TEXT  # it may show an include line, and mark the name's length
+    is_marked = share.checkout.marked_texts(made.depfile, made.stderr) is not None
+    return "" if is_marked else PrivateReason.TEXT
+
+
+def why_inputs_differ(
+    prepared: Prepared, share: Share, closure: Closure, sources: SourceCheck
+) -> str:
+    """Return the `PrivateReason` why inputs may mean something else in another clone, else "".
+
+    Binary inputs are left out: they hold paths.
+    """
+    root = share.checkout.root
+    if prepared.invocation.has_modules and not _are_units_here(share, closure):
+        return PrivateReason.FLAGS
+    binary = frozenset(closure.binary)
+    files = tuple(file for file in closure.files if file[0] not in binary)
+    paths = [path for path, _ in files]
     if any(path.startswith(root) and path[len(root) : len(root) + 1] != b"/" for path in paths):
         return PrivateReason.NEIGHBOUR  # /a/proj-2/x.h: the map of /a/proj replaced its prefix, too
     # `existing` holds the other names of files that were read, too.
     if share.has_other_names((*paths, *closure.existing)):
         return PrivateReason.SYSTEM_DIRECTORY
-    own = [file for file in closure.files if file[0].startswith(root)]
+    own = [file for file in files if file[0].startswith(root)]
     if sources.are_respelled(prepared.invocation, prepared.cwd, own):
         return PrivateReason.SYSTEM_DIRECTORY
     if have_places(closure.twins):
         return PrivateReason.EMBEDS_INODE
-    reason = sources.why_not_shared(closure.files, root)
-    if reason:
-        return reason
-    is_marked = share.checkout.marked_texts(made.depfile, made.stderr) is not None
-    return "" if is_marked else PrivateReason.TEXT
+    may_include = _may_include(prepared, closure)
+    return sources.why_not_shared(files, root, may_include=may_include)
+
+
+def _may_include(prepared: Prepared, closure: Closure) -> bool:
+    """Tell whether sources may include headers by names that hold the root.
+
+    CMake writes such a source for a precompiled header. Nothing reads its text as data, and what is
+    made of it is compared (`results.origins`).
+    """
+    is_compared = prepared.invocation.language.is_header or bool(closure.precompiled)
+    return is_compared and not closure.data
+
+
+def marked_sources(
+    prepared: Prepared, share: Share, closure: Closure, sources: SourceCheck
+) -> dict[bytes, MarkedSource]:
+    """Return the sources that include headers by names that hold the root, by their paths.
+
+    For inputs about which `why_inputs_differ` found no reason.
+    """
+    if not _may_include(prepared, closure):
+        return {}
+    root, binary = share.checkout.root, frozenset(closure.binary)
+    texts = (file for file in closure.files if file[0] not in binary)
+    found = ((path, sources.marked(path, digest, root)) for path, digest in texts)
+    return {path: source for path, source in found if source is not None}
 
 
 def _are_sides_shared(prepared: Prepared, share: Share, made: Result) -> bool:

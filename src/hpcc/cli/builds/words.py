@@ -62,6 +62,10 @@ _MISSED: Final = {
     "evicted": ReasonWords(
         "evicted", "the result had been removed", "Raise `cache.max_size_bytes` in hpcc.toml.",
     ),
+    "unproved": ReasonWords(
+        "compared", "the first use here of a precompiled header that another checkout made, too",
+        "Nothing to do: it was compiled to compare the result.",
+    ),
     "": ReasonWords("missed", "no result was found", "`hpcc explain FILE` says more."),
 }  # fmt: skip
 _OTHER: Final = {

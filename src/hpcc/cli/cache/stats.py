@@ -60,6 +60,7 @@ _MISSED: Final = {
     "new-command": "this command had no result yet",
     "inputs-changed": "a source or header changed",
     "evicted": "the result had been removed",
+    "unproved": "compiled to compare it with another checkout's result",
 }
 _REMOTE_CACHE: Final = {
     "found": "fetched, and the inputs were the same",

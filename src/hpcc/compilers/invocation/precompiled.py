@@ -30,7 +30,7 @@ PROVED_CLANG: Final = frozenset({17, 19})
 EMIT: Final = b"-emit-pch"
 INCLUDE: Final = b"-include"
 INCLUDE_PCH: Final = b"-include-pch"
-_NO_TIMES: Final = b"-fno-pch-timestamp"
+NO_TIMES: Final = b"-fno-pch-timestamp"
 PAIRS: Final = frozenset({INCLUDE, INCLUDE_PCH})
 """Words behind `-Xclang` that take the next such word as their value."""
 
@@ -56,5 +56,5 @@ def inner_words(values: Iterable[bytes]) -> InnerWords:
         if word in PAIRS:
             found[word] += (value for value in (next(words, b""),) if value)
         makes_one = makes_one or word == EMIT
-        has_no_times = has_no_times or word == _NO_TIMES
+        has_no_times = has_no_times or word == NO_TIMES
     return InnerWords(tuple(found[INCLUDE]), tuple(found[INCLUDE_PCH]), makes_one, has_no_times)

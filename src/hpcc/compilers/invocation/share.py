@@ -11,6 +11,7 @@ from typing import Final
 
 from hpcc.compilers.invocation.invocation import Invocation, Language, Product
 from hpcc.compilers.invocation.modules import MAPPER_FLAG, MODULE_FLAGS
+from hpcc.compilers.invocation.precompiled import EMIT, NO_TIMES, PAIRS
 from hpcc.compilers.spec.table import Effect, Flag, Operand
 from hpcc.core.reasons.private import PrivateReason
 
@@ -31,6 +32,10 @@ _PATH_EFFECTS: Final = frozenset({Effect.OUTPUT, Effect.INCLUDE_DIR, Effect.FORC
 _TARGETS: Final = frozenset({"-MT", "-MQ"})
 _PATH_FLAGS: Final = frozenset({"-MF", MAPPER_FLAG, *_TARGETS})
 _PASSED_ON: Final = frozenset({Effect.MODE, Effect.LANGUAGE, Effect.DEPENDENCY, Effect.COLOUR})
+_LANGUAGES: Final = frozenset({Language.C, Language.CXX, Language.C_HEADER, Language.CXX_HEADER})
+# What Clang proper gets about precompiled headers, besides `PAIRS`.
+_INNER: Final = "-Xclang"
+_INNER_WORDS: Final = frozenset({EMIT, NO_TIMES})
 
 _SHARED_FLAGS: Final = re.compile(
     rb"-O[0123sgz]?|-Ofast"
@@ -44,7 +49,7 @@ _SHARED_FLAGS: Final = re.compile(
     rb"|-f(?:no-)?(?:common|exceptions|rtti|strict-aliasing|omit-frame-pointer|builtin|wrapv|permissive"
     rb"|function-sections|data-sections|unwind-tables|asynchronous-unwind-tables|math-errno"
     rb"|fast-math|unroll-loops|inline|signed-char|short-enums|plt|visibility-inlines-hidden"
-    rb"|stack-protector|delete-null-pointer-checks|trapping-math)"
+    rb"|stack-protector|delete-null-pointer-checks|trapping-math|pch-instantiate-templates)"
     rb"|-fstack-protector-(?:all|strong)|-fvisibility=[a-z]+|-ffreestanding|-fstack-clash-protection"
     rb"|-fcf-protection(?:=[a-z]+)?"
 )
@@ -79,14 +84,12 @@ def why_private(invocation: Invocation, root: bytes, *, is_clang: bool, major: i
     """Return why a command line is not on the allow-list; "" if it is."""
     if major not in (PROVED_CLANG if is_clang else PROVED_GCC):
         return PrivateReason.UNPROVED_COMPILER
-    if invocation.language.is_header:
-        return PrivateReason.PCH
     if invocation.concerns_interfaces:
         return PrivateReason.MODULES
     is_object = invocation.product is Product.OBJECT and not invocation.is_assembly_output
-    if invocation.language not in {Language.C, Language.CXX} or not is_object:
+    if invocation.language not in _LANGUAGES or not is_object:
         return PrivateReason.FLAGS
-    if not all(map(_is_shared, invocation.flags)):
+    if not all(map(_is_shared, invocation.flags)) or not _are_inner_words_shared(invocation):
         return PrivateReason.FLAGS
     return PrivateReason.ROOT_IN_ARGUMENT if canonical_arguments(invocation, root) is None else ""
 
@@ -98,21 +101,26 @@ def canonical_arguments(invocation: Invocation, root: bytes) -> tuple[bytes, ...
     key could stand for several compiles.
     """
     result: list[bytes] = []
+    word = b""  # what takes the next word behind `_INNER` as its value
     for part in invocation.parts:
         pieces = (part.name,) if isinstance(part, Operand) else part.raw
+        is_inner = isinstance(part, Flag) and part.spec.spelling == _INNER
         if any(root in piece for piece in pieces):
-            mapped = _with_mark(part, root)
+            mapped = _with_mark(part, root, is_file=is_inner and word in PAIRS)
             if mapped is None:
                 return None
             pieces = mapped
+        if is_inner:
+            word = b"" if word in PAIRS else pieces[-1]
         result += pieces
     return tuple(result)
 
 
-def _with_mark(part: Flag | Operand, root: bytes) -> tuple[bytes, ...] | None:
+def _with_mark(part: Flag | Operand, root: bytes, *, is_file: bool) -> tuple[bytes, ...] | None:
+    """Return the pieces of a part with the mark; None if it is not a path. `is_file`: it is one."""
     value = part.name if isinstance(part, Operand) else part.value
     if isinstance(part, Flag) and not (
-        part.spec.effect in _PATH_EFFECTS or part.spec.spelling in _PATH_FLAGS
+        is_file or part.spec.effect in _PATH_EFFECTS or part.spec.spelling in _PATH_FLAGS
     ):
         return None
     rest = under_root(value, root)
@@ -134,7 +142,14 @@ def _is_shared(flag: Flag) -> bool:
         return True
     if effect is Effect.PREPROCESS and flag.spec.spelling in {"-D", "-U"}:
         return True
+    if flag.spec.spelling == _INNER:
+        return True  # see `_are_inner_words_shared`
     return len(flag.raw) == 1 and _SHARED_FLAGS.fullmatch(flag.raw[0]) is not None
+
+
+def _are_inner_words_shared(invocation: Invocation) -> bool:
+    words = iter(invocation.values(_INNER))
+    return all(word in _INNER_WORDS or (word in PAIRS and next(words, b"")) for word in words)
 
 
 def _is_utf8(text: bytes) -> bool:

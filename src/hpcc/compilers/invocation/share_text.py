@@ -8,6 +8,7 @@ Sources: GCC libcpp/mkdeps.cc (make_write_name), Clang DependencyFile.cpp (outpu
 from __future__ import annotations
 
 import itertools
+import posixpath
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -22,6 +23,24 @@ _NAME: Final = re.compile(rb"(?:[^ \\]|\\.)+")
 _BEFORE: Final = re.compile(rb"(?:\A|[ \t\n'\"`(<:]|\xe2\x80[\x98\x9c]|\x1b\[[0-9;]*[mK])\Z")
 _AFTER: Final = re.compile(rb"/|\Z|[ \t\n'\"):,>]|\xe2\x80[\x99\x9d]")
 _BEFORE_BYTES: Final = 16
+_JOINS_LINES: Final = re.compile(rb'R"|\\[ \t\r]*\n|\?\?/')
+
+
+def mark_includes(text: bytes, root: bytes) -> tuple[bytes, frozenset[bytes]] | None:
+    """Return a source with a mark for the root, and the names of headers that had it.
+
+    None if the root is anywhere but in whole `#include` lines, or if such a line may belong to
+    another text: to a raw string, or to a line that goes on.
+    """
+    if ROOT_MARK in text or _JOINS_LINES.search(text):
+        return None
+    lines = re.compile(
+        rb'^([ \t]*#[ \t]*include[ \t]*")' + re.escape(root) + rb'(/[^"\n]+)("[ \t\r]*)$', re.M
+    )
+    names = frozenset(root + found[2] for found in lines.finditer(text))
+    marked = lines.sub(rb"\1" + ROOT_MARK + rb"\2\3", text)
+    is_whole = root not in marked and all(posixpath.normpath(name) == name for name in names)
+    return (marked, names) if is_whole else None
 
 
 def mark_text(text: bytes, root: bytes) -> bytes | None:

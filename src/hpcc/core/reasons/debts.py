@@ -263,8 +263,12 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
         "nothing",
     )),
     (PrivateReason.PCH, Debt(
-        "units with precompiled headers in a second clone", "kept for the checkout",
-        "name a precompiled header by what it was made from",
+        "one compile for each precompiled header in each clone",
+        "users name it by what it was made from", "share one that holds no path",
+    )),
+    (PrivateReason.ORIGIN, Debt(
+        "none seen", "one user in each clone is compiled and compared",
+        "find what differs",
     )),
     (FallbackReason.NATIVE, Debt(
         "no hit is lost: compiled here", "spelled out if the image has this compiler",

@@ -59,10 +59,15 @@ class PrivateReason(Reason, prefix="private"):
         "Clang's interfaces hold the checkout's path.")
     OBJECT_FORMAT = (
         "object-format", "no object that can be searched for paths", "Nothing to do.")
-    PCH = (
-        "pch", "a precompiled header is made or used",
+    ORIGIN = (
+        "origin", "another object with the precompiled header of another checkout",
         "Nothing to do: the result is kept for this checkout.",
-        "GCC's never have the same bytes twice, and all hold the checkout's path.")
+        "The two were made from the same files, and each checkout goes on with its own.")
+    PCH = (
+        "pch", "a precompiled header is made, or one is used that was made without prefix maps",
+        "Nothing to do: its users are shared, if its own compile may be.",
+        "GCC's never have the same bytes twice, and all hold the checkout's path. So each checkout"
+        " makes its own, once.")
     ROOT = (
         "root", "the root is the home directory, holds system headers or has an odd name", _RENAME,
         "The root may also not be `/`. Its name may hold letters, digits, blanks and `._+~@-`.")

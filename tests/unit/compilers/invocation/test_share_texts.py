@@ -23,6 +23,7 @@ from hpcc.compilers.invocation.share import (
 )
 from hpcc.compilers.invocation.share_text import (
     mark_depfile,
+    mark_includes,
     mark_text,
     render_depfile_for,
     render_text,
@@ -228,6 +229,53 @@ def test_an_unproved_compiler_shares_nothing(is_clang: bool, major: int) -> None
     invocation = read_invocation(b"/usr/bin/gcc", (b"-c", b"x.c"))
     assert not isinstance(invocation, Bypass)
     assert why_private(invocation, _ROOT, is_clang=is_clang, major=major) == "unproved-compiler"
+
+
+_INNER = (b"-emit-pch", b"-include", _ROOT + b"/b/x.h", b"-fno-pch-timestamp")
+
+
+def _inner(*words: bytes) -> tuple[bytes, ...]:
+    return tuple(piece for word in words for piece in (b"-Xclang", word))
+
+
+def test_headers_behind_xclang_are_spelled_from_the_root() -> None:
+    argv = _inner(b"-include-pch", _ROOT + b"/b/x.pch", *_INNER[1:])
+    marked = _inner(b"-include-pch", b"\0/b/x.pch", b"-include", b"\0/b/x.h", _INNER[3])
+    assert _arguments(*argv, b"-c", b"x.c") == (*marked, b"-c", b"x.c")
+    invocation = read_invocation(b"/usr/bin/clang", (*argv, b"-c", b"x.c"))
+    assert not isinstance(invocation, Bypass)
+    assert why_private(invocation, _ROOT, is_clang=True, major=19) == ""
+
+
+@pytest.mark.parametrize(
+    "words", [(b"-Xclang", b"-disable-O0-optnone"), _inner(b"-include", b"/x" + _ROOT)]
+)
+def test_other_words_behind_xclang_keep_a_command_private(words: tuple[bytes, ...]) -> None:
+    invocation = read_invocation(b"/usr/bin/clang", (*words, b"-c", b"x.c"))
+    if not isinstance(invocation, Bypass):
+        assert why_private(invocation, _ROOT, is_clang=True, major=19)
+
+
+@pytest.mark.parametrize(
+    ("text", "marked"),
+    [
+        (b'#include "/home/me/project/a.h"\n', b'#include "\0/a.h"\n'),
+        (b'  # include "/home/me/project/a.h" \r\nint x;', b'  # include "\0/a.h" \r\nint x;'),
+        (b"int x;\n", b"int x;\n"),
+        (b'#include "/home/me/project-2/a.h"\n', None),
+        (b'#include "/home/me/project/../project/a.h"\n', None),
+        (b'#include "/home/me/project/a.h" // /home/me/project\n', None),
+        (b"#include </home/me/project/a.h>\n", None),
+        (b'const char *s = "/home/me/project";\n', None),
+        (b'auto s = R"(\n#include "/home/me/project/a.h"\n)";\n', None),
+        (b'#define X \\\n#include "/home/me/project/a.h"\n', None),
+        (b'#define X ??/\n#include "/home/me/project/a.h"\n', None),
+        (b'#include "/home/me/project/a.h"\n\0', None),
+    ],
+)
+def test_the_root_in_include_lines(text: bytes, marked: bytes | None) -> None:
+    found = mark_includes(text, _ROOT)
+    assert (None if found is None else found[0]) == marked
 
 
 def _elf(*, flags: int = 0, sections: int = 1, tail: bytes = b"") -> bytes:

@@ -1,0 +1,216 @@
+"""Precompiled headers in two clones: each makes its own, and their users are hits.
+
+Each answer is compared with what the compiler alone makes in that clone, with the same maps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from hpcc.cache.base.api import Run
+from hpcc.cache.cache import Cache, open_cache
+from hpcc.config.paths import Paths
+from hpcc.config.settings import Settings
+from hpcc_testkit.cache.clocks import TrustedClock
+from hpcc_testkit.cache.compiles import log_counters, run_bare
+from hpcc_testkit.cache.precompiled import Build
+
+USERS = ("u.cpp", "v.cpp", "w.cpp")
+# What may show where a header is: as text, and by the length of its name.
+ALL = """\
+#pragma once
+#include <cassert>
+#include "once.h"
+#include "guarded.h"
+inline const char *where() { return __FILE__; }
+inline const char *built_in() { return __builtin_FILE(); }
+constexpr unsigned long LENGTH = sizeof(__FILE__);
+inline int checked(int x) { assert(x > 0); return x; }
+template <class T> struct Holder { T held; Holder() : held(T()) { assert(!sizeof(T) || LENGTH); } };
+"""
+V = """\
+#include "all.h"
+namespace { Holder<int> local; }
+unsigned long v() { return LENGTH + checked(local.held); }
+const char *file() { return __FILE__; }
+"""
+W = """\
+const char *w(int x) { return x > 1 ? where() : x ? built_in() : __FILE__; }
+int unused(int never) { int also_never; return once(); }
+"""
+
+COMPILERS = ["g++-12", "g++-14", "clang++-17", "clang++-19"]
+X = "unsigned long x() { return LENGTH; }\n"
+TEXTS = {"all.h": ALL, "v.cpp": V, "w.cpp": W, "x.cpp": X, "y.cpp": "const " + X}
+
+all_compilers = pytest.mark.parametrize("compiler", COMPILERS)
+two_compilers = pytest.mark.parametrize("compiler", COMPILERS[1::2])
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    return Paths.from_env({"HPCC_DIR": str(tmp_path / "hpcc")})
+
+
+def plant(build: Build) -> None:
+    """Write the project. CMake names the header absolutely."""
+    build.plant()
+    for source, text in TEXTS.items():
+        build.write(f"src/{source}", text)
+    build.write("build/pch.h", f'#pragma GCC system_header\n#include "{build.root}/src/all.h"\n')
+
+
+@pytest.fixture
+def cache(paths: Paths) -> Iterator[Cache]:
+    """A cache whose clock believes the tests' file system: the tests wait for nothing."""
+    opened = open_cache(paths, Settings(), None, clock=TrustedClock())
+    yield opened
+    log_counters(opened)
+    opened.close()
+
+
+@pytest.fixture
+def clone(tmp_path: Path, cache: Cache, compiler: str, paths: Paths) -> Callable[[str], Build]:
+    def make(name: str) -> Build:
+        root = tmp_path / name
+        build = Build(root, cache, compiler, paths)
+        build.write(".hpcc", "")
+        plant(build)
+        build.always = (*build.always, "-Wall")
+        maps = (f"-fmacro-prefix-map={root}/=./", f"-fdebug-prefix-map={root}/=/proc/self/cwd/")
+        build.maps = maps
+        return build
+
+    return make
+
+
+@pytest.fixture
+def first(clone: Callable[[str], Build]) -> Build:
+    return clone("a/project")
+
+
+@pytest.fixture
+def second(clone: Callable[[str], Build]) -> Build:
+    """A clone at another depth whose path is longer."""
+    return clone("somewhere/else/that is deep/second_checkout-of.it")
+
+
+def use_all(build: Build, sources: Sequence[str] = USERS) -> list[str]:
+    return [build.use(source=source) for source in sources]
+
+
+@all_compilers
+def test_users_hit_in_other_clones(
+    first: Build, second: Build, clone: Callable[[str], Build], cache: Cache
+) -> None:
+    """One user in each further clone is compiled, and compared with the stored result."""
+    assert [first.make(), *use_all(first)] == ["run"] * 4
+    assert [second.make(), *use_all(second)] == ["run", "run", "done", "done"]
+    third = clone("third")
+    assert [third.make(), *use_all(third)] == ["run", "run", "done", "done"]
+    for build in (first, second):
+        shutil.rmtree(build.directory)
+        plant(build)
+        assert [build.make(), *use_all(build)] == ["done"] * 4
+    counted = cache.counters()
+    assert (counted["hit.shared"], counted["missed.unproved"]) == (7, 2)
+    assert first.counted("private") == {"private.pch": 3}
+    assert not first.counted("uncacheable")
+    # A precompiled header that the compiler alone made gives the same objects. Clang's is the same.
+    assert run_bare((*second.making(), *second.maps), cwd=second.directory)[0] == 0
+    assert use_all(second) == ["done" if second.is_clang else "run"] * 3
+
+
+@two_compilers
+@pytest.mark.parametrize("flags", ["-O2 -gdwarf-4 -fPIC -DN=1", "-O0 -g3 -std=c++20", "-O3 -g0"])
+def test_flags(flags: str, first: Build, second: Build) -> None:
+    for build in (first, second):
+        build.always = (*build.always, *flags.split())
+        build.make()
+    assert use_all(first) == ["run"] * 3
+    assert use_all(second) == ["run", "done", "done"]
+
+
+@two_compilers
+def test_another_header_in_one_clone(first: Build, second: Build) -> None:
+    second.write("src/once.h", "#pragma once\ninline int once() { return 2; }\n")
+    for build in (first, second):
+        assert [build.make(), *use_all(build)] == ["run"] * 4
+    second.write("src/once.h", (first.root / "src/once.h").read_text())
+    assert [second.make(), *use_all(second)] == ["run", "run", "done", "done"]
+
+
+@two_compilers
+def test_a_copy_from_another_clone(first: Build, second: Build) -> None:
+    """It names the other clone: GCC's gives another object here, and Clang's fails."""
+    assert [first.make(), *use_all(first)] == ["run"] * 4
+    assert [second.make(), *use_all(second)] == ["run", "run", "done", "done"]
+    shutil.copy(first.directory / first.pch, second.directory / second.pch)
+    answer = "retried, exit 1" if second.is_clang else "run"
+    assert use_all(second) == [answer] * 3
+
+
+@two_compilers
+def test_one_that_was_made_without_maps(first: Build, second: Build) -> None:
+    """The lengths of names are in it. A flag that is not proved keeps its compile private."""
+    for build in (first, second):
+        build.always = build.always[:1] + build.always[2:]  # without -g
+        assert build.launcher.compile(*build.making("-fno-ident")).exit_code == 0
+        assert use_all(build, ("u.cpp", "x.cpp")) == ["run"] * 2
+    assert first.counted("private") == {"private.flags": 2, "private.pch": 4}
+
+
+@two_compilers
+def test_one_whose_header_names_the_clone(first: Build, second: Build) -> None:
+    for build in (first, second):
+        text = f'inline int once() {{ return sizeof "{build.root}"; }}\n'
+        build.write("src/once.h", f"#pragma once\n{text}")
+        assert [build.make(), *use_all(build)] == ["run"] * 4
+    assert first.counted("private") == {"private.root-in-source": 8}
+
+
+@two_compilers
+def test_a_message_about_a_source_that_names_the_clone(first: Build, second: Build) -> None:
+    """A message shows lines of the text, and underlines names."""
+    for build in (first, second):
+        text = (build.root / "build/pch.h").read_text()
+        build.write("build/pch.h", text + "[[deprecated]] inline int own() { return 7; }\n")
+        build.write("src/u.cpp", "int u() { return own(); }\n")
+        assert (build.make(), build.use()) == ("run", "run")
+        assert build.use("-Wno-deprecated-declarations") == "run"
+    assert first.counted("private") == {"private.pch": 2, "private.text": 2}
+
+
+@two_compilers
+def test_the_md5_of_a_source_that_names_the_clone(first: Build) -> None:
+    """Clang writes that of some sources into debug information."""
+    md5 = hashlib.md5((first.root / "build/pch.h").read_bytes(), usedforsecurity=False).digest()
+    first.write("src/u.cpp", f"unsigned char u[] = {{{', '.join(map(str, md5))}}};\n")
+    assert (first.make(), first.use()) == ("run", "run")
+    assert first.counted("private") == {"private.pch": 1, "private.embeds-path": 1}
+
+
+@two_compilers
+def test_a_difference_ends_the_sharing(first: Build, second: Build) -> None:
+    """No such case is known. The second clone's is made anew here without maps, unseen by hpcc."""
+    sources = ("x.cpp", "y.cpp", "u.cpp")
+    for build in (first, second):
+        build.always = build.always[:1] + build.always[2:]  # without -g
+    assert [first.make(), *use_all(first, sources)] == ["run"] * 4
+
+    def make_again(_: Run) -> None:
+        assert run_bare(second.making(), cwd=second.directory)[0] == 0
+
+    second.launcher.after_run = make_again
+    assert second.make() == "run"
+    second.launcher.after_run = lambda _run: None
+    assert use_all(second, sources) == ["run"] * 3
+    assert second.counted("private") == {"private.pch": 2, "private.origin": 3}
+    assert use_all(second, sources) == ["done"] * 3
+    assert use_all(first, sources) == ["done"] * 3
+    assert "hit.shared" not in second.counted("hit")
