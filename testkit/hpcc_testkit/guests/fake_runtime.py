@@ -40,6 +40,10 @@ _ROOT_IN_TEXT: Final = re.compile(
     # A project may have a directory of that name, too.
     rf"(?<!{re.escape(SOURCE_ROOT)}){re.escape(SOURCE_ROOT)}(?=[/=:]|$)"
 )
+# What may stand in front of a path: the rest of its own text is behind the last of these.
+_BEFORE_PATH: Final = re.compile(r"[\s=:,;|&<>()'\"`]")
+# An option of clang-cl in front of its value, as in `/Fo/src/a.obj`.
+_SLASH_OPTION: Final = re.compile(r"^/(?:F[A-Za-z]|I)")
 _CHUNK: Final = 256 * 1024
 
 
@@ -133,8 +137,8 @@ class FakeGuest:
 
     def _command(self, root: Path, request: ExecRequest) -> tuple[list[str], dict[str, str]]:
         """Return argv and environment of the local process that runs the program in `root`."""
-        argv = [_ROOT_IN_TEXT.sub(_template(root), a) for a in request.argv]
-        return argv, {k: _ROOT_IN_TEXT.sub(_template(root), v) for k, v in request.env}
+        argv = [rooted(a, root) for a in request.argv]
+        return argv, {k: rooted(v, root) for k, v in request.env}
 
     async def _run(
         self, root: Path, request: ExecRequest, number: int
@@ -174,9 +178,15 @@ class FakeGuest:
         return stdio, _result(process.returncode or 0, reason, loop.time() - started)
 
 
-def _template(root: Path) -> str:
-    """Escape the directory for `re.sub`, which interprets backslashes."""
-    return str(root).replace("\\", "\\\\")
+def rooted(text: str, root: Path) -> str:
+    """Replace a guest's root in a text by a directory here, but not `src` inside of a path."""
+
+    def replaced(match: re.Match[str]) -> str:
+        word = _BEFORE_PATH.split(text[: match.start()])[-1]
+        is_inside = word.endswith(".") or "/" in _SLASH_OPTION.sub("", word)
+        return match[0] if is_inside else str(root)
+
+    return _ROOT_IN_TEXT.sub(replaced, text)
 
 
 def _result(returncode: int, reason: str, wall_seconds: float) -> ResultEvent:

@@ -21,7 +21,7 @@ from hpcc.core import (
     StdioEvent,
 )
 from hpcc.ports import Guest, GuestBootError, GuestLostError, GuestSpec, Runtime
-from hpcc_testkit.guests.fake_runtime import FakeFaults, FakeRuntime
+from hpcc_testkit.guests.fake_runtime import FakeFaults, FakeRuntime, rooted
 
 SPEC = GuestSpec(image=ImageDigest("sha256:" + "0" * 64), image_path=Path("/nowhere"))
 
@@ -49,6 +49,30 @@ def request(
 
 async def run(guest: Guest, req: ExecRequest, blobs: Blobs) -> list[ExecEvent]:
     return [e async for e in guest.exec(req, blobs)]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/src", "/here"),
+        ("/src/a.c", "/here/a.c"),
+        ("-I/src/inc", "-I/here/inc"),
+        ("-ffile-prefix-map=/src=.", "-ffile-prefix-map=/here=."),
+        ("-Wp,-MD,/src/a.d", "-Wp,-MD,/here/a.d"),
+        ("cp '/src/a.c' /src/b.c", "cp '/here/a.c' /here/b.c"),
+        ("/inc:/src/inc", "/inc:/here/inc"),
+        ("/Fo/src/a.obj", "/Fo/here/a.obj"),
+        ("/src/src/a.c", "/here/src/a.c"),
+        # A project may have such directories, too.
+        ("-I../deps/lua/src", "-I../deps/lua/src"),
+        ("-I../src", "-I../src"),
+        ("./src/a.c", "./src/a.c"),
+        ("-I/usr/src/linux", "-I/usr/src/linux"),
+        ("/source/a.c", "/source/a.c"),
+    ],
+)
+def test_only_the_root_itself_is_replaced_in_a_command(text: str, shown: str) -> None:
+    assert rooted(text, Path("/here")) == shown
 
 
 async def test_inputs_stdio_result_and_outputs_pass_through(tmp_path: Path) -> None:
