@@ -183,11 +183,7 @@ class SchedulerService:
         return self._observer.worker(session, worker_id)
 
     def judge(self, credential: str) -> None:
-        """Check that a credential is a session that counts, of whichever tenant it names.
-
-        Raises:
-            UnauthenticatedError: the session is unknown or has ended.
-        """
+        """Check that a credential is a session that counts, or raise UnauthenticatedError."""
         self._sessions.check(credential)
 
     async def authenticate(
