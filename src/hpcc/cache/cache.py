@@ -44,7 +44,6 @@ from hpcc.cache.remote.remote_closure import RemoteClosures
 from hpcc.cache.replay.engine import open_engine
 from hpcc.cache.replay.replay import Replays
 from hpcc.cache.results.hits import Hits
-from hpcc.cache.results.interfaces import Interfaces
 from hpcc.cache.results.pending import Pending
 from hpcc.cache.results.records import Records, make_records
 from hpcc.cache.results.results import Results
@@ -364,10 +363,10 @@ def open_cache(
     if remote is not None and settings.remote.is_enabled:
         closures = RemoteClosures(memo, engine, SystemNames(memo, time.monotonic), search.of)
         host = HostParity(time.time, time.monotonic)
-        interfaces, outgoing = Interfaces(store, memo), Outgoing(home)
+        outgoing = Outgoing(home)
         client = FarmClient(
             host,
-            open_planner(paths.cache, memo, interfaces, host, closures, search.of, outgoing, clock),
+            open_planner(paths.cache, memo, store, host, closures, search.of, outgoing, clock),
             FarmResults(results, hits, records, counters),
             SlotRule(store, host, local.stored, memo.scan_known),
             farm_packs,

@@ -302,6 +302,8 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
             UncacheableReason.MODIFIED_DURING_COMPILE,
             UncacheableReason.MODULE_FILE,
             UncacheableReason.MODULE_STALE,
+            UncacheableReason.PCH,
+            UncacheableReason.PCH_STALE,
             FallbackReason.INPUT_VANISHED,
         }:
             return  # the cause is the present state of the sources, not the command

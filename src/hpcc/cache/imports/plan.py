@@ -36,13 +36,14 @@ from hpcc import __version__
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.remote.client import FarmPlanner
 from hpcc.cache.remote.farm_root import FarmRoot
 from hpcc.cache.remote.guest_paths import SYSTEM, guest_path, is_under
 from hpcc.cache.remote.guest_places import guest_map, with_passed
 from hpcc.cache.remote.host_parity import HostParity
 from hpcc.cache.remote.job import RemoteJob, guest_environment
 from hpcc.cache.remote.local_slots import are_compared
-from hpcc.cache.remote.plan import Planner, RemotePlan
+from hpcc.cache.remote.plan import RemotePlan
 from hpcc.cache.remote.remote_closure import RemoteClosures, remote_inputs
 from hpcc.cache.results.interfaces import Interfaces, imports
 from hpcc.cache.root.ignored import Outgoing
@@ -73,7 +74,7 @@ class ImportPlanner:
 
     def __init__(
         self,
-        compiles: Planner,
+        compiles: FarmPlanner[Prepared, RemoteJob, RemotePlan],
         memo: FileMemo,
         closures: RemoteClosures,
         interfaces: Interfaces,
@@ -105,7 +106,7 @@ class ImportPlanner:
         """See `client.FarmPlanner.plan`."""
         if not is_importer(job.prepared):
             return self._compiles.plan(job, image, is_cancelled)
-        _check(job.prepared, job.root)
+        check_unit(job.prepared, job.root, FallbackReason.MODULES)
         if not self._host.is_alike(job.prepared, image, is_cancelled):
             raise _stays("the image's compiler or its headers are others")
         return self._plan(job.prepared, job.root)
@@ -113,7 +114,7 @@ class ImportPlanner:
     def _plan(self, prepared: Prepared, root: FarmRoot) -> RemotePlan:
         guest = replace(guest_map(prepared, root), shown=root.path)
         made = self._interfaces.with_imports(Closure((), (), ()), prepared, _NEVER_FRESH, ())
-        own = self._own(prepared, root, made)
+        own = own_files(self._host, prepared, root, made.files, FallbackReason.MODULES)
         plain = _without_imports(prepared)
         if prepared.family.content_form(plain.invocation, prepared.identity.major) is None:
             raise _stays("a flag whose effect on names is not proved")
@@ -124,7 +125,7 @@ class ImportPlanner:
             files = self._closures.scan(plain, guest)
         except UnscannableError as error:
             raise _stays(str(error.reason)) from error
-        self._check_outgoing(prepared, root, (*files.closure.files, *own))
+        check_outgoing(self._outgoing, prepared, root, (*files.closure.files, *own))
         compiled = frozenset(imports(prepared))
         sources = [path for path, _ in own if path not in compiled]
         inputs = {
@@ -163,41 +164,6 @@ class ImportPlanner:
         )
         return RemotePlan(request, closure, guest)
 
-    def _own(
-        self, prepared: Prepared, root: FarmRoot, made: Closure
-    ) -> tuple[tuple[bytes, bytes], ...]:
-        """Return the project's files among those from which the interfaces were made.
-
-        Raises:
-            NotPortableError: another one is not certainly the same in the image.
-        """
-        own, others = [], []
-        for path, digest in made.files:
-            normal = posixpath.normpath(path)
-            if is_under(normal, root.path):
-                if os.path.realpath(path) != normal:
-                    raise _stays(f"{os.fsdecode(path)} is behind a link")
-                own.append((path, digest))
-            elif not any(is_under(normal, d) for d in SYSTEM):
-                raise NotPortableError(FallbackReason.OUTSIDE_ROOT, os.fsdecode(normal))
-            else:
-                others.append(normal)
-        compared = self._host.compared(prepared)
-        if not are_compared(others, compared):
-            odd = next(path for path in others if not are_compared((path,), compared))
-            raise _stays(f"{os.fsdecode(odd)} was not compared with the image's")
-        return tuple(own)
-
-    def _check_outgoing(
-        self, prepared: Prepared, root: FarmRoot, files: Iterable[tuple[bytes, bytes]]
-    ) -> None:
-        if not root.is_found:
-            return
-        paths = (posixpath.normpath(path) for path, _ in files)
-        withheld = self._outgoing.first_withheld(paths, prepared.cwd, root.path)
-        if withheld is not None:
-            raise NotPortableError(withheld.reason, os.fsdecode(withheld.path))
-
     def _overlay(self, sources: Iterable[bytes], guest: GuestMap) -> RemoteInput:
         """Return the table of names as an input. Equal names give equal bytes."""
         rows = [
@@ -234,8 +200,8 @@ def is_importer(prepared: Prepared) -> bool:
     )
 
 
-def _check(prepared: Prepared, root: FarmRoot) -> None:
-    """Refuse what the table of names does not cover.
+def check_unit(prepared: Prepared, root: FarmRoot, reason: FallbackReason) -> None:
+    """Refuse what could show where a unit is compiled.
 
     Raises:
         NotPortableError: the compile cannot run in a guest.
@@ -252,7 +218,56 @@ def _check(prepared: Prepared, root: FarmRoot) -> None:
     if warns_of_missing_directories(prepared.invocation):
         raise NotPortableError(FallbackReason.MISSING_INCLUDE_DIRS)
     if any(b"prefix-map" in word or word == b"-gmodules" for word in prepared.invocation.arguments):
-        raise _stays("a prefix map, or -gmodules")
+        raise NotPortableError(reason, "a prefix map, or -gmodules")
+
+
+def own_files(
+    host: HostParity,
+    prepared: Prepared,
+    root: FarmRoot,
+    files: Iterable[tuple[bytes, bytes]],
+    reason: FallbackReason,
+) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the project's files among those from which something was compiled here.
+
+    Raises:
+        NotPortableError: another one is not certainly the same in the image.
+    """
+    own, others = [], []
+    for path, digest in files:
+        normal = posixpath.normpath(path)
+        if is_under(normal, root.path):
+            if os.path.realpath(path) != normal:
+                raise NotPortableError(reason, f"{os.fsdecode(path)} is behind a link")
+            own.append((path, digest))
+        elif not any(is_under(normal, d) for d in SYSTEM):
+            raise NotPortableError(FallbackReason.OUTSIDE_ROOT, os.fsdecode(normal))
+        else:
+            others.append(normal)
+    compared = host.compared(prepared)
+    if not are_compared(others, compared):
+        odd = next(path for path in others if not are_compared((path,), compared))
+        raise NotPortableError(reason, f"{os.fsdecode(odd)} was not compared with the image's")
+    return tuple(own)
+
+
+def check_outgoing(
+    outgoing: Outgoing,
+    prepared: Prepared,
+    root: FarmRoot,
+    files: Iterable[tuple[bytes, bytes]],
+) -> None:
+    """Refuse files of a root that no marker names, and that must stay here.
+
+    Raises:
+        NotPortableError: there is such a file.
+    """
+    if not root.is_found:
+        return
+    paths = (posixpath.normpath(path) for path, _ in files)
+    withheld = outgoing.first_withheld(paths, prepared.cwd, root.path)
+    if withheld is not None:
+        raise NotPortableError(withheld.reason, os.fsdecode(withheld.path))
 
 
 def _without_imports(prepared: Prepared) -> Prepared:

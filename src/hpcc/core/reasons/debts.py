@@ -284,10 +284,9 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
         "make interfaces where the project has the path of this machine; `import std`; GCC",
     )),
     (FallbackReason.PCH, Debt(
-        "the units of a target with precompiled headers, and the header",
-        "run and cached here",
-        "send those of Clang with the names in them; compare GCC's users, whose `.gch` only the "
-        "very same compiler accepts",
+        "precompiled headers; with Clang all units of the target",
+        "units with one of GCC's get it in place of its header",
+        "units with one of Clang's: the objects are equal, the list of headers is not",
     )),
     (FallbackReason.ANALYSER, Debt(
         "not counted; filters with `src/`", "run and cached here",

@@ -139,9 +139,10 @@ class FallbackReason(Reason, prefix="fallback"):
         "path-in-flag", "a flag that is not a path holds the project's path",
         "Use a relative path.")
     PCH = (
-        "pch", "a precompiled header is made or used",
+        "pch", "a precompiled header is made, or one is used that a guest would not take",
         "Nothing to do: the compile runs here, and is cached here.",
-        "A guest would read the headers instead, and write another object.")
+        "Units with one of GCC 12 to 14, which `-include` names by an absolute path as CMake does, "
+        "travel if the image has the same GCC and the same headers. `hpcc explain` tells why not.")
     PRAGMA_DEPENDENCY = (
         "pragma-dependency", "`#pragma GCC dependency` compares the times of files",
         "Remove the pragma.")

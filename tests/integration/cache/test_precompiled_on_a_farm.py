@@ -1,0 +1,143 @@
+"""Units with a precompiled header of GCC's on a farm: the objects are those of this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hpcc.cache.cache import Cache
+from hpcc.cache.host.host_toolchains import ask_compiler
+from hpcc.config.farm_session import FarmSession
+from hpcc.config.paths import Paths
+from hpcc.core import ClientPolicy, Toolchain
+from hpcc_testkit.cache.compiles import FARM, PlacedRemote, counted
+from hpcc_testkit.cache.precompiled import Build
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="a directory at /src needs root"),
+    pytest.mark.skipif(
+        shutil.which("g++-14") is None, reason="tools/bootstrap.sh packages test installs it"
+    ),
+]
+ALL = '#pragma once\n#include <vector>\n#include "once.h"\n#include "guarded.h"\n'
+UNIT = (
+    '#include "once.h"\n#include <vector>\n#include "guarded.h"\n'
+    "int u() { int unused; std::vector<int> v(2); return once() + guarded() + (int)v.size(); }\n"
+)
+
+
+class FarmBuild(Build):
+    """A build whose depfiles count by their words, and whose header includes by absolute names."""
+
+    def read(self, name: str) -> bytes | None:
+        data = super().read(name)
+        is_depfile = data is not None and name.endswith(".d")
+        return b" ".join(data.replace(b"\\\n", b" ").split()) if data and is_depfile else data
+
+
+def session(*image: Toolchain) -> FarmSession:
+    return FarmSession(
+        scheduler=FARM.scheduler, tenant=FARM.tenant, image=FARM.image, agreement="",
+        expires_at=time.time() + 3600, policy=ClientPolicy(), compilers=image,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def remote() -> PlacedRemote:
+    return PlacedRemote()
+
+
+@pytest.fixture
+def cache(make_cache: Callable[..., Cache], remote: PlacedRemote) -> Cache:
+    return make_cache(remote)
+
+
+def planted(tmp_path: Path, cache: Cache, remote: PlacedRemote, name: str, paths: Paths) -> Build:
+    root = tmp_path / "project"
+    build = FarmBuild(root, cache, name, paths)
+    build.write("src/all.h", ALL)
+    build.write("src/u.cpp", UNIT)
+    head = f'/* by CMake */\n\n#pragma GCC system_header\n#ifdef __cplusplus\n#include "{root}/src/all.h"\n'
+    build.write("build/pch.h", head + "#endif // __cplusplus\n")
+    subprocess.run(["git", "init", "-q", root], check=True)
+    (root / "build/CMakeCache.txt").touch()
+    path = os.fsencode(shutil.which(name) or "")
+    own = ask_compiler(path, os.fsencode(name), b"/usr/local/bin:/usr/bin:/bin")[0].toolchain
+    assert own is not None
+    remote.said = session(own)
+    return build
+
+
+@pytest.mark.parametrize(
+    ("compiler", "flags"), [("g++-14", ("-g", "-O0")), ("g++-14", ("-O2",)), ("g++-12", ("-g",))]
+)
+def test_a_unit_with_a_precompiled_header_travels(
+    compiler: str, flags: tuple[str, ...], tmp_path: Path, cache: Cache, remote: PlacedRemote,
+    paths: Paths,
+) -> None:  # fmt: skip
+    build = planted(tmp_path, cache, remote, compiler, paths)
+    build.always = (*flags, "-std=c++20")
+    assert [build.make(), build.use(), build.use()] == ["run", "done", "done"]
+    assert counted(cache, "miss.remote.executed", "hit.remote", "fallback.pch") == (1, 1, 1)
+    (request,) = remote.requests
+    sent = {item.path for item in request.inputs}
+    assert {"src/u.cpp", "src/once.h", "build/pch.h.gch"} <= sent
+    assert "build/pch.h" not in sent
+    # A header that no list names is an input.
+    build.write(
+        "src/guarded.h", "#ifndef G\n#define G\ninline int guarded() { return 2; }\n#endif\n"
+    )
+    assert build.use() == "run"
+    assert counted(cache, "fallback.pch-stale") == (1,)
+    assert [build.make(), build.use()] == ["run", "done"]
+    assert counted(cache, "miss.remote.executed") == (2,)
+
+
+def test_one_that_the_guests_compiler_rejects_is_compiled_here(
+    tmp_path: Path, cache: Cache, remote: PlacedRemote, paths: Paths
+) -> None:
+    build = planted(tmp_path, cache, remote, "g++-14", paths)
+    assert build.make() == "run"
+    # With another macro GCC reads the header, with a warning.
+    build.write("src/guarded.h", "#ifdef X\n#endif\n" + (build.root / "src/guarded.h").read_text())
+    assert build.make() == "run"
+    ended = build.launcher.compile(*build.using("-DX=1"))
+    assert (ended.answer, ended.exit_code) == ("run", 0)
+    assert counted(cache, "fallback.exit-code", "miss.remote.executed") == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "kind", ["other headers", "not compared", "no record", "clock", "link", "flag", "includes it"]
+)
+def test_what_could_give_another_object_stays_here(
+    kind: str, tmp_path: Path, cache: Cache, remote: PlacedRemote, paths: Paths
+) -> None:
+    build = planted(tmp_path, cache, remote, "g++-14", paths)
+    assert remote.said is not None
+    (own,) = remote.said.compilers or ()
+    more = {"not compared": "#include <fts.h>\n", "clock": "#define STAMP __TIME__\n"}
+    build.write("src/all.h", ALL + more.get(kind, ""))
+    if kind == "includes it":
+        build.write(
+            "src/guarded.h", '#include "../build/pch.h"\ninline int guarded() { return 1; }\n'
+        )
+    build.write("src/u.cpp", UNIT + ("const char *now = STAMP;\n" if kind == "clock" else ""))
+    if kind == "other headers":
+        remote.said = session(replace(own, headers=own.headers[1:]))
+    elif kind == "link":
+        (build.root / "src/guarded.h").rename(build.root / "src/real.h")
+        (build.root / "src/guarded.h").symlink_to("real.h")
+    if kind == "no record":
+        subprocess.run(build.making(), cwd=build.directory, check=True)
+    else:
+        assert build.make() == "run"
+    build.launcher.compile(*build.using(*(("-fdump-tree-all",) if kind == "flag" else ())))
+    assert remote.requests == []
+    assert counted(cache, "miss.remote.executed") == (0,)
