@@ -28,6 +28,8 @@ CASES = {
     "word": Case(PLAN, "        self._refuse_words(prepared, guest, closure)\n", "", STAYS + "[the guest's own name]"),
     "elsewhere": Case(PLAN, "        if not is_own and not is_under(", "        if False and not is_under(", STAYS + "[a name elsewhere]"),
     "suppressed": Case("compilers/cppcheck/guest.py", ' or (name == b"--suppress" and b":" in value)', "", STAYS + "[a suppressed file]"),
+    "outside": Case(REPORT, "        if not is_under(found[1], guest.root):\n", "        if False:\n",
+                    "tests/unit/cache/analysers/test_report.py::test_a_report_that_tells_more_is_not"),
     "user": Case(REPORT, "    if prepared.family.shows_more(messages):\n", "    if False:\n", SHOWS),
     "guard": Case(REPORT, "    if re.search(rb", "    if False and re.search(rb", SHOWS),
     "exact": Case("cache/farm.py", "if is_report and not (parity.is_exact or parity.is_open):", "if False:",
