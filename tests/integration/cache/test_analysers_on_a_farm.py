@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import pytest
 
 from hpcc.cache.base.api import Run
 from hpcc.cache.cache import Cache
+from hpcc.cache.host import host_toolchains
 from hpcc.cache.host.host_toolchains import ask_compiler
 from hpcc.config.farm_session import FarmSession
 from hpcc.config.settings import RemoteSettings, Settings
@@ -41,7 +43,7 @@ CHECKS = "Checks: '-*,modernize-use-nullptr,llvm-header-guard'\nHeaderFilterRege
 NULL = b"[modernize-use-nullptr]"
 FILES = {
     ".clang-tidy": CHECKS,
-    "src/a.cc": '#include <vector>\n#include "h.h"\nint *f(int c) {\n  int *p = 0;\n'
+    "src/a.cc": '#include "h.h"\nint *f(int c) {\n  int *p = 0;\n'
     "  int a[2] = {c};\n  static_assert(sizeof(__FILE__) > 1);\n"
     "  return c ? p : hh() + a[N];\n}\n",
     "inc/h.h": "#define N 2\ninline int *hh() { return 0; }\n",
@@ -54,9 +56,22 @@ CPPCHECK = ("cppcheck", "--enable=warning,information", "-DX=1", "-IROOT/early",
 Same = Callable[..., Compiled]
 
 
+@functools.cache
+def _asked(
+    compiler: bytes, called: bytes, path: bytes
+) -> tuple[host_toolchains.HostToolchain, frozenset[str]]:
+    return ask_compiler(compiler, called, path)
+
+
+@pytest.fixture(autouse=True)
+def asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask each tool for all tests together: it takes longer than most of them."""
+    monkeypatch.setattr(host_toolchains, "ask_compiler", lambda *words: _asked(*words[:3]))
+
+
 def _own(program: str) -> Toolchain:
     path = os.fsencode(shutil.which(program) or "")
-    found = ask_compiler(path, os.fsencode(program), b"/usr/local/bin:/usr/bin:/bin")[0].toolchain
+    found = _asked(path, os.fsencode(program), b"/usr/local/bin:/usr/bin:/bin")[0].toolchain
     assert found is not None
     return found
 
@@ -118,6 +133,7 @@ def same(launcher: FakeLauncher, root: Path) -> Same:
 def test_a_report_comes_from_the_farm_and_is_kept(
     same: Same, remote: PlacedRemote, cache: Cache, root: Path
 ) -> None:
+    (root / "src/a.cc").write_text("#include <vector>\n" + FILES["src/a.cc"])
     for argv, finding in ((CMAKE, NULL), (CPPCHECK, b"[arrayIndexOutOfBounds]")):
         first = same(*argv)
         assert finding in first.stdout + first.stderr
