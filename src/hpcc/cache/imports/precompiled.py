@@ -54,6 +54,8 @@ from hpcc.core.reasons.uncacheable import UncacheableReason
 _INCLUDE: Final = "-include"
 # GCC did not take it: an error, and a local compile.
 TAKEN: Final = b"-Werror=invalid-pch"
+# In these formats GCC lists a mapped source twice.
+_OLD_DEBUG: Final = re.compile(rb"-gdwarf-?[0-4]|-g(?:stabs|xcoff|vms|codeview).*")
 # A header as CMake writes it: it defines nothing, so that only what it includes acts in a unit.
 _LINE: Final = re.compile(
     rb"[ \t]*(?:#[ \t]*(?:include[ \t]*(?:<[^<>\"\\]+>|\"[^<>\"\\]+\")|pragma[ \t]+once"
@@ -108,6 +110,8 @@ class PrecompiledPlanner:
         plain = _without_header(prepared)
         if prepared.family.content_form(plain.invocation, prepared.identity.major) is None:
             raise _stays("a flag whose effect on names is not proved")
+        if any(map(_OLD_DEBUG.fullmatch, prepared.invocation.arguments)):
+            raise _stays("debug information of another format than DWARF 5")
         command = prepared.family.guest_command(
             prepared.invocation, guest, (prepared.identity.major,), lambda _flags: True
         )
