@@ -32,13 +32,15 @@ ALL: Final = tuple(IMPORTS)
 class Build:
     """A build directory whose commands are those of CMake with Ninja.
 
-    GCC gets the maps as CMake writes them: with the direct imports.
+    GCC gets the maps as CMake writes them: with the direct imports. `maps` are flags that only a
+    bare compile gets.
     """
 
     def __init__(self, root: Path, cache: Cache, compiler: str) -> None:
         self.root, self.directory, self.cache, self.compiler = root, root / "b", cache, compiler
         self.is_clang = compiler.startswith("clang")
         self.always: tuple[str, ...] = ("-g", "-std=c++20")
+        self.maps: tuple[str, ...] = ()
         self.plant()
         self.launcher = FakeLauncher(handler=cache, cwd=self.directory)
 
@@ -67,7 +69,7 @@ class Build:
 
     def write(self, name: str, text: str) -> None:
         """Write a file of the project."""
-        self.root.mkdir(exist_ok=True)
+        self.root.mkdir(parents=True, exist_ok=True)
         (self.root / name).write_text(text)
 
     def command(self, source: str, *more: str) -> tuple[str, ...]:
@@ -88,7 +90,7 @@ class Build:
             (self.directory / name).unlink(missing_ok=True)
         ended = self.launcher.compile(*argv)
         made = {name: self.read(name) for name in self.outputs(source)}
-        code, out, err = run_bare(argv, cwd=self.directory)
+        code, out, err = run_bare((*argv, *self.maps), cwd=self.directory)
         bare = {name: self.read(name) for name in self.outputs(source)}
         interface = self.interface(NAMES[source]) if source in NAMES else ""
         if interface and not self.is_clang:  # GCC's tells when it was made

@@ -95,7 +95,7 @@ class Interfaces:
             )
         if prepared.declares:  # GCC looks at no source of a module
             files = tuple(file for file in files if file[0] in closure.interfaces)
-        for path, data in _written(prepared, side):
+        for path, data in interfaces_written(prepared, side):
             digest = hashlib.sha256(data).digest()
             sets = dict.fromkeys((files, *self._made_from(path, digest)))
             if closure.names_data:  # its functions may read files where they are emitted
@@ -107,7 +107,7 @@ class Interfaces:
 
         The record then lives as long as the result.
         """
-        written = _written(prepared, side)
+        written = interfaces_written(prepared, side)
         keys = (_key(path, hashlib.sha256(data).digest()) for path, data in written)
         return all(self._store.get(key) is not None for key in keys)
 
@@ -124,19 +124,25 @@ class Interfaces:
         names = (*imports(prepared), *listed)
         if not names:
             return closure
-        files = dict(closure.files)
+        files, behind = dict(closure.files), dict[bytes, bytes]()
         for path in names:
-            self._add_import(files, path, started_ns)
-        return replace(closure, files=tuple(files.items()), plain={}, part=None, interfaces=names)
+            behind |= self._add_import(files, path, started_ns)
+        # Which of the files behind an interface are interfaces, too.
+        more = (p for p, digest in behind.items() if self._store.has(_key(p, digest)))
+        every = tuple(dict.fromkeys((*names, *more)))
+        return replace(closure, files=tuple(files.items()), plain={}, part=None, interfaces=every)
 
-    def _add_import(self, files: dict[bytes, bytes], path: bytes, started_ns: int) -> None:
+    def _add_import(
+        self, files: dict[bytes, bytes], path: bytes, started_ns: int
+    ) -> dict[bytes, bytes]:
+        """Add an interface to the files, and return those that it was made from, which it adds."""
         digest = self._digest(path, started_ns)
         if files.setdefault(path, digest) != digest:
             raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE, path)
         sets = self._made_from(path, digest)
         if not sets:
             raise UncacheableError(UncacheableReason.MODULE_FILE, path)
-        changed = b""
+        changed, now = b"", dict[bytes, bytes]()
         for made in sets:
             now = {name: files.get(name) or self._digest(name, started_ns) for name, _ in made}
             changed = next((name for name, its in made if now[name] != its), b"")
@@ -147,6 +153,7 @@ class Interfaces:
             raise UncacheableError(UncacheableReason.MODULE_STALE, changed)
         if len(files) > _MAX_FILES:
             raise UncacheableError(UncacheableReason.TOO_MANY_FILES)
+        return now
 
     def _digest(self, path: bytes, started_ns: int) -> bytes:
         digest = digest_if_quiet(self._memo, path, started_ns)
@@ -189,7 +196,11 @@ def without_imports(prepared: Prepared, names: tuple[bytes, ...]) -> tuple[bytes
     return rest
 
 
-def _written(prepared: Prepared, side: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+def interfaces_written(prepared: Prepared, side: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+    """Return path and content of the interfaces that a compile wrote.
+
+    `side` are its further outputs, in order.
+    """
     names = prepared.invocation.values(INTERFACE_FLAG)
     paths = {absolute(prepared.cwd, name) for name in names}
     if prepared.declares:

@@ -7,7 +7,7 @@ the same in another clone.
 Rule: a result is shared if all of these hold:
 
 - it has no stdout and no further outputs, but for a list of modules that names none;
-- it is an object, and not a precompiled header;
+- it is an object, without a precompiled header or a compiled interface;
 - the object is ELF without compressed sections, and contains none of `Share.secrets` (the root, its
   real path, the working directory, the home directory);
 - no input lies in a directory whose name only begins with the root's (/a/proj-2 beside /a/proj),
@@ -17,7 +17,8 @@ Rule: a result is shared if all of these hold:
 - no source contains the root. If one contains the beginning of the root (/home/me), none may have
   a computed include (`#include MACRO`), which could assemble the path;
 - the root can be marked in the depfile and the messages, to be replaced by another clone's;
-- each precompiled header that it read has an origin (`results.origins`), which stands for it.
+- each precompiled header or interface that it read has an origin (`results.origins`), which stands
+  for it.
 
 Example: `const char *p = __FILE__;` passes, because the maps cover it. A generated source that
 contains the absolute path of the project names the root, so its result is private.
@@ -42,6 +43,7 @@ from hpcc.cache.inputs.respelling import are_real, has_system_text, names_vary
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.key.share import Share
 from hpcc.cache.results.results import Result
+from hpcc.compilers.invocation.interfaces import INTERFACE_FLAG
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.invocation.modules import LISTING_SUFFIX, RELATIVE_UNITS
 from hpcc.compilers.invocation.share_text import mark_includes
@@ -177,15 +179,15 @@ def why_not_shared(
     prepared: Prepared, share: Share, closure: Closure, made: Result, sources: SourceCheck
 ) -> str:
     """Return the `PrivateReason` to keep a result private, or "" if every clone may have it."""
-    if closure.interfaces or prepared.declares:
-        return PrivateReason.MODULES
-    if made.stdout or not _are_sides_shared(prepared, share, made):
-        return PrivateReason.FLAGS
     reason = why_inputs_differ(prepared, share, closure, sources)
     if reason:
         return reason
     if prepared.invocation.language.is_header:
         return PrivateReason.PCH
+    if prepared.declares or prepared.invocation.values(INTERFACE_FLAG):
+        return PrivateReason.MODULES
+    if made.stdout or not _are_sides_shared(prepared, share, made):
+        return PrivateReason.FLAGS
     # Of each file that it mentions, Clang writes the MD5 into debug information.
     sources_here = marked_sources(prepared, share, closure, sources)
     md5s = [source.md5 for source in sources_here.values()]

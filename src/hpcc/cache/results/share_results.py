@@ -1,7 +1,7 @@
 """Finds and stores results shared between clones: stored with a mark in place of the root.
 
-Each clone has other bytes in its precompiled headers. So a stored set names their origins, and the
-result tells with which contents it was made (`results.origins`).
+Each clone has other bytes in its precompiled headers and compiled interfaces. So a stored set names
+their origins, and the result tells with which contents it was made (`results.origins`).
 
 With a remote cache, results that other machines signed are among them, under separate keys. They
 have no binary inputs.
@@ -19,6 +19,7 @@ from hpcc.cache.inputs.respelling import are_real, has_system_text
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.key.relocate import BY_ORIGIN, BY_TEXT, ORIGIN_BYTES
 from hpcc.cache.key.share import Share
+from hpcc.cache.results.interfaces import interfaces_written
 from hpcc.cache.results.origins import Origins, contents_of
 from hpcc.cache.results.results import Found, Result, Results, basis_text, signer_of
 from hpcc.cache.results.share_check import SourceCheck, marked_sources, why_not_shared
@@ -61,6 +62,9 @@ class Remote(Protocol):
         """Give away a result that was compiled just now."""
         ...
 
+
+# What each clone makes for itself, and what then has an origin.
+_MADE_HERE: Final = frozenset({PrivateReason.PCH, PrivateReason.MODULES})
 
 _Files = tuple[tuple[bytes, bytes], ...]
 
@@ -252,14 +256,15 @@ class SharedResults:
         The key is None if that fails. What a private result wrote gets its origin here.
         """
         reason = why_not_shared(prepared, share, closure, result, self._sources)
-        if reason and reason != PrivateReason.PCH:
+        if reason and reason not in _MADE_HERE:
             return None, reason
         named = self._named(prepared, share, closure)
         if named is None:
-            return None, PrivateReason.PCH
+            return None, PrivateReason.MODULES if closure.interfaces else PrivateReason.PCH
         inputs, made_with = named
         if reason:
-            self._origins.remember(prepared.output or b"", result.object_data, inputs.result_key)
+            for path, data in _binary_outputs(prepared, result):
+                self._origins.remember(path, data, inputs.result_key)
             return None, reason
         checkout = share.checkout
         texts = checkout.marked_texts(result.depfile, result.stderr)
@@ -354,6 +359,13 @@ def _spelled(share: Share, view: InputSet, result: Result) -> Found:
     """Return a result with the paths of a clone."""
     depfile, stderr = share.checkout.spelled_texts(result.depfile, result.stderr)
     return Found(view, result._replace(depfile=depfile, stderr=stderr))
+
+
+def _binary_outputs(prepared: Prepared, result: Result) -> list[tuple[bytes, bytes]]:
+    """Return path and content of the outputs that other compiles read."""
+    if prepared.invocation.language.is_header:
+        return [(prepared.output or b"", result.object_data)]
+    return interfaces_written(prepared, result.side)
 
 
 def _made_with(result: Result) -> tuple[bytes, ...]:

@@ -63,7 +63,7 @@ _MISSED: Final = {
         "evicted", "the result had been removed", "Raise `cache.max_size_bytes` in hpcc.toml.",
     ),
     "unproved": ReasonWords(
-        "compared", "the first use here of a precompiled header that another checkout made, too",
+        "compared", "the first use here of a file that another checkout made, too",
         "Nothing to do: it was compiled to compare the result.",
     ),
     "": ReasonWords("missed", "no result was found", "`hpcc explain FILE` says more."),

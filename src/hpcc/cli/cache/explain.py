@@ -52,8 +52,8 @@ _MISSED: Final = {
     "new-command": "this command has no result yet",
     "inputs-changed": "a file it reads changed, or a header appeared earlier on the search path",
     "evicted": "its result was removed, by `hpcc clean` or to make room",
-    "unproved": "it is the first use here of a precompiled header that another checkout made, too."
-    " It was compiled to compare the result",
+    "unproved": "it is the first use here of a precompiled header or interface that another clone"
+    " made, too. It was compiled to compare the result",
 }
 _REMOTE_CACHE: Final = {
     "absent": "had nothing",

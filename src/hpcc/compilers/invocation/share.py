@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from hpcc.compilers.invocation.interfaces import INTERFACE_FLAG, INTERFACE_FLAGS
 from hpcc.compilers.invocation.invocation import Invocation, Language, Product
 from hpcc.compilers.invocation.modules import MAPPER_FLAG, MODULE_FLAGS
 from hpcc.compilers.invocation.precompiled import EMIT, NO_TIMES, PAIRS
@@ -30,9 +31,18 @@ DEBUG_ROOT: Final = b"/proc/self/cwd"
 _PLAIN_ROOT: Final = re.compile(rb"(?:/[A-Za-z0-9._+~@ \x80-\xff-]+)+")
 _PATH_EFFECTS: Final = frozenset({Effect.OUTPUT, Effect.INCLUDE_DIR, Effect.FORCED_INCLUDE})
 _TARGETS: Final = frozenset({"-MT", "-MQ"})
-_PATH_FLAGS: Final = frozenset({"-MF", MAPPER_FLAG, *_TARGETS})
+_PATH_FLAGS: Final = frozenset({"-MF", MAPPER_FLAG, INTERFACE_FLAG, *_TARGETS})
+_OF_MODULES: Final = MODULE_FLAGS | INTERFACE_FLAGS
 _PASSED_ON: Final = frozenset({Effect.MODE, Effect.LANGUAGE, Effect.DEPENDENCY, Effect.COLOUR})
-_LANGUAGES: Final = frozenset({Language.C, Language.CXX, Language.C_HEADER, Language.CXX_HEADER})
+_LANGUAGES: Final = frozenset(
+    {
+        Language.C,
+        Language.CXX,
+        Language.C_HEADER,
+        Language.CXX_HEADER,
+        Language.CXX_MODULE,
+    }
+)
 # What Clang proper gets about precompiled headers, besides `PAIRS`.
 _INNER: Final = "-Xclang"
 _INNER_WORDS: Final = frozenset({EMIT, NO_TIMES})
@@ -84,8 +94,6 @@ def why_private(invocation: Invocation, root: bytes, *, is_clang: bool, major: i
     """Return why a command line is not on the allow-list; "" if it is."""
     if major not in (PROVED_CLANG if is_clang else PROVED_GCC):
         return PrivateReason.UNPROVED_COMPILER
-    if invocation.concerns_interfaces:
-        return PrivateReason.MODULES
     is_object = invocation.product is Product.OBJECT and not invocation.is_assembly_output
     if invocation.language not in _LANGUAGES or not is_object:
         return PrivateReason.FLAGS
@@ -138,7 +146,7 @@ def _is_shared(flag: Flag) -> bool:
     if flag.spec.spelling in _TARGETS:
         # With unquoted blanks one name becomes two targets, and line breaks depend on both.
         return not any(c in flag.value for c in b" \t\n")
-    if effect in _PATH_EFFECTS or effect in _PASSED_ON or flag.spec.spelling in MODULE_FLAGS:
+    if effect in _PATH_EFFECTS or effect in _PASSED_ON or flag.spec.spelling in _OF_MODULES:
         return True
     if effect is Effect.PREPROCESS and flag.spec.spelling in {"-D", "-U"}:
         return True

@@ -200,8 +200,9 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
         "nothing",
     )),
     (PrivateReason.MODULES, Debt(
-        "units of modules in a second clone", "kept for the checkout",
-        "name an interface by what it was made from",
+        "one compile for each interface in each clone",
+        "what imports it names it by what it was made from",
+        "compare GCC's without the section that holds directory and time, and share them",
     )),
     (UncacheableReason.MODULES, Debt(
         "header units, which CMake has not", "what GCC wrote tells what a unit uses",

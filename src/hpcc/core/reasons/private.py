@@ -54,13 +54,15 @@ class PrivateReason(Reason, prefix="private"):
         "neighbour", "reads a directory whose name begins like the root's", _RENAME,
         "A file such as `ROOT-2/x.h` was read.")
     MODULES = (
-        "modules", "a compiled interface of a C++20 module is written or read",
-        "Nothing to do: the result is kept for this checkout.",
-        "Clang's interfaces hold the checkout's path.")
+        "modules", "a compiled interface of a C++20 module is written, or one is read that was made"
+        " without prefix maps",
+        "Nothing to do: what imports it is shared, if its own compile may be.",
+        "Clang's interfaces hold the checkout's path, and GCC's its directory and the time. So each"
+        " checkout makes its own, once.")
     OBJECT_FORMAT = (
         "object-format", "no object that can be searched for paths", "Nothing to do.")
     ORIGIN = (
-        "origin", "another object with the precompiled header of another checkout",
+        "origin", "another object with the precompiled header or interface of another checkout",
         "Nothing to do: the result is kept for this checkout.",
         "The two were made from the same files, and each checkout goes on with its own.")
     PCH = (
