@@ -59,7 +59,12 @@ def load_panel(samples: Sequence[LoadSample]) -> str:
         f'<svg width="100%" height="{_CHART}" y="4" viewBox="0 0 {_WIDE} {_HIGH}" '
         f'preserveAspectRatio="none">{drawn}</svg>'
     )
-    scale = f'<text x="0" y="14">{most:,}</text>'
+    middle = f"{_CHART / 2 + 4:g}"
+    scale = (
+        f'<line class="tick" x1="0" x2="100%" y1="{middle}" y2="{middle}"/>'
+        f'<text class="scale" x="2" y="16">{most:,}</text>'
+        f'<text class="scale" x="2" y="{_CHART // 2}">{most / 2:g}</text>'
+    )
     chart = (
         f'<svg class="chart" height="{_CHART + 24}" role="img" aria-label="{label}">'
         f"{inner}{_axis(samples)}{scale}</svg>"

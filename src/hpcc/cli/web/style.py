@@ -33,6 +33,7 @@ td a:hover, .mast a:hover { text-decoration:underline; }
 .causes svg { grid-column:1/-1; display:block; width:100%; }
 @media (min-width:1001px) { .wide-left { grid-template-columns:minmax(0,2fr) minmax(0,1fr); } }
 .places p { margin:0 0 8px; } .places svg { display:block; width:100%; margin-bottom:8px; }
+.chart text.scale { paint-order:stroke; stroke:var(--panel); stroke-width:4px; }
 .soft { opacity:.14; } .line { fill:none; stroke-width:1.5; vector-effect:non-scaling-stroke; }
 .l-farm { stroke:var(--farm); } .l-fallback { stroke:var(--fall); } .l-hit { stroke:var(--hit); }
 .l-free { stroke:var(--muted); stroke-dasharray:3 3; } .wait { fill:var(--wait); }
