@@ -28,6 +28,8 @@ _CA_DAYS: Final = 3650
 # Clocks of scheduler and worker may differ by this much.
 _SKEW: Final = timedelta(minutes=5)
 
+type WorkerPublicKey = ec.EllipticCurvePublicKey
+
 
 class WorkerCertificateError(PolicyError):
     """A worker's certificate is not valid at this farm now."""

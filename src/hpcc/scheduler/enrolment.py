@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-
 from hpcc.control.mirror import Mirror
 from hpcc.core import CallerError, HpccError, IntegrityError, NotFoundError, PolicyError
 from hpcc.core.memo import LruMemo
@@ -22,6 +20,7 @@ from hpcc.identity.worker_ca import (
     WorkerCa,
     WorkerCertificateError,
     WorkerPass,
+    WorkerPublicKey,
     read_request,
     worker_key_id,
 )
@@ -224,7 +223,7 @@ class Enrolment:
         self,
         worker_id: str,
         worker: EnrolledWorker,
-        public: EllipticCurvePublicKey,
+        public: WorkerPublicKey,
         before: Entry | None,
     ) -> WorkerGrant:
         await self._keep(worker_id, worker, before.version if before else 0)

@@ -85,7 +85,13 @@ def _apply(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     """Print the text of the table in the control store, as it was applied."""
     table = asyncio.run(_stored(args))
-    sys.stdout.write(table.text.decode())
+    text = table.text.decode()
+    if sys.stdout.isatty():
+        for line in text.splitlines():
+            emit(line)
+    else:
+        # Byte for byte, to be applied again.
+        sys.stdout.write(text)
     return 0
 
 

@@ -63,6 +63,14 @@ def test_every_reuse_class_is_taken(reuse: str) -> None:
         ({"port": 65_536}, "port must be 0 to 65535"),
         ({"scheduler": "farm.example"}, "scheduler must be host:port"),
         ({"host": "0.0.0.0"}, "that clients reach"),
+        ({"enrol_at": "s:1"}, "belong together"),
+        ({"enrol_token_file": "/t"}, "belong together"),
+        ({"enrol_pod_token_file": "/t"}, "belong together"),
+        (
+            {"enrol_at": "s:1", "enrol_token_file": "/t", "enrol_pod_token_file": "/p"},
+            "belong together",
+        ),
+        ({"enrol_at": "s:1", "enrol_pod_token_file": "p"}, "must be an absolute path"),
     ],
 )
 def test_what_could_not_work_is_refused(changes: dict[str, object], said: str) -> None:
