@@ -61,7 +61,7 @@ class CollectorRequest:
 
 
 # Any: generated messages have no common type with fields.
-def attributes(message: Any) -> dict[str, object]:  # noqa: ANN401
+def attributes(message: Any) -> dict[str, object]:  # noqa: ANN401 - see above
     """Return the attributes of a message by name; no name is there twice."""
     found = {a.key: getattr(a.value, a.value.WhichOneof("value")) for a in message.attributes}
     assert len(found) == len(message.attributes), message

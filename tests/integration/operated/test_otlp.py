@@ -6,6 +6,8 @@ import asyncio
 import json
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+import hpcc
 from hpcc import __version__
 from hpcc.audit.log import open_audit_log
 from hpcc.cache.recorder import export
@@ -261,3 +264,11 @@ def test_a_build_that_is_not_taken_is_an_error_with_what_to_do(
         assert main(["trace", "--otlp", f"http://127.0.0.1:{server.port}"]) == 1
     said = capsys.readouterr().err
     assert "did not take the build: it answers 401: look at otlp_headers_file" in said
+
+
+def test_what_sends_builds_needs_no_package() -> None:
+    """The extra hpcc[otlp] is empty, and the local cache brings no package."""
+    words = "import hpcc.cli.builds.otlp, hpcc.cache.recorder.export, hpcc.obs.otlp.sender"
+    where = {"PYTHONPATH": str(Path(hpcc.__file__).parents[1])}
+    # Without `site` no installed package can be imported.
+    subprocess.run([sys.executable, "-S", "-c", words], env=where, check=True, timeout=_HANG)
