@@ -7,6 +7,7 @@ import pytest
 from hpcc_testkit.suite.mutants import Case, Mutants
 
 TESTS = "tests/integration/cache/test_thinlto.py::"
+PRODUCT = "tests/unit/compilers/gnu/test_product.py::"
 UNIT = "tests/unit/compilers/scan/test_bitcode.py::"
 OWN = "cache/inputs/own_text.py"
 OTHER_FORMS = TESTS + "test_other_forms_run_unchanged[clang-19]"
@@ -24,7 +25,7 @@ CASES = {
     "message": Case("cache/results/pending.py", "if is_back_end and pending.messages:", "if False:",
                     TESTS + "test_a_message_is_never_kept[clang-19]"),
     "private": Case("compilers/gnu/invocation.py", "Product.BACK_END if is_back_end else Product.OBJECT", "Product.OBJECT",
-                    TESTS + "test_other_checkouts_and_the_farm_get_none[clang-19]"),
+                    PRODUCT + "test_only_objects_leave_their_checkout"),
     "flags": Case("compilers/spec/back_end.py", " and all(map(_is_known, flags))", "", OTHER_FORMS),
     "one-index": Case("compilers/spec/back_end.py", " and len(indexes) <= 1", "", OTHER_FORMS),
     "not-bitcode": Case("compilers/gnu/invocation.py", "refusal = refusal or BypassReason.THINLTO_BACKEND", "pass", OTHER_FORMS),

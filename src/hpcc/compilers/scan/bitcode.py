@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Final, NamedTuple
 
 MAGIC: Final = b"BC\xc0\xde"
@@ -271,9 +272,12 @@ def _pattern(word: bytes, shift: int) -> _Pattern:
     return _Pattern(re.compile(re.escape(classes[0]) + text[len(b"[\\xff]") :], re.DOTALL), before)
 
 
-_PATTERNS: Final = tuple(_pattern(word, shift) for word in _WORDS for shift in range(8))
+@cache
+def _patterns() -> tuple[_Pattern, ...]:
+    """Return the patterns, which take 40 ms to make: few people have bitcode."""
+    return tuple(_pattern(word, shift) for word in _WORDS for shift in range(8))
 
 
 def may_direct_assembler(data: bytes) -> bool:
     """Return whether text in a module may make the assembler read a file, or it is not bitcode."""
-    return not data.startswith(MAGIC) or any(pattern.is_in(data) for pattern in _PATTERNS)
+    return not data.startswith(MAGIC) or any(pattern.is_in(data) for pattern in _patterns())

@@ -18,6 +18,8 @@ from hpcc.core.reasons.private import PrivateReason
         ("-fsyntax-only", Product.MESSAGES, PrivateReason.FLAGS),
         ("-c -fsyntax-only -o a.o", Product.MESSAGES, PrivateReason.FLAGS),
         ("-E -o a.i", Product.TEXT, PrivateReason.FLAGS),
+        ("-E", Product.TEXT, PrivateReason.FLAGS),
+        ("-x ir -c -o a.o", Product.BACK_END, PrivateReason.FLAGS),
     ],
 )
 def test_only_objects_leave_their_checkout(flags: str, product: Product, reason: str) -> None:
