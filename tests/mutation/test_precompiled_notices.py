@@ -46,7 +46,7 @@ CASES = {
                                       CLONES + "test_a_difference_ends_the_sharing[g++-14]"),
     "difference": Case(SHARED, "                self._origins.note_different(origin)", "                pass",
                        CLONES + "test_a_difference_ends_the_sharing[g++-14]"),
-    "after-a-difference": Case(SHARED, "            is_equal = is_equal and self._origins.are_equal(origin, one, other)\n", "",
+    "after-a-difference": Case(SHARED, "            counts = counts and self._origins.are_equal(origin, one, other)\n", "",
                                CLONES + "test_a_difference_ends_the_sharing[g++-14]"),
     "origin-of-a-name": Case("cache/results/origins.py", "_key(b\"content\", os.path.realpath(path), digest)", "_key(b\"content\", digest)",
                              CLONES + "test_a_copy_from_another_clone[g++-14]"),

@@ -326,14 +326,15 @@ class SharedResults:
         """
         before, here = _made_with(known), _made_with(made)
         is_equal = known._replace(origin=b"") == made._replace(origin=b"")
+        counts = is_equal
         for (_, origin), one, other in zip(by_origin, before, here, strict=True):
             if one != other and is_equal:
                 self._origins.note_equal(origin, one, other)
             elif one != other:
                 self._origins.note_different(origin)
             # One of its other users may have been different.
-            is_equal = is_equal and self._origins.are_equal(origin, one, other)
-        return (result_key, "") if is_equal else (None, PrivateReason.ORIGIN)
+            counts = counts and self._origins.are_equal(origin, one, other)
+        return (result_key, "") if counts else (None, PrivateReason.ORIGIN)
 
     def _view(self, share: Share, key: bytes, stored: tuple[InputSet, ...]) -> tuple[_View, ...]:
         key += share.checkout.root
