@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
+import hpcc
 from hpcc.core import CallerError
 
 Extra = Literal["client", "farm", "otlp", "parquet"]
@@ -45,9 +46,21 @@ MODULES: Final[Mapping[Extra, tuple[str, ...]]] = {
     "otlp": (),
     "parquet": ("arro3.core", "arro3.io"),
 }
+# The extras that are packages of a distribution, and the command that adds one, by what the package
+# writes as its installer (PEP 376).
+_PACKAGED: Final[frozenset[Extra]] = frozenset({"client", "farm"})
+_PACKAGERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "deb": ("apt-get", "install"),
+    "rpm": ("dnf", "install"),
+}
+_REINSTALLERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "deb": ("apt-get", "install", "--reinstall"),
+    "rpm": ("dnf", "reinstall"),
+}
 # What an extra contains besides its own modules.
 _INCLUDES: Final[Mapping[Extra, tuple[Extra, ...]]] = {"farm": ("client",)}
 _MAX_METADATA_BYTES: Final = 1 << 20
+_MAX_INSTALLER_CHARS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +68,8 @@ class Installation:
     """Where this hpcc is installed, as far as it decides which command adds packages to it.
 
     `pipx_name` is the name of pipx's environment, empty without pipx. `checkout` is the directory
-    that hpcc was installed from (PEP 610), empty if it was a wheel or an index.
+    that hpcc was installed from (PEP 610), empty if it was a wheel or an index. `packager` is `deb`
+    or `rpm` if hpcc is a package of the distribution's package manager, else empty.
     """
 
     python: str
@@ -65,6 +79,7 @@ class Installation:
     pipx_name: str = ""
     checkout: str = ""
     is_editable: bool = False
+    packager: str = ""
 
 
 def this_installation() -> Installation:
@@ -77,6 +92,7 @@ def this_installation() -> Installation:
         has_pip=_is_there("pip"),
         is_managed=marker.is_file(),
         pipx_name=prefix.name if _is_pipx(prefix / "pipx_metadata.json") else "",
+        packager=_packager(),
     )
 
 
@@ -138,9 +154,12 @@ def adding(extra: Extra, where: Installation | None = None) -> str:
 
     pip takes hpcc itself from what is installed, so that the command works wherever it came from. A
     Python that its distribution manages (PEP 668) gets no packages: the answer is then two commands
-    that install hpcc anew, one with a virtual environment and one with pipx.
+    that install hpcc anew, one with a virtual environment and one with pipx. An hpcc that is a
+    distribution's package gets another package.
     """
     place, wanted = where or this_installation(), f"hpcc[{extra}]"
+    if place.packager and extra in _PACKAGED:
+        return f"`{_quoted(*_PACKAGERS[place.packager], f'hpcc-{extra}')}`"
     if words := _installer(place):
         return f"`{_quoted(*words, wanted)}`"
     checkout = (where or _with_checkout(place)).checkout
@@ -155,6 +174,8 @@ def reinstalling(where: Installation | None = None) -> str:
     machine where it was made, and an index need not have this hpcc.
     """
     place = where or _with_checkout(this_installation())
+    if place.packager:
+        return _quoted(*_REINSTALLERS[place.packager], "hpcc")
     source = place.checkout or "."
     words, again = _installer(place), "--reinstall" if _is_uv(place) else "--force-reinstall"
     edits = ("-e",) if place.is_editable else ()
@@ -166,6 +187,8 @@ def reinstalling(where: Installation | None = None) -> str:
 
 def _installer(place: Installation) -> tuple[str, ...]:
     """Return the words that install a package; none where the distribution manages Python."""
+    if place.packager:
+        return ()
     if place.pipx_name:
         return ("pipx", "runpip", place.pipx_name, "install")
     if _is_uv(place):
@@ -206,6 +229,20 @@ def _is_pipx(metadata: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(said, dict) and "main_package" in said
+
+
+def _packager() -> str:
+    """Return who installed hpcc, if it was a package manager; else an empty text.
+
+    Only this file is read: `importlib.metadata` takes longer to import than a compile.
+    """
+    record = Path(hpcc.__file__).parents[1] / f"hpcc-{hpcc.__version__}.dist-info" / "INSTALLER"
+    try:
+        with record.open(encoding="utf-8") as file:
+            said = file.read(_MAX_INSTALLER_CHARS).strip()
+    except (OSError, ValueError):
+        return ""
+    return said if said in _PACKAGERS else ""
 
 
 def _with_checkout(place: Installation) -> Installation:

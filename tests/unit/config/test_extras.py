@@ -14,6 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import hpcc
 from hpcc.config import extras
 from hpcc.config.extras import (
     MODULES,
@@ -112,6 +113,41 @@ def test_the_lock_file_of_the_product_is_the_extra_farm() -> None:
 )
 def test_each_kind_of_installation_has_its_command(place: Installation, command: str) -> None:
     assert adding("client", place) == command
+
+
+@pytest.mark.parametrize(
+    ("packager", "added", "anew"),
+    [
+        ("deb", "`apt-get install hpcc-client`", "apt-get install --reinstall hpcc"),
+        ("rpm", "`dnf install hpcc-client`", "dnf reinstall hpcc"),
+    ],
+)
+def test_a_package_of_the_distribution_is_completed_by_its_package_manager(
+    packager: str, added: str, anew: str
+) -> None:
+    place = _place(has_pip=False, packager=packager, python="/usr/lib/hpcc/bin/python")
+    assert adding("client", place) == added
+    assert reinstalling(place) == anew
+    # No package has this one.
+    assert adding("parquet", place) == (
+        "`/usr/lib/hpcc/bin/python -m venv ~/hpcc-venv && ~/hpcc-venv/bin/pip install "
+        "'hpcc[parquet]'`, or with `pipx install 'hpcc[parquet]'`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "packager"),
+    [(b"deb\n", "deb"), (b"rpm\n", "rpm"), (b"pip\n", ""), (b"\xff", ""), (None, "")],
+)
+def test_a_package_is_known_by_its_installer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes | None, packager: str
+) -> None:
+    record = tmp_path / f"hpcc-{hpcc.__version__}.dist-info"
+    record.mkdir()
+    if said is not None:
+        (record / "INSTALLER").write_bytes(said)
+    monkeypatch.setattr(hpcc, "__file__", str(tmp_path / "hpcc/__init__.py"))
+    assert this_installation().packager == packager
 
 
 @pytest.mark.parametrize(
