@@ -7,7 +7,7 @@ STAMP := $(VENV)/.hpcc-dev-stamp
 JOBS ?= auto
 
 .PHONY: help dev check static test test-fast test-vm test-chaos test-windows test-farm test-machines test-integration nightly nightly-restart \
-	fuzz demo bench bench-guest bench-signing bench-farm bench-farm-cost bench-farm-scale bench-farm-peers bench-remote-cache bench-packs bench-cxx bench-corpus soak gen docs clean lock changelog release-notes hooks release release-verify audit-deps
+	fuzz demo bench bench-guest bench-signing bench-farm bench-farm-cost bench-farm-scale bench-farm-peers bench-remote-cache bench-packs bench-cxx bench-corpus soak gen docs clean lock changelog release-notes hooks packages release release-verify audit-deps
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -155,8 +155,14 @@ release-notes: dev  ## the same written into CHANGELOG.md, fragments removed: ma
 	@[ -n "$(VERSION)" ] || { echo "make release-notes VERSION=x.y.z" >&2; exit 2; }
 	$(VENV)/bin/towncrier build --yes --version "$(VERSION)"
 
+packages: dev  ## Debian and RPM packages of this tree in dist/packages; fetches 70 MB once: make packages ARGS="--kind deb"
+	rm -rf dist/packages
+	$(PY) -m hatchling build -t wheel -d dist/packages
+	PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tools $(PY) -m packages build --out dist/packages \
+		--wheel dist/packages/*.whl --epoch "$$(git log -1 --format=%ct)" $(ARGS)
+
 DIR ?= dist/release
-release: dev  ## wheel, source archive, SBOM, provenance of HEAD, built twice: make release VERSION=0.1.0 RELEASE_KEY=key.pem
+release: dev  ## wheel, source archive, packages, SBOM, provenance of HEAD, built twice: make release VERSION=0.1.0 RELEASE_KEY=key.pem
 	tools/release.sh make --out "$(DIR)" --version "$(VERSION)" --key "$(RELEASE_KEY)"
 
 release-verify: dev  ## check a release and build it again: make release-verify DIR=dist/release KEY=public.pem

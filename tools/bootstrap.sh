@@ -14,7 +14,7 @@
 #   bootstrap.sh identity-provider  the OpenID provider that the tests start, likewise
 #   bootstrap.sh tests            all of these, as far as this machine allows
 # LIST is one of: base (Python, compiler), guest (VM and images), test (peers the tests start),
-# bench (the compared tools, and what the projects' sources need).
+# bench (the compared tools, and what the projects' sources need), release (what packages are built with).
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -38,6 +38,11 @@ test="$test systemd-container iproute2"
 test="$test chromium chromium-driver"
 # Cross-builds Windows programs and runs them under Wine.
 test="$test g++-mingw-w64-x86-64-posix gcc-mingw-w64-x86-64-posix wine wine64"
+# Builds, installs and lists RPM packages.
+release="rpm"
+test="$test $release"
+# Builds the container images; it looks for netavark whatever it does.
+test="$test buildah netavark"
 # tcl generates SQLite's sources. e2fsprogs makes the file system for the ext4 rows.
 bench="ccache sccache tcl mount e2fsprogs util-linux"
 
@@ -61,6 +66,7 @@ packages() {
             guest) wanted="$wanted $guest" ;;
             test) wanted="$wanted $test" ;;
             bench) wanted="$wanted $bench" ;;
+            release) wanted="$wanted $release" ;;
             *) say "bootstrap: unknown list '$list'"; return 2 ;;
         esac
     done
