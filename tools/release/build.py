@@ -1,4 +1,4 @@
-"""Builds wheel and source archive of one commit, and compares builds byte for byte."""
+"""Builds wheel, source archive and packages of one commit, and compares builds byte for byte."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from packages import wheels
+
 from release.dsse import RefusedError
 
+# What a release has besides descriptions of it.
+ENDINGS: Final = (".whl", ".tar.gz", ".deb", ".rpm")
 # Two builds differ in all that must not matter: umask, time zone, language, hash seed, directory.
 SURROUNDINGS: Final = (
     ("first", {"TZ": "UTC", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "1"}, 0o022),
@@ -86,26 +90,44 @@ def export(origin: Source, target: Path) -> None:
 def build(origin: Source, place: Path, env: Mapping[str, str], mask: int) -> list[Path]:
     """Export the commit to `place`, build there, and return the files that were built.
 
+    The libraries in the packages are fetched before, because they are the same in each build.
+
     Raises:
-        RefusedError: the build fails.
+        RefusedError: the build fails, or a library cannot be fetched.
     """
     tree, home = place / "source", place / "home"
     export(origin, tree)
     home.mkdir()
+    libraries = wheels.default_directory(origin.read(wheels.LOCK).decode())
+    wheels.fetch(tree, libraries)
     clean = {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(home),
         "SOURCE_DATE_EPOCH": str(origin.epoch),
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": str(tree / "tools"),
         **env,
     }
-    command = [sys.executable, "-m", "hatchling", "build"]
-    done = subprocess.run(
-        command, cwd=tree, env=clean, umask=mask, capture_output=True, check=False
-    )
-    if done.returncode != 0:
-        raise RefusedError(f"the build failed:\n{done.stderr.decode(errors='replace')[-4000:]}")
-    return sorted((tree / "dist").iterdir())
+    dist = tree / "dist"
+
+    def run(*command: str | Path) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=tree,
+            env=clean,
+            umask=mask,
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            problem = done.stderr.decode(errors="replace")[-4000:]
+            raise RefusedError(f"the build failed:\n{problem}")
+
+    run("hatchling", "build")
+    (wheel,) = dist.glob("*.whl")
+    options = ("--wheel", wheel, "--libraries", libraries, "--epoch", str(origin.epoch))
+    run("packages", "build", *options, "--out", dist)
+    return sorted(dist.iterdir())
 
 
 def members(file: Path) -> dict[str, bytes]:

@@ -47,14 +47,14 @@ def builder(env: Mapping[str, str] = os.environ) -> str:
 
 
 def toolchain() -> dict[str, str]:
-    """Return what the bytes depend on besides the commit: interpreter, back-end, C compilers."""
+    """Return what the bytes depend on besides the commit: interpreter, back-end, other programs."""
     found = {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "libc": " ".join(platform.libc_ver()),
         "hatchling": installed_version("hatchling"),
     }
-    for name in ("musl-gcc", "cc", "gcc"):
+    for name in ("musl-gcc", "cc", "gcc", "dpkg-deb", "rpmbuild"):
         if program := shutil.which(name):
             done = subprocess.run([program, "--version"], capture_output=True, check=False)
             found[name] = done.stdout.decode(errors="replace").partition("\n")[0]

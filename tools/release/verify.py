@@ -193,7 +193,7 @@ def main(root: Path, directory: Path, wanted: Wanted) -> int:
     signed = (directory / make.SUMS_SIGNATURE).exists()
     print("verify: checksums: each file is as listed, and no other is there")
     print("verify: signatures: of the key that was given" if signed else "verify: UNSIGNED")
-    built = sorted(f for n, f in release.files.items() if n.endswith((".whl", ".tar.gz")))
+    built = sorted(f for n, f in release.files.items() if n.endswith(build.ENDINGS))
     described = [*built, _only(release.files, ".cdx.json")]
     predicate = check_statement(release.provenance, statements.PROVENANCE, described)
     origin = check_provenance(predicate, root, wanted)
@@ -203,7 +203,7 @@ def main(root: Path, directory: Path, wanted: Wanted) -> int:
         raise RefusedError("the statement of contents has another bill of materials")
     if wanted.rebuild:
         rebuild(release, origin, built)
-        print("verify: rebuilt here: wheel and source archive have the same bytes")
+        print("verify: rebuilt here: wheel, source archive and packages have the same bytes")
     else:
         print("verify: NOT REBUILT: only the signature ties the wheel to its commit")
     check_bom(release, origin, whole=wanted.rebuild)

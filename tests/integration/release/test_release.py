@@ -17,12 +17,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tools"))
 
-from release import dsse, make, statements, verify
+from packages.table import PACKAGES
+from release import build, dsse, make, statements, verify
 from release.dsse import RefusedError
 
 ROOT = Path(__file__).resolve().parents[3]
 
-# Four builds of wheel and source archive.
+# Four builds of wheel, source archive and packages.
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(600)]
 
 
@@ -65,7 +66,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 @pytest.fixture
 def copy(made: Made, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made.out, tmp_path / "copy"))
+    # Packages are large and no test changes one; the others are copied.
+    return Path(shutil.copytree(made.out, tmp_path / "copy", copy_function=link_or_copy))
+
+
+def link_or_copy(source: str, target: str) -> None:
+    (os.link if source.endswith((".deb", ".rpm")) else shutil.copy2)(source, target)
+
+
+def built(place: Path) -> list[Path]:
+    """Return what a release consists of, without what describes it."""
+    return [file for file in place.iterdir() if file.name.endswith(build.ENDINGS)]
 
 
 def resign(place: Path, key: Ed25519PrivateKey) -> None:
@@ -94,8 +105,15 @@ def restate(place: Path, key: Ed25519PrivateKey, change: Callable[[dict], None])
 def test_a_release_is_verified_and_built_again_from_the_clone(made: Made) -> None:
     assert f"signed by key {dsse.key_id(made.signer.public_key())}" in made.said
     said = made.make("release-verify", f"KEY={made.public}")
-    assert "rebuilt here: wheel and source archive have the same bytes" in said
+    assert "rebuilt here: wheel, source archive and packages have the same bytes" in said
     assert "valid CycloneDX 1.6" in said
+
+
+def test_it_has_each_package_of_both_kinds_and_their_checksums(made: Made) -> None:
+    listed = (made.out / make.SUMS).read_text()
+    for package in PACKAGES:
+        for mark in (f"{package.name}_*.deb", f"{package.name}-[0-9]*.rpm"):
+            assert one(made.out, mark).name in listed
 
 
 def test_openssl_and_sha256sum_alone_can_check_it(made: Made, tmp_path: Path) -> None:
@@ -202,9 +220,9 @@ def test_a_bill_of_materials_that_lacks_a_package_is_refused(made: Made, copy: P
         if not d["ref"].startswith(gone)
     ]
     file.write_text(json.dumps(content))
-    built = [one(copy, "*.whl"), one(copy, "*.tar.gz")]
-    one(copy, "*.sbom.*").write_bytes(dsse.seal(statements.contents(built, content), made.signer))
-    subjects = statements.subjects([*built, file])
+    sealed = dsse.seal(statements.contents(built(copy), content), made.signer)
+    one(copy, "*.sbom.*").write_bytes(sealed)
+    subjects = statements.subjects([*built(copy), file])
     restate(copy, made.signer, lambda statement: statement.update(subject=subjects))
     with pytest.raises(RefusedError, match="not that of the commit"):
         made.verify(copy)
@@ -216,10 +234,10 @@ def test_a_wheel_that_the_commit_does_not_make_is_refused_with_any_signature(
     wheel = one(copy, "*.whl")
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr("hpcc/planted.py", "")
-    built = [wheel, one(copy, "*.tar.gz")]
     content = json.loads(one(copy, "*.cdx.json").read_bytes())
-    one(copy, "*.sbom.*").write_bytes(dsse.seal(statements.contents(built, content), made.signer))
-    subjects = statements.subjects([*built, one(copy, "*.cdx.json")])
+    sealed = dsse.seal(statements.contents(built(copy), content), made.signer)
+    one(copy, "*.sbom.*").write_bytes(sealed)
+    subjects = statements.subjects([*built(copy), one(copy, "*.cdx.json")])
     restate(copy, made.signer, lambda statement: statement.update(subject=subjects))
     assert made.verify(copy) == 0  # what a signature alone shows
     with pytest.raises(RefusedError, match=r"not reproducible: differs in hpcc/planted\.py"):
@@ -253,10 +271,7 @@ def test_without_a_key_it_says_unsigned_and_is_accepted_only_if_asked(
     monkeypatch.setattr(
         make,
         "build_twice",
-        lambda origin, out: [
-            Path(shutil.copyfile(one(copy, pattern), out / one(copy, pattern).name))
-            for pattern in ("*.whl", "*.tar.gz")
-        ],
+        lambda origin, out: [Path(shutil.copyfile(file, out / file.name)) for file in built(copy)],
     )
     out = copy.parent / "unsigned"
     assert make.main(made.clone, out, version="", key="") == 0
