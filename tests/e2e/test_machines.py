@@ -1,4 +1,4 @@
-"""The shipped units serve on machines with systemd: a scheduler's and a worker's, set up by hand.
+"""The packages serve on machines with systemd: a scheduler's and a worker's, set up by hand.
 
 The steps are those of docs/operate.md, "A farm on several machines", with the embedded database.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcc import __version__
 from hpcc.wire.helper import FIRST_ID, IDS
 from hpcc_testkit.farm.booted import (
     HERE,
@@ -33,7 +34,7 @@ from hpcc_testkit.services.identity_provider import CLIENT
 
 _DROP_IN = Path(__file__).parents[2] / "deploy/systemd/hpcc-worker-root.conf"
 pytestmark = [pytest.mark.vm, pytest.mark.nightly, pytest.mark.timeout(1500)]
-_OPERATOR = "/opt/hpcc/bin/hpcc"
+_OPERATOR = "/usr/bin/hpcc"
 _CONFIG = "/etc/hpcc/scheduler/scheduler.json"
 _USER = "hpcc-worker"
 
@@ -98,7 +99,7 @@ Type=notify
 TimeoutStartSec=20
 TimeoutStopSec=4
 WatchdogSec=4
-ExecStart=/opt/hpcc/bin/python -B /service.py %N
+ExecStart=/usr/lib/hpcc/bin/python -B /service.py %N
 """
 # Half a second: an idle guest does not use as much.
 _AT_WORK_TICKS = 50
@@ -178,8 +179,6 @@ def farm(
 
 
 def _start_scheduler(machine: BootedMachine, issuer: str, image: str) -> dict[str, object]:
-    machine.run("systemd-sysusers", "hpcc.conf")
-    machine.run("systemd-tmpfiles", "--create", "hpcc.conf")
     tenants = (
         f'[tenants.acme]\nimages = ["{image}"]\nminimum_isolation = "qemu/tcg"\n'
         f'parity = "ignore"\n[tenants.acme.identity]\nissuer = "{issuer}"\n'
@@ -208,8 +207,6 @@ def _start_worker(
     image: str,
     shared_cache: Path,
 ) -> None:
-    machine.run("systemd-sysusers", "hpcc.conf")
-    machine.run("systemd-tmpfiles", "--create", "hpcc.conf")
     machine.run("install", "-d", "-m", "700", "-o", _USER, "/var/lib/hpcc-worker")
     cache = machine.root / "var/lib/hpcc-worker/cache"
     for name in ("images", "guest"):
@@ -355,6 +352,29 @@ def test_systemd_waits_for_a_slow_service_and_ends_one_that_hangs(farm: Farm) ->
     assert machine.run("systemctl", "show", "-P", "Result", "hang") == "watchdog\n"
     # Where the loop hung.
     assert 'File "/service.py", line 10 in main' in machine.journal("hang")
+
+
+def _upgrade(machine: BootedMachine) -> str:
+    return machine.run("sh", "-c", "dpkg -i /next/*.deb")
+
+
+def test_an_upgrade_of_the_packages_cuts_no_compile_and_keeps_settings(farm: Farm) -> None:
+    farm.compile_until_executed("old")
+    before, config = farm.executed(), farm.worker.run("cat", "/etc/hpcc/worker/worker.json")
+    with farm.slow_compile("upgraded"):
+        said = _upgrade(farm.worker)
+    assert farm.executed() == before + 1, farm.worker.journal("hpcc-worker")[-4000:]
+    assert f"Setting up hpcc-worker ({__version__}-2)" in said
+    assert farm.worker.run("cat", "/etc/hpcc/worker/worker.json") == config
+    # It runs again, as the new one.
+    farm.compile_until_executed("new")
+    _upgrade(farm.scheduler)
+    farm.compile_until_executed("both")
+    for machine, unit in ((farm.worker, "hpcc-worker"), (farm.scheduler, "hpcc-scheduler")):
+        assert machine.run("systemctl", "is-active", unit) == "active\n"
+        # What did not run before does not run now.
+        assert machine.run("systemctl", "is-active", "hpcc-gateway", check=False) == "inactive\n"
+    assert "ImportError" not in farm.worker.journal("hpcc-worker")
 
 
 def _status(worker: BootedMachine, pid: str) -> dict[str, str]:

@@ -12,15 +12,15 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-_ROOT: Final = Path(__file__).parents[3]
-# A small server, and what docs/operate.md installs on each machine and on a worker.
+from hpcc_testkit.packages.built import ALL, Builder, built_wheel
+
+# A small server, and what a worker's package recommends.
 _PACKAGES: Final = (
     "systemd,systemd-sysv,dbus,iproute2",
     "python3,python3-venv,gcc,libc6-dev,musl-tools,ca-certificates",
@@ -57,34 +57,21 @@ def missing_or_none() -> str | None:
 
 
 def base_root(shared_cache: Path, directory: Path) -> Path:
-    """Return a root with the product in /opt/hpcc, installed from its wheel as an operator does.
+    """Return a root with hpcc's packages, installed as an operator does.
 
-    The distribution's part is kept in `shared_cache`; the rest is made below `directory`.
+    The distribution's part is kept in `shared_cache`; the rest is made below `directory`. The
+    packages of the next revision are in /next, for upgrades.
     """
     archive = _distribution(shared_cache)
-    root, wheels = directory / "base", directory / "wheels"
+    root, made = directory / "base", directory / "packages"
     root.mkdir(parents=True)
     _run("tar", "xf", str(archive), "-C", str(root))
-    wheels.mkdir()
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q")
-    lock = _ROOT / "requirements.lock"
-    _run(*pip, "download", "--require-hashes", "-r", str(lock), "-d", str(wheels))
-    _run(*pip, "wheel", "--no-deps", "--no-build-isolation", str(_ROOT), "-w", str(wheels))
-    shutil.copy(lock, wheels)
-    shutil.copytree(wheels, root / "wheels")
-    install = "/opt/hpcc/bin/pip --disable-pip-version-check -q install --no-index"
-    _run(
-        "chroot", str(root), "sh", "-euc",
-        "python3 -m venv /opt/hpcc;"
-        f"{install} --find-links /wheels --require-hashes -r /wheels/requirements.lock;"
-        f"{install} --no-deps /wheels/hpcc-*.whl",
-    )  # fmt: skip
-    shutil.rmtree(root / "wheels")
-    deploy = _ROOT / "deploy/systemd"
-    for unit in (*deploy.glob("*.service"), *deploy.glob("*.socket")):
-        shutil.copy(unit, root / "etc/systemd/system")
-    shutil.copy(deploy / "hpcc.sysusers", root / "usr/lib/sysusers.d/hpcc.conf")
-    shutil.copy(deploy / "hpcc.tmpfiles", root / "usr/lib/tmpfiles.d/hpcc.conf")
+    made.mkdir()
+    builder = Builder(built_wheel(made))
+    files = builder.build(root / "packages", "deb", ALL)
+    _run("chroot", str(root), "dpkg", "-i", *(f"/packages/{file.name}" for file in files))
+    shutil.rmtree(root / "packages")
+    builder.build(root / "next", "deb", ALL, revision=2)
     return root
 
 
