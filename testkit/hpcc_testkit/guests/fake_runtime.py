@@ -40,7 +40,7 @@ _ROOT_IN_TEXT: Final = re.compile(
     # A project may have a directory of that name, too.
     rf"(?<!{re.escape(SOURCE_ROOT)}){re.escape(SOURCE_ROOT)}(?=[/=:]|$)"
 )
-# What may stand in front of a path: the rest of its own text is behind the last of these.
+# What may stand in front of a path: the path begins behind the last of these.
 _BEFORE_PATH: Final = re.compile(r"[\s=:,;|&<>()'\"`]")
 # An option of clang-cl in front of its value, as in `/Fo/src/a.obj`.
 _SLASH_OPTION: Final = re.compile(r"^/(?:F[A-Za-z]|I)")
