@@ -97,7 +97,9 @@ def why_private(invocation: Invocation, root: bytes, *, is_clang: bool, major: i
     is_object = invocation.product is Product.OBJECT and not invocation.is_assembly_output
     if invocation.language not in _LANGUAGES or not is_object:
         return PrivateReason.FLAGS
-    if not all(map(_is_shared, invocation.flags)) or not _are_inner_words_shared(invocation):
+    if not all(map(_is_shared, invocation.flags)):
+        return PrivateReason.FLAGS
+    if not _are_inner_words_shared(invocation):
         return PrivateReason.FLAGS
     return PrivateReason.ROOT_IN_ARGUMENT if canonical_arguments(invocation, root) is None else ""
 
