@@ -7,7 +7,7 @@ STAMP := $(VENV)/.hpcc-dev-stamp
 JOBS ?= auto
 
 .PHONY: help dev check static test test-fast test-vm test-chaos test-windows test-farm test-machines test-integration nightly nightly-restart \
-	fuzz demo bench bench-guest bench-signing bench-farm bench-farm-cost bench-farm-scale bench-farm-peers bench-remote-cache bench-packs bench-cxx bench-corpus soak gen docs clean lock changelog release-notes hooks packages release release-verify audit-deps
+	fuzz demo bench bench-guest bench-signing bench-farm bench-farm-cost bench-farm-scale bench-farm-peers bench-remote-cache bench-sharing bench-packs bench-cxx bench-corpus soak gen docs clean lock changelog release-notes hooks packages release release-verify audit-deps
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -127,6 +127,12 @@ bench-remote-cache: dev  ## a bucket beside sccache at 0, 20 and 100 ms; root, S
 
 bench-packs: dev  ## the first build after `hpcc pack pull`, beside single entries and a warm cache; 2 minutes: make bench-packs ARGS=--quick
 	$(PY) bench/packs.py $(ARGS)
+
+bench-sharing: dev  ## a team builds Redis on a farm with microVMs: who hits, what is not shared: make bench-sharing ARGS="--guests processes"
+	./tools/bootstrap.sh packages base guest test || [ $$? = 77 ]
+	./tools/bootstrap.sh seaweedfs
+	./tools/bootstrap.sh identity-provider
+	$(PY) bench/sharing_story.py $(ARGS)
 
 bench-cxx: dev  ## C++20 modules and precompiled headers by CMake, beside ccache and sccache; ten minutes: make bench-cxx ARGS=--quick
 	$(PY) bench/cxx_projects.py $(ARGS)

@@ -62,7 +62,21 @@ def unpack(project: Project, directory: Path) -> Build:
     Raises:
         SkipRow: the source package cannot be downloaded or prepared on this machine.
     """
-    with tarfile.open(_fetch(project.package)) as archive:
+    unpack_upstream(project.package, directory)
+    try:
+        project.prepare(directory)
+    except BenchError as error:
+        raise SkipRow(f"{project.name} cannot be prepared: {error}") from error
+    return _with_makefile(project, directory)
+
+
+def unpack_upstream(package: str, directory: Path) -> None:
+    """Unpack a package's upstream sources as they are.
+
+    Raises:
+        SkipRow: the source package cannot be downloaded on this machine.
+    """
+    with tarfile.open(_fetch(package)) as archive:
         # The name of the top directory varies, so it is stripped.
         for member in archive.getmembers():
             _, _, member.name = member.name.partition("/")
@@ -70,11 +84,6 @@ def unpack(project: Project, directory: Path) -> Build:
                 _, _, member.linkname = member.linkname.partition("/")
             if member.name:
                 archive.extract(member, directory, filter="data")
-    try:
-        project.prepare(directory)
-    except BenchError as error:
-        raise SkipRow(f"{project.name} cannot be prepared: {error}") from error
-    return _with_makefile(project, directory)
 
 
 def _fetch(package: str) -> Path:

@@ -13,9 +13,10 @@ import re
 import secrets
 import signal
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -24,14 +25,19 @@ from typing import Final
 
 from hpcc.config.private_file import write_private_file
 from hpcc_testkit.farm.machine import HPCC, Machine
+from hpcc_testkit.farm.worker import LABEL_VARIABLE
 from hpcc_testkit.services.identity_provider import CLIENT, RealProvider, real_provider
-from hpcc_testkit.services.postgres import PrivatePostgres, private_postgres
+from hpcc_testkit.services.postgres import (
+    LIFE_SECONDS,
+    PrivatePostgres,
+    private_postgres,
+)
 from hpcc_testkit.services.s3_servers import BUCKET, S3Server, seaweedfs
 
 TENANTS: Final = ("acme", "globex")
 _ROLE: Final = "schedulers"
 _SERVICE_SECONDS: Final = 400.0
-_PROVIDER_SECONDS: Final = 120.0
+_PROVIDER_SECONDS: Final = 300.0
 _PORT_SECONDS: Final = 5.0
 
 
@@ -82,6 +88,8 @@ class Service:
     name: str
     config: Path
     environment: Mapping[str, str]
+    # What is started in place of `hpcc KIND`.
+    program: Sequence[str] = ()
     facts: Mapping[str, object] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
@@ -99,7 +107,7 @@ class Service:
         """Start it and wait until it serves."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [str(HPCC), self.kind, "--config", str(self.config)],
+                [*(self.program or (str(HPCC), self.kind)), "--config", str(self.config)],
                 env=dict(self.environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=log, start_new_session=True,
             )  # fmt: skip
@@ -138,6 +146,18 @@ class Service:
                 stream.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the tenants table says of a tenant; `sharing` has the lines of that section."""
+
+    guest_reuse: str = "principal"
+    sharing: str = ""
+
+
+# Colleagues of acme share guests and results, and its rows say so; globex shares no guest.
+RULES: Final[Mapping[str, Rules]] = {"acme": Rules("tenant"), "globex": Rules()}
+
+
 @dataclass(slots=True)
 class Estate:
     """The farm. `image` is a pinned reference that both workers have prepared."""
@@ -148,6 +168,7 @@ class Estate:
     postgres: PrivatePostgres
     s3: S3Server
     providers: Mapping[str, ProviderThread]
+    rules: Mapping[str, Rules] = field(default_factory=lambda: RULES)
     schedulers: list[Service] = field(default_factory=list)
     workers: list[Service] = field(default_factory=list)
     people: list[Machine] = field(default_factory=list)
@@ -194,8 +215,13 @@ class Estate:
             service.start()
             self._keep_ports(service)
 
-    def start_workers(self, **settings: object) -> None:
-        """Enrol and start both workers; results go to S3, each tenant's with its own credential."""
+    def start_workers(self, stand_in: str = "", **settings: object) -> None:
+        """Enrol and start both workers; results go to S3, each tenant's with its own credential.
+
+        With `stand_in` guests are local processes that carry this label of isolation.
+        """
+        program = (sys.executable, "-m", "hpcc_testkit.farm.worker") if stand_in else ()
+        label = {LABEL_VARIABLE: stand_in} if stand_in else {}
         for tenant in TENANTS:
             key = self.s3.keys[tenant]
             credential = asdict(key)
@@ -226,7 +252,7 @@ class Estate:
                 },
                 **settings,
             })  # fmt: skip
-            service = Service("worker", name, config, self.environment)
+            service = Service("worker", name, config, self.environment | label, program)
             self.workers.append(service)
             service.start()
 
@@ -265,12 +291,13 @@ class Estate:
         return [*left, *(m for m in mounts if str(self.directory) in m)]
 
     def _tenant(self, name: str, minimum: str) -> str:
-        # Colleagues of acme share guests and results, and its rows say so; globex does not.
-        reuse = "tenant" if name == "acme" else "principal"
+        rules = self.rules[name]
+        sharing = f"[tenants.{name}.sharing]\n{rules.sharing}\n" if rules.sharing else ""
         return (
             f"[tenants.{name}]\n"
-            f'images = ["{self.image}"]\nminimum_isolation = "{minimum}"\nguest_reuse = "{reuse}"\n'
-            f'parity = "ignore"\n[tenants.{name}.identity]\n'
+            f'images = ["{self.image}"]\nminimum_isolation = "{minimum}"\n'
+            f'guest_reuse = "{rules.guest_reuse}"\nparity = "ignore"\n'
+            f"{sharing}[tenants.{name}.identity]\n"
             f'issuer = "{self.providers[name].issuer}"\n'
             f'audience = "{CLIENT}"\nclient_ids = ["{CLIENT}"]\n'
         )
@@ -319,12 +346,22 @@ def _processes_of(directory: Path) -> list[str]:
 
 
 @contextmanager
-def estate(directory: Path, shared_cache: Path, image: str) -> Iterator[Estate]:
-    """Run the farm's peers while the block runs; schedulers and workers are started by the test."""
+def estate(
+    directory: Path,
+    shared_cache: Path,
+    image: str,
+    *,
+    rules: Mapping[str, Rules] = RULES,
+    life_seconds: int = LIFE_SECONDS,
+) -> Iterator[Estate]:
+    """Run the farm's peers while the block runs; schedulers and workers are started by the caller.
+
+    PostgreSQL ends after `life_seconds` in any case.
+    """
     with ExitStack() as stack:
-        postgres = stack.enter_context(private_postgres())
+        postgres = stack.enter_context(private_postgres(life_seconds))
         s3 = stack.enter_context(seaweedfs(directory / "seaweedfs", tenants=TENANTS))
         providers = {t: stack.enter_context(ProviderThread()) for t in TENANTS}
-        farm = Estate(directory, shared_cache, image, postgres, s3, providers)
+        farm = Estate(directory, shared_cache, image, postgres, s3, providers, rules)
         stack.callback(farm.close)
         yield farm

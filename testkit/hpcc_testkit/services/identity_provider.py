@@ -21,7 +21,7 @@ from urllib.parse import urljoin
 import httpx
 
 _SCRIPT: Final = Path(__file__).parents[3] / "tests" / "oidc" / "provider.mjs"
-_START_SECONDS: Final = 30.0
+_START_SECONDS: Final = 180.0
 _DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
 CLIENT: Final = "hpcc-cli"
 CI_CLIENT: Final = "hpcc-ci"

@@ -25,7 +25,7 @@ _START_SECONDS: Final = 120.0
 _POLL_SECONDS: Final = 0.05
 _PORT: Final = 5432
 # The server ends after this time even if the test process was killed.
-_LIFE_SECONDS: Final = 1800
+LIFE_SECONDS: Final = 1800
 # The role that makes databases and schemas.
 OWNER: Final = "owner"
 
@@ -54,7 +54,10 @@ class PrivatePostgres:
     PostgreSQL refuses to run as root, so a test that runs as root starts it as another user.
     """
 
-    def __init__(self, directory: Path, binaries: Path, uid: int | None) -> None:
+    def __init__(
+        self, directory: Path, binaries: Path, uid: int | None, life_seconds: int = LIFE_SECONDS
+    ) -> None:
+        self._life_seconds = life_seconds
         self._directory, self._binaries, self._uid = directory, binaries, uid
         self._process: subprocess.Popen[bytes] | None = None
         self._more: tuple[str, ...] = ()
@@ -101,7 +104,7 @@ class PrivatePostgres:
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *self._become, "timeout", "--signal=QUIT", str(_LIFE_SECONDS),
+                    *self._become, "timeout", "--signal=QUIT", str(self._life_seconds),
                     str(self._binaries / "postgres"), "-D", str(self._data),
                     "-c", "listen_addresses=", "-c", f"unix_socket_directories={self._directory}",
                     "-c", "fsync=off", "-c", "max_connections=60", "-c", "shared_buffers=32MB",
@@ -166,7 +169,7 @@ class PrivatePostgres:
 
 
 @contextmanager
-def private_postgres() -> Generator[PrivatePostgres]:
+def private_postgres(life_seconds: int = LIFE_SECONDS) -> Generator[PrivatePostgres]:
     """Run a cluster while the block runs, then remove it.
 
     Its directory is outside the test's, which another user could not enter.
@@ -178,7 +181,7 @@ def private_postgres() -> Generator[PrivatePostgres]:
     try:
         if uid is not None:
             os.chown(directory, uid, -1)
-        cluster = PrivatePostgres(directory, binaries, uid)
+        cluster = PrivatePostgres(directory, binaries, uid, life_seconds)
         cluster.create()
         cluster.start()
         try:

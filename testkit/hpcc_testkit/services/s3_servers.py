@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,8 +19,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from html import unescape
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import httpx
 
@@ -101,6 +104,17 @@ class S3Server:
         """Wait until a put works; SeaweedFS answers before its parts have found each other."""
         probe = f"/{BUCKET}/.probe"
         _until(lambda: self.request("PUT", probe, body=b"probe").status_code == httpx.codes.OK)
+
+    def list_keys(self, prefix: str) -> list[str]:
+        """Return the names of all objects of `BUCKET` that begin with `prefix`, in their order."""
+        found: list[str] = []
+        while True:
+            after = f"&start-after={quote(found[-1], safe='')}" if found else ""
+            query = f"list-type=2&max-keys=1000&prefix={quote(prefix, safe='')}{after}"
+            page = self.request("GET", f"/{BUCKET}?{query}").text
+            found += (more := [unescape(k) for k in re.findall(r"<Key>([^<]+)</Key>", page)])
+            if not more or "<IsTruncated>true" not in page:
+                return found
 
     def request(
         self,
