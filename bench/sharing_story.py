@@ -9,7 +9,7 @@ the project's own Makefile. Two tenants of one farm tell two stories:
   with-ci      `ci` is in `publish_fresh` and builds first; then `dana` builds for the first time
   without-ci   `ann`, `bob` and `carol` build one after the other, and nothing is set
 
-Every compile that was no hit is named with its reason, every object is compared with everybody's
+Every compile that did not hit is named with its reason, every object is compared with everybody's
 and with the bare compiler's, and executions are counted in the workers' audit trails. Only counts
 are reported: an emulated guest is slow, and how slow says nothing. Ends with 0 if both stories
 reach what docs/performance.md promises.
