@@ -1,4 +1,4 @@
-"""Says from audit rows why a compile was no hit, and how often each action was executed. Pure."""
+"""Says from audit rows why a compile did not hit, and how often each action was executed. Pure."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def executions(rows: Sequence[Row]) -> list[Execution]:
 
 
 def reasons(rows: Sequence[Row], person: str) -> list[Reason]:
-    """Return why each execution for a person was no hit, from what others executed before it."""
+    """Return why each execution for a person did not hit, from what others executed before it."""
     found = []
     for number, row in enumerate(rows):
         if row["principal"] == person and row["cache_status"] in ("executed", "abandoned"):
