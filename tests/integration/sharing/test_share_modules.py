@@ -99,7 +99,8 @@ def test_another_source_in_one_clone(source: str, first: Build, second: Build) -
     for build in (first, second):
         assert build.compile_all() == ["run"] * 5
     second.write(source, text)
-    assert second.compile_all()[3:] == ["run", "done"]
+    # Two interfaces of GCC may be equal if they were made within one second.
+    assert second.compile_all()[-1] == "done"
 
 
 @two_compilers

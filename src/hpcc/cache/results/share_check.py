@@ -179,25 +179,32 @@ def why_not_shared(
     prepared: Prepared, share: Share, closure: Closure, made: Result, sources: SourceCheck
 ) -> str:
     """Return the `PrivateReason` to keep a result private, or "" if every clone may have it."""
-    reason = why_inputs_differ(prepared, share, closure, sources)
+    kind = _kept_here(prepared)
+    if not kind:
+        if made.stdout or not _are_sides_shared(prepared, share, made):
+            return PrivateReason.FLAGS
+        reason = why_object_is_private(made.object_data, share.secrets)
+        if reason:
+            return reason
+    reason = why_inputs_differ(prepared, share, closure, sources) or kind
     if reason:
         return reason
-    if prepared.invocation.language.is_header:
-        return PrivateReason.PCH
-    if prepared.declares or prepared.invocation.values(INTERFACE_FLAG):
-        return PrivateReason.MODULES
-    if made.stdout or not _are_sides_shared(prepared, share, made):
-        return PrivateReason.FLAGS
     # Of each file that it mentions, Clang writes the MD5 into debug information.
     sources_here = marked_sources(prepared, share, closure, sources)
-    md5s = [source.md5 for source in sources_here.values()]
-    reason = why_object_is_private(made.object_data, (*share.secrets, *md5s))
-    if reason:
-        return reason
+    if any(source.md5 in made.object_data for source in sources_here.values()):
+        return PrivateReason.EMBEDS_PATH
     if any(posixpath.basename(path) in made.stderr for path in sources_here):
         return PrivateReason.TEXT  # it may show an include line, and mark the name's length
     is_marked = share.checkout.marked_texts(made.depfile, made.stderr) is not None
     return "" if is_marked else PrivateReason.TEXT
+
+
+def _kept_here(prepared: Prepared) -> str:
+    """Return the reason of what each clone makes for itself, "" for anything else."""
+    if prepared.invocation.language.is_header:
+        return PrivateReason.PCH
+    is_interface = prepared.declares or prepared.invocation.values(INTERFACE_FLAG)
+    return PrivateReason.MODULES if is_interface else ""
 
 
 def why_inputs_differ(
