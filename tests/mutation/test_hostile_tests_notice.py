@@ -367,7 +367,7 @@ CASES = {
     ),
     "shared-flag-list": Case(
         "compilers/invocation/share.py",
-        "not all(map(_is_shared, invocation.flags)) or ",
+        "    if not all(map(_is_shared, invocation.flags)):\n        return PrivateReason.FLAGS\n",
         "",
         f"{REFUSALS}::test_flags_off_the_list_keep_a_result_private_and_as_it_was",
     ),
