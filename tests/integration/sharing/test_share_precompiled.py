@@ -155,6 +155,40 @@ def test_a_copy_from_another_clone(first: Build, second: Build) -> None:
     assert use_all(second) == [answer] * 3
 
 
+@pytest.mark.parametrize("compiler", COMPILERS[:2])
+@pytest.mark.parametrize("is_own_first", [False, True])
+def test_one_that_another_clone_uses_in_its_place(
+    is_own_first: bool, clone: Callable[[str], Build]
+) -> None:
+    """It holds the paths of its clone, which the maps of the other one do not replace."""
+    own, other = clone("x/own"), clone("x/other")
+    for build in (own, other):
+        build.write("build/pch.h", "#include <all.h>\n")
+        build.always = (*build.always, f"-I{build.root}/src")
+        build.write("src/u.cpp", "int u() { return once(); }\n")
+        assert build.make() == "run"
+        build.header = "../../own/build/pch.h"
+    builds = (own, other) if is_own_first else (other, own)
+    assert [use_all(build, ("u.cpp", "w.cpp")) for build in builds] == [["run"] * 2] * 2
+    assert "hit.shared" not in own.counted("hit")
+
+
+@two_compilers
+def test_one_that_is_read_as_data_too(first: Build, second: Build) -> None:
+    """Its bytes are then in the object, and the first user that is compared may lack them."""
+    for build in (first, second):
+        build.write("build/pch.h", '#include "../src/all.h"\n')
+        assert build.make() == "run"
+    one, two = ((build.read(build.pch) or b"") for build in (first, second))
+    at = next(at for at, (a, b) in enumerate(zip(one, two, strict=False)) if a != b)
+    for build in (first, second):
+        build.write("src/u.cpp", "int u() { return once(); }\n")
+        text = f'asm(".data\\n.incbin \\"{build.pch}\\", {at}, 1\\n.text");\n'
+        build.write("src/v.cpp", text)
+        assert use_all(build, ("u.cpp", "v.cpp")) == ["run"] * 2
+    assert first.counted("private") == {"private.pch": 4}
+
+
 @two_compilers
 def test_one_that_was_made_without_maps(first: Build, second: Build) -> None:
     """The lengths of names are in it. A flag that is not proved keeps its compile private."""

@@ -6,8 +6,9 @@ So each checkout makes its own. The objects of its users are equal, but not thei
 Rule: the *origin* of a file that a compile wrote is the result key of that compile, as other
 checkouts would compute it: compiler, command and inputs with a mark in place of the root. In a
 shared set of inputs it stands in place of the file's SHA-256 (`results.share_results`). It belongs
-to a name and a content. A file that no compile with prefix maps wrote has no origin, and neither
-has one whose inputs name the checkout, nor a copy from another place.
+to a name, a content and the checkout of that compile. A file that no compile with prefix maps wrote
+has no origin, and neither has one whose inputs name the checkout, a copy from another place, nor
+one of another checkout.
 
 Guard: two contents of one origin count as equal for users once a compile with the one gave, byte
 for byte, what is stored of a compile with the other. So the first user in a further checkout is
@@ -53,16 +54,22 @@ class Origins:
         self._store, self._lock = store, threading.Lock()
         self._known: BoundedMemo[bytes, _Digests] = BoundedMemo(_MAX_REMEMBERED)
 
-    def remember(self, path: bytes, data: bytes, origin: bytes) -> None:
-        """Record that a compile with this origin wrote these bytes under this name."""
-        key = _content_key(path, hashlib.sha256(data).digest())
+    def remember(self, path: bytes, data: bytes, origin: bytes, root: bytes) -> None:
+        """Record that a compile with this origin wrote these bytes under this name.
+
+        `root` is that of its checkout.
+        """
+        key = _content_key(path, hashlib.sha256(data).digest(), root)
         with self._lock:
             found = dict.fromkeys((origin, *self._read(key)))
             self._write(key, tuple(found)[:_MAX_ORIGINS])
 
-    def of(self, path: bytes, digest: bytes) -> _Digests:
-        """Return the origins of a file with this SHA-256, the newest first."""
-        return self._read(_content_key(path, digest))
+    def of(self, path: bytes, digest: bytes, root: bytes) -> _Digests:
+        """Return the origins of a file with this SHA-256, the newest first.
+
+        () for a compile in another checkout than the one at `root`.
+        """
+        return self._read(_content_key(path, digest, root))
 
     def are_equal(self, origin: bytes, one: bytes, other: bytes) -> bool:
         """Tell whether users of these two contents of an origin are known to be equal."""
@@ -113,9 +120,10 @@ def contents_of(data: bytes) -> _Digests:
     return tuple(data[at : at + _DIGEST_BYTES] for at in range(0, len(data), _DIGEST_BYTES))
 
 
-def _content_key(path: bytes, digest: bytes) -> bytes:
-    # By name: one that was copied from another checkout holds the paths of that one.
-    return _key(b"content", os.path.realpath(path), digest)
+def _content_key(path: bytes, digest: bytes, root: bytes) -> bytes:
+    # By name and root: one that was copied from another checkout, or is read in its place there,
+    # holds the paths of that one, which the maps of a compile in this checkout do not replace.
+    return _key(b"content", os.path.realpath(path), digest, root)
 
 
 def _key(kind: bytes, *names: bytes) -> bytes:

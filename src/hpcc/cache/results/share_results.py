@@ -128,7 +128,7 @@ class SharedResults:
             if not view.inputs.holds(self._memo):
                 continue
             texts = self._texts_here(view.by_text, share.checkout.root)
-            files = self._files_here(view.by_origin)
+            files = self._files_here(view.by_origin, share.checkout.root)
             if texts is None or files is None:
                 continue
             texts = (*view.inputs.files, *texts)
@@ -143,12 +143,12 @@ class SharedResults:
             unproved = _Match(inputs, state, None)
         return unproved
 
-    def _files_here(self, by_origin: _Files) -> _Files | None:
+    def _files_here(self, by_origin: _Files, root: bytes) -> _Files | None:
         """Return these files with their SHA-256; None unless each has its origin."""
         found: list[tuple[bytes, bytes]] = []
         for path, origin in by_origin:
             digest = self._memo.digest(path)
-            if digest is None or origin not in self._origins.of(path, digest):
+            if digest is None or origin not in self._origins.of(path, digest, root):
                 return None
             found.append((path, digest))
         return tuple(found)
@@ -264,7 +264,7 @@ class SharedResults:
         inputs, made_with = named
         if reason:
             for path, data in _binary_outputs(prepared, result):
-                self._origins.remember(path, data, inputs.result_key)
+                self._origins.remember(path, data, inputs.result_key, share.checkout.root)
             return None, reason
         checkout = share.checkout
         texts = checkout.marked_texts(result.depfile, result.stderr)
@@ -288,9 +288,11 @@ class SharedResults:
     ) -> tuple[InputSet, tuple[bytes, ...]] | None:
         """Return the inputs as they are stored, and the contents of those named by their origins.
 
-        None if one of these has no origin.
+        None if one of these has no origin, or if the unit read it as data (`.incbin`), too.
         """
         checkout, binary = share.checkout, frozenset(closure.binary)
+        if not closure.data.isdisjoint(binary):
+            return None
         marked = marked_sources(prepared, share, closure, self._sources)
         files, made_with = list[tuple[bytes, bytes]](), list[bytes]()
         for path, digest in closure.files:
@@ -299,7 +301,7 @@ class SharedResults:
                 files.append((BY_TEXT + mark, marked[path].digest))
             elif path not in binary:
                 files.append((mark, digest))
-            elif origins := self._origins.of(path, digest):
+            elif origins := self._origins.of(path, digest, checkout.root):
                 files.append((BY_ORIGIN + mark, origins[0]))
                 made_with.append(digest)
             else:

@@ -15,6 +15,8 @@ from hpcc.store.private import PrivateStore
 
 A, B, C, D, ORIGIN, OTHER = (bytes([number]) * 32 for number in range(6))
 
+ROOT = b"/own"
+
 
 class Store(dict[bytes, bytes]):
     """Entries in memory."""
@@ -36,17 +38,18 @@ def opened(store: Store) -> Origins:
     return Origins(cast("PrivateStore", store))
 
 
-def test_an_origin_belongs_to_a_name_and_a_content(store: Store, tmp_path: Path) -> None:
+def test_an_origin_belongs_to_a_name_a_content_and_a_checkout(store: Store, tmp_path: Path) -> None:
     path, link = os.fsencode(tmp_path / "x.gch"), os.fsencode(tmp_path / "link")
     os.symlink(tmp_path, tmp_path / "link")
-    opened(store).remember(path, b"one", ORIGIN)
-    opened(store).remember(path, b"one", OTHER)
+    opened(store).remember(path, b"one", ORIGIN, ROOT)
+    opened(store).remember(path, b"one", OTHER, ROOT)
     digest = hashlib.sha256(b"one").digest()
     for origins in (opened(store), opened(store)):
-        assert origins.of(path, digest) == (OTHER, ORIGIN)
-        assert origins.of(link + b"/x.gch", digest) == (OTHER, ORIGIN)
-        assert origins.of(path + b"2", digest) == ()
-        assert origins.of(path, A) == ()
+        assert origins.of(path, digest, ROOT) == (OTHER, ORIGIN)
+        assert origins.of(link + b"/x.gch", digest, ROOT) == (OTHER, ORIGIN)
+        assert origins.of(path + b"2", digest, ROOT) == ()
+        assert origins.of(path, A, ROOT) == ()
+        assert origins.of(path, digest, b"/other") == ()
 
 
 def test_contents_are_equal_once_they_were_compared(store: Store) -> None:
