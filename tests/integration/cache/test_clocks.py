@@ -123,3 +123,31 @@ def test_a_clock_that_the_scan_did_not_find_shows_in_the_preprocessors_output(
     argv = ("gcc", "-c", "src/clock.c", "-o", "build/clock.o")
     assert [launcher.compile(*argv).answer for _ in range(2)] == ["run", "run"]
     assert cache.counters()["uncacheable.date-time"] == 2
+
+
+_PUSH = "attribute push(__attribute__((section(T))), apply_to=variable(is_global))"
+
+
+@pytest.mark.parametrize("word", ["__TIME__", "JOIN(__TI, ME__)"])
+@pytest.mark.parametrize(
+    ("pragma", "end"),
+    [
+        (f"#pragma clang {_PUSH}", "#pragma clang attribute pop"),
+        (f'_Pragma("clang {_PUSH}")', "#pragma clang attribute pop"),
+        ("# pragma comment(lib, T)", ""),
+    ],
+    ids=["attribute", "operator", "comment"],
+)
+def test_a_clock_in_a_pragma_that_only_the_parser_expands_is_not_kept(
+    pragma: str, end: str, word: str, make_cache: Callable[..., Cache], project: Project
+) -> None:
+    lines = ("#define JOIN(a, b) a##b", f"#define T {word}", pragma, "int x = 4;", end)
+    project.write("src/clock.c", "\n".join((*lines, "")))
+    project.settle()
+    cache = make_cache(None)
+    launcher = FakeLauncher(handler=cache, cwd=project.directory)
+    argv = ("clang", "-c", "src/clock.c", "-o", "build/clock.o")
+    for _ in range(2):
+        ours = launcher.compile(*argv)
+        assert (ours.answer, ours.exit_code) == ("run", 0)
+    assert cache.counters()["uncacheable.date-time"] == 2

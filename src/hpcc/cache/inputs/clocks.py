@@ -10,6 +10,10 @@ three show in the preprocessor's output:
   other time in that form is a string in a source;
 - as one of the three words outside strings, where something is still to be expanded.
 
+Clang's preprocessor prints some pragmas with their macros unexpanded, and its parser expands them:
+`#pragma comment(lib, X)` and `#pragma clang attribute push(__attribute__((section(X))), …)`. Text
+with one of them settles nothing.
+
 A clock may also name a file that is included, so names of files count as text.
 """
 
@@ -32,6 +36,7 @@ from hpcc.core.reasons.uncacheable import UncacheableReason
 CLOCKS: Final = Hazard.DATE_OR_TIME | Hazard.TIMESTAMP | Hazard.PASTED_CLOCK
 """What `refuse_clocks` settles."""
 
+_PARSED: Final = re.compile(rb"#[ \t]*pragma[ \t]+(?:clang[ \t]+attribute|comment)\b")
 _WORD: Final = re.compile(rb"(?<![\w$])__(?:DATE|TIME|TIMESTAMP)__(?![\w$])")
 
 
@@ -66,6 +71,8 @@ def refuse_clocks(
         if any(is_timestamp_of(stamp, when) for stamp in stamps for when in times):
             raise UncacheableError(UncacheableReason.TIMESTAMP)
     if not is_pinned and mentions_clock(text, started_ns, time.time_ns()):
+        raise UncacheableError(UncacheableReason.DATE_TIME)
+    if b"pragma" in expanded and _PARSED.search(expanded):
         raise UncacheableError(UncacheableReason.DATE_TIME)
     if b"__" in expanded and _WORD.search(expanded) and _WORD.search(without_prose(expanded)):
         raise UncacheableError(UncacheableReason.DATE_TIME)
