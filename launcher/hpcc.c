@@ -387,10 +387,13 @@ static bool is_our_directory(const char *path) {
     return !lstat(path, &st) && S_ISDIR(st.st_mode) && st.st_uid == own_uid() && !(st.st_mode & 022);
 }
 
-/* Opens closed standard streams, so that no socket or pipe of this program gets their number. exec closes them. */
+/* Opens closed standard streams, so that no socket or pipe of this program gets their number. exec closes them.
+ * Standard output only for reading: what is written there stays an error. */
 static bool has_standard_streams(void) {
-    for (int fd = 0; fd < 3; fd++)
-        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR | O_CLOEXEC) != fd) return false;
+    for (int fd = 0; fd < 3; fd++) {
+        int mode = fd == 1 ? O_RDONLY : O_RDWR;
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", mode | O_CLOEXEC) != fd) return false;
+    }
     return true;
 }
 

@@ -37,6 +37,24 @@ def test_a_full_disk_behind_standard_output_fails_the_command(
     assert b"hpcc: cannot write standard output: No space left on device\n" in done.stderr
 
 
+@pytest.mark.parametrize("answer", ["run", "tentative", f"done:0:{_TEXT}:told"])
+@pytest.mark.parametrize("closed", [">&-", "<&- >&-"])
+def test_a_closed_standard_output_fails_a_command_that_prints(
+    bench: Bench, daemon: subprocess.Popen[bytes], printing: Path, closed: str, answer: str
+) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{bench.launcher} wrap {printing} {closed}"],
+        cwd=bench.work,
+        env={**bench.env, "HPCC_TEST_ANSWER": answer},
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"told" in done.stderr
+    assert b"hpcc: cannot write standard output: Bad file descriptor\n" in done.stderr
+
+
 def test_the_status_of_the_compiler_wins(bench: Bench, daemon: subprocess.Popen[bytes]) -> None:
     script = bench.script("cc-7", f"echo {_TEXT}; exit 7")
     with Path("/dev/full").open("wb") as full:
