@@ -162,6 +162,8 @@ CASES = {
                           TABLE + "test_a_provider_that_serves_everybody_needs_to_be_told_who_is_meant"),
     "table-older": Case(STORED, "self._head is not None and head.is_older(self._head)", "False",
                         STORES + "test_a_table_that_was_replaced_does_not_come_back"),
+    "table-twice": Case(STORED, "if self._is_older(found.head):", "if False:",
+                        STORES + "test_a_head_that_changes_between_two_readings_is_judged_again"),
     "table-digest": Case(STORED, "if len(text) != head.size or hashlib.sha256(text).hexdigest() != head.sha256:", "if False:",
                          STORES + "test_the_old_table_stays_where_the_new_one_cannot_be_used"),
     "table-swap": Case(STORED, "SPACE, KEY, sealed, expect=old.entry_version if old is not None else 0", "SPACE, KEY, sealed",

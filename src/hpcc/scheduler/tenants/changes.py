@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
@@ -18,6 +19,7 @@ type Tenants = Mapping[TenantId, TenantPolicy]
 Kind = Literal["added", "removed", "changed"]
 _SIGNS: Final[Mapping[Kind, str]] = {"added": "+", "removed": "-", "changed": "~"}
 _ABSENT: Final = "not set"
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,12 +131,17 @@ def _flatten(path: str, value: object, found: dict[str, _Value]) -> None:
             _flatten(f"{path}.{field.name}", getattr(value, field.name), found)
     elif path == "identity.claims":
         assert isinstance(value, tuple)
-        found |= {f"{path}.{name}": values for name, values in value}
+        found |= {f"{path}.{_key(name)}": values for name, values in value}
     elif isinstance(value, tuple):
         found[path] = tuple(map(_text, value))
     else:
         # Labels are text in the table.
         found[path] = value.value if isinstance(value, Enum) else cast("_Value", value)
+
+
+def _key(name: str) -> str:
+    """Return a key as TOML has it: any text may be the name of a claim, also line ends."""
+    return name if _BARE_KEY.fullmatch(name) else json.dumps(name)
 
 
 def _text(item: object) -> str:

@@ -44,6 +44,7 @@ _MAX_REASON_CHARS: Final = 200
 _MAX_NAMES: Final = 16
 # The reason of an error: the store answers, and a part of the table is not there.
 NO_PART: Final = "tenants-part"
+_PUT_BACK: Final = "an older one was put back into the control store: apply it again"
 # Parts of a command that was killed before it changed the head.
 _KEEP_SECONDS: Final = 86_400.0
 
@@ -76,9 +77,10 @@ class TableHead:
     def is_older(self, other: TableHead) -> bool:
         """Return whether `other` was there later.
 
-        By number and time: numbers begin again if the head was removed from the store.
+        By time, which `replace` makes grow: numbers begin again if the head was removed from the
+        store, and then all heads of before have greater ones.
         """
-        return self != other and self.version <= other.version and self.at <= other.at
+        return self != other and self.at <= other.at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,12 +163,14 @@ class TableStore:
         """
         parse_tenants(text, source="the table")
         now = self._clock.now()
+        # Operators' clocks differ, and a table is never older than the one that it replaces.
+        at = now if old is None else max(now, math.nextafter(old.head.at, math.inf))
         head = TableHead(
             version=old.head.version + 1 if old is not None else 1,
             sha256=hashlib.sha256(text).hexdigest(),
             size=len(text),
             parts=f"{now:.0f}-{secrets.token_hex(8)}",
-            at=now,
+            at=at,
             by=_label(by, _MAX_BY_CHARS),
             reason=_label(reason, _MAX_REASON_CHARS),
         )
@@ -265,16 +269,24 @@ class StoredTenants:
                 self._refuse("it is gone from the control store: apply it again", None)
         elif head == self._head:
             self.trouble, self._refused = "", None
-        elif self._head is not None and head.is_older(self._head):
-            self._refuse("an older one was put back into the control store: apply it again", None)
+        elif self._is_older(head):
+            self._refuse(_PUT_BACK, None)
         elif head != self._refused:
             try:
-                await self._take(await table.read())
+                found = await table.read()
+                # The head was read again, and the store may show another one.
+                if self._is_older(found.head):
+                    self._refuse(_PUT_BACK, None)
+                else:
+                    await self._take(found)
             except HpccError as error:
                 if isinstance(error, ControlStoreError) and error.reason != NO_PART:
                     raise
                 is_passing = error.reason == NO_PART
                 self._refuse(str(error), None if is_passing else head)
+
+    def _is_older(self, head: TableHead) -> bool:
+        return self._head is not None and head.is_older(self._head)
 
     def _refuse(self, why: str, head: TableHead | None) -> None:
         self._refused = head

@@ -57,6 +57,11 @@ def lines(before: str, after: str) -> list[str]:
             ],
         ),
         (
+            'groups = ["builders"]',
+            r'groups = ["builders"], "x\n- tenants.globex" = ["y"]',
+            [r'~ tenants.acme.identity.claims."x\n- tenants.globex": not set -> ["y"]'],
+        ),
+        (
             ', "registry.acme.example/toolchains/*"',
             "",
             ['- tenants.acme.images[] = "registry.acme.example/toolchains/*"'],

@@ -221,6 +221,69 @@ async def test_a_table_that_was_replaced_does_not_come_back(
     assert (scheduler.names, scheduler.tenants.trouble) == (["initech"], "")
 
 
+async def test_numbers_that_began_again_let_no_old_table_in(
+    store: EmbeddedControlStore, table: TableStore, clock: FixedClock
+) -> None:
+    """After the head was removed, each old head has a greater number than the new one."""
+    scheduler = Scheduler(table, clock)
+    await put(table, text("globex"))
+    await put(table, text("acme", "globex"))
+    old, kept = await store.entry_or_none(SPACE, KEY), await store.entries(PART_SPACE)
+    assert old is not None
+    await scheduler.start()
+    await store.delete(SPACE, KEY)
+    clock.time += 10.0
+    assert await put(table, text("acme")) == 1
+    await scheduler.tenants.look()
+    assert scheduler.names == ["acme"]
+    for entry in kept:
+        await store.put(PART_SPACE, entry.key, entry.value)
+    await store.put(SPACE, KEY, old.value)
+    await scheduler.tenants.look()
+    assert scheduler.names == ["acme"]
+    assert "older one was put back" in scheduler.tenants.trouble
+
+
+async def test_a_table_is_newer_than_the_one_before_whatever_the_clocks_say(
+    table: TableStore, clock: FixedClock
+) -> None:
+    scheduler = Scheduler(table, clock)
+    await put(table, text("acme"))
+    await scheduler.start()
+    clock.time -= 3600.0
+    assert await put(table, text("globex")) == 2
+    await scheduler.tenants.look()
+    assert (scheduler.names, scheduler.tenants.trouble) == (["globex"], "")
+
+
+class TwoFaced(TableStore):
+    """Of a database that shows the new head first, and then an old one with its text."""
+
+    shown: StoredTable
+
+    async def read(self) -> StoredTable:
+        return self.shown
+
+
+async def test_a_head_that_changes_between_two_readings_is_judged_again(
+    store: EmbeddedControlStore, table: TableStore, clock: FixedClock
+) -> None:
+    two = TwoFaced(store, SEALER, clock)
+    await put(table, text("acme", "globex"))
+    old = await table.read()
+    clock.time += 10.0
+    await put(table, text("acme"))
+    scheduler = Scheduler(two, clock)
+    two.shown = await table.read()
+    await scheduler.start()
+    clock.time += 10.0
+    await put(table, text("acme", "initech"))
+    two.shown = old
+    await scheduler.tenants.look()
+    assert scheduler.names == ["acme"]
+    assert "older one was put back" in scheduler.tenants.trouble
+
+
 @pytest.mark.parametrize(
     "head",
     [
