@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ from hpcc.scheduler.base.enrolled import (
 from hpcc.scheduler.base.pools import PoolIdentity, WorkerPool
 from hpcc.scheduler.base.refusals import token_replayed
 
+_log: Final = logging.getLogger(__name__)
 MAX_POD_TOKEN_SECONDS: Final = 7200.0
 # Two answers within the ten seconds that a worker waits, as for a login.
 _PROVIDER_SECONDS: Final = 4.0
@@ -106,8 +108,11 @@ class PodTokens:
                 f"the pod's token is refused: {text}", reason=error.reason
             ) from error
         except HpccError as error:
+            # Who asks is not known yet: files and addresses are for the operator.
+            _log.error("pool %s: keys of its cluster: %s", pool.name, error)
             raise UnavailableError(
-                f"the keys of pool {pool.name}'s cluster cannot be had: {error}",
+                f"the keys of pool {pool.name}'s cluster cannot be had: the scheduler's log has"
+                " the cause",
                 reason=error.reason,
             ) from error
         _check_pod(claims, identity, worker_id)
