@@ -38,10 +38,11 @@ _CODE_OF_RPM: Final = {
 _SERVICE_OF_DEB: Final = {
     # The owner of the settings is the operator's choice later: a worker of root has files of root.
     # systemd-tmpfiles does this at each boot; it needs /proc, which a chroot may lack.
+    # -h: the directory may be of an earlier installation, and hold a link of the service's user.
     "postinst": """\
 if [ "$1" = configure ]; then
     systemd-sysusers @PACKAGE@.conf
-    [ -n "$2" ] || chown @PACKAGE@: /etc/hpcc/@SERVICE@ /etc/hpcc/@SERVICE@/@SERVICE@.json
+    [ -n "$2" ] || chown -h @PACKAGE@: /etc/hpcc/@SERVICE@ /etc/hpcc/@SERVICE@/@SERVICE@.json
 fi
 reload_systemd
 """,

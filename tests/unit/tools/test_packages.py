@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -188,6 +189,27 @@ def test_each_script_is_a_shell_script_without_open_words(package: object, of: o
             "find /usr/lib/hpcc -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || :",
             'rm -f "$file"',
         }
+
+
+def test_an_installation_gives_nothing_away_through_a_link(tmp_path: Path) -> None:
+    """What a user of an earlier installation left in its directory may lead anywhere."""
+    package = next(p for p in PACKAGES if p.service == "worker")
+    etc, tools = tmp_path / "etc/worker", tmp_path / "tools"
+    etc.mkdir(parents=True)
+    tools.mkdir()
+    for name in ("systemd-sysusers", "systemctl"):
+        (tools / name).write_text("#!/bin/sh\n")
+        (tools / name).chmod(0o755)
+    # Who follows this link finds nothing, and fails.
+    (etc / "worker.json").symlink_to(tmp_path / "elsewhere")
+    script = scripts.of_deb(package, _SOURCE)["postinst"]
+    script = script.replace("/etc/hpcc", str(etc.parent))
+    script = script.replace(" hpcc-worker: ", f" {os.getuid()}:{os.getgid()} ")
+    done = subprocess.run(
+        ["sh", "-s", "--", "configure", ""], input=script, text=True, capture_output=True,
+        check=False, env={"PATH": f"{tools}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", _SERVICES)
