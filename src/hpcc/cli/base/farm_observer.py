@@ -28,6 +28,7 @@ from hpcc.rpc.scheduler.schedulers import Schedulers, open_schedulers, split_sch
 from hpcc.rpc.scheduler.worker_detail import WorkerDetail, ask_worker
 
 _SECONDS: Final = 60.0
+_FORGET_SECONDS: Final = 60.0
 
 
 class _Connected(NamedTuple):
@@ -47,6 +48,8 @@ class FarmObserver:
         self._files = FarmFiles(paths, load_settings(paths.config_file))
         self._stack = AsyncExitStack()
         self._connected: _Connected | None = None
+        # When a session that some schedulers take and others refuse may be replaced.
+        self._forget_at = float("-inf")
 
     async def __aenter__(self) -> Self:
         return self
@@ -87,11 +90,17 @@ class FarmObserver:
                 answers = [error] * len(addresses)
             else:
                 answers = await ask_all(connected.schedulers, session, TenantId(farm.tenant))
-        if any(isinstance(answer, UnauthenticatedError) for answer in answers):
-            # Only then: each login opens a session, and a tenant has a limited number of them.
+        is_answered = any(isinstance(a, FarmStatus) for a in answers)
+        now = self._clock.monotonic()
+        if any(isinstance(a, UnauthenticatedError) for a in answers) and (
+            not is_answered or now >= self._forget_at
+        ):
+            # Only then: each login opens a session, and a tenant has a limited number of them. One
+            # scheduler that knows less than the others may refuse every session.
             login.forget()
+            self._forget_at = now + _FORGET_SECONDS
         refused = next((a for a in answers if isinstance(a, CallerError)), None)
-        if refused is not None and not any(isinstance(a, FarmStatus) for a in answers):
+        if refused is not None and not is_answered:
             raise refused
         return picture_of(addresses, answers, tenant=farm.tenant, at=self._clock.now())
 

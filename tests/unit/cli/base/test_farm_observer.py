@@ -21,6 +21,7 @@ from hpcc.rpc.base.errors import UnauthenticatedError, UnavailableError
 from hpcc.rpc.scheduler.api import SessionGrant
 from hpcc.rpc.scheduler.observe import FarmStatus
 from hpcc_testkit.farm.in_process import IMAGE
+from hpcc_testkit.services.idp_tokens import FixedClock
 from hpcc_testkit.services.pictures import status, worker
 
 FARM = Farm(
@@ -36,6 +37,7 @@ class Schedulers:
         self._paths = paths
         self.logins = self.opened = self.open = 0
         self.says: FarmStatus | HpccError = status(worker("w1"))
+        self.others: list[FarmStatus | HpccError] = []
         self.peer = PinnedPeer(b"one", "s")
         monkeypatch.setattr(farm_observer, "ask_all", self._ask_all)
         monkeypatch.setattr(farm_observer, "open_schedulers", self._open)
@@ -55,7 +57,7 @@ class Schedulers:
         return SessionGrant(session=f"s{self.logins}", expires_at=9_999_999_999)
 
     async def _ask_all(self, *_: object) -> list[FarmStatus | HpccError]:
-        return [self.says]
+        return [self.says, *self.others]
 
     @asynccontextmanager
     async def _open(self, *_: object, **__: object) -> AsyncIterator[object]:
@@ -91,6 +93,21 @@ async def test_a_login_and_its_connections_are_kept_whatever_the_farm_answers(
         await observer.picture()
         assert (there.logins, there.opened) == (2, 1)
     assert there.open == 0
+
+
+async def test_a_scheduler_that_refuses_every_session_causes_few_logins(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one that is cut off since before a new key: the others take each session."""
+    there = Schedulers(paths, monkeypatch)
+    there.write(replace(FARM, scheduler="s0:7443,s1:7443"))
+    there.others = [UnauthenticatedError("an unknown key")]
+    clock = FixedClock()
+    async with FarmObserver(paths, clock) as observer:
+        for _ in range(20):
+            assert (await observer.picture()).health == "degraded"
+            clock.time += 2.0
+    assert there.logins == 2
 
 
 async def test_another_login_and_other_certificates_count_at_once(
