@@ -165,11 +165,17 @@ def test_a_collector_that_is_not_the_named_one_gets_nothing(
 
 @pytest.mark.parametrize("has_tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize(
-    "speech", [b"", b"H", b"HTTP/1.1 100 x\r\n\r\n"], ids=["silent", "slow", "100"]
-)
+    ("begin", "speech"),
+    [
+        (b"", b""), (b"", b"H"), (b"", b"HTTP/1.1 100 x\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+    ],
+    ids=["silent", "slow", "100", "head"],
+)  # fmt: skip
 def test_a_collector_that_answers_without_an_end_is_left(
-    files: ServerFiles, monkeypatch: pytest.MonkeyPatch, speech: bytes, *, has_tls: bool
-) -> None:
+    files: ServerFiles, monkeypatch: pytest.MonkeyPatch, begin: bytes, speech: bytes,
+    *, has_tls: bool,
+) -> None:  # fmt: skip
     monkeypatch.setattr(sender, "TOTAL_SECONDS", 0.3)
     left = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -181,6 +187,7 @@ def test_a_collector_that_answers_without_an_end_is_left(
                     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
                     context.load_cert_chain(files.certificate, files.key)
                     client = context.wrap_socket(client, server_side=True)
+                client.sendall(begin)
                 while not left.wait(0.01):
                     client.sendall(speech)
             client.close()

@@ -99,6 +99,8 @@ class OtlpSender:
             connection.request("POST", self._target.address.path + signal, body, self._headers)
             response = connection.getresponse()
             raw = response.read(_MAX_ANSWER_BYTES + 1)
+            if is_late.is_set():  # it may have been cut, and then lacks its end
+                return CollectorAnswer(PostEnding.LATER, _NO_ANSWER)
             return _judged(response, raw)
         except (OSError, http.client.HTTPException, ValueError, RuntimeError) as error:
             # ValueError: no host can have this name. RuntimeError: no thread is left.
