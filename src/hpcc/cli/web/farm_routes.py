@@ -9,6 +9,7 @@ from typing import Final
 from hpcc.cli.builds.parts import panel, quoted, text
 from hpcc.cli.builds.timeline import length_bar
 from hpcc.cli.builds.words import percent
+from hpcc.obs.metrics.registry import MAX_TENANTS
 from hpcc.rpc.scheduler.observe import TenantStatus
 
 OK: Final = "ok"
@@ -19,6 +20,11 @@ _REMEDIES: Final[Mapping[str, str]] = {
     "image": "The tenants table does not allow the image. Somebody changed the build or the table.",
 }
 _OTHER: Final = "`docs/reasons.md` has the word, the scheduler's journal has more."
+# What is here is what metrics show.
+_NONE: Final = (
+    f"No request for a route is counted. A scheduler counts {MAX_TENANTS} tenants by name: the "
+    "first ones, and those in `admin_tenants` of its config file."
+)
 _SINCE: Final = "since the schedulers started, by reason"
 
 
@@ -35,8 +41,7 @@ def routes_panel(tenants: Iterable[TenantStatus]) -> str:
     missed = [(word, n) for word, n in counts.most_common() if word != OK]
     title = "Routes refused"
     if not every:
-        none = '<p class="pad note">No request for a route is counted yet.</p>'
-        return panel(title, none, _SINCE)
+        return panel(title, f'<p class="pad note">{quoted(_NONE)}</p>', _SINCE)
     if not missed:
         fine = f'<p class="pad note">Each of {every:,} requests for a route had one.</p>'
         return panel(title, fine, _SINCE)

@@ -336,6 +336,10 @@ async def test_routes_that_were_refused_have_their_share_and_what_to_do(tmp_path
     assert "13 more reasons, 13 requests" in front
     assert "Each of 100 requests for a route had one." in await visitor.text("tenant/globex")
     assert "50.0 %" in await visitor.text("tenant/acme")
+    # A tenant beyond the 64 that a scheduler counts by name is shown as one without a request.
+    initech = TenantStatus(tenant="initech", daemons=3)
+    visitor = Visitor(tmp_path, Farm(picture(status(worker("w1"), tenants=(initech,)))))
+    assert "counts 64 tenants by name" in await visitor.text("tenant/initech")
 
 
 def test_each_warning_with_an_entry_in_the_runbook_names_one_that_exists() -> None:
