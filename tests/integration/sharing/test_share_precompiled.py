@@ -209,6 +209,22 @@ def test_one_whose_header_names_the_clone(first: Build, second: Build) -> None:
 
 
 @two_compilers
+def test_an_include_line_that_belongs_to_another_line(first: Build, second: Build) -> None:
+    """Behind the backslash is a form feed. Compilers are silent about it in such a header."""
+    for build in (first, second):
+        text = (build.root / "build/pch.h").read_text()
+        line = (
+            f"#define TEXT(x) #x\nconstexpr unsigned long SIZE = sizeof(TEXT(\\\f\n{text[26:]}));\n"
+        )
+        build.write("build/pch.h", text + line)
+        build.write("src/u.cpp", "int u() { return once(); }\n")
+        build.write("src/x.cpp", "unsigned long x() { return SIZE; }\n")
+        build.always = (build.always[0], *build.always[2:])  # without -g
+        assert [build.make(), *use_all(build, ("u.cpp", "x.cpp"))] == ["run"] * 3
+    assert first.counted("private") == {"private.root-in-source": 6}
+
+
+@two_compilers
 def test_a_message_about_a_source_that_names_the_clone(first: Build, second: Build) -> None:
     """A message shows lines of the text, and underlines names."""
     for build in (first, second):

@@ -23,7 +23,8 @@ _NAME: Final = re.compile(rb"(?:[^ \\]|\\.)+")
 _BEFORE: Final = re.compile(rb"(?:\A|[ \t\n'\"`(<:]|\xe2\x80[\x98\x9c]|\x1b\[[0-9;]*[mK])\Z")
 _AFTER: Final = re.compile(rb"/|\Z|[ \t\n'\"):,>]|\xe2\x80[\x99\x9d]")
 _BEFORE_BYTES: Final = 16
-_JOINS_LINES: Final = re.compile(rb'R"|\\[ \t\r]*\n|\?\?/')
+# Compilers accept any white space behind the backslash of a line that goes on.
+_JOINS_LINES: Final = re.compile(rb'R"|\\[ \t\r\f\v]*\n|\?\?/')
 
 
 def mark_includes(text: bytes, root: bytes) -> tuple[bytes, frozenset[bytes]] | None:

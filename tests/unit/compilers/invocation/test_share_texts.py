@@ -269,6 +269,8 @@ def test_other_words_behind_xclang_keep_a_command_private(words: tuple[bytes, ..
         (b'const char *s = "/home/me/project";\n', None),
         (b'auto s = R"(\n#include "/home/me/project/a.h"\n)";\n', None),
         (b'#define X \\\n#include "/home/me/project/a.h"\n', None),
+        (b'#define X \\\f\n#include "/home/me/project/a.h"\n', None),
+        (b'#define X \\ \v\n#include "/home/me/project/a.h"\n', None),
         (b'#define X ??/\n#include "/home/me/project/a.h"\n', None),
         (b'#include "/home/me/project/a.h"\n\0', None),
     ],
