@@ -311,3 +311,23 @@ def test_a_source_directory_with_a_build_systems_files_keeps_its_name(
     argv = ["gcc", "-O2", "-IBUILD", "-MD", "-c", source, "-o", "out.o"]
     assert not _both(cache, remote, top, argv)
     assert [request.cwd for request in remote.requests] == ["debug", "hpcc-build-directory"]
+
+
+@pytest.mark.parametrize("name", ["../../proj/src/own.h", "TOP/proj/src/own.h"])
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_a_way_out_of_the_root_and_back_stays_here(
+    compiler: str, name: str, top: Path, launcher: FakeLauncher, cache: Cache, remote: FakeRemote
+) -> None:
+    """A guest would not find the file, and a question for it is answered without a word."""
+    name = name.replace("TOP", "../" * 40 + str(top)[1:])
+    (top / "proj/src/plain.c").write_text(
+        f'#if __has_include("{name}")\nint a;\n#endif\n#if __has_include(<own.h>)\nint b;\n#endif\n'
+    )
+    for flags in ("-DX", f"-I{name.rpartition('/')[0]}"):
+        argv = _argv(compiler, top, flags, "plain.c")
+        run_bare(argv, cwd=launcher.cwd, env=ENV)
+        bare = _outputs(launcher)
+        assert launcher.compile(*argv).answer == "run"
+        assert _outputs(launcher) == bare
+    assert remote.requests == []
+    assert cache.counters()["fallback.outside-root"] == 2

@@ -146,6 +146,9 @@ class GuestMap:
         """
         inside = self.relative(path)
         if not path.startswith(b"/"):
+            top = len(self.root.rstrip(b"/")) if self.base != GUEST_ROOT + self.root else 0
+            if not stays_below(self.cwd[top:] + b"/" + path):
+                raise NotPortableError(FallbackReason.OUTSIDE_ROOT, path.decode("utf-8", "replace"))
             return path
         if inside.startswith(INSTALLED[len(GUEST_ROOT) + 1 :] + b"/"):
             if posixpath.normpath(path) != path:
@@ -154,7 +157,7 @@ class GuestMap:
         is_renamed = bool(self.build) and BUILD_NAME in inside
         if self.shown != RELATIVE and not is_renamed:
             tail = path[len(self.root) :]
-            if not path.startswith(self.root) or not _stays_below(tail):
+            if not path.startswith(self.root) or not stays_below(tail):
                 raise NotPortableError(FallbackReason.NAMES_IN_OUTPUT, as_text([path])[0])
             return self.base + tail
         return GUEST_ROOT + b"/" + inside if inside else GUEST_ROOT
@@ -171,7 +174,7 @@ class GuestMap:
         return self.spell(path)
 
 
-def _stays_below(tail: bytes) -> bool:
+def stays_below(tail: bytes) -> bool:
     """Tell whether no part of a path behind its root leads above the root."""
     depth = 0
     for part in tail.split(b"/"):

@@ -248,8 +248,10 @@ class _Walk:
             if not below:
                 self._look_in(start, here, bases, below)
             elif below.partition(b"/")[0] not in lacking:
-                directory = plain_directory(start + b"/" + below, self._tree.is_link, self.passed)
-                self._check_way_out(start, directory, below)
+                left = set[bytes]()
+                directory = plain_directory(start + b"/" + below, self._tree.is_link, left)
+                self._check_way(start, directory, below, left)
+                self.passed |= left
                 found = self._tree.names(directory)
                 if found is None:
                     self._missing(directory, is_searched=False)
@@ -280,16 +282,12 @@ class _Walk:
         self.absent.setdefault(directory, set()).update(bases.difference(there), precompiled)
         self.absent_directories.setdefault(directory, set()).update(precompiled)
 
-    def _check_way_out(self, start: bytes, directory: bytes, below: bytes) -> None:
-        """Refuse a name that leads out of the root, and in a guest into the image's directories.
-
-        Raises:
-            UnscannableError: it does.
-        """
-        is_out = (start + b"/").startswith(self._prefix) and not (directory + b"/").startswith(
-            self._prefix
-        )
-        if is_out and not _OF_AN_IMAGE.isdisjoint(below.split(b"/")):
+    def _check_way(self, start: bytes, directory: bytes, below: bytes, left: set[bytes]) -> None:
+        """Refuse ways from the root to an image's directories, or back by the root's name here."""
+        begins, ends = ((d + b"/").startswith(self._prefix) for d in (start, directory))
+        if ends and (not begins or self._search.root in left):
+            raise UnscannableError(ClosureReason.OUTSIDE_ROOT, is_final=True)
+        if begins and not ends and not _OF_AN_IMAGE.isdisjoint(below.split(b"/")):
             raise UnscannableError(ClosureReason.OUTSIDE_ROOT)
 
     def _missing(self, path: bytes, *, is_searched: bool) -> None:
