@@ -36,6 +36,8 @@ _TIDY: Final = """
 for d in '' /usr /usr/include /usr/lib /usr/local /usr/local/include; do
   [ -e "$d/.clang-tidy" ] && exit 0
 done
+[ -e /.clang-format ] && exit 0
+[ -e /_clang-format ] && exit 0
 "$1" '--config={}' '--checks=-*,misc-unused-alias-decls' --extra-arg=-v \
   '--extra-arg=-Wp,-MD,probe.d' "$2" -- -xc++ >/dev/null || exit 0
 set -f

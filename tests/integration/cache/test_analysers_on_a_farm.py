@@ -12,13 +12,17 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from hpcc.cache.analysers.report import check_report
 from hpcc.cache.base.api import Run
 from hpcc.cache.cache import Cache
 from hpcc.cache.host import host_toolchains
 from hpcc.cache.host.host_toolchains import ask_compiler
+from hpcc.compilers.invocation.guest import GuestMap, NotPortableError
+from hpcc.compilers.tidy.family import TIDY as TIDY_FAMILY
 from hpcc.config.farm_session import FarmSession
 from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import ClientPolicy, RemoteFailure, Toolchain
@@ -46,13 +50,14 @@ FILES = {
     "src/a.cc": '#include "h.h"\nint *f(int c) {\n  int *p = 0;\n'
     "  int a[2] = {c};\n  static_assert(sizeof(__FILE__) > 1);\n"
     "  return c ? p : hh() + a[N];\n}\n",
+    "src/c.cc": '#include "h.h"\nint f(int c) {\n  int a[2] = {c};\n  return a[N];\n}\n',
     "inc/h.h": "#define N 2\ninline int *hh() { return 0; }\n",
     "known.txt": "missingIncludeSystem\n",
 }
 CMAKE = (TIDY, "--extra-arg-before=--driver-mode=g++", "ROOT/src/a.cc", "--", "/usr/bin/c++",
          "-IROOT/inc", "-std=c++17", "-o", "x.o", "-c", "ROOT/src/a.cc")  # fmt: skip
 CPPCHECK = ("cppcheck", "--enable=warning,information", "-DX=1", "-IROOT/early", "-IROOT/inc",
-            "ROOT/src/a.cc")  # fmt: skip
+            "ROOT/src/c.cc")  # fmt: skip
 Same = Callable[..., Compiled]
 
 
@@ -145,7 +150,7 @@ def test_a_report_comes_from_the_farm_and_is_kept(
     assert {i.path for i in tidy.inputs} == {
         f"{inside}/{name}" for name in (".clang-tidy", "src/a.cc", "inc/h.h")
     }
-    assert {i.path for i in cppcheck.inputs} == {f"{inside}/{n}" for n in ("src/a.cc", "inc/h.h")}
+    assert {i.path for i in cppcheck.inputs} == {f"{inside}/{n}" for n in ("src/c.cc", "inc/h.h")}
     assert (tidy.needs_exact, tidy.outputs, cppcheck.outputs) == (True, (), ())
 
 
@@ -210,6 +215,13 @@ def test_a_compile_command_of_a_database_travels(
     (root / "build/compile_commands.json").write_text(json.dumps(whole))
     assert same(TIDY, "-p=build", "--quiet", "src/a.cc").answer == "done"
     assert counted(cache, "miss.remote.executed", "hit.remote") == (3, 1)
+    # Headers are looked for beside such a compiler.
+    whole[1] = {**entry(source), "command": f"/usr/local/bin/c++ -I../inc -c {source}"}
+    (root / "build/compile_commands.json").write_text(json.dumps(whole))
+    assert same(TIDY, "-p=build", "--quiet", "src/a.cc").answer == "run"
+    assert counted(cache, "fallback.analyser") == (1,)
+    whole[1] = entry(source)
+    (root / "build/compile_commands.json").write_text(json.dumps(whole))
     launcher.cwd = root.parent  # the working directory is none of the project's
     assert same(TIDY, "-p", "ROOT/build", "ROOT/src/a.cc").answer == "run"
     assert counted(cache, "fallback.outside-root") == (1,)
@@ -247,6 +259,14 @@ STAYS: dict[str, tuple[str, tuple[str, ...], Callable[[Path], object]]] = {
     "a directory elsewhere": ("outside-root", ("-I/usr/include", *CPPCHECK[1:]), str),
     "a name elsewhere": (
         "outside-root", CPPCHECK[1:], _wrote("inc/h.h", '#include "/usr/none/x.h"\n#define N 1\n')),
+    "an absolute name": (
+        "analyser", CPPCHECK[1:],
+        lambda root: (root / "inc/h.h").write_text(f'#include "{root}/known.txt"\n#define N 1\n')),
+    "a way above everything": (
+        "analyser", CPPCHECK[1:],
+        lambda root: (root / "inc/h.h").write_text(f'#include "{"../" * 40}{root}/known.txt"\n')),
+    "its own name": ("analyser", CPPCHECK[1:], _wrote("inc/h.h", "#define N sizeof(__FILE__)\n")),
+    "a style above": ("outside-root", CMAKE[1:], _wrote("../.clang-format", "IndentWidth: 4\n")),
 }  # fmt: skip
 
 
@@ -280,6 +300,41 @@ def test_a_report_that_shows_the_guest_is_made_here(
     launcher.env, launcher.cwd = {"PWD": str(root / "sub/here")}, root / "build"
     launcher.compile(*(word.replace("ROOT", str(root)) for word in CMAKE))
     assert counted(cache, "fallback.directory-spelling") == (1,)
+
+
+def test_colours_hide_no_finding_elsewhere() -> None:
+    prepared = SimpleNamespace(family=TIDY_FAMILY)
+    guest = GuestMap(b"/var/p", b"/var/p", lambda _: False, b"/var/p", b"/src/var/p")
+    check_report(prepared, guest, b"\x1b[1m/var/p/a.cc:1:2: \x1b[0m\x1b[0;1;35mwarning: \x1b[0mx\n")
+    with pytest.raises(NotPortableError, match="analyser"):
+        check_report(
+            prepared, guest, b"\x1b[1m/usr/x/a.h:1:2: \x1b[0m\x1b[0;1;35mwarning: \x1b[0mx\n"
+        )
+
+
+def test_a_root_that_xml_writes_otherwise_stays_here(
+    same: Same, cache: Cache, root: Path, launcher: FakeLauncher
+) -> None:
+    launcher.cwd = root.rename(root.with_name("R&D"))
+    words = [word.replace("ROOT", str(launcher.cwd)) for word in CPPCHECK]
+    assert b"R&amp;D" in same(*words, "--xml").stderr
+    assert counted(cache, "fallback.analyser") == (1,)
+
+
+def test_a_style_is_an_input(same: Same, cache: Cache, root: Path) -> None:
+    once = "#pragma once\n"
+    for name, text in {
+        "inc/m.h": f'{once}#include "y.h"\n', "inc/y.h": f"{once}int y();\n", "inc/z.h": once,
+        "src/a.cc": '#include "m.h"\n#include "z.h"\nint g() { return y(); }\n',
+        ".clang-tidy": "Checks: '-*,misc-include-cleaner'\n",
+    }.items():  # fmt: skip
+        (root / name).write_text(text)
+    before = same(*CMAKE)
+    (root / ".clang-format").write_text("IncludeCategories: [{Regex: y, Priority: -5}]\n")
+    after = same(*CMAKE)
+    assert before.stdout != after.stdout
+    assert (before.answer, after.answer) == ("done", "done")
+    assert counted(cache, "miss.remote.executed") == (2,)
 
 
 @pytest.mark.parametrize("kind", ["other headers", "other directories", "no tool", "unknown"])

@@ -92,6 +92,8 @@ def test_each_edit_that_can_change_findings_is_a_miss(
         (".clang-tidy", CHECKS.replace(",readability-braces-around-statements", ""), NULL, BRACES),
         ("../.clang-tidy", CHECKS, NULL, None),
         ("early/.clang-tidy", "Checks: '-*'\n", NULL, None),
+        (".clang-format", "IndentWidth: 4\n", NULL, None),
+        ("src/_clang-format", "IndentWidth: 4\n", NULL, None),
     ]  # fmt: skip
     for number, (name, text, there, gone) in enumerate(edits, 1):
         tree.write(name, text)

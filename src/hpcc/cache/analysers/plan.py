@@ -45,11 +45,17 @@ from hpcc.cache.remote.guest_places import holds_word, with_passed
 from hpcc.cache.remote.job import RemoteJob, guest_environment
 from hpcc.cache.remote.plan import RemotePlan
 from hpcc.cache.remote.remote_closure import RemoteClosures, remote_inputs
-from hpcc.cache.results.config_files import directories_above
+from hpcc.cache.results.config_files import directories_above, style_files
 from hpcc.cache.root.ignored import Outgoing
 from hpcc.compilers.invocation.analyser import Analyser
 from hpcc.compilers.invocation.dependencies import Unlisted
-from hpcc.compilers.invocation.guest import GUEST_ROOT, GuestMap, NotPortableError, as_text
+from hpcc.compilers.invocation.guest import (
+    GUEST_ROOT,
+    GuestMap,
+    NotPortableError,
+    as_text,
+    stays_below,
+)
 from hpcc.compilers.scan.include_closure import UnscannableError
 from hpcc.compilers.spec.table import Bypass
 from hpcc.config.farm import Farm
@@ -119,6 +125,9 @@ class AnalyserPlanner:
         _refuse_links((path for path, _ in sent), prepared)
         self._check_outgoing(prepared, root, sent)
         self._refuse_words(prepared, guest, closure)
+        for word in analyser.words_of_place(prepared.invocation):
+            if holds_word(self._memo, prepared, b"/", closure, word):
+                raise _stays("a text may show its own name")
         made = analyser.made_files(prepared.invocation, guest)
         own = (self._made(prepared, name, text, guest) for name, text in made.items())
         every = {item.path: item for item in (*remote_inputs(self._memo, sent, guest), *own)}
@@ -167,6 +176,7 @@ class AnalyserPlanner:
         if unlisted is not None:
             closure = own_closure(self._memo, prepared, (), None, _NEVER_FRESH)
             _refuse_outside(closure, guest, _own_names(prepared, unlisted, places))
+            self._refuse_ways(prepared, guest, closure, unlisted)
             plain = (posixpath.normpath(absolute(prepared.cwd, d)) for d in unlisted.directories)
             there = sorted({d for d in plain if os.path.isdir(d) and d != guest.root})
             return closure, tuple(guest_path(guest.relative(d)) for d in there)
@@ -176,6 +186,20 @@ class AnalyserPlanner:
             raise _stays(str(error.reason)) from error
         return self._with_configs(prepared, files.closure), files.directories
 
+    def _refuse_ways(
+        self, prepared: Prepared, guest: GuestMap, closure: Closure, unlisted: Unlisted
+    ) -> None:
+        """Refuse names in texts that a guest would look for elsewhere, and miss without a word."""
+        searched = [posixpath.normpath(absolute(prepared.cwd, d)) for d in unlisted.directories]
+        for path, digest in closure.files:
+            if not is_under(posixpath.normpath(path), guest.root):
+                continue
+            places = (posixpath.dirname(path), *searched)
+            for _, name in self._derived(path, digest, "unlisted-names", unlisted.read).names:
+                is_inside = all(stays_below(place + b"/" + name) for place in places)
+                if name.startswith(b"/") or not is_inside:
+                    raise _stays(f"{os.fsdecode(path)} includes {os.fsdecode(name)}")
+
     def _with_configs(self, prepared: Prepared, closure: Closure) -> Closure:
         """Add the analyser's configuration files: by content or by absence, as the local cache."""
         base, invocation = prepared.family.config_name, prepared.invocation
@@ -183,7 +207,7 @@ class AnalyserPlanner:
         read = (*(path for path, _ in closure.files), *(posixpath.join(d, b"h") for d in own))
         above = (posixpath.join(d, base) for d in directories_above(prepared, read))
         named = (absolute(prepared.cwd, name) for name in prepared.family.config_files(invocation))
-        names = tuple(dict.fromkeys((*above, *named)))
+        names = tuple(dict.fromkeys((*above, *named, *style_files(prepared))))
         return with_names(
             closure, names, memo=self._memo, cwd=prepared.cwd, started_ns=_NEVER_FRESH
         )
@@ -198,6 +222,8 @@ class AnalyserPlanner:
         for path, digest in closure.files:
             plain = posixpath.normpath(path)
             is_config = bool(base) and posixpath.basename(plain) == base
+            if posixpath.basename(plain) in family.style_names and not is_under(plain, guest.root):
+                raise NotPortableError(FallbackReason.OUTSIDE_ROOT, os.fsdecode(plain))
             if plain not in named and not is_config:
                 continue
             if not is_under(plain, guest.root):
@@ -223,9 +249,9 @@ class AnalyserPlanner:
         """Refuse files that must stay here. The user's own settings are hidden by their name."""
         if not root.is_found:
             return
-        base = prepared.family.config_name
+        own = {prepared.family.config_name, *prepared.family.style_names}
         paths = (posixpath.normpath(path) for path, _ in files)
-        sources = (path for path in paths if not base or posixpath.basename(path) != base)
+        sources = (path for path in paths if posixpath.basename(path) not in own)
         withheld = self._outgoing.first_withheld(sources, prepared.cwd, root.path)
         if withheld is not None:
             raise NotPortableError(withheld.reason, os.fsdecode(withheld.path))

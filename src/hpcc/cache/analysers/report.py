@@ -10,6 +10,7 @@ from hpcc.cache.remote.guest_paths import is_under
 from hpcc.compilers.invocation.guest import GuestMap, NotPortableError
 from hpcc.core.reasons.fallback import FallbackReason
 
+_COLOUR: Final = re.compile(rb"\x1b\[[0-9;]*m")
 _NO_WORD: Final = re.compile(rb"[^0-9a-z]+")
 # Notes may lie elsewhere: they follow their finding.
 _FINDING: Final = re.compile(rb"^(/[^\n]*?):\d+:\d+: (?:warning|error): ", re.MULTILINE)
@@ -24,6 +25,7 @@ def check_report(prepared: Prepared, guest: GuestMap, messages: bytes) -> None:
     Raises:
         NotPortableError: this machine could give another report.
     """
+    messages = _COLOUR.sub(b"", messages)
     if prepared.family.shows_more(messages):
         raise NotPortableError(FallbackReason.ANALYSER, "a finding shows more than the sources")
     # A check may spell the root's name in another way: `SRC_HOME_ME_P_INC_H_H` for a guard.

@@ -8,7 +8,8 @@ Rule: the file counts in each directory above each file that was read. Directori
 name that clang-tidy may give them: as spelled, without `..`, with links resolved, and below `$PWD`.
 
 Example: src/a.cc includes inc/h.h. The inputs are `.clang-tidy` in src, in inc, in their parent and
-in each directory above it, up to the root. Where there is none, there must be none later.
+in each directory above it, up to the root. Where there is none, there must be none later. So does
+`.clang-format` in src and above, for the place of an include that a finding proposes.
 
 What must never happen: a configuration was read that is not there any more. It must have been there
 for a moment between the two looks of hpcc. Then its directory is younger than the start, or the
@@ -92,7 +93,7 @@ def with_unlisted(
     above = tuple(posixpath.join(d, base) for d in directories_above(prepared, read))
     named = tuple(absolute(prepared.cwd, n) for n in family.config_files(invocation))
     watched = tuple(absolute(prepared.cwd, n) for n in family.names_watched(invocation))
-    names = (*above, *watched)
+    names = (*above, *style_files(prepared), *watched)
     known = {absolute(prepared.cwd, name) for name in prepared.looked_for}
     more = [name for name in names if name not in known]
     closure = with_names(closure, more, memo=memo, cwd=prepared.cwd, started_ns=started_ns)
@@ -139,6 +140,13 @@ def _with_real_names(closure: Closure, paths: Iterable[bytes]) -> Closure:
     """Make it an input where links on the way to a file lead: findings may name the real file."""
     links = tuple(p for p in paths if os.path.realpath(p) != posixpath.normpath(p))
     return replace(closure, twins=(*closure.twins, *links_to(links)))
+
+
+def style_files(prepared: Prepared) -> tuple[bytes, ...]:
+    """Return the names of files with a style for the source, whether they exist or not."""
+    names = prepared.family.style_names
+    above = directories_above(prepared, (prepared.source,)) if names else ()
+    return tuple(posixpath.join(d, name) for d in above for name in names)
 
 
 def directories_above(prepared: Prepared, paths: Iterable[bytes]) -> tuple[bytes, ...]:

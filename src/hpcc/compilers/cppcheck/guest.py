@@ -1,5 +1,9 @@
 """A run of cppcheck in a guest: names of files are translated, and nothing else is.
 
+Findings depend on the length of the string `__FILE__`. So a text that may hold it is refused if a
+name is absolute. XML writes some letters otherwise, and cppcheck some as numbers, so the root's
+path has none of them.
+
 Suppressions may name files by patterns that cppcheck compares with whole names, which differ
 between a guest and this machine. So those with a colon, which is in front of a file, are refused.
 """
@@ -7,6 +11,7 @@ between a guest and this machine. So those with a colon, which is in front of a 
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -16,6 +21,9 @@ from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.core.reasons.fallback import FallbackReason
 
 _PLACES: Final = (b":", b"<")
+_AS_IT_IS: Final = re.compile(rb"[ !#-%(-;=?-\[\]-~]*+")
+# All of it, or one of two pieces that are pasted.
+_OWN_NAME: Final = (b"__FI", b"ILE__")
 _FILES: Final = frozenset({b"--suppressions-list", b"--exitcode-suppressions", b"--include"})
 
 
@@ -26,6 +34,8 @@ class CppcheckAnalyser:
 
     def guest_command(self, invocation: Invocation, guest: GuestMap) -> GuestCommand:
         assert isinstance(invocation, CppcheckInvocation)
+        if not _AS_IT_IS.fullmatch(guest.root):
+            raise NotPortableError(FallbackReason.ANALYSER, "a root with letters that change")
         return GuestCommand(tuple(_translated(invocation, guest)), ())
 
     def made_files(self, invocation: Invocation, guest: GuestMap) -> Mapping[bytes, bytes]:
@@ -35,6 +45,12 @@ class CppcheckAnalyser:
     def working_directory(self, invocation: Invocation) -> bytes:
         del invocation
         return b""
+
+    def words_of_place(self, invocation: Invocation) -> tuple[bytes, ...]:
+        assert isinstance(invocation, CppcheckInvocation)
+        options = invocation.options
+        names = (options.source, *options.directories, *options.includes)
+        return _OWN_NAME if any(name.startswith(b"/") for name in names) else ()
 
     def settings(self, invocation: Invocation) -> tuple[bytes, ...]:
         assert isinstance(invocation, CppcheckInvocation)

@@ -77,6 +77,7 @@ class GnuFamily:
     probe_question: tuple[bytes, ...] = ()
     formats_for_terminals: bool = True
     config_name: bytes = b""
+    style_names: tuple[bytes, ...] = ()
 
     def settled(self, asked: CompilerFamily) -> CompilerFamily:
         return asked

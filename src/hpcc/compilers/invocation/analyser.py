@@ -42,6 +42,10 @@ class Analyser(Protocol):
         """Return where the run happens if that is not where its names are relative to, else b""."""
         ...
 
+    def words_of_place(self, invocation: Invocation) -> tuple[bytes, ...]:
+        """Return words with which a text may depend on the length of its own absolute name."""
+        ...
+
     def settings(self, invocation: Invocation) -> tuple[bytes, ...]:
         """Return the files with settings that flags name."""
         ...

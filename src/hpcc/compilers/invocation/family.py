@@ -238,6 +238,11 @@ class Files(Protocol):
         """The name of files that count in each directory above a file that is read; b"": none."""
         ...
 
+    @property
+    def style_names(self) -> tuple[bytes, ...]:
+        """The names of files that count in each directory above the source, whatever they say."""
+        ...
+
     def config_files(self, invocation: Invocation) -> tuple[bytes, ...]:
         """Return the files of that kind that flags name."""
         ...

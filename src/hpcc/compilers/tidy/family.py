@@ -44,6 +44,8 @@ from hpcc.compilers.tidy.invocation import TidyInvocation, read_tidy
 from hpcc.compilers.tidy.options import DATABASE_NAME, read_options
 
 CONFIG_NAME: Final = b".clang-tidy"
+# misc-include-cleaner shows where clang-format would put a missing include.
+STYLE_NAMES: Final = (b".clang-format", b"_clang-format")
 FLAGS_NAME: Final = b"compile_flags.txt"
 # No configuration file counts, and one check finds nothing in an empty source.
 _ASKING: Final = (b"--config={}", b"--checks=-*,misc-unused-alias-decls")
@@ -57,6 +59,7 @@ class TidyFamily(ClangFamily):
 
     name: str = "clang-tidy"
     config_name: bytes = CONFIG_NAME
+    style_names: tuple[bytes, ...] = STYLE_NAMES
     formats_for_terminals: bool = False  # `--use-color` is the user's choice
     analyser: Analyser | None = TidyAnalyser()
     # `-v` shows version, target and directories of the Clang inside.
@@ -257,7 +260,7 @@ TIDY_LIKE_CL: Final = TidyLikeCl()
 def _configs_above(directory: bytes, source: bytes) -> Iterator[bytes]:
     place = posixpath.dirname(posixpath.normpath(posixpath.join(directory, source)))
     while True:
-        yield posixpath.join(place, CONFIG_NAME)
+        yield from (posixpath.join(place, name) for name in (CONFIG_NAME, *STYLE_NAMES))
         if place == posixpath.dirname(place):
             return
         place = posixpath.dirname(place)

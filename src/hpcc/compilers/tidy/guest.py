@@ -34,6 +34,8 @@ from hpcc.core.reasons.fallback import FallbackReason
 _FLAGS: Final = frozenset({b"extra-arg", b"extra-arg-before"})
 _NAMES: Final = frozenset({b"config-file", b"p"})
 _FILTERS: Final = frozenset({b"header-filter", b"exclude-header-filter"})
+# Clang looks for GCC's headers beside the driver first. These lead to those that the probe read.
+_DRIVERS: Final = frozenset({b"", b"/bin", b"/usr/bin"})
 _KEPT: Final = frozenset({b"checks", b"warnings-as-errors", b"format-style"})
 # Not `--system-headers`: findings are sorted by the names of their files.
 _SWITCHES: Final = frozenset(
@@ -56,6 +58,8 @@ class TidyAnalyser:
             raise _stays("a root whose path holds =")
         mapped = _map(guest)
         if invocation.directory:
+            if posixpath.dirname(invocation.driver[0]) not in _DRIVERS:
+                raise _stays("a compiler beside which headers are looked for")
             return GuestCommand(tuple(_own_options(invocation, guest)), (mapped,))
         at = next(n for n, part in enumerate(invocation.parts) if isinstance(part, Operand))
         front = _translated(invocation, invocation.parts[:at], guest)
@@ -85,6 +89,10 @@ class TidyAnalyser:
     def working_directory(self, invocation: Invocation) -> bytes:
         assert isinstance(invocation, TidyInvocation)
         return invocation.place
+
+    def words_of_place(self, invocation: Invocation) -> tuple[bytes, ...]:
+        del invocation
+        return ()
 
     def settings(self, invocation: Invocation) -> tuple[bytes, ...]:
         assert isinstance(invocation, TidyInvocation)
