@@ -151,3 +151,18 @@ def test_a_clock_in_a_pragma_that_only_the_parser_expands_is_not_kept(
         ours = launcher.compile(*argv)
         assert (ours.answer, ours.exit_code) == ("run", 0)
     assert cache.counters()["uncacheable.date-time"] == 2
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_a_clock_in_a_zone_with_other_seconds_is_not_kept(
+    compiler: str, make_cache: Callable[..., Cache], project: Project
+) -> None:
+    """The machine's own zone may be one of `right/`, which count leap seconds."""
+    cache = make_cache(None)
+    env = {"TZ": "XXX0:00:27"}
+    launcher = FakeLauncher(handler=cache, cwd=project.directory, env=env)
+    project.write("src/clock.c", "const char *x = __TIME__;\n")
+    project.settle()
+    argv = (compiler, "-c", "src/clock.c", "-o", "build/clock.o")
+    assert [launcher.compile(*argv).answer for _ in range(2)] == ["run", "run"]
+    assert cache.counters()["uncacheable.date-time"] == 2

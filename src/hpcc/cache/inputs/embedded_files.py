@@ -36,6 +36,8 @@ from hpcc.compilers.scan.scan import Hazard
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 _ASSEMBLY: Final = Hazard.ASSEMBLER_FILE | Hazard.OPAQUE_ASSEMBLY | Hazard.ASSEMBLER_STRINGS
+# Where the machine's zone counts leap seconds, `__TIME__` is half a minute from the kernel's time.
+_NO_LEAP_SECONDS: Final = {b"TZ": b"UTC0"}
 _MAX_INCLUDED: Final = 200
 _MAX_INCLUDED_BYTES: Final = 8 << 20
 # `-Wa,` splits at commas, and the driver's specs interpret white space and quotes.
@@ -193,7 +195,8 @@ def _expand(prepared: Prepared, is_cancelled: Callable[[], bool], *, is_assemble
     # Line markers would separate the strings of one asm; assembler sources need their lines.
     family, compiler = prepared.family, prepared.request.compiler
     argv = family.expansion_command(compiler, prepared.invocation, keeps_lines=is_assembler)
-    return answer_about(prepared, argv, is_cancelled, UncacheableReason.EXPANSION_FAILED)
+    reason = UncacheableReason.EXPANSION_FAILED
+    return answer_about(prepared, argv, is_cancelled, reason, variables=_NO_LEAP_SECONDS)
 
 
 def follow(found: Directives, directories: tuple[bytes, ...]) -> tuple[bytes, ...]:
