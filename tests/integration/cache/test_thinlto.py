@@ -145,6 +145,15 @@ _READERS = {
     "operand": "void incbin(void); int g(int x) {\n"
     '__asm__ volatile(".section .note.x\\n.%c0 \\"u.c\\"\\n.previous" :: "i"(incbin));\n'
     "return x; }\n",
+    "part": "void ncbin(void); int g(int x) {\n"
+    '__asm__ volatile(".section .note.x\\n.i%c0 \\"u.c\\"\\n.previous" :: "i"(ncbin));\n'
+    "return x; }\n",
+    "alternative": 'int g(int x) { __asm__ volatile(".section .note.x\\n.{i|j}ncbin \\"u.c\\"\\n'
+    '.previous" :: "r"(x)); return x; }\n',
+    "dot": 'int g(int x) { __asm__ volatile(".section .note.x\\n{.|x}incbin \\"u.c\\"\\n'
+    '.previous" :: "r"(x)); return x; }\n',
+    "label": 'void o(void) __asm__(".incbin"); int g(int x) {\n'
+    '__asm__ volatile(".section .note.x\\n%c0 \\"u.c\\"\\n.previous" :: "i"(o)); return x; }\n',
     "macro": '__asm__(".macro m a\\n.inc\\\\a \\"u.c\\"\\n.endm\\nm bin");\n'
     "int g(int x) { return x; }\n",
 }

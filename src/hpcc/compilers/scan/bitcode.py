@@ -212,8 +212,15 @@ def _note(record: list[int], names: dict[bytes, None]) -> None:
 # ---- text for the assembler ----
 
 # `.include` and `.incbin`, and what may make one of its arguments: macros, and operands of `asm`
-# (`.$0`, `.${0:c}`). Clang's assembler does not care about case. "?" is any digit.
-_WORDS: Final = (b".inc", b".mac", b".irp", b".$?", b".${")
+# (`.$0`, `.${0:c}`) or alternatives (`.$(i$|j$)`) behind its beginning. Clang's assembler does not
+# care about case. "?" is any digit.
+_WORDS: Final = (
+    *(b".inc", b".mac", b".irp"),
+    *(b".$?", b".${", b".$(", b".$|", b".$)"),
+    *(b".i$", b".in$", b".ir$", b".m$", b".ma$"),
+)
+# A symbol may have such a name, and be an operand. Names are bytes.
+_SYMBOL: Final = re.compile(rb"\.inc(?:bin|lude)", re.IGNORECASE)
 _DIGIT: Final = ord("?")
 _ANY: Final = 2  # a bit that may be either
 
@@ -280,4 +287,6 @@ def _patterns() -> tuple[_Pattern, ...]:
 
 def may_direct_assembler(data: bytes) -> bool:
     """Return whether text in a module may make the assembler read a file, or it is not bitcode."""
-    return not data.startswith(MAGIC) or any(pattern.is_in(data) for pattern in _patterns())
+    if not data.startswith(MAGIC) or _SYMBOL.search(data):
+        return True
+    return any(pattern.is_in(data) for pattern in _patterns())
