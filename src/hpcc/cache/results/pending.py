@@ -107,16 +107,13 @@ def check_product(pending: Pending, made: bytes) -> bool:
     tells them apart.
 
     Raises:
-        UncacheableError: there is such a text, and the preprocessor cannot be asked; or a back end
-            of ThinLTO printed something, which may mean that it left out a module that is missing.
+        UncacheableError: there is such a text, and the preprocessor cannot be asked.
     """
     prepared = pending.prepared
-    is_back_end = prepared.invocation.product is Product.BACK_END
-    if is_back_end and pending.messages:
-        raise UncacheableError(UncacheableReason.THINLTO_MESSAGE)
     if prepared.dates_are_pinned or not mentions_clock(made, pending.started, time.time_ns()):
         return False
     resolvable = prepared.family.resolvable(prepared.identity.major)
+    is_back_end = prepared.invocation.product is Product.BACK_END
     has_text = pending.way is not Way.OWN_TEXT and not is_back_end
     if not has_text or Hazard.PASTED_CLOCK not in resolvable:
         raise UncacheableError(UncacheableReason.DATE_TIME)
@@ -187,6 +184,17 @@ def checked_report(pending: Pending, report: RunReport) -> tuple[RunReport, byte
     return report._replace(stderr=stderr), stderr
 
 
+def _check_messages(pending: Pending) -> None:
+    """Refuse a back end of ThinLTO that printed something.
+
+    Raises:
+        UncacheableError: it may have left out a module that is missing.
+    """
+    is_back_end = pending.prepared.invocation.product is Product.BACK_END
+    if is_back_end and pending.messages:
+        raise UncacheableError(UncacheableReason.THINLTO_MESSAGE)
+
+
 def check_known(pending: Pending, files: tuple[tuple[bytes, bytes], ...], memo: FileMemo) -> None:
     """Check what is known from before the compile, after the last stat; `files` are the inputs.
 
@@ -232,6 +240,7 @@ def read_side_outputs(pending: Pending, limit: int) -> tuple[bytes, ...]:
     Raises:
         UncacheableError: a file is missing, or this compile did not write it.
     """
+    _check_messages(pending)
     found = []
     prepared = pending.prepared
     sides = zip(prepared.written.side, prepared.side_paths, pending.side_before, strict=True)
