@@ -64,6 +64,8 @@ CASES = {
                               CLONES + "test_a_message_about_a_source_that_names_the_clone[g++-14]"),
     "include-line-that-is-none": Case("compilers/invocation/share_text.py", "if ROOT_MARK in text or _JOINS_LINES.search(text):", "if ROOT_MARK in text:",
                                       TEXTS + "test_the_root_in_include_lines"),
+    "line-directive": Case("compilers/invocation/share_text.py", "    if _RENAMES.search(text):", "    if False:",
+                           TEXTS + "test_the_root_in_include_lines"),
     "any-space-joins-lines": Case("compilers/invocation/share_text.py", r"\\[ \t\r\f\v]*\n", r"\\[ \t\r]*\n",
                                   TEXTS + "test_the_root_in_include_lines"),
 }  # fmt: skip

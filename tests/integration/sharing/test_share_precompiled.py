@@ -236,6 +236,16 @@ def test_a_message_about_a_source_that_names_the_clone(first: Build, second: Bui
     assert first.counted("private") == {"private.pch": 2, "private.text": 2}
 
 
+@pytest.mark.parametrize("compiler", COMPILERS[2:])
+def test_a_message_that_calls_such_a_source_otherwise(first: Build, second: Build) -> None:
+    """Clang shows the include line and its length, and the name of a line directive."""
+    for build in (first, second):
+        build.always = (*build.always, "-g0", "-Wnewline-eof")
+        build.write("src/u.cpp", "int u() { return once(); }\n")
+        build.write("src/v.cpp", f'#line 1 "x.y"\n#include "{build.root}/src/once.h"')
+        assert [build.make(), *use_all(build, ("u.cpp", "v.cpp"))] == ["run"] * 3
+
+
 @two_compilers
 def test_the_md5_of_a_source_that_names_the_clone(first: Build) -> None:
     """Clang writes that of some sources into debug information."""

@@ -24,16 +24,23 @@ _BEFORE: Final = re.compile(rb"(?:\A|[ \t\n'\"`(<:]|\xe2\x80[\x98\x9c]|\x1b\[[0-
 _AFTER: Final = re.compile(rb"/|\Z|[ \t\n'\"):,>]|\xe2\x80[\x99\x9d]")
 _BEFORE_BYTES: Final = 16
 # Compilers accept any white space behind the backslash of a line that goes on.
-_JOINS_LINES: Final = re.compile(rb'R"|\\[ \t\r\f\v]*\n|\?\?/')
+_JOINS_LINES: Final = re.compile(rb'R"|\\[ \t\r\f\v]*\n|\?\?[/=]')
+# A line directive: messages then name another file than the one whose lines they show.
+_RENAMES: Final = re.compile(
+    rb"(?:#|%:)(?:[ \t\r\f\v]|/\*(?:[^*]|\*(?!/))*\*/)*(?:line\b|[0-9])",
+)
 
 
 def mark_includes(text: bytes, root: bytes) -> tuple[bytes, frozenset[bytes]] | None:
     """Return a source with a mark for the root, and the names of headers that had it.
 
     None if the root is anywhere but in whole `#include` lines, or if such a line may belong to
-    another text: to a raw string, or to a line that goes on.
+    another text: to a raw string, or to a line that goes on. Nor may
+    a directive give the source another name in messages.
     """
     if ROOT_MARK in text or _JOINS_LINES.search(text):
+        return None
+    if _RENAMES.search(text):
         return None
     lines = re.compile(
         rb'^([ \t]*#[ \t]*include[ \t]*")' + re.escape(root) + rb'(/[^"\n]+)("[ \t\r]*)$', re.M
