@@ -62,7 +62,7 @@ _OF_FARM = (
     ["up"], ["image", "list"], ["image", "build-debian", "gcc"], ["image", "pull", "x"],
     ["assets", "verify"], ["audit", "list"], ["audit", "verify"], ["scheduler", "--config", "s"],
     ["scheduler", "migrate", "--config", "s"], ["worker", "--config", "w"],
-    ["gateway", "--config", "g"], ["selftest", "windows"],
+    ["gateway", "--config", "g"], ["selftest", "windows"], ["tenants", "show", "--config", "s"],
     ["windows-agent", "--python", "z", "--sha256", "0", "out"],
 )  # fmt: skip
 

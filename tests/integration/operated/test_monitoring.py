@@ -197,11 +197,13 @@ def check_answers(server: Prometheus, targets: int) -> None:
     rules = [rule for group in groups for rule in group["rules"]]
     assert len(rules) > 30
     assert {r["name"]: r["lastError"] for r in rules if r["health"] != "ok"} == {}
+    # No service here has a syslog server or a collector, and only one that has counts for it.
+    asked = ("hpcc_syslog_events_total", "hpcc_otlp_events_total")
     silent = [
         selector.text
         for rule in rules
         for selector in selectors(rule["query"])
-        if not has_series(server, selector.text)
+        if not selector.text.startswith(asked) and not has_series(server, selector.text)
     ]
     assert silent == [], "a rule selects what nobody shows"
     for file in FOLDER.glob("grafana/*.json"):
