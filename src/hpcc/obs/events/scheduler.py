@@ -39,6 +39,7 @@ SCHEDULER: Final = (
     ("audit-checkpoints-wait", "audit checkpoints wait: %s", "error"),
     ("audit-checkpoint-failed", "audit checkpoint of worker %s: %s", "worker", "error"),
     ("audit-partitions-missing", "no partitions are made for audit records: %s", "error"),
+    ("pool-keys-lost", "pool %s: keys of its cluster: %s", "pool", "error"),
     ("worker-enrolled", "worker %s is enrolled with key %s", "worker", "key"),
     ("worker-ca-made-elsewhere", "another scheduler made the worker CA first"),
     ("enrolled-workers-stale", "the list of enrolled workers is not updated: %s", "error"),
