@@ -43,7 +43,7 @@ class Analyser(Protocol):
         ...
 
     def words_of_place(self, invocation: Invocation) -> tuple[bytes, ...]:
-        """Return words with which a text may depend on the length of its own absolute name."""
+        """Return words with which a text may depend on how long its absolute name is."""
         ...
 
     def settings(self, invocation: Invocation) -> tuple[bytes, ...]:
