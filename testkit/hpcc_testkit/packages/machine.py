@@ -27,8 +27,8 @@ mount --bind "$2" "$1/root/shared"
 cd "$1/root"
 # Pages of the manual are indexed in each installation otherwise.
 rm -f var/lib/man-db/auto-update
-echo ready
-exec chroot . sleep infinity
+# The root is the copy before the line: a command before that would change this machine.
+exec chroot . sh -c 'echo ready; exec sleep infinity'
 """
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NOBODY: Final = "65534"
