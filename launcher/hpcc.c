@@ -755,6 +755,35 @@ static void forward(int number) {
 
 static void note(int number) { (void)number; } /* wakes ppoll */
 
+/* The signals that a wait lets through, SIGCHLD among them. */
+static sigset_t open_mask;
+
+static bool is_killed(void) {
+    siginfo_t end = {0};
+    if (waitid(P_PID, (id_t)child, &end, WEXITED | WNOHANG | WNOWAIT)) return false;
+    return end.si_pid && end.si_code != CLD_EXITED;
+}
+
+/* As write_all, while the compiler runs: a signal that ends it ends the wait for a reader, too. Returns
+ * EINTR then. */
+static int write_beside(int fd, const char *p, size_t bytes) {
+    while (bytes) {
+        struct pollfd pfd = {.fd = fd, .events = POLLOUT};
+        /* SIGCHLD comes only inside ppoll, so no end is missed between the question and the wait. */
+        if (poll(&pfd, 1, 0) <= 0) {
+            if (is_killed()) return EINTR;
+            if (ppoll(&pfd, 1, NULL, &open_mask) <= 0) continue;
+        }
+        /* A pipe that is ready takes this much without a wait. */
+        size_t piece = bytes < PIPE_BUF ? bytes : PIPE_BUF;
+        int error = write_all(fd, p, piece);
+        if (error) return error;
+        p += piece;
+        bytes -= piece;
+    }
+    return 0;
+}
+
 static const int FORWARDED[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM};
 
 /* One stream of the compiler: passed on to `to` as it comes or held back, and kept for the report.
@@ -785,7 +814,7 @@ static bool keep(struct stream *s, const char *data, size_t bytes) {
 
 /* Writes to the user, but nothing behind a part that is missing. */
 static void show(struct stream *s, const void *data, size_t bytes) {
-    if (!s->error) s->error = write_all(s->to, data, bytes);
+    if (!s->error) s->error = child > 0 ? write_beside(s->to, data, bytes) : write_all(s->to, data, bytes);
 }
 
 /* Shows what was held back. */
@@ -857,7 +886,8 @@ static void catch_signals(struct signals *before) {
  * grandchild that keeps a pipe open. SIGCHLD arrives only inside ppoll, so that each is noticed. */
 static int attend(struct stream *streams, const sigset_t *mask) {
     int status = 0;
-    sigset_t closed_mask = *mask, open_mask = *mask;
+    sigset_t closed_mask = *mask;
+    open_mask = *mask;
     sigaddset(&closed_mask, SIGCHLD);
     sigdelset(&open_mask, SIGCHLD);
     sigprocmask(SIG_SETMASK, &closed_mask, NULL);

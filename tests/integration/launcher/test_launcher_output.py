@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
 import signal
 import subprocess
+import termios
 from pathlib import Path
 
 import pytest
@@ -102,3 +105,42 @@ def test_what_a_reader_left_behind_is_reported_as_cut(
     os.close(writer)
     assert done.returncode == 1
     wait_until(lambda: counters(bench.env).get("truncated") == 1)
+
+
+def _waiting(pipe: int) -> int:
+    size = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, size)
+    return size[0]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("answer", ["exec", "run", "tentative"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_ends_a_command_whose_reader_does_not_read(
+    bench: Bench, daemon: subprocess.Popen[bytes], answer: str, number: signal.Signals
+) -> None:
+    script = bench.script("cc-long-text", "exec head -c 9000000 /dev/zero")
+    reader, writer = os.pipe()
+    try:
+        child = bench.popen("wrap", script, answer=answer, stdout=writer)
+        wait_until(lambda: _waiting(reader) == 1 << 16)
+        child.send_signal(number)
+        assert child.wait(20) == -number
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+@pytest.mark.timeout(60)
+def test_a_signal_that_the_compiler_survives_loses_no_text(
+    bench: Bench, daemon: subprocess.Popen[bytes]
+) -> None:
+    script = bench.script("cc-deaf", "trap : USR1; head -c 3000000 /dev/zero; exit 5")
+    reader, writer = os.pipe()
+    child = bench.popen("wrap", script, answer="run", stdout=writer)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as text:
+        wait_until(lambda: _waiting(reader) == 1 << 16)
+        child.send_signal(signal.SIGUSR1)
+        assert len(text.read()) == 3_000_000
+    assert child.wait(20) == 5
