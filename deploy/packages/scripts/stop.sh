@@ -2,7 +2,7 @@
 # lets its compiles finish first. hpcc's package starts them again when all files are there (start.sh).
 stop_services() {
     [ -d /run/systemd/system ] || return 0
-    units=$(systemctl list-units --plain --no-legend --state=active,activating,reloading 'hpcc-*.service' | cut -d ' ' -f 1)
+    units=$(systemctl list-units --plain --no-legend --state=active,activating,reloading,deactivating 'hpcc-*.service' | cut -d ' ' -f 1)
     for unit in $units; do
         [ "$1" = remember ] || continue
         mkdir -p -m 700 /run/hpcc-upgrade
