@@ -154,6 +154,8 @@ _READERS = {
     '.previous" :: "r"(x)); return x; }\n',
     "label": 'void o(void) __asm__(".incbin"); int g(int x) {\n'
     '__asm__ volatile(".section .note.x\\n%c0 \\"u.c\\"\\n.previous" :: "i"(o)); return x; }\n',
+    "beginning": 'void o(void) __asm__(".in"); int g(int x) {\n'
+    '__asm__ volatile(".section .note.x\\n%c0cbin \\"u.c\\"\\n.previous" :: "i"(o)); return x; }\n',
     "macro": '__asm__(".macro m a\\n.inc\\\\a \\"u.c\\"\\n.endm\\nm bin");\n'
     "int g(int x) { return x; }\n",
 }

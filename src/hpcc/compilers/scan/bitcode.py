@@ -6,6 +6,7 @@ It reads parts of other modules, and Clang's assembler reads what `.incbin` in o
 Rule: LLVM opens other modules only by the paths in the index (`MODULE_STRTAB_BLOCK`), so all of
 these are inputs. LLVM stores text for the assembler character by character, each as two chunks of
 six bits (VBR6), at any bit. So a directive is a fixed pattern of bits, which is searched for.
+A symbol may be an operand of that text, so its name may begin a directive: names are read too.
 
 What must never happen: an index is read in part, or another form of bitcode (text, a wrapper, an
 archive) passes for one without directives. Whatever is not read as a whole is None or True.
@@ -18,7 +19,7 @@ asks Clang 14, 17 and 19.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from functools import cache
 from typing import Final, NamedTuple
 
@@ -26,13 +27,19 @@ MAGIC: Final = b"BC\xc0\xde"
 
 _MODULE_BLOCK: Final = 8
 _BLOCK_INFO: Final = 0
+_STRING_BLOCK: Final = 23  # STRTAB_BLOCK_ID
 _NAMES_BLOCK: Final = 19  # MODULE_STRTAB_BLOCK_ID
 _NAME, _HASH = 1, 2
+_VERSION: Final = 1
+_NAMES_IN_STRINGS: Final = 2
+# MODULE_CODE_GLOBALVAR, FUNCTION, ALIAS and IFUNC; the old alias (9) has its name elsewhere.
+_HAVE_NAMES: Final = frozenset((7, 8, 14, 15))
 _MAX_NAME: Final = 4096
 _MAX_NAMES: Final = 50_000
 _MAX_FIELDS: Final = 5_000_000
 _CHAR6: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._"
 _END, _SUBBLOCK, _DEFINE, _UNABBREVIATED = 0, 1, 2, 3
+_SET_BLOCK: Final = 1  # BLOCKINFO_CODE_SETBID
 _FIXED, _VBR, _ARRAY, _CHAR, _BLOB = 1, 2, 3, 4, 5
 _MAX_WIDTH: Final = 64
 _WORD_BITS: Final = 32
@@ -86,6 +93,17 @@ class _Bits:
         """Skip to the next word."""
         self.at = -(-self.at // _WORD_BITS) * _WORD_BITS
 
+    def blob(self) -> bytes:
+        """Return bytes behind their number, between words."""
+        length = self.vbr(6)
+        self.align()
+        start = self.at // 8
+        self.at += 8 * length
+        self.align()
+        if self.at > self.end:
+            raise _OddError
+        return self.data[start : start + length]
+
 
 def modules_of_index(data: bytes) -> tuple[bytes, ...] | None:
     """Return the paths of modules in an index of ThinLTO, each once; None if it cannot be read.
@@ -101,48 +119,80 @@ def modules_of_index(data: bytes) -> tuple[bytes, ...] | None:
     names: dict[bytes, None] = {}
     has_table = False
     try:
-        while bits.at < bits.end:
-            if bits.fixed(2) != _SUBBLOCK:
-                return None
-            has_table |= _block(bits, (), names)
+        for way, record in _records(bits, {(_MODULE_BLOCK,), _TABLE}):
+            has_table |= way == _TABLE
+            if way == _TABLE and record is not None:
+                _note(record.values, names)
     except _OddError:
         return None
     return tuple(names) if has_table else None
 
 
-def _block(bits: _Bits, way: tuple[int, ...], names: dict[bytes, None]) -> bool:
-    """Read a block behind its abbreviation id; return whether it is or has the table of names.
+_Way = tuple[int, ...]
+_TABLE: Final = (_MODULE_BLOCK, _NAMES_BLOCK)
 
-    What does not lead there is skipped.
-    """
+
+class _Record(NamedTuple):
+    """The code and the values of a record; `blob` is empty for most."""
+
+    values: list[int]
+    blob: bytes = b""
+
+
+def _records(bits: _Bits, wanted: Set[_Way]) -> Iterator[tuple[_Way, _Record | None]]:
+    """Yield the beginning (None) and the records of each block in `wanted`; skip the others."""
+    while bits.at < bits.end:
+        if bits.fixed(2) != _SUBBLOCK:
+            raise _OddError
+        yield from _block(bits, (), wanted)
+
+
+def _block(bits: _Bits, way: _Way, wanted: Set[_Way]) -> Iterator[tuple[_Way, _Record | None]]:
+    """Read a block behind its abbreviation id."""
     block, inner = bits.vbr(8), bits.vbr(4)
     bits.align()
     end = bits.at + _WORD_BITS + _WORD_BITS * bits.fixed(_WORD_BITS)
-    if end > bits.end or block == _BLOCK_INFO:  # that could change the form of names
+    if end > bits.end:
         raise _OddError
     way = (*way, block)
-    if way not in {(_MODULE_BLOCK,), (_MODULE_BLOCK, _NAMES_BLOCK)}:
+    if block == _BLOCK_INFO:
+        _check_other_blocks(bits, inner, end, wanted)
+        return
+    if way not in wanted:
         bits.at = end
-        return False
-    has_table = block == _NAMES_BLOCK
+        return
+    yield way, None
     abbreviations: list[list[_Operand]] = []
-    while True:
-        kind = bits.fixed(inner)
-        if kind == _END:
-            bits.align()
-            if bits.at != end:
-                raise _OddError
-            return has_table
+    while (kind := bits.fixed(inner)) != _END:
         if kind == _SUBBLOCK:
-            has_table |= _block(bits, way, names)
+            yield from _block(bits, way, wanted)
         elif kind == _DEFINE:
             abbreviations.append(_definition(bits))
         else:
-            record = _record(bits, kind, abbreviations)
-            if block == _NAMES_BLOCK:
-                _note(record, names)
+            yield way, _record(bits, kind, abbreviations)
         if bits.at > end:
             raise _OddError
+    bits.align()
+    if bits.at != end:
+        raise _OddError
+
+
+def _check_other_blocks(bits: _Bits, inner: int, end: int, wanted: Set[_Way]) -> None:
+    """Read forms (`BLOCKINFO`) of blocks that are skipped; those of others are odd."""
+    blocks = {way[-1] for way in wanted}
+    while (kind := bits.fixed(inner)) != _END:
+        if kind == _DEFINE:
+            _definition(bits)
+        elif kind != _UNABBREVIATED or _is_form_of(_record(bits, kind, []).values, blocks):
+            raise _OddError
+    bits.align()
+    if bits.at != end:
+        raise _OddError
+
+
+def _is_form_of(record: list[int], blocks: Set[int]) -> bool:
+    """Return whether abbreviations behind the record may be of one of the blocks."""
+    return record[0] != _SET_BLOCK or len(record) != len((_SET_BLOCK, 0)) or record[1] in blocks
 
 
 def _definition(bits: _Bits) -> list[_Operand]:
@@ -158,30 +208,29 @@ def _definition(bits: _Bits) -> list[_Operand]:
     return found
 
 
-def _record(bits: _Bits, kind: int, abbreviations: list[list[_Operand]]) -> list[int]:
-    """Return code and values of a record."""
+def _record(bits: _Bits, kind: int, abbreviations: list[list[_Operand]]) -> _Record:
     if kind == _UNABBREVIATED:
-        return [bits.vbr(6), *(bits.vbr(6) for _ in range(_count(bits)))]
+        return _Record([bits.vbr(6), *(bits.vbr(6) for _ in range(bits.vbr(6)))])
     if kind - 4 >= len(abbreviations):
         raise _OddError
     operands = abbreviations[kind - 4]
     values: list[int] = []
     for number, operand in enumerate(operands):
+        left = len(operands) - number
         if operand.kind == _ARRAY:
-            if number != len(operands) - 2:
+            # A literal takes no bits, so their number has no limit.
+            if left != 2 or not operands[-1].kind:  # noqa: PLR2004 - the array and its elements
                 raise _OddError
-            values += [_value(bits, operands[-1]) for _ in range(_count(bits))]
-            return values
+            values += [_value(bits, operands[-1]) for _ in range(bits.vbr(6))]
+            break
+        if operand.kind == _BLOB:
+            if left != 1:
+                raise _OddError
+            return _Record(values, bits.blob())
         values.append(_value(bits, operand))
-    return values
-
-
-def _count(bits: _Bits) -> int:
-    """Return how many values follow. A literal takes no bits, so their number needs a limit."""
-    count = bits.vbr(6)
-    if count > _MAX_NAME:
+    if not values:
         raise _OddError
-    return count
+    return _Record(values)
 
 
 def _value(bits: _Bits, operand: _Operand) -> int:
@@ -194,12 +243,12 @@ def _value(bits: _Bits, operand: _Operand) -> int:
             return bits.vbr(operand.value)
         case 4:
             return _CHAR6[bits.fixed(6)]
-        case _:  # LLVM has no blob here, and no array in an array
+        case _:  # an array or a blob in an array
             raise _OddError
 
 
 def _note(record: list[int], names: dict[bytes, None]) -> None:
-    code, *values = record or [0]
+    code, *values = record
     if code == _HASH:
         return
     text = values[1:]
@@ -219,8 +268,8 @@ _WORDS: Final = (
     *(b".$?", b".${", b".$(", b".$|", b".$)"),
     *(b".i$", b".in$", b".ir$", b".m$", b".ma$"),
 )
-# A symbol may have such a name, and be an operand. Names are bytes.
-_SYMBOL: Final = re.compile(rb"\.inc(?:bin|lude)", re.IGNORECASE)
+# What begins the name of a symbol; the text may add the rest of a directive.
+_DIRECTIVES: Final = (b".incbin", b".include", b".macro", b".irp")
 _DIGIT: Final = ord("?")
 _ANY: Final = 2  # a bit that may be either
 
@@ -287,6 +336,43 @@ def _patterns() -> tuple[_Pattern, ...]:
 
 def may_direct_assembler(data: bytes) -> bool:
     """Return whether text in a module may make the assembler read a file, or it is not bitcode."""
-    if not data.startswith(MAGIC) or _SYMBOL.search(data):
+    if not data.startswith(MAGIC):
+        return True
+    symbols = _symbols(data)
+    if symbols is None or any(_may_begin_directive(name) for name in symbols):
         return True
     return any(pattern.is_in(data) for pattern in _patterns())
+
+
+def _may_begin_directive(symbol: bytes) -> bool:
+    # `\1` says that the rest is the name for the assembler.
+    name = symbol.removeprefix(b"\x01").lower()
+    return bool(name) and any(w.startswith(name) or name.startswith(w) for w in _DIRECTIVES)
+
+
+def _symbols(data: bytes) -> set[bytes] | None:
+    """Return the names of symbols in bitcode; None if it has no module, or they cannot be read."""
+    bits = _Bits(data)
+    bits.at = 8 * len(MAGIC)
+    places: list[tuple[int, int]] = []
+    tables: list[bytes] = []
+    modules = versions = 0
+    try:
+        for (block, *_), record in _records(bits, {(_MODULE_BLOCK,), (_STRING_BLOCK,)}):
+            if record is None:
+                modules += block == _MODULE_BLOCK
+            elif block == _STRING_BLOCK:
+                tables.append(record.blob)
+            elif record.values[0] == _VERSION:
+                versions += record.values[1:] == [_NAMES_IN_STRINGS]
+            elif record.values[0] in _HAVE_NAMES:
+                _code, start, length, *_others = record.values
+                places.append((start, start + length))
+    except (_OddError, ValueError):
+        return None
+    if not modules or versions != modules or len(tables) != 1:
+        return None
+    (table,) = tables
+    if any(end > len(table) for _start, end in places):
+        return None
+    return {table[start:end] for start, end in places}

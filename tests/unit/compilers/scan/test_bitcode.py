@@ -150,28 +150,98 @@ def test_any_bytes_are_an_answer(data: bytes) -> None:
         assert found is None or all(0 < len(name) <= 4096 for name in found)
 
 
+def _module(
+    *symbols: bytes, text: bytes = b"", shift: int = 0, version: int = 2, set_block: int = 17
+) -> bytes:
+    """Return a module as LLVM writes it: `text` is its assembler text, `shift` bits further."""
+    form, module, skipped, whole = (_Writer() for _ in range(4))
+    form.record(1, set_block)
+    form.fixed(2, 4)
+    form.vbr(1, 5)
+    form.fixed(0, 1)
+    form.fixed(3, 3)
+    module.record(1, version)
+    module.block(0, form, 4)
+    skipped.fixed(random.Random(1).getrandbits(32), shift)
+    for char in text:
+        skipped.vbr(char, 6)
+    module.block(20, skipped, 4)
+    start = 0
+    for number, symbol in enumerate(symbols):
+        module.record((7, 8, 14, 15)[number % 4], start, len(symbol), 1, 2)
+        start += len(symbol)
+    whole.block(13, _Writer(), 2)
+    whole.block(8, module, 2)
+    whole.block(23, _strings(b"".join(symbols)), 2)
+    return MAGIC + whole.data()
+
+
+def _strings(table: bytes) -> _Writer:
+    inside = _Writer()
+    inside.fixed(2, 4)
+    inside.vbr(2, 5)
+    inside.fixed(1, 1)
+    inside.vbr(1, 8)
+    inside.fixed(0, 1)
+    inside.fixed(5, 3)
+    inside.fixed(4, 4)
+    inside.vbr(len(table), 6)
+    # The block begins at a word, so its words are those of the file.
+    inside.align()
+    for char in table:
+        inside.fixed(char, 8)
+    inside.align()
+    return inside
+
+
 _WORDS = (b".incbin", b".INCLUDE", b".InC", b".macro", b".irpc", b".$0", b".$9", b".${0:c}")
 
 
 @pytest.mark.parametrize("word", _WORDS, ids=repr)
 def test_a_directive_is_found_at_every_bit(word: bytes) -> None:
-    chance = random.Random(1)
     for shift in range(32):
-        writer = _Writer()
-        writer.bits = [chance.getrandbits(1) for _ in range(shift)]
-        for char in b"nop;" + word + b" x":
-            writer.vbr(char, 6)
-        assert may_direct_assembler(MAGIC + writer.data()), shift
+        assert may_direct_assembler(_module(text=b"nop;" + word + b" x", shift=shift)), shift
 
 
 @pytest.mark.parametrize("text", [b"nop; lock; addl $5, %eax", b".section x", b".p2align 4, 0x90"])
 def test_other_text_for_the_assembler_is_none(text: bytes) -> None:
     for shift in range(8):
-        writer = _Writer()
-        writer.bits = [0] * shift
-        for char in text:
-            writer.vbr(char, 6)
-        assert not may_direct_assembler(MAGIC + writer.data())
+        assert not may_direct_assembler(_module(text=text, shift=shift))
+
+
+@pytest.mark.parametrize(
+    "name", [b".", b".i", b".IN", b".incbin", b".include.x", b"\x01.in", b".macr", b".irpc"]
+)
+def test_the_name_of_a_symbol_may_begin_a_directive(name: bytes) -> None:
+    for before in range(4):
+        assert may_direct_assembler(_module(*[b"f"] * before, name)), before
+
+
+def test_other_names_of_symbols_begin_none() -> None:
+    assert not may_direct_assembler(_module(b"", b".str", b"incbin", b"x.i", b".L.i", b".rodata"))
+
+
+def test_a_module_whose_names_are_elsewhere_may_direct_the_assembler() -> None:
+    whole = _module(b"main")
+    assert not may_direct_assembler(whole)
+    assert may_direct_assembler(_module(b"main", version=1))
+    # A form of records that would hide them.
+    assert may_direct_assembler(_module(b"main", set_block=8))
+    for length in range(len(whole)):
+        assert may_direct_assembler(whole[:length]), length
+    # Two tables of names; none; no module.
+    tables = _Writer()
+    tables.block(23, _strings(b"main"), 2)
+    assert may_direct_assembler(whole + tables.data())
+    only = _Writer()
+    only.block(13, _Writer(), 2)
+    assert may_direct_assembler(MAGIC + only.data())
+    assert may_direct_assembler(MAGIC + only.data() + tables.data())
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_have_an_answer(data: bytes) -> None:
+    assert may_direct_assembler(MAGIC + data) in {True, False}
 
 
 @pytest.mark.parametrize("data", [b"", b"; ModuleID", b"\x7fELF", b"!<arch>\n"])
