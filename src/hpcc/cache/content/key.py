@@ -28,7 +28,7 @@ from hpcc.cache.key.prepare import Prepared, directory_by_variable
 from hpcc.cache.key.share import SEARCH_ENV, has_other_names
 from hpcc.compilers.invocation.content import ContentForm
 
-KEY_FORMAT: Final = b"content-11"
+KEY_FORMAT: Final = b"content-12"
 _SYSTEM_DIRS: Final = ("-isystem", "-idirafter")
 # Compilers for these write file names into symbols and into debug information.
 _OTHER_NAMES: Final = (b"windows", b"msvc", b"win32", b"uefi")

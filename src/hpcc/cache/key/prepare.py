@@ -65,7 +65,7 @@ from hpcc.core.reasons.bypass import BypassReason
 
 # Part of every local key. Raise it when the meaning of a key or an entry changes: older results
 # become misses.
-KEY_FORMAT: Final = b"local-10"
+KEY_FORMAT: Final = b"local-11"
 _MAX_REMEMBERED: Final = 4096
 _HERE: Final = b"\0here"  # no variable holds NUL
 

@@ -48,7 +48,7 @@ from hpcc.compilers.invocation.share import (
 from hpcc.core.memo import BoundedMemo
 from hpcc.core.reasons.private import PrivateReason
 
-KEY_FORMAT: Final = b"shared-6"
+KEY_FORMAT: Final = b"shared-7"
 # A compile that fails with the maps is run again without them. The limit stops a command that
 # always fails with them from being compiled twice each time.
 FAILURES_BEFORE_PLAIN: Final = 3

@@ -19,7 +19,7 @@ from hpcc.config.farm import Farm
 from hpcc.core import ImageRef
 from hpcc.core.reasons.fallback import FallbackReason
 
-KEY_FORMAT: Final = b"remote-7"
+KEY_FORMAT: Final = b"remote-8"
 _GUEST_ENV: Final = {b"LC_ALL": b"C.UTF-8", b"PATH": b"/usr/local/bin:/usr/bin:/bin"}
 _ALLOWED_ENV: Final = (b"SOURCE_DATE_EPOCH",)
 # These change which files are found or what is printed, and mean nothing in the guest.
