@@ -25,7 +25,7 @@ COUNTED = "tests/integration/audit/test_counted_events.py::"
 
 CASES = {
     "syslog-key": Case(
-        "audit/syslog_target.py",
+        "obs/receiver_files.py",
         "if not access.is_regular or not access.is_private:",
         "if False:",
         "tests/integration/audit/test_syslog.py::"

@@ -22,7 +22,7 @@ CASES = {
         TARGET + "test_a_wrong_address_is_refused",
     ),
     "otlp-headers": Case(
-        "obs/otlp/target.py",
+        "obs/receiver_files.py",
         "if not access.is_regular or not access.is_private:",
         "if False:",
         TARGET + "test_headers_that_others_can_read_or_replace_are_not_used",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from hpcc.core import CallerError
-from hpcc.files import NONBLOCK, access_of, open_file, privacy_remedy
+from hpcc.obs.receiver_files import read_private, tls_context
 
 if TYPE_CHECKING:
     import ssl
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 # IANA's port of syslog over TLS.
 _PORT: Final = 6514
 _MAX_ENTERPRISE: Final = (1 << 32) - 1
+_MAX_KEY_BYTES: Final = 64 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,17 +65,9 @@ class SyslogTarget:
         Raises:
             CallerError: a file cannot be used, or others can read the key.
         """
-        import ssl  # late: most who read a config file connect to nothing
-
-        try:
-            context = ssl.create_default_context(cafile=self.ca_file or None)
-        except OSError as error:  # also ssl.SSLError
-            raise CallerError(
-                f"syslog_ca_file: {self.ca_file} holds no certificates in PEM: {error.strerror}",
-                reason="config",
-            ) from error
+        context = tls_context(self.ca_file, "syslog_ca_file")
         if self.certificate:
-            _check_private(Path(self.key))
+            read_private(Path(self.key), "syslog_key", _MAX_KEY_BYTES)
             try:
                 context.load_cert_chain(self.certificate, self.key, password=_no_password)
             except (OSError, ValueError) as error:
@@ -84,25 +76,7 @@ class SyslogTarget:
                     " the key without a password",
                     reason="config",
                 ) from error
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
         return context
-
-
-def _check_private(key: Path) -> None:
-    try:
-        descriptor = open_file(key, os.O_RDONLY | NONBLOCK)
-        try:
-            access = access_of(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise CallerError(
-            f"syslog_key: cannot read {key}: {error.strerror}", reason="config"
-        ) from error
-    if not access.is_regular or not access.is_private:
-        raise CallerError(
-            f"syslog_key: others can read {key}: {privacy_remedy(key)}", reason="config"
-        )
 
 
 def _no_password() -> str:

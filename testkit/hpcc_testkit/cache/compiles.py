@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,17 +20,20 @@ from typing import Final
 
 from hpcc.cache.base.api import MAX_CAPTURE_BYTES, CompileRequest, Done, Exec, Run, RunReport
 from hpcc.cache.cache import Cache
+from hpcc.cache.host.host_toolchains import ask_compiler
 from hpcc.cache.replay.handler import CacheHandler
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
 from hpcc.core import (
     SOURCE_ROOT,
+    ClientPolicy,
     Isolation,
     RemoteFailure,
     RemoteOutcome,
     RemoteOutput,
     RemoteRequest,
     RemoteResult,
+    Toolchain,
 )
 from hpcc_testkit.guests.placed import placed_command
 
@@ -152,6 +156,22 @@ FARM: Final = Farm(
     image="toolchain@sha256:" + "a" * 64,
     isolation="local/none",
 )
+
+
+def farm_session(*image: Toolchain) -> FarmSession:
+    """Return a session of `FARM` whose image has these compilers."""
+    return FarmSession(
+        scheduler=FARM.scheduler, tenant=FARM.tenant, image=FARM.image, agreement="",
+        expires_at=time.time() + 3600, policy=ClientPolicy(), compilers=image,
+    )  # fmt: skip
+
+
+def own_toolchain(program: str) -> Toolchain:
+    """Return what this machine's compiler says of itself."""
+    path = os.fsencode(shutil.which(program, path=_PATH) or "")
+    found = ask_compiler(path, os.fsencode(program), os.fsencode(_PATH))[0].toolchain
+    assert found is not None, f"no {program} on this machine"
+    return found
 
 
 class FakeRemote:

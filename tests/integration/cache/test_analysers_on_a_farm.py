@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,15 +22,14 @@ from hpcc.cache.host import host_toolchains
 from hpcc.cache.host.host_toolchains import ask_compiler
 from hpcc.compilers.invocation.guest import GuestMap, NotPortableError
 from hpcc.compilers.tidy.family import TIDY as TIDY_FAMILY
-from hpcc.config.farm_session import FarmSession
 from hpcc.config.settings import RemoteSettings, Settings
-from hpcc.core import ClientPolicy, RemoteFailure, Toolchain
+from hpcc.core import RemoteFailure, Toolchain
 from hpcc_testkit.cache.compiles import (
-    FARM,
     Compiled,
     FakeLauncher,
     PlacedRemote,
     counted,
+    farm_session,
     run_bare,
 )
 
@@ -86,17 +84,10 @@ def tools() -> tuple[Toolchain, ...]:
     return _own(TIDY), _own("cppcheck")
 
 
-def session(*image: Toolchain) -> FarmSession:
-    return FarmSession(
-        scheduler=FARM.scheduler, tenant=FARM.tenant, image=FARM.image, agreement="",
-        expires_at=time.time() + 3600, policy=ClientPolicy(), compilers=image,
-    )  # fmt: skip
-
-
 @pytest.fixture
 def remote(tools: tuple[Toolchain, ...]) -> PlacedRemote:
     remote = PlacedRemote()
-    remote.said = session(*tools)
+    remote.said = farm_session(*tools)
     return remote
 
 
@@ -350,7 +341,7 @@ def test_an_image_without_the_same_tool_gets_no_run(
         "no tool": (replace(tidy, names=("clang-tidy-18",)),),
         "unknown": None,
     }[kind]
-    remote.said = replace(session(), compilers=image)
+    remote.said = replace(farm_session(), compilers=image)
     request = launcher.request([word.replace("ROOT", str(root)) for word in CMAKE])
     answer = cache.begin(request, lambda: False)
     assert isinstance(answer, Run)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +12,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.cache.cache import Cache
-from hpcc.cache.host.host_toolchains import ask_compiler
-from hpcc.config.farm_session import FarmSession
-from hpcc.core import ClientPolicy, Toolchain
-from hpcc_testkit.cache.compiles import FARM, PlacedRemote, counted
+from hpcc_testkit.cache.compiles import PlacedRemote, counted, farm_session, own_toolchain
 from hpcc_testkit.cache.modules import Build
 
 pytestmark = [
@@ -38,20 +34,6 @@ UNIT = (
     "const char *here() { return std::source_location::current().file_name(); }\n"
     "int user() { int unused; return (int)twice(-2L) + mid(3) + less(3, 4) + (int)std::vector<int>(2).size(); }\n"
 )
-
-
-def own_toolchain(program: str) -> Toolchain:
-    path = os.fsencode(shutil.which(program) or "")
-    found = ask_compiler(path, os.fsencode(program), b"/usr/local/bin:/usr/bin:/bin")[0].toolchain
-    assert found is not None
-    return found
-
-
-def session(*image: Toolchain) -> FarmSession:
-    return FarmSession(
-        scheduler=FARM.scheduler, tenant=FARM.tenant, image=FARM.image, agreement="",
-        expires_at=time.time() + 3600, policy=ClientPolicy(), compilers=image,
-    )  # fmt: skip
 
 
 @pytest.fixture
@@ -77,7 +59,7 @@ def planted(tmp_path: Path, cache: Cache, remote: PlacedRemote, compiler: str) -
     build = FarmBuild(tmp_path / "project", cache, compiler)
     subprocess.run(["git", "init", "-q", build.root], check=True)
     (build.directory / "build.ninja").touch()
-    remote.said = session(own_toolchain(compiler))
+    remote.said = farm_session(own_toolchain(compiler))
     return build
 
 
@@ -132,9 +114,9 @@ def test_what_could_give_another_object_stays_here(
     build = planted(tmp_path, cache, remote, "clang++-19")
     (own,) = remote.said.compilers or () if remote.said else ()
     if kind == "other headers":
-        remote.said = session(replace(own, headers=own.headers[1:]))
+        remote.said = farm_session(replace(own, headers=own.headers[1:]))
     elif kind == "unknown":
-        remote.said = replace(session(), compilers=None)
+        remote.said = replace(farm_session(), compilers=None)
     elif kind == "not compared":  # no probe reads it
         build.write("base.cppm", WITH_HEADER.replace("<vector>", "<vector>\n#include <fts.h>"))
     elif kind == "link":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +12,8 @@ from pathlib import Path
 import pytest
 
 from hpcc.cache.cache import Cache
-from hpcc.cache.host.host_toolchains import ask_compiler
-from hpcc.config.farm_session import FarmSession
 from hpcc.config.paths import Paths
-from hpcc.core import ClientPolicy, Toolchain
-from hpcc_testkit.cache.compiles import FARM, PlacedRemote, counted
+from hpcc_testkit.cache.compiles import PlacedRemote, counted, farm_session, own_toolchain
 from hpcc_testkit.cache.precompiled import Build
 
 pytestmark = [
@@ -44,13 +40,6 @@ class FarmBuild(Build):
         return b" ".join(data.replace(b"\\\n", b" ").split()) if data and is_depfile else data
 
 
-def session(*image: Toolchain) -> FarmSession:
-    return FarmSession(
-        scheduler=FARM.scheduler, tenant=FARM.tenant, image=FARM.image, agreement="",
-        expires_at=time.time() + 3600, policy=ClientPolicy(), compilers=image,
-    )  # fmt: skip
-
-
 @pytest.fixture
 def remote() -> PlacedRemote:
     return PlacedRemote()
@@ -70,10 +59,7 @@ def planted(tmp_path: Path, cache: Cache, remote: PlacedRemote, name: str, paths
     build.write("build/pch.h", head + "#endif // __cplusplus\n")
     subprocess.run(["git", "init", "-q", root], check=True)
     (root / "build/CMakeCache.txt").touch()
-    path = os.fsencode(shutil.which(name) or "")
-    own = ask_compiler(path, os.fsencode(name), b"/usr/local/bin:/usr/bin:/bin")[0].toolchain
-    assert own is not None
-    remote.said = session(own)
+    remote.said = farm_session(own_toolchain(name))
     return build
 
 
@@ -144,7 +130,7 @@ def test_what_could_give_another_object_stays_here(
         )
     build.write("src/u.cpp", LIGHT_UNIT + ("const char *now = STAMP;\n" if kind == "clock" else ""))
     if kind == "other headers":
-        remote.said = session(replace(own, headers=own.headers[1:]))
+        remote.said = farm_session(replace(own, headers=own.headers[1:]))
     elif kind == "link":
         (build.root / "src/guarded.h").rename(build.root / "src/real.h")
         (build.root / "src/guarded.h").symlink_to("real.h")

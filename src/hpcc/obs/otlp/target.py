@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from hpcc.core import CallerError
 from hpcc.core.endpoints import OtlpAddress, otlp_address
-from hpcc.files import NONBLOCK, access_of, open_file, privacy_remedy
+from hpcc.obs.receiver_files import read_private, tls_context
 
 if TYPE_CHECKING:
     import ssl
@@ -61,17 +60,7 @@ class OtlpTarget:
         """
         if self.address.is_plain:
             return None
-        import ssl  # late: most who read a config file connect to nothing
-
-        try:
-            context = ssl.create_default_context(cafile=self.ca_file or None)
-        except OSError as error:  # also ssl.SSLError
-            raise CallerError(
-                f"otlp_ca_file: {self.ca_file} holds no certificates in PEM: {error.strerror}",
-                reason="config",
-            ) from error
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        return context
+        return tls_context(self.ca_file, "otlp_ca_file")
 
     def headers(self) -> dict[str, str]:
         """Return the headers of the file.
@@ -82,7 +71,7 @@ class OtlpTarget:
         if not self.headers_file:
             return {}
         found: dict[str, str] = {}
-        raw = _read_private(Path(self.headers_file))
+        raw = read_private(Path(self.headers_file), "otlp_headers_file", MAX_HEADERS_BYTES)
         for number, line in enumerate(raw.decode("utf-8", "replace").splitlines(), 1):
             if not line.strip() or line.startswith("#"):
                 continue
@@ -104,22 +93,3 @@ class OtlpTarget:
                 )
             found[name] = value
         return found
-
-
-def _read_private(path: Path) -> bytes:
-    try:
-        descriptor = open_file(path, os.O_RDONLY | NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            access = access_of(descriptor)
-            raw = file.read(MAX_HEADERS_BYTES + 1) if access.is_regular else b""
-    except OSError as error:
-        raise CallerError(
-            f"otlp_headers_file: cannot read {path}: {error.strerror}", reason="config"
-        ) from error
-    if not access.is_regular or not access.is_private:
-        raise CallerError(
-            f"otlp_headers_file: others can read {path}: {privacy_remedy(path)}", reason="config"
-        )
-    if len(raw) > MAX_HEADERS_BYTES:
-        raise CallerError(f"otlp_headers_file: {path} is too large", reason="config")
-    return raw
