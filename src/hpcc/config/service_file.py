@@ -57,7 +57,10 @@ def parse_service_file[T](raw: bytes, kind: type[T], *, source: str) -> T:
             values[name] = _value(f"{source}: {name}", types[name], table[name])
         elif field.default is MISSING and field.default_factory is MISSING:
             raise CallerError(f"{source}: key {name!r} is missing", reason="config")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except CallerError as error:  # the kind's own checks name the key only
+        raise CallerError(f"{source}: {error}", reason=error.reason) from error
 
 
 def _value(where: str, wanted: object, value: object) -> object:

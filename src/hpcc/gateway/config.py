@@ -86,12 +86,18 @@ class GatewayConfig(ObservedConfig):
         """
         found: dict[TenantId, ImageRef] = {}
         for text in self.default_images:
-            tenant, equals, image = text.partition("=")
-            if not equals or (key := TenantId(tenant)) in found:
+            tenant, _, image = text.partition("=")
+            try:
+                key, ref = TenantId(tenant), ImageRef.parse(image)
+            except CallerError as error:
                 raise CallerError(
-                    f"default_images: {text[:120]!r} is not TENANT=repo@sha256:…, or is another"
-                    " image of its tenant",
+                    f"default_images: {text[:120]!r} is not TENANT=repo@sha256:…: {error}",
+                    reason="config",
+                ) from error
+            if key in found:
+                raise CallerError(
+                    f"default_images: {text[:120]!r} is another image of its tenant",
                     reason="config",
                 )
-            found[key] = ImageRef.parse(image)
+            found[key] = ref
         return found

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from hpcc.config.extras import MODULES
 from hpcc_testkit.packages.built import ALL, ROOT, Builder
@@ -40,11 +41,12 @@ def test_a_farm_has_exactly_the_locked_libraries_and_no_other(
     assert not [place for place in path if "dist-packages" in place]
     lock = (ROOT / "requirements.lock").read_text().splitlines()
     pins = [Requirement(line.removesuffix("\\")) for line in lock if line[:1].isalpha()]
-    names = {pin.name.replace("-", "_"): pin for pin in pins}
-    assert {name.replace("-", "_") for name in found} == {*names, "hpcc"}
+    names = {canonicalize_name(pin.name): pin for pin in pins}
+    found = {canonicalize_name(name): version for name, version in found.items()}
+    assert set(found) == {*names, "hpcc"}
     for name, version in found.items():
         if name != "hpcc":
-            assert names[name.replace("-", "_")].specifier.contains(version, prereleases=True), name
+            assert names[name].specifier.contains(version, prereleases=True), name
     # The same for the Pythons that this machine does not have.
     places = [
         {entry for entry in copy.run("ls", f"{site}/site-packages").split() if "dist-info" in entry}
@@ -67,9 +69,14 @@ def test_a_service_that_is_not_configured_says_what_is_missing(
     builder: Builder, copy: MachineCopy, tmp_path: Path
 ) -> None:
     copy.run(*_INSTALL["deb"], *copy.lend(builder.build(tmp_path, "deb", ALL)))
-    for name, missing in (("scheduler", "db.password"), ("gateway", "certificate")):
+    for name, missing in (
+        ("scheduler", "tenants.toml"),
+        ("gateway", "gateway.json: default_images: "),
+    ):
         user = f"hpcc-{name}"
         ids = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups")
         config = f"/etc/hpcc/{name}/{name}.json"
+        # systemd makes it.
+        copy.run("install", "-d", "-o", user, "-m", "700", f"/var/lib/{user}")
         said = copy.run(*ids, "hpcc", name, "--config", config, status=2)
         assert missing in said

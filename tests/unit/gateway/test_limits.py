@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from hpcc.config.service_file import parse_service_file
 from hpcc.core import CallerError
 from hpcc.gateway.config import GatewayConfig
 from hpcc.gateway.limits import Budget, Calls
@@ -94,6 +96,17 @@ def test_calls_are_counted_by_owner() -> None:
         pass
     with calls.one("eve", 1):
         pass
+
+
+def test_a_refusal_names_the_file_and_the_key() -> None:
+    raw = json.dumps(
+        {
+            "scheduler": "s:1", "scheduler_certificate_pem": "x", "certificate": "/c", "key": "/k",
+            "default_images": ["acme=registry/gcc@sha256:…"],
+        }
+    ).encode()  # fmt: skip
+    with pytest.raises(CallerError, match=r"^/etc/g\.json: default_images: 'acme=.*: not an image"):
+        parse_service_file(raw, GatewayConfig, source="/etc/g.json")
 
 
 @pytest.mark.parametrize(
