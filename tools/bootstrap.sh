@@ -9,6 +9,7 @@
 #   bootstrap.sh prometheus       Prometheus and promtool, for the tests of deploy/monitoring
 #   bootstrap.sh rsyslog          rsyslog with TLS, for the tests of security events in syslog
 #   bootstrap.sh sccache          a release of sccache with S3, for bench/remote_cache.py
+#   bootstrap.sh nvcc             nvcc with its headers and runtime, for the tests that compile CUDA
 #   bootstrap.sh helm            Helm's code, Kubernetes' schemas and KEDA's types, for the chart's tests
 #   bootstrap.sh browser          Selenium and axe-core, for the tests of pages in Chromium
 #   bootstrap.sh identity-provider  the OpenID provider that the tests start, likewise
@@ -319,6 +320,26 @@ sccache() {
     printf '%s\n' "$stamp" > "$target/stamp"
 }
 
+# NVIDIA's own wheels: for tests only, never installed, never imported. No driver, and no processor for graphics.
+nvcc() {
+    target="${XDG_CACHE_HOME:-$HOME/.cache}/hpcc-tests/nvcc-13.0.88"
+    stamp=$(cat tests/nvcc/requirements.txt)
+    [ "$(cat "$target/stamp" 2>/dev/null)" = "$stamp" ] && return 0
+    [ "$(uname -m)" = x86_64 ] || { say "bootstrap: nvcc is fetched for x86-64 only; the tests of nvcc will fail."; return 0; }
+    say "bootstrap: fetching nvcc 13.0.88 for the tests"
+    mkdir -p "${target%/*}"
+    work=$(mktemp -d "$target.XXXXXX")
+    .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes \
+        --only-binary=:all: --no-compile --target "$work/wheels" -r tests/nvcc/requirements.txt
+    mv "$work/wheels/nvidia/cu13" "$work/cuda"
+    rm -r "$work/wheels"
+    ln -s lib "$work/cuda/lib64"
+    printf '%s\n' "$stamp" > "$work/stamp"
+    chmod 755 "$work"
+    rm -rf "$target"
+    mv "$work" "$target"
+}
+
 # What drives the browser, and the rules of accessibility that it is asked: for tests only, never
 # imported by hpcc, run in a separate process.
 browser() {
@@ -360,7 +381,7 @@ tests() {
         [ "$code" = 77 ] || exit "$code"
         say "bootstrap: no packages could be installed here; tests whose tools are missing will fail."
     }
-    for part in venv firecracker seaweedfs buildbox buildgrid prometheus rsyslog sccache helm browser windows-python; do
+    for part in venv firecracker seaweedfs buildbox buildgrid prometheus rsyslog sccache nvcc helm browser windows-python; do
         tools/bootstrap.sh "$part"
     done
     tools/bootstrap.sh identity-provider || {
@@ -380,10 +401,11 @@ case "${1:-}" in
     prometheus) prometheus ;;
     rsyslog) rsyslog ;;
     sccache) sccache ;;
+    nvcc) nvcc ;;
     helm) helm; keda ;;
     browser) browser ;;
     windows-python) windows_python && windows_packages ;;
     identity-provider) identity_provider ;;
     tests) tests ;;
-    *) say "usage: bootstrap.sh packages LIST… | venv | firecracker | seaweedfs | buildbox | buildgrid | prometheus | rsyslog | sccache | helm | browser | windows-python | identity-provider | tests"; exit 2 ;;
+    *) say "usage: bootstrap.sh packages LIST… | venv | firecracker | seaweedfs | buildbox | buildgrid | prometheus | rsyslog | sccache | nvcc | helm | browser | windows-python | identity-provider | tests"; exit 2 ;;
 esac
