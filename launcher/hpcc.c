@@ -84,6 +84,14 @@ static const char *const ENV_NAMES[] = {
     "XCC_", "NCC_", "COLLECT_AS_OPTIONS", "OFFLOAD_TARGET_", "CXX_MODULE_MAPPER", "GNUTARGET",
     "G++_ROOT", "BINUTILS_ROOT", "LPATH",
     "REALGCC", /* musl's musl-gcc, a script */
+    /* nvcc, its profile, and cicc, cudafe++ and ptxas */
+    "NVCC_", "NVVM_", "EDG_", "INCLUDES", "SYSTEM_INCLUDES", "CICC_PATH", "CUDAFE_FLAGS",
+    "PTXAS_FLAGS", "OCG_FLAGS", "LLVMC_FLAGS", "LLVMDIS_FLAGS", "NVASM_FLAGS", "NVDISASM_FLAGS",
+    "NVLINK_FLAGS", "NVVMIR_LIBRARY_DIR", "NVVMCCWIZ", "_HERE_", "_THERE_", "_SPACE_",
+    "_TARGET_DIR_", "_TARGET_SIZE_", "_CUDART_", "_NVVM_BRANCH_", "compiler-bindir", "NOCOLOR",
+    "USR_INCLUDE", "NV_NVVM_VERSION", "LIBNVVM_DISABLE_CONCURRENT_API", "CAN_FINALIZE_DEBUG",
+    "DUMP_KNOBS_TO_FILE", "BASH_FUNC_gcc%%", "BASH_FUNC_g++%%", "BASH_FUNC_cudafe++%%",
+    "BASH_FUNC_ptxas%%", "BASH_FUNC_fatbinary%%",
     /* clang-cl; Microsoft's documentation of cl, LLVM's MSVCPaths.cpp */
     "CL", "_CL_", "INCLUDE", "EXTERNAL_INCLUDE", "LIB", "LIBPATH", "VSLANG", "VS_UNICODE_OUTPUT",
     "VCToolsInstallDir", "VCToolsVersion", "VCINSTALLDIR", "WindowsSdkDir", "WindowsSDKVersion",

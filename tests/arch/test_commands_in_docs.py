@@ -17,7 +17,7 @@ from hpcc.cli.main import build_parser
 ROOT = Path(__file__).resolve().parents[2]
 # The launcher's: what follows is a compiler's command line.
 _COMPILERS = re.compile(
-    r"(?:[\w.-]*-)?(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+|clang-cl|clang-tidy|cppcheck|CC)(?:-[\d.]+)?$"
+    r"(?:[\w.-]*-)?(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+|clang-cl|clang-tidy|cppcheck|nvcc|CC)(?:-[\d.]+)?$"
 )
 _UNIT_FILES = sorted((ROOT / "deploy").rglob("*.service"))
 

@@ -271,8 +271,8 @@ _BYPASSES = [
     ("/usr/bin/sccache", "cc -c a.c", "other-compiler"),
     ("ccache", "gcc -c a.c", "other-compiler"),
     ("my-tool", "-c a.c", "unknown-compiler"),
-    ("nvcc", "-c a.cu", "nvcc"),
-    ("/opt/cuda/bin/nvcc", "-c a.c", "nvcc"),
+    ("nvcc", "-c a.cu", "other-compiler"),
+    ("/opt/cuda/bin/nvcc", "-c a.c", "other-compiler"),
     ("gcc", "-c a.c --zz", "unknown-flag"),
     ("gcc", "-c a.c -Zq", "unknown-flag"),
 ]

@@ -11,7 +11,7 @@ COMMANDS = "tests/unit/cache/links/test_command.py::"
 FILE, COMMAND = "cache/links/links.py", "cache/links/command.py"
 
 CASES = {
-    "environment": Case(FILE, " or refusal_of(request.env, arguments)", "",
+    "environment": Case(FILE, " or refusal_of(env, arguments)", "",
                         LINKS + "test_a_variable_that_edits_the_command_keeps_it"),
     "pipe": Case(FILE, "return None if has_pipe else command", "return command", LINKS + "test_a_pipe_is_read_once"),
     "place": Case(FILE, 'b"-Xlinker", word, *request.argv[1:])', '*request.argv[1:], b"-Xlinker", word)',

@@ -1,8 +1,8 @@
 """The only place that chooses a compile's family.
 
 The command line selects the grammar: cl's, or the one that gcc and clang share. The driver's answer
-to `-v` then selects gcc or clang. clang-tidy and cppcheck are known by their names. A hit of gcc or
-clang loads no module of `hpcc.compilers.msvc`, `hpcc.compilers.tidy` or `hpcc.compilers.cppcheck`.
+to `-v` then selects gcc or clang. clang-tidy, cppcheck and nvcc are known by their names. A hit of
+gcc or clang loads no module of their packages, nor of `hpcc.compilers.msvc`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ def family_of(compiler: bytes, arguments: tuple[bytes, ...]) -> CompilerFamily:
         from hpcc.compilers.cppcheck.family import CPPCHECK  # likewise
 
         return CPPCHECK
+    if compiler.rpartition(b"/")[2] == b"nvcc":
+        from hpcc.compilers.nvcc.family import NVCC  # likewise
+
+        return NVCC
     return GNU
 
 

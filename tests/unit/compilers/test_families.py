@@ -34,7 +34,7 @@ def test_only_a_command_line_of_cl_loads_its_modules() -> None:
     [
         ("gcc", "-c a.c", "gnu", True),
         ("clang", "-c a.c", "gnu", True),
-        ("nvcc", "-c a.cu", "gnu", True),
+        ("nvcc", "-c a.cu", "nvcc", True),
         ("clang-cl", "/c a.c", "msvc", True),
         ("C:\\LLVM\\bin\\CLANG-CL.EXE", "/c a.c", "msvc", True),
         ("clang", "--driver-mode=cl /c a.c", "msvc", True),

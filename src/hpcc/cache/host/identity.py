@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from hpcc.cache.base.api import CompileRequest
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.trees import look_at_tree
 from hpcc.cache.base.uncacheable import absolute
@@ -30,6 +31,9 @@ from hpcc.compilers.spec.drivers import ROOT_ENV
 from hpcc.compilers.spec.table import Bypass
 from hpcc.core.memo import BoundedMemo
 from hpcc.core.reasons.bypass import BypassReason
+
+if TYPE_CHECKING:
+    from hpcc.cache.host.nvcc import NvccCompilers
 
 # What changes the programs a driver finds.
 _IDENTITY_ENV: Final = (
@@ -55,6 +59,7 @@ class Compilers:
         self._checks: dict[tuple[bytes | None, ...], object] = {}
         self._search: BoundedMemo[tuple[object, ...], SearchAnswer] = BoundedMemo(_MAX_REMEMBERED)
         self._asking = [threading.Lock() for _ in range(_MAX_ASKING)]
+        self._nvcc: NvccCompilers | None = None
 
     def identify(
         self,
@@ -83,6 +88,24 @@ class Compilers:
                 return known.identity
             probe = CompilerProbe(self._memo, compiler, env, is_cancelled, question)
             return self._identify(key, probe)
+
+    def identify_of(
+        self,
+        request: CompileRequest,
+        family: CompilerFamily,
+        invocation: Invocation,
+        is_cancelled: Callable[[], bool],
+    ) -> Identity | Bypass:
+        """Return the identity of the compiler of a request, for an nvcc with its host compiler."""
+        question = family.host_question(invocation)
+        if question:
+            if self._nvcc is None:
+                from hpcc.cache.host.nvcc import NvccCompilers  # late: few people have one
+
+                self._nvcc = NvccCompilers(self._memo, self.identify)
+            return self._nvcc.identify(request, family, question, is_cancelled)
+        compiler, env, cwd = request.compiler, request.env, request.cwd
+        return self.identify(compiler, env, is_cancelled, cwd, family.probe_question)
 
     def _identify(self, key: tuple[bytes | None, ...], probe: CompilerProbe) -> Identity | Bypass:
         found = probe.probe()

@@ -21,7 +21,7 @@ from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
 from hpcc.cache.inputs.clocks import CLOCKS, refuse_clocks
 from hpcc.cache.inputs.closure_types import Check
-from hpcc.cache.inputs.discovery import answer_about, parse_dependencies
+from hpcc.cache.inputs.discovery import answer_about, expand_passes, parse_dependencies
 from hpcc.cache.inputs.pragmas import is_preprocessor_blind, refuse_parsed_clocks
 from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.invocation.interfaces import INTERFACE_FLAG
@@ -159,10 +159,14 @@ def look_again(
         refuse_parsed_clocks(prepared, doubts, is_cancelled)
         return ()
     started_ns = time.time_ns()
-    text = _expand(prepared, is_cancelled, is_assembler=is_assembler)
+    if prepared.invocation.product is Product.CUDA:
+        only_host = not doubts & CLOCKS
+        every, text = expand_passes(prepared, is_cancelled, _NO_LEAP_SECONDS, only_host=only_host)
+    else:
+        every = text = _expand(prepared, is_cancelled, is_assembler=is_assembler)
     if doubts & CLOCKS:
         is_pinned = prepared.dates_are_pinned
-        refuse_clocks(text, paths, started_ns=started_ns, is_pinned=is_pinned)
+        refuse_clocks(every, paths, started_ns=started_ns, is_pinned=is_pinned)
     if Hazard.ASSEMBLER_STRINGS in doubts and strings_may_direct(text):
         raise UncacheableError(UncacheableReason.INCBIN)
     if not doubts & (Hazard.ASSEMBLER_FILE | Hazard.OPAQUE_ASSEMBLY):

@@ -25,6 +25,7 @@ from typing import Final
 from hpcc.cache.base.fields import encode_fields
 from hpcc.cache.base.path_stability import names_a_process
 from hpcc.cache.host.loader import refusal_of_loader
+from hpcc.compilers.spec.drivers import is_refused_of_nvcc
 from hpcc.compilers.spec.table import Bypass
 from hpcc.core.reasons.bypass import BypassReason
 
@@ -85,7 +86,8 @@ def refusal_of(env: Mapping[bytes, bytes], arguments: tuple[bytes, ...]) -> Bypa
             return Bypass(BypassReason.DEPENDENCIES_OUTPUT)
         if name in _MAPPER_ENV:
             return Bypass(BypassReason.MODULE_MAPPER)
-        if name in _REFUSED_ENV:
+        # Of a compile by GCC or Clang, its family leaves out what only nvcc reads.
+        if name in _REFUSED_ENV or is_refused_of_nvcc(name):
             return Bypass(BypassReason.ENVIRONMENT)
         if name in _SEARCHED_ENV:
             return Bypass(BypassReason.COMPILER_PATH)

@@ -55,7 +55,7 @@ from hpcc.compilers.families import family_of
 from hpcc.compilers.invocation.database import DatabaseEntry, DatabaseQuestion, with_entry
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.interfaces import INTERFACE_FLAG
-from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.invocation.invocation import Invocation, Product
 from hpcc.compilers.invocation.modules import MAPPER_FLAG, interfaces_in_map
 from hpcc.compilers.invocation.side import SideFile, Written
 from hpcc.compilers.spec.response import MAX_RESPONSE_BYTES
@@ -200,9 +200,7 @@ class Classifier:
         for name in (invocation.output, invocation.depfile):
             if name and is_special(absolute(request.cwd, name)):
                 return Bypass(BypassReason.SPECIAL_OUTPUT)
-        identity = self._compilers.identify(
-            request.compiler, request.env, is_cancelled, request.cwd, family.probe_question
-        )
+        identity = self._compilers.identify_of(request, family, invocation, is_cancelled)
         if isinstance(identity, Bypass):
             return identity
         request = _in_directory(request, invocation)
@@ -236,7 +234,8 @@ class Classifier:
         is_plain = is_plain and not is_script and not module_map
         # Each hit needs its record.
         is_recorded_file = invocation.language.is_header or invocation.values(INTERFACE_FLAG)
-        is_plain = is_plain and not is_recorded_file
+        # The compiler inside of nvcc is identified for each request.
+        is_plain = is_plain and not is_recorded_file and invocation.product is not Product.CUDA
         prepared = Prepared(
             request, invocation, family, identity, colour, key, written, marker_status, is_plain,
             looked_for, is_recorded, rest, tuple(responses), declares,

@@ -25,7 +25,8 @@ def refused_word(
     compiler: bytes, argv: Sequence[bytes], env: Mapping[bytes, bytes], reason: str
 ) -> bytes:
     """Return the argument or `NAME=value` that has this reason; b"" if no single one has."""
-    for name, value in env.items():
+    family = family_of(compiler, tuple(argv[1:]))
+    for name, value in family.key_environment(dict(env), (compiler, *argv[1:])).items():
         refusal = refusal_of({name: value}, ())
         if refusal is not None and refusal.reason == reason:
             return name + b"=" + value

@@ -40,6 +40,7 @@ from hpcc.cache.recorder.places import LINK_LIMITS, LINKS_NAME
 from hpcc.cache.recorder.recorder import Recorder
 from hpcc.cache.results.scratch import DiskSpace, ScratchPaths
 from hpcc.compilers.families import family_of
+from hpcc.compilers.spec.drivers import is_of_nvcc
 from hpcc.compilers.spec.response import expand_responses
 from hpcc.compilers.spec.table import Bypass
 from hpcc.config.paths import Paths
@@ -254,7 +255,8 @@ def _command_of(request: CompileRequest) -> LinkCommand | None:
         return None
     arguments = expand_responses(request.argv[1:], response_reader(request.cwd, []))
     # Some variables let the driver edit the command or print it.
-    if isinstance(arguments, Bypass) or refusal_of(request.env, arguments):
+    env = {name: value for name, value in request.env.items() if not is_of_nvcc(name)}
+    if isinstance(arguments, Bypass) or refusal_of(env, arguments):
         return None
     command = read_link(arguments)
     if command is None or is_special(absolute(request.cwd, command.output)):

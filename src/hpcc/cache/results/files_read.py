@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.outputs import read_output
-from hpcc.cache.base.uncacheable import UncacheableError, all_absolute
+from hpcc.cache.base.uncacheable import UncacheableError, absolute, all_absolute
 from hpcc.cache.inputs.discovery import ask_dependencies, parse_dependencies
 from hpcc.cache.inputs.pragmas import is_preprocessor_blind
 from hpcc.cache.key.interfaces import interfaces_of_map
@@ -59,6 +59,7 @@ def files_read(
         UncacheableError: the list is missing.
     """
     prepared = pending.prepared
+    more = _unlisted(prepared, search_path, memo)
     match pending.way:
         case Way.PRIVATE_FILE:
             assert pending.private_depfile is not None
@@ -69,9 +70,10 @@ def files_read(
             )
             if data is None:
                 raise UncacheableError(UncacheableReason.DEPFILE_UNREADABLE)
-            return (*_texts(pending, data, memo), *_behind_macro(prepared, memo))
+            return (*_texts(pending, data, memo), *_behind_macro(prepared, memo), *more)
         case Way.USER_FILE:
-            return (*_texts(pending, depfile or b"", memo), *_behind_macro(prepared, memo))
+            texts = _texts(pending, depfile or b"", memo)
+            return (*texts, *_behind_macro(prepared, memo), *more)
         case Way.HEADERS:
             assert headers is not None
             return (
@@ -159,6 +161,35 @@ def _check_modules(pending: Pending, depfile: bytes) -> None:
         words = (word for word in depfile.split() if not word.endswith((b":", UNIT_SUFFIX)))
         pending.files = all_absolute(pending.prepared.cwd, tuple(words))
         raise UncacheableError(UncacheableReason.MODULES)
+
+
+def _unlisted(prepared: Prepared, search_path: SearchPath, memo: FileMemo) -> tuple[bytes, ...]:
+    """Return the headers that no depfile lists, and all that they may include.
+
+    Each name counts in each place where there is a file.
+
+    Raises:
+        UncacheableError: one is not found, or cannot be read.
+    """
+    names = prepared.family.headers_unlisted(prepared.invocation)
+    if not names:
+        return ()
+    search = tuple(absolute(prepared.cwd, d.rstrip(b"/") or b"/") for d in search_path(prepared))
+    found: dict[bytes, None] = {}
+    waiting = [[d + b"/" + name for d in search] for name in names]
+    while waiting:
+        there = [path for path in waiting.pop() if os.path.isfile(path)]
+        if not found and not there:
+            raise UncacheableError(UncacheableReason.SEARCH_PATH)
+        for path in (path for path in there if path not in found):
+            found[path] = None
+            scan = memo.scan(path)
+            if scan is None:
+                raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE, path)
+            home = path.rpartition(b"/")[0]
+            waiting += [[d + b"/" + n for d in (home, *search)] for n in scan[1].quoted]
+            waiting += [[d + b"/" + n for d in search] for n in scan[1].angled]
+    return tuple(found)
 
 
 def _omitted(pending: Pending, search_path: SearchPath) -> tuple[bytes, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -38,10 +37,11 @@ from hpcc.compilers.scan.scan import RESOLVABLE, Hazard
 from hpcc.compilers.scan.twins import TwinRule
 from hpcc.compilers.spec.drivers import (
     INCLUDE_ENV,
-    MSVC_ENV,
     ROOT_ENV,
     DriverAnswers,
+    is_of_nvcc,
     without_cl_variables,
+    without_msvc_variables,
 )
 from hpcc.compilers.spec.response import ReadFile, expand_responses
 from hpcc.compilers.spec.table import Bypass
@@ -49,7 +49,6 @@ from hpcc.core import Toolchain
 
 # With these, `__asm` needs no string, so its text looks like prose.
 _BARE_ASM: Final = frozenset({b"-fasm-blocks", b"-fms-extensions", b"-fms-compatibility"})
-_WINDOWS: Final = re.compile(rb"windows|win32|msvc|uefi", re.IGNORECASE)
 _PROPER: Final = {Language.OBJC: b"cc1obj", Language.OBJCXX: b"cc1objplus"}
 
 
@@ -111,10 +110,8 @@ class GnuFamily:
     def key_environment(
         self, env: dict[bytes, bytes], words: Sequence[bytes]
     ) -> dict[bytes, bytes]:
-        # Clang looks for headers of Windows in INCLUDE and the like (MSVC.cpp), on Linux too.
-        if MSVC_ENV.isdisjoint(env) or any(map(_WINDOWS.search, words)):
-            return env
-        return {name: value for name, value in env.items() if name not in MSVC_ENV}
+        env = without_msvc_variables(env, words)
+        return {name: value for name, value in env.items() if not is_of_nvcc(name)}
 
     def question_environment(self, env: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
         return without_cl_variables(env)
@@ -131,6 +128,10 @@ class GnuFamily:
         return (compiler, *invocation.arguments, *extra, *behind)
 
     # ---- what this compiler is ----
+
+    def host_question(self, invocation: Invocation) -> tuple[bytes, ...]:
+        del invocation
+        return ()
 
     def driver_files(self, answers: DriverAnswers) -> dict[bytes, None]:
         found = specs_names(answers.about, answers.searched, answers.library_path)
@@ -211,6 +212,10 @@ class GnuFamily:
     def unlisted(self, invocation: Invocation, places: tuple[bytes, ...]) -> Unlisted | None:
         del invocation, places
         return None
+
+    def headers_unlisted(self, invocation: Invocation) -> tuple[bytes, ...]:
+        del invocation
+        return ()
 
     def recording(self, invocation: Invocation) -> Recording:
         del invocation

@@ -30,7 +30,7 @@ _OTHER_COMPILERS: Final = frozenset(
     b"icc icpc icx icpx dpcpp armcc armclang armclang++ aocc pgcc pgc++ pgfortran nvc nvc++"
     b" nvfortran xlc xlclang xlf suncc tcc hipcc clang-cl cl emcc em++ gfortran f77 f95 flang"
     b" flang-new ifort ifx rustc swiftc gdc ldc ldc2 ldmd2 dmd gnat go gccgo ghc ocamlopt javac"
-    b" zig nim valac nasm yasm clang-tidy cppcheck include-what-you-use"
+    b" zig nim valac nasm yasm nvcc clang-tidy cppcheck include-what-you-use"
     b" ccache sccache buildcache distcc icecc".split()
 )
 _TARGET_BEFORE: Final = re.compile(rb"[A-Za-z0-9_.]+-")
@@ -210,10 +210,6 @@ def _output(
 
 
 def _unknown_program(name: bytes) -> Bypass:
-    if name == b"nvcc":
-        return Bypass(
-            BypassReason.NVCC
-        )  # compiles each source several times, for several processors
     is_known = _is_other_compiler(name)
     return Bypass(BypassReason.OTHER_COMPILER if is_known else BypassReason.UNKNOWN_COMPILER)
 

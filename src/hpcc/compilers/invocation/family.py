@@ -114,6 +114,10 @@ class Identification(Protocol):
         """Arguments with which a tool prints the `-v` of the compiler in it; empty for a driver."""
         ...
 
+    def host_question(self, invocation: Invocation) -> tuple[bytes, ...]:
+        """Return the arguments with which nvcc shows its host compiler; empty: it has none."""
+        ...
+
     @property
     def programs(self) -> tuple[bytes, ...]:
         """Programs that the driver runs, by the names that it looks up."""
@@ -264,6 +268,10 @@ class Files(Protocol):
 
         `places` are the identity's `config_directories`.
         """
+        ...
+
+    def headers_unlisted(self, invocation: Invocation) -> tuple[bytes, ...]:
+        """Return the names of headers that it includes and no depfile lists."""
         ...
 
     def recording(self, invocation: Invocation) -> Recording:

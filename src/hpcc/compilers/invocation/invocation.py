@@ -68,6 +68,7 @@ class Product(enum.Enum):
     MESSAGES = "messages"  # `-fsyntax-only`, clang-tidy
     BACK_END = "back-end"  # an object of bitcode, with parts of other modules
     TEXT = "text"  # `-E`; without `-o` its text goes to standard output
+    CUDA = "cuda"  # what one command of nvcc makes: an object, or code for graphics processors
 
 
 class Dialect(enum.Enum):

@@ -41,6 +41,7 @@ from hpcc.compilers.spec.drivers import (
     INCLUDE_ENV,
     MSVC_ENV,
     is_clang_cl,
+    is_of_nvcc,
     without_cl_variables,
 )
 from hpcc.compilers.spec.response import ReadFile
@@ -111,7 +112,7 @@ class MsvcFamily(ClangFamily):
         self, env: dict[bytes, bytes], words: Sequence[bytes]
     ) -> dict[bytes, bytes]:
         del words
-        return env
+        return {name: value for name, value in env.items() if not is_of_nvcc(name)}
 
     def question_environment(self, env: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
         return without_cl_variables(env)

@@ -6,7 +6,7 @@ Checking a name loads no family: a program called gcc must not load the tables o
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -53,6 +53,36 @@ DRIVER_MARKS: Final = (b"GCC_EXEC_PREFIX", b"CCC_OVERRIDE_OPTIONS")
 ROOT_ENV: Final = (b"GCC_ROOT", b"G++_ROOT", b"BINUTILS_ROOT")
 
 
+_WINDOWS: Final = re.compile(rb"windows|win32|msvc|uefi", re.IGNORECASE)
+# nvcc and the programs of its toolkit (a record of each `getenv` of 13.0; strings in the programs).
+_NVCC_PREFIXES: Final = (b"NVCC_", b"NVVM", b"EDG_")
+_NVCC_ENV: Final = frozenset(
+    {
+        b"INCLUDES", b"SYSTEM_INCLUDES", b"CICC_PATH", b"CUDAFE_FLAGS", b"PTXAS_FLAGS",
+        b"OCG_FLAGS", b"LLVMC_FLAGS", b"LLVMDIS_FLAGS", b"NVASM_FLAGS", b"NVDISASM_FLAGS",
+        b"NVLINK_FLAGS", b"_HERE_", b"_THERE_", b"_SPACE_", b"_TARGET_DIR_", b"_TARGET_SIZE_",
+        b"_CUDART_", b"_NVVM_BRANCH_", b"compiler-bindir", b"NOCOLOR", b"USR_INCLUDE",
+        b"NV_NVVM_VERSION", b"LIBNVVM_DISABLE_CONCURRENT_API", b"CAN_FINALIZE_DEBUG",
+        b"DUMP_KNOBS_TO_FILE", b"BASH_FUNC_gcc%%", b"BASH_FUNC_g++%%", b"BASH_FUNC_cudafe++%%",
+        b"BASH_FUNC_ptxas%%", b"BASH_FUNC_fatbinary%%",
+    }
+)  # fmt: skip
+# Their words are read as arguments (`nvcc.invocation`). NVCC_CCBIN chooses the host compiler.
+_NVCC_TAKEN: Final = frozenset(
+    {b"NVCC_PREPEND_FLAGS", b"NVCC_APPEND_FLAGS", b"NVCC_CCBIN", b"NOCOLOR"}
+)
+
+
+def is_of_nvcc(name: bytes) -> bool:
+    """Return whether only nvcc and its programs read this variable."""
+    return name in _NVCC_ENV or name.startswith(_NVCC_PREFIXES)
+
+
+def is_refused_of_nvcc(name: bytes) -> bool:
+    """Return whether it may change the commands or the programs of nvcc in an unknown way."""
+    return is_of_nvcc(name) and name not in _NVCC_TAKEN
+
+
 @dataclass(frozen=True, slots=True)
 class DriverAnswers:
     """One driver's answers, and how it was called.
@@ -94,6 +124,14 @@ def is_other_driver(compiler: bytes, real: bytes) -> bool:
     if real_is_cxx is None or is_cxx_driver(compiler) is real_is_cxx:
         return False
     return not real.rpartition(b"/")[2].startswith(b"clang")
+
+
+def without_msvc_variables(env: dict[bytes, bytes], words: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Return the variables without those that mean something for a target of Windows only."""
+    # Clang looks for headers of Windows in INCLUDE and the like (MSVC.cpp), on Linux too.
+    if MSVC_ENV.isdisjoint(env) or any(map(_WINDOWS.search, words)):
+        return env
+    return {name: value for name, value in env.items() if name not in MSVC_ENV}
 
 
 def without_cl_variables(env: Mapping[bytes, bytes]) -> dict[bytes, bytes]:

@@ -154,8 +154,22 @@ class BypassReason(Reason, prefix="bypass"):
         "Sources are `.i`, `.ii`, `.s`; `.mi` and `.mii` are never cached.")
     NO_SOURCE = "no-source", "no source in the command", _NOT_NEEDED
     NVCC = (
-        "nvcc", "nvcc, which is not GCC or Clang", "Nothing to do.",
-        "Its command line has a grammar that hpcc does not know.")
+        "nvcc", "an nvcc command that does not compile exactly one CUDA source",
+        "Compile each `.cu` file with `-c`, `-dc`, `-ptx`, `-cubin` or `-fatbin`.",
+        "Links, device links, `-E`, `-M`, `--run` and sources of other languages without `-x cu` "
+        "are not cached.")
+    NVCC_HOST = (
+        "nvcc-host", "an nvcc, or a compiler inside of it, that is not known",
+        "Use nvcc 13.0 as it is installed, and GCC 12 to 15 as its host compiler.",
+        "`hpcc` compares the options of nvcc by version. The host compiler must be GCC, and the "
+        "same one with the `PATH` that `nvcc.profile` makes. A profile that does more than name "
+        "directories is not taken, nor a working directory whose name a shell would interpret.")
+    NVCC_OPTION = (
+        "nvcc-option", "an option of nvcc, or a value, that is not cached", _LEAVE_OUT,
+        "Refused are options that keep files, run programs, measure time or name further files "
+        "(`--keep`, `--run`, `--time`, `-objtemp`, `-MMD`, `-arch=native`), flags for the host "
+        "compiler, ptxas or cudafe++ that are not in hpcc's table, and each word with a blank or "
+        "a character that a shell interprets: nvcc does not quote its commands.")
     ODD_DEPENDENCIES = (
         "odd-dependencies", "`-MF` and its like in a form whose effect differs", _DEPENDENCIES,
         "Compilers differ in what they make of it.")

@@ -154,8 +154,15 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
         "the launcher reads and sends it, once the daemon asks for it",
     )),
     (BypassReason.NVCC, Debt(
-        "all compiles of CUDA: a second and more each", "the program runs unchanged",
-        "a table of its flags; its tools and its host compiler in the key",
+        "no hit is lost: such commands link or print", "the program runs unchanged",
+        "sources of C and C++ that nvcc only passes on",
+    )),
+    (BypassReason.NVCC_HOST, Debt(
+        "not counted", "nvcc 13.0 with GCC is cached", "other versions of nvcc; Clang inside of it",
+    )),
+    (BypassReason.NVCC_OPTION, Debt(
+        "not counted", "what CMake writes is in the table",
+        "prove what an option reads and writes, then cache it; names with blanks",
     )),
     (BypassReason.THINLTO_BACKEND, Debt(
         "none seen", "the index names the modules that are read",

@@ -59,6 +59,10 @@ class PrivateReason(Reason, prefix="private"):
         "Nothing to do: what imports it is shared, if its own compile may be.",
         "Clang's interfaces hold the checkout's path, and GCC's its directory and the time. So each"
         " checkout makes its own, once.")
+    NVCC = (
+        "nvcc", "an object of nvcc, which never has the same bytes twice", "Nothing to do.",
+        "Each holds the process id of its nvcc, so that no comparison can show that two checkouts "
+        "may share one.")
     OBJECT_FORMAT = (
         "object-format", "no object that can be searched for paths", "Nothing to do.")
     ORIGIN = (
