@@ -96,7 +96,7 @@ def expand_nvcc(
             found = None if content is None else _words(content)
             if found is None:
                 return Bypass(BypassReason.RESPONSE_FILE)
-            # The option stays, so that it is never the value of the word before it unseen.
+            # The option stays in front of them: the word before it may take it as its value.
             result += [name, file, *found]
     return tuple(result) if len(result) <= MAX_EXPANDED_ARGUMENTS else _TOO_MANY
 
@@ -115,7 +115,7 @@ def _words(content: bytes) -> list[bytes] | None:
         return None
     is_value = False
     for word in words:
-            # The option stays in front of them: an option before it may take it as its value.
+        # nvcc may insert the words at another place. For these, no check here depends on that.
         if is_value == word.startswith(b"-") or not (is_value or _IN_RESPONSE.match(word)):
             return None
         is_value = not is_value and word in _SEPARATE
