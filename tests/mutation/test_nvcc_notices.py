@@ -18,7 +18,7 @@ CASES = {
     "host": Case(OPTIONS, " or _HOST_REFUSED.fullmatch(word)", "", GRAMMAR + "test_everything_else_is_refused"),
     "divided": Case(OPTIONS, 'value.split(b",") if option.is_list else [value]', "[value]",
                     GRAMMAR + "test_values_are_divided_and_stripped_as_nvcc_does"),
-    "quoted": Case(READING, " or not all(map(SAFE.fullmatch, words)):\n        return None", ":\n        return None",
+    "quoted": Case(READING, " or not _PLAIN.fullmatch(content):", ":",
                    GRAMMAR + "test_a_response_file_that_may_mean_something_else_is_refused"),
     "chosen": Case(READING, " or not (is_value or _IN_RESPONSE.match(word))", "",
                    GRAMMAR + "test_a_response_file_that_may_mean_something_else_is_refused"),

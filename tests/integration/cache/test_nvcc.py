@@ -142,12 +142,12 @@ def test_what_is_in_the_key(
         {"NVCC_PREPEND_FLAGS": "-DX=1"},
         {"NVCC_APPEND_FLAGS": "-DX=1"},
         {"NVCC_APPEND_FLAGS": "-O0"},
-        {"TMPDIR": str(tmp_path)},
     ):
         launcher.env = env
         keys.add(_key(launcher, nvcc, *argv))
-    launcher.env = {}
-    assert len(keys) == 7
+    assert len(keys) == 6
+    launcher.env = {"TMPDIR": str(tmp_path)}
+    assert _key(launcher, nvcc, *argv) == plain
     # Another gcc is found first.
     first = tmp_path / "bin"
     first.mkdir()
@@ -218,6 +218,14 @@ def test_what_is_refused(launcher: FakeLauncher, project: Any, nvcc: str, tmp_pa
                 {"NVCC_CCBIN": "clang++-19"}):  # fmt: skip
         launcher.env = env
         assert _reason(launcher, *argv) == "nvcc-host", env
+    launcher.env = {}
+    # GCC reads generated code in the directory of temporary files, and looks there first.
+    launcher.env = {"TMPDIR": str(tmp_path)}
+    for name in ("crt/host_runtime.h", "fatbinary_section.h"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+        assert _reason(launcher, *argv) == "nvcc-host", name
+        (tmp_path / name).unlink()
     launcher.env = {}
     # A directory of the name of a program takes its place.
     assert _reason(launcher, *argv[:1], "-ccbin", "g++-14", *argv[1:]) == ""

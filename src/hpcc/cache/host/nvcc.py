@@ -41,7 +41,6 @@ from hpcc.cache.host.loader import (
     loader_environment,
     look_at_skipped,
 )
-from hpcc.cache.host.loader import IDENTITY_ENV as LOADER_ENV
 from hpcc.compilers.gnu.family import GNU
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.nvcc.invocation import APPEND, HOST, PREPEND, SECOND_HEADERS
@@ -59,7 +58,6 @@ from hpcc.compilers.spec.table import GCC_MAJORS, Bypass
 from hpcc.core.memo import BoundedMemo
 from hpcc.core.reasons.bypass import BypassReason
 
-_ENV: Final = (b"PATH", b"TMPDIR", HOST, *LOADER_ENV)
 _SHELL: Final = b"/bin/sh"
 _MAX_REMEMBERED: Final = 1024
 _MAX_ASKING: Final = 16
@@ -111,11 +109,11 @@ class NvccCompilers:
 
         `question` are the arguments with which nvcc shows its host compiler.
         """
-        env, cwd = request.env, request.cwd
-        values = tuple(env.get(name) for name in _ENV)
         if not _is_quotable(request):
             return _UNKNOWN
-        key = (request.compiler, question, cwd, *values)
+        # The host compiler is asked under these variables, too.
+        values = (item for item in request.env.items() if not item[0].startswith(b"HPCC_"))
+        key = (request.compiler, question, request.cwd, *sorted(values))
         # The host compiler is identified under another lock, which never waits for this one.
         with self._asking[hash(key) % _MAX_ASKING]:
             known = self._known.get(key)
@@ -127,6 +125,9 @@ class NvccCompilers:
                 if isinstance(found, Bypass):
                     return found
                 known = self._known[key] = found
+        # They would be read in place of the toolkit's.
+        if any(map(os.path.lexists, known.watched)):
+            return _UNKNOWN
         return self._with_host(known, request, family, is_cancelled)
 
     def _with_host(
@@ -222,7 +223,7 @@ class _Probe:
         if b"" in self._files.values():
             return Bypass(BypassReason.COMPILER_UNREADABLE)
         files = tuple(sorted(self._files.items()))
-        parts = [shown.text, self._env.get(b"TMPDIR", b""), host, *(p for f in files for p in f)]
+        parts = [shown.text, host, *(p for f in files for p in f)]
         for path in DIRECTING_FILES:
             digest = self._memo.digest(path)
             if digest is None:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Final
 
 from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language, Product
-from hpcc.compilers.nvcc.options import RESPONSES, SAFE, is_response, parse_options
+from hpcc.compilers.nvcc.options import RESPONSES, is_response, parse_options
 from hpcc.compilers.spec.response import (
     MAX_EXPANDED_ARGUMENTS,
     MAX_RESPONSE_BYTES,
@@ -24,6 +24,8 @@ FIRST_HEADER: Final = b"cuda_runtime.h"
 SECOND_HEADERS: Final = (b"crt/host_runtime.h", b"fatbinary_section.h")
 """What the code that nvcc generates includes. The host compiler reads it in a second run, from the
 directory of temporary files, with the user's search path. No depfile lists these headers."""
+# White space and words that mean the same to every reader.
+_PLAIN: Final = re.compile(rb"[\w@%+=:,./ \t\r\n-]*+")
 _SEPARATE: Final = frozenset({b"-I", b"-isystem", b"-D", b"-U"})
 _IN_RESPONSE: Final = re.compile(rb"-[IDU]|-isystem(?:=|$)")
 _SUFFIXES: Final = (b".cu", b".cpp", b".cc", b".cxx", b".c")
@@ -75,6 +77,8 @@ def expand_nvcc(
     was not asked, so a text with one is refused.
     """
     before, behind = env.get(PREPEND, b""), env.get(APPEND, b"")
+    if not (_PLAIN.fullmatch(before) and _PLAIN.fullmatch(behind)):
+        return Bypass(BypassReason.NVCC_OPTION)
     if not before.strip() and not behind.strip() and not _names_response(arguments):
         return arguments
     result: list[bytes] = []
@@ -83,7 +87,7 @@ def expand_nvcc(
         (arguments, False),
         (behind.split(), True),
     ):
-        if is_text and (not all(map(SAFE.fullmatch, words)) or _names_response(words)):
+        if is_text and _names_response(words):
             return Bypass(BypassReason.NVCC_OPTION)
         rest = iter(words)
         for word in rest:
@@ -111,7 +115,7 @@ def _names_response(words: Sequence[bytes]) -> bool:
 def _words(content: bytes) -> list[bytes] | None:
     """Return the words of a response file; None if one of them may mean something else."""
     words = content.split()
-    if len(content) > MAX_RESPONSE_BYTES or not all(map(SAFE.fullmatch, words)):
+    if len(content) > MAX_RESPONSE_BYTES or not _PLAIN.fullmatch(content):
         return None
     is_value = False
     for word in words:

@@ -29,6 +29,8 @@ SAFE: Final = re.compile(_SAFE + rb"+")
 _MACRO: Final = re.compile(rb'[A-Za-z_]\w*(?:=(?:%s|"(?:%s|[ ()\[\]])*"|[()])*)?' % (_SAFE, _SAFE))
 _PATH: Final = re.compile(rb"[\w@%+=:./-]+")
 _ARCHITECTURES: Final = re.compile(rb"(?!.*native)[\w=,\[\]-]+")
+# Another process finds another file there.
+_PROCESS: Final = re.compile(rb"/proc(?![\w.-])")
 _NUMBER: Final = re.compile(rb"\d{1,6}")
 _BOOLEAN: Final = re.compile(rb"true|false")
 _WORD: Final = re.compile(rb"[\w,-]+")
@@ -187,6 +189,8 @@ def parse_options(
         name.encode() in arguments for name in _FORWARD
     )
     rest = iter(arguments)
+    if any(map(_PROCESS.search, arguments)):
+        return Bypass(BypassReason.PROCESS_PATH)
     for argument in rest:
         if not argument.startswith(b"-"):
             if not SAFE.fullmatch(argument) or argument.startswith(b"@"):

@@ -28,7 +28,8 @@ _EMPTY: Final = (b"CUDAFE_FLAGS", b"PTXAS_FLAGS")
 _VARIABLE: Final = re.compile(rb"^#\$ (\w+)=(.*)$", re.MULTILINE)
 _COMMAND: Final = re.compile(rb"^#\$ (?!\w+=)(.*)$", re.MULTILINE)
 _VERSION: Final = re.compile(rb"-D__CUDACC_VER_MAJOR__=(\d+) -D__CUDACC_VER_MINOR__=(\d+)")
-_TEMPORARY: Final = re.compile(rb"tmpxft_[0-9a-f]+_[0-9a-f]+")
+# With its directory, which TMPDIR names.
+_TEMPORARY: Final = re.compile(rb"(?:/[\w@%+=:,./-]*/)?tmpxft_[0-9a-f]+_[0-9a-f]+")
 _DIRECTORY: Final = re.compile(r"-I(/.*)")
 # They differ between people, and the programs that they lead to count by content.
 _PERSONAL: Final = frozenset({b"PATH", b"LD_LIBRARY_PATH"})
