@@ -1,4 +1,4 @@
-"""C++ projects with named modules and with a precompiled header, beside ccache and sccache.
+"""C++ projects with modules, with a precompiled header, and with CUDA, beside ccache and sccache.
 
 CMake and Ninja build each project from clean with one tool after the other, in turns: cold, with an
 empty cache, and again after the build directory was removed. Every object is compared with the bare
@@ -28,13 +28,21 @@ from _measure import BenchError, Cost, measure, rotated, run
 from _settings import ALL_TOOLS
 from _tools import BARE, OURS, Tool, installed, running
 
-from hpcc_testkit.cache.cxx_projects import plant_modules, plant_precompiled
+from hpcc_testkit.cache.cxx_projects import (
+    plant_cuda,
+    plant_modules,
+    plant_precompiled,
+    without_process_ids,
+)
+from hpcc_testkit.suite.nvcc import toolkit
 
 RESULT: Final = Path(__file__).parent / "results" / "cxx-projects.json"
 PROJECTS: Final[Mapping[str, Callable[[Path], int]]] = {
     "modules": plant_modules,
     "pch": plant_precompiled,
+    "cuda": plant_cuda,
 }
+NVCC: Final = "nvcc"
 COMPILERS: Final = ("g++-14", "clang++-19")
 ROUNDS: Final = 5
 GOAL_COLD: Final = 1.03
@@ -85,10 +93,13 @@ class Project:
     def build(self, tool: Tool) -> Cost:
         """Configure, which is not measured, and build from clean."""
         shutil.rmtree(self.tree / "build", ignore_errors=True)
-        launcher = [f"-DCMAKE_CXX_COMPILER_LAUNCHER={tool.prefix[0]}"] if tool.prefix else []
-        compiler = f"-DCMAKE_CXX_COMPILER={self.compiler}"
+        is_cuda = self.compiler == NVCC
+        language = "CUDA" if is_cuda else "CXX"
+        launcher = [f"-DCMAKE_{language}_COMPILER_LAUNCHER={tool.prefix[0]}"] if tool.prefix else []
+        path = toolkit() / "bin/nvcc" if is_cuda else self.compiler
+        compiler = f"-DCMAKE_{language}_COMPILER={path}"
         configure = ["cmake", "-G", "Ninja", "-B", "build", compiler, *launcher]
-        run(configure, tool.env, self.tree)
+        run(configure, {**tool.env, "CUDAARCHS": "80-real"}, self.tree)
         command = ["cmake", "--build", "build", "-j2"]
 
         def work() -> None:
@@ -98,8 +109,9 @@ class Project:
 
     def differing(self, *, is_bare: bool) -> int:
         """Return how many objects differ from the bare compiler's, which come first."""
-        files = (self.tree / "build").rglob("*.cpp*.o")
-        found = {f.name: hashlib.sha256(f.read_bytes()).digest() for f in files}
+        files = (f for end in ("*.cpp*.o", "*.cu.o") for f in (self.tree / "build").rglob(end))
+        contents = {f.name: without_process_ids(f.read_bytes()) for f in files}
+        found = {name: hashlib.sha256(made).digest() for name, made in contents.items()}
         if is_bare:
             self._bare = found
         return sum(found.get(name) != digest for name, digest in self._bare.items())
@@ -129,6 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write; return 1 if an object through hpcc differs."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", choices=PROJECTS, help="one kind of project; writes no result")
     args = parser.parse_args(argv)
     names, absent = installed(ALL_TOOLS)
     for reason in absent.values():
@@ -138,14 +151,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         directory = Path(name)
         with running(names, directory / "tools") as tools:
             programs = {tool.name: tool.program() for tool in tools}
-            for kind in PROJECTS:
-                for compiler in COMPILERS:
+            for kind in (args.only,) if args.only else PROJECTS:
+                for compiler in (NVCC,) if kind == "cuda" else COMPILERS:
                     project = Project(directory, kind, compiler)
                     rows = measured(project, kind, tools, 1 if args.quick else ROUNDS)
                     bare = next(row for row in rows if row.tool == BARE)
                     found += [row.document(bare) for row in rows]
                     _show(found[-len(rows) :])
-    if not args.quick:
+    if not (args.quick or args.only):
         document = {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": platform.machine(),

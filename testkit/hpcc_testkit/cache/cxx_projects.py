@@ -1,15 +1,18 @@
-"""C++ projects for CMake: many named modules, one precompiled header, `import std`.
+"""Projects for CMake: many named modules, one precompiled header, `import std`, CUDA.
 
 Each function writes one, and returns how many sources it compiles.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 
 MODULES: Final = 30
 USERS: Final = 60
+KERNELS: Final = 20
+_PROCESS_ID: Final = re.compile(rb"tmpxft_[0-9a-f]{8}_")
 _HEAD: Final = (
     "cmake_minimum_required(VERSION 3.28)\nproject(many CXX)\nset(CMAKE_CXX_STANDARD 20)\n"
 )
@@ -81,6 +84,42 @@ def plant_precompiled(tree: Path) -> int:
         "target_precompile_headers(a PRIVATE all.h)\ntarget_precompile_headers(b REUSE_FROM a)\n",
     )
     return len(names) + 1
+
+
+def plant_cuda(tree: Path) -> int:
+    """Write a library of kernels that call functions of their files, and a program."""
+    names = [f"u{n}.cu" for n in range(KERNELS)]
+    _write(tree / "inc/both.h", "#pragma once\n#define N 2\n")
+    for n, name in enumerate(names):
+        text = (
+            f'#include "both.h"\n__device__ int d{n}(int x) {{ return x * N + SIZE; }}\n'
+            f"__global__ void k{n}(int *p) {{ p[threadIdx.x] = d{n}(*p); }}\n"
+            f"void r{n}(int *p) {{ k{n}<<<1, 32>>>(p); }}\n"
+        )
+        _write(tree / "src" / name, text)
+    declared = "".join(f"void r{n}(int *);\n" for n in range(KERNELS))
+    calls = "".join(f" r{n}(p);" for n in range(KERNELS))
+    body = f"int main(int c, char **) {{ int *p = 0; if (c > 1) {{{calls} }} return 0; }}\n"
+    _write(tree / "main.cu", declared + body)
+    _write(
+        tree / "CMakeLists.txt",
+        "cmake_minimum_required(VERSION 3.28)\nproject(p LANGUAGES CXX CUDA)\n"
+        "set(CMAKE_CUDA_STANDARD 17)\n"
+        f"add_library(units STATIC {' '.join('src/' + name for name in names)})\n"
+        "target_include_directories(units PRIVATE inc)\n"
+        'target_compile_definitions(units PRIVATE NAME="p" SIZE=3)\n'
+        "target_compile_options(units PRIVATE -Wall --expt-relaxed-constexpr"
+        " -Xcompiler=-fno-strict-aliasing)\n"
+        "set_target_properties(units PROPERTIES CUDA_SEPARABLE_COMPILATION ON"
+        " POSITION_INDEPENDENT_CODE ON)\n"
+        "add_executable(program main.cu)\ntarget_link_libraries(program units)\n",
+    )
+    return len(names) + 1
+
+
+def without_process_ids(made: bytes) -> bytes:
+    """Return an object of nvcc without what is another one in each run."""
+    return _PROCESS_ID.sub(b"tmpxft_", made)
 
 
 def _write(path: Path, text: str) -> None:

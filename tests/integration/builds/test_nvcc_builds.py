@@ -1,86 +1,80 @@
-"""A CUDA project as CMake and Ninja build it: the second build has only hits."""
+"""CUDA through the launcher: a project as CMake builds it, and what reaches the daemon."""
 
 from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from hpcc_testkit.cache.cxx_projects import plant_cuda, without_process_ids
 from hpcc_testkit.cache.launcher import build_launcher, counters, launcher_environment, stop_daemon
 from hpcc_testkit.suite.nvcc import toolkit
 
-UNITS = 20
-LISTS = """cmake_minimum_required(VERSION 3.28)
-project(p LANGUAGES CXX CUDA)
-set(CMAKE_CUDA_STANDARD 17)
-file(GLOB units src/*.cu)
-add_library(units STATIC ${units})
-target_include_directories(units PRIVATE inc)
-target_compile_definitions(units PRIVATE NAME="p" SIZE=3)
-target_compile_options(units PRIVATE -Wall --expt-relaxed-constexpr -Xcompiler=-fno-strict-aliasing)
-set_target_properties(units PROPERTIES CUDA_SEPARABLE_COMPILATION ON POSITION_INDEPENDENT_CODE ON)
-add_executable(program main.cu)
-target_link_libraries(program units)
-"""
+
+@pytest.fixture
+def env(tmp_path: Path) -> Iterator[dict[str, str]]:
+    launcher = build_launcher(tmp_path / "launcher")
+    made = launcher_environment(tmp_path / "h")
+    yield {**made, "PATH": f"{launcher.parent}:{made['PATH']}", "CUDAARCHS": "80-real"}
+    stop_daemon(made)
 
 
-def _fill(root: Path, units: int) -> None:
-    (root / "src").mkdir(parents=True)
-    (root / "inc").mkdir()
-    (root / "CMakeLists.txt").write_text(LISTS)
-    (root / "inc/both.h").write_text("#pragma once\n#define N 2\n")
-    for at in range(units):
-        (root / f"src/u{at}.cu").write_text(
-            f'#include "both.h"\n__device__ int d{at}(int x) {{ return x * N + SIZE; }}\n'
-            f"__global__ void k{at}(int *p) {{ p[threadIdx.x] = d{at}(*p); }}\n"
-            f"void r{at}(int *p) {{ k{at}<<<1, 32>>>(p); }}\n"
-        )
-    calls = "".join(f"r{at}(p); " for at in range(units))
-    declared = "".join(f"void r{at}(int *); " for at in range(units))
-    (root / "main.cu").write_text(
-        f"{declared}\nint main(int c, char **) {{ int *p = 0; if (c > 1) {{ {calls} }} return 0; }}\n"
-    )
+def _run(argv: list[str | Path], cwd: Path, env: dict[str, str]) -> None:
+    done = subprocess.run(argv, cwd=cwd, env=env, capture_output=True, check=False, timeout=600)
+    assert done.returncode == 0, (done.stdout + done.stderr).decode(errors="replace")
+
+
+def _outcome(env: dict[str, str]) -> tuple[int, int, list[str]]:
+    found = counters(env)
+    refused = [name for name in found if name.startswith(("uncacheable.", "bypass.nvcc-"))]
+    return found.get("hit.local", 0), found.get("miss.local", 0), refused
+
+
+def test_variables_of_nvcc_reach_the_daemon(env: dict[str, str], tmp_path: Path) -> None:
+    tree = tmp_path / "src"
+    tree.mkdir()
+    (tree / "x.cu").write_text("__global__ void k(int *p) { *p = X; }\n")
+    # The toolkit is behind a script, as distributions have it.
+    script = tmp_path / "launcher/nvcc"
+    script.write_text(f'#!/bin/sh\nexec {toolkit() / "bin/nvcc"} "$@"\n')
+    script.chmod(0o755)
     time.sleep(0.1)
+    argv: list[str | Path] = ["hpcc", "nvcc", "-arch=sm_80", "-ptx", "x.cu", "-o", "x.ptx"]
+    for flags, outcome in (("-DX=1", (0, 1, [])), ("-DX=2", (0, 2, [])), ("-DX=1", (1, 2, []))):
+        _run(argv, tree, {**env, "NVCC_APPEND_FLAGS": flags})
+        assert _outcome(env) == outcome
+        number = flags.removeprefix("-DX=").encode()
+        assert b", " + number + b";" in (tree / "x.ptx").read_bytes()
+    for name in ("CUDAFE_FLAGS", "NVVMCCWIZ", "INCLUDES", "EDG_BASE", "compiler-bindir"):
+        before = counters(env).get("bypass.environment", 0)
+        subprocess.run(argv, cwd=tree, env={**env, name: "/x"}, check=False, capture_output=True)
+        assert counters(env).get("bypass.environment", 0) == before + 1, name
 
 
 @pytest.mark.parametrize("generator", ["Ninja", "Unix Makefiles"])
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
-def test_the_second_build_hits(tmp_path: Path, generator: str) -> None:
-    launcher = build_launcher(tmp_path / "launcher")
-    env = launcher_environment(tmp_path / "h")
-    env["PATH"] = f"{launcher.parent}:{env['PATH']}"
-    env["CUDAARCHS"] = "80-real"
-    root, build = tmp_path / "work", tmp_path / "work/build"
-    _fill(root, UNITS)
+def test_a_second_build_hits(env: dict[str, str], tmp_path: Path, generator: str) -> None:
+    tree, build = tmp_path / "src", tmp_path / "src/build"
+    units = plant_cuda(tree)
+    time.sleep(0.1)
 
-    def run(*argv: str | Path) -> bytes:
-        done = subprocess.run(
-            argv, cwd=root, env=env, capture_output=True, check=False, timeout=600
-        )
-        assert done.returncode == 0, (done.stdout + done.stderr).decode(errors="replace")
-        return done.stdout + done.stderr
+    def built(*launcher: str) -> dict[str, bytes]:
+        _run(["rm", "-rf", build], tree, env)
+        compiler = f"-DCMAKE_CUDA_COMPILER={toolkit() / 'bin/nvcc'}"
+        _run(["cmake", "-G", generator, "-B", build, compiler, *launcher], tree, env)
+        _run(["cmake", "--build", build, "-j2"], tree, env)
+        _run([build / "program"], tree, env)
+        found = {str(p.relative_to(build)): p.read_bytes() for p in build.rglob("*.cu.o")}
+        assert len(found) == units
+        return found
 
-    def built() -> dict[str, bytes]:
-        run("cmake", "-G", generator, "-B", build, f"-DCMAKE_CUDA_COMPILER={toolkit() / 'bin/nvcc'}",
-            "-DCMAKE_CUDA_COMPILER_LAUNCHER=hpcc")  # fmt: skip
-        run("cmake", "--build", build, "-j2")
-        run(build / "program")
-        return {str(p.relative_to(build)): p.read_bytes() for p in build.rglob("*.cu.o")}
-
-    def outcome() -> tuple[int, int, list[str]]:
-        found = counters(env)
-        other = [name for name in found if name.startswith(("uncacheable.", "missed.failed"))]
-        return found.get("hit.local", 0), found.get("miss.local", 0), other
-
-    try:
-        first = built()
-        assert len(first) == UNITS + 1
-        assert outcome() == (0, UNITS + 1, [])
-        run("rm", "-rf", build)
-        assert built() == first
-        assert outcome() == (UNITS + 1, UNITS + 1, [])
-    finally:
-        stop_daemon(env)
+    bare = {name: without_process_ids(made) for name, made in built().items()}
+    first = built("-DCMAKE_CUDA_COMPILER_LAUNCHER=hpcc")
+    assert {name: without_process_ids(made) for name, made in first.items()} == bare
+    assert _outcome(env) == (0, units, [])
+    assert built("-DCMAKE_CUDA_COMPILER_LAUNCHER=hpcc") == first
+    assert _outcome(env) == (units, units, [])

@@ -256,6 +256,8 @@ class _Probe:
 
     def _which(self, name: bytes, env: Mapping[bytes, bytes]) -> bytes | None:
         for directory in env.get(b"PATH", b"").split(b":"):
+            if not directory.startswith(b"/"):
+                return None  # the working directory: an unset PATH leaves an empty part
             path = os.path.join(directory, name)
             if os.access(path, os.X_OK) and os.path.isfile(path):
                 return path

@@ -26,6 +26,7 @@ SECOND_HEADERS: Final = (b"crt/host_runtime.h", b"fatbinary_section.h")
 directory of temporary files, with the user's search path. No depfile lists these headers."""
 # White space and words that mean the same to every reader.
 _PLAIN: Final = re.compile(rb"[\w@%+=:,./ \t\r\n-]*+")
+_ONE_LINE: Final = re.compile(rb"[\w@%+=:,./ \t-]*+")
 _SEPARATE: Final = frozenset({b"-I", b"-isystem", b"-D", b"-U"})
 _IN_RESPONSE: Final = re.compile(rb"-[IDU]|-isystem(?:=|$)")
 _SUFFIXES: Final = (b".cu", b".cpp", b".cc", b".cxx", b".c")
@@ -77,7 +78,7 @@ def expand_nvcc(
     was not asked, so a text with one is refused.
     """
     before, behind = env.get(PREPEND, b""), env.get(APPEND, b"")
-    if not (_PLAIN.fullmatch(before) and _PLAIN.fullmatch(behind)):
+    if not all(map(_ONE_LINE.fullmatch, (before, behind))):
         return Bypass(BypassReason.NVCC_OPTION)
     if not before.strip() and not behind.strip() and not _names_response(arguments):
         return arguments
@@ -149,6 +150,8 @@ def read_nvcc(arguments: Sequence[bytes]) -> NvccInvocation | Bypass:
     depfile = _depfile(flags)
     if isinstance(depfile, Bypass):
         return depfile
+    if depfile in {output, source}:
+        return Bypass(BypassReason.ODD_OUTPUT)
     return NvccInvocation(
         language=Language.CXX,
         source=source,

@@ -123,7 +123,7 @@ def test_what_is_not_forwarded(words: str) -> None:
         ("-c x.cu -o d/", "odd-output"), ("-c x.cu -MD", "odd-dependencies"),
         ("-c x.cu -MF x.d", "odd-dependencies"), ("-c x.cu -MD -MF a -MF b", "odd-dependencies"),
         ("-c x.cu -MT x", "odd-dependencies"), ("-c x.cu -MD -MF d/", "odd-dependencies"),
-        ("-c x.cu -o", "missing-value"),
+        ("-c x.cu -o", "missing-value"), ("-c x.cu -o x.d -MD -MF x.d", "odd-output"),
     ],
 )  # fmt: skip
 def test_forms_of_the_command(line: str, reason: str) -> None:
