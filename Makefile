@@ -56,6 +56,7 @@ test-integration: dev  ## services on loopback, real compilers, a real registry 
 	./tools/bootstrap.sh prometheus
 	./tools/bootstrap.sh rsyslog
 	./tools/bootstrap.sh windows-python
+	./tools/bootstrap.sh windows-clang
 	$(PY) -m pytest -q tests/integration
 
 test-vm: dev  ## real guests: QEMU, Firecracker (KVM where it works, else emulated), containers
@@ -67,6 +68,7 @@ WINDOWS_TESTS := $(sort $(shell find tests -name 'test_*.py' | grep -E 'windows|
 	tests/unit/dispatch/test_folded_trees.py tests/unit/runtime/containerd/test_client.py
 test-windows: dev  ## what of the Windows parts can run here, half an hour at most: paths, cl's grammar, clang-cl, Wine, a real containerd
 	./tools/bootstrap.sh windows-python
+	./tools/bootstrap.sh windows-clang
 	timeout --foreground 1800 $(PY) -m pytest -q $(WINDOWS_TESTS)
 
 test-chaos: dev  ## a VM, a warden and a worker killed in a 50-unit build; then the host must be clean

@@ -219,6 +219,28 @@ END
     rm -r "$work"
 }
 
+# A clang for Windows with lld and headers, from a wheel: for tests under Wine only, never part of hpcc. The tests
+# put a small program named clang-cl.exe beside it, which starts it with the command line of cl.
+windows_clang() {
+    target="${XDG_CACHE_HOME:-$HOME/.cache}/hpcc-tests/windows-clang-22"
+    [ -f "$target/zig.exe" ] && [ -d "$target/lib/include" ] && return 0
+    say "bootstrap: fetching a clang for Windows for the tests"
+    mkdir -p "${target%/*}"
+    work=$(mktemp -d "$target.XXXXXX")
+    echo "ziglang==0.17.1 --hash=sha256:69c3dfc3aff6a297ec4017aa904782c0e450eb988982d7f675d83edce27526fb" > "$work/pins"
+    .venv/bin/python -m pip download -q --disable-pip-version-check --no-deps --require-hashes \
+        --only-binary=:all: --platform win_amd64 -d "$work" -r "$work/pins"
+    mkdir -p "$work/new/lib/libc/include"
+    (cd "$work" && python3 -m zipfile -e ./*.whl out)
+    # The compiler, its own headers, libc++ and mingw-w64's headers of Windows.
+    mv "$work/out/ziglang/zig.exe" "$work/out/ziglang/LICENSE" "$work/new/"
+    mv "$work/out/ziglang/lib/include" "$work/out/ziglang/lib/libcxx" "$work/new/lib/"
+    mv "$work/out/ziglang/lib/libc/include/any-windows-any" "$work/new/lib/libc/include/"
+    rm -rf "$target"
+    mv "$work/new" "$target"
+    rm -r "$work"
+}
+
 # A third party's C library of Helm 4's Go packages, and a reader of its answers: for tests only, never
 # imported by hpcc, run in a separate process.
 helm() {
@@ -381,7 +403,7 @@ tests() {
         [ "$code" = 77 ] || exit "$code"
         say "bootstrap: no packages could be installed here; tests whose tools are missing will fail."
     }
-    for part in venv firecracker seaweedfs buildbox buildgrid prometheus rsyslog sccache nvcc helm browser windows-python; do
+    for part in venv firecracker seaweedfs buildbox buildgrid prometheus rsyslog sccache nvcc helm browser windows-python windows-python windows-clang; do
         tools/bootstrap.sh "$part"
     done
     tools/bootstrap.sh identity-provider || {
@@ -405,7 +427,8 @@ case "${1:-}" in
     helm) helm; keda ;;
     browser) browser ;;
     windows-python) windows_python && windows_packages ;;
+    windows-clang) windows_clang ;;
     identity-provider) identity_provider ;;
     tests) tests ;;
-    *) say "usage: bootstrap.sh packages LIST… | venv | firecracker | seaweedfs | buildbox | buildgrid | prometheus | rsyslog | sccache | nvcc | helm | browser | windows-python | identity-provider | tests"; exit 2 ;;
+    *) say "usage: bootstrap.sh packages LIST… | venv | firecracker | seaweedfs | buildbox | buildgrid | prometheus | rsyslog | sccache | nvcc | helm | browser | windows-python | windows-clang | identity-provider | tests"; exit 2 ;;
 esac

@@ -1,0 +1,64 @@
+"""A real clang-cl for Windows under Wine, where users install it and keep their sources.
+
+`tools/bootstrap.sh windows-clang` fetches the compiler; `install_clang_cl` puts it into a prefix.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hpcc_testkit.windows.agent import drive_c, windows_python
+from hpcc_testkit.windows.wine import Wine, cross_build
+
+_PROGRAM: Final = Path(__file__).with_name("clang_cl.c")
+# Names that users have: a space and an 8.3 alias, a letter outside of ASCII, none inside.
+PLACES: Final = ("Program Files/LLVM", "users/Jürgen/LLVM", "漢字")
+
+
+def windows_clang() -> Path:
+    """Return where `tools/bootstrap.sh windows-clang` puts the compiler."""
+    return windows_python().with_name("windows-clang-22")
+
+
+@dataclass(frozen=True, slots=True)
+class NativeClangCl:
+    r"""A clang-cl below `C:\`. `directory` is its place as this machine sees it."""
+
+    wine: Wine
+    directory: Path
+
+    @property
+    def program(self) -> str:
+        """The compiler's path in the form of Windows."""
+        return windows_name(self.wine, self.directory / "clang-cl.exe")
+
+    @property
+    def runs(self) -> int:
+        """How often it was started."""
+        counted = self.directory / "clang-cl.runs"
+        return counted.stat().st_size if counted.exists() else 0
+
+    def argv(self, *arguments: str) -> Sequence[str]:
+        return self.program, *arguments
+
+
+def windows_name(wine: Wine, path: Path) -> str:
+    r"""Return the path below `C:\` of a file in the prefix."""
+    return "C:\\" + str(path.relative_to(drive_c(wine))).replace("/", "\\")
+
+
+def install_clang_cl(wine: Wine, place: str) -> NativeClangCl:
+    r"""Put the compiler into a directory below `C:\`, as links, and the program of the tests."""
+    assert windows_clang().is_dir(), "no clang for Windows: tools/bootstrap.sh windows-clang"
+    directory = drive_c(wine) / place / "bin"
+    directory.mkdir(parents=True, exist_ok=True)
+    if not (directory / "clang-cl.exe").exists():
+        # Wine shows a link as what it leads to; 190 MB are not copied for each place.
+        os.symlink(windows_clang() / "zig.exe", directory / "zig.exe")
+        os.symlink(windows_clang() / "lib", directory / "lib")
+        cross_build(_PROGRAM, directory / "clang-cl.exe")
+    return NativeClangCl(wine, directory)
