@@ -52,7 +52,7 @@
  * Windows their case does not count. A name that ends in "_" is a prefix, except _CL_. Sources:
  * Microsoft's documentation of cl, LLVM's MSVCPaths.cpp, the clang driver. */
 static const wchar_t *const ENV_NAMES[] = {
-    L"CL", L"_CL_", L"INCLUDE", L"EXTERNAL_INCLUDE", L"LIB", L"LIBPATH", L"VSLANG", L"VS_UNICODE_OUTPUT",
+    L"CL", L"_CL_", L"INCLUDE", L"EXTERNAL_INCLUDE", L"LIB", L"LIBPATH", L"VSLANG",
     L"VCToolsInstallDir", L"VCToolsVersion", L"VCINSTALLDIR", L"WindowsSdkDir", L"WindowsSDKVersion",
     L"UniversalCRTSdkDir", L"UCRTVersion", L"PATH", L"PATHEXT", L"TMP", L"TEMP", L"CPATH",
     L"C_INCLUDE_PATH", L"CPLUS_INCLUDE_PATH", L"SOURCE_DATE_EPOCH", L"NO_COLOR",
@@ -787,9 +787,11 @@ static void end_pump(struct stream *s) {
     CloseHandle(s->from);
 }
 
-/* Returns false if it could not be started; nothing ran then. */
+/* Returns false if it could not be started; nothing ran then.
+ * Visual Studio passes cl a handle in VS_UNICODE_OUTPUT, and cl then writes there and not to our pipes. */
 static bool run_child(wchar_t **argv, struct stream streams[2], DWORD *code) {
     HANDLE writers[2], process;
+    SetEnvironmentVariableW(L"VS_UNICODE_OUTPUT", NULL);
     for (int i = 0; i < 2; i++)
         if (!CreatePipe(&streams[i].from, &writers[i], NULL, 1 << 16)) return false;
     if (!put_line(argv) || start(argv[0], writers[0], writers[1], &process)) return false;
@@ -831,15 +833,23 @@ static wchar_t **decode_argv(const struct reply *run) {
     return argv;
 }
 
+/* Show what the daemon makes of a stream that it got whole; else what the compiler wrote. cl lists headers
+ * on its standard output, gcc on the other: on Windows a filtered run holds both back. */
+static void finish_stream(struct stream *s, bool is_told, bool is_filtered, const unsigned char *text, size_t bytes) {
+    if (is_told && (!is_filtered || (s->is_held && s->bytes <= MAX_CAPTURE_BYTES))) {
+        if (bytes) write_all(s->to, text, bytes);
+    } else let_go(s);
+}
+
 /* Returns if the compiler could not be started, or failed with flags that are not the user's. Then
  * nothing was shown, and the user's own command decides. */
 static void run_and_report(struct pipe *pipe, const struct reply *run) {
     bool is_filtered = run->flags & RUN_FILTER_HEADERS, is_tentative = run->flags & RUN_TENTATIVE;
     struct stream streams[2] = {
-        {.to = GetStdHandle(STD_OUTPUT_HANDLE), .is_held = is_tentative},
+        {.to = GetStdHandle(STD_OUTPUT_HANDLE), .is_held = is_tentative || is_filtered},
         {.to = GetStdHandle(STD_ERROR_HANDLE), .is_held = is_tentative || is_filtered, .is_filtered = is_filtered},
     };
-    struct reply finish;
+    struct reply finish = {0};
     DWORD code;
     wchar_t **argv = decode_argv(run);
     if (!argv || !run_child(argv, streams, &code)) return;
@@ -847,13 +857,10 @@ static void run_and_report(struct pipe *pipe, const struct reply *run) {
         send_report(pipe, streams, code);
         return;
     }
-    struct stream *err = &streams[1];
-    let_go(&streams[0]);
-    if (!is_filtered) let_go(err);
+    for (int i = 0; i < 2 && !is_filtered; i++) let_go(&streams[i]);
     bool is_told = send_report(pipe, streams, code) && read_reply(pipe, &finish) && finish.type == FRAME_FINISH;
-    if (is_told && finish.out_bytes) write_all(streams[0].to, finish.out, finish.out_bytes);
-    if (is_told && (!is_filtered || (err->is_held && err->bytes <= MAX_CAPTURE_BYTES))) write_all(err->to, finish.err, finish.err_bytes);
-    else let_go(err);
+    finish_stream(&streams[0], is_told, is_filtered, finish.out, finish.out_bytes);
+    finish_stream(&streams[1], is_told, is_filtered, finish.err, finish.err_bytes);
     ExitProcess(code);
 }
 

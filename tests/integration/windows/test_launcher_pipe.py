@@ -43,7 +43,7 @@ int main(void) {
         for (wchar_t *c = argv[i]; *c; c++) printf("%04x", *c);
         printf(";\n");
     }
-    fprintf(stderr, "compiled\n");
+    fprintf(stderr, "compiled%s\n", getenv("VS_UNICODE_OUTPUT") ? " for Visual Studio" : "");
     return argc > 1 && !wcscmp(argv[1], L"fail") ? (int)wcstoul(argv[2], NULL, 0) : 0;
 }
 """
@@ -240,6 +240,33 @@ def test_a_run_is_reported_and_ends_as_the_compiler_did(desk: Desk) -> None:
     assert (said(done.stdout), done.stderr) == (["fail", "5"], b"compiled\r\nmore")
     report = launcher.decode_report((desk.cwd / "got1").read_bytes()[launcher.HEADER_BYTES :])
     assert (report.exit_code, report.stdout, report.stderr) == (5, done.stdout, b"compiled\r\n")
+
+
+def test_a_filtered_run_shows_what_the_daemon_makes_of_both_streams(desk: Desk) -> None:
+    argv = (windows(desk.compiler).encode(), b"a")
+    order = launcher.encode_run(launcher.LauncherRun(argv, filter_headers=True), is_windows=True)
+    with desk.answers(order, launcher.encode_finish(b"out", b"err")):
+        done = desk.run(windows(desk.compiler), "/c", "x.c")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"out", b"err")
+    with desk.answers(order, b"nonsense"):
+        done = desk.run(windows(desk.compiler), "/c", "x.c")
+    assert (done.returncode, said(done.stdout), done.stderr) == (0, ["a"], b"compiled\r\n")
+
+
+def test_a_compiler_in_our_pipes_writes_nowhere_else(desk: Desk) -> None:
+    desk.wine.env["VS_UNICODE_OUTPUT"] = "1234"
+    argv = (windows(desk.compiler).encode(), b"a")
+    order = launcher.encode_run(launcher.LauncherRun(argv, filter_headers=False), is_windows=True)
+    try:
+        with desk.answers(order, launcher.encode_finish(b"", b"")):
+            assert desk.run(windows(desk.compiler), "/c").stderr == b"compiled\r\n"
+        request = (desk.cwd / "got0").read_bytes()[launcher.HEADER_BYTES :]
+        sent = dict(launcher.decode_request(request, is_windows=True).env)
+        assert b"VS_UNICODE_OUTPUT" not in sent
+        with desk.answers(launcher.encode_exec("no")):
+            assert desk.run(windows(desk.compiler)).stderr == b"compiled for Visual Studio\r\n"
+    finally:
+        del desk.wine.env["VS_UNICODE_OUTPUT"]
 
 
 def test_what_the_compiler_leaves_running_is_not_waited_for(desk: Desk) -> None:
