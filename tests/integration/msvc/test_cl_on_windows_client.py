@@ -166,6 +166,30 @@ def test_what_cannot_run_in_a_guest_is_left_to_the_compiler(
     assert not remote.requests
 
 
+@pytest.mark.parametrize("flag", ["/MP", "/MP4", "/Oi"])
+def test_a_flag_of_the_table_is_no_piece_of_a_clock(
+    tmp_path: Path, drive: Drive, flag: str
+) -> None:
+    root = checkout(tmp_path / "p")
+    _, remote = planned(drive, root, flag, *ARGV)
+    assert len(remote.requests) == 1
+
+
+@pytest.mark.parametrize("flag", ["/DX=__DA##TE__", "/D__TIME__", "/FI__DATE__"])
+def test_a_flag_with_text_may_be_one(tmp_path: Path, drive: Drive, flag: str) -> None:
+    root = checkout(tmp_path / "p")
+    answer, remote = planned(drive, root, flag, *ARGV)
+    assert answer == Exec("date-time")
+    assert not remote.requests
+
+
+def test_clang_cl_names_files_in_utf_8_whatever_the_console(tmp_path: Path, drive: Drive) -> None:
+    root = checkout(tmp_path / "Jürgen/漢字", "größe")
+    argv = tuple(a.replace("\\inc", "\\größe") for a in ARGV)
+    _, remote = planned(drive, root, *argv, program="clang-cl.exe")
+    assert [i.path for i in remote.requests[0].inputs] == ["größe/h.h", "x.c"]
+
+
 def test_a_policy_of_equal_compilers_keeps_all_here(tmp_path: Path, drive: Drive) -> None:
     remote = FakeRemote()
     counters = Counters(str(tmp_path / "counters"), now=lambda: 0.0)

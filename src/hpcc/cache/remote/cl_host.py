@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from hpcc.cache.base.api import CompileRequest
 from hpcc.cache.base.tools import ProgramOutput
+from hpcc.cache.host.driver_answers import search_lines
 from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
 from hpcc.compilers.invocation.guest import NotPortableError
 from hpcc.compilers.invocation.invocation import Invocation
@@ -25,7 +26,9 @@ from hpcc.compilers.msvc.family import (
 )
 from hpcc.compilers.msvc.probe import VERSION_SOURCE
 from hpcc.compilers.spec.drivers import without_cl_variables
-from hpcc.core import CallerError
+from hpcc.compilers.spec.response import MAX_RESPONSE_BYTES
+from hpcc.compilers.spec.table import Bypass
+from hpcc.core import CallerError, WindowsPath, WindowsPathError, parse_windows_path
 from hpcc.core.memo import BoundedMemo
 from hpcc.core.reasons.fallback import FallbackReason
 
@@ -72,6 +75,26 @@ class LocalMachine(Protocol):
         ...
 
 
+def read_command(
+    machine: LocalMachine, request: CompileRequest, cwd: WindowsPath
+) -> tuple[MsvcFamily, Invocation] | Bypass:
+    """Return what a command line of cl or clang-cl means, with CL and response files expanded."""
+
+    def read(name: bytes) -> bytes | None:
+        try:
+            path = parse_windows_path(name.decode(), cwd=cwd)
+        except (WindowsPathError, UnicodeDecodeError):
+            return None
+        return machine.read(str(path), MAX_RESPONSE_BYTES)
+
+    family = msvc_family(request.compiler)
+    arguments = family.expand(request.compiler, request.argv[1:], request.env, read)
+    if isinstance(arguments, Bypass):
+        return arguments
+    found = family.read(request.compiler, arguments)
+    return found if isinstance(found, Bypass) else (family, found)
+
+
 class ClHost:
     """Asks each compiler once for its properties. Thread-safe: a race only asks twice."""
 
@@ -95,6 +118,47 @@ class ClHost:
                 raise NotPortableError(error.reason) from error
         return known  # type: ignore[return-value]  # stored under this key only here
 
+    def notes(self, request: CompileRequest, output: bytes) -> tuple[tuple[str, ...], bytes]:
+        """Return the files that `-showIncludes` named in this output, and the rest of it.
+
+        Raises:
+            NotPortableError: the compiler cannot be asked, or the output cannot be read.
+        """
+        family, _ = self.version(request)
+        encoding = family.listing_encoding(self.machine.encoding)
+        try:
+            return read_show_includes(output, self.words(request), encoding=encoding)
+        except CallerError as error:
+            raise NotPortableError(error.reason) from error
+
+    def search(self, request: CompileRequest, invocation: Invocation) -> tuple[bytes, ...]:
+        """Return the directories that clang-cl searches after those of the flags; none for cl.
+
+        Raises:
+            NotPortableError: it does not list them.
+        """
+        family, _ = self.version(request)
+        if not family.has_local_cache:
+            return ()
+        mode = family.mode_arguments(request.compiler)
+        question = (*mode, *invocation.search_arguments, b"-clang:-v", b"-E", b"-TP", b"NUL")
+        answer = self._run(request, (request.compiler, *question), request.cwd)
+        found = search_lines(answer.stderr.replace(b"\r\n", b"\n"))
+        if not found:
+            raise NotPortableError(FallbackReason.DEPENDENCIES_FAILED)
+        return found
+
+    def expanded(self, request: CompileRequest, invocation: Invocation) -> bytes:
+        """Return the preprocessor's output for a compile, without line markers.
+
+        Raises:
+            NotPortableError: it failed.
+        """
+        family, _ = self.version(request)
+        bare = (request.compiler, *without_outputs(invocation), _SILENT)
+        mode = (b"-E", b"-clang:-P") if family.has_local_cache else (b"-EP",)
+        return self._run(request, (*bare, *mode), request.cwd).stdout
+
     def takes(self, request: CompileRequest, flags: tuple[bytes, ...]) -> bool:
         """Tell whether the compiler takes flags without a message; cl prints the source's name."""
         key = ("takes", flags, *self._identity(request))
@@ -117,10 +181,12 @@ class ClHost:
         try:
             if family.writes_reports(version):
                 return self._reported(request, bare)
-            words = self._words(request)
+            words = self.words(request)
             answer = self._run(request, (*bare, b"-showIncludes"), request.cwd)
             names, _ = read_show_includes(
-                answer.stdout + answer.stderr, words, encoding=self.machine.encoding
+                answer.stdout + answer.stderr,
+                words,
+                encoding=family.listing_encoding(self.machine.encoding),
             )
         except CallerError as error:
             raise NotPortableError(error.reason) from error
@@ -133,7 +199,7 @@ class ClHost:
             data = self.machine.read(report, MAX_DEPFILE_BYTES)
         return read_source_dependencies(data or b"")
 
-    def _words(self, request: CompileRequest) -> bytes:
+    def words(self, request: CompileRequest) -> bytes:
         """Learn the text before a file's name in `-showIncludes`, which depends on the language."""
         key = ("words", request.env.get(b"VSLANG"), *self._identity(request))
         known = self._answers.get(key)

@@ -16,14 +16,13 @@ from typing import Final
 from hpcc import __version__
 from hpcc.cache.base.api import CompileRequest
 from hpcc.cache.base.fields import encode_fields
-from hpcc.cache.remote.cl_host import ClHost
+from hpcc.cache.remote.cl_host import ClHost, read_command
 from hpcc.compilers.families import family_of
 from hpcc.compilers.invocation.guest import NotPortableError, as_text
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.msvc.family import image_version, msvc_family
 from hpcc.compilers.msvc.guest import WINDOWS_GUEST_ROOT, WindowsGuestMap, windows_guest_arguments
 from hpcc.compilers.scan.scan import HAZARD_REASONS, Hazard, scan_arguments, scan_source
-from hpcc.compilers.spec.response import MAX_RESPONSE_BYTES
 from hpcc.compilers.spec.table import Bypass
 from hpcc.config.farm import Farm
 from hpcc.core import (
@@ -108,9 +107,10 @@ class ClPlanner:
         if not family_of(request.compiler, request.argv[1:]).has_windows_farm:
             return Bypass(BypassReason.OTHER_COMPILER)
         cwd = _path(_text(request.cwd), None)
-        invocation = self._read(request, cwd)
-        if isinstance(invocation, Bypass):
-            return invocation
+        found = read_command(self._host.machine, request, cwd)
+        if isinstance(found, Bypass):
+            return found
+        _, invocation = found
         if any(name.startswith(_REFUSED_ENV) for name in request.env):
             return Bypass(BypassReason.ENVIRONMENT)
         return ClJob(request, root, cwd, invocation, _key(compile_, invocation, farm))
@@ -165,20 +165,6 @@ class ClPlanner:
         outputs = tuple(zip(places, map(str, written), strict=True))
         return ClPlan(remote, outputs, places[0] if reports else "")
 
-    def _read(self, request: CompileRequest, cwd: WindowsPath) -> Invocation | Bypass:
-        def read(name: bytes) -> bytes | None:
-            try:
-                path = parse_windows_path(name.decode(), cwd=cwd)
-            except (WindowsPathError, UnicodeDecodeError):
-                return None
-            return self._host.machine.read(str(path), MAX_RESPONSE_BYTES)
-
-        family = msvc_family(request.compiler)
-        arguments = family.expand(request.compiler, request.argv[1:], request.env, read)
-        if isinstance(arguments, Bypass):
-            return arguments
-        return family.read(request.compiler, arguments)
-
     def _inputs(
         self, request: CompileRequest, invocation: Invocation, guest: WindowsGuestMap
     ) -> tuple[RemoteInput, ...]:
@@ -187,7 +173,9 @@ class ClPlanner:
         Raises:
             NotPortableError: a file cannot be sent, or reads others that no list shows.
         """
-        _refuse_hazards(scan_arguments(invocation.arguments).hazards)
+        _refuse_hazards(
+            scan_arguments(msvc_family(request.compiler).text_arguments(invocation)).hazards
+        )
         source = _text(invocation.source)
         found: dict[str, RemoteInput] = {}
         for name in (source, *self._host.files(request, invocation)):

@@ -59,12 +59,14 @@ class LocalWindowsMachine:
     def read(self, path: str, limit: int) -> bytes | None:
         try:
             with open(path, "rb") as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
                     return None
-                data = file.read(limit + 1)
+                # A buffer of the file's size: one of the limit's size would be made for each read.
+                data = file.read(status.st_size + 1)
         except (OSError, ValueError):
             return None
-        return data if len(data) <= limit else None
+        return data if len(data) == status.st_size else None  # else it is being written
 
     def write(self, path: str, data: bytes) -> None:
         aside = f"{path}.{secrets.token_hex(8)}.hpcc"

@@ -53,6 +53,7 @@ from hpcc.core.reasons.fallback import FallbackReason
 # Sends the output to another process's handle.
 _REFUSED_ENV: Final = b"VS_UNICODE_OUTPUT"
 _EXE: Final = re.compile(rb"\.exe\Z", re.IGNORECASE)
+_WITHOUT_TEXT: Final = frozenset({Effect.MODE, Effect.OUTPUT, Effect.CODEGEN})
 _DEBUG: Final = ("Z7", "Zi", "g")
 # Search paths that a guest can have. All other variables of Visual Studio's prompts name
 # installations on this machine (LLVM's MSVCPaths.cpp).
@@ -128,6 +129,23 @@ class MsvcFamily(ClangFamily):
         """Return the user's own line, because CL and `--` depend on their position."""
         del invocation, behind
         return (compiler, *extra, *argv[1:])
+
+    def listing_encoding(self, console: str) -> str:
+        """Return the encoding of names in its output: cl follows the console, clang-cl never."""
+        return "utf-8" if self._is_own else console
+
+    def text_arguments(self, invocation: Invocation) -> tuple[bytes, ...]:
+        """Return the arguments whose text may reach the source: macros, names, what clang gets.
+
+        The others are words of the table: `/MP` is not a piece of `__TIMESTAMP__`.
+        """
+        kept: list[bytes] = []
+        for part in invocation.parts:
+            if isinstance(part, Operand):
+                kept.append(part.name)
+            elif part.spec.effect not in _WITHOUT_TEXT:
+                kept.extend(part.raw)
+        return tuple(kept)
 
     def mode_arguments(self, compiler: bytes) -> tuple[bytes, ...]:
         """Return the flag that makes this program read cl's command line; clang needs one."""
