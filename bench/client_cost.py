@@ -27,10 +27,10 @@ from _tools import HPCC
 from _trees import header_tree, write_source
 from google.protobuf.message import Message
 
-from hpcc.cache.cache import STORE_NAME
 from hpcc.config.paths import Paths
 from hpcc.rpc.base import method
 from hpcc.rpc.reapi import server
+from hpcc.store.private import STORE_NAME
 from hpcc_testkit.farm.in_process import farm_under_test
 
 HEADERS: Final = 300

@@ -403,7 +403,7 @@ tests() {
         [ "$code" = 77 ] || exit "$code"
         say "bootstrap: no packages could be installed here; tests whose tools are missing will fail."
     }
-    for part in venv firecracker seaweedfs buildbox buildgrid prometheus rsyslog sccache nvcc helm browser windows-python windows-python windows-clang; do
+    for part in venv firecracker seaweedfs buildbox buildgrid prometheus rsyslog sccache nvcc helm browser windows-python windows-clang; do
         tools/bootstrap.sh "$part"
     done
     tools/bootstrap.sh identity-provider || {

@@ -61,7 +61,7 @@ from hpcc.core import CallerError, RunHere
 from hpcc.core.reasons.bypass import BypassReason
 from hpcc.core.reasons.fallback import LOCAL_SLOT, FallbackReason
 from hpcc.core.reasons.uncacheable import UncacheableReason
-from hpcc.store.private import FileOps, PrivateStore
+from hpcc.store.private import STORE_NAME, FileOps, PrivateStore
 
 if TYPE_CHECKING:
     from hpcc.cache.packs.farm import FarmPacks
@@ -69,7 +69,6 @@ if TYPE_CHECKING:
     from hpcc.cache.signed.remote import RemoteCache
 
 _log: Final = logging.getLogger("hpcc.daemon.cache")
-STORE_NAME: Final = "private"
 _NO_REMOTE_CACHE: Final = f"remote-cache.failed.{FallbackReason.NO_CLIENT}"
 _Farm = FarmCache[Prepared, RemoteJob, RemotePlan]
 

@@ -1,8 +1,8 @@
 """The daemon's process on Windows, and what is behind its front. Not yet run there.
 
-The daemon listens, answers, counts and ends in order. It keeps no local results: the local cache
-relies on a POSIX `stat` of files, and it is not proved that its equivalent on Windows shows every
-change (docs/windows.md). So without a farm each compile is left to the compiler, and counted.
+The daemon listens, answers, counts and ends in order. Compiles of cl and clang-cl go to the farm if
+there is one, else to the local cache (`hpcc.cache.windows`). Others are left to the compiler, and
+counted.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ from hpcc.cache.fallbacks import take_fallbacks
 from hpcc.cache.farm import FarmCache
 from hpcc.cache.remote.cl_client import cl_client
 from hpcc.cache.remote.cl_plan import ClCompile, ClJob, ClPlan
-from hpcc.cache.remote.windows_machine import LocalWindowsMachine
 from hpcc.cache.remote.windows_root import windows_root
 from hpcc.cache.root.build_identity import Builds
+from hpcc.cache.windows.local import WindowsCache
+from hpcc.cache.windows.opening import open_windows_cache
+from hpcc.cache.windows.system_disk import WindowsDisk
 from hpcc.compilers.families import family_of
 from hpcc.config.extras import missing_modules
 from hpcc.config.paths import DIR_VARIABLE, Paths
@@ -42,8 +44,9 @@ from hpcc.core.reasons.bypass import BypassReason
 from hpcc.daemon.pipe_listener import PIPE_LIMITS, LauncherPipeListener
 from hpcc.daemon.pipe_lock import PipeLock
 from hpcc.daemon.windows_client import EXIT_ALREADY_RUNNING
-from hpcc.ports import Clock
-from hpcc.windows.files import directory_id, look_at
+from hpcc.ports import Clock, SystemClock
+from hpcc.store.private import PrivateStore
+from hpcc.windows.files import directory_id, long_path, look_at
 from hpcc.windows.library import Library, load_library
 from hpcc.windows.users import is_raised, own_sid
 
@@ -58,7 +61,7 @@ class LeftAlone:
     def __init__(self, counters: Counters, run_directory: str, reason: str = REASON) -> None:
         self._counters, self._run_directory, self._reason = counters, run_directory, reason
 
-    def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec:
+    def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec | Run:
         """See `CompileHandler.begin`."""
         del request, is_cancelled
         self._counters.add(f"bypass.{self._reason}")
@@ -92,25 +95,64 @@ class LeftAlone:
             self._counters.add(name, count)
 
 
-class OnFarm(LeftAlone):
+class OnDisk(LeftAlone):
+    """A `CompileHandler` that keeps the results of cl and clang-cl on this machine."""
+
+    def __init__(
+        self, counters: Counters, run_directory: str, cache: WindowsCache, store: PrivateStore
+    ) -> None:
+        super().__init__(counters, run_directory)
+        self._cache, self._store = cache, store
+
+    def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec | Run:
+        """See `CompileHandler.begin`."""
+        return self._cache.begin(request, is_cancelled)
+
+    def finish(self, request: CompileRequest, run: Run, report: RunReport) -> Finish:
+        """See `CompileHandler.finish`."""
+        del request
+        return self._cache.finish(run, report)
+
+    def abandon(self, request: CompileRequest, run: Run) -> None:
+        """See `CompileHandler.abandon`."""
+        del request
+        self._cache.abandon(run)
+
+    def counters(self) -> dict[str, int]:
+        """See `CompileHandler.counters`."""
+        sizes = {
+            "store.size_bytes": self._store.size_bytes,
+            "store.entries": self._store.entries,
+        }
+        return {**super().counters(), **sizes}
+
+
+class OnFarm(OnDisk):
     """A `CompileHandler` that compiles cl and clang-cl on the farm, if there is one.
 
     `find_root` returns the project's root of a working directory, or raises WindowsPathError.
+    `resolve` returns the path of a program without links and 8.3 names before its last part: CMake
+    writes such names, and an image has the compiler under its long one.
     """
 
     def __init__(
         self,
         counters: Counters,
         run_directory: str,
+        cache: WindowsCache,
+        store: PrivateStore,
+        *,
         farm: FarmCache[ClCompile, ClJob, ClPlan],
         has_farm: Callable[[], bool],
         find_root: Callable[[bytes], WindowsPath],
+        resolve: Callable[[str], str],
     ) -> None:
-        super().__init__(counters, run_directory)
+        super().__init__(counters, run_directory, cache, store)
         self._builds = Builds(counters.add, time.monotonic, self._build_root)
         self._farm, self._has_farm, self._find_root = farm, has_farm, find_root
+        self._resolve = resolve
 
-    def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec:
+    def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec | Run:
         """See `CompileHandler.begin`."""
         if not self._has_farm():
             return super().begin(request, is_cancelled)
@@ -121,7 +163,11 @@ class OnFarm(LeftAlone):
         except WindowsPathError as error:
             return self._farm.fall_back(error.reason, "the working directory cannot be sent")
         facts, cwd = request.facts, request.cwd
-        request = request._replace(build=self._builds.begin(facts, cwd))
+        program = self._resolve(request.compiler.decode("utf-8", "surrogateescape"))
+        compiler = program.encode("utf-8", "surrogateescape")
+        argv = (compiler, *request.argv[1:])
+        build = self._builds.begin(facts, cwd)
+        request = request._replace(build=build, compiler=compiler, argv=argv)
         try:
             answer = self._farm.begin(ClCompile(request, root), is_cancelled)
         finally:
@@ -140,25 +186,41 @@ def product_parts(paths: Paths, settings: Settings) -> tuple[CompileHandler, Rem
     """Build what is behind the front of a real daemon."""
     counters = Counters(os.path.join(paths.cache, COUNTERS_NAME), now=time.time)
     run_directory = os.fspath(paths.run)
-    if not settings.remote.is_enabled or missing_modules("client"):
-        return LeftAlone(counters, run_directory), None
-    from hpcc.dispatch.remote_inside import InsideClient  # late: gRPC is in the extra hpcc[client]
-
     library = load_library()
     if is_raised(library):
         # An elevated daemon would start programs and write files for launchers with fewer rights.
         return LeftAlone(counters, run_directory, RAISED), None
-    remote, machine = InsideClient(paths, settings), LocalWindowsMachine()
-    farm = FarmCache(remote, cl_client(machine), counters, settings.remote, time.monotonic)
+    disk = WindowsDisk(library)
+    cache, store = open_windows_cache(disk, paths, settings, counters, SystemClock())
+    if not settings.remote.is_enabled or missing_modules("client"):
+        return OnDisk(counters, run_directory, cache, store), None
+    from hpcc.dispatch.remote_inside import InsideClient  # late: gRPC is in the extra hpcc[client]
+
+    remote = InsideClient(paths, settings)
+    farm = FarmCache(remote, cl_client(disk), counters, settings.remote, time.monotonic)
     find_root = partial(
         windows_root,
-        machine,
+        disk,
         partial(look_at, library),
         home=os.environ.get("USERPROFILE", ""),
         owner=own_sid(library),
     )
-    has_farm = partial(_has_farm, remote)
-    return OnFarm(counters, run_directory, farm, has_farm, find_root), remote
+    handler = OnFarm(
+        counters,
+        run_directory,
+        cache,
+        store,
+        farm=farm,
+        has_farm=partial(_has_farm, remote),
+        find_root=find_root,
+        resolve=partial(_resolved, library),
+    )
+    return handler, remote
+
+
+def _resolved(library: Library, program: str) -> str:
+    home, _, name = long_path(library, program).rpartition("\\")
+    return os.path.join(os.path.realpath(home), name)
 
 
 def _has_farm(remote: RemoteClient) -> bool:

@@ -23,6 +23,11 @@ def open_file(path: Path | str, flags: int, mode: int = 0o600) -> int:
     return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
 
 
+def open_shared(path: Path | str) -> int:
+    """Return a descriptor to read a file, also behind a link."""
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
 def lock_now(descriptor: int, *, exclusive: bool = True) -> None:
     """Lock an open file without waiting. The lock ends when the descriptor or the process does.
 

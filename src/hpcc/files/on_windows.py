@@ -24,6 +24,7 @@ from hpcc.windows.open_files import (
     is_private_file,
     lock_handle,
     open_handle,
+    open_shared_handle,
 )
 from hpcc.windows.users import own_sid
 
@@ -62,6 +63,17 @@ def open_file(path: Path | str, flags: int, mode: int = 0o600) -> int:
         )
     try:
         return int(_runtime().open_osfhandle(handle, flags & os.O_APPEND))
+    except OSError:
+        _library().call("CloseHandle", handle)
+        raise
+
+
+def open_shared(path: Path | str) -> int:
+    """Return a descriptor to read a file, also behind a link; others may do anything meanwhile."""
+    with _as_os_errors(Path(path)):
+        handle = open_shared_handle(_library(), str(path))
+    try:
+        return int(_runtime().open_osfhandle(handle, os.O_RDONLY))
     except OSError:
         _library().call("CloseHandle", handle)
         raise

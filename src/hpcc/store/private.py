@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -41,6 +42,8 @@ from hpcc.store.private_records import HEADER_BYTES, MAX_RECORDS, payload_in, re
 _MAX_TOGETHER_BYTES: Final = 256 << 10
 _TEMPORARY: Final = ".tmp-"
 EPOCH_NAME: Final = "epoch"
+# Of its directory in the cache.
+STORE_NAME: Final = "private"
 # A full store is trimmed to this share of its limit, so that not every put deletes.
 _TRIM_TO: Final = 0.9
 
@@ -86,6 +89,15 @@ class SystemFileOps:
         os.utime(path, (at, at))
 
 
+def system_file_ops() -> FileOps:
+    """Return the calls of this system."""
+    if sys.platform == "win32":
+        from hpcc.store.windows_ops import WindowsFileOps
+
+        return WindowsFileOps()
+    return SystemFileOps()
+
+
 class PrivateStore:
     """Entries by 32-byte key. Thread-safe. No call raises for a fault of the disk.
 
@@ -108,7 +120,7 @@ class PrivateStore:
         self._max_entry_bytes = max_entry_bytes
         self._now = now
         self._count = count
-        self._ops: FileOps = ops or SystemFileOps()
+        self._ops: FileOps = ops or system_file_ops()
         self._index = EntryIndex()
         self._names = itertools.count()
         self._beside: Beside | None = None

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.core import CallerError
-from hpcc.windows.library import INVALID_HANDLE, Library, WindowsError, memory, text
+from hpcc.windows.library import (
+    INVALID_HANDLE,
+    Library,
+    WindowsError,
+    load_text,
+    memory,
+    text,
+)
 from hpcc.windows.security import owner_of_file, security_attributes
 
 _GENERIC_READ: Final = 0x8000_0000
@@ -21,6 +28,7 @@ _READ_CONTROL: Final = 0x0002_0000
 _SHARING_VIOLATION: Final = 32
 _ALREADY_EXISTS: Final = 183
 _DIRECTORY: Final = 0x10
+_MAX_PATH_UNITS: Final = 32_768
 REPARSE_POINT: Final = 0x400
 # LocalSystem and Administrators have full access. Nobody else has any, and nothing is inherited.
 _SYSTEM_ONLY: Final = "O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)"
@@ -117,6 +125,13 @@ def look_at(library: Library, path: str) -> FileLook | None:
         return None
     finally:
         library.call("CloseHandle", handle)
+
+
+def long_path(library: Library, path: str) -> str:
+    """Return a path with its 8.3 names replaced by long ones; unchanged if it does not exist."""
+    with memory(library, text(path)) as name, memory(library, bytes(2 * _MAX_PATH_UNITS)) as at:
+        units = library.call("GetLongPathNameW", name, at, _MAX_PATH_UNITS).value
+        return load_text(library, at) if 0 < units < _MAX_PATH_UNITS else path
 
 
 def directory_id(library: Library, path: str) -> tuple[int, int]:

@@ -66,6 +66,24 @@ def open_handle(
     return answer.value
 
 
+def open_shared_handle(library: Library, path: str) -> int:
+    """Return a handle to read a file, also behind a link. Others may write, rename and remove it.
+
+    Raises:
+        WindowsError: it cannot be opened, or is a pipe or a device, which is never read.
+    """
+    with memory(library, text(path)) as name:
+        answer = library.call(
+            "CreateFileW", name, _GENERIC_READ, SHARE_ALL, 0, OPEN_EXISTING, _ANONYMOUS, 0
+        )
+    if answer.value == INVALID_HANDLE:
+        raise WindowsError("CreateFileW", answer.error)
+    if library.call("GetFileType", answer.value).value != _DISK:
+        library.call("CloseHandle", answer.value)
+        raise WindowsError("CreateFileW", _NOT_SUPPORTED)
+    return answer.value
+
+
 def lock_handle(library: Library, handle: int, *, exclusive: bool) -> bool:
     """Lock an open file without waiting; return whether it is locked. Closing it ends the lock.
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.cache.base.counters import COUNTERS_NAME, read_counters
-from hpcc.cache.cache import STORE_NAME
 from hpcc.config.paths import Paths
 from hpcc.core import HpccError
 from hpcc.daemon.client import query, stop
+from hpcc.store.private import STORE_NAME
 
 # A manifest keeps eight sets of inputs. Only five count, because sets may coincide.
 _SURE: Final = 5

@@ -22,9 +22,11 @@ REQUEST = CompileRequest(
 )
 
 
-def handler(seen: list[str]) -> OnFarm:
+def handler(seen: list[str], programs: list[tuple[bytes, bytes]] | None = None) -> OnFarm:
     def begin(compile_: Any, _is_cancelled: object) -> Done:
         seen.append(compile_.request.build)
+        if programs is not None:
+            programs.append((compile_.request.compiler, compile_.request.argv[0]))
         return Done(0, b"", b"")
 
     def find_root(cwd: bytes) -> WindowsPath:
@@ -35,7 +37,16 @@ def handler(seen: list[str]) -> OnFarm:
     counts = Counter[str]()
     counters = SimpleNamespace(add=lambda name: counts.update([name]))
     farm = SimpleNamespace(begin=begin)
-    return OnFarm(cast("Any", counters), "", cast("Any", farm), lambda: True, find_root)
+    return OnFarm(
+        cast("Any", counters),
+        "",
+        cast("Any", None),
+        cast("Any", None),
+        farm=cast("Any", farm),
+        has_farm=lambda: True,
+        find_root=find_root,
+        resolve=lambda program: program.replace("PROGRA~1", "Program Files"),
+    )
 
 
 def test_a_compile_has_the_named_build_or_a_guess_for_its_root() -> None:
@@ -53,3 +64,11 @@ def test_a_compile_has_the_named_build_or_a_guess_for_its_root() -> None:
     assert named == "release-7"
     assert one == two != other
     assert one.startswith("guessed/")
+
+
+def test_a_farm_gets_the_long_name_of_a_compiler() -> None:
+    programs: list[tuple[bytes, bytes]] = []
+    request = REQUEST._replace(compiler=b"C:\\PROGRA~1\\LLVM\\cl.exe", argv=(b"C:\\PROGRA~1\\cl",))
+    handler([], programs).begin(request, lambda: False)
+    name = b"C:\\Program Files\\LLVM\\cl.exe"
+    assert programs == [(name, name)]

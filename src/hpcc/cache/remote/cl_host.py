@@ -11,7 +11,7 @@ from hpcc.cache.base.tools import ProgramOutput
 from hpcc.cache.host.driver_answers import search_lines
 from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
 from hpcc.compilers.invocation.guest import NotPortableError
-from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.invocation.invocation import Invocation, Language
 from hpcc.compilers.msvc.deps import (
     PROBE_FILES,
     learn_show_includes,
@@ -20,6 +20,7 @@ from hpcc.compilers.msvc.deps import (
 )
 from hpcc.compilers.msvc.family import (
     MsvcFamily,
+    flags_of_reading,
     msvc_family,
     msvc_family_that_answers,
     without_outputs,
@@ -132,7 +133,7 @@ class ClHost:
             raise NotPortableError(error.reason) from error
 
     def search(self, request: CompileRequest, invocation: Invocation) -> tuple[bytes, ...]:
-        """Return the directories that clang-cl searches after those of the flags; none for cl.
+        """Return all directories that clang-cl searches; none for cl.
 
         Raises:
             NotPortableError: it does not list them.
@@ -140,13 +141,19 @@ class ClHost:
         family, _ = self.version(request)
         if not family.has_local_cache:
             return ()
-        mode = family.mode_arguments(request.compiler)
-        question = (*mode, *invocation.search_arguments, b"-clang:-v", b"-E", b"-TP", b"NUL")
-        answer = self._run(request, (request.compiler, *question), request.cwd)
-        found = search_lines(answer.stderr.replace(b"\r\n", b"\n"))
-        if not found:
-            raise NotPortableError(FallbackReason.DEPENDENCIES_FAILED)
-        return found
+        flags = flags_of_reading(invocation)
+        language = b"-TC" if invocation.language is Language.C else b"-TP"
+        asked = ("search", flags, language, request.cwd, *sorted(request.env.items()))
+        key = (*asked, *self._identity(request))
+        known = self._answers.get(key)
+        if known is None:
+            question = (*flags, b"-clang:-v", b"-E", language, b"NUL")
+            answer = self._run(request, (request.compiler, *question), request.cwd)
+            found = search_lines(answer.stderr.replace(b"\r\n", b"\n"))
+            if not found:
+                raise NotPortableError(FallbackReason.DEPENDENCIES_FAILED)
+            known = self._remember(key, found)
+        return known  # type: ignore[return-value]  # stored under this key only here
 
     def expanded(self, request: CompileRequest, invocation: Invocation) -> bytes:
         """Return the preprocessor's output for a compile, without line markers.

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import BinaryIO, Final
 
 from hpcc.cache.base.tools import MAX_ANSWER_BYTES, ProgramOutput
 from hpcc.compilers.msvc.text import join_windows
@@ -20,6 +20,16 @@ _CREATE_NO_WINDOW: Final = 0x08000000
 
 # Without these, Windows programs do not start or have no directory for temporary files.
 _OWN: Final = {n: os.environ[n] for n in ("SystemRoot", "TEMP", "TMP") if n in os.environ}
+
+
+def read_regular(file: BinaryIO, limit: int) -> bytes | None:
+    """Return a file's content; None if it is not regular, too long or growing."""
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
+        return None
+    # A buffer of the file's size: one of the limit's size would be made for each read.
+    data = file.read(status.st_size + 1)
+    return data if len(data) == status.st_size else None
 
 
 class LocalWindowsMachine:
@@ -59,14 +69,9 @@ class LocalWindowsMachine:
     def read(self, path: str, limit: int) -> bytes | None:
         try:
             with open(path, "rb") as file:
-                status = os.fstat(file.fileno())
-                if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
-                    return None
-                # A buffer of the file's size: one of the limit's size would be made for each read.
-                data = file.read(status.st_size + 1)
+                return read_regular(file, limit)
         except (OSError, ValueError):
             return None
-        return data if len(data) == status.st_size else None  # else it is being written
 
     def write(self, path: str, data: bytes) -> None:
         aside = f"{path}.{secrets.token_hex(8)}.hpcc"

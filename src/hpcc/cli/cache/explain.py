@@ -259,9 +259,8 @@ def _inspect(args: argparse.Namespace) -> int:
 
     For a manifest (the digest of a command): its results and the files of each.
     """
-    from hpcc.cache.cache import STORE_NAME
     from hpcc.cache.results.inspect import describe_entry
-    from hpcc.store.private import PrivateStore
+    from hpcc.store.private import STORE_NAME, PrivateStore
 
     paths = Paths.from_env(os.environ)
     records = _records(paths)

@@ -328,8 +328,7 @@ def human(size_bytes: int) -> str:
 def private_store(paths: Paths) -> PrivateStore:
     """Return this user's store, as another process than the daemon uses it."""
     # Late: reads the whole directory, and its package pulls in the worker's stores.
-    from hpcc.cache.cache import STORE_NAME
-    from hpcc.store.private import PrivateStore
+    from hpcc.store.private import STORE_NAME, PrivateStore
 
     cache = load_settings(paths.config_file).cache
     return PrivateStore(

@@ -53,6 +53,7 @@ from hpcc.core.reasons.fallback import FallbackReason
 # Sends the output to another process's handle.
 _REFUSED_ENV: Final = b"VS_UNICODE_OUTPUT"
 _EXE: Final = re.compile(rb"\.exe\Z", re.IGNORECASE)
+_OF_ONE_SOURCE: Final = frozenset({Effect.LANGUAGE, Effect.FORCED_INCLUDE})
 _WITHOUT_TEXT: Final = frozenset({Effect.MODE, Effect.OUTPUT, Effect.CODEGEN})
 _DEBUG: Final = ("Z7", "Zi", "g")
 # Search paths that a guest can have. All other variables of Visual Studio's prompts name
@@ -299,6 +300,12 @@ def image_version(program: bytes, image: Sequence[Toolchain] | None) -> Version 
     if there is None or (is_own and there.family != "clang-cl"):
         raise NotPortableError(FallbackReason.NOT_IN_IMAGE)
     return tuple(int(part) for part in there.version.split("."))
+
+
+def flags_of_reading(invocation: Invocation) -> tuple[bytes, ...]:
+    """Return the flags for a question about headers, without source, outputs and forced headers."""
+    flags = (f for f in invocation.flags if f.spec.effect not in _OF_ONE_SOURCE)
+    return tuple(word for flag in flags if not _is_output(flag) for word in flag.raw)
 
 
 def without_outputs(invocation: Invocation) -> tuple[bytes, ...]:

@@ -249,6 +249,11 @@ class BypassReason(Reason, prefix="bypass"):
     SEVERAL_ARCHITECTURES = (
         "several-architectures", "`-arch`", "Use `-m64`, `-march=` or `--target=`.")
     SEVERAL_MODES = "several-modes", "more than one of `-c`, `-S` and `-E`", _SPLIT
+    SHOW_INCLUDES = (
+        "show-includes", "cl's debug information without `/showIncludes`",
+        "Add `/showIncludes`, as CMake does for Ninja.",
+        "hpcc would have to add it to know what the compile reads, and the object records the "
+        "command line. Also `/showIncludes:user`, which leaves headers out.")
     SIDE_OUTPUT = (
         "side-output", "further files under names that are not known for certain", _LEAVE_OUT)
     SPECIAL_OUTPUT = "special-output", "the output is a device or a pipe", _NAME_OUTPUT
@@ -288,14 +293,23 @@ class BypassReason(Reason, prefix="bypass"):
     VERBOSE_ASM = (
         "verbose-asm", "`-S -fverbose-asm` writes the command line into the output", _LEAVE_OUT)
     VFS_OVERLAY = "vfs-overlay", "files that stand for other files: `-ivfsoverlay`", _LEAVE_OUT
+    VISUAL_STUDIO = (
+        "visual-studio", "clang-cl would search this machine for Visual Studio",
+        "Compile in a developer's prompt, which sets `VCToolsInstallDir` and `INCLUDE`.",
+        "What it finds in the registry decides which headers it reads and which version of cl it "
+        "imitates.")
     WHOLE_PROGRAM = (
         "whole-program",
         "`/GL` (cl): the output is for one compiler build only, no object",
         _LEAVE_OUT)
     WINDOWS_HOST = (
-        "windows-host", "the client is on Windows, and there is no farm",
-        "Set up a farm.",
-        "The daemon keeps no results on Windows: [docs/windows.md](windows.md).")
+        "windows-host", "the client is on Windows, and the compiler is neither cl nor clang-cl",
+        "Use cl or clang-cl.",
+        "Other compilers are not cached there: [docs/windows.md](windows.md).")
+    WINDOWS_PATH = (
+        "windows-path", "a path that may have a second meaning on Windows",
+        "Name files on a drive, by their own names.",
+        "Servers, devices, streams, names that end in a dot or a space, more than 259 characters.")
     WRAPPER = (
         "wrapper", "the compiler, or its assembler, is another cache or a wrapper",
         "Call the compiler itself.",

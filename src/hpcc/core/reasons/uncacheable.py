@@ -174,5 +174,11 @@ class UncacheableReason(Reason, prefix="uncacheable"):
     TWIN_HEADERS = (
         "twin-headers", "two headers of one content and `#pragma once`",
         "Use include guards, or remove one of the two.",
-        "Only with cl, and on a farm. Which of them is read depends on their times.")
+        "Only with cl, on Windows and on a farm. Which of them is read depends on their times.")
+    UNCLEAR_NAME = (
+        "unclear-name", "a name in an include line that may mean another file on Windows",
+        "Write the name of the header as its file is named.",
+        "8.3 names (`LONGNA~1.H`), devices, names with a dot or space at the end, servers, "
+        "directories that are not there or distinguish capitals, `#pragma include_alias`, "
+        "`#import`.")
     # fmt: on

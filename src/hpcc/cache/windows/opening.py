@@ -1,0 +1,33 @@
+"""Builds the local cache of a Windows client and opens its store."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from hpcc.cache.base.counters import Counters
+from hpcc.cache.base.files import FileMemo
+from hpcc.cache.results.results import Results
+from hpcc.cache.windows.disk import CacheDisk
+from hpcc.cache.windows.local import WindowsCache
+from hpcc.config.paths import Paths
+from hpcc.config.settings import Settings
+from hpcc.ports import Clock
+from hpcc.store.private import STORE_NAME, PrivateStore
+
+
+def open_windows_cache(
+    disk: CacheDisk, paths: Paths, settings: Settings, counters: Counters, clock: Clock
+) -> tuple[WindowsCache, PrivateStore]:
+    """Open the store, and return it with the cache whose results it keeps."""
+    limits = settings.cache
+    store = PrivateStore(
+        os.path.join(paths.cache, STORE_NAME),
+        max_size_bytes=limits.max_size_bytes,
+        max_entry_bytes=limits.max_entry_bytes,
+        now=clock.now,
+        count=counters.add,
+    )
+    counters.on_flush(store.flush)
+    results = Results(store, FileMemo(time.time_ns), counters)
+    return WindowsCache(disk, results, counters, max_output_bytes=limits.max_entry_bytes), store

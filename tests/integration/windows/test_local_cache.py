@@ -1,0 +1,190 @@
+"""The local cache on Windows: the native clang-cl under Wine, launcher and daemon as users run them.
+
+Hits start no compiler: the program named clang-cl.exe counts its starts.
+"""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpcc_testkit.windows.agent import drive_c
+from hpcc_testkit.windows.client import WindowsClient
+from hpcc_testkit.windows.native_clang import PLACES, install_clang_cl
+from hpcc_testkit.windows.wine import Wine
+
+pytestmark = pytest.mark.timeout(600)
+ARGV = ("/nologo", "/c", "/O2", "/Iearly", "/Iinc", "x.c")
+# A file that is younger than this when the compiler starts may have changed since.
+_SETTLED_SECONDS = 0.3
+
+
+@pytest.fixture(scope="module")
+def client(wine: Wine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WindowsClient]:
+    """Yield a client whose daemon runs, in a prompt of Visual Studio."""
+    clang = install_clang_cl(wine, PLACES[0])
+    made = WindowsClient(wine, tmp_path_factory.mktemp("client"), clang, "local")
+    (drive_c(wine) / "VC/include").mkdir(parents=True, exist_ok=True)
+    (drive_c(wine) / "VC/include/v.h").write_text("#define V 4\n")
+    made.env = {"VCToolsInstallDir": "C:\\VC", "INCLUDE": "C:\\VC\\include"}
+    with made.daemon():
+        yield made
+
+
+class Project:
+    """A source with headers in a separate directory, and what its compiles counted."""
+
+    def __init__(self, client: WindowsClient, name: str, source: str = "") -> None:
+        self.client = client
+        self.directory = drive_c(client.wine) / "users/Jürgen/漢字" / name
+        shutil.rmtree(self.directory, ignore_errors=True)
+        for part in ("inc", "early"):
+            (self.directory / part).mkdir(parents=True)
+        self.write("inc/h.h", "#define X 3\n")
+        default = '#include "H.H"\n#include <v.h>\nint f(void) { return X + V; }\n'
+        self.write("x.c", source or default)
+        client.cwd = self.directory
+
+    def write(self, name: str, text: str) -> None:
+        (self.directory / name).write_text(text)
+        time.sleep(_SETTLED_SECONDS)
+
+    def object(self, name: str = "x.obj") -> bytes:
+        return (self.directory / name).read_bytes()
+
+    def compile(self, *argv: str, runs: int) -> bytes:
+        """Compile; return what it printed on both streams. `runs`: whether the compiler started."""
+        started = self.client.clang.runs
+        done = self.client.compile(*(argv or ARGV))
+        assert done.returncode == 0, done
+        assert bool(self.client.clang.runs - started) is bool(runs), done
+        return done.stdout + done.stderr
+
+    def counted(self, **counts: int) -> None:
+        """Check what was counted since the last check."""
+        now = self.client.stats()
+        found = Counter(now)
+        found.subtract(_COUNTED)
+        _COUNTED.clear()
+        _COUNTED.update(now)
+        expected = {name.replace("__", ".").replace("_", "-"): n for name, n in counts.items()}
+        assert {n: c for n, c in found.items() if c and n.startswith(_OUTCOMES)} == expected
+
+
+_OUTCOMES = ("hit.", "miss.", "uncacheable.", "bypass.", "fallback.")
+_COUNTED: Counter[str] = Counter()
+
+
+def test_the_second_compile_runs_no_compiler(client: WindowsClient) -> None:
+    project = Project(client, "second")
+    bare = client.bare(*ARGV)
+    assert bare.returncode == 0, bare
+    expected = project.object()
+    shown = project.compile(runs=1)
+    (project.directory / "x.obj").unlink()
+    assert project.compile(runs=0) == shown == bare.stdout + bare.stderr
+    # Between a compile and the next one the object's time differs (`/Brepro` leaves it out).
+    assert len(project.object()) == len(expected)
+    assert project.object()[8:] == expected[8:]
+    project.counted(miss__local=1, hit__local=1)
+    names = sorted(p.name for p in project.directory.iterdir())
+    assert names == ["early", "inc", "x.c", "x.obj"]
+
+
+def test_every_changed_input_is_a_miss(client: WindowsClient) -> None:
+    project = Project(client, "changed")
+    argv = (*ARGV, "/Brepro")
+    project.compile(*argv, runs=1)
+    first = project.object()
+    project.write("inc/h.h", "#define X 5\n")
+    project.compile(*argv, runs=1)
+    second = project.object()
+    assert first != second
+    # A header in an earlier directory, in other capitals.
+    project.write("early/H.h", "#define X 6\n")
+    project.compile(*argv, runs=1)
+    third = project.object()
+    assert third not in {first, second}
+    (project.directory / "early/H.h").unlink()
+    project.compile(*argv, runs=0)
+    assert project.object() == second
+    project.write("inc/h.h", "#define X 3\n")
+    project.compile(*argv, runs=0)
+    assert project.object() == first
+    project.counted(miss__local=3, hit__local=2)
+
+
+def test_a_name_that_was_asked_for_must_stay_absent(client: WindowsClient) -> None:
+    source = '#if __has_include("sub/Ünlich.h")\nint f(void) { return 1; }\n#endif\nint g;\n'
+    project = Project(client, "asked", source)
+    argv = (*ARGV, "/Brepro")
+    project.compile(*argv, runs=1)
+    first = project.object()
+    project.compile(*argv, runs=0)
+    (project.directory / "early/sub").mkdir()
+    project.write("early/sub/ünlich.h", "")
+    project.compile(*argv, runs=1)
+    assert project.object() != first
+    project.counted(miss__local=2, hit__local=1)
+
+
+def test_the_users_own_list_of_headers_is_shown_and_replayed(client: WindowsClient) -> None:
+    project = Project(client, "list")
+    argv = (*ARGV, "/showIncludes", "/Z7", "/Foone.obj")
+    shown = project.compile(*argv, runs=1)
+    assert shown.count(b"Note: including file:") == 2, shown
+    assert project.compile(*argv, runs=0) == shown
+    project.counted(miss__local=1, hit__local=1)
+
+
+def test_a_result_is_not_written_over_a_file_that_the_compiler_would_keep(
+    client: WindowsClient,
+) -> None:
+    project = Project(client, "read-only")
+    project.compile(runs=1)
+    output = project.directory / "x.obj"
+    output.chmod(0o444)
+    done = client.compile(*ARGV)
+    assert (done.returncode, output.stat().st_mode & stat.S_IWUSR) in {(1, 0), (0, stat.S_IWUSR)}
+    failed = {"miss__failed": 1} if done.returncode else {"uncacheable__output_unreadable": 1}
+    project.counted(miss__local=2, uncacheable__output_not_ours=1, **failed)
+
+
+def test_what_is_not_certain_is_compiled_each_time(client: WindowsClient) -> None:
+    project = Project(client, "uncertain")
+    project.write("clock.c", "const char *t = __TIME__;\n")
+    project.write("short.c", '#include "H~1.h"\nint x;\n')
+    project.write("inc/H~1.h", "")
+    for _ in range(2):
+        project.compile("/nologo", "/c", "clock.c", runs=1)
+    project.compile("/nologo", "/c", "/Iinc", "short.c", runs=1)
+    project.compile(*ARGV, "/Z7", runs=1)
+    client.compile(*ARGV, "/Ycx.h")
+    saved, client.env = client.env, {"INCLUDE": "C:\\VC\\include"}
+    try:  # not a developer's prompt
+        project.compile(runs=1)
+    finally:
+        client.env = saved
+    project.counted(
+        miss__local=3,
+        uncacheable__date_time=2,
+        uncacheable__unclear_name=1,
+        bypass__show_includes=1,
+        bypass__pch=1,
+        bypass__visual_studio=1,
+    )
+
+
+def test_clean_empties_the_cache(client: WindowsClient) -> None:
+    project = Project(client, "clean")
+    project.compile(runs=1)
+    assert client.hpcc("clean").returncode == 0
+    project.compile(runs=1)
+    project.counted(miss__local=2)
+    assert Path(client.home, "cache/private").is_dir()
