@@ -21,6 +21,7 @@ MAX_WINDOWS_PATH_UNITS: Final = 259
 MAX_WINDOWS_NAME_UNITS: Final = 255
 _SEPARATORS: Final = "\\/"
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
+_NAMESPACE: Final = re.compile(r"[\\/]\?\?(?:[\\/]|\Z)")
 _VERBATIM: Final = "\\\\?\\"
 # Characters that NTFS names may not contain in the Win32 namespace; ':' marks a stream.
 _FORBIDDEN: Final = re.compile(r'[\x00-\x1f<>"|?*]')
@@ -174,7 +175,7 @@ def is_short_name(component: str) -> bool:
 
 def _check_form(text: str) -> bool:
     r"""Reject other forms; return whether a `\\?\` prefix precedes a drive."""
-    if text.startswith("\\??\\"):
+    if _NAMESPACE.match(text):
         raise _refused("device-path", text, "is in the NT namespace")
     if len(text) > 1 and text[0] in _SEPARATORS and text[1] in _SEPARATORS:
         return _check_double(text)

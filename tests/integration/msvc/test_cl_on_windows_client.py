@@ -138,7 +138,8 @@ def test_files_are_known_without_english_whatever_the_version(
     ("files", "argv", "env", "reason"),
     [
         ({"x.c": "const char *t = __TIME__;\n"}, ARGV, {}, "date-time"),
-        ({"x.c": "#if __has_include(<y.h>)\n#endif\n"}, ARGV, {}, "has-include"),
+        ({"x.c": "#define H <y.h>\n#if __has_include(H)\n#endif\n"}, ARGV, {}, "has-include"),
+        ({"x.c": '#if __has_include("../y.h")\n#endif\n'}, ARGV, {}, "has-include"),
         ({"../o.h": "", "x.c": '#include "../o.h"\n'}, ARGV, {}, "outside-root"),
         ({"x.c": "#error no\n"}, ARGV, {}, "dependencies-failed"),
         ({}, (*ARGV[:-1], "\\\\server\\x.c"), {}, "windows-path"),
@@ -188,6 +189,18 @@ def test_clang_cl_names_files_in_utf_8_whatever_the_console(tmp_path: Path, driv
     argv = tuple(a.replace("\\inc", "\\größe") for a in ARGV)
     _, remote = planned(drive, root, *argv, program="clang-cl.exe")
     assert [i.path for i in remote.requests[0].inputs] == ["größe/h.h", "x.c"]
+
+
+def test_a_file_that_is_only_asked_for_is_sent_too(tmp_path: Path, drive: Drive) -> None:
+    root = checkout(tmp_path / "p")
+    (tmp_path / "p/x.c").write_text(
+        "#if __has_include(<y.h>) && __has_include(<z.h>)\n#error both\n#endif\nint x;\n"
+    )
+    _, remote = planned(drive, root, *ARGV)
+    assert [i.path for i in remote.requests[0].inputs] == ["x.c"]
+    (tmp_path / "p/inc/Y.h").write_text("never read\n")
+    _, remote = planned(drive, root, *(a.replace("X.obj", "Z.obj") for a in ARGV))
+    assert [i.path for i in remote.requests[0].inputs] == ["inc/y.h", "x.c"]
 
 
 def test_a_policy_of_equal_compilers_keeps_all_here(tmp_path: Path, drive: Drive) -> None:

@@ -96,6 +96,13 @@ def read_command(
     return found if isinstance(found, Bypass) else (family, found)
 
 
+def search_directories(request: CompileRequest, invocation: Invocation) -> tuple[bytes, ...]:
+    """Return the directories that flags and environment put on the search path."""
+    variables = (request.env.get(name, b"") for name in (b"INCLUDE", b"EXTERNAL_INCLUDE"))
+    listed = (d for names in variables for d in names.split(b";") if d)
+    return tuple(dict.fromkeys((*invocation.include_dirs, *listed)))
+
+
 class ClHost:
     """Asks each compiler once for its properties. Thread-safe: a race only asks twice."""
 

@@ -9,20 +9,22 @@ Works on text and answers; access to the client goes through `LocalMachine`. Not
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from hpcc import __version__
 from hpcc.cache.base.api import CompileRequest
 from hpcc.cache.base.fields import encode_fields
-from hpcc.cache.remote.cl_host import ClHost, read_command
+from hpcc.cache.remote.cl_host import ClHost, read_command, search_directories
 from hpcc.compilers.families import family_of
 from hpcc.compilers.invocation.guest import NotPortableError, as_text
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.msvc.family import image_version, msvc_family
 from hpcc.compilers.msvc.guest import WINDOWS_GUEST_ROOT, WindowsGuestMap, windows_guest_arguments
+from hpcc.compilers.scan.questions import NOTHING_ASKED, Questions
 from hpcc.compilers.scan.scan import HAZARD_REASONS, Hazard, scan_arguments, scan_source
+from hpcc.compilers.scan.windows_names import UnclearNameError, candidate, parent
 from hpcc.compilers.spec.table import Bypass
 from hpcc.config.farm import Farm
 from hpcc.core import (
@@ -173,24 +175,37 @@ class ClPlanner:
         Raises:
             NotPortableError: a file cannot be sent, or reads others that no list shows.
         """
-        _refuse_hazards(
-            scan_arguments(msvc_family(request.compiler).text_arguments(invocation)).hazards
-        )
+        texts = msvc_family(request.compiler).text_arguments(invocation)
+        in_arguments = scan_arguments(texts, invocation.macros)
+        _refuse_hazards(in_arguments.hazards)
         source = _text(invocation.source)
         found: dict[str, RemoteInput] = {}
+        asked, homes = in_arguments.asked, {guest.cwd: None}
         for name in (source, *self._host.files(request, invocation)):
             path = _path(name, guest.cwd)
+            homes[parent(path)] = None
             if guest.is_system(path):
                 continue
             place = _inside(path, guest.root)
             key = windows_key(place)  # cl writes names in lower case
             if key not in found:
-                found[key] = self._input(place, path, guest.root)
+                found[key], questions = self._input(place, path, guest.root)
+                asked |= questions
             if len(found) > MAX_INPUTS:
                 raise NotPortableError(FallbackReason.TOO_MANY_FILES)
+        if asked is not NOTHING_ASKED:
+            search = [_path(_text(d), guest.cwd) for d in search_directories(request, invocation)]
+            for path in _asked_files(asked, tuple(homes), search, guest):
+                place = path.relative_to(guest.root)
+                is_there = self._host.machine.read(str(path), _MAX_SOURCE_BYTES) is not None
+                if is_there and windows_key(place) not in found:
+                    found[windows_key(place)], _ = self._input(place, path, guest.root)
         return tuple(found[key] for key in sorted(found))
 
-    def _input(self, place: str, path: WindowsPath, root: WindowsPath) -> RemoteInput:
+    def _input(
+        self, place: str, path: WindowsPath, root: WindowsPath
+    ) -> tuple[RemoteInput, Questions]:
+        """Return a file to send, and what it asks with `__has_include`."""
         if not _is_in(_path(self._host.machine.real(str(path)), None), root):
             raise NotPortableError(FallbackReason.SYMLINK_OUTSIDE_ROOT)
         data = self._host.machine.read(str(path), _MAX_SOURCE_BYTES)
@@ -198,10 +213,37 @@ class ClPlanner:
             raise NotPortableError(FallbackReason.INPUT_VANISHED)
         scan = scan_source(data)
         _refuse_hazards(scan.hazards)
-        if scan.asked.count or b"__has_include" in data:
-            # The guest has only files that are read here, so `__has_include` could be false there.
-            raise NotPortableError(FallbackReason.HAS_INCLUDE)
-        return RemoteInput(place, str(path), False, hashlib.sha256(data).hexdigest())
+        digest = hashlib.sha256(data).hexdigest()
+        return RemoteInput(place, str(path), False, digest), scan.asked
+
+
+def _asked_files(
+    asked: Questions,
+    homes: Sequence[WindowsPath],
+    search: Sequence[WindowsPath],
+    guest: WindowsGuestMap,
+) -> Iterator[WindowsPath]:
+    """Yield where the project may have a file that a source asks for with `__has_include`.
+
+    The guest has only files that are sent: with those that exist, it gives the same answer. Files
+    of the installation are those of the image.
+
+    Raises:
+        NotPortableError: a macro decides the name, or it may lead to another place in the guest.
+    """
+    if asked.in_macros or asked.is_opaque:
+        raise NotPortableError(FallbackReason.HAS_INCLUDE)
+    for is_quoted, name in sorted(asked.names):
+        for directory in (*search, *(homes if is_quoted else ())):
+            try:
+                path = candidate(name, directory)
+            except UnclearNameError as error:
+                raise NotPortableError(FallbackReason.HAS_INCLUDE) from error
+            if path is None or guest.is_system(path):
+                continue
+            if not _is_in(path, guest.root) or _is_same(path, guest.root):
+                raise NotPortableError(FallbackReason.HAS_INCLUDE)
+            yield path
 
 
 def _key(compile_: ClCompile, invocation: Invocation, farm: Farm) -> bytes:

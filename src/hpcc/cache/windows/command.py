@@ -17,11 +17,11 @@ from hpcc.cache.base.api import CompileRequest
 from hpcc.cache.base.fields import encode_fields
 from hpcc.cache.remote.cl_host import read_command
 from hpcc.cache.windows.disk import CacheDisk
-from hpcc.cache.windows.names import key_of
 from hpcc.compilers.families import family_of
 from hpcc.compilers.invocation.dependencies import Recording
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.msvc.family import MsvcFamily
+from hpcc.compilers.scan.windows_names import key_of
 from hpcc.compilers.spec.drivers import without_cl_variables
 from hpcc.compilers.spec.table import Bypass
 from hpcc.core import WindowsPath, WindowsPathError, parse_windows_path
@@ -62,13 +62,6 @@ class WindowsCompile:
         extra = () if self.lists else (b"-showIncludes",)
         request = self.request
         return self.family.command(request.argv, request.compiler, self.invocation, extra, ())
-
-    @property
-    def directories(self) -> tuple[bytes, ...]:
-        """The directories that flags and environment put on the search path."""
-        env = self.request.env
-        listed = (env.get(name, b"").split(b";") for name in (b"INCLUDE", b"EXTERNAL_INCLUDE"))
-        return (*self.invocation.include_dirs, *(d for names in listed for d in names if d))
 
 
 def read_compile(disk: CacheDisk, request: CompileRequest) -> WindowsCompile | Bypass:

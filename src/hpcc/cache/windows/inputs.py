@@ -21,14 +21,6 @@ from typing import Final, NamedTuple
 from hpcc.cache.base.manifest import Absence
 from hpcc.cache.base.uncacheable import UncacheableError
 from hpcc.cache.windows.disk import MAX_INPUT_BYTES, CacheDisk, FileTimes
-from hpcc.cache.windows.names import (
-    UnclearNameError,
-    candidate,
-    key_of,
-    names_below,
-    parent,
-    wide_key,
-)
 from hpcc.cache.windows.state import Names, State
 from hpcc.compilers.scan.assembler import has_asm_word
 from hpcc.compilers.scan.questions import Questions
@@ -39,6 +31,14 @@ from hpcc.compilers.scan.scan import (
     Scan,
     may_be_read_once,
     scan_source,
+)
+from hpcc.compilers.scan.windows_names import (
+    UnclearNameError,
+    candidate,
+    key_of,
+    names_below,
+    parent,
+    wide_key,
 )
 from hpcc.core import WindowsPath
 from hpcc.core.memo import BoundedMemo

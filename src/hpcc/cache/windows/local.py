@@ -20,17 +20,17 @@ from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.manifest import make_set
 from hpcc.cache.base.uncacheable import UncacheableError
 from hpcc.cache.inputs.clocks import CLOCKS, refuse_clocks
-from hpcc.cache.remote.cl_host import ClHost
+from hpcc.cache.remote.cl_host import ClHost, search_directories
 from hpcc.cache.results.inflight import Flight, Inflight
 from hpcc.cache.results.results import Found, Result, Results
 from hpcc.cache.windows.command import WindowsCompile, read_compile
 from hpcc.cache.windows.disk import CacheDisk
 from hpcc.cache.windows.inputs import CompileFiles, Texts, find_inputs
-from hpcc.cache.windows.names import key_of, parent
 from hpcc.cache.windows.state import State
 from hpcc.compilers.invocation.guest import NotPortableError
 from hpcc.compilers.scan.assembler import read_statements
 from hpcc.compilers.scan.scan import Hazard, scan_arguments
+from hpcc.compilers.scan.windows_names import key_of, parent
 from hpcc.compilers.spec.table import Bypass
 from hpcc.core import CallerError, WindowsPath, WindowsPathError, parse_windows_path, windows_key
 from hpcc.core.reasons.bypass import BypassReason
@@ -240,10 +240,11 @@ class WindowsCache:
 
     def _search(self, compiled: WindowsCompile) -> tuple[WindowsPath, ...]:
         own = self._host.search(compiled.request, compiled.invocation)
+        listed = search_directories(compiled.request, compiled.invocation)
         try:
             return tuple(
                 parse_windows_path(directory.decode(), cwd=compiled.cwd)
-                for directory in (*compiled.directories, *own)
+                for directory in (*listed, *own)
             )
         except (WindowsPathError, UnicodeDecodeError) as error:
             raise UncacheableError(UncacheableReason.SEARCH_PATH) from error

@@ -6,7 +6,7 @@ import hashlib
 
 from hpcc.cache.base.manifest import Absence, InputSet
 from hpcc.cache.windows.disk import MAX_INPUT_BYTES, CacheDisk
-from hpcc.cache.windows.names import wide_key
+from hpcc.compilers.scan.windows_names import wide_key
 
 Names = dict[str, list[tuple[str, bool]]]
 
