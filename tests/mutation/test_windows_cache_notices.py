@@ -1,0 +1,108 @@
+"""Each check of the local cache on Windows is needed: without it, the test named after it fails.
+
+Every case removes one check from a copy of the tree and runs that test there. A case fails, too, if
+its text is no longer in the source: the check moved, so the case must move with it.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcc_testkit.suite.mutants import Case, Mutants
+
+TESTS = "tests/unit/cache/windows/test_inputs.py::"
+INPUTS, NAMES = "cache/windows/inputs.py", "compilers/scan/windows_names.py"
+DISK, STATE = "cache/windows/disk.py", "cache/windows/state.py"
+
+CASES = {
+    "at-rest": Case(
+        INPUTS,
+        "before = disk.times(name, is_at_rest=True)",
+        "before = disk.times(name, is_at_rest=False)",
+        f"{TESTS}test_a_file_that_is_open_for_writing_is_refused",
+    ),
+    "times": Case(
+        INPUTS,
+        "        or after.may_have_changed_since(started_ns)\n",
+        "",
+        f"{TESTS}test_a_file_that_may_have_changed_since_the_start_is_refused",
+    ),
+    "no-time-of-a-change": Case(
+        DISK,
+        "            return True  # FAT",
+        "            return False  # FAT",
+        f"{TESTS}test_a_file_that_may_have_changed_since_the_start_is_refused",
+    ),
+    "new-and-unread": Case(
+        INPUTS,
+        "if times is None or times.may_have_changed_since(self._compiled.started_ns):",
+        "if times is None:",
+        f"{TESTS}test_a_new_file_that_was_not_read_is_refused",
+    ),
+    "vanished-names": Case(
+        INPUTS,
+        "(before is not None and not absent.isdisjoint(before))",
+        "False",
+        f"{TESTS}test_a_name_that_vanished_from_a_changed_directory_is_refused",
+    ),
+    "changed-directories": Case(
+        INPUTS,
+        "if (asks and before is None) or",
+        "if",
+        f"{TESTS}test_a_name_that_vanished_from_a_changed_directory_is_refused",
+    ),
+    "wide": Case(
+        NAMES,
+        'return _OTHER.sub(lambda match: "?" * (len(match[0].encode("utf-16-le")) // 2), folded)',
+        "return folded",
+        f"{TESTS}test_letters_that_ntfs_may_fold_count_as_equal",
+    ),
+    "short-names": Case(
+        NAMES,
+        "    if any(map(is_short_name, words)):\n        raise UnclearNameError\n",
+        "",
+        f"{TESTS}test_what_no_list_shows_is_refused",
+    ),
+    "modules": Case(
+        INPUTS,
+        "if any(text.has_module for text in found):",
+        "if False:",
+        f"{TESTS}test_what_no_list_shows_is_refused",
+    ),
+    "twins": Case(
+        INPUTS,
+        "if self._once and self._state.digest(str(path).encode()) in self._once:",
+        "if False:",
+        f"{TESTS}test_two_files_of_one_content_that_is_read_once_are_refused",
+    ),
+    "read-again": Case(
+        INPUTS,
+        "if disk.times(str(file.path), is_at_rest=False) != file.times:",
+        "if False:",
+        f"{TESTS}test_a_doubt_is_settled_by_the_preprocessor_or_refuses",
+    ),
+    "present": Case(
+        STATE,
+        "all(self._disk.is_directory(path.decode()) is False for path in inputs.present)",
+        "True",
+        f"{TESTS}test_a_file_that_was_there_and_not_read_must_stay",
+    ),
+    "absent": Case(
+        STATE,
+        "            and all(map(self._lacks, inputs.absences))\n",
+        "",
+        f"{TESTS}test_it_does_not_hold_when_a_header_appears_in_an_earlier_directory",
+    ),
+    "behind-a-macro": Case(
+        INPUTS,
+        "            quoted |= names_below(path, every.values())\n",
+        "            pass\n",
+        f"{TESTS}test_a_file_behind_a_macro_is_looked_for_by_its_name",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_without_the_check_its_test_fails(name: str, mutants: Mutants) -> None:
+    mutants.check(CASES[name])
