@@ -120,6 +120,7 @@ class OnDisk(LeftAlone):
 
     def counters(self) -> dict[str, int]:
         """See `CompileHandler.counters`."""
+        self._cache.flush()  # a caller that reads the counts may read the records next
         sizes = {
             "store.size_bytes": self._store.size_bytes,
             "store.entries": self._store.entries,

@@ -16,7 +16,7 @@ import pytest
 
 from hpcc_testkit.windows.agent import drive_c
 from hpcc_testkit.windows.client import WindowsClient
-from hpcc_testkit.windows.native_clang import PLACES, install_clang_cl
+from hpcc_testkit.windows.native_clang import PLACES, install_clang_cl, windows_name
 from hpcc_testkit.windows.wine import Wine
 
 pytestmark = pytest.mark.timeout(600)
@@ -118,6 +118,8 @@ def test_every_changed_input_is_a_miss(client: WindowsClient) -> None:
     project.compile(*argv, runs=0)
     assert project.object() == first
     project.counted(miss__local=3, hit__local=2)
+    told = client.hpcc("explain", windows_name(client.wine, project.directory / "x.c")).stdout
+    assert b"a hit: the result was in the cache" in told, told
 
 
 def test_a_name_that_was_asked_for_must_stay_absent(client: WindowsClient) -> None:

@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from hpcc.cache.base.api import CompileRequest
 from hpcc.cache.base.uncacheable import absolute
-from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.key.share import Share
+from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.core import FarmRun
+
+
+class _Compiler(Protocol):
+    @property
+    def digest(self) -> bytes: ...
+
+
+class NotedCompile(Protocol):
+    """What a record tells of a compile: a `Prepared`, or one of a Windows client."""
+
+    @property
+    def request(self) -> CompileRequest: ...
+    @property
+    def invocation(self) -> Invocation: ...
+    @property
+    def identity(self) -> _Compiler: ...
+    @property
+    def colour(self) -> tuple[bytes, ...]: ...
+    @property
+    def key(self) -> bytes: ...
+    @property
+    def share(self) -> Share | None: ...
+    @property
+    def source(self) -> bytes: ...
+    @property
+    def output(self) -> bytes | None: ...
 
 
 class Note(NamedTuple):
@@ -17,7 +44,7 @@ class Note(NamedTuple):
     at: float
     outcome: str
     request: CompileRequest
-    prepared: Prepared | None
+    prepared: NotedCompile | None
     reason: str = ""
     key: bytes = b""
     image: str = ""
@@ -42,7 +69,7 @@ class Note(NamedTuple):
     ran: FarmRun | None = None
 
 
-def output_of(request: CompileRequest, prepared: Prepared | None) -> str:
+def output_of(request: CompileRequest, prepared: NotedCompile | None) -> str:
     """Return the output's path, "" if there is none; for a bypass the value of -o."""
     if prepared is not None:
         return os.path.normpath(os.fsdecode(prepared.output)) if prepared.output else ""
@@ -55,7 +82,7 @@ def output_of(request: CompileRequest, prepared: Prepared | None) -> str:
     return os.path.normpath(os.fsdecode(absolute(request.cwd, found))) if found else ""
 
 
-def sources_of(request: CompileRequest, prepared: Prepared | None) -> list[str]:
+def sources_of(request: CompileRequest, prepared: NotedCompile | None) -> list[str]:
     """Return the sources' paths; for a bypass all arguments except flags, 64 at most."""
     if prepared is not None:
         return [os.path.normpath(os.fsdecode(prepared.source))]

@@ -34,11 +34,12 @@ from hpcc.cache.recorder.compiles import ABANDONED, FAILED, REFUSED
 from hpcc.cache.recorder.places import DIRECTORY_NAME
 from hpcc.cache.recorder.recorder import Recorder
 from hpcc.cache.results.build_notes import BuildNotes
-from hpcc.cache.results.note import Note, output_of, sources_of
+from hpcc.cache.results.note import Note, NotedCompile, output_of, sources_of
 from hpcc.cache.results.results import Results
 from hpcc.cache.root.build_identity import Builds
 from hpcc.config.settings import TraceSettings
 from hpcc.core import FarmRun
+from hpcc.files import open_file
 
 _log: Final = logging.getLogger("hpcc.daemon.records")
 RECORDS_NAME: Final = "explain"
@@ -81,7 +82,7 @@ class Records:
 
     def hit(
         self,
-        prepared: Prepared,
+        prepared: NotedCompile,
         key: bytes,
         outcome: str = HIT,
         build: str | None = None,
@@ -117,7 +118,7 @@ class Records:
 
     def compiled(  # noqa: PLR0913 - each one is a field of the record
         self,
-        prepared: Prepared,
+        prepared: NotedCompile,
         outcome: str,
         *,
         key: bytes,
@@ -190,7 +191,7 @@ class Records:
         try:
             status = os.fstat(fd)
             if status.st_size > MAX_FILE_BYTES:
-                os.rename(path, os.path.join(self._directory, OLD_NAME))
+                os.replace(path, os.path.join(self._directory, OLD_NAME))
                 os.close(fd)
                 fd = _open(path)
                 status = os.fstat(fd)
@@ -270,8 +271,7 @@ def _is_unkept(note: Note) -> bool:
 
 
 def _open(path: str) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-    return os.open(path, flags, 0o600)
+    return open_file(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
 
 def _json(value: object) -> str:
@@ -298,7 +298,7 @@ def _record_table(note: Note) -> dict[str, object]:
     }
     if prepared is not None:
         table |= {"key": note.key.hex(), "identity": prepared.identity.digest.hex()}
-        if note.remote_cache and prepared.share is not None:
+        if note.remote_cache and prepared.share is not None and isinstance(prepared, Prepared):
             command = outline_command(prepared)
             if command is not None:
                 checkout = os.fsdecode(prepared.share.checkout.root)

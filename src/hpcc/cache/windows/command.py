@@ -45,7 +45,11 @@ _MAX_PROGRAMS: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class WindowsCompile:
-    """A compile that may be cached. `lists` tells that the user asked for `/showIncludes`."""
+    """A compile that may be cached.
+
+    `lists` tells that the user asked for `/showIncludes`. `identity` is a digest of the compiler's
+    files (32 bytes).
+    """
 
     request: CompileRequest
     cwd: WindowsPath
@@ -54,6 +58,7 @@ class WindowsCompile:
     source: WindowsPath
     output: WindowsPath
     lists: bool
+    identity: bytes
     key: bytes
 
     @property
@@ -97,13 +102,13 @@ def read_compile(disk: CacheDisk, request: CompileRequest) -> WindowsCompile | B
                 *(request.compiler, request.cwd, request.argv[0]),
                 encode_fields(invocation.arguments),
                 encode_fields(part for item in named for part in item),
-                encode_fields(identity),
+                identity,
                 disk.languages,
             ]
         )
     ).digest()
     lists = any(f.spec.spelling == _LISTING for f in invocation.flags)
-    return WindowsCompile(request, cwd, family, invocation, source, output, lists, key)
+    return WindowsCompile(request, cwd, family, invocation, source, output, lists, identity, key)
 
 
 def _is_without_effect(name: bytes, *, is_clang: bool) -> bool:
@@ -123,7 +128,7 @@ def _refusal(
         return BypassReason.SIDE_OUTPUT
     if invocation.is_native:
         return BypassReason.NATIVE
-    if family.has_local_cache and not all(env.get(name) for name in _INSTALLATION):
+    if family.has_local_cache and not _names_installation(env, invocation):
         return BypassReason.VISUAL_STUDIO
     listing = {f.spec.spelling for f in invocation.flags if f.spec.spelling.startswith(_LISTING)}
     is_debug = family.recording(invocation) is Recording.ALWAYS
@@ -132,10 +137,18 @@ def _refusal(
     return None
 
 
-def _identity(
-    disk: CacheDisk, request: CompileRequest, program: WindowsPath
-) -> tuple[bytes, ...] | None:
-    """Return what tells this compiler from another; None if a part of it cannot be read.
+def _names_installation(env: Mapping[bytes, bytes], invocation: Invocation) -> bool:
+    """Tell whether the environment names all that clang-cl would search for.
+
+    For another target than Microsoft's it searches for GCC.
+    """
+    words = (word for flag in invocation.flags for word in flag.raw)
+    targets = [word for word in words if b"target=" in word]
+    return all(map(env.get, _INSTALLATION)) and all(t.endswith(b"-msvc") for t in targets)
+
+
+def _identity(disk: CacheDisk, request: CompileRequest, program: WindowsPath) -> bytes | None:
+    """Return a digest of what tells this compiler from another; None if a part is unreadable.
 
     Beside the program are its libraries, its messages by language (`1033`) and clang's
     configuration. `VCToolsInstallDir` has the cl.exe whose version clang-cl imitates.
@@ -153,7 +166,9 @@ def _identity(
             return None
         state = (times.written_ns, times.changed_ns, times.size, *times.identity)
         parts += [path.encode("utf-8", "surrogatepass"), b"%d %d %d %d %d" % state]
-    return tuple(parts) if len(found) <= _MAX_PROGRAMS else None
+    if len(found) > _MAX_PROGRAMS:
+        return None
+    return hashlib.sha256(encode_fields(parts)).digest()
 
 
 def _programs(disk: CacheDisk, directory: str, *, depth: int) -> Iterator[str]:

@@ -20,12 +20,15 @@ from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.manifest import make_set
 from hpcc.cache.base.uncacheable import UncacheableError
 from hpcc.cache.inputs.clocks import CLOCKS, refuse_clocks
+from hpcc.cache.recorder.compiles import ABANDONED
 from hpcc.cache.remote.cl_host import ClHost, search_directories
 from hpcc.cache.results.inflight import Flight, Inflight
+from hpcc.cache.results.records import Records
 from hpcc.cache.results.results import Found, Result, Results
 from hpcc.cache.windows.command import WindowsCompile, read_compile
 from hpcc.cache.windows.disk import CacheDisk
 from hpcc.cache.windows.inputs import CompileFiles, Texts, find_inputs
+from hpcc.cache.windows.notes import noted
 from hpcc.cache.windows.state import State
 from hpcc.compilers.invocation.guest import NotPortableError
 from hpcc.compilers.scan.assembler import read_statements
@@ -62,10 +65,17 @@ class WindowsCache:
     """Looks up, runs and stores compiles of cl and clang-cl. Thread-safe."""
 
     def __init__(
-        self, disk: CacheDisk, results: Results, counters: Counters, *, max_output_bytes: int
+        self,
+        disk: CacheDisk,
+        results: Results,
+        counters: Counters,
+        records: Records,
+        *,
+        max_output_bytes: int,
     ) -> None:
         self._disk, self._host, self._results = disk, ClHost(disk), results
         self._counters, self._max_output_bytes = counters, max_output_bytes
+        self._records = records
         self._inflight, self._texts = Inflight(wait_seconds=DEDUP_SECONDS), Texts()
 
     def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec | Run:
@@ -73,13 +83,13 @@ class WindowsCache:
         try:
             compiled = read_compile(self._disk, request)
             if isinstance(compiled, Bypass):
-                return self._bypass(compiled.reason)
+                return self._bypass(request, compiled.reason)
             return self._begin(compiled, is_cancelled)
         except (NotPortableError, CallerError):  # it does not answer as cl does
-            return self._bypass(BypassReason.UNKNOWN_COMPILER)
+            return self._bypass(request, BypassReason.UNKNOWN_COMPILER)
         except Exception:  # noqa: BLE001 - the front must get an answer: a fault in hpcc costs a local compile
             _log.exception("begin failed")
-            return self._bypass(BypassReason.INTERNAL_ERROR)
+            return self._bypass(request, BypassReason.INTERNAL_ERROR)
 
     def finish(self, run: Run, report: RunReport) -> Finish:
         """Store the result if that is safe; return the output that the user has not seen."""
@@ -90,27 +100,51 @@ class WindowsCache:
         try:
             names, rest = self._host.notes(compiled.request, report.stdout)
             stdout = report.stdout if compiled.lists else rest
-            self._store(pending, report, names, stdout)
+            outcome = self._store(pending, report, names, stdout)
             self._counters.add(f"missed.{pending.missed}")
+            self._record(pending, outcome, pending.missed)
         except NotPortableError:
-            self._counters.add(f"uncacheable.{UncacheableReason.DEPENDENCIES_FAILED}")
+            self._refuse(pending, UncacheableReason.DEPENDENCIES_FAILED)
         except UncacheableError as error:
-            self._counters.add(f"uncacheable.{error.reason}")
+            self._refuse(pending, error.reason, error.path)
         except Exception:  # noqa: BLE001 - the compile succeeded; only its result is not kept
             _log.exception("finish failed")
-            self._counters.add(f"uncacheable.{UncacheableReason.INTERNAL_ERROR}")
+            self._refuse(pending, UncacheableReason.INTERNAL_ERROR)
         finally:
             self._inflight.release(pending.flight)
         return Finish(b"", b"") if compiled.lists else Finish(stdout, report.stderr)
+
+    def _refuse(self, pending: WindowsPending, reason: str, path: bytes = b"") -> None:
+        self._counters.add(f"uncacheable.{reason}")
+        self._record(pending, "uncacheable", reason, path.decode("utf-8", "replace"))
+
+    def _record(
+        self, pending: WindowsPending, outcome: str, reason: str, culprit: str = ""
+    ) -> None:
+        compiled = pending.compiled
+        self._records.compiled(
+            noted(compiled),
+            outcome,
+            key=compiled.key,
+            started_ns=pending.started_ns,
+            reason=reason,
+            culprit=culprit,
+        )
 
     def abandon(self, run: Run) -> None:
         """Forget a `Run` whose launcher vanished before it reported."""
         assert isinstance(run.token, WindowsPending)
         self._counters.add("miss.abandoned")
+        self._records.ended(run.token.compiled.request, ABANDONED)
         self._inflight.release(run.token.flight)
 
-    def _bypass(self, reason: str) -> Exec:
+    def flush(self) -> None:
+        """Write what is recorded of compiles, for a command that reads it."""
+        self._records.flush()
+
+    def _bypass(self, request: CompileRequest, reason: str) -> Exec:
         self._counters.add(f"bypass.{reason}")
+        self._records.bypass(request, reason)
         return Exec(reason)
 
     def _begin(
@@ -132,7 +166,7 @@ class WindowsCache:
             family, _ = self._host.version(compiled.request)
             if family is not compiled.family:
                 self._inflight.release(flight)
-                return self._bypass(BypassReason.OTHER_COMPILER)
+                return self._bypass(compiled.request, BypassReason.OTHER_COMPILER)
             self._host.words(compiled.request)
             missed = self._results.why_missed(compiled.key)
         except BaseException:
@@ -176,6 +210,8 @@ class WindowsCache:
             self._counters.add(f"uncacheable.{UncacheableReason.OUTPUT_NOT_OURS}")
             return None
         self._counters.add("hit.local")
+        size = result.size_bytes
+        self._records.hit(noted(compiled), compiled.key, size_bytes=size)
         self._counters.add("bytes.served", result.size_bytes)
         return Done(0, result.stdout, result.stderr)
 
@@ -191,11 +227,12 @@ class WindowsCache:
 
     def _store(
         self, pending: WindowsPending, report: RunReport, names: tuple[str, ...], stdout: bytes
-    ) -> None:
+    ) -> str:
+        """Store the result; return how the compile ended."""
         compiled = pending.compiled
         if report.signal or report.exit_code:
             self._counters.add("miss.failed")
-            return
+            return "miss.failed"
         if report.is_truncated:
             raise UncacheableError(UncacheableReason.LONG_DIAGNOSTICS)
         if stdout and report.stderr and not compiled.lists:
@@ -227,6 +264,7 @@ class WindowsCache:
         kept = make_set(compiled.key, inputs.files, inputs.present, inputs.absences)
         if self._results.keep_set(compiled.key, kept, result) is None:
             raise UncacheableError(UncacheableReason.STORE)
+        return "miss.local"
 
     def _output(self, pending: WindowsPending) -> bytes:
         """Return the object, which this compile must have written."""

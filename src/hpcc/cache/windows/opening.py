@@ -7,7 +7,9 @@ import time
 
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.files import FileMemo
+from hpcc.cache.results.records import make_records
 from hpcc.cache.results.results import Results
+from hpcc.cache.root.build_identity import Builds
 from hpcc.cache.windows.disk import CacheDisk
 from hpcc.cache.windows.local import WindowsCache
 from hpcc.config.paths import Paths
@@ -30,4 +32,7 @@ def open_windows_cache(
     )
     counters.on_flush(store.flush)
     results = Results(store, FileMemo(time.time_ns), counters)
-    return WindowsCache(disk, results, counters, max_output_bytes=limits.max_entry_bytes), store
+    builds = Builds(counters.add, clock.monotonic, lambda cwd: cwd)
+    records = make_records(os.fspath(paths.cache), results, counters, builds)
+    most = limits.max_entry_bytes
+    return WindowsCache(disk, results, counters, records, max_output_bytes=most), store

@@ -297,7 +297,7 @@ class BypassReason(Reason, prefix="bypass"):
         "visual-studio", "clang-cl would search this machine for Visual Studio",
         "Compile in a developer's prompt, which sets `VCToolsInstallDir` and `INCLUDE`.",
         "What it finds in the registry decides which headers it reads and which version of cl it "
-        "imitates.")
+        "imitates. Also another target than Microsoft's (`--target=`), for which it searches GCC.")
     WHOLE_PROGRAM = (
         "whole-program",
         "`/GL` (cl): the output is for one compiler build only, no object",

@@ -2,101 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
 from hpcc.cache.base.manifest import InputSet, decode_manifest, encode_manifest, make_set
-from hpcc.cache.base.tools import ProgramOutput
 from hpcc.cache.base.uncacheable import UncacheableError
-from hpcc.cache.windows.disk import FileTimes
 from hpcc.cache.windows.inputs import CompileFiles, Texts, find_inputs
 from hpcc.cache.windows.state import State
 from hpcc.compilers.scan.scan import Hazard, Scan
 from hpcc.core import parse_windows_path
 from hpcc.core.reasons.uncacheable import UncacheableReason
+from hpcc_testkit.windows.memory_disk import MemoryDisk
 
 START = 1_000_000_000_000_000_123
 OLD = START - 10_000_000_000
 KEY = b"k" * 32
 
 
-@dataclass
-class MemoryDisk:
-    """A case-insensitive disk. `times` hold written and changed; `writers` are open for writing."""
-
-    files: dict[str, bytes] = field(default_factory=dict)
-    directories: set[str] = field(default_factory=set)
-    changed: dict[str, tuple[int, int]] = field(default_factory=dict)
-    writers: set[str] = field(default_factory=set)
-    encoding: str = "cp437"
-    languages: bytes = b"1252 437 1033"
-
-    def put(self, path: str, data: bytes = b"", at: int = OLD) -> None:
-        self.files[path] = data
-        self.changed[path.lower()] = at, at
-        parts = path.split("\\")
-        for n in range(1, len(parts)):
-            self.directories.add("\\".join(parts[:n]))
-
-    def _file(self, path: str) -> str | None:
-        return next((p for p in self.files if p.lower() == path.lower()), None)
-
-    def _is_home(self, path: str) -> bool:
-        return path.rstrip("\\").lower() in {d.lower() for d in self.directories}
-
-    def times(self, path: str, *, is_at_rest: bool) -> FileTimes | None:
-        found = self._file(path)
-        if found is None and not self._is_home(path):
-            return None
-        if is_at_rest and path.lower() in {w.lower() for w in self.writers}:
-            return None
-        written, changed = self.changed.get(path.lower(), (OLD, OLD))
-        size = len(self.files[found]) if found else 0
-        return FileTimes(written, changed, size, (1, hash(path.lower())), 1, is_plain=bool(found))
-
-    def entries(self, directory: str) -> Mapping[str, bool] | None:
-        if not self._is_home(directory):
-            return None
-        head = directory.rstrip("\\").lower() + "\\"
-        found: dict[str, bool] = {}
-        for paths, is_directory in ((self.files, False), (self.directories, True)):
-            for path in paths:
-                rest = path[len(head) :]
-                if path.lower().startswith(head) and rest and "\\" not in rest:
-                    found[rest] = is_directory
-        return found
-
-    def is_directory(self, path: str) -> bool | None:
-        return False if self._file(path) else True if self._is_home(path) else None
-
-    def read(self, path: str, limit: int) -> bytes | None:
-        found = self._file(path)
-        return self.files[found] if found and len(self.files[found]) <= limit else None
-
-    def run(self, argv: Sequence[bytes], env: Mapping[bytes, bytes], cwd: bytes) -> ProgramOutput:
-        raise NotImplementedError
-
-    @contextmanager
-    def scratch(self) -> Iterator[str]:
-        raise NotImplementedError
-        yield ""
-
-    def write(self, path: str, data: bytes) -> None:
-        self.put(path, data)
-
-    def real(self, path: str) -> str:
-        return path
-
-    def state(self, path: str) -> bytes | None:
-        return self.read(path, 1 << 30)
-
-
 def project(source: bytes = b'#include "h.h"\n#include <sys/s.h>\n') -> MemoryDisk:
-    disk = MemoryDisk()
+    disk = MemoryDisk(now=OLD)
     disk.put("C:\\w\\x.c", source)
     disk.put("C:\\w\\inc\\h.h", b"int h;\n")
     disk.put("C:\\sdk\\sys\\s.h", b"")
