@@ -61,6 +61,13 @@ class WindowsClient:
                 self._python, "-B", "-m", "hpcc.cli", *arguments, cwd=self.directory
             )
 
+    def python(self, program: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        """Run a program of Python with hpcc's sources."""
+        with self._variables({}):
+            return self.wine.run(
+                self._python, "-B", "-X", "utf8", "-c", program, *arguments, cwd=self.cwd
+            )
+
     def stats(self) -> dict[str, int]:
         """Return the daemon's counters."""
         found: dict[str, int] = json.loads(self.hpcc("stats", "--json").stdout)

@@ -183,6 +183,42 @@ def test_what_is_not_certain_is_compiled_each_time(client: WindowsClient) -> Non
     )
 
 
+_FILES = r"""
+import os, sys
+from hpcc.cache.windows.system_disk import WindowsDisk
+from hpcc.daemon.windows_process import _resolved
+from hpcc.windows.library import load_library, load_text, memory, text
+library = load_library()
+with memory(library, text(sys.argv[1])) as name, memory(library, bytes(2000)) as at:
+    assert library.call("GetShortPathNameW", name, at, 1000).value
+    short = load_text(library, at)
+assert "~" in short and _resolved(library, short) == sys.argv[1], short
+disk = WindowsDisk(library)
+path = os.path.abspath("t.h")
+with open(path, "wb") as file:
+    file.write(b"x")
+    assert disk.times(path, is_at_rest=True) is None
+    assert disk.times(path, is_at_rest=False) is not None
+before = disk.times(path, is_at_rest=True)
+assert before.links == 1 and before.is_plain and before.changed_ns
+assert disk.read(path, 1) == b"x" and disk.read(path, 0) is None and disk.read("NUL", 9) is None
+os.utime(path, (1, 1))
+after = disk.times(path, is_at_rest=True)
+assert after.written_ns == 10**9 and after.changed_ns >= before.changed_ns, (before, after)
+os.link(path, path + "2")
+assert disk.times(path, is_at_rest=False).links == 2
+os.unlink(path + "2")
+assert disk.entries(os.path.dirname(path))["t.h"] is False and disk.entries(path) is None
+print("all as expected")
+"""
+
+
+def test_the_systems_calls_tell_what_the_cache_relies_on(client: WindowsClient) -> None:
+    Project(client, "calls")
+    done = client.python(_FILES, client.clang.program)
+    assert done.stdout.split() == b"all as expected".split(), done
+
+
 def test_clean_empties_the_cache(client: WindowsClient) -> None:
     project = Project(client, "clean")
     project.compile(runs=1)
