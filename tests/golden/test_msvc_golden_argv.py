@@ -33,6 +33,7 @@ _COMPILES = [
         "c++", "a.cpp", "a.obj",
     ),
     ("/c /Z7 a.c", "c", "a.c", "a.obj"),
+    ("/c /FC a.c", "c", "a.c", "a.obj"),
     ("/c /Zi a.c", "c", "a.c", "a.obj"),
     ("/c /Zi /JMC /FdCMakeFiles\\x.dir\\ /FS a.c", "c", "a.c", "a.obj"),
 ]  # fmt: skip
@@ -75,7 +76,6 @@ _BYPASSES = [
     ("/c -", "stdin"),
     ("/c a.c /I ''", None),
     ("/c /TC /Tpa.c", "language"),
-    ("/c a.c /FC", "absolute-paths"),
     ("/c a.c /Fix.i", "side-output"),
     ("/c a.c /Fpx.pch", "pch"),
 ]

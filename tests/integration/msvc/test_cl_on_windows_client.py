@@ -144,6 +144,7 @@ def test_files_are_known_without_english_whatever_the_version(
         ({"x.c": "#error no\n"}, ARGV, {}, "dependencies-failed"),
         ({}, (*ARGV[:-1], "\\\\server\\x.c"), {}, "windows-path"),
         ({}, (*ARGV, "/Zi"), {}, "pdb"),
+        ({}, (*ARGV, "/FC"), {}, "full-paths"),
         ({}, (*ARGV, "/Yuh.h"), {}, "pch"),
         ({}, ARGV, {"_CL_": "y.c"}, "multiple-sources"),
         ({}, ARGV, {"VS_UNICODE_OUTPUT": "1"}, "environment"),

@@ -13,7 +13,7 @@ from typing import Final
 
 from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, prefix_map
 from hpcc.compilers.invocation.invocation import Invocation
-from hpcc.compilers.msvc.flags import TO_CLANG
+from hpcc.compilers.msvc.flags import FULL_PATHS, TO_CLANG
 from hpcc.compilers.scan.includes import Includes
 from hpcc.compilers.scan.questions import Definitions
 from hpcc.compilers.spec.table import Effect, Flag, Operand
@@ -53,6 +53,8 @@ def _flag(flag: Flag, guest: GuestMap) -> tuple[bytes, ...]:
     effect, spelling = flag.spec.effect, flag.spec.spelling
     if effect is Effect.INCLUDE_DIR:
         return _respell(flag, guest.spell_directory(flag.value))
+    if spelling == FULL_PATHS:
+        raise NotPortableError(FallbackReason.FULL_PATHS)
     if effect is Effect.OUTPUT:
         return _respell(flag, _output(flag.value, guest)) if flag.value else flag.raw
     if effect is Effect.FORCED_INCLUDE or spelling in _SOURCES:

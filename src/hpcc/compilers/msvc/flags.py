@@ -19,6 +19,8 @@ _SEPARATE: Final = Arity.SEPARATE
 _DOCS: Final = "cpp-docs, "
 _CLANG: Final = "clang-cl, "
 TO_CLANG: Final = "clang:"
+FULL_PATHS: Final = "FC"
+"""Visual Studio always passes it. In a guest the paths would be the guest's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,8 @@ _SEARCH: Final = [
     *_clang(_ALONE, Effect.SEARCH, "--driver-mode", "-driver-mode=cl"),
     *_both(_EITHER, Effect.FORCED_INCLUDE, "/FI", "FI"),
     *_refuse(_EITHER, BypassReason.SIDE_OUTPUT, "/FU", "FU", "AI"),
-    *_refuse(_ALONE, BypassReason.ABSOLUTE_PATHS, "/FC", "FC"),
+    # Whole paths in messages, of cl also in __FILE__: the working directory is in each key.
+    *_both(_ALONE, Effect.CODEGEN, "/FC", FULL_PATHS),
 ]
 
 _LANGUAGE: Final = [

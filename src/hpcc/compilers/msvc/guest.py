@@ -15,6 +15,7 @@ from typing import Final
 from hpcc.compilers.invocation.guest import NotPortableError
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.msvc.deps import read_source_dependencies
+from hpcc.compilers.msvc.flags import FULL_PATHS
 from hpcc.compilers.spec.table import Effect, Flag, Operand
 from hpcc.core import WindowsPath, WindowsPathError, parse_windows_path, windows_key
 from hpcc.core.reasons.fallback import FallbackReason
@@ -89,6 +90,8 @@ def _flag(flag: Flag, guest: WindowsGuestMap) -> tuple[bytes, ...]:
     effect, spelling = flag.spec.effect, flag.spec.spelling
     if effect is Effect.INCLUDE_DIR:
         return _respell(flag, guest.spell_directory(flag.value))
+    if spelling == FULL_PATHS:
+        raise NotPortableError(FallbackReason.FULL_PATHS)
     if effect is Effect.OUTPUT:
         return _respell(flag, _output(flag.value, guest))
     if effect in {Effect.FORCED_INCLUDE, Effect.SIDE_OUTPUT} or spelling in _SOURCES:

@@ -18,8 +18,6 @@ class BypassReason(Reason, prefix="bypass"):
     """The command line, the environment or the compiler is not for the cache."""
 
     # fmt: off
-    ABSOLUTE_PATHS = (
-        "absolute-paths", "whole paths in messages and in `__FILE__`: `/FC` (clang-cl)", _LEAVE_OUT)
     ANALYSER = (
         "analyser", "clang-tidy or cppcheck with more than one source, or in a form that does more "
         "than report",

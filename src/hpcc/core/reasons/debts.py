@@ -103,8 +103,8 @@ _SHARED: Final[Mapping[type[Reason], Mapping[str, Debt]]] = {
         "dependencies-only information link linker-input multiple-outputs no-source other-output"
         " several-modes missing-value": _NO_OBJECT,
         "other-compiler unknown-compiler wrapper wrapper-script language offload": _FOREIGN,
-        "absolute-paths analysis elevated-daemon external-env hot-patch-file managed-code pdb"
-        " sanitizer whole-program windows-host no-farm": _CL,
+        "analysis elevated-daemon external-env hot-patch-file managed-code pdb sanitizer"
+        " show-includes visual-studio whole-program windows-host windows-path no-farm": _CL,
         "internal-error compiler-unreadable": _FAULT,
         "response-file": _LIMIT,
         "cancelled": _CHANGE,

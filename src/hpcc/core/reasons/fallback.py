@@ -62,6 +62,10 @@ class FallbackReason(Reason, prefix="fallback"):
     EXTRA_INPUT = "extra-input", "a flag reads a file that hpcc does not send", _LOCAL
     FARM_DOWN = "farm-down", "the farm does not answer", "Wait, or ask the farm's operator."
     GUEST_LOST = "guest-lost", "its guest died, and no other guest ran the compile", _RETRY
+    FULL_PATHS = (
+        "full-paths", "whole paths in messages and in `__FILE__`: `/FC` (cl, clang-cl)",
+        "Leave the option out of builds for a farm (`UseFullPaths` in MSBuild).",
+        "They would be those of the guest.")
     HAS_INCLUDE = (
         "has-include", "a macro with arguments decides which file `__has_include` asks for",
         _LITERAL)
