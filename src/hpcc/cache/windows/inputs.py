@@ -32,6 +32,7 @@ from hpcc.compilers.scan.scan import (
     may_be_read_once,
     scan_source,
 )
+from hpcc.compilers.scan.text import joined
 from hpcc.compilers.scan.windows_names import (
     UnclearNameError,
     candidate,
@@ -51,7 +52,7 @@ _MAX_REMEMBERED: Final = 50_000
 _ALIAS: Final = re.compile(rb"\binclude_alias\b|#[ \t]*import\b")
 # cl looks for the interface of an imported module in the working directory, and lists it nowhere.
 _MODULE: Final = re.compile(
-    rb"^[ \t]*(?:export[ \t]+)?(?:import[ \t]*[\w<\":]|module[ \t]*[\w;:])", re.MULTILINE
+    rb"(?:^|\*/|[;}])\s*(?:export\s+)?(?:import\b\s*[\w<\":]|module\b\s*[\w;:])", re.MULTILINE
 )
 
 
@@ -117,7 +118,7 @@ class Texts:
                 is_once=may_be_read_once(data),
                 has_asm=b"asm" in data and has_asm_word(data),
                 has_alias=_ALIAS.search(data) is not None,
-                has_module=_MODULE.search(data) is not None,
+                has_module=_MODULE.search(joined(data)) is not None,
             )
         return known
 

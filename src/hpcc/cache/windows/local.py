@@ -258,6 +258,10 @@ class WindowsCache:
         )
         if mentions_clock(data, pending.started_ns, time.time_ns()):
             self._settle(pending, paths, Hazard.PASTED_CLOCK)
+        again = read_compile(self._disk, compiled.request)
+        if isinstance(again, Bypass) or again.key != compiled.key:
+            # A response file, or a part of the compiler.
+            raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
         if abs(_step_ns() - pending.step_ns) > _MAX_STEP_NS:
             raise UncacheableError(UncacheableReason.CLOCK_SET)
         result = Result(data, None, stdout, report.stderr)

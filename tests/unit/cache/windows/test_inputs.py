@@ -163,11 +163,16 @@ def test_a_name_that_vanished_from_a_changed_directory_is_refused() -> None:
         (b'#pragma include_alias("a.h", "h.h")\n#include "a.h"\n', "unclear-name"),
         (b'#import "type.tlb"\n', "unclear-name"),
         (b"import std;\n", "modules"),
+        (b"int x; /* y */ export im\\\nport :part;\n", "modules"),
         (b"#define ASK(x) __has_include(x)\n#if ASK(<y.h>)\n#endif\n", "has-include"),
     ],
 )
 def test_what_no_list_shows_is_refused(source: bytes, reason: str) -> None:
     assert refused(project(source), "C:\\w\\inc\\h.h") == reason
+
+
+def test_a_name_that_begins_like_a_module_is_none() -> None:
+    found(project(b"import_table f(void);\nmodule_t g(void) { return h; }\n"), "C:\\w\\inc\\h.h")
 
 
 def test_names_that_no_file_can_have_are_absent() -> None:

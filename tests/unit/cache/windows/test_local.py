@@ -159,7 +159,7 @@ class Desk:
     """A cache whose compiler writes the object of the sources' text."""
 
     def __init__(self, directory: Path) -> None:
-        self.disk = machine()
+        self.disk, self.late = machine(), b""
         paths = Paths.from_env({"HPCC_DIR": str(directory / "home")})
         self.counters = Counters(str(directory / "counters"), now=lambda: 0.0)
         self.cache: WindowsCache
@@ -177,6 +177,7 @@ class Desk:
         if isinstance(found, Exec):
             return found.reason
         assert isinstance(found, Run)
+        self.disk.put("C:\\w\\late.rsp", self.late)
         header = self.disk.read("C:\\w\\inc\\h.h", 1 << 20) or b""
         self.disk.put(output, b"object of " + header, at=time.time_ns())
         notes = NOTES + b".\\inc/h.h\r\n"
@@ -222,6 +223,15 @@ def test_a_hit_is_not_written_where_only_the_compiler_may(desk: Desk, what: str)
         desk.disk.links[output] = 2
     assert desk.compile(*argv) == "miss"
     assert desk.counters.snapshot()["uncacheable.output-not-ours"] == 1
+
+
+@pytest.mark.parametrize("late", [b"", b"/DX"])
+def test_a_response_file_that_changes_meanwhile_is_noticed(desk: Desk, late: bytes) -> None:
+    desk.disk.put("C:\\w\\late.rsp")
+    desk.late = late
+    desk.compile("@late.rsp", *ARGV)
+    counted = desk.counters.snapshot().get("uncacheable.modified-during-compile", 0)
+    assert counted == (1 if late else 0)
 
 
 def test_messages_on_both_streams_are_not_stored(desk: Desk) -> None:
