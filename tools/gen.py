@@ -21,6 +21,7 @@ THIRD_PARTY = OWN / "third_party"
 STACK = {
     "agent.proto": "grpclib_python",
     "audit.proto": "grpc_python",
+    "builds.proto": "grpc_python",
     "explain.proto": "grpc_python",
     "inline.proto": "grpc_python",
     "meeting.proto": "grpc_python",

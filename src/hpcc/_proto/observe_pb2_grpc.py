@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from hpcc._proto import builds_pb2 as hpcc_dot_v1_dot_builds__pb2
 from hpcc._proto import observe_pb2 as hpcc_dot_v1_dot_observe__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -49,6 +50,21 @@ class ObserveServiceStub:
                 request_serializer=hpcc_dot_v1_dot_observe__pb2.WorkerRequest.SerializeToString,
                 response_deserializer=hpcc_dot_v1_dot_observe__pb2.WorkerResponse.FromString,
                 _registered_method=True)
+        self.ReportBuild = channel.unary_unary(
+                '/hpcc.v1.ObserveService/ReportBuild',
+                request_serializer=hpcc_dot_v1_dot_builds__pb2.ReportBuildRequest.SerializeToString,
+                response_deserializer=hpcc_dot_v1_dot_builds__pb2.ReportBuildResponse.FromString,
+                _registered_method=True)
+        self.Builds = channel.unary_unary(
+                '/hpcc.v1.ObserveService/Builds',
+                request_serializer=hpcc_dot_v1_dot_builds__pb2.BuildsRequest.SerializeToString,
+                response_deserializer=hpcc_dot_v1_dot_builds__pb2.BuildsResponse.FromString,
+                _registered_method=True)
+        self.Build = channel.unary_unary(
+                '/hpcc.v1.ObserveService/Build',
+                request_serializer=hpcc_dot_v1_dot_builds__pb2.BuildRequest.SerializeToString,
+                response_deserializer=hpcc_dot_v1_dot_builds__pb2.BuildResponse.FromString,
+                _registered_method=True)
 
 
 class ObserveServiceServicer:
@@ -79,6 +95,30 @@ class ObserveServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportBuild(self, request, context):
+        """Keeps what a client tells of its build, in memory, for a while; a later report of the same source
+        takes the place of the earlier one. INVALID_ARGUMENT: a field is outside its bounds.
+        RESOURCE_EXHAUSTED: this principal reports too often. NOT_FOUND: this farm keeps none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Builds(self, request, context):
+        """Returns the builds that were reported to this scheduler: those of the session's tenant, for an
+        operator all. PERMISSION_DENIED: the session is of another tenant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Build(self, request, context):
+        """Returns all of one build. NOT_FOUND: there is none of this id that the caller may see.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ObserveServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -96,6 +136,21 @@ def add_ObserveServiceServicer_to_server(servicer, server):
                     servicer.Worker,
                     request_deserializer=hpcc_dot_v1_dot_observe__pb2.WorkerRequest.FromString,
                     response_serializer=hpcc_dot_v1_dot_observe__pb2.WorkerResponse.SerializeToString,
+            ),
+            'ReportBuild': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportBuild,
+                    request_deserializer=hpcc_dot_v1_dot_builds__pb2.ReportBuildRequest.FromString,
+                    response_serializer=hpcc_dot_v1_dot_builds__pb2.ReportBuildResponse.SerializeToString,
+            ),
+            'Builds': grpc.unary_unary_rpc_method_handler(
+                    servicer.Builds,
+                    request_deserializer=hpcc_dot_v1_dot_builds__pb2.BuildsRequest.FromString,
+                    response_serializer=hpcc_dot_v1_dot_builds__pb2.BuildsResponse.SerializeToString,
+            ),
+            'Build': grpc.unary_unary_rpc_method_handler(
+                    servicer.Build,
+                    request_deserializer=hpcc_dot_v1_dot_builds__pb2.BuildRequest.FromString,
+                    response_serializer=hpcc_dot_v1_dot_builds__pb2.BuildResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -179,6 +234,87 @@ class ObserveService:
             '/hpcc.v1.ObserveService/Worker',
             hpcc_dot_v1_dot_observe__pb2.WorkerRequest.SerializeToString,
             hpcc_dot_v1_dot_observe__pb2.WorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportBuild(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hpcc.v1.ObserveService/ReportBuild',
+            hpcc_dot_v1_dot_builds__pb2.ReportBuildRequest.SerializeToString,
+            hpcc_dot_v1_dot_builds__pb2.ReportBuildResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Builds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hpcc.v1.ObserveService/Builds',
+            hpcc_dot_v1_dot_builds__pb2.BuildsRequest.SerializeToString,
+            hpcc_dot_v1_dot_builds__pb2.BuildsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Build(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hpcc.v1.ObserveService/Build',
+            hpcc_dot_v1_dot_builds__pb2.BuildRequest.SerializeToString,
+            hpcc_dot_v1_dot_builds__pb2.BuildResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -315,8 +315,9 @@ def open_cache(
     results = Results(store, memo, counters)
     home = os.fsencode(os.path.realpath(os.path.expanduser("~")))
     builds = Builds(counters.add, time.monotonic, lambda cwd: build_root(cwd, home))
-    records = make_records(os.fspath(paths.cache), results, counters, builds, settings.trace)
     is_remote = remote is not None and settings.remote.is_enabled
+    told = remote if is_remote and settings.remote.report_builds else None
+    records = make_records(os.fspath(paths.cache), results, counters, builds, settings.trace, told)
     replays = Replays(engine, time.monotonic)
     remote_cache: RemoteCache | None = None
     if settings.cache.remote.url and _has_client(counters):

@@ -69,6 +69,8 @@ class RemoteSettings:
     local_slots: LocalSlots = "exact"
     # Which results of colleagues' guests are used, of those that the tenant shares.
     sharing: Sharing = "agreed"
+    # Whether the farm gets what a build counted: numbers and reasons, no name of a file.
+    report_builds: bool = True
     # A remote compile that takes longer than this is abandoned and made locally.
     timeout_seconds: float = 600.0
     # Another REAPI service instead of an hpcc farm: grpcs://HOST[:PORT] (grpc:// on loopback).

@@ -18,6 +18,7 @@ from typing import Final
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
 from hpcc.core import HpccError, ImageRef, Isolation, TenantId, Toolchain
+from hpcc.core.build_summary import BuildSummary
 from hpcc.dispatch.calls import WorkerCalls, ended
 from hpcc.dispatch.channels import RoutedWorker, WorkerChannels
 from hpcc.dispatch.lanes import LaneQueue, MoreRoutes
@@ -31,6 +32,7 @@ from hpcc.identity.result_keys import ResultKeys
 from hpcc.ports import Clock
 from hpcc.rpc.base.errors import BusyError, UnauthenticatedError, UnavailableError
 from hpcc.rpc.scheduler.api import ASK_AGAIN, MAX_SLOTS, WATCHING, Route, RouteAsk
+from hpcc.rpc.scheduler.builds import send_build
 from hpcc.rpc.scheduler.client import SchedulerClient
 from hpcc.rpc.scheduler.schedulers import Schedulers, open_schedulers
 
@@ -57,7 +59,8 @@ class FarmConnection:
         self.farm = farm
         self.tenant = TenantId(farm.tenant)
         self.image = ImageRef.parse(farm.image)
-        self._client, self._clock = SchedulerClient(schedulers), clock
+        self._schedulers, self._client = schedulers, SchedulerClient(schedulers)
+        self._clock = clock
         self._login = FarmLogin(farm, self._client, clock, version, session_file, known)
         self.has_news = self._login.has_news
         self._channels = WorkerChannels(self.tenant, clock)
@@ -228,6 +231,12 @@ class FarmConnection:
             self._start_watch(None)
         async with self._calls.reached(worker):
             yield
+
+    async def report_build(self, summary: BuildSummary) -> None:
+        """Tell a scheduler of a build; raises as `send_build` does."""
+        async with self._lock:
+            session = await self._login.session()
+        await send_build(self._schedulers, session, self.tenant, summary)
 
     async def close(self) -> None:
         """Send what waits, end the watch and all probes, and close the channels."""

@@ -11,10 +11,10 @@ import os
 import socket
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from hpcc import __version__
 from hpcc.config.farm import Farm, load_farm_or_none
@@ -32,6 +32,7 @@ from hpcc.core import (
     Sharing,
     demanded,
 )
+from hpcc.core.build_summary import NO_DISPATCHER, summary_of_table
 from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.dispatch.compile import Dispatcher
 from hpcc.dispatch.engine import EngineConnection, connect_engine
@@ -42,6 +43,7 @@ from hpcc.dispatch.remote_frames import (
     Frame,
     FrameKind,
     decode_frame,
+    encode_frame,
     encode_outcome,
     request_of,
 )
@@ -49,6 +51,7 @@ from hpcc.obs.logs import ServiceLog
 from hpcc.ports import Clock, SystemClock
 
 _log: Final = logging.getLogger(__name__)
+_REPORT_SECONDS: Final = 20.0
 _NO_FARM: Final = RemoteFailure(FallbackReason.NO_FARM, "there is no farm any more")
 
 
@@ -109,6 +112,24 @@ async def compile_on(
         )
 
 
+async def report_to(farms: Farms, head: Mapping[str, Any]) -> str:
+    """Tell the current farm of a build; return why it was not taken, "" if it was."""
+    try:
+        connection = await farms.current()
+        if not isinstance(connection, FarmConnection):
+            return NO_DISPATCHER  # an engine, which takes none, or no farm any more
+        async with asyncio.timeout(_REPORT_SECONDS):
+            await connection.report_build(summary_of_table(head))
+    except HpccError as error:
+        return error.reason
+    except TimeoutError:
+        return "deadline"
+    except Exception:  # noqa: BLE001 - as for a compile
+        _log.exception("a report of a build failed")
+        return "internal-error"
+    return ""
+
+
 class _Process:
     """Reads requests, runs each as a task, and writes outcomes."""
 
@@ -139,6 +160,9 @@ class _Process:
                         task = group.create_task(self._compile(frame))
                         self._tasks[frame.request_id] = task
                         continue
+                    if frame.kind is FrameKind.REPORT:
+                        self._tasks[frame.request_id] = group.create_task(self._report(frame))
+                        continue
                     if here := self._here.pop(frame.request_id, None):
                         here.end(frame.head.get("is_compiled") is True)
                     if running := self._tasks.get(frame.request_id):
@@ -155,6 +179,14 @@ class _Process:
             if isinstance(outcome, RunHere):
                 self._here[frame.request_id] = outcome
             await self._send(encode_outcome(frame.request_id, outcome))
+        finally:
+            self._tasks.pop(frame.request_id, None)
+
+    async def _report(self, frame: Frame) -> None:
+        try:
+            reason = await report_to(self._farms, frame.head)
+            head = {"reason": reason}
+            await self._send(encode_frame(FrameKind.REPORTED, frame.request_id, head))
         finally:
             self._tasks.pop(frame.request_id, None)
 

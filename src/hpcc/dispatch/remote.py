@@ -30,6 +30,7 @@ from hpcc.core import (
     RunHere,
     SharedInputs,
 )
+from hpcc.core.build_summary import NO_DISPATCHER, BuildSummary
 from hpcc.core.memo import BoundedMemo
 from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.dispatch.farm_files import FarmFiles
@@ -51,6 +52,8 @@ _POLL_SECONDS: Final = 0.5
 # The dispatcher enforces the deadline; this margin is for a dispatcher that hangs.
 _SLACK_SECONDS: Final = 15.0
 _STOP_SECONDS: Final = 5.0
+# The dispatcher has less for a report.
+_REPORT_SECONDS: Final = 30.0
 _MAX_TOLD: Final = 4_096
 # Without this limit every compile would start a dispatcher that dies at once.
 _MAX_QUICK_DEATHS: Final = 5
@@ -63,6 +66,8 @@ _LOST: Final = RemoteFailure(FallbackReason.DISPATCHER_LOST, "the dispatcher pro
 class _Pending:
     """One request and its answer, for one thread that waits. `settle` is called at most once.
 
+    The answer to a report is a word, all others are outcomes.
+
     A lock that the answer releases: an `Event` costs three locks and Python code on both sides.
     """
 
@@ -71,9 +76,9 @@ class _Pending:
     def __init__(self) -> None:
         self._unanswered = threading.Lock()
         self._unanswered.acquire()
-        self.outcome: RemoteOutcome = _LOST
+        self.outcome: RemoteOutcome | str = _LOST
 
-    def settle(self, outcome: RemoteOutcome) -> None:
+    def settle(self, outcome: RemoteOutcome | str) -> None:
         self.outcome = outcome
         self._unanswered.release()
 
@@ -163,8 +168,9 @@ class _Link:
                     pending = self._pending.pop(frame.request_id, None)
                 if pending is not None:
                     self.answered += 1
-                    pending.settle(outcome_of(frame))
-        except (OSError, CallerError, EOFError) as error:
+                    is_report = frame.kind is FrameKind.REPORTED
+                    pending.settle(str(frame.head["reason"]) if is_report else outcome_of(frame))
+        except (OSError, CallerError, EOFError, KeyError) as error:
             _log.info("dispatcher: %s", error)
         finally:
             self._die()
@@ -203,6 +209,7 @@ class DispatcherClient:
         self._quick_deaths = 0
         self._is_closed = False
         self._numbers = itertools.count(1)
+        self._before_close: list[Callable[[], None]] = []
 
     def farm(self) -> Farm | None:
         """See `RemoteClient.farm`."""
@@ -242,6 +249,7 @@ class DispatcherClient:
         rounds = (self._settings.remote.timeout_seconds + _SLACK_SECONDS) / _POLL_SECONDS
         for _ in range(int(rounds)):
             if pending.wait(_POLL_SECONDS):
+                assert not isinstance(pending.outcome, str)  # that is for reports
                 if isinstance(pending.outcome, RunHere):
                     return RunHere(partial(link.ended, number))
                 return pending.outcome
@@ -255,8 +263,28 @@ class DispatcherClient:
             FallbackReason.DISPATCHER_TIMEOUT, "the dispatcher did not answer in time"
         )
 
+    def report(self, summary: BuildSummary) -> str:
+        """See `TakesBuilds.report`."""
+        with self._lock:
+            link = self._link
+        if link is None or link.is_dead:
+            return NO_DISPATCHER
+        number = next(self._numbers)
+        pending = link.ask(number, encode_frame(FrameKind.REPORT, number, summary.table()))
+        if not pending.wait(_REPORT_SECONDS):
+            link.forget(number)
+            link.send(encode_frame(FrameKind.CANCEL, number, {}))
+            return "deadline"
+        return pending.outcome if isinstance(pending.outcome, str) else NO_DISPATCHER
+
+    def before_close(self, callback: Callable[[], None]) -> None:
+        """See `TakesBuilds.before_close`."""
+        self._before_close.append(callback)
+
     def close(self) -> None:
         """End the dispatcher; later compiles fail with `dispatcher-closed`."""
+        for callback in self._before_close:
+            callback()
         with self._lock:
             self._is_closed = True
             link, self._link = self._link, None

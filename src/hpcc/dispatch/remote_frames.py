@@ -40,15 +40,18 @@ _HEAD: Final = struct.Struct(">BQI")
 
 
 class FrameKind(IntEnum):
-    """What a frame carries. OUTCOME comes back, all others go to the dispatcher.
+    """What a frame carries. OUTCOME and REPORTED come back, all others go to the dispatcher.
 
-    ENDED: a compile whose outcome was `RunHere` has ended.
+    ENDED: a compile whose outcome was `RunHere` has ended. REPORT: what the farm gets of a
+    build, and REPORTED: why it was not taken, "" if it was.
     """
 
     COMPILE = 1
     CANCEL = 2
     OUTCOME = 3
     ENDED = 4
+    REPORT = 5
+    REPORTED = 6
 
 
 @dataclass(frozen=True, slots=True)

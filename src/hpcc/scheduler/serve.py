@@ -235,7 +235,7 @@ async def _served(
         daemons, port = await start_server(
             parts.timed(
                 *scheduler_handlers(service, told),
-                *observe_handlers(service, told),
+                *observe_handlers(service.observing, told),
                 *health_handlers(parts.metrics.service.health),
                 *enrol_handlers(enrolment, worker_port, told),
             ),

@@ -15,9 +15,9 @@ What it decides:
   their generations are over.
 - `result_keys`: which keys may sign results (`result_keys`).
 
-What it never receives: a source file, a command line, an object file or an action digest. Its
-requests hold an image digest, an isolation label and names; sources travel on the daemon's own
-connection to the worker.
+What it never receives: a source file or its name, a command line, an object file or an action
+digest. Its requests hold an image digest, an isolation label and names, and what a client counted
+of a build (`observing`); sources travel on the daemon's own connection to the worker.
 
 Example: a guest dies. The worker calls `sandbox_lost`; its generation ends; every watching daemon
 gets that change, and the next `route` names the new generation or another worker.
@@ -39,7 +39,7 @@ from typing import Final
 from hpcc.core import ClientPolicy, HostReport, TenantId
 from hpcc.ports import Clock, ControlStore
 from hpcc.routing.fleet import Member
-from hpcc.routing.load import Load, LoadSample
+from hpcc.routing.load import Load
 from hpcc.routing.pools import PoolLoad
 from hpcc.rpc.scheduler.api import (
     WATCHING,
@@ -54,10 +54,9 @@ from hpcc.rpc.scheduler.api import (
     ShareAsk,
     ShareGrants,
 )
-from hpcc.rpc.scheduler.observe import FarmStatus
-from hpcc.rpc.scheduler.worker_detail import WorkerDetail
 from hpcc.scheduler.audit.anchors import Anchors
 from hpcc.scheduler.audit.book import AuditBook
+from hpcc.scheduler.base.build_store import BuildStore
 from hpcc.scheduler.base.collector import Collector
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.base.metrics import SchedulerMetrics
@@ -66,6 +65,7 @@ from hpcc.scheduler.certificates import CertificateBook
 from hpcc.scheduler.drains import Drains
 from hpcc.scheduler.enrolment import Enrolment
 from hpcc.scheduler.observe import Observer, Sources
+from hpcc.scheduler.observe_calls import ObserveCalls
 from hpcc.scheduler.parity import note_parity
 from hpcc.scheduler.registry import WorkerRegistry
 from hpcc.scheduler.result_keys import result_key_table
@@ -132,6 +132,8 @@ class SchedulerService:
             is_alone=not config.database,
         )
         self._observer = self._new_observer()
+        builds = BuildStore(clock, config.build_limits, is_proved=bool(config.tenants))
+        self.observing = ObserveCalls(self._sessions, self._observer, builds, metrics)
 
     def _new_observer(self) -> Observer:
         sources = Sources(
@@ -161,26 +163,6 @@ class SchedulerService:
     def load(self) -> Load:
         """Return the load of all workers, which is at most a second old."""
         return self._observer.counted()
-
-    def status(self, credential: str, tenant: TenantId, after_worker: str) -> FarmStatus:
-        """Return what the session's holder may see of the farm.
-
-        Raises:
-            UnauthenticatedError: the session is unknown or has ended.
-            PolicyError: it is another tenant's, or asks for what only operators see.
-        """
-        session, _ = self._sessions.find(credential, tenant)
-        return self._observer.status(session, after_worker)
-
-    def history(self, credential: str, tenant: TenantId) -> tuple[LoadSample, ...]:
-        """Return the load of the last hour; raises as `status` does."""
-        session, _ = self._sessions.find(credential, tenant)
-        return self._observer.history(session)
-
-    def worker(self, credential: str, tenant: TenantId, worker_id: str) -> WorkerDetail:
-        """Return one worker; raises as `status` does, and NotFoundError if there is none."""
-        session, _ = self._sessions.find(credential, tenant)
-        return self._observer.worker(session, worker_id)
 
     def judge(self, credential: str) -> None:
         """Check that a credential is a session that counts, or raise UnauthenticatedError."""

@@ -26,6 +26,7 @@ from hpcc.rpc.reapi.client import ReapiClient
 from hpcc.rpc.reapi.service_calls import ReapiClientConfig
 from hpcc.rpc.scheduler.api import Route, RouteAsk
 from hpcc.rpc.scheduler.client import SchedulerClient
+from hpcc.rpc.scheduler.schedulers import Schedulers, open_schedulers
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.serve import RunningScheduler, serve_scheduler
 from hpcc.scheduler.tenants.authenticator import Authenticator
@@ -152,6 +153,21 @@ class FarmUnderTest:
             )
             ask = RouteAsk(tenant=TENANT, image=image, preferred_worker=worker)
             return await client.route(grant.session, ask)
+
+    @asynccontextmanager
+    async def logged_in(self, who: str) -> AsyncGenerator[tuple[Schedulers, str]]:
+        """Log in as `tenant/person`; yield the schedulers and the session."""
+        tenant, person = who.split("/")
+        peer = PinnedPeer.from_pem(self.scheduler.certificate_pem.encode())
+        async with open_schedulers(
+            f"{self.scheduler.host}:{self.scheduler.port}", name=peer.name,
+            certificate_pem=peer.certificate_pem, clock=self.clock,
+        ) as schedulers:  # fmt: skip
+            grant = await SchedulerClient(schedulers).authenticate(
+                secret=self.tenant_secret, tenant=TenantId(tenant), principal=person,
+                client_version="t",
+            )  # fmt: skip
+            yield schedulers, grant.session
 
     @asynccontextmanager
     async def client(

@@ -14,14 +14,22 @@ import pytest
 
 from hpcc.config.paths import Paths
 from hpcc.core import Isolation, TenantId
+from hpcc.core.build_summary import BuildSummary
+from hpcc.rpc.scheduler.builds import build_id_of, send_build
 from hpcc.scheduler.tenants.table import TenantPolicy, TenantQuotas
 from hpcc_testkit.farm.in_process import TENANT, FarmUnderTest, farm_under_test
 from hpcc_testkit.farm.policies import TenantsAuthenticator
 from hpcc_testkit.farm.several import workers
 from hpcc_testkit.services.browser import browser, check_page, missing_or_none
+from hpcc_testkit.services.builds import summary
 from hpcc_testkit.services.web import Fetched, statuses, web_pages
 
 pytestmark = pytest.mark.timeout(300)
+SECRET = build_id_of("acme", "ann", "secret-product")
+ODD = (
+    "<script>alert(1)</script>-a-name-that-is-as-long-as-a-name-can-be-and-has-no-space-" + "x" * 40
+)
+PATHS = ("worker/w1", "tenant/acme", "workers?page=2", f"farm-build/{SECRET}")
 
 
 def policy(name: str) -> TenantPolicy:
@@ -55,6 +63,12 @@ def pages_of(farm: FarmUnderTest, who: str) -> Iterator[str]:
         yield link
 
 
+async def report(farm: FarmUnderTest, who: str, build: BuildSummary) -> None:
+    """Report a build as a person of a tenant."""
+    async with farm.logged_in(who) as (schedulers, session):
+        await send_build(schedulers, session, TenantId(who.partition("/")[0]), build)
+
+
 def every_page(link: str) -> tuple[dict[str, str], Callable[[str], int]]:
     """Follow all links of the pages; return the pages by path, and how to ask for another one."""
     client = Fetched(link)
@@ -72,17 +86,24 @@ async def test_an_operator_sees_the_farm_and_a_member_nothing_of_others(tmp_path
     def visit(who: str) -> tuple[dict[str, str], list[int]]:
         with pages_of(farm, who) as link:
             seen, ask = every_page(link)
-            return seen, [ask(p) for p in ("worker/w1", "tenant/acme", "workers?page=2")]
+            return seen, [ask(p) for p in PATHS]
 
     async with two_tenants(tmp_path) as farm, workers(farm, "w1", "w2", slots=2):
+        await report(farm, "acme/ann", summary("secret-product"))
         seen, found = await asyncio.to_thread(visit, "acme/olga")
-        assert {"", "workers", "worker/w1", "worker/w2", "tenants", "alerts", "builds"} <= set(seen)
+        assert {
+            "", "workers", "worker/w1", "worker/w2", "tenants", "alerts", "builds", "farm-builds",
+            f"farm-build/{SECRET}",
+        } <= set(seen)  # fmt: skip
         assert "2 workers take compiles; 0 of 4 places are busy" in seen[""]
         assert found[0] == http.client.OK
         seen, found = await asyncio.to_thread(visit, "globex/zed")
-        assert set(seen) == {"", "workers", "tenants", "tenant/globex", "alerts", "builds"}
+        assert set(seen) == {
+            "", "workers", "tenants", "tenant/globex", "alerts", "builds", "farm-builds",
+        }  # fmt: skip
         assert "2 workers take compiles, and there is room." in seen[""]
         assert found[:2] == [http.client.NOT_FOUND] * 2
+        assert found[3:] == [http.client.NOT_FOUND], "nor that there is such a build"
         assert not [path for path, page in seen.items() if "w1" in page or "acme" in page]
 
 
@@ -114,7 +135,9 @@ async def test_every_page_of_a_farm_is_quiet_readable_and_reached_by_keyboard_an
             chromium.do("wait", text="1 worker takes compiles")
             assert chromium.do("wait", text="live")["url"] == root
             check_page(chromium, rules=True)
-            for path in ("workers", "worker/w1", "tenants", "tenant/acme", "alerts"):
+            odd = f"farm-build/{build_id_of('acme', 'ann', ODD)}"
+            builds = ("farm-builds", f"farm-build/{SECRET}", odd)
+            for path in ("workers", "worker/w1", "tenants", "tenant/acme", "alerts", *builds):
                 chromium.do("open", url=f"{root}{path}")
                 check_page(chromium, rules=True)
 
@@ -134,6 +157,8 @@ async def test_every_page_of_a_farm_is_quiet_readable_and_reached_by_keyboard_an
     async with two_tenants(tmp_path) as farm, workers(farm, "w1", slots=2):
         # A tenant has a page once it has asked for something.
         await farm.route()
+        await report(farm, "acme/ann", summary("secret-product"))
+        await report(farm, "acme/ann", summary(ODD, causes=(), places=(), activity=()))
         more = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             visiting = group.create_task(asyncio.to_thread(visit))

@@ -6,12 +6,13 @@ Tuples and bytes instead of records: this is the hit path (docs/adr/0001-archite
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
 
 from hpcc.cache.base.times import CompileTimes
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
 from hpcc.core import RemoteOutcome, RemoteRequest
+from hpcc.core.build_summary import BuildSummary
 
 if TYPE_CHECKING:  # on Windows there are none
     pass
@@ -121,6 +122,22 @@ class CompileHandler(Protocol):
 
     def close(self) -> None:
         """Write back what is only in memory; the caller makes no further call."""
+        ...
+
+
+@runtime_checkable
+class TakesBuilds(Protocol):
+    """A client that tells its farm of builds. Thread-safe."""
+
+    def report(self, summary: BuildSummary) -> str:
+        """Send a summary and wait for the answer; return why it was not taken, "" if it was.
+
+        No dispatcher is started for it (`NO_DISPATCHER`).
+        """
+        ...
+
+    def before_close(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the client is about to close."""
         ...
 
 

@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from hpcc.cache.base.api import CompileRequest
+from hpcc.cache.base.api import CompileRequest, TakesBuilds
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.manifest import InputSet
 from hpcc.cache.key.command_outline import outline_command
@@ -352,8 +352,12 @@ def make_records(
     counters: Counters,
     builds: Builds,
     trace: TraceSettings | None = None,
+    farm: object = None,
 ) -> Records:
-    """Build `Records` that are flushed together with the counters; `trace` says who gets them."""
+    """Build `Records` that are flushed together with the counters; `trace` says who gets them.
+
+    `farm` gets reports of builds if it takes them.
+    """
     recorder = Recorder(os.path.join(directory, DIRECTORY_NAME), time.time)
     records = Records(os.path.join(directory, RECORDS_NAME), results, counters, builds, recorder)
     counters.on_flush(records.flush)
@@ -361,4 +365,8 @@ def make_records(
         from hpcc.cache.recorder.export import start_trace_export  # late: few people pay for it
 
         start_trace_export(directory, trace, counters.add)
+    if isinstance(farm, TakesBuilds):
+        from hpcc.cache.recorder.reporting import start_build_reports  # late, as above
+
+        start_build_reports(directory, farm, counters.add)
     return records

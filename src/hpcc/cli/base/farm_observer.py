@@ -21,6 +21,7 @@ from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import Clock
 from hpcc.routing.load import LoadSample
 from hpcc.rpc.base.errors import UnauthenticatedError
+from hpcc.rpc.scheduler.builds import FarmBuild, KeptBuilds, ask_build, ask_builds
 from hpcc.rpc.scheduler.client import SchedulerClient
 from hpcc.rpc.scheduler.farm_picture import FarmPicture, picture_of
 from hpcc.rpc.scheduler.observe import FarmStatus, ask_all, ask_history
@@ -125,6 +126,29 @@ class FarmObserver:
         async with asyncio.timeout(_SECONDS):
             schedulers, session, tenant = await self._session()
             return await ask_worker(schedulers, session, tenant, worker_id)
+
+    async def builds(self) -> KeptBuilds:
+        """Return heads of the builds that this login may see.
+
+        Raises:
+            HpccError: there is no farm, or no scheduler shows them.
+            TimeoutError: the whole took longer than a minute.
+        """
+        async with asyncio.timeout(_SECONDS):
+            schedulers, session, tenant = await self._session()
+            return await ask_builds(schedulers, session, tenant)
+
+    async def build(self, build_id: str) -> FarmBuild:
+        """Return one build.
+
+        Raises:
+            NotFoundError: no scheduler shows it to this login.
+            HpccError: there is no farm, or no scheduler answers.
+            TimeoutError: the whole took longer than a minute.
+        """
+        async with asyncio.timeout(_SECONDS):
+            schedulers, session, tenant = await self._session()
+            return await ask_build(schedulers, session, tenant, build_id)
 
     async def _session(self) -> tuple[Schedulers, str, TenantId]:
         connected = await self._connect(self.farm())

@@ -112,6 +112,7 @@ _ODD: Final = (
     ("build.bad-run", "unusable variables of CI"),
     ("build.bad-facts", "malformed facts of a build"),
     ("traces.dropped", "spans that OTLP did not take"),
+    ("builds.report-failed", "reports of builds not taken"),
 )
 
 

@@ -8,7 +8,9 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from hpcc.cli.base.columns import columns
 from hpcc.cli.base.terminal import emit
+from hpcc.cli.farm.builds import register as register_builds
 from hpcc.config.paths import Paths
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--json", action="store_true", help="print one JSON document (docs/spec/farm-status.md)"
     )
     status.set_defaults(handler=_status)
+    register_builds(actions)
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -89,14 +92,14 @@ def lines_of(picture: FarmPicture) -> list[str]:
             )
             for w in picture.workers
         ]
-        lines += ["", *_table([head, *rows])]
+        lines += ["", *columns([head, *rows])]
     if picture.tenants:
         head_of_tenants = ("tenant", "daemons", "granted", "wanted", "people")
         cells = [
             (t.tenant, str(t.daemons), str(t.granted), str(t.wanted), str(t.principals))
             for t in picture.tenants
         ]
-        lines += ["", *_table([head_of_tenants, *cells])]
+        lines += ["", *columns([head_of_tenants, *cells])]
     for finding in picture.warnings:
         lines += ["", f"{finding.code}: {finding.text}", f"  {finding.remedy}"]
     return lines
@@ -106,11 +109,3 @@ def _state(worker: WorkerStatus) -> str:
     if worker.drain == "draining" and worker.drain_seconds:
         return f"draining, {worker.drain_seconds:.0f} s"
     return worker.drain or ("silent" if worker.is_stale else "live")
-
-
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

@@ -14,15 +14,18 @@ from typing import Final, NamedTuple, Protocol
 
 from hpcc.cli.builds.parts import quoted
 from hpcc.cli.web.alerts_page import alerts_page
+from hpcc.cli.web.build_site import BuildsSeen, ShowsBuilds
+from hpcc.cli.web.farm_builds import ADDRESS, MAX_SEARCH, build_page, builds_page
 from hpcc.cli.web.farm_page import farm_page
 from hpcc.cli.web.farm_parts import heading, tag
 from hpcc.cli.web.shell import Page, footer
 from hpcc.cli.web.tenant_pages import tenant_page, tenants_page
 from hpcc.cli.web.worker_pages import worker_of, worker_page, workers_page
 from hpcc.config.farm import Farm
-from hpcc.core import CallerError, HpccError
+from hpcc.core import CallerError, HpccError, NotFoundError
 from hpcc.ports import Clock
 from hpcc.routing.load import SAMPLE_SECONDS, LoadSample
+from hpcc.rpc.scheduler.builds import BUILD_ID
 from hpcc.rpc.scheduler.farm_picture import FarmPicture
 from hpcc.rpc.scheduler.worker_detail import WorkerDetail
 
@@ -41,10 +44,12 @@ _PLACES: Final[Mapping[str, bool]] = {
     "tenants": False,
     "tenant": True,
     "alerts": False,
+    ADDRESS: False,
+    "farm-build": True,
 }
 
 
-class Observes(Protocol):
+class Observes(ShowsBuilds, Protocol):
     """Asks the schedulers."""
 
     def farm(self) -> Farm:
@@ -85,6 +90,7 @@ class FarmSite:
 
     sections: tuple[tuple[str, str], ...] = (
         ("Farm", ""),
+        ("Builds", ADDRESS),
         ("Workers", "workers"),
         ("Tenants", "tenants"),
         ("Alerts", "alerts"),
@@ -97,6 +103,7 @@ class FarmSite:
         self._last: _Seen | HpccError | None = None
         self._ask_at = self._hour_at = float("-inf")
         self._hour: tuple[LoadSample, ...] = ()
+        self._builds = BuildsSeen(observer, clock)
         self._worker: tuple[object, str, WorkerDetail | None] = (None, "", None)
 
     @property
@@ -120,6 +127,13 @@ class FarmSite:
         said = await self._seen()
         if isinstance(said, HpccError):
             return _nothing(said)
+        if place in {ADDRESS, "farm-build"}:
+            return await self._build_page(said.picture, name, fields)
+        return await self._farm_page(said, place, name, fields)
+
+    async def _farm_page(
+        self, said: _Seen, place: str, name: str, fields: Mapping[str, str]
+    ) -> Page:
         picture, root = said.picture, self._root
         match place:
             case "workers":
@@ -135,6 +149,21 @@ class FarmSite:
                 return alerts_page(picture)
             case _:
                 return farm_page(picture, said.samples, root)
+
+    async def _build_page(self, picture: FarmPicture, name: str, fields: Mapping[str, str]) -> Page:
+        if name and not BUILD_ID.fullmatch(name):
+            raise NotFoundError("no build has this address")
+        try:
+            farm = self._observer.farm()
+            if name:
+                return build_page(picture, await self._builds.build(farm, name), self._root)
+            kept = await self._builds.builds(farm)
+        except NotFoundError:
+            raise
+        except HpccError as error:
+            return _nothing(error, "Builds")
+        search = fields.get("q", "")[:MAX_SEARCH]
+        return builds_page(picture, kept, self._root, search=search, number=_number(fields))
 
     async def _seen(self) -> _Seen | HpccError:
         """Return what is new enough. One request at a time asks for more.
@@ -198,14 +227,14 @@ def _number(fields: Mapping[str, str]) -> int:
     return int(page) if re.fullmatch(r"[0-9]{1,6}", page) else 1
 
 
-def _nothing(error: HpccError) -> Page:
+def _nothing(error: HpccError, title: str = "Farm") -> Page:
     """Return the page for a farm that shows nothing to this login."""
     what = "nothing to show" if isinstance(error, CallerError) else "no answer"
     remedy = "`hpcc login` logs in again, `hpcc whoami --check` asks what the scheduler says of it"
     main = (
-        heading("Farm", "What the schedulers show to this login", tag("failed", what))
+        heading(title, "What the schedulers show to this login", tag("failed", what))
         + f'<div class="panel warn"><b>{quoted(str(error))}</b>'
         f'<span class="note">{quoted(remedy)}</span></div>'
         + footer("This page asks again by itself.")
     )
-    return Page("Farm", main, is_live=True, section="Farm")
+    return Page(title, main, is_live=True, section=title)

@@ -31,6 +31,8 @@ function show(text) {
 }
 
 async function ask() {
+  // New content would take the field away in which somebody writes.
+  if (main.contains(document.activeElement) && document.activeElement.matches("input")) return;
   const address = new URL(location.href);
   address.searchParams.set("live", "1");
   const answer = await fetch(address, {

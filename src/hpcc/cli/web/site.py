@@ -35,6 +35,8 @@ from hpcc.ports import Clock
 MAX_HELD: Final = 8
 BUILDS: Final = "builds"
 """The address of the list of builds, where the root is the farm's."""
+THIS_MACHINE: Final = "This machine"
+"""What the bar calls it there: `Builds` are the farm's."""
 _PAUSES: Final = 9
 _MAX_PAGE: Final = 1_000_000
 _BUILD: Final = re.compile(r"build/([0-9a-f]{16})(?:/(compiles|[0-9]{1,18}-[0-9a-f]{8}))?")
@@ -123,7 +125,7 @@ class Site:
         root, farm = self._session.root, self._farm
         if farm is None:
             return PageFrame(root)
-        return PageFrame(root, (*farm.sections, ("Builds", BUILDS)), farm.who)
+        return PageFrame(root, (*farm.sections, (THIS_MACHINE, BUILDS)), farm.who)
 
     async def _page(self, request: Request, rest: str) -> HttpAnswer:
         try:
@@ -146,7 +148,8 @@ class Site:
                 return page, _tag(page)
             rest = "" if rest == BUILDS else rest
         made = await self._in_turn(_target_of(rest, fields))
-        return made.page, made.tag
+        page = made.page if self._farm is None else made.page._replace(section=THIS_MACHINE)
+        return page, made.tag
 
     async def _in_turn(self, target: _Target) -> _Made:
         """Return a page. The turn ends with the thread, also when the request ends before it."""

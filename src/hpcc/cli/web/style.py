@@ -60,6 +60,7 @@ h1.path { font:600 16px/1.3 "JetBrains Mono",ui-monospace,"SF Mono",Menlo,Consol
 .filter button { cursor:pointer; font-weight:500; }
 .pages { display:flex; gap:16px; padding:9px 14px 11px; }
 table.parts .bar { width:35%; } td.share { min-width:110px; } p.pad { margin:0; }
+td.name { min-width:150px; overflow-wrap:anywhere; } .share svg { width:100%; }
 .builds td:first-child { min-width:150px; overflow-wrap:anywhere; }
 @media (max-width:1000px) { .chart text.some { display:none; } table.some { min-width:480px; }
   .mast { padding:0 12px; gap:10px; }

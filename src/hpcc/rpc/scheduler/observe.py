@@ -15,6 +15,7 @@ from hpcc.routing.load import MAX_SAMPLES, Load, LoadSample
 from hpcc.rpc.base.errors import UnavailableError
 from hpcc.rpc.base.method import Call, Gate, Method, OnRefusal, service_handler
 from hpcc.rpc.scheduler.api import DrainState
+from hpcc.rpc.scheduler.builds import BuildBackend, build_methods
 from hpcc.rpc.scheduler.drain_messages import seconds_of
 from hpcc.rpc.scheduler.registration_messages import worker_id_of
 from hpcc.rpc.scheduler.schedulers import Schedulers
@@ -105,7 +106,7 @@ class FarmStatus:
     draining: int = 0
 
 
-class ObserveBackend(Protocol):
+class ObserveBackend(BuildBackend, Protocol):
     """Shows a farm. `credential` is the bearer as sent, unchecked."""
 
     def judge(self, credential: str) -> None:
@@ -161,6 +162,7 @@ def observe_handlers(
         Method("Status", pb.StatusRequest, pb.StatusResponse, unary=status),
         Method("History", pb.HistoryRequest, pb.HistoryResponse, unary=history),
         Method("Worker", pb.WorkerRequest, pb.WorkerResponse, unary=worker),
+        *build_methods(backend),
     )
     return (service_handler("hpcc.v1.ObserveService", methods, Gate(judge), on_refusal),)
 

@@ -18,10 +18,12 @@ from hpcc.core import (
 )
 from hpcc.identity.token import MAX_LIFETIME_SECONDS, MAX_PRINCIPAL_CHARS
 from hpcc.rpc.base.connection_limit import CONNECTIONS_PER_ADDRESS, check_connections
+from hpcc.scheduler.base.build_limits import BuildLimits
 from hpcc.scheduler.base.pools import WorkerPool, read_pools
 
 _MIN_SECRET_CHARS = 32
 _MAX_OPERATORS = 256
+_MAX_BUILDS_MIB = 256
 # A living worker's key is refreshed once a day.
 _MIN_KEY_DAYS, _MAX_KEY_DAYS = 2, 3650
 # A rotation announces a key a minute before the key signs.
@@ -83,6 +85,8 @@ class SchedulerConfig(ObservedConfig):
     # Who sees the whole farm in `hpcc farm status`: TENANT/PRINCIPAL, as their logins prove it.
     # Everybody else sees their tenant. Only with `tenants`.
     operators: tuple[str, ...] = ()
+    # Room in memory for what clients tell of their builds, for `hpcc farm builds`; 0 takes none.
+    builds_mib: int = 16
     # Sets of like workers that a cluster adds and removes, by name: see `WorkerPool`. A client
     # that reads how many are needed shows the token in this file, if there is one.
     pools: Mapping[str, object] = field(default_factory=dict)
@@ -112,7 +116,7 @@ class SchedulerConfig(ObservedConfig):
         self._check_result_keys()
         self._check_control()
         self._check_audit()
-        self._check_operators()
+        self._check_shown()
         read_pools(self.pools)
         if self.scale_token_file and not self.scale_token_file.startswith("/"):
             raise CallerError("scale_token_file must be an absolute path")
@@ -140,6 +144,12 @@ class SchedulerConfig(ObservedConfig):
         return read_pools(self.pools)
 
     @property
+    def build_limits(self) -> BuildLimits:
+        """What is kept of builds. A person has an eighth of the room."""
+        room = self.builds_mib << 20
+        return BuildLimits(total_bytes=room, person_bytes=room // 8)
+
+    @property
     def events(self) -> Path:
         """The directory of this scheduler's own security events."""
         return (self.keys if self.database else self.state) / "events"
@@ -163,7 +173,9 @@ class SchedulerConfig(ObservedConfig):
         if not 0 <= self.result_key_rotate_days <= _MAX_KEY_DAYS:
             raise CallerError(f"result_key_rotate_days must be 0 to {_MAX_KEY_DAYS}")
 
-    def _check_operators(self) -> None:
+    def _check_shown(self) -> None:
+        if not 0 <= self.builds_mib <= _MAX_BUILDS_MIB:
+            raise CallerError(f"builds_mib must be 0 to {_MAX_BUILDS_MIB}")
         if self.operators and not self.tenants:
             raise CallerError("'operators' needs 'tenants': otherwise everybody is one")
         if len(self.operators) > _MAX_OPERATORS:

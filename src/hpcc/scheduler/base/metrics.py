@@ -21,6 +21,8 @@ _MAX_REASONS: Final = 32
 _MAX_RESULTS: Final = 512
 # The methods of `hpcc.ports.ControlStore`, and the exchange.
 _MAX_OPERATIONS: Final = 16
+_REPORT_REFUSALS: Final = frozenset({"build", "build-rate", "builds-off"})
+_MAX_REPORTS: Final = 256
 
 
 class SchedulerMetrics:
@@ -107,6 +109,21 @@ class SchedulerMetrics:
             "operation",
             most=_MAX_OPERATIONS,
         )
+        self._build_reports = registry.counter(
+            "hpcc_scheduler_build_reports_total",
+            "Reports of builds by clients, by result: ok, or why they were not kept.",
+            "tenant",
+            "result",
+            most=_MAX_REPORTS,
+        )
+        self._builds = registry.asked_gauge(
+            "hpcc_scheduler_builds", "Reports of builds that this scheduler keeps in memory."
+        )
+        self._builds_displaced = registry.asked_counter(
+            "hpcc_scheduler_builds_displaced_total",
+            "Reports of builds that made room for newer ones.",
+            "tenant",
+        )
 
     @contextmanager
     def routing(self, tenant: str) -> Iterator[None]:
@@ -138,6 +155,26 @@ class SchedulerMetrics:
             self._refused.of(self._reasons.known(error.reason)).add()
             raise
         self._logins.of(self._registry.tenants.known(tenant)).add()
+
+    @contextmanager
+    def build_report(self, tenant: str) -> Iterator[None]:
+        """Count a report of a build. `tenant` is that of a good session."""
+        result = "ok"
+        try:
+            yield
+        except HpccError as error:
+            result = error.reason if error.reason in _REPORT_REFUSALS else OTHER
+            raise
+        finally:
+            self._build_reports.of(self._registry.tenants.known(tenant), result).add()
+
+    def read_builds(
+        self, *, kept: Callable[[], int], displaced: Callable[[], Mapping[str, int]]
+    ) -> None:
+        """Set what is read on demand of builds."""
+        known = self._registry.tenants.known
+        self._builds.read = lambda: [((), kept())]
+        self._builds_displaced.read = lambda: [((known(t),), n) for t, n in displaced().items()]
 
     def store_call(self, operation: str, seconds: float, is_answered: bool = True) -> None:  # noqa: FBT001, FBT002 - a callback's place
         """Count a call to the control store."""

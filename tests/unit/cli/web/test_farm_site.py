@@ -26,13 +26,17 @@ from hpcc.rpc.scheduler.farm_picture import FarmPicture
 from hpcc.rpc.scheduler.observe import RouteCount, TenantStatus
 from hpcc.rpc.scheduler.worker_detail import TenantPlaces, WorkerDetail, WorkerImage
 from hpcc_testkit.farm.in_process import IMAGE, LaterClock
+from hpcc_testkit.services.builds import NoBuilds
 from hpcc_testkit.services.pictures import hour, member, picture, status, worker
 from hpcc_testkit.suite.markup import read_markup
 
-TAGS = ["a", "nav", "link", "script", "polygon", "polyline", "circle", "form", "label", "select"]
+TAGS = [
+    "a", "nav", "link", "script", "polygon", "polyline", "circle", "form", "label", "select",
+    "input", "button",
+]  # fmt: skip
 ATTRIBUTES = [
     "href", "rel", "type", "src", "id", "data-live", "aria-current", "points", "viewbox",
-    "preserveaspectratio", "cx", "cy", "r",
+    "preserveaspectratio", "cx", "cy", "r", "method", "action", "value", "maxlength",
 ]  # fmt: skip
 AWAY = UnavailableError("no answer <b>in time</b>")
 EVIL = "<script>alert(1)</script>"
@@ -45,7 +49,7 @@ def login_of(person: str) -> FarmFile:
     )  # fmt: skip
 
 
-class Farm:
+class Farm(NoBuilds):
     """Schedulers that show what a test says, and count how often they are asked."""
 
     def __init__(
@@ -130,7 +134,7 @@ async def test_an_operator_reaches_every_page_by_links_and_each_has_its_figures(
     seen = await Visitor(tmp_path, farm).every_page()
     assert set(seen) == {
         "", "workers", "worker/w1", "worker/w2", "worker/w3", "tenants", "tenant/acme", "alerts",
-        "builds",
+        "builds", "farm-builds",
     }  # fmt: skip
     assert "1 worker takes compiles; 3 of 4 places are busy, and 2 compiles wait." in seen[""]
     assert "1 of 2 schedulers answered." in seen[""]
@@ -150,7 +154,9 @@ async def test_a_member_sees_its_tenant_and_gets_not_found_for_everything_else(
 ) -> None:
     visitor = Visitor(tmp_path, Farm(picture(member())))
     seen = await visitor.every_page()
-    assert set(seen) == {"", "workers", "tenants", "tenant/acme", "alerts", "builds"}
+    assert set(seen) == {
+        "", "workers", "tenants", "tenant/acme", "alerts", "builds", "farm-builds",
+    }  # fmt: skip
     assert "2 workers take compiles, and there is room." in seen[""]
     assert "to operators only" in seen["workers"]
     answers = {

@@ -1,0 +1,208 @@
+"""Tells the farm of recorded builds, in the background.
+
+The recorder's files are what is read, as for OTLP (`export`): no compile waits for this thread or
+tells it anything. A build is reported while it runs and when it has been quiet for a moment, each
+time as a whole, so that a lost report costs nothing but time. A report goes through the dispatcher
+that the build's compiles started, and starts no dispatcher: a build that never asked the farm is
+not the farm's.
+
+What a report costs is bounded: after one that took long to make, the next one waits for nine times
+as long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from hpcc.cache.base.api import TakesBuilds
+from hpcc.cache.git.ancestors import head_of
+from hpcc.cache.git.reading import GitError
+from hpcc.cache.recorder.places import PartFile
+from hpcc.cache.recorder.reading import RecordedBuild, files_of, read_build
+from hpcc.cache.recorder.summary import summary_of_build
+from hpcc.core import CallerError, NotFoundError
+from hpcc.core.build_summary import NO_DISPATCHER, BuildSummary
+from hpcc.files.whole import Sync, write_whole
+
+_log: Final = logging.getLogger("hpcc.daemon.builds")
+STATE_NAME: Final = "build-reports.json"
+REPORTED: Final = "builds.reported"
+FAILED: Final = "builds.report-failed"
+_LOOK_SECONDS: Final = 5.0
+# A build that goes on is reported so often; a quiet one at the next look.
+_LONG_SECONDS: Final = 20.0
+_PAUSES: Final = 9
+_MAX_RETRY_SECONDS: Final = 300.0
+# After a refusal: this scheduler knows no such call, or keeps no builds.
+_OFF_SECONDS: Final = 3600.0
+_OFF: Final = frozenset({"builds-off", "bad-request"})
+# What the end of a daemon waits for the last report.
+_LAST_SECONDS: Final = 2.0
+# In one look; the others have the next.
+_MAX_AT_ONCE: Final = 4
+_MAX_STATE_BYTES: Final = 4 << 10
+_SOURCE: Final = re.compile(r"[0-9a-f]{16}")
+
+Send = Callable[[BuildSummary], str]
+"""Sends a summary; returns why it was not taken, "" if it was."""
+
+
+class BuildReports:
+    """What the thread does: `turn` sends what is due. One thread at a time uses it."""
+
+    def __init__(
+        self,
+        cache_directory: str,
+        send: Send,
+        count: Callable[[str, int], None],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,  # noqa: TID251 - no event loop runs here
+    ) -> None:
+        self._directory, self._send, self._count = cache_directory, send, count
+        self._monotonic = monotonic
+        self._source = _source(Path(cache_directory, STATE_NAME))
+        # By build: the files that it had when it was reported, or when this began, and when.
+        self._told = {build: (files, 0.0) for build, files in self._files().items()}
+        # By build: the files that it had at the last look.
+        self._seen: dict[str, tuple[PartFile, ...]] = {}
+        self._not_before, self._retry_seconds = 0.0, _LOOK_SECONDS
+        self._is_troubled = False
+
+    def turn(self, *, is_last: bool = False) -> None:
+        """Report the builds that have got compiles since they were reported last.
+
+        `is_last`: nothing follows, so one that may go on is reported, too.
+        """
+        now = self._monotonic()
+        if now < self._not_before and not is_last:
+            return
+        found = self._files()
+        due = [
+            build
+            for build, files in found.items()
+            if self._is_due(build, files, float("inf") if is_last else now)
+        ]
+        self._seen = found
+        self._told = {build: told for build, told in self._told.items() if build in found}
+        for build in due[:_MAX_AT_ONCE]:
+            if not self._report(build, found[build]):
+                return
+
+    def _files(self) -> dict[str, tuple[PartFile, ...]]:
+        found: dict[str, tuple[PartFile, ...]] = {}
+        for file in files_of(self._directory):
+            found[file.build] = (*found.get(file.build, ()), file)
+        return found
+
+    def _is_due(self, build: str, files: tuple[PartFile, ...], now: float) -> bool:
+        told, at = self._told.get(build, ((), float("-inf")))
+        if files == told:
+            return False
+        return self._seen.get(build) == files or now - at >= _LONG_SECONDS
+
+    def _report(self, build: str, files: tuple[PartFile, ...]) -> bool:
+        """Report one build; False if no other one can be reported now."""
+        began = self._monotonic()
+        try:
+            recorded = read_build(self._directory, build)
+            summary = summary_of_build(recorded, self._source, _commit_of(recorded))
+        except NotFoundError:
+            return True  # removed meanwhile to make room
+        except CallerError as error:
+            _log.warning("a build cannot be reported: %s", error)
+            self._told[build] = (files, began)
+            self._count(FAILED, 1)
+            return True
+        ended = self._monotonic()
+        refusal = self._send(summary)
+        self._not_before = ended + _PAUSES * (ended - began)
+        if refusal == NO_DISPATCHER:
+            return False
+        self._tell(refusal)
+        if refusal:
+            self._count(FAILED, 1)
+            pause = _OFF_SECONDS if refusal in _OFF else self._retry_seconds
+            self._retry_seconds = min(2 * self._retry_seconds, _MAX_RETRY_SECONDS)
+            self._not_before = max(self._not_before, self._monotonic() + pause)
+            return False
+        self._told[build] = (files, ended)
+        self._retry_seconds = _LOOK_SECONDS
+        self._count(REPORTED, 1)
+        return True
+
+    def _tell(self, refusal: str) -> None:
+        if refusal and not self._is_troubled:
+            _log.warning("the farm takes no reports of builds: %s", refusal)
+        elif not refusal and self._is_troubled:
+            _log.warning("the farm takes reports of builds again")
+        self._is_troubled = bool(refusal)
+
+
+def _commit_of(recorded: RecordedBuild) -> str:
+    """Return what the repository of the last compile has checked out now; "" if unknown."""
+    source = recorded.compiles[-1].source
+    if not source.startswith("/"):
+        return ""
+    home = os.fsencode(Path("~").expanduser().resolve())
+    with contextlib.suppress(GitError, OSError, ValueError):
+        return head_of(os.fsencode(Path(source).parent), home)
+    return ""
+
+
+def _source(path: Path) -> str:
+    """Return the name of this cache directory's recorder: random, made once."""
+    try:
+        with path.open("rb") as file:
+            table = json.loads(file.read(_MAX_STATE_BYTES))
+    except (OSError, ValueError, RecursionError):
+        table = None
+    match table:
+        case {"format": 1, "source": str(source)} if _SOURCE.fullmatch(source):
+            return source
+        case _:
+            source = secrets.token_hex(8)
+    try:
+        text = json.dumps({"format": 1, "source": source})
+        write_whole(path, text.encode(), sync=Sync.NONE, makes_parent=True)
+    except OSError as error:
+        _log.warning("the name of this recorder is not kept: %s", error.strerror)
+    return source
+
+
+def start_build_reports(
+    cache_directory: str, farm: TakesBuilds, count: Callable[[str, int], None]
+) -> None:
+    """Report builds from now on, in a thread that ends with the process.
+
+    Before the farm's client closes, what is left is reported. That takes a moment at most: a CI job
+    that stops its daemon is shown whole, and one whose machine goes away lacks its last seconds.
+    """
+    pause = threading.Event()
+
+    def run() -> None:
+        try:
+            reports = BuildReports(cache_directory, farm.report, count)
+            while not pause.wait(_LOOK_SECONDS):
+                reports.turn()
+            reports.turn(is_last=True)
+        except Exception:  # noqa: BLE001 - the root of a thread
+            _log.exception("the reports of builds have failed")
+
+    thread = threading.Thread(target=run, name="hpcc-builds", daemon=True)
+
+    def end() -> None:
+        pause.set()
+        thread.join(_LAST_SECONDS)
+
+    farm.before_close(end)
+    thread.start()

@@ -1,0 +1,183 @@
+"""What a farm gets of recorded builds: no name of a file, once, and never in a compile's way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from hpcc.cache.recorder.compiles import Compile
+from hpcc.cache.recorder.places import DIRECTORY_NAME
+from hpcc.cache.recorder.reading import RecordedBuild
+from hpcc.cache.recorder.recorder import Recorder
+from hpcc.cache.recorder.report import report_of
+from hpcc.cache.recorder.reporting import FAILED, REPORTED, BuildReports
+from hpcc.cache.recorder.summary import summary_of_build
+from hpcc.core.build_summary import BINS, NO_DISPATCHER, BuildSummary
+from hpcc_testkit.cache.recorded import AT_US, HOSTILE, compile_at, small_build
+from hpcc_testkit.services.builds import SOURCE
+
+
+def test_a_summary_has_the_numbers_of_the_report() -> None:
+    recorded = small_build()
+    report, said = report_of(recorded), summary_of_build(recorded, SOURCE)
+    assert {t.word: t.compiles for t in said.kinds} == {
+        kind.value: count for kind, count in report.counts.items()
+    }
+    assert said.compiles == report.compiles
+    assert (said.began_ms * 1000, said.ended_ms * 1000) == (report.began_us, report.ended_us)
+    assert [(c.family, c.word, c.compiles) for c in said.causes] == [
+        (c.family, c.word, c.compiles) for c in report.causes
+    ]
+    assert [(t.word, t.compiles) for t in said.places] == [
+        (p.where, p.compiles) for p in report.places
+    ]
+    assert [s.took_ms for s in said.slowest] == [c.took_us // 1000 for c in report.slowest]
+    assert len(said.activity) == BINS
+    assert sum(part.served for part in said.activity) == report.served
+    on_farm = sum(part.farm_ms for part in said.activity)
+    assert 900 - BINS <= on_farm <= 900, "each part rounds down"
+
+
+def test_no_name_of_a_file_and_no_detail_of_a_reason_is_in_a_summary() -> None:
+    odd = (
+        compile_at(0, 50, "bypass", f"/home/ann/{HOSTILE}", reason=f"unknown-flag:-x={HOSTILE}"),
+        compile_at(9, 60, "miss.remote.executed", "/home/ann/secret.c", reason="/home/ann/secret.c",
+                   where=f"w1 {HOSTILE}"),
+        compile_at(20, 70, "miss.local", "/home/ann/secret.c", fallback=f"guest-lost: {HOSTILE}"),
+        compile_at(30, 70, "miss.local", "/home/ann/secret.c", fallback=HOSTILE),
+    )  # fmt: skip
+    said = str(summary_of_build(RecordedBuild(build="b", compiles=odd), SOURCE).table())
+    for word in ("secret", "home", "ann", "script", "alert", "fplugin", ".c"):
+        assert word not in said, word
+    assert "unknown-flag" in said
+    assert "guest-lost" in said
+
+
+class Machine:
+    """A cache directory with its recorder, a clock, and a farm."""
+
+    def __init__(self, cache: Path) -> None:
+        self.cache, self.at = cache, 1000.0
+        self.recorder = Recorder(str(cache / DIRECTORY_NAME), lambda: AT_US / 1e6 + self.at)
+        self.counts = Counter[str]()
+        self.says = ""
+        self.sent: list[BuildSummary] = []
+        self.asked = 0
+
+    def reports(self) -> BuildReports:
+        return BuildReports(str(self.cache), self._send, self._count, monotonic=lambda: self.at)
+
+    def _count(self, name: str, amount: int) -> None:
+        self.counts[name] += amount
+
+    def _send(self, summary: BuildSummary) -> str:
+        self.asked += 1
+        if not self.says:
+            self.sent.append(summary)
+        return self.says
+
+    def compiled(self, build: str, *compiles: Compile) -> None:
+        for each in compiles or (compile_at(0, 5),):
+            self.recorder.add(build, each)
+        self.recorder.flush()
+
+    def later(self, reports: BuildReports, seconds: float = 5.0, times: int = 1) -> None:
+        for _ in range(times):
+            self.at += seconds
+            reports.turn()
+
+
+def test_a_build_is_reported_while_it_runs_and_when_it_is_quiet_and_no_more(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    reports = machine.reports()
+    machine.compiled("one")
+    machine.later(reports)
+    assert [s.compiles for s in machine.sent] == [1], "the first look tells of it"
+    for _ in range(8):
+        machine.compiled("one")
+        machine.later(reports)
+    told = [s.compiles for s in machine.sent]
+    assert told == [1, 5, 9], "one that goes on is told of every twenty seconds"
+    machine.compiled("one")
+    machine.later(reports, times=10)
+    assert [s.compiles for s in machine.sent] == [1, 5, 9, 10]
+    assert machine.counts == {REPORTED: 4}
+    assert len({s.source for s in machine.sent}) == 1
+
+
+def test_a_source_has_its_name_for_as_long_as_its_directory(tmp_path: Path) -> None:
+    names = set()
+    for _ in range(2):
+        machine = Machine(tmp_path)
+        reports = machine.reports()
+        machine.compiled("one")
+        machine.later(reports, times=3)
+        names |= {s.source for s in machine.sent}
+    assert len(names) == 1
+    (tmp_path / "build-reports.json").write_text('{"format": 1, "source": "../../etc"}')
+    machine = Machine(tmp_path)
+    reports = machine.reports()
+    machine.compiled("one")
+    machine.later(reports, times=3)
+    assert machine.sent[-1].source not in names
+
+
+def test_builds_of_before_are_not_told_again_after_a_restart(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.compiled("old")
+    reports = machine.reports()
+    machine.later(reports, times=10)
+    assert machine.asked == 0
+    machine.compiled("old")
+    machine.later(reports, times=2)
+    assert [s.compiles for s in machine.sent] == [2]
+
+
+def test_a_farm_that_takes_no_report_is_asked_less_often_and_each_failure_is_counted(
+    tmp_path: Path,
+) -> None:
+    machine = Machine(tmp_path)
+    reports = machine.reports()
+    machine.compiled("one")
+    machine.says = "unavailable"
+    machine.later(reports, times=60)  # five minutes
+    assert 3 <= machine.asked <= 7
+    assert machine.counts == {FAILED: machine.asked}
+    machine.says = ""
+    machine.later(reports, times=60)
+    assert len(machine.sent) == 1
+    assert machine.counts[REPORTED] == 1
+
+
+def test_a_farm_that_keeps_none_is_asked_once_an_hour(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    reports = machine.reports()
+    machine.compiled("one")
+    machine.says = "builds-off"
+    machine.later(reports, times=700)
+    assert machine.asked == 1
+
+
+def test_a_build_that_never_asked_the_farm_waits_and_is_no_failure(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    reports = machine.reports()
+    machine.compiled("one")
+    machine.says = NO_DISPATCHER
+    machine.later(reports, times=20)
+    assert machine.counts == {}
+    machine.says = ""
+    machine.later(reports)
+    assert len(machine.sent) == 1
+
+
+def test_the_end_of_a_daemon_reports_what_is_left(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    reports = machine.reports()
+    machine.compiled("one")
+    machine.later(reports)
+    machine.compiled("one")
+    machine.at += 1
+    reports.turn()
+    assert len(machine.sent) == 1
+    reports.turn(is_last=True)
+    assert [s.compiles for s in machine.sent] == [1, 2]
