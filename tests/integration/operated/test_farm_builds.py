@@ -6,66 +6,35 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hpcc.config.paths import Paths
-from hpcc.core import CallerError, Isolation, NotFoundError, PolicyError, TenantId
+from hpcc.core import CallerError, NotFoundError, PolicyError, TenantId
 from hpcc.rpc.base.errors import BusyError, UnauthenticatedError
 from hpcc.rpc.scheduler.builds import ask_build, ask_builds, build_id_of, by_build, send_build
-from hpcc.scheduler.tenants.table import TenantPolicy, TenantQuotas
-from hpcc_testkit.cache.launcher import build_launcher, launcher_environment, stop_daemon
+from hpcc_testkit.cache.launcher import build_launcher, stop_daemon
 from hpcc_testkit.farm.in_process import TENANT, FarmUnderTest, farm_under_test
-from hpcc_testkit.farm.policies import TenantsAuthenticator
 from hpcc_testkit.services.builds import summary
+from hpcc_testkit.suite.people import environment, hpcc, tenants
 
 pytestmark = pytest.mark.timeout(300)
 GLOBEX = TenantId("globex")
 EVIL = "<script>alert(1)</script>"
 
 
-def policy(name: str) -> TenantPolicy:
-    return TenantPolicy(
-        tenant=TenantId(name), identity=None, images=(), minimum_isolation=Isolation.LOCAL_NONE,
-        quotas=TenantQuotas(), parity="allow",
-    )  # fmt: skip
-
-
 @asynccontextmanager
 async def two_tenants(directory: Path) -> AsyncIterator[FarmUnderTest]:
     """Run a farm of two tenants, whose one operator is Olga."""
-    authenticator = TenantsAuthenticator(policy(TENANT.value), policy("globex"))
     async with farm_under_test(
-        directory, tenants=directory / "tenants.toml", authenticator=authenticator,
+        directory, tenants=directory / "tenants.toml", authenticator=tenants("acme", "globex"),
         operators=("acme/olga",),
     ) as farm:  # fmt: skip
         yield farm
-
-
-def environment(farm: FarmUnderTest, who: str) -> dict[str, str]:
-    """Return the environment of a person who is logged in, `tenant/person`."""
-    tenant, person = who.split("/")
-    env = launcher_environment(farm.directory / "homes" / who)
-    paths = Paths.from_env(env)
-    paths.farm_file.parent.mkdir(parents=True, exist_ok=True)
-    paths.farm_file.write_text(replace(farm.farm(person), tenant=tenant).to_json())
-    paths.farm_file.chmod(0o600)
-    return env
-
-
-def hpcc(env: dict[str, str], *words: str) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "hpcc.cli", *words], env=env, check=False, capture_output=True,
-        timeout=60, text=True,
-    )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
 
 
 def document(env: dict[str, str], *words: str) -> dict[str, Any]:

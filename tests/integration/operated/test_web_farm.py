@@ -99,7 +99,7 @@ async def test_an_operator_sees_the_farm_and_a_member_nothing_of_others(tmp_path
         assert found[0] == http.client.OK
         seen, found = await asyncio.to_thread(visit, "globex/zed")
         assert set(seen) == {
-            "", "workers", "tenants", "tenant/globex", "alerts", "builds", "farm-builds",
+            "", "workers", "tenants", "tenant/globex", "alerts", "builds", "farm-builds", "objects",
         }  # fmt: skip
         assert "2 workers take compiles, and there is room." in seen[""]
         assert found[:2] == [http.client.NOT_FOUND] * 2
@@ -137,7 +137,15 @@ async def test_every_page_of_a_farm_is_quiet_readable_and_reached_by_keyboard_an
             check_page(chromium, rules=True)
             odd = f"farm-build/{build_id_of('acme', 'ann', ODD)}"
             builds = ("farm-builds", f"farm-build/{SECRET}", odd)
-            for path in ("workers", "worker/w1", "tenants", "tenant/acme", "alerts", *builds):
+            for path in (
+                "workers",
+                "worker/w1",
+                "tenants",
+                "tenant/acme",
+                "alerts",
+                "objects",
+                *builds,
+            ):
                 chromium.do("open", url=f"{root}{path}")
                 check_page(chromium, rules=True)
 

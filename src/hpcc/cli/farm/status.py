@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from hpcc.cli.base.columns import columns
 from hpcc.cli.base.terminal import emit
 from hpcc.cli.farm.builds import register as register_builds
+from hpcc.cli.farm.objects import register as register_objects
 from hpcc.config.paths import Paths
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     status.set_defaults(handler=_status)
     register_builds(actions)
+    register_objects(actions)
 
 
 def _status(args: argparse.Namespace) -> int:

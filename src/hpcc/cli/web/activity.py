@@ -27,9 +27,7 @@ def activity_panel(s: BuildSummary, machines: int) -> str:
         drawn += _bars_served(parts, top + _TITLE)
         top += _TITLE + _SERVED + 8
     most = max(max(part.farm_ms + part.here_ms for part in parts) / width_ms, 1.0)
-    drawn += _label(
-        f"compilers at once, on average in each part; the scale ends at {most:.1f}", top
-    )
+    drawn += _label(f"compilers at once; the scale ends at {most:.1f}", top)
     drawn += _bars_ran(parts, top + _TITLE, most * width_ms)
     top += _TITLE + _RAN
     label = "Time line of the build; the tables below hold the same sums"

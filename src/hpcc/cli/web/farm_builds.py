@@ -345,5 +345,5 @@ def _commands(build: str) -> str:
         )
     )
     return panel(
-        "More of this build", f'<dl class="facts">{rows}</dl>', "these pages change nothing"
+        "More of this build", f'<dl class="facts cmds">{rows}</dl>', "these pages change nothing"
     )

@@ -18,6 +18,8 @@ from hpcc.cli.web.build_site import BuildsSeen, ShowsBuilds
 from hpcc.cli.web.farm_builds import ADDRESS, MAX_SEARCH, build_page, builds_page
 from hpcc.cli.web.farm_page import farm_page
 from hpcc.cli.web.farm_parts import heading, tag
+from hpcc.cli.web.object_page import ADDRESS as OBJECTS
+from hpcc.cli.web.object_site import FindsObjects, ObjectSite
 from hpcc.cli.web.shell import Page, footer
 from hpcc.cli.web.tenant_pages import tenant_page, tenants_page
 from hpcc.cli.web.worker_pages import worker_of, worker_page, workers_page
@@ -46,6 +48,8 @@ _PLACES: Final[Mapping[str, bool]] = {
     "alerts": False,
     ADDRESS: False,
     "farm-build": True,
+    OBJECTS: False,
+    "object": True,
 }
 
 
@@ -93,10 +97,11 @@ class FarmSite:
         ("Builds", ADDRESS),
         ("Workers", "workers"),
         ("Tenants", "tenants"),
+        ("Evidence", OBJECTS),
         ("Alerts", "alerts"),
     )
 
-    def __init__(self, observer: Observes, root: str, clock: Clock) -> None:
+    def __init__(self, observer: Observes, objects: FindsObjects, root: str, clock: Clock) -> None:
         self._observer, self._root, self._clock = observer, root, clock
         self._farm: Farm | None = None
         self._turn = asyncio.Lock()
@@ -104,16 +109,20 @@ class FarmSite:
         self._ask_at = self._hour_at = float("-inf")
         self._hour: tuple[LoadSample, ...] = ()
         self._builds = BuildsSeen(observer, clock)
+        self._objects = ObjectSite(objects, root, clock)
         self._worker: tuple[object, str, WorkerDetail | None] = (None, "", None)
 
     @property
     def who(self) -> str:
         """The person who is logged in now; "" if nobody is."""
+        farm = self._login()
+        return "" if farm is None else f"{farm.principal} · {farm.tenant}"
+
+    def _login(self) -> Farm | None:
         try:
-            farm = self._observer.farm()
+            return self._observer.farm()
         except CallerError:
-            return ""
-        return f"{farm.principal} · {farm.tenant}"
+            return None
 
     async def page_or_none(self, rest: str, fields: Mapping[str, str]) -> Page | None:
         """Return the page of an address; None for one that has no farm's page.
@@ -124,6 +133,8 @@ class FarmSite:
         place, slash, name = rest.partition("/")
         if _PLACES.get(place) is not bool(slash):
             return None
+        if place in {OBJECTS, "object"}:
+            return await self._objects.page(name, fields, self._login())
         said = await self._seen()
         if isinstance(said, HpccError):
             return _nothing(said)

@@ -34,6 +34,7 @@ from hpcc.cli.builds.words import (
     place_of,
     words_of,
 )
+from hpcc.cli.web.addresses import address_of
 from hpcc.cli.web.shell import Page, footer
 
 ROWS: Final = 100
@@ -147,10 +148,18 @@ class Pages:
         )
         return Page(f"Compiles of {recorded.build}", main)
 
+    def _evidence(self, action: str) -> str:
+        where = address_of(action) if action else ""
+        return f' · <a href="{self._root}/{where}">evidence of its result</a>' if where else ""
+
     def compile_of(
-        self, recorded: RecordedBuild, c: Compile, changed: Sequence[str], explained: Sequence[str]
-    ) -> Page:
-        """Return the page of one compile: how it ended and why, and where its time went."""
+        self, recorded: RecordedBuild, c: Compile, changed: Sequence[str],
+        explained: Sequence[str], action: str = "",
+    ) -> Page:  # fmt: skip
+        """Return the page of one compile: how it ended and why, and where its time went.
+
+        `action` is the farm's name of it, where the farm has a page for it.
+        """
         where = self._build(recorded.build)
         base = common_directory(recorded.compiles)
         same = [o for o in recorded.compiles if o.output == c.output and o != c][-_MAX_SAME:]
@@ -158,7 +167,7 @@ class Pages:
         main = (
             f'<h1 class="path">{text(title)}</h1><p class="sub">{tag_of(c)} '
             f"{text(KINDS[c.kind])} · {duration(c.took_us)} from {moment(c.began_us)} · build "
-            f'<a href="{where}">{text(recorded.build)}</a></p>'
+            f'<a href="{where}">{text(recorded.build)}</a>{self._evidence(action)}</p>'
             f'<div class="grid two">{_why(c, changed)}{_parts(c)}{_facts(c)}'
             f"{_explained(explained)}</div>"
         )

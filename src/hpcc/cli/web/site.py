@@ -21,7 +21,7 @@ from hpcc.cache.recorder.places import PartFile
 from hpcc.cache.recorder.reading import BuildLines, RecordedBuild, files_of, read_build
 from hpcc.cache.recorder.report import changed_key, report_of
 from hpcc.cache.results.changed_inputs import changed_inputs
-from hpcc.cache.results.records_read import read_records
+from hpcc.cache.results.records_read import CompileRecord, read_records
 from hpcc.cli.builds.parts import text
 from hpcc.cli.cache.explain import explain_lines
 from hpcc.cli.web.pages import MAX_SEARCH, Filter, Pages, id_of
@@ -196,10 +196,14 @@ class Site:
         key, changed = changed_key(found), tuple[str, ...]()
         if found.reason == "inputs-changed":
             changed = changed_inputs(self._directory, {key}).get(key, ())
-        return self._pages.compile_of(recorded, found, changed, self._explained(found))
+        history = self._history(found)
+        # Only a farm's page can show more of it.
+        action = history[-1].action if history and self._farm is not None else ""
+        explained = explain_lines(history) if history else []
+        return self._pages.compile_of(recorded, found, changed, explained, action)
 
-    def _explained(self, c: Compile) -> list[str]:
-        """Return what `hpcc explain` says of this compile; empty if its record is gone."""
+    def _history(self, c: Compile) -> list[CompileRecord]:
+        """Return the records of an output up to this compile; empty if its record is gone."""
         output, ended_ms = changed_key(c)
         if not output:
             return []
@@ -207,7 +211,7 @@ class Site:
         for number in range(len(history), 0, -1):
             # A record's time is rounded.
             if abs(round(history[number - 1].at * 1000) - ended_ms) <= 1:
-                return explain_lines(history[:number])
+                return history[:number]
         return []
 
 

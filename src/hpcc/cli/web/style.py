@@ -47,6 +47,8 @@ h1.path { font:600 16px/1.3 "JetBrains Mono",ui-monospace,"SF Mono",Menlo,Consol
 .facts { display:grid; grid-template-columns:auto minmax(0,1fr); gap:4px 16px; margin:0;
   padding:2px 14px 13px; }
 .facts dt { color:var(--muted); } .facts dd { margin:0; overflow-wrap:anywhere; }
+.cmds { grid-template-columns:minmax(0,1fr); gap:0; } .cmds dt { overflow-wrap:anywhere; }
+.cmds dd { color:var(--muted); margin-bottom:7px; }
 .reasons { margin:0; padding:0 14px 12px 30px; } .reasons li { margin-top:6px; }
 .reasons .note { display:block; }
 .cmd { margin:0 14px 13px; padding:9px 11px; background:var(--sunk); border-radius:6px;

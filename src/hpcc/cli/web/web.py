@@ -13,6 +13,7 @@ from hpcc.cli.base.terminal import emit
 from hpcc.config.paths import Paths
 
 if TYPE_CHECKING:
+    from hpcc.cli.base.farm_object import FarmObjects
     from hpcc.cli.base.farm_observer import FarmObserver
     from hpcc.cli.web.site import FarmPages
     from hpcc.ports import Clock
@@ -60,15 +61,19 @@ def _web(args: argparse.Namespace) -> int:
 
 
 async def _serve_farm(paths: Paths, port: int) -> None:
+    from hpcc.cli.base.farm_object import FarmObjects
     from hpcc.cli.base.farm_observer import FarmObserver
     from hpcc.ports import SystemClock
 
-    async with FarmObserver(paths, SystemClock()) as observer:
+    clock = SystemClock()
+    async with FarmObserver(paths, clock) as observer, FarmObjects(paths, clock) as objects:
         observer.farm()  # without one the command ends here, with what to do
-        await _serve(paths, port, observer)
+        await _serve(paths, port, (observer, objects))
 
 
-async def _serve(paths: Paths, port: int, observer: FarmObserver | None = None) -> None:
+async def _serve(
+    paths: Paths, port: int, asks: tuple[FarmObserver, FarmObjects] | None = None
+) -> None:
     from hpcc.cli.web.session import BrowserSession
     from hpcc.cli.web.shell import HEADERS
     from hpcc.cli.web.site import Site
@@ -79,7 +84,7 @@ async def _serve(paths: Paths, port: int, observer: FarmObserver | None = None) 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, end.set)
     session, clock = BrowserSession(), SystemClock()
-    farm = None if observer is None else _farm_site(observer, session.root, clock)
+    farm = None if asks is None else _farm_site(*asks, session.root, clock)
     site = Site(os.fspath(paths.cache), session, clock, farm)
     bounded = BoundedServer(
         site.answer,
@@ -99,7 +104,7 @@ async def _serve(paths: Paths, port: int, observer: FarmObserver | None = None) 
         server.close()
 
 
-def _farm_site(observer: FarmObserver, root: str, clock: Clock) -> FarmPages:
+def _farm_site(observer: FarmObserver, objects: FarmObjects, root: str, clock: Clock) -> FarmPages:
     from hpcc.cli.web.farm_site import FarmSite
 
-    return FarmSite(observer, root, clock)
+    return FarmSite(observer, objects, root, clock)

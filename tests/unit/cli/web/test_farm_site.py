@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.cli.base.farm_object import FarmObject
 from hpcc.cli.web.alerts_page import RUNBOOK
 from hpcc.cli.web.farm_parts import MAX_CELLS
 from hpcc.cli.web.farm_site import FarmSite
@@ -17,7 +18,7 @@ from hpcc.cli.web.session import BrowserSession
 from hpcc.cli.web.site import Site
 from hpcc.cli.web.worker_pages import ROWS
 from hpcc.config.farm import Farm as FarmFile
-from hpcc.core import CallerError, HpccError
+from hpcc.core import CallerError, Digest, HpccError, NotFoundError
 from hpcc.obs.http.request import Request
 from hpcc.obs.http.serve import HttpAnswer
 from hpcc.routing.load import LoadSample
@@ -36,7 +37,7 @@ TAGS = [
 ]  # fmt: skip
 ATTRIBUTES = [
     "href", "rel", "type", "src", "id", "data-live", "aria-current", "points", "viewbox",
-    "preserveaspectratio", "cx", "cy", "r", "method", "action", "value", "maxlength",
+    "preserveaspectratio", "cx", "cy", "r", "method", "action", "value", "maxlength", "size",
 ]  # fmt: skip
 AWAY = UnavailableError("no answer <b>in time</b>")
 EVIL = "<script>alert(1)</script>"
@@ -90,12 +91,19 @@ class Farm(NoBuilds):
         return self.detail
 
 
+class NoObjects:
+    """Workers that have no result."""
+
+    async def object(self, action: Digest) -> FarmObject:
+        raise NotFoundError(f"no worker has {action}")
+
+
 class Visitor:
     """A browser that has opened the link, without a browser."""
 
     def __init__(self, cache: Path, farm: Farm) -> None:
         self.session, self.clock = BrowserSession(), LaterClock()
-        pages = FarmSite(farm, self.session.root, self.clock)
+        pages = FarmSite(farm, NoObjects(), self.session.root, self.clock)
         self.site = Site(str(cache), self.session, self.clock, pages)
         self._cookie = self.session.cookie.partition(";")[0]
 
@@ -134,7 +142,7 @@ async def test_an_operator_reaches_every_page_by_links_and_each_has_its_figures(
     seen = await Visitor(tmp_path, farm).every_page()
     assert set(seen) == {
         "", "workers", "worker/w1", "worker/w2", "worker/w3", "tenants", "tenant/acme", "alerts",
-        "builds", "farm-builds",
+        "builds", "farm-builds", "objects",
     }  # fmt: skip
     assert "1 worker takes compiles; 3 of 4 places are busy, and 2 compiles wait." in seen[""]
     assert "1 of 2 schedulers answered." in seen[""]
@@ -155,7 +163,7 @@ async def test_a_member_sees_its_tenant_and_gets_not_found_for_everything_else(
     visitor = Visitor(tmp_path, Farm(picture(member())))
     seen = await visitor.every_page()
     assert set(seen) == {
-        "", "workers", "tenants", "tenant/acme", "alerts", "builds", "farm-builds",
+        "", "workers", "tenants", "tenant/acme", "alerts", "builds", "farm-builds", "objects",
     }  # fmt: skip
     assert "2 workers take compiles, and there is room." in seen[""]
     assert "to operators only" in seen["workers"]

@@ -1,0 +1,184 @@
+"""One result of the farm: what is proved of it, what made it, and how to check that elsewhere.
+
+The page is made of what a worker gave to this user's own login. Every text of it is the worker's,
+or the command's, so all of it is escaped; what a check could not see is shown as not seen.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from typing import Final
+
+from hpcc.cli.base.farm_object import CheckState, FarmObject, ObjectCheck, commands_of
+from hpcc.cli.builds.parts import panel, table, text
+from hpcc.cli.builds.words import duration
+from hpcc.cli.web.farm_parts import facts, heading, tag
+from hpcc.cli.web.shell import Page, footer
+
+ADDRESS: Final = "objects"
+MAX_ACTION_CHARS: Final = 100
+_MAX_OUTPUTS: Final = 50
+_MAX_ARGV_CHARS: Final = 4_000
+_TAGS: Final = {
+    CheckState.HOLDS: ("hit", "holds"), CheckState.FAILS: ("failed", "fails"),
+    CheckState.UNKNOWN: ("rest", "not seen"),
+}  # fmt: skip
+_HOW: Final = (
+    "An object is found by its action, which the farm's cache has it under: `HASH/SIZE`, as an "
+    "audit row and the page of a compile of this machine have it. You see what a compile of yours "
+    "could get. Who looks gets the result, so the worker's trail has a row of it."
+)
+_UNSEEN: Final = (
+    "Not seen from here: whether the row is in an unbroken chain, its anchors, the network of the "
+    "guest. The commands show them, at the worker that made it."
+)
+
+
+def object_form(root: str, action: str = "", error: str = "") -> Page:
+    """Return the page that asks for an action. `error` says what was wrong with the last one."""
+    warning = f'<p class="panel warn">{text(error)}</p>' if error else ""
+    main = (
+        heading("Evidence", "What made an object, and what is proved of it")
+        + _form(root, action)
+        + warning
+        + panel("How", f'<p class="pad note">{_quoted(_HOW)}</p>')
+        + footer("This page asks nobody.")
+    )
+    return Page("Evidence", main, section="Evidence")
+
+
+def _quoted(words: str) -> str:
+    before, _, rest = text(words).partition("`")
+    code, _, after = rest.partition("`")
+    return f"{before}<code>{code}</code>{after}"
+
+
+def _form(root: str, action: str) -> str:
+    return (
+        f'<form class="panel filter" method="get" action="{root}/{ADDRESS}"><label>Action '
+        f'<input name="action" value="{text(action)}" maxlength="{MAX_ACTION_CHARS}" size="74">'
+        "</label><button>Look</button></form>"
+    )
+
+
+def object_page(found: FarmObject, root: str, at: float) -> Page:
+    """Return the page of one object, which was looked at `at` seconds since the epoch."""
+    record = found.record
+    made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.completed_at))
+    name = record.outputs[0].path if record.outputs else "an action without outputs"
+    sub = (
+        f"made {made} in guest <code>{text(record.guest_id)}</code> of <b>{text(record.worker)}</b>"
+        f" for {text(found.tenant)} · class {text(found.sharing)} · "
+        f'<a href="{root}/{ADDRESS}">another one</a>'
+    )
+    main = (
+        heading(name, sub, _verdict(found.checks))
+        + f'<div class="grid two">{_checks(found)}<div class="stack">{_made_of(found)}'
+        + f"{_times(found)}</div></div>"
+        + f'<div class="grid two">{_outputs(found)}{_voters(found)}</div>'
+        + _commands(found)
+        + footer(f"Looked at {time.strftime('%H:%M:%S', time.localtime(at))}, this machine's time")
+    )
+    return Page(name, main, section="Evidence")
+
+
+def _verdict(checks: tuple[ObjectCheck, ...]) -> str:
+    hold = sum(check.state is CheckState.HOLDS for check in checks)
+    seen = sum(check.state is not CheckState.UNKNOWN for check in checks)
+    is_good = hold == seen
+    return tag("hit" if is_good else "failed", f"{hold} of {seen} that are seen hold")
+
+
+def _checks(found: FarmObject) -> str:
+    rows = "".join(
+        f"<tr><td>{tag(*_TAGS[check.state])}</td><td><b>{text(check.name)}</b></td>"
+        f'<td class="why">{text(check.text)}<span class="note"><code>{text(check.detail)}</code>'
+        "</span></td></tr>"
+        for check in found.checks
+    )
+    content = table("What is proved", ("Check", "Of", "What was looked at"), rows)
+    return panel("What is proved", content, f"checked now, as worker {found.asked} gives it")
+
+
+def _made_of(found: FarmObject) -> str:
+    record, spec, command = found.record, found.spec, found.command
+    argv = shlex.join(command.argv) if command is not None else ""
+    if len(argv) > _MAX_ARGV_CHARS:
+        argv = f"{argv[:_MAX_ARGV_CHARS]} … and {len(argv) - _MAX_ARGV_CHARS:,} characters more"
+    gone = "not stored any more at the worker" if command is None else ""
+    return facts(
+        "Made of",
+        (
+            ("Action", str(found.action)),
+            ("Command", argv or gone),
+            ("Directory", f"/src/{command.cwd}" if command is not None else ""),
+            ("Variables", ", ".join(name for name, _ in command.env) if command else ""),
+            ("Input tree", str(spec.input_root) if spec is not None else ""),
+            ("Versions in the key", spec.salt.decode("utf-8", "replace") if spec else ""),
+            ("Image", record.image),
+            ("Kernel", record.kernel_digest),
+            ("Agent", record.agent_digest),
+            ("Lineage", record.lineage_digest),
+            ("Exit code", str(record.exit_code)),
+        ),
+    )
+
+
+def _times(found: FarmObject) -> str:
+    record = found.record
+    waited = max(record.started_at - record.queued_at, 0.0)
+    ran = max(record.completed_at - record.started_at, 0.0)
+    signed = record.signature
+    at = "" if signed is None else time.strftime(
+        "%Y-%m-%d %H:%M:%S", time.localtime(signed.signed_at_ms / 1000)
+    )  # fmt: skip
+    return facts(
+        "When, as the worker says",
+        (
+            ("Waited for a guest", duration(round(waited * 1e6))),
+            ("Ran", duration(round(ran * 1e6))),
+            ("Signed", at),
+        ),
+    )
+
+
+def _outputs(found: FarmObject) -> str:
+    outputs = found.record.outputs
+    rows = "".join(
+        f'<tr><td class="file"><code>{text(o.path)}</code></td>'
+        f'<td class="file"><code>{text(o.digest.hash)}</code></td>'
+        f'<td class="n">{o.digest.size_bytes:,}</td></tr>'
+        for o in outputs[:_MAX_OUTPUTS]
+    )
+    note = f"{_MAX_OUTPUTS} of {len(outputs)}" if len(outputs) > _MAX_OUTPUTS else ""
+    columns = ("Output", "SHA-256", "#Bytes")
+    return panel("Outputs", table("Outputs", columns, rows, "wide"), note)
+
+
+def _voters(found: FarmObject) -> str:
+    evidence = found.record.evidence
+    if evidence is None or not evidence.claims:
+        what = "No agreement is needed for it, or nobody else made it."
+        return panel("Who agrees", f'<p class="pad note">{what}</p>')
+    rows = "".join(
+        f"<tr><td><code>{text(c.guest_id)}</code></td><td>{text(c.isolation.value)}</td>"
+        f'<td class="n">{c.execs_before:,}</td><td><code>{text(c.row)}</code></td>'
+        f"<td><code>{text(c.key_id)}</code></td></tr>"
+        for c in evidence.claims
+    )
+    columns = ("Guest", "Isolation", "#Executed before", "Audit row", "Signed by key")
+    return panel("Who agrees", table("Who agrees", columns, rows, "wide"), "votes of others")
+
+
+def _commands(found: FarmObject) -> str:
+    rows = "".join(
+        f"<dt><code>{text(command)}</code></dt><dd>{text(what)}</dd>"
+        for command, what in commands_of(found)
+    )
+    worker = found.record.worker
+    return panel(
+        "Check it yourself",
+        f'<dl class="facts cmds">{rows}</dl><p class="pad note">{text(_UNSEEN)}</p>',
+        f"on the machine of worker {worker}; needs no trust in this page",
+    )
