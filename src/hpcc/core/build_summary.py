@@ -29,6 +29,8 @@ BINS: Final = 48
 OTHER: Final = "other"
 NO_DISPATCHER: Final = "no-dispatcher"
 """Why a summary was not sent: no compile has asked the farm yet, and nothing is wrong."""
+NO_REPORTS: Final = "no-reports"
+"""Why it was not: the compiles go to a service that takes no reports, and nothing is wrong."""
 # The year 9999.
 MAX_AT_MS: Final = 253_402_000_000_000
 MAX_NUMBER: Final = (1 << 32) - 1

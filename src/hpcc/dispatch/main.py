@@ -32,7 +32,7 @@ from hpcc.core import (
     Sharing,
     demanded,
 )
-from hpcc.core.build_summary import NO_DISPATCHER, summary_of_table
+from hpcc.core.build_summary import NO_REPORTS, summary_of_table
 from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.dispatch.compile import Dispatcher
 from hpcc.dispatch.engine import EngineConnection, connect_engine
@@ -117,7 +117,7 @@ async def report_to(farms: Farms, head: Mapping[str, Any]) -> str:
     try:
         connection = await farms.current()
         if not isinstance(connection, FarmConnection):
-            return NO_DISPATCHER  # an engine, which takes none, or no farm any more
+            return NO_REPORTS  # an engine, or no farm any more
         async with asyncio.timeout(_REPORT_SECONDS):
             await connection.report_build(summary_of_table(head))
     except HpccError as error:

@@ -263,6 +263,11 @@ class DispatcherClient:
             FallbackReason.DISPATCHER_TIMEOUT, "the dispatcher did not answer in time"
         )
 
+    def can_report(self) -> bool:
+        """See `TakesBuilds.can_report`."""
+        link = self._link
+        return link is not None and not link.is_dead
+
     def report(self, summary: BuildSummary) -> str:
         """See `TakesBuilds.report`."""
         with self._lock:

@@ -129,6 +129,10 @@ class CompileHandler(Protocol):
 class TakesBuilds(Protocol):
     """A client that tells its farm of builds. Thread-safe."""
 
+    def can_report(self) -> bool:
+        """Return whether a dispatcher runs; cheap."""
+        ...
+
     def report(self, summary: BuildSummary) -> str:
         """Send a summary and wait for the answer; return why it was not taken, "" if it was.
 

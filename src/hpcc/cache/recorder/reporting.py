@@ -27,11 +27,12 @@ from typing import Final
 from hpcc.cache.base.api import TakesBuilds
 from hpcc.cache.git.ancestors import head_of
 from hpcc.cache.git.reading import GitError
+from hpcc.cache.recorder.compiles import CompileKind
 from hpcc.cache.recorder.places import PartFile
 from hpcc.cache.recorder.reading import RecordedBuild, files_of, read_build
 from hpcc.cache.recorder.summary import summary_of_build
 from hpcc.core import CallerError, NotFoundError
-from hpcc.core.build_summary import NO_DISPATCHER, BuildSummary
+from hpcc.core.build_summary import NO_DISPATCHER, NO_REPORTS, BuildSummary
 from hpcc.files.whole import Sync, write_whole
 
 _log: Final = logging.getLogger("hpcc.daemon.builds")
@@ -45,7 +46,9 @@ _PAUSES: Final = 9
 _MAX_RETRY_SECONDS: Final = 300.0
 # After a refusal: this scheduler knows no such call, or keeps no builds.
 _OFF_SECONDS: Final = 3600.0
-_OFF: Final = frozenset({"builds-off", "bad-request"})
+_OFF: Final = frozenset({"builds-off", "bad-request", NO_REPORTS})
+_NO_FAULT: Final = frozenset({NO_DISPATCHER, NO_REPORTS})
+_FARM: Final = frozenset({CompileKind.FARM, CompileKind.FARM_CACHE, CompileKind.REFUSED})
 # What the end of a daemon waits for the last report.
 _LAST_SECONDS: Final = 2.0
 # In one look; the others have the next.
@@ -115,6 +118,9 @@ class BuildReports:
         began = self._monotonic()
         try:
             recorded = read_build(self._directory, build)
+            if not _asks_farm(recorded):
+                self._told[build] = (files, began)
+                return True
             summary = summary_of_build(recorded, self._source, _commit_of(recorded))
         except NotFoundError:
             return True  # removed meanwhile to make room
@@ -128,9 +134,10 @@ class BuildReports:
         self._not_before = ended + _PAUSES * (ended - began)
         if refusal == NO_DISPATCHER:
             return False
-        self._tell(refusal)
+        self._tell("" if refusal in _NO_FAULT else refusal)
         if refusal:
-            self._count(FAILED, 1)
+            if refusal not in _NO_FAULT:
+                self._count(FAILED, 1)
             pause = _OFF_SECONDS if refusal in _OFF else self._retry_seconds
             self._retry_seconds = min(2 * self._retry_seconds, _MAX_RETRY_SECONDS)
             self._not_before = max(self._not_before, self._monotonic() + pause)
@@ -146,6 +153,11 @@ class BuildReports:
         elif not refusal and self._is_troubled:
             _log.warning("the farm takes reports of builds again")
         self._is_troubled = bool(refusal)
+
+
+def _asks_farm(recorded: RecordedBuild) -> bool:
+    """Return whether a compile of a build went to the farm, or should have."""
+    return any(c.kind in _FARM or c.fallback_word for c in recorded.compiles)
 
 
 def _commit_of(recorded: RecordedBuild) -> str:
@@ -193,8 +205,10 @@ def start_build_reports(
         try:
             reports = BuildReports(cache_directory, farm.report, count)
             while not pause.wait(_LOOK_SECONDS):
-                reports.turn()
-            reports.turn(is_last=True)
+                if farm.can_report():
+                    reports.turn()
+            if farm.can_report():
+                reports.turn(is_last=True)
         except Exception:  # noqa: BLE001 - the root of a thread
             _log.exception("the reports of builds have failed")
 

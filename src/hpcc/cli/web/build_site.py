@@ -1,7 +1,8 @@
 """What the pages about a farm's builds ask, and how often: a browser costs the schedulers little.
 
-The list and each build are asked at most every two seconds, one question at a time. A question that
-took long is repeated less often.
+The list is asked at most every ten seconds and each build every two, one question at a time. A
+question that took long is repeated less often. Measured, a full list of 4,096 reports costs a
+scheduler 9 ms: ten operators who look at it cause 0.9 % of a core.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from hpcc.core import HpccError
 from hpcc.ports import Clock
 from hpcc.rpc.scheduler.builds import FarmBuild, KeptBuilds
 
-_LEAST_SECONDS: Final = 2.0
+_LIST_SECONDS: Final = 10.0
+_BUILD_SECONDS: Final = 2.0
 _MOST_SECONDS: Final = 30.0
 # After a question that took *t*, none for this many *t*.
 _PAUSES: Final = 9
@@ -84,7 +86,8 @@ class BuildsSeen:
                 except TimeoutError:
                     answer = HpccError("the schedulers gave no answer in time")
                 ended = self._clock.monotonic()
-                pause = min(max(_PAUSES * (ended - began), _LEAST_SECONDS), _MOST_SECONDS)
+                least = _BUILD_SECONDS if name else _LIST_SECONDS
+                pause = min(max(_PAUSES * (ended - began), least), _MOST_SECONDS)
                 held = self._held[name] = _Held(answer, ended + pause)
                 while len(self._held) > _MAX_HELD:
                     self._held.popitem(last=False)

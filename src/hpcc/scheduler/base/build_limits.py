@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class BuildLimits:
     """What is kept at most, and how often somebody may report.
 
-    The jobs of a CI system have one principal: 600 of them report twice a minute each.
+    The jobs of a CI system have one principal: 400 of them report every 20 seconds.
     """
 
     total_bytes: int = 16 << 20

@@ -52,6 +52,7 @@ class _Report:
     version: str
     at: float
     expires_at: float
+    build_id: str
     head: BuildSummary
     encoded: bytes
 
@@ -123,7 +124,7 @@ class BuildStore:
         now = self._clock.monotonic()
         report = _Report(
             session.client_version, self._clock.now(), now + self._limits.keep_seconds,
-            summary.head(), encode_summary(summary),
+            build_id_of(*person, summary.build), summary.head(), encode_summary(summary),
         )  # fmt: skip
         self._drop(person, key)
         self._people.setdefault(person, OrderedDict())[key] = report
@@ -164,7 +165,7 @@ class BuildStore:
             (report, person)
             for person, reports in self._visible(only)
             for report in reports.values()
-            if build_id_of(*person, report.head.build) == build_id
+            if report.build_id == build_id
         ]
         if not found:
             raise NotFoundError("no build of this id is known here", reason="no-build")

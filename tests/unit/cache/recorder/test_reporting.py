@@ -12,7 +12,7 @@ from hpcc.cache.recorder.recorder import Recorder
 from hpcc.cache.recorder.report import report_of
 from hpcc.cache.recorder.reporting import FAILED, REPORTED, BuildReports
 from hpcc.cache.recorder.summary import summary_of_build
-from hpcc.core.build_summary import BINS, NO_DISPATCHER, BuildSummary
+from hpcc.core.build_summary import BINS, NO_DISPATCHER, NO_REPORTS, BuildSummary
 from hpcc_testkit.cache.recorded import AT_US, HOSTILE, compile_at, small_build
 from hpcc_testkit.services.builds import SOURCE
 
@@ -77,7 +77,7 @@ class Machine:
         return self.says
 
     def compiled(self, build: str, *compiles: Compile) -> None:
-        for each in compiles or (compile_at(0, 5),):
+        for each in compiles or (compile_at(0, 5, "miss.remote.executed", where="w1"),):
             self.recorder.add(build, each)
         self.recorder.flush()
 
@@ -168,6 +168,29 @@ def test_a_build_that_never_asked_the_farm_waits_and_is_no_failure(tmp_path: Pat
     machine.says = ""
     machine.later(reports)
     assert len(machine.sent) == 1
+
+
+def test_a_build_without_the_farm_is_not_reported_until_it_asks_the_farm(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    reports = machine.reports()
+    machine.compiled("one", compile_at(0, 5), compile_at(1, 1, "hit.local"))
+    machine.compiled("two", compile_at(0, 5, fallback="no-worker"))
+    machine.later(reports, times=20)
+    assert [s.build for s in machine.sent] == ["two"]
+    machine.compiled("one", compile_at(9, 5, "miss.remote.cached", where="w1"))
+    machine.later(reports, times=3)
+    assert [(s.build, s.compiles) for s in machine.sent] == [("two", 1), ("one", 3)]
+
+
+def test_an_engine_that_takes_no_reports_is_no_failure_and_is_asked_once_an_hour(
+    tmp_path: Path,
+) -> None:
+    machine = Machine(tmp_path)
+    reports = machine.reports()
+    machine.compiled("one")
+    machine.says = NO_REPORTS
+    machine.later(reports, times=700)
+    assert (machine.asked, machine.counts) == (1, {})
 
 
 def test_the_end_of_a_daemon_reports_what_is_left(tmp_path: Path) -> None:

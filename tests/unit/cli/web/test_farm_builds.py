@@ -143,6 +143,10 @@ async def test_browsers_ask_seldom_and_another_login_gets_nothing_of_before() ->
     assert (farm.lists, farm.looks) == (1, 2)
     clock.ahead += 2.5
     await seen.builds(login("ann"))
+    await seen.build(login("ann"), kept().build_id)
+    assert (farm.lists, farm.looks) == (1, 3)
+    clock.ahead += 10.5
+    await seen.builds(login("ann"))
     assert farm.lists == 2
     farm.kept = kept_builds()
     assert (await seen.builds(login("bob"))).kept == 0

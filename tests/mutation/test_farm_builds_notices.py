@@ -1,0 +1,53 @@
+"""Each check of a farm's builds and objects is needed: without it, a test named after it fails."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcc_testkit.suite.mutants import Case, Mutants
+
+STORE, STORES = "scheduler/base/build_store.py", "tests/unit/scheduler/base/test_build_store.py::"
+SUMMARY, SUMMARIES = "core/build_summary.py", "tests/unit/core/test_build_summary.py::"
+CALLS, ASKS = "rpc/scheduler/builds.py", "tests/unit/rpc/scheduler/test_builds.py::"
+MESSAGES = "rpc/scheduler/build_messages.py"
+REPORTS = "tests/unit/cache/recorder/test_reporting.py::"
+PAGE, PAGES = "cli/web/farm_builds.py", "tests/unit/cli/web/test_farm_builds.py::"
+OBJECT, OBJECTS = "cli/base/farm_object.py", "tests/unit/cli/base/test_farm_object.py::"
+CASES = {
+    "tenant": Case(STORE, "if only in {None, person[0]}:", "if True:",
+                   STORES + "test_another_tenants_builds_are_not_shown_and_look_as_if_there_were_none"),
+    "losses": Case(STORE, "self._displaced.total() if only is None else self._displaced[only]", "self._displaced.total()",
+                   STORES + "test_a_flood_of_one_person_displaces_that_persons_builds_only"),
+    "person-room": Case(STORE, "while self._person_bytes[person] > self._limits.person_bytes:", "while False:",
+                        STORES + "test_a_flood_of_one_person_displaces_that_persons_builds_only"),
+    "greediest": Case(STORE, "tenant = max(self._tenant_bytes", "tenant = min(self._tenant_bytes",
+                      STORES + "test_a_flood_of_many_people_of_one_tenant_leaves_the_others_alone"),
+    "least-size": Case(STORE, "return max(len(self.encoded), _LEAST_BYTES)", "return len(self.encoded)",
+                       STORES + "test_small_reports_take_no_more_places_than_large_ones"),
+    "rate": Case(STORE, "if rate.allowance < 1:", "if False:",
+                 STORES + "test_who_reports_too_often_is_told_to_wait_and_others_are_not"),
+    "bytes": Case(MESSAGES, "if said.ByteSize() > MAX_SUMMARY_BYTES:", "if False:",
+                  ASKS + "test_a_summary_of_many_bytes_is_refused_before_its_rows_are_read"),
+    "rows": Case(SUMMARY, "if len(rows) > most:", "if False:",
+                 SUMMARIES + "test_what_is_outside_its_bounds_is_refused"),
+    "words": Case(SUMMARY, "if not _WORD.fullmatch(word):\n                raise", "if False:\n                raise",
+                  SUMMARIES + "test_what_is_outside_its_bounds_is_refused"),
+    "detail": Case(SUMMARY, "return word if not word or _WORD.fullmatch(word) else OTHER", "return word",
+                   REPORTS + "test_no_name_of_a_file_and_no_detail_of_a_reason_is_in_a_summary"),
+    "question": Case(CALLS, "r for r in reports if r.build_id == build_id", "r for r in reports",
+                     ASKS + "test_a_build_is_put_together_and_an_answer_to_another_question_is_none"),
+    "option": Case(PAGE, 'f"hpcc report -- {name}"', 'f"hpcc report {name}"',
+                   PAGES + "test_hostile_names_are_escaped_everywhere_and_a_command_to_copy_runs_nothing_else"),
+    "worker-link": Case(PAGE, "if any(w.worker_id == name for w in picture.workers):", "if True:",
+                        PAGES + "test_a_worker_is_a_link_only_for_who_sees_that_worker"),
+    "signature": Case(OBJECT, "            await check_result(record, terms, connection.result_keys, now=self._clock.now())\n", "            pass\n",
+                      OBJECTS + "test_a_signature_holds_for_a_listed_key_and_what_it_signed_only"),
+    "fetched": Case(OBJECT, "    try:\n        await client.download(digests)\n", "    try:\n        pass\n",
+                    OBJECTS + "test_bytes_hold_only_if_they_were_fetched_and_compared"),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_without_the_check_its_test_fails(name: str, mutants: Mutants) -> None:
+    mutants.check(CASES[name])
