@@ -233,9 +233,10 @@ class FarmConnection:
             yield
 
     async def report_build(self, summary: BuildSummary) -> None:
-        """Tell a scheduler of a build; raises as `send_build` does."""
-        async with self._lock:
-            session = await self._login.session()
+        """Tell a scheduler of a build, in the session that compiles opened; see `send_build`."""
+        if not (session := self._login.current):
+            # Compiles log in. One of them must not wait for a login that a report began.
+            raise UnavailableError("no compile is logged in now", reason="no-session")
         await send_build(self._schedulers, session, self.tenant, summary)
 
     async def close(self) -> None:

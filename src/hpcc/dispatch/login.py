@@ -105,6 +105,13 @@ class FarmLogin:
                 self._has_news = True
         return grant.session
 
+    @property
+    def current(self) -> str:
+        """The session that is valid for at least a minute; "" if there is none. Asks nobody."""
+        grant = self._session
+        is_due = grant is None or grant.expires_at - RENEW_BEFORE_SECONDS < self._clock.now()
+        return "" if grant is None or is_due else grant.session
+
     def has_news(self) -> bool:
         """Return, once, whether the scheduler announced other certificates than are in use."""
         has_news, self._has_news = self._has_news, False

@@ -14,7 +14,19 @@ from typing import Any
 
 import pytest
 
-from hpcc.core import CallerError, NotFoundError, PolicyError, TenantId
+from hpcc.config.paths import Paths
+from hpcc.config.settings import Settings
+from hpcc.core import (
+    CallerError,
+    NotFoundError,
+    PolicyError,
+    RemoteInput,
+    RemoteRequest,
+    RemoteResult,
+    TenantId,
+)
+from hpcc.core.build_summary import NO_DISPATCHER, NO_REPORTS
+from hpcc.dispatch.remote import start_remote
 from hpcc.rpc.base.errors import BusyError, UnauthenticatedError
 from hpcc.rpc.scheduler.builds import ask_build, ask_builds, build_id_of, by_build, send_build
 from hpcc_testkit.cache.launcher import build_launcher, stop_daemon
@@ -156,3 +168,33 @@ async def test_a_flood_is_refused_and_a_hostile_summary_is_not_kept(tmp_path: Pa
         assert set(refused) == {"build-rate"}
         async with farm.logged_in("globex/zed") as (other, zed):
             await send_build(other, zed, GLOBEX, summary())
+
+
+async def test_a_dispatcher_reports_in_the_session_of_compiles_and_begins_nothing(
+    tmp_path: Path,
+) -> None:
+    async with two_tenants(tmp_path) as farm, farm.serving():
+        paths = Paths.from_env(environment(farm, "acme/ann"))
+
+        def use() -> list[str]:
+            client = start_remote(paths, Settings())
+            try:
+                said = [client.report(summary())]
+                assert not client.can_report()
+                (tmp_path / "a.c").write_text("int a;\n")
+                request = RemoteRequest(
+                    argv=("sh", "-c", "cat a.c > a.o"), env=(), cwd="", client_version="t",
+                    inputs=(RemoteInput("a.c", str(tmp_path / "a.c"), False),), outputs=("a.o",),
+                )  # fmt: skip
+                assert isinstance(client.compile(request, lambda: False), RemoteResult)
+                assert client.can_report()
+                said.append(client.report(summary()))
+                paths.farm_file.unlink()
+                said.append(client.report(summary()))
+                return said
+            finally:
+                client.close()
+
+        assert await asyncio.to_thread(use) == [NO_DISPATCHER, "", NO_REPORTS]
+        async with farm.logged_in("acme/ann") as (to, ann):
+            assert len((await ask_builds(to, ann, TENANT)).builds) == 1

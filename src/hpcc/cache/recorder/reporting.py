@@ -42,6 +42,10 @@ FAILED: Final = "builds.report-failed"
 _LOOK_SECONDS: Final = 5.0
 # A build that goes on is reported so often; a quiet one at the next look.
 _LONG_SECONDS: Final = 20.0
+# Some thousand compiles. To read more takes a part of a second from the threads that answer hits,
+# so such a build is reported less often while it goes on.
+_LARGE_BYTES: Final = 1 << 20
+_LARGE_SECONDS: Final = 300.0
 _PAUSES: Final = 9
 _MAX_RETRY_SECONDS: Final = 300.0
 # After a refusal: this scheduler knows no such call, or keeps no builds.
@@ -111,7 +115,9 @@ class BuildReports:
         told, at = self._told.get(build, ((), float("-inf")))
         if files == told:
             return False
-        return self._seen.get(build) == files or now - at >= _LONG_SECONDS
+        is_large = sum(file.size_bytes for file in files) > _LARGE_BYTES
+        pause = _LARGE_SECONDS if is_large else _LONG_SECONDS
+        return self._seen.get(build) == files or now - at >= pause
 
     def _report(self, build: str, files: tuple[PartFile, ...]) -> bool:
         """Report one build; False if no other one can be reported now."""

@@ -105,6 +105,24 @@ def test_a_build_is_reported_while_it_runs_and_when_it_is_quiet_and_no_more(tmp_
     assert len({s.source for s in machine.sent}) == 1
 
 
+def test_a_large_build_is_read_less_often_while_it_goes_on(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    reports = machine.reports()
+    machine.compiled("one", *(compile_at(n, 5, "miss.remote.executed", f"/{'x' * 900}{n}.c", where="w1")
+                              for n in range(700)))  # fmt: skip
+    machine.later(reports)
+    for _ in range(59):
+        machine.compiled("one")
+        machine.later(reports)
+    assert [s.compiles for s in machine.sent] == [700]
+    machine.compiled("one")
+    machine.later(reports)
+    assert [s.compiles for s in machine.sent] == [700, 760], "after five minutes"
+    machine.compiled("one")
+    machine.later(reports, times=2)
+    assert [s.compiles for s in machine.sent][2:] == [761], "and when it is quiet"
+
+
 def test_a_source_has_its_name_for_as_long_as_its_directory(tmp_path: Path) -> None:
     names = set()
     for _ in range(2):
