@@ -31,6 +31,7 @@ from hpcc.core import (
     NotFoundError,
     demanded,
 )
+from hpcc.dispatch.calls import ended
 from hpcc.dispatch.channels import RoutedWorker
 from hpcc.dispatch.farm import FarmConnection
 from hpcc.dispatch.farm_files import FarmFiles
@@ -50,6 +51,7 @@ from hpcc.rpc.scheduler.schedulers import open_schedulers
 # A person waits.
 _SECONDS: Final = 20.0
 _MAX_WORKERS: Final = 4
+_IDLE_SECONDS: Final = 60.0
 # More is not fetched to look at it.
 MAX_FETCHED_BYTES: Final = 32 << 20
 
@@ -100,7 +102,10 @@ class FarmObject:
 
 
 class FarmObjects:
-    """Finds objects. It keeps one login for as long as farm.json stays; one task uses it."""
+    """Finds objects. It keeps its login for a minute after the last question, not longer.
+
+    A login is one of a limited number, and holds a place among those that watch routes.
+    """
 
     def __init__(self, paths: Paths, clock: Clock) -> None:
         self._paths, self._clock = paths, clock
@@ -108,11 +113,24 @@ class FarmObjects:
         self._files = FarmFiles(paths, self._settings)
         self._stack = AsyncExitStack()
         self._connected: tuple[Farm, FarmConnection] | None = None
+        self._lock = asyncio.Lock()
+        self._idle: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._busy()
+        await self._close()
+
+    async def _busy(self) -> None:
+        """End the wait after which the login is given up."""
+        if self._idle is not None:
+            await ended(self._idle)
+            self._idle = None
+
+    async def _close_later(self) -> None:
+        await self._clock.sleep(_IDLE_SECONDS)
         await self._close()
 
     async def object(self, action: Digest) -> FarmObject:
@@ -123,6 +141,14 @@ class FarmObjects:
             HpccError: there is no farm, or it refuses.
             TimeoutError: the whole took longer than a person waits.
         """
+        async with self._lock:
+            await self._busy()
+            try:
+                return await self._found(action)
+            finally:
+                self._idle = asyncio.Task(self._close_later(), name="object login")
+
+    async def _found(self, action: Digest) -> FarmObject:
         async with asyncio.timeout(_SECONDS):
             connection = await self._connect()
             first = await connection.worker()

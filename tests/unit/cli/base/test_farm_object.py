@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,7 +13,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hpcc.cli.base import farm_object as module
-from hpcc.cli.base.farm_object import MAX_FETCHED_BYTES, CheckState, FarmObjects
+from hpcc.cli.base.farm_object import MAX_FETCHED_BYTES, CheckState, FarmObject, FarmObjects
+from hpcc.config.paths import Paths
 from hpcc.core import (
     ALL_SHARING,
     PRIVATE_ONLY,
@@ -152,3 +155,36 @@ def test_a_row_is_named_and_never_taken_for_checked() -> None:
     check = module._row(RECORD)
     assert (check.state, check.detail) == (CheckState.UNKNOWN, ROW)
     assert module._row(replace(RECORD, evidence=None)).state is CheckState.UNKNOWN
+
+
+class _Quick(SystemClock):
+    async def sleep(self, seconds: float) -> None:
+        del seconds
+        await asyncio.sleep(0)
+
+
+class _Counting(FarmObjects):
+    closed = 0
+
+    async def _found(self, action: Digest) -> FarmObject:
+        raise NotFoundError(f"no {action}")
+
+    async def _close(self) -> None:
+        self.closed += 1
+        await super()._close()
+
+
+async def test_a_login_is_given_up_when_nobody_asks_any_more(tmp_path: Path) -> None:
+    paths = Paths.from_env({"HPCC_DIR": str(tmp_path)})
+    async with _Counting(paths, _Quick()) as objects:
+        for _ in range(2):
+            with pytest.raises(NotFoundError):
+                await objects.object(ACTION)
+        async with asyncio.timeout(30):
+            while not objects.closed:  # noqa: ASYNC110 - another task makes it so
+                await asyncio.sleep(0)
+        assert objects.closed == 1
+    async with _Counting(paths, SystemClock()) as objects:
+        with pytest.raises(NotFoundError):
+            await objects.object(ACTION)
+    assert objects.closed == 1, "the end does not wait a minute"
