@@ -25,7 +25,7 @@ from dataclasses import dataclass, fields
 import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.audit.heads import HeadSigner
+from hpcc.audit.base.heads import HeadSigner
 from hpcc.core import HpccError, ImageDigest, ImageRef, Isolation, TenantId
 from hpcc.identity.results import ResultSigner
 from hpcc.identity.tls import PinnedPeer

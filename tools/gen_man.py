@@ -70,7 +70,8 @@ def rendered() -> str:
         "Of a compile: the compiler's, or 127 where there is no such compiler. Of a command: 0; 1"
         " when something failed; 2 when it was called or configured wrongly. `hpcc status`: 3 when"
         " no daemon runs. `hpcc audit reproduce`: 3 when outputs differ, 4 when the inputs have"
-        " expired, 5 when it cannot run here.",
+        " expired, 5 when it cannot run here. Other commands of `hpcc audit`: 3 when an index is"
+        " not the one that was sealed.",
         ".SH FILES",
         ".TP",
         ".I ~/.config/hpcc/hpcc.toml",

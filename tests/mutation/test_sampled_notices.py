@@ -123,7 +123,7 @@ CASES = {
         "tests/unit/wire/test_exec_request_checks.py::test_every_limit_is_positive",
     ),
     "foreign-record": Case(
-        "audit/canonical.py",
+        "audit/base/canonical.py",
         "if not is_canonical:",
         "if False:",
         "tests/unit/audit/test_records.py::test_what_a_peer_may_not_send_is_refused",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcc.audit.segments import LENGTH, Placed, seals
-from hpcc.audit.trail import Retired, TrailStart, first_kept, walk
+from hpcc.audit.base.segments import LENGTH, Placed, seals
+from hpcc.audit.base.trail import Retired, TrailStart, first_kept, walk
 from hpcc.core import NotFoundError
 
 

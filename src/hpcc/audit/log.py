@@ -13,11 +13,10 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.audit.canonical import MAX_RECORD_BYTES, Record, encode_record
-from hpcc.audit.heads import HeadSigner
-from hpcc.audit.index import AuditIndex
+from hpcc.audit.base.canonical import MAX_RECORD_BYTES, Record, encode_record
+from hpcc.audit.base.heads import HeadSigner
+from hpcc.audit.base.segments import Placed, Seal, frame_of
 from hpcc.audit.room import TenantRoom
-from hpcc.audit.segments import Placed, Seal, frame_of
 from hpcc.audit.spool import Spool, SpoolFullError, SpoolLimits
 from hpcc.core import InfrastructureError, IntegrityError
 from hpcc.files.whole import FaultPoint, no_fault
@@ -28,9 +27,6 @@ _MAX_WAITING: Final = 4096
 _MAX_GROUP: Final = 256
 # Of the records that are encoded at once: a row can have 15 MiB.
 _MAX_PART_BYTES: Final = 1 << 20
-# In one transaction of the index, which costs as much for one record as for many.
-_MAX_UNINDEXED: Final = 64
-_MAX_UNINDEXED_BYTES: Final = 1 << 20
 _LOST: Final = "audit record is not durable"
 # The pause between two runs of retention. Nothing waits for them.
 RETENTION_SECONDS: Final = 60.0
@@ -48,10 +44,10 @@ class _Waiting:
 
 
 class SpoolAuditLog:
-    """`AuditLog` over a spool and its index. `open_audit_log` creates it."""
+    """`AuditLog` over a spool. `open_audit_log` creates it."""
 
-    def __init__(self, spool: Spool, index: AuditIndex, signer: HeadSigner, clock: Clock) -> None:
-        self._spool, self._index, self._signer, self._clock = spool, index, signer, clock
+    def __init__(self, spool: Spool, signer: HeadSigner, clock: Clock) -> None:
+        self._spool, self._signer, self._clock = spool, signer, clock
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(_MAX_WAITING)
         self._room = TenantRoom()
         self.lost_events = 0
@@ -59,11 +55,6 @@ class SpoolAuditLog:
         self._anchor = (spool.count, spool.head)
         self._acknowledged: Callable[[], int] | None = None
         self._listeners: list[Callable[[SecurityEvent], None]] = []
-        # Records of the spool that the index lacks, and their bytes.
-        self._unindexed: list[Placed] = []
-        self._unindexed_bytes = 0
-        # After a failure the index lacks records; a reader fills it from its last record on.
-        self._has_index_failed = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -131,19 +122,26 @@ class SpoolAuditLog:
         finally:
             while not self._queue.empty():
                 self._write_group(self._more([]))
-            with suppress(InfrastructureError):
-                self._index_rest()
 
     async def keep_house(self) -> None:
-        """Run retention and sealing by age, until cancelled."""
+        """Run retention and sealing by age, and make indexes that are missing, until cancelled."""
         sealed_at = self._clock.monotonic()
         while True:
             await self.retire()
+            await self.index_old()
             await self._clock.sleep(RETENTION_SECONDS)
             after = self._spool.limits.seal_seconds
             if after and self._clock.monotonic() - sealed_at >= after:
                 sealed_at = self._clock.monotonic()
                 await self.seal()
+
+    async def index_old(self) -> None:
+        """Make the indexes that older segments lack, one segment at a time."""
+        try:
+            while await asyncio.to_thread(self._spool.index_old):
+                pass
+        except (OSError, InfrastructureError, IntegrityError) as error:
+            _log.warning("an audit segment has no index, and is read whole: %s", error)
 
     async def retire(self) -> int:
         """Remove the segments that may go; return how many.
@@ -206,9 +204,6 @@ class SpoolAuditLog:
     def _write_part(self, rest: deque[_Waiting], part: list[_Waiting]) -> None:
         """Move records from `rest` to `part`; chain, write and sync them.
 
-        The index is updated after that, for many records at once. It may lag: a reader
-        fills it from the spool.
-
         Raises:
             SpoolFullError: they would exceed the size limit.
             OSError: they are not durable.
@@ -228,11 +223,12 @@ class SpoolAuditLog:
                 count, head = count + 1, record.hash
         if frames:
             self._spool.append(bytes(frames), force=any(w.segments for w in part))
+            self._spool.index.add(placed)
             self._room.add(placed)
         self._spool.count, self._spool.head = self._anchor = count, head
         must_seal = any(w.content is None for w in part)
         retired = [s for w in part if w.error is None for s in w.segments]
-        self._follow(placed, retired, must_seal=must_seal)
+        self._follow(retired, must_seal=must_seal)
 
     def _encoded_or_none(self, waiting: _Waiting, count: int, head: str) -> Record | None:
         """Return the next record; None if there is none, or it cannot be written: only it fails."""
@@ -250,35 +246,15 @@ class SpoolAuditLog:
             return None
         return record
 
-    def _follow(self, placed: list[Placed], retired: list[Seal], *, must_seal: bool) -> None:
-        """Update index and segments. A failure here does not harm the records."""
-        self._unindexed += placed
-        self._unindexed_bytes += sum(len(p.record.data) for p in placed)
-        is_due = len(self._unindexed) >= _MAX_UNINDEXED or bool(retired) or must_seal
+    def _follow(self, retired: list[Seal], *, must_seal: bool) -> None:
+        """Remove and seal segments. A failure here does not harm the records."""
         try:
-            if is_due or self._unindexed_bytes >= _MAX_UNINDEXED_BYTES:
-                self._index_rest()
             self._spool.retire(retired)
             if retired:
                 self._room.forget(retired[-1].end)
-                self._index.forget(retired[-1].end)
             self._spool.rotate(at_least=1 if must_seal else None)
         except (OSError, InfrastructureError, IntegrityError) as error:
-            _log.warning("audit index or segments lag behind: %s", error)
-
-    def _index_rest(self) -> None:
-        """Add the records that the index lacks.
-
-        Raises:
-            InfrastructureError: the database failed. Later records stay out of the index, too:
-                a reader goes on from its last record, and would not notice a gap.
-        """
-        rest, self._unindexed, self._unindexed_bytes = self._unindexed, [], 0
-        if self._has_index_failed:
-            return
-        self._has_index_failed = True
-        self._index.add(rest)
-        self._has_index_failed = False
+            _log.warning("audit segments lag behind: %s", error)
 
     async def seal(self) -> None:
         """Seal the open segment at any size. If the disk fails, it stays open."""
@@ -329,18 +305,13 @@ async def open_audit_log(
         Spool, directory, signer, clock, limits or SpoolLimits(), fault=fault
     )
     try:
-        index = await asyncio.to_thread(AuditIndex, directory)
-        try:
-            await asyncio.to_thread(index.catch_up, directory)
-            log = SpoolAuditLog(spool, index, signer, clock)
-            for listener in listeners:
-                log.listen(listener)
-            async with _running(log):
-                if spool.torn_bytes:
-                    await log.event(_torn(spool.torn_bytes, clock))
-                yield log
-        finally:
-            index.close()
+        log = SpoolAuditLog(spool, signer, clock)
+        for listener in listeners:
+            log.listen(listener)
+        async with _running(log):
+            if spool.torn_bytes:
+                await log.event(_torn(spool.torn_bytes, clock))
+            yield log
     finally:
         spool.close()
 

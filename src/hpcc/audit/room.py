@@ -21,9 +21,11 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-from hpcc.audit.segments import Placed
+from hpcc.audit.base.segments import Placed
 
 _TIMES_FREE: Final = 2
+# About what a record takes in the index of its segment.
+_INDEX_BYTES: Final = 256
 
 
 class TenantRoom:
@@ -36,7 +38,8 @@ class TenantRoom:
     def add(self, placed: Iterable[Placed]) -> None:
         """Count records that were written; those that belong to no tenant are not counted."""
         for item in placed:
-            tenant, size = str(item.record.body.get("tenant") or ""), len(item.record.data)
+            tenant = str(item.record.body.get("tenant") or "")
+            size = len(item.record.data) + _INDEX_BYTES
             if tenant:
                 self._by_segment.setdefault(item.segment, Counter())[tenant] += size
                 self._held[tenant] += size

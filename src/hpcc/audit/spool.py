@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hpcc.audit.canonical import GENESIS, MAX_RECORD_BYTES, AuditDamagedError
-from hpcc.audit.heads import HeadSigner
-from hpcc.audit.segments import (
+from hpcc.audit.base.canonical import GENESIS, MAX_RECORD_BYTES, AuditDamagedError
+from hpcc.audit.base.heads import HeadSigner
+from hpcc.audit.base.index_statement import IndexStatement, index_path, sign_index, statement_path
+from hpcc.audit.base.segments import (
     LENGTH,
+    Placed,
     Seal,
     open_trail_file,
     read_placed,
@@ -26,12 +28,17 @@ from hpcc.audit.segments import (
     spool_path,
     write_seal,
 )
+from hpcc.audit.lookup.making import lacks_index, reindex_segment
+from hpcc.audit.lookup.open_index import OpenIndex
+from hpcc.audit.lookup.sealed import remove_index, write_index
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.files import lock_now, open_file, sync_directory, sync_file
 from hpcc.files.whole import FaultPoint, no_fault
 from hpcc.ports import Clock
 
 _LOCK_NAME: Final = "lock"
+# The one index of earlier versions. Commands printed what it had, so it must not stay.
+_OLD_INDEX: Final = tuple(f"index.sqlite{end}" for end in ("", "-wal", "-shm", "-journal"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +96,7 @@ class Spool:
         self._limits, self._fault = limits, fault
         self._lock = _locked(directory)
         self._file = -1
+        self.index = OpenIndex()
         try:
             self._recover()
         except OSError as error:
@@ -101,10 +109,16 @@ class Spool:
             raise
 
     def _recover(self) -> None:
-        for stale in self._directory.glob(".seal-*"):
+        for stale in (*self._directory.glob(".seal-*"), *self._directory.glob(".index-*")):
             stale.unlink(missing_ok=True)
+        for name in _OLD_INDEX:
+            # A directory of that name is not hpcc's, and nothing reads it.
+            with suppress(IsADirectoryError, PermissionError):
+                (self._directory / name).unlink(missing_ok=True)
         self.count, self.head = 0, GENESIS
         self.torn_bytes = 0
+        # Of each existing segment: how many bytes its seal, index and statement take.
+        self._beside: dict[int, int] = {}
         # The seals whose segments still exist, oldest first.
         self._kept: list[Seal] = []
         for seal in seals(self._directory):
@@ -123,10 +137,24 @@ class Spool:
         try:
             size = path.stat().st_size
         except FileNotFoundError:
+            remove_index(self._directory, seal.first)
             return  # retention removed it
         if size != seal.size_bytes:
             raise AuditDamagedError(f"the segment at record {seal.first} has another size")
+        self._keep(seal)
+
+    def _keep(self, seal: Seal) -> None:
+        """Count a segment that exists, and what is beside it."""
         self._kept.append(seal)
+        self._measure(seal.first)
+
+    def _measure(self, first: int) -> None:
+        """Note how many bytes lie beside a segment; the thread that makes old indexes does too."""
+        total = 0
+        for path in (seal_path, index_path, statement_path):
+            with suppress(FileNotFoundError):
+                total += path(self._directory, first).stat().st_size
+        self._beside[first] = total
 
     def _finish_sealing(self) -> None:
         """Seal a segment that was renamed before a crash. This reads the whole segment once."""
@@ -163,10 +191,12 @@ class Spool:
             AuditDamagedError: more follows than a torn tail.
         """
         size = 0
+        self.index.begin()
         with open_trail_file(path) as file:
             try:
                 for place, record in read_placed(file, sequence=self.count, head=self.head):
                     self.count, self.head = record.sequence + 1, record.hash
+                    self.index.add([Placed(record.sequence, place, record)])
                     size = place + LENGTH.size + len(record.data) + 1
             except AuditDamagedError:
                 # After a power cut the file may have new blocks of zeros that were never written.
@@ -175,10 +205,32 @@ class Spool:
                     raise
         return size
 
+    def index_old(self) -> bool:
+        """Make one index that is missing; return whether there may be more.
+
+        Another thread than the writer's may call this: a sealed segment does not change.
+
+        Raises:
+            AuditDamagedError: a segment was changed.
+            OSError: the index cannot be written.
+            InfrastructureError: the database failed.
+        """
+        for seal in list(self._kept):
+            if not lacks_index(self._directory, seal):
+                continue
+            try:
+                reindex_segment(self._directory, seal, self._signer)
+            except FileNotFoundError:
+                continue  # retention removed the segment
+            self._measure(seal.first)
+            return True
+        return False
+
     @property
     def total_bytes(self) -> int:
-        """Return the bytes of all existing segments."""
-        return self.size_bytes + sum(seal.size_bytes for seal in list(self._kept))
+        """Return the bytes of all existing segments, with their seals and indexes."""
+        sealed = sum(s.size_bytes + self._beside.get(s.first, 0) for s in list(self._kept))
+        return self.size_bytes + sealed + self.index.size_bytes
 
     @property
     def limits(self) -> SpoolLimits:
@@ -253,6 +305,7 @@ class Spool:
             # Undo: writing continues in the same file under its first name.
             path.rename(spool_path(self._directory))
             seal_path(self._directory, first).unlink(missing_ok=True)
+            remove_index(self._directory, first)
             raise
         os.close(self._file)
         self._file, self.size_bytes = -1, 0
@@ -261,9 +314,20 @@ class Spool:
 
     def _seal(self, first: int, previous: str, size: int) -> None:
         signed = self._signer.sign(self.count, self.head, self._clock.now())
-        seal = Seal(first=first, previous=previous, size_bytes=size, signed=signed)
+        seal = Seal(
+            first=first, previous=previous, size_bytes=size, signed=signed,
+            index=self._write_index(first),
+        )  # fmt: skip
         write_seal(self._directory, seal, self._fault)
-        self._kept.append(seal)
+        self._keep(seal)
+
+    def _write_index(self, first: int) -> IndexStatement | None:
+        """Write the index of the segment to seal; None if there is none."""
+        facts = self.index.facts_or_none(self.count - first)
+        if facts is None:
+            return None
+        write_index(self._directory, first, facts.data, self._fault)
+        return sign_index(self._signer, first, self.head, facts)
 
     def to_retire(self, acknowledged: int | None) -> list[Seal]:
         """Return the segments that may be removed now, oldest first.
@@ -282,11 +346,11 @@ class Spool:
             if not is_elsewhere or not (is_old or is_short):
                 break
             chosen.append(seal)
-            spare -= seal.size_bytes
+            spare -= seal.size_bytes + self._beside.get(seal.first, 0)
         return chosen
 
     def retire(self, chosen: list[Seal]) -> None:
-        """Remove segments; their seals stay. The caller has recorded it in the chain before.
+        """Remove segments and their indexes; their seals stay. The chain has recorded it before.
 
         Raises:
             OSError: not all are removed; the next call continues.
@@ -294,11 +358,14 @@ class Spool:
         for seal in chosen:
             self._fault("retire")
             segment_path(self._directory, seal.first).unlink(missing_ok=True)
+            remove_index(self._directory, seal.first)
             if seal in self._kept:
                 self._kept.remove(seal)
+            self._beside.pop(seal.first, None)
 
     def close(self) -> None:
         """Close the open segment and release the lock."""
+        self.index.close()
         for descriptor in (self._file, self._lock):
             if descriptor >= 0:
                 os.close(descriptor)

@@ -16,7 +16,8 @@ What is checked, and what it proves:
   its count the trail must have its hash, and the trail must be at least as long. So a cut end, or
   a trail that was written again even with the worker's key, is found up to the newest anchor.
 - One worker wrote all records, and one key signed all seals and anchors.
-- Index. It has what the trail has, so that `hpcc audit list` shows no other records.
+- Indexes. The index of each sealed segment has the sealed digest and what the segment has, so
+  that no query passes over a record.
 
 What is not proven: without anchors, that the end is not cut off, or that the trail is not a new
 one with a new key. With anchors, the same for the records after the newest one. And never that
@@ -33,28 +34,29 @@ compares anchors of several workers.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from hpcc.audit.canonical import GENESIS, AuditDamagedError, Record
-from hpcc.audit.comparison import IndexComparison
-from hpcc.audit.heads import MAX_COUNT, check_head, head_of_text
-from hpcc.audit.index import AuditIndex
-from hpcc.audit.segments import seals
-from hpcc.audit.trail import Retired, walk
-from hpcc.core import CallerError, NotFoundError
+from hpcc.audit.base.canonical import GENESIS, AuditDamagedError, Record
+from hpcc.audit.base.heads import check_head, head_of_text
+from hpcc.audit.base.retirement import retired_until
+from hpcc.audit.base.segments import seals
+from hpcc.audit.base.trail import Retired, require_trail, walk
+from hpcc.audit.lookup.comparison import IndexComparison
+from hpcc.core import CallerError
 from hpcc.ports import SignedHead
 
 MAX_ANCHOR_FILE_BYTES: Final = 64 << 20
-_COUNT: Final = re.compile(r"[0-9]{1,20}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
     """The summary of a verified trail.
+
+    `indexes` of its segments have an index, which has what the segment has.
 
     It has the records from `first` up to `count` - 1, of `count` that were ever written. Retention
     removed those before `first`. `head` is the hash of the last record. `anchors` is how many
@@ -66,6 +68,7 @@ class Verified:
     head: str
     first: int = 0
     seals: int = 0
+    indexes: int = 0
     anchors: int = 0
     older_anchors: int = 0
     newest_anchor: int = 0
@@ -80,41 +83,37 @@ class _Expected:
     keys: set[str] = field(default_factory=set)
 
 
-def verify_trail(
-    directory: Path, anchors: Iterable[SignedHead] = (), index: AuditIndex | None = None
-) -> Verified:
-    """Read the whole trail and check it against its seals, `anchors` and `index`.
+def verify_trail(directory: Path, anchors: Iterable[SignedHead] = ()) -> Verified:
+    """Read the whole trail and check it against its seals, its indexes and `anchors`.
 
     Raises:
         NotFoundError: nothing was recorded in `directory` yet.
-        AuditDamagedError: a record was changed, removed, inserted or moved, the end is missing, or
-            the index has other records.
+        AuditDamagedError: a record was changed, removed, inserted or moved, or the end is missing.
+        IndexChangedError: the trail is intact, and an index is not the one that was sealed.
         CallerError: the anchors are of several workers.
     """
     require_trail(directory)
-    # Before the trail is read: what the index has, the trail has on disk.
-    compared = IndexComparison(index) if index is not None else None
     expected = _check_anchors(anchors)
     checker = _Checker(expected.by_count)
-    keys = {seal.signed.key.hex() for seal in seals(directory)}
-    number = 0
-    for item in walk(directory):
-        if isinstance(item, Retired):
-            number += 1
-            checker.retired(item)
-        else:
-            checker.take(item.record)
-            if compared is not None:
+    sealed = list(seals(directory))
+    keys = {seal.signed.key.hex() for seal in sealed}
+    with closing(IndexComparison(directory, sealed)) as compared:
+        for item in walk(directory):
+            if isinstance(item, Retired):
+                checker.retired(item)
+            else:
+                checker.take(item.record)
                 compared.take(item)
-    checker.end()
-    if compared is not None:
-        compared.end(checker.first)
-    _check_keys(keys, expected.keys)
+        checker.end()
+        _check_keys(keys, expected.keys)
+        # Last: a segment that was changed is the worse damage.
+        compared.end()
     return Verified(
         count=checker.count,
         head=checker.head,
         first=checker.first,
-        seals=sum(1 for _ in seals(directory)),
+        seals=len(sealed),
+        indexes=compared.compared,
         anchors=checker.matched,
         older_anchors=checker.older,
         newest_anchor=max(expected.by_count, default=0),
@@ -149,8 +148,7 @@ class _Checker:
         self.count, self.head = record.sequence + 1, record.hash
         self._workers.add(record.worker)
         self._match(self.count, self.head)
-        if record.kind == "event" and record.body.get("name") == "audit-retired":
-            self._until = max(self._until, _until(record))
+        self._until = max(self._until, retired_until(record))
 
     def _match(self, count: int, head: str) -> None:
         wanted = self._by_count.get(count)
@@ -176,14 +174,6 @@ class _Checker:
             )
         if len(self._workers) > 1:
             raise AuditDamagedError("the trail holds records of several workers")
-
-
-def _until(record: Record) -> int:
-    fields = record.body.get("fields")
-    for pair in fields if isinstance(fields, list) else ():
-        if isinstance(pair, list) and pair[:1] == ["until"] and _COUNT.fullmatch(str(pair[-1])):
-            return min(int(pair[-1]), MAX_COUNT)
-    return 0
 
 
 def _check_anchors(anchors: Iterable[SignedHead]) -> _Expected:
@@ -232,18 +222,3 @@ def read_anchors(path: Path, worker: str = "") -> list[SignedHead]:
         who = f" of worker {worker!r}" if worker else ""
         raise CallerError(f"{path} holds no anchor{who}: nothing to compare with")
     return chosen
-
-
-def require_trail(directory: Path) -> None:
-    """Check that a directory has a trail.
-
-    Raises:
-        NotFoundError: nothing was recorded there.
-    """
-    if not directory.is_dir() or not any(
-        p.name == "spool.hpcc" or p.name.startswith("sealed-") for p in directory.iterdir()
-    ):
-        raise NotFoundError(
-            f"no audit trail in {directory}: nothing was recorded there yet, or it is another"
-            " directory (`audit` in a worker's config file, `events` below a scheduler's `state`)"
-        )

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.audit.canonical import row_of
-from hpcc.audit.index import Query
-from hpcc.audit.reader import open_index
+from hpcc.audit.base.canonical import row_of
+from hpcc.audit.base.query import Query
+from hpcc.audit.lookup.reader import TrailReader
 from hpcc.core import RemoteInput, RemoteRequest, RemoteResult
 from hpcc.scheduler.tenants.table import TenantPolicy
 from hpcc.store.disk_actions import sharing_directory
@@ -94,9 +94,9 @@ class Story:
 
     def executions(self) -> Counter[str]:
         """Return how often each action was executed, from the worker's trail."""
-        with open_index(self.farm.directory / "worker" / "audit") as index:
-            query = Query(kind="row", cache_status="executed", limit=1 << 20)
-            return Counter(row_of(r).action_digest for r in index.find(query))
+        index = TrailReader(self.farm.directory / "worker" / "audit")
+        query = Query(kind="row", cache_status="executed", limit=1 << 20)
+        return Counter(row_of(r).action_digest for r in index.find(query))
 
 
 @asynccontextmanager

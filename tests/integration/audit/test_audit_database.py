@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.audit.canonical import GENESIS, Record, decode_record
+from hpcc.audit.base.canonical import GENESIS, Record, decode_record
 from hpcc.audit.cursor import TrailCursor
 from hpcc.control.database import read_database_config
 from hpcc.core import InfrastructureError, IntegrityError

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.audit.index import Query
-from hpcc.audit.reader import open_index
+from hpcc.audit.base.query import Query
+from hpcc.audit.lookup.reader import TrailReader
 from hpcc.audit.spool import Spool
 from hpcc.audit.verify import verify_trail
 from hpcc.core import InfrastructureError
@@ -67,7 +67,7 @@ async def test_a_text_that_the_index_cannot_hold_stops_neither_writer_nor_reader
     strange = row(0, build_id="b\ud800", exit_code=1 << 70)
     # So many that the index is filled while the trail is open.
     assert not await failed(tmp_path, [strange, *(row(number) for number in range(1, 100))])
-    with open_index(tmp_path) as index:
-        (found,) = index.find(Query(build_id="b?"))
-        assert found.body["build_id"] == "b\ud800"
-        assert len(list(index.find(Query(limit=1000)))) == 100
+    index = TrailReader(tmp_path)
+    (found,) = index.find(Query(build_id="b?"))
+    assert found.body["build_id"] == "b\ud800"
+    assert len(list(index.find(Query(limit=1000)))) == 100

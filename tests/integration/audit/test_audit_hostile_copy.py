@@ -9,26 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.audit.canonical import GENESIS, record_hash
-from hpcc.audit.index import INDEX_NAME
-from hpcc.audit.segments import LENGTH, spool_path
+from hpcc.audit.base.canonical import GENESIS, record_hash
+from hpcc.audit.base.segments import LENGTH, spool_path
 from hpcc.cli.main import main
 from hpcc_testkit.farm.audit_rows import opened, row
-
-
-def index_files(directory: Path) -> list[str]:
-    return sorted(p.name for p in directory.glob("index*"))
-
-
-def without_index(directory: Path) -> None:
-    for path in directory.glob("index*"):
-        path.unlink()
 
 
 async def two_rows(directory: Path) -> None:
     async with opened(directory) as log:
         await log.append(row(1, row_id="ab" * 16))
         await log.append(row(2, row_id="cd" * 16))
+        await log.seal()
 
 
 def listed(directory: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -40,47 +31,36 @@ def listed(directory: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
 BOTH = ["cd" * 6, "ab" * 6]
 
 
-@pytest.mark.parametrize("name", ["", "-wal", "-shm", "-journal"])
-async def test_a_link_in_place_of_the_index_makes_and_changes_no_file_of_the_reader(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+async def test_a_link_in_place_of_an_index_changes_no_file_of_who_makes_it_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trail = tmp_path / "trail"
     await two_rows(trail)
-    without_index(trail)
-    for target in (tmp_path / "new", tmp_path / "old"):
-        if target.name == "old":
-            target.write_bytes(b"")
-        (trail / f"{INDEX_NAME}{name}").symlink_to(target)
-        assert listed(trail, capsys) == BOTH
-        (trail / f"{INDEX_NAME}{name}").unlink()
-    assert not (tmp_path / "new").exists()
-    assert (tmp_path / "old").read_bytes() == b""
+    target = tmp_path / "target"
+    target.write_bytes(b"mine")
+    for end in ("idx", "idxseal"):
+        path = trail / f"sealed-{0:020d}.{end}"
+        path.unlink(missing_ok=True)
+        path.symlink_to(target)
+    assert main(["audit", "list", "--directory", str(trail)]) == 3
+    assert main(["audit", "reindex", "--directory", str(trail)]) == 0
+    assert target.read_bytes() == b"mine"
+    capsys.readouterr()
+    assert listed(trail, capsys) == BOTH
 
 
-async def test_the_index_of_another_user_is_neither_used_nor_written(
+async def test_the_trail_of_another_user_is_read_and_nothing_is_written_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Root reads the trail of a worker that may be in a tenant's hands."""
     await two_rows(tmp_path)
     mine = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: mine + 1)
-    # A list of nothing, had it been read.
-    (tmp_path / INDEX_NAME).write_bytes(b"not a database")
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}  # noqa: ASYNC240 - a test
     assert listed(tmp_path, capsys) == BOTH
-    assert (tmp_path / INDEX_NAME).read_bytes() == b"not a database"
-    without_index(tmp_path)
-    assert listed(tmp_path, capsys) == BOTH
-    assert index_files(tmp_path) == []
-
-
-async def test_an_index_that_a_group_may_replace_is_not_used(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    await two_rows(tmp_path)
-    without_index(tmp_path)
-    os.chmod(tmp_path, 0o770)
-    assert listed(tmp_path, capsys) == BOTH
-    assert index_files(tmp_path) == []
+    assert main(["audit", "reindex", "--directory", str(tmp_path)]) == 2
+    assert "run this as that user" in capsys.readouterr().err
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before  # noqa: ASYNC240 - a test
 
 
 async def test_a_line_end_in_an_argument_or_a_name_forges_no_field_of_a_row(

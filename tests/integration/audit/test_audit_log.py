@@ -7,24 +7,18 @@ import dataclasses
 import errno
 import json
 import os
-import sqlite3
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from hpcc.audit.canonical import AuditDamagedError, row_of
-from hpcc.audit.index import AuditIndex, Query
-from hpcc.audit.reader import open_index
-from hpcc.audit.segments import Placed, spool_path
+from hpcc.audit.base.canonical import AuditDamagedError, row_of
+from hpcc.audit.base.query import Query
+from hpcc.audit.base.segments import spool_path
+from hpcc.audit.lookup.reader import TrailReader
 from hpcc.audit.verify import verify_trail
 from hpcc.core import InfrastructureError, IntegrityError, NotFoundError
 from hpcc.ports import SecurityEvent
 from hpcc_testkit.farm.audit_rows import opened, row
-
-
-def index_files(directory: Path) -> list[Path]:
-    return list(directory.glob("index*"))
 
 
 async def test_rows_read_back_and_the_chain_holds(tmp_path: Path) -> None:
@@ -33,13 +27,13 @@ async def test_rows_read_back_and_the_chain_holds(tmp_path: Path) -> None:
             for i in range(50):
                 group.create_task(log.append(row(i)))
         await log.event(SecurityEvent(name="token-refused", at=2.0, fields=(("reason", "x"),)))
-    with open_index(tmp_path) as index:
-        rows = [row_of(r) for r in index.find(Query())]
-        assert sorted(r.guest_execs_before for r in rows) == list(range(50))
-        assert row(7) in rows
-        (event,) = index.find(Query(kind="event"))
-        assert event.body["name"] == "token-refused"
-        assert row_of(index.row("row_id-49")) == row(49)
+    index = TrailReader(tmp_path)
+    rows = [row_of(r) for r in index.find(Query())]
+    assert sorted(r.guest_execs_before for r in rows) == list(range(50))
+    assert row(7) in rows
+    (event,) = index.find(Query(kind="event"))
+    assert event.body["name"] == "token-refused"
+    assert row_of(index.row("row_id-49")) == row(49)
     assert verify_trail(tmp_path).count == 51
 
 
@@ -59,8 +53,8 @@ async def test_a_row_older_than_a_field_is_read_and_one_with_a_strange_field_is_
 ) -> None:
     async with opened(tmp_path) as log:
         await log.append(row())
-    with open_index(tmp_path) as index:
-        record = index.row("row_id-0")
+    index = TrailReader(tmp_path)
+    record = index.row("row_id-0")
     older = {k: v for k, v in record.body.items() if k not in {*_NEW, "argv_omitted"}}
     read = row_of(dataclasses.replace(record, body=older))
     assert [getattr(read, name) for name in sorted(_NEW)] == [""] * len(_NEW)
@@ -97,10 +91,10 @@ async def test_a_torn_tail_is_cut_and_recorded(tmp_path: Path, kept: float) -> N
     os.truncate(spool_path(tmp_path), whole + int((size - whole) * kept))
     async with opened(tmp_path) as log:
         await log.append(row(2))
-    with open_index(tmp_path) as index:
-        ids = [row_of(r).row_id for r in index.find(Query())]
-        assert ids == ["row_id-2", "row_id-0"]
-        assert [e.body["name"] for e in index.find(Query(kind="event"))] == ["audit-torn-tail"]
+    index = TrailReader(tmp_path)
+    ids = [row_of(r).row_id for r in index.find(Query())]
+    assert ids == ["row_id-2", "row_id-0"]
+    assert [e.body["name"] for e in index.find(Query(kind="event"))] == ["audit-torn-tail"]
 
 
 async def test_a_tail_of_zeros_after_a_power_cut_is_cut(tmp_path: Path) -> None:
@@ -140,80 +134,13 @@ async def test_a_removed_row_is_noticed(tmp_path: Path) -> None:
         verify_trail(tmp_path)
 
 
-async def test_a_lost_index_is_filled_again_from_the_spool(tmp_path: Path) -> None:
-    async with opened(tmp_path) as log:
-        for i in range(5):
-            await log.append(row(i))
-    for file in index_files(tmp_path):
-        file.unlink()
-    with open_index(tmp_path) as index:
-        assert len(list(index.find(Query()))) == 5
-
-
-async def test_an_index_of_another_trail_is_not_believed(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        async with opened(tmp_path / name) as log:
-            for i in range(4):
-                await log.append(row(i, tenant=name))
-    for file in index_files(tmp_path / "one"):
-        (tmp_path / "two" / file.name).write_bytes(file.read_bytes())
-    with open_index(tmp_path / "two") as index:
-        assert {row_of(r).tenant for r in index.find(Query())} == {"two"}
-
-
-async def test_an_index_that_lags_behind_catches_up(tmp_path: Path) -> None:
-    async with opened(tmp_path) as log:
-        for i in range(5):
-            await log.append(row(i))
-    with sqlite3.connect(tmp_path / "index.sqlite") as db:
-        db.execute("DELETE FROM record WHERE sequence >= 2")
-    db.close()
-    with open_index(tmp_path) as index:
-        assert len(list(index.find(Query()))) == 5
-
-
-async def test_the_index_gets_many_records_at_once_and_whoever_opens_it_has_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    added: list[int] = []
-    add = AuditIndex.add
-
-    def counted(index: AuditIndex, placed: Iterable[Placed]) -> None:
-        records = list(placed)
-        added.append(len(records))
-        add(index, records)
-
-    async with opened(tmp_path) as log:
-        with monkeypatch.context() as patch:
-            patch.setattr(AuditIndex, "add", counted)
-            for i in range(70):
-                await log.append(row(i))
-            assert added == [64]
-        with open_index(tmp_path) as index:
-            assert len(list(index.find(Query()))) == 70
-    with sqlite3.connect(tmp_path / "index.sqlite") as db:
-        assert db.execute("SELECT count(*) FROM record").fetchone() == (70,)
-    db.close()
-
-
-async def test_an_index_that_failed_once_has_no_gap(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def locked(_index: AuditIndex, _placed: Iterable[Placed]) -> None:
-        raise InfrastructureError("database is locked", reason="audit-index")
-
+async def test_a_start_deletes_the_one_index_of_earlier_versions(tmp_path: Path) -> None:
+    names = [f"index.sqlite{end}" for end in ("", "-wal", "-shm", "-journal")]
+    for name in names:
+        (tmp_path / name).write_bytes(b"whatever it says")
     async with opened(tmp_path) as log:
         await log.append(row(0))
-        with monkeypatch.context() as patch:
-            patch.setattr(AuditIndex, "add", locked)
-            await log.seal()
-        for i in range(1, 100):
-            await log.append(row(i))
-        await log.seal()
-        with open_index(tmp_path) as index:
-            assert len(list(index.find(Query()))) == 100
-    with open_index(tmp_path) as index:
-        assert len(list(index.find(Query()))) == 100
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["lock", "spool.hpcc"]  # noqa: ASYNC240 - a test
 
 
 async def test_a_full_disk_fails_the_row_and_leaves_the_chain_whole(

@@ -80,7 +80,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def sealed(directory: Path) -> list[Path]:
-    return sorted(directory.glob("sealed-*"))
+    return sorted(p for p in directory.glob("sealed-*") if p.suffix in {".hpcc", ".seal"})
 
 
 def stored(

@@ -12,7 +12,7 @@ from hpcc.audit.verify import verify_trail
 from hpcc.core import InfrastructureError
 from hpcc_testkit.farm.audit_rows import opened, row
 
-LIMITS = SpoolLimits(segment_bytes=6000, max_bytes=200_000)
+LIMITS = SpoolLimits(segment_bytes=30_000, max_bytes=400_000)
 
 
 async def fill(log: SpoolAuditLog, tenant: str) -> int:

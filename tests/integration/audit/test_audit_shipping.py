@@ -150,11 +150,11 @@ async def test_a_peer_that_sends_no_chain_is_refused_and_leaves_an_event(
             await client.append("w2", 0, data)  # in another worker's name
         assert caught.value.reason == "foreign-worker"
         assert (await client.append("w1", 0, data)).next == 6
-    from hpcc.audit.index import Query
-    from hpcc.audit.reader import open_index
+    from hpcc.audit.base.query import Query
+    from hpcc.audit.lookup.reader import TrailReader
 
-    with open_index(tmp_path / "scheduler/state/events") as index:
-        names = [r.body["name"] for r in index.find(Query(kind="event"))]
+    index = TrailReader(tmp_path / "scheduler/state/events")
+    names = [r.body["name"] for r in index.find(Query(kind="event"))]
     assert set(names) == {"audit-refused", "foreign-worker"}
 
 
@@ -252,8 +252,8 @@ async def test_an_empty_sink_begins_with_the_first_record_that_is_kept(tmp_path:
 async def test_a_sink_that_is_ahead_or_refuses_is_an_event_and_asked_again(
     tmp_path: Path, *, is_ahead: bool
 ) -> None:
-    from hpcc.audit.index import Query
-    from hpcc.audit.reader import open_index
+    from hpcc.audit.base.query import Query
+    from hpcc.audit.lookup.reader import TrailReader
 
     sink = Sink()
     if is_ahead:
@@ -266,8 +266,8 @@ async def test_a_sink_that_is_ahead_or_refuses_is_an_event_and_asked_again(
         async with shipping(shipper):
             await until(lambda: sink.calls > 1)
         assert shipper.acknowledged == 0
-    with open_index(tmp_path) as index:
-        (event,) = index.find(Query(kind="event"))
+    index = TrailReader(tmp_path)
+    (event,) = index.find(Query(kind="event"))
     assert event.body["name"] == "audit-sink-refused"
     reason = "audit-sink-ahead" if is_ahead else "no-audit-sink"
     assert event.body["fields"] == [["reason", reason]]

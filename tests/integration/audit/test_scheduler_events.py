@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.audit.canonical import event_of
-from hpcc.audit.index import Query
+from hpcc.audit.base.canonical import event_of
+from hpcc.audit.base.query import Query
+from hpcc.audit.base.segments import spool_path
 from hpcc.audit.log import SpoolAuditLog
-from hpcc.audit.reader import open_index
-from hpcc.audit.segments import spool_path
+from hpcc.audit.lookup.reader import TrailReader
 from hpcc.audit.verify import verify_trail
 from hpcc.cli.main import main
 from hpcc.config.private_file import write_private_file
@@ -51,8 +51,8 @@ async def scheduler(farm: FarmUnderTest) -> AsyncGenerator[Schedulers]:
 
 
 def events(farm: FarmUnderTest) -> list[SecurityEvent]:
-    with open_index(farm.directory / "scheduler/state/events") as index:
-        return [event_of(r) for r in index.find(Query(kind="event"), oldest_first=True)]
+    index = TrailReader(farm.directory / "scheduler/state/events")
+    return [event_of(r) for r in index.find(Query(kind="event"), oldest_first=True)]
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.audit.segments import spool_path
+from hpcc.audit.base.segments import spool_path
 from hpcc.audit.verify import verify_trail
 from hpcc_testkit.farm.processes import Load, ProcessFarm, process_farm
 

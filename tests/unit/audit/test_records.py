@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcc.audit import canonical as canonical_module
-from hpcc.audit.canonical import (
+from hpcc.audit.base import canonical as canonical_module
+from hpcc.audit.base.canonical import (
     GENESIS,
     AuditDamagedError,
     Record,

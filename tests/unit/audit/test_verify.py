@@ -17,15 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcc.audit import verify
-from hpcc.audit.canonical import (
+from hpcc.audit.base.canonical import (
     GENESIS,
     MAX_RECORD_BYTES,
     AuditDamagedError,
     Record,
     encode_record,
 )
-from hpcc.audit.heads import HeadSigner, head_of_table, head_text
-from hpcc.audit.segments import (
+from hpcc.audit.base.heads import HeadSigner, head_of_table, head_text
+from hpcc.audit.base.segments import (
     LENGTH,
     Seal,
     frame_of,

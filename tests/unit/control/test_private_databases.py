@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcc.audit.index import AuditIndex
 from hpcc.control.embedded import EmbeddedControlStore
 from hpcc.ports import SystemClock
+from hpcc_testkit.farm.audit_rows import opened, row
 
 
 def modes(directory: Path) -> dict[str, str]:
@@ -20,9 +20,9 @@ async def test_who_is_logged_in_and_who_works_is_its_owners_to_read(tmp_path: Pa
         assert "s.sqlite-wal" in modes(tmp_path)
 
 
-def test_the_index_of_a_trail_is_as_private_as_the_trail(tmp_path: Path) -> None:
-    index = AuditIndex(tmp_path)
-    try:
-        assert set(modes(tmp_path).values()) == {"0o600"}
-    finally:
-        index.close()
+async def test_the_files_of_a_trail_are_its_owners_to_read(tmp_path: Path) -> None:
+    async with opened(tmp_path) as log:
+        await log.append(row())
+        await log.seal()
+    assert set(modes(tmp_path).values()) == {"0o600"}
+    assert any(name.endswith(".idx") for name in modes(tmp_path))

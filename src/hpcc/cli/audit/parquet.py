@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_origin, get_type_hints
 
-from hpcc.audit.canonical import AuditDamagedError, row_of
+from hpcc.audit.base.canonical import AuditDamagedError, row_of
 from hpcc.cli.audit.text import TSV_FIELDS
 from hpcc.cli.base.chosen_file import chosen_file
 from hpcc.config.extras import NO_EXTRA, missing_text
@@ -15,7 +15,7 @@ from hpcc.core import CallerError, HpccError
 from hpcc.ports import AuditRow
 
 if TYPE_CHECKING:
-    from hpcc.audit.canonical import Record
+    from hpcc.audit.base.canonical import Record
 
 # Rows of one row group, which is in memory as a whole.
 _GROUP_ROWS: Final = 5000
@@ -67,14 +67,14 @@ class _Rows:
         self.damage: AuditDamagedError | None = None
 
     def __iter__(self) -> Iterator[tuple[Record, AuditRow]]:
-        for record in self._records:
-            try:
+        try:
+            for record in self._records:
                 row = row_of(record)
-            except AuditDamagedError as error:
-                self.damage = error
-                raise
-            self.count += 1
-            yield record, row
+                self.count += 1
+                yield record, row
+        except AuditDamagedError as error:
+            self.damage = error
+            raise
 
 
 def _columns() -> dict[str, Any]:  # Any: arro3's types exist only with the extra

@@ -39,8 +39,8 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the action again and return the exit code for its verdict."""
-    from hpcc.audit.canonical import row_of
-    from hpcc.audit.reader import open_index
+    from hpcc.audit.base.canonical import row_of
+    from hpcc.audit.lookup.reader import TrailReader
     from hpcc.worker.base.config import WorkerConfig
 
     if args.scheduler_state is not None:
@@ -51,8 +51,7 @@ def run(args: argparse.Namespace) -> int:
             "`hpcc up` has never run here: name the worker's config file with --config"
         )
     config = load_service_file(file.absolute(), WorkerConfig)
-    with open_index(args.directory or config.audit) as index:
-        row = row_of(index.row(args.row))
+    row = row_of(TrailReader(args.directory or config.audit).row(args.row))
     result = asyncio.run(_reproduce(config, row))
     return _say(row, result)
 

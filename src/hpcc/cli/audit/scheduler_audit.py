@@ -52,7 +52,7 @@ def register(actions: argparse._SubParsersAction[Any]) -> None:
 
 def _anchors(args: argparse.Namespace) -> int:
     """Print the anchors that the control store holds, one line of JSON each, for `audit verify`."""
-    from hpcc.audit.heads import head_text
+    from hpcc.audit.base.heads import head_text
 
     path = args.control_config or getattr(args, "config", None)
     if path is None:

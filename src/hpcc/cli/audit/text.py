@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from hpcc.cli.base.terminal import emit
 
 if TYPE_CHECKING:
-    from hpcc.audit.canonical import Record
+    from hpcc.audit.base.canonical import Record
     from hpcc.ports import AuditRow, SecurityEvent
 
 _ID_CHARS: Final = 12

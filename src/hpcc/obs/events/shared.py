@@ -65,7 +65,8 @@ SHARED: Final = (
     ("otlp-back", "OTLP at %s takes security events again", "server"),
     ("otlp-failed", "the export of events over OTLP has failed"),
     ("audit-segments-kept", "cannot delete old audit segments: %s", "error"),
-    ("audit-index-behind", "audit index or segments lag behind: %s", "error"),
+    ("audit-index-behind", "audit segments lag behind: %s", "error"),
+    ("audit-index-missing", "an audit segment has no index, and is read whole: %s", "error"),
     (
         "announced-certificates",
         "the scheduler announces %d certificates",

@@ -12,8 +12,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from hpcc.audit.canonical import AuditDamagedError
-from hpcc.audit.heads import check_head, head_of_text, head_text
+from hpcc.audit.base.canonical import AuditDamagedError
+from hpcc.audit.base.heads import check_head, head_of_text, head_text
 from hpcc.audit.limiter import EventLimiter
 from hpcc.core import HpccError
 from hpcc.ports import Anchor, Clock, ConflictError, ControlStore, ControlStoreError, SignedHead

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from hpcc.audit.canonical import Record
+from hpcc.audit.base.canonical import Record
 from hpcc.control.connect import connect_arguments
 from hpcc.control.database import DatabaseConfig
 from hpcc.core import InfrastructureError, IntegrityError

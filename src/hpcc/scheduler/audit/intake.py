@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
-from hpcc.audit.canonical import GENESIS, Record, foreign_record
+from hpcc.audit.base.canonical import GENESIS, Record, foreign_record
 from hpcc.core import CallerError, IntegrityError
 from hpcc.rpc.scheduler.audit_api import AuditPlace
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from hpcc.audit.canonical import AuditDamagedError
-from hpcc.audit.heads import head_of_text
+from hpcc.audit.base.canonical import AuditDamagedError
+from hpcc.audit.base.heads import head_of_text
 from hpcc.core import CallerError
 from hpcc.rpc.scheduler.audit_api import AuditClient
 from hpcc.rpc.scheduler.schedulers import open_schedulers

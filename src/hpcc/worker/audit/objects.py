@@ -22,8 +22,8 @@ from urllib.parse import quote
 
 import httpx
 
-from hpcc.audit.canonical import GENESIS
-from hpcc.audit.segments import Seal, seal_or_none, seal_path, segment_path
+from hpcc.audit.base.canonical import GENESIS
+from hpcc.audit.base.segments import Seal, seal_or_none, seal_path, segment_path
 from hpcc.core import CallerError, HpccError, InfrastructureError
 from hpcc.files import access_of, open_file, privacy_remedy
 from hpcc.obs.faults import connection_fault

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.audit.canonical import AuditDamagedError
-from hpcc.audit.heads import HeadSigner, check_head
+from hpcc.audit.base.canonical import AuditDamagedError
+from hpcc.audit.base.heads import HeadSigner, check_head
 from hpcc.ports import Anchor, SignedHead
 from hpcc.scheduler.audit.anchors import ANCHOR_SECONDS, Anchors
 

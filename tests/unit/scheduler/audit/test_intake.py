@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from hpcc.audit.canonical import GENESIS, AuditDamagedError, Record
+from hpcc.audit.base.canonical import GENESIS, AuditDamagedError, Record
 from hpcc.core import InfrastructureError
 from hpcc.rpc.scheduler.audit_api import AuditPlace
 from hpcc.scheduler.audit import intake

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from hpcc.audit.canonical import GENESIS, encode_record
+from hpcc.audit.base.canonical import GENESIS, encode_record
 from hpcc.core import Digest, GuestReuse, InfrastructureError, Isolation, TenantId
 from hpcc.ports import AuditRow, GuestIdentity
 from hpcc.reapi.action import ActionSpec

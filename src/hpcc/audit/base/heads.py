@@ -11,7 +11,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from hpcc.audit.canonical import AuditDamagedError, canonical
+from hpcc.audit.base.canonical import AuditDamagedError, canonical
 from hpcc.ports import SignedHead
 
 _DOMAIN: Final = b"hpcc-audit-head-1\0"
@@ -56,9 +56,13 @@ class HeadSigner:
             serialization.Encoding.Raw, serialization.PublicFormat.Raw
         )
 
+    def sign_message(self, message: bytes) -> bytes:
+        """Return the signature of bytes that begin with a domain of the trail."""
+        return self._key.sign(message)
+
     def sign(self, count: int, head: str, at: float) -> SignedHead:
         """Return a signed head of the first `count` records."""
-        signature = self._key.sign(head_message(self.worker, count, head, at))
+        signature = self.sign_message(head_message(self.worker, count, head, at))
         return SignedHead(
             worker=self.worker, count=count, head=head, at=at, key=self.public_key,
             signature=signature,
@@ -74,10 +78,19 @@ def check_head(head: SignedHead) -> None:
     message = head_message(head.worker, head.count, head.head, head.at)
     if len(head.key) != KEY_BYTES or len(head.signature) != _SIGNATURE_BYTES:
         raise AuditDamagedError("a head is not signed")
+    check_signature(head.key, head.signature, message, "a head")
+
+
+def check_signature(key: bytes, signature: bytes, message: bytes, what: str) -> None:
+    """Check an Ed25519 signature with a raw public key. The caller must check whose key that is.
+
+    Raises:
+        AuditDamagedError: the key is none, or the signature is wrong.
+    """
     try:
-        Ed25519PublicKey.from_public_bytes(head.key).verify(head.signature, message)
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
     except (InvalidSignature, ValueError) as error:
-        raise AuditDamagedError("a head's signature is wrong") from error
+        raise AuditDamagedError(f"{what}: the signature is wrong") from error
 
 
 def head_text(head: SignedHead) -> bytes:

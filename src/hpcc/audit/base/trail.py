@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from hpcc.audit.canonical import GENESIS, AuditDamagedError, decode_record
-from hpcc.audit.segments import (
+from hpcc.audit.base.canonical import GENESIS, AuditDamagedError, decode_record
+from hpcc.audit.base.segments import (
     LENGTH,
     Placed,
     Seal,
@@ -22,6 +22,7 @@ from hpcc.audit.segments import (
     segment_path,
     spool_path,
 )
+from hpcc.core import NotFoundError
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,3 +170,18 @@ def _refuse_later(directory: Path, at: TrailStart) -> None:
         pass
     if is_gap:
         raise AuditDamagedError(f"records from {at.segment} on are missing, and later ones are not")
+
+
+def require_trail(directory: Path) -> None:
+    """Check that a directory has a trail.
+
+    Raises:
+        NotFoundError: nothing was recorded there.
+    """
+    if not directory.is_dir() or not any(
+        p.name == "spool.hpcc" or p.name.startswith("sealed-") for p in directory.iterdir()
+    ):
+        raise NotFoundError(
+            f"no audit trail in {directory}: nothing was recorded there yet, or it is another"
+            " directory (`audit` in a worker's config file, `events` below a scheduler's `state`)"
+        )

@@ -3,7 +3,8 @@
 The writer appends to `spool.hpcc`, the open segment. When it is large enough it is renamed to
 `sealed-FIRST.hpcc` and gets a signed seal, `sealed-FIRST.seal`, that describes its content. A seal
 stays when retention removes its segment. So the chain of seals leads from the first record to the
-open segment.
+open segment. A seal has the digest of the segment's index, `sealed-FIRST.idx`. A seal that an
+earlier version made has none.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from hpcc.audit.canonical import (
+from hpcc.audit.base.canonical import (
     GENESIS,
     MAX_RECORD_BYTES,
     AuditDamagedError,
@@ -26,7 +27,8 @@ from hpcc.audit.canonical import (
     canonical,
     decode_record,
 )
-from hpcc.audit.heads import check_head, head_of_table, head_text
+from hpcc.audit.base.heads import check_head, head_of_table, head_text
+from hpcc.audit.base.index_statement import IndexStatement, statement_of, statement_table
 from hpcc.files import NONBLOCK, access_of
 from hpcc.files.whole import FaultPoint, Sync, whole_file
 from hpcc.ports import SignedHead
@@ -36,7 +38,9 @@ SPOOL_NAME: Final = "spool.hpcc"
 _SEALED: Final = re.compile(r"sealed-([0-9]{20})\.hpcc")
 _MAX_SEAL_BYTES: Final = 4096
 _SEAL_FIELDS: Final = frozenset({"first", "format", "previous", "signed", "size_bytes"})
+# A seal of format 2 has a statement about the segment's index as well.
 _SEAL_FORMAT: Final = 1
+_SEAL_INDEX_FORMAT: Final = 2
 
 
 def open_trail_file(path: Path) -> BinaryIO:
@@ -70,11 +74,18 @@ class Seal:
     previous: str
     size_bytes: int
     signed: SignedHead
+    index: IndexStatement | None = None
 
     @property
     def end(self) -> int:
         """Return the sequence number after the last record of the segment."""
         return self.signed.count
+
+    def is_of(self, statement: IndexStatement) -> bool:
+        """Return whether a statement is about this segment, and by the key of this seal."""
+        return (statement.worker, statement.first, statement.head, statement.key) == (
+            self.signed.worker, self.first, self.signed.head, self.signed.key,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,19 +124,19 @@ def write_seal(directory: Path, seal: Seal, fault: FaultPoint) -> None:
     Raises:
         OSError: the seal is not durable.
     """
-    data = canonical(
-        {
-            "first": seal.first, "format": _SEAL_FORMAT, "previous": seal.previous,
-            "signed": json.loads(head_text(seal.signed)), "size_bytes": seal.size_bytes,
-        }
-    )  # fmt: skip
+    table: dict[str, object] = {
+        "first": seal.first, "format": _SEAL_FORMAT, "previous": seal.previous,
+        "signed": json.loads(head_text(seal.signed)), "size_bytes": seal.size_bytes,
+    }  # fmt: skip
+    if seal.index is not None:
+        table |= {"format": _SEAL_INDEX_FORMAT, "index": statement_table(seal.index)}
     with whole_file(
         seal_path(directory, seal.first),
         sync=Sync.NAME,
         aside=directory / f".seal-{secrets.token_hex(8)}",
         fault=lambda step: fault(f"seal-{step}"),
     ) as file:
-        file.write(data)
+        file.write(canonical(table))
 
 
 def seal_or_none(directory: Path, first: int, previous: str) -> Seal | None:
@@ -152,10 +163,11 @@ def _parse_seal(data: bytes, first: int) -> Seal:
         table = json.loads(data) if len(data) <= _MAX_SEAL_BYTES else None
     except (ValueError, RecursionError) as error:
         raise AuditDamagedError(f"the seal at record {first} is not JSON") from error
+    has_index = isinstance(table, dict) and table.get("format") == _SEAL_INDEX_FORMAT
     if (
         not isinstance(table, dict)
-        or set(table) != _SEAL_FIELDS
-        or table["format"] != _SEAL_FORMAT
+        or set(table) != (_SEAL_FIELDS | {"index"} if has_index else _SEAL_FIELDS)
+        or table["format"] not in (_SEAL_FORMAT, _SEAL_INDEX_FORMAT)
         or type(table["first"]) is not int
         or type(table["size_bytes"]) is not int
         or not isinstance(table["previous"], str)
@@ -163,10 +175,13 @@ def _parse_seal(data: bytes, first: int) -> Seal:
         raise AuditDamagedError(f"the seal at record {first} has another form")
     signed = head_of_table(table["signed"])
     check_head(signed)
-    return Seal(
+    seal = Seal(
         first=table["first"], previous=table["previous"], size_bytes=table["size_bytes"],
-        signed=signed,
+        signed=signed, index=statement_of(table["index"]) if has_index else None,
     )  # fmt: skip
+    if seal.index is not None and not seal.is_of(seal.index):
+        raise AuditDamagedError(f"the seal at record {first} has a statement of another segment")
+    return seal
 
 
 def seals(directory: Path) -> Iterator[Seal]:

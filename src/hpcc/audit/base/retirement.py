@@ -1,0 +1,25 @@
+"""Reads from an `audit-retired` event which records retention removed."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from hpcc.audit.base.canonical import Record
+from hpcc.audit.base.heads import MAX_COUNT
+
+_COUNT: Final = re.compile(r"[0-9]{1,20}")
+
+
+def retired_until(record: Record) -> int:
+    """Return the number below which retention removed the records; 0 if the record says nothing.
+
+    The fields of a forged record may have any type.
+    """
+    if record.kind != "event" or record.body.get("name") != "audit-retired":
+        return 0
+    fields = record.body.get("fields")
+    for pair in fields if isinstance(fields, list) else ():
+        if isinstance(pair, list) and pair[:1] == ["until"] and _COUNT.fullmatch(str(pair[-1])):
+            return min(int(pair[-1]), MAX_COUNT)
+    return 0

@@ -1,0 +1,198 @@
+"""Answers queries from a trail: what it yields was read from a segment and checked.
+
+Problem: who can write the disk may change, remove or add rows of an index, so that a query shows
+another history than the segments have.
+
+Rule: an index only says where to look. A record of a sealed segment is proved by its hash in the
+index, whose digest the worker signed with the seal. Without an index, or with `exhaustive`, the
+whole segment is read, and its chain must end at the sealed head before anything of it is yielded.
+The open segment has no index. Its chain must begin at the last seal.
+
+Example: somebody deletes a row of `sealed-…07.idx`. Its bytes are then not those that were sealed,
+so a query that would use it fails and names segment 7. It does not answer from the other ones.
+
+What must never happen: a record is yielded whose bytes were not compared, or an index answers that
+is not the sealed one, or a missing segment that retention did not remove is passed over.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+from hpcc.audit.base.canonical import AuditDamagedError, Record, decode_record, record_hash
+from hpcc.audit.base.query import Query, matches
+from hpcc.audit.base.retirement import retired_until
+from hpcc.audit.base.segments import Seal, open_trail_file, read_frames, seals, segment_path
+from hpcc.audit.base.trail import Retired, TrailStart, require_trail, walk
+from hpcc.audit.lookup.index import FoundRecord
+from hpcc.audit.lookup.sealed import read_index_or_none, statements_of
+from hpcc.core import CallerError, NotFoundError
+
+
+class TrailReader:
+    """Reads one trail, also while its writer runs. It writes nothing. Not thread-safe."""
+
+    def __init__(self, directory: Path, *, is_exhaustive: bool = False) -> None:
+        """Prepare to read a trail; an exhaustive reader uses no index.
+
+        Raises:
+            NotFoundError: nothing was recorded in `directory` yet.
+        """
+        require_trail(directory)
+        self._directory, self._is_exhaustive = directory, is_exhaustive
+        # Retention removed the records below this number, and recorded it.
+        self._retired = 0
+
+    def find(self, query: Query, *, oldest_first: bool = False) -> Iterator[Record]:
+        """Yield the records that match, newest first unless `oldest_first`.
+
+        Raises:
+            AuditDamagedError: the trail was changed.
+            IndexChangedError: an index was changed; see `sealed.changed`.
+        """
+        sealed = self._seals()
+        after = _start_after(sealed)
+        if oldest_first:
+            found = self._oldest(query, sealed, after)
+        else:
+            found = self._newest(query, sealed, after)
+        return islice(found, query.limit)
+
+    def row(self, row_id: str) -> Record:
+        """Return the row whose id starts with `row_id`.
+
+        Raises:
+            NotFoundError: there is no such row.
+            CallerError: several rows start with it.
+            AuditDamagedError: the trail was changed.
+        """
+        rows = list(self.find(Query(row_id=row_id, since=-float(1 << 63), limit=2)))
+        if not rows:
+            raise NotFoundError(f"no audit row {row_id[:80]!r}: see `hpcc audit list`")
+        if len(rows) > 1:
+            raise CallerError(f"several audit rows start with {row_id[:80]!r}: give more of it")
+        return rows[0]
+
+    def _seals(self) -> list[Seal]:
+        found = list(seals(self._directory))
+        if len({(seal.signed.key, seal.signed.worker) for seal in found}) > 1:
+            raise AuditDamagedError("the seals are of several keys or workers")
+        return found
+
+    def _oldest(self, query: Query, sealed: list[Seal], after: TrailStart) -> Iterator[Record]:
+        for seal in sealed:
+            yield from self._sealed(seal, query, oldest_first=True)
+        for item in walk(self._directory, after):
+            if not isinstance(item, Retired) and matches(item.record, query):
+                yield item.record
+
+    def _newest(self, query: Query, sealed: list[Seal], after: TrailStart) -> Iterator[Record]:
+        # Their bytes: decoded, a segment of 64 MiB would take ten times as much memory.
+        last: deque[bytes] = deque(maxlen=min(query.limit, 1 << 40))
+        for item in walk(self._directory, after):
+            if not isinstance(item, Retired) and matches(item.record, query):
+                last.append(item.record.data)
+        while last:
+            yield decode_record(last.pop())
+        for seal in reversed(sealed):
+            yield from self._sealed(seal, query, oldest_first=False)
+
+    def _sealed(self, seal: Seal, query: Query, *, oldest_first: bool) -> Iterator[Record]:
+        """Yield the matching records of a sealed segment."""
+        statements = [] if self._is_exhaustive else statements_of(self._directory, seal)
+        if statements and not any(s.overlaps(query) for s in statements):
+            return
+        try:
+            file = open_trail_file(segment_path(self._directory, seal.first))
+        except FileNotFoundError:
+            self._require_retired(seal)
+            return
+        with file:
+            index = read_index_or_none(self._directory, seal, statements)
+            if index is None:
+                places = self._scanned(seal, query)
+                yield from _proved(file, places if oldest_first else reversed(places), query)
+                return
+            try:
+                found = index.find(query, oldest_first=oldest_first)
+                yield from _proved(file, found, query)
+            finally:
+                index.close()
+
+    def _scanned(self, seal: Seal, query: Query) -> list[FoundRecord]:
+        """Read a whole segment against its seal; return where matching records are."""
+        found: list[FoundRecord] = []
+        for item in walk(self._directory, _start_of(seal)):
+            if isinstance(item, Retired) and item.seal.first == seal.first:
+                self._require_retired(seal)
+                return []
+            if isinstance(item, Retired) or item.segment != seal.first:
+                break  # the segment was read to its sealed end
+            if matches(item.record, query):
+                found.append(FoundRecord(item.record.sequence, item.place, item.record.hash))
+        return found
+
+    def _require_retired(self, seal: Seal) -> None:
+        """Check that retention removed a segment that is missing.
+
+        It removes the oldest first, and records that before.
+
+        Raises:
+            AuditDamagedError: it did not.
+        """
+        if seal.end <= self._retired:
+            return
+        where = segment_path(self._directory, seal.first)
+        earlier = (s for s in self._seals() if s.first < seal.first)
+        if any(segment_path(self._directory, s.first).exists() for s in earlier):
+            raise AuditDamagedError(f"{where} is missing, and earlier segments are not")
+        events = _Events(self._directory, is_exhaustive=self._is_exhaustive)
+        for record in events.find(
+            Query(kind="event", name="audit-retired", since=-float(1 << 63), limit=1 << 62)
+        ):
+            self._retired = max(self._retired, retired_until(record))
+            if seal.end <= self._retired:
+                return
+        raise AuditDamagedError(f"{where} is missing, and retention did not remove it")
+
+
+class _Events(TrailReader):
+    """Looks for what retention recorded, in the segments that exist."""
+
+    def _require_retired(self, seal: Seal) -> None:
+        """Pass over a missing segment: the event about it is in a later one."""
+
+
+def _start_of(seal: Seal) -> TrailStart:
+    return TrailStart(seal.first, seal.previous, 0, seal.first, seal.previous)
+
+
+def _start_after(sealed: list[Seal]) -> TrailStart:
+    if not sealed:
+        return TrailStart()
+    end, head = sealed[-1].end, sealed[-1].signed.head
+    return TrailStart(end, head, 0, end, head)
+
+
+def _proved(
+    file: BinaryIO, places: Iterator[FoundRecord] | list[FoundRecord], query: Query
+) -> Iterator[Record]:
+    """Read the records at these places, compare their hashes, and yield those that match.
+
+    Raises:
+        AuditDamagedError: another record is there.
+    """
+    for found in places:
+        file.seek(found.place)
+        _, data = next(read_frames(file), (0, b""))
+        if record_hash(data) != found.hash:
+            raise AuditDamagedError(
+                f"{file.name}: record {found.sequence} is not the one that was sealed"
+            )
+        record = decode_record(data)
+        if matches(record, query):
+            yield record
