@@ -50,6 +50,7 @@ class SpoolAuditLog:
         self._spool, self._signer, self._clock = spool, signer, clock
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(_MAX_WAITING)
         self._room = TenantRoom()
+        self._indexing = asyncio.Lock()
         self.lost_events = 0
         # One tuple, so that a reader never pairs a new count with an old head.
         self._anchor = (spool.count, spool.head)
@@ -137,11 +138,13 @@ class SpoolAuditLog:
 
     async def index_old(self) -> None:
         """Make the indexes that older segments lack, one segment at a time."""
-        try:
-            while await asyncio.to_thread(self._spool.index_old):
-                pass
-        except (OSError, InfrastructureError, IntegrityError) as error:
-            _log.warning("an audit segment has no index, and is read whole: %s", error)
+        has_more = True
+        async with self._indexing:
+            while has_more:
+                try:
+                    has_more = await asyncio.to_thread(self._spool.index_old)
+                except (OSError, InfrastructureError, IntegrityError) as error:
+                    _log.warning("an audit segment has no index, and is read whole: %s", error)
 
     async def retire(self) -> int:
         """Remove the segments that may go; return how many.

@@ -119,6 +119,7 @@ class Spool:
         self.torn_bytes = 0
         # Of each existing segment: how many bytes its seal, index and statement take.
         self._beside: dict[int, int] = {}
+        self._unindexable: set[int] = set()
         # The seals whose segments still exist, oldest first.
         self._kept: list[Seal] = []
         for seal in seals(self._directory):
@@ -216,8 +217,10 @@ class Spool:
             InfrastructureError: the database failed.
         """
         for seal in list(self._kept):
-            if not lacks_index(self._directory, seal):
+            if seal.first in self._unindexable or not lacks_index(self._directory, seal):
                 continue
+            # Not again in this process, if it fails: that would read the segment every minute.
+            self._unindexable.add(seal.first)
             try:
                 reindex_segment(self._directory, seal, self._signer)
             except FileNotFoundError:

@@ -380,3 +380,18 @@ async def test_a_segment_whose_index_cannot_be_made_is_sealed_without_one(
         await log.index_old()
     assert statement_path(tmp_path, 0).is_file()
     assert [row_of(r) for r in TrailReader(tmp_path).find(Query())] == ROWS[9::-1]
+
+
+async def test_a_segment_that_was_changed_gets_no_index_and_the_others_get_theirs(
+    trail: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    as_of_an_earlier_version(trail)
+    path = segment_path(trail, 0)
+    path.write_bytes(path.read_bytes().replace(b"principal", b"principle", 1))
+    async with opened(trail, limits=SMALL) as log:
+        await log.index_old()
+        await log.index_old()
+    sealed = list(seals(trail))
+    have = [seal.first for seal in sealed if index_path(trail, seal.first).exists()]
+    assert have == [seal.first for seal in sealed[1:]]
+    assert caplog.text.count("an audit segment has no index") == 1

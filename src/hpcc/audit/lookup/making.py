@@ -97,9 +97,10 @@ def reindex_segment(directory: Path, seal: Seal, signer: HeadSigner | None) -> R
     if signer is None or signer.public_key != seal.signed.key:
         remove_index(directory, seal.first)
         return Remade.REMOVED if existed else Remade.ABSENT
-    # The statement last: without it the index is not used.
-    write_index(directory, seal.first, facts.data)
+    # The index last: commands refuse an index that no statement names.
+    remove_index(directory, seal.first)
     write_statement(directory, sign_index(signer, seal.first, seal.signed.head, facts))
+    write_index(directory, seal.first, facts.data)
     if not segment_path(directory, seal.first).exists():
         remove_index(directory, seal.first)
     return Remade.SIGNED
