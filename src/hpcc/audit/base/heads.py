@@ -87,10 +87,17 @@ def check_signature(key: bytes, signature: bytes, message: bytes, what: str) -> 
     Raises:
         AuditDamagedError: the key is none, or the signature is wrong.
     """
+    if not is_signed(key, signature, message):
+        raise AuditDamagedError(f"{what}: the signature is wrong")
+
+
+def is_signed(key: bytes, signature: bytes, message: bytes) -> bool:
+    """Return whether an Ed25519 signature by a raw public key is good."""
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
-    except (InvalidSignature, ValueError) as error:
-        raise AuditDamagedError(f"{what}: the signature is wrong") from error
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
 
 def head_text(head: SignedHead) -> bytes:
