@@ -17,6 +17,7 @@ GROUPS = "tests/integration/audit/test_audit_groups.py::"
 INTAKE = "tests/unit/scheduler/audit/test_intake.py::"
 INDEX = "tests/integration/audit/test_audit_forged_index.py::"
 COPY = "tests/integration/audit/test_audit_hostile_copy.py::"
+SIGNED = "tests/integration/audit/test_signed_rows.py::"
 ROOM = "tests/integration/audit/test_audit_room.py::"
 ROWS = "tests/unit/worker/base/test_rows.py::"
 SYSLOG = "tests/integration/audit/test_syslog.py::"
@@ -274,6 +275,48 @@ CASES = {
         "if self._builder is None or self._builder.count != count:",
         "if self._builder is None:",
         "tests/unit/audit/test_open_index.py::test_an_index_that_lacks_a_record_is_not_used",
+    ),
+    "signed-tail": Case(
+        "audit/spool.py",
+        "if not is_own and (self._must_be_signed or record.signature):",
+        "if False:",
+        SIGNED + "test_a_tail_that_another_key_signed_is_not_adopted",
+    ),
+    "signed-mark": Case(
+        "audit/spool.py",
+        "self._must_be_signed = self._mark is not None and self._mark.exists()",
+        "self._must_be_signed = False",
+        SIGNED + "test_a_trail_that_was_cut_to_nothing_and_written_unsigned_is_not_adopted",
+    ),
+    "signed-shown": Case(
+        "audit/lookup/reader.py",
+        "if must_be_signed and not record.signature:",
+        "if False:",
+        SIGNED + "test_seals_of_the_earlier_format_do_not_make_unsigned_records_good",
+    ),
+    "signed-shown-key": Case(
+        "audit/lookup/reader.py",
+        "if record.signature and sealed and not is_signed_by(record, sealed[-1].signed.key):",
+        "if False:",
+        SIGNED + "test_a_tail_that_another_key_signed_is_not_adopted",
+    ),
+    "signed-verified": Case(
+        "audit/verify.py",
+        "if self._key and not is_signed_by(record, self._key):",
+        "if False:",
+        SIGNED + "test_a_sealed_segment_of_another_key_is_found_by_each_record",
+    ),
+    "unsigned-verified": Case(
+        "audit/verify.py",
+        "        if not record.signature:\n            raise",
+        "        if False:\n            raise",
+        SIGNED + "test_unsigned_tail_is_not_adopted",
+    ),
+    "torn-kept": Case(
+        "audit/tail.py",
+        "    write_whole(directory / name, data, sync=Sync.NAME)\n",
+        "",
+        SIGNED + "test_the_bytes_of_a_torn_tail_are_kept_and_named",
     ),
     "reindex-owner": Case(
         "cli/audit/checks.py",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcc.audit.base.segments import LENGTH, Placed, seals
+from hpcc.audit.base.frames import frame_bytes
+from hpcc.audit.base.segments import Placed, seals
 from hpcc.audit.base.trail import Retired, TrailStart, first_kept, walk
 from hpcc.core import NotFoundError
 
@@ -68,7 +69,7 @@ def _behind(item: Placed, before: TrailStart) -> TrailStart:
     return TrailStart(
         item.segment,
         record.previous if is_first else before.previous,
-        item.place + LENGTH.size + len(record.data) + 1,
+        item.place + frame_bytes(record),
         record.sequence + 1,
         record.hash,
     )

@@ -7,17 +7,19 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hpcc.audit.base.canonical import MAX_RECORD_BYTES, Record, encode_record
+from hpcc.audit.base.frames import frame_of, signed_message
 from hpcc.audit.base.heads import HeadSigner
-from hpcc.audit.base.segments import Placed, Seal, frame_of
+from hpcc.audit.base.segments import Placed, Seal
 from hpcc.audit.room import TenantRoom
 from hpcc.audit.spool import Spool, SpoolFullError, SpoolLimits
+from hpcc.audit.tail import TornTail
 from hpcc.core import InfrastructureError, IntegrityError
 from hpcc.files.whole import FaultPoint, no_fault
 from hpcc.ports import AuditRow, Clock, SecurityEvent, SignedHead
@@ -247,7 +249,7 @@ class SpoolAuditLog:
         if len(record.data) > MAX_RECORD_BYTES:
             waiting.error = InfrastructureError("audit record is too large", reason="audit")
             return None
-        return record
+        return replace(record, signature=self._signer.sign_message(signed_message(record.data)))
 
     def _follow(self, retired: list[Seal], *, must_seal: bool) -> None:
         """Remove and seal segments. A failure here does not harm the records."""
@@ -293,11 +295,13 @@ async def open_audit_log(
     limits: SpoolLimits | None = None,
     fault: FaultPoint = no_fault,
     listeners: Iterable[Callable[[SecurityEvent], None]] = (),
+    mark: Path | None = None,
 ) -> AsyncGenerator[SpoolAuditLog]:
     """Open the trail in `directory` for its single writer. Leaving the block writes the queue.
 
     `listeners` are given to `listen` before the first event, which tells of a torn tail.
-    `key` signs heads and seals, and should be used for nothing else.
+    `key` signs records, heads and seals, and should be used for nothing else. `mark` is a file
+    beside the key, made at the first start of a version that signs records: see `Spool`.
 
     Raises:
         AuditDamagedError: the trail was changed. It is left as it is.
@@ -305,15 +309,15 @@ async def open_audit_log(
     """
     signer = HeadSigner(worker, key)
     spool = await asyncio.to_thread(
-        Spool, directory, signer, clock, limits or SpoolLimits(), fault=fault
+        Spool, directory, signer, clock, limits or SpoolLimits(), fault=fault, mark=mark
     )
     try:
         log = SpoolAuditLog(spool, signer, clock)
         for listener in listeners:
             log.listen(listener)
         async with _running(log):
-            if spool.torn_bytes:
-                await log.event(_torn(spool.torn_bytes, clock))
+            if spool.torn is not None:
+                await log.event(_torn(spool.torn, clock))
             yield log
     finally:
         spool.close()
@@ -333,5 +337,6 @@ async def _running(log: SpoolAuditLog) -> AsyncGenerator[None]:
                 await task
 
 
-def _torn(size: int, clock: Clock) -> SecurityEvent:
-    return SecurityEvent(name="audit-torn-tail", at=clock.now(), fields=(("bytes", str(size)),))
+def _torn(tail: TornTail, clock: Clock) -> SecurityEvent:
+    fields = (("bytes", str(tail.size)), ("sha256", tail.sha256), ("file", tail.name))
+    return SecurityEvent(name="audit-torn-tail", at=clock.now(), fields=fields)

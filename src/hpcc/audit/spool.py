@@ -1,7 +1,6 @@
 """The spool: appends to the trail, seals segments that are large enough, removes old ones.
 
-Frame: 4 bytes length (big endian), record, newline. The newline makes the file readable and marks
-the end of a frame. Only the last frame of the open segment can be torn, by a crash during a write.
+Only the last frame of the open segment can be torn, by a crash during a write.
 """
 
 from __future__ import annotations
@@ -12,15 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hpcc.audit.base.canonical import GENESIS, MAX_RECORD_BYTES, AuditDamagedError
+from hpcc.audit.base.canonical import GENESIS, MAX_RECORD_BYTES, AuditDamagedError, Record
+from hpcc.audit.base.frames import frame_bytes, is_signed_by, read_placed
 from hpcc.audit.base.heads import HeadSigner
-from hpcc.audit.base.index_statement import IndexStatement, index_path, sign_index, statement_path
+from hpcc.audit.base.index_statement import IndexStatement, sign_index
 from hpcc.audit.base.segments import (
-    LENGTH,
     Placed,
     Seal,
     open_trail_file,
-    read_placed,
     seal_path,
     sealed_firsts,
     seals,
@@ -28,16 +26,17 @@ from hpcc.audit.base.segments import (
     spool_path,
     write_seal,
 )
+from hpcc.audit.lock import lock_trail
 from hpcc.audit.lookup.making import lacks_index, reindex_segment
 from hpcc.audit.lookup.open_index import OpenIndex
-from hpcc.audit.lookup.sealed import remove_index, write_index
+from hpcc.audit.lookup.sealed import bytes_beside, remove_index, write_index
+from hpcc.audit.tail import TornTail, foreign_tail, keep_torn
 from hpcc.core import CallerError, InfrastructureError
-from hpcc.files import lock_now, open_file, sync_directory, sync_file
-from hpcc.files.whole import FaultPoint, no_fault
+from hpcc.files import open_file, sync_directory, sync_file
+from hpcc.files.whole import FaultPoint, Sync, no_fault, write_whole
 from hpcc.ports import Clock
 
-_LOCK_NAME: Final = "lock"
-# The one index of earlier versions. Commands printed what it had, so it must not stay.
+# The one index of earlier versions, which commands believed.
 _OLD_INDEX: Final = tuple(f"index.sqlite{end}" for end in ("", "-wal", "-shm", "-journal"))
 
 
@@ -85,16 +84,21 @@ class Spool:
         limits: SpoolLimits,
         *,
         fault: FaultPoint = no_fault,
+        mark: Path | None = None,
     ) -> None:
         """Open the trail, check the open segment and the seals, and cut a torn tail.
 
+        `mark` is a file beside the writer's key. It exists since the writer signs each frame.
+
         Raises:
+            ForeignTailError: a frame of the open segment is not signed by this writer.
             AuditDamagedError: more than the tail is damaged.
             InfrastructureError: it cannot be opened, or another process writes it.
         """
         self._directory, self._signer, self._clock = directory, signer, clock
         self._limits, self._fault = limits, fault
-        self._lock = _locked(directory)
+        self._mark = mark
+        self._lock = lock_trail(directory)
         self._file = -1
         self.index = OpenIndex()
         try:
@@ -112,11 +116,12 @@ class Spool:
         for stale in (*self._directory.glob(".seal-*"), *self._directory.glob(".index-*")):
             stale.unlink(missing_ok=True)
         for name in _OLD_INDEX:
-            # A directory of that name is not hpcc's, and nothing reads it.
+            # A directory of that name is not hpcc's.
             with suppress(IsADirectoryError, PermissionError):
                 (self._directory / name).unlink(missing_ok=True)
         self.count, self.head = 0, GENESIS
-        self.torn_bytes = 0
+        self.torn: TornTail | None = None
+        self._must_be_signed = self._mark is not None and self._mark.exists()
         # Of each existing segment: how many bytes its seal, index and statement take.
         self._beside: dict[int, int] = {}
         self._unindexable: set[int] = set()
@@ -124,6 +129,7 @@ class Spool:
         self._kept: list[Seal] = []
         for seal in seals(self._directory):
             self.count, self.head = seal.end, seal.signed.head
+            self._must_be_signed = self._must_be_signed or seal.is_signing
             self._check_size(seal)
         firsts = sealed_firsts(self._directory)
         unsealed = [first for first in firsts if first >= self.count]
@@ -132,6 +138,15 @@ class Spool:
         if unsealed:
             self._finish_sealing()
         self._open_segment()
+        self._begin_signing()
+
+    def _begin_signing(self) -> None:
+        """Seal an open segment of an earlier version, so that each later frame is signed."""
+        if not self._must_be_signed and self.size_bytes:
+            self.rotate(at_least=1)
+        self._must_be_signed = True
+        if self._mark is not None and not self._mark.exists():
+            write_whole(self._mark, b"each frame is signed\n", sync=Sync.NAME)
 
     def _check_size(self, seal: Seal) -> None:
         path = segment_path(self._directory, seal.first)
@@ -150,12 +165,8 @@ class Spool:
         self._measure(seal.first)
 
     def _measure(self, first: int) -> None:
-        """Note how many bytes lie beside a segment; the thread that makes old indexes does too."""
-        total = 0
-        for path in (seal_path, index_path, statement_path):
-            with suppress(FileNotFoundError):
-                total += path(self._directory, first).stat().st_size
-        self._beside[first] = total
+        """Note how many bytes lie beside a segment."""
+        self._beside[first] = bytes_beside(self._directory, first)
 
     def _finish_sealing(self) -> None:
         """Seal a segment that was renamed before a crash. This reads the whole segment once."""
@@ -177,7 +188,7 @@ class Spool:
             self.size_bytes = self._read(path)
             actual = os.fstat(descriptor).st_size
             if actual > self.size_bytes:
-                self.torn_bytes = actual - self.size_bytes
+                self.torn = keep_torn(self._directory, path, self.size_bytes, self.count)
                 os.ftruncate(descriptor, self.size_bytes)
                 os.fsync(descriptor)
         except BaseException:
@@ -189,22 +200,36 @@ class Spool:
         """Read a segment's records; return the offset after the last whole one.
 
         Raises:
+            ForeignTailError: a frame is not signed by this writer, and should be.
             AuditDamagedError: more follows than a torn tail.
         """
-        size = 0
+        size, first = 0, self.count
         self.index.begin()
         with open_trail_file(path) as file:
             try:
                 for place, record in read_placed(file, sequence=self.count, head=self.head):
+                    if record.sequence == first and record.signature:
+                        self._must_be_signed = True
+                    self._require_own(path, place, record)
                     self.count, self.head = record.sequence + 1, record.hash
-                    self.index.add([Placed(record.sequence, place, record)])
-                    size = place + LENGTH.size + len(record.data) + 1
+                    self.index.add([Placed(first, place, record)])
+                    size = place + frame_bytes(record)
             except AuditDamagedError:
                 # After a power cut the file may have new blocks of zeros that were never written.
                 file.seek(size)
                 if any(file.read(MAX_RECORD_BYTES)):
                     raise
         return size
+
+    def _require_own(self, path: Path, place: int, record: Record) -> None:
+        """Check who wrote a frame that no seal covers yet.
+
+        Raises:
+            ForeignTailError: not this writer.
+        """
+        is_own = self._must_be_signed and is_signed_by(record, self._signer.public_key)
+        if not is_own and (self._must_be_signed or record.signature):
+            raise foreign_tail(path, place, record, self._signer.worker)
 
     def index_old(self) -> bool:
         """Make one index that is missing; return whether there may be more.
@@ -219,7 +244,7 @@ class Spool:
         for seal in list(self._kept):
             if seal.first in self._unindexable or not lacks_index(self._directory, seal):
                 continue
-            # Not again in this process, if it fails: that would read the segment every minute.
+            # Once in this process: a segment that fails would be read every minute.
             self._unindexable.add(seal.first)
             try:
                 reindex_segment(self._directory, seal, self._signer)
@@ -319,7 +344,7 @@ class Spool:
         signed = self._signer.sign(self.count, self.head, self._clock.now())
         seal = Seal(
             first=first, previous=previous, size_bytes=size, signed=signed,
-            index=self._write_index(first),
+            index=self._write_index(first), is_signing=True,
         )  # fmt: skip
         write_seal(self._directory, seal, self._fault)
         self._keep(seal)
@@ -373,25 +398,3 @@ class Spool:
             if descriptor >= 0:
                 os.close(descriptor)
         self._file = self._lock = -1
-
-
-def _locked(directory: Path) -> int:
-    descriptor = -1
-    try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = open_file(directory / _LOCK_NAME, os.O_RDWR | os.O_CREAT)
-        lock_now(descriptor)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise InfrastructureError(
-            f"another process writes the audit trail in {directory}: stop it, or give each its own"
-            " directory",
-            reason="audit-locked",
-        ) from error
-    except OSError as error:
-        if descriptor >= 0:
-            os.close(descriptor)
-        raise InfrastructureError(
-            f"cannot open the audit spool in {directory}: {error.strerror}", reason="audit"
-        ) from error
-    return descriptor

@@ -10,6 +10,8 @@ What is checked, and what it proves:
 - Seals. A seal is signed and names a segment's first record, size and last hash. The seals form
   one chain from the first record on, all signed by one key. So sealed records cannot be written
   again without the worker's audit key.
+- Signatures. Each record has its writer's signature, except those of an earlier version, which come
+  first. So nobody without the key can put a record into the open segment.
 - Retention. Records may be missing only at the beginning, only whole segments, and only if an
   `audit-retired` event later in the chain covers them.
 - Anchors. An anchor is a signed head that a scheduler received with a heartbeat and stored. At
@@ -40,10 +42,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from hpcc.audit.base.canonical import GENESIS, AuditDamagedError, Record
+from hpcc.audit.base.canonical import GENESIS, AuditDamagedError
+from hpcc.audit.base.frames import is_signed_by
 from hpcc.audit.base.heads import check_head, head_of_text
 from hpcc.audit.base.retirement import retired_until
-from hpcc.audit.base.segments import seals
+from hpcc.audit.base.segments import Placed, Seal, seals, segment_path, spool_path
 from hpcc.audit.base.trail import Retired, require_trail, walk
 from hpcc.audit.lookup.comparison import IndexComparison
 from hpcc.core import CallerError
@@ -56,7 +59,9 @@ MAX_ANCHOR_FILE_BYTES: Final = 64 << 20
 class Verified:
     """The summary of a verified trail.
 
-    `indexes` of its segments have an index, which has what the segment has.
+    `signed` of the kept records have a signature, which was checked if `keys` has a key; `unsigned`
+    are of a version that did not sign them. `indexes` of its segments have an index, which has what
+    the segment has.
 
     It has the records from `first` up to `count` - 1, of `count` that were ever written. Retention
     removed those before `first`. `head` is the hash of the last record. `anchors` is how many
@@ -69,6 +74,8 @@ class Verified:
     first: int = 0
     seals: int = 0
     indexes: int = 0
+    signed: int = 0
+    unsigned: int = 0
     anchors: int = 0
     older_anchors: int = 0
     newest_anchor: int = 0
@@ -94,18 +101,18 @@ def verify_trail(directory: Path, anchors: Iterable[SignedHead] = ()) -> Verifie
     """
     require_trail(directory)
     expected = _check_anchors(anchors)
-    checker = _Checker(expected.by_count)
     sealed = list(seals(directory))
     keys = {seal.signed.key.hex() for seal in sealed}
+    _check_keys(keys, expected.keys)
+    checker = _Checker(directory, expected.by_count, sealed, keys | expected.keys)
     with closing(IndexComparison(directory, sealed)) as compared:
         for item in walk(directory):
             if isinstance(item, Retired):
                 checker.retired(item)
             else:
-                checker.take(item.record)
+                checker.take(item)
                 compared.take(item)
         checker.end()
-        _check_keys(keys, expected.keys)
         # Last: a segment that was changed is the worse damage.
         compared.end()
     return Verified(
@@ -114,6 +121,8 @@ def verify_trail(directory: Path, anchors: Iterable[SignedHead] = ()) -> Verifie
         first=checker.first,
         seals=len(sealed),
         indexes=compared.compared,
+        signed=checker.signed,
+        unsigned=checker.unsigned,
         anchors=checker.matched,
         older_anchors=checker.older,
         newest_anchor=max(expected.by_count, default=0),
@@ -122,10 +131,19 @@ def verify_trail(directory: Path, anchors: Iterable[SignedHead] = ()) -> Verifie
 
 
 class _Checker:
-    """Follows the chain and compares it with the anchors."""
+    """Follows the chain, checks signatures, and compares heads with the anchors.
 
-    def __init__(self, by_count: dict[int, str]) -> None:
-        self._by_count = by_count
+    `keys` (hex) signed the seals and the anchors. Without one no record's signature can be checked.
+    """
+
+    def __init__(
+        self, directory: Path, by_count: dict[int, str], sealed: Iterable[Seal], keys: set[str]
+    ) -> None:
+        self._directory, self._by_count = directory, by_count
+        self._signing_from = {seal.end for seal in sealed if seal.is_signing}
+        self._key = bytes.fromhex(min(keys)) if keys else b""
+        self._must_be_signed = False
+        self.signed = self.unsigned = 0
         self.count, self.head, self.first = 0, GENESIS, 0
         self.matched = self.older = 0
         self._until = 0
@@ -141,14 +159,35 @@ class _Checker:
         self.count, self.head = item.seal.end, item.seal.signed.head
         self.first = self.count
         self._workers.add(item.seal.signed.worker)
+        self._must_be_signed = self._must_be_signed or item.seal.is_signing
         self._match(self.count, self.head)
 
-    def take(self, record: Record) -> None:
+    def take(self, placed: Placed) -> None:
         """Add the next record, whose place in the chain was checked."""
+        record = placed.record
+        self._check_signature(placed)
         self.count, self.head = record.sequence + 1, record.hash
         self._workers.add(record.worker)
         self._match(self.count, self.head)
         self._until = max(self._until, retired_until(record))
+
+    def _check_signature(self, placed: Placed) -> None:
+        record = placed.record
+        if record.sequence in self._signing_from or record.signature:
+            self._must_be_signed = True
+        if not self._must_be_signed:
+            self.unsigned += 1
+            return
+        if not record.signature:
+            raise self._unsigned(placed, "is not signed, and earlier ones are: it was put in")
+        if self._key and not is_signed_by(record, self._key):
+            raise self._unsigned(placed, "has a wrong signature: it was changed or put in")
+        self.signed += 1
+
+    def _unsigned(self, placed: Placed, why: str) -> AuditDamagedError:
+        path = segment_path(self._directory, placed.segment)
+        where = path if path.exists() else spool_path(self._directory)
+        return AuditDamagedError(f"{where}: record {placed.record.sequence} {why}")
 
     def _match(self, count: int, head: str) -> None:
         wanted = self._by_count.get(count)

@@ -314,6 +314,7 @@ async def _events(
             config.events,
             worker=name,
             key=load_or_create_signing_key(config.keys / EVENTS_KEY_NAME),
+            mark=config.keys / f"{EVENTS_KEY_NAME}.signs-records",
             clock=clock,
             limits=config.event_limits(disk_bytes),
             listeners=(metrics.audit.event, on_event, on_otlp),

@@ -130,6 +130,7 @@ async def main(process: ServiceProcess) -> None:
             config.audit,
             worker=config.worker_id,
             key=load_or_create_signing_key(config.keys / AUDIT_KEY_NAME),
+            mark=config.keys / f"{AUDIT_KEY_NAME}.signs-records",
             clock=clock,
             limits=config.audit_limits,
             listeners=(metrics.event, on_event, on_otlp),

@@ -57,6 +57,7 @@ async def opened(
     clock: Clock | None = None,
     fault: FaultPoint = no_fault,
     listeners: Iterable[Callable[[SecurityEvent], None]] = (),
+    mark: Path | None = None,
 ) -> AsyncGenerator[SpoolAuditLog]:
     """Return a trail that is open for writing."""
     async with open_audit_log(
@@ -67,6 +68,7 @@ async def opened(
         limits=limits,
         fault=fault,
         listeners=listeners,
+        mark=mark,
     ) as log:
         yield log
 

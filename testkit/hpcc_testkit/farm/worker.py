@@ -57,6 +57,7 @@ async def main(process: ServiceProcess, guest_class: type[FakeGuest] = FakeGuest
             config.audit,
             worker=config.worker_id,
             key=load_or_create_signing_key(config.keys / AUDIT_KEY_NAME),
+            mark=config.keys / f"{AUDIT_KEY_NAME}.signs-records",
             clock=clock,
             limits=config.audit_limits,
         ) as audit,

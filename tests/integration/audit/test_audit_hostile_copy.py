@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from hpcc.audit.base.canonical import GENESIS, record_hash
-from hpcc.audit.base.segments import LENGTH, spool_path
+from hpcc.audit.base.frames import LENGTH
+from hpcc.audit.base.segments import spool_path
 from hpcc.cli.main import main
 from hpcc_testkit.farm.audit_rows import opened, row
 

@@ -24,11 +24,10 @@ from hpcc.audit.base.canonical import (
     Record,
     encode_record,
 )
+from hpcc.audit.base.frames import LENGTH, frame_of
 from hpcc.audit.base.heads import HeadSigner, head_of_table, head_text
 from hpcc.audit.base.segments import (
-    LENGTH,
     Seal,
-    frame_of,
     seal_path,
     segment_path,
     spool_path,
@@ -113,11 +112,12 @@ def test_a_whole_trail_is_good(trail: Trail) -> None:
     key = HeadSigner("w1", ONE).public_key.hex()
     head = trail.records[-1].hash
     assert verify.verify_trail(trail.directory) == verify.Verified(
-        count=COUNT, head=head, seals=2, keys=(key,)
+        count=COUNT, head=head, seals=2, unsigned=COUNT, keys=(key,)
     )
     assert verify.verify_trail(trail.directory, trail.anchors) == verify.Verified(
-        count=COUNT, head=head, seals=2, anchors=COUNT + 1, newest_anchor=COUNT, keys=(key,)
-    )
+        count=COUNT, head=head, seals=2, unsigned=COUNT, anchors=COUNT + 1, newest_anchor=COUNT,
+        keys=(key,),
+    )  # fmt: skip
 
 
 def test_a_trail_that_was_sealed_a_moment_ago_has_no_open_segment(tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ class AuditDamagedError(IntegrityError):
 class Record:
     """One record of a chain: `kind` is "row" or "event", `hash` covers `data` (the JSON bytes).
 
-    `previous` is the hash of the record before, or `GENESIS`.
+    `previous` is the hash of the record before, or `GENESIS`. `signature` is the writer's, which
+    the frame has beside the bytes; it is empty in a trail of an earlier version.
     """
 
     kind: str
@@ -56,6 +57,7 @@ class Record:
     body: Mapping[str, object]
     data: bytes
     hash: str
+    signature: bytes = b""
 
 
 def encode_record(
@@ -88,8 +90,8 @@ def record_hash(data: bytes) -> str:
     return hashlib.sha256(_DOMAIN + data).hexdigest()
 
 
-def decode_record(data: bytes) -> Record:
-    """Parse a record and compute its hash. The body's fields are not checked.
+def decode_record(data: bytes, signature: bytes = b"") -> Record:
+    """Parse a record and compute its hash. Neither the body's fields nor the signature are checked.
 
     Raises:
         AuditDamagedError: the bytes are not a record.
@@ -117,6 +119,7 @@ def decode_record(data: bytes) -> Record:
         table["body"],
         data,
         record_hash(data),
+        signature,
     )
 
 

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import secrets
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +20,9 @@ from typing import BinaryIO, Final
 
 from hpcc.audit.base.canonical import (
     GENESIS,
-    MAX_RECORD_BYTES,
     AuditDamagedError,
     Record,
     canonical,
-    decode_record,
 )
 from hpcc.audit.base.heads import check_head, head_of_table, head_text
 from hpcc.audit.base.index_statement import IndexStatement, statement_of, statement_table
@@ -33,14 +30,13 @@ from hpcc.files import NONBLOCK, access_of
 from hpcc.files.whole import FaultPoint, Sync, whole_file
 from hpcc.ports import SignedHead
 
-LENGTH: Final = struct.Struct(">I")
 SPOOL_NAME: Final = "spool.hpcc"
 _SEALED: Final = re.compile(r"sealed-([0-9]{20})\.hpcc")
 _MAX_SEAL_BYTES: Final = 4096
 _SEAL_FIELDS: Final = frozenset({"first", "format", "previous", "signed", "size_bytes"})
-# A seal of format 2 has a statement about the segment's index as well.
+# A seal of format 2 has the statement about its index, or null, and each later frame is signed.
 _SEAL_FORMAT: Final = 1
-_SEAL_INDEX_FORMAT: Final = 2
+_SIGNING_FORMAT: Final = 2
 
 
 def open_trail_file(path: Path) -> BinaryIO:
@@ -75,6 +71,8 @@ class Seal:
     size_bytes: int
     signed: SignedHead
     index: IndexStatement | None = None
+    # All frames after the segment are signed.
+    is_signing: bool = False
 
     @property
     def end(self) -> int:
@@ -128,8 +126,9 @@ def write_seal(directory: Path, seal: Seal, fault: FaultPoint) -> None:
         "first": seal.first, "format": _SEAL_FORMAT, "previous": seal.previous,
         "signed": json.loads(head_text(seal.signed)), "size_bytes": seal.size_bytes,
     }  # fmt: skip
-    if seal.index is not None:
-        table |= {"format": _SEAL_INDEX_FORMAT, "index": statement_table(seal.index)}
+    if seal.is_signing:
+        index = statement_table(seal.index) if seal.index is not None else None
+        table |= {"format": _SIGNING_FORMAT, "index": index}
     with whole_file(
         seal_path(directory, seal.first),
         sync=Sync.NAME,
@@ -163,11 +162,11 @@ def _parse_seal(data: bytes, first: int) -> Seal:
         table = json.loads(data) if len(data) <= _MAX_SEAL_BYTES else None
     except (ValueError, RecursionError) as error:
         raise AuditDamagedError(f"the seal at record {first} is not JSON") from error
-    has_index = isinstance(table, dict) and table.get("format") == _SEAL_INDEX_FORMAT
+    is_signing = isinstance(table, dict) and table.get("format") == _SIGNING_FORMAT
     if (
         not isinstance(table, dict)
-        or set(table) != (_SEAL_FIELDS | {"index"} if has_index else _SEAL_FIELDS)
-        or table["format"] not in (_SEAL_FORMAT, _SEAL_INDEX_FORMAT)
+        or set(table) != (_SEAL_FIELDS | {"index"} if is_signing else _SEAL_FIELDS)
+        or table["format"] not in (_SEAL_FORMAT, _SIGNING_FORMAT)
         or type(table["first"]) is not int
         or type(table["size_bytes"]) is not int
         or not isinstance(table["previous"], str)
@@ -175,9 +174,11 @@ def _parse_seal(data: bytes, first: int) -> Seal:
         raise AuditDamagedError(f"the seal at record {first} has another form")
     signed = head_of_table(table["signed"])
     check_head(signed)
+    index = table.get("index")
     seal = Seal(
         first=table["first"], previous=table["previous"], size_bytes=table["size_bytes"],
-        signed=signed, index=statement_of(table["index"]) if has_index else None,
+        signed=signed, index=statement_of(index) if index is not None else None,
+        is_signing=is_signing,
     )  # fmt: skip
     if seal.index is not None and not seal.is_of(seal.index):
         raise AuditDamagedError(f"the seal at record {first} has a statement of another segment")
@@ -194,50 +195,3 @@ def seals(directory: Path) -> Iterator[Seal]:
     while (seal := seal_or_none(directory, first, previous)) is not None:
         yield seal
         first, previous = seal.end, seal.signed.head
-
-
-def frame_of(record: Record) -> bytes:
-    """Return a record's frame: its length in 4 bytes (big-endian), its bytes, a newline."""
-    return LENGTH.pack(len(record.data)) + record.data + b"\n"
-
-
-def read_frames(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset after the frame, record bytes) from the file's position.
-
-    The iteration ends without an error at an incomplete last frame.
-
-    Raises:
-        AuditDamagedError: another frame is malformed.
-    """
-    offset = file.tell()
-    while True:
-        head = file.read(LENGTH.size)
-        if len(head) < LENGTH.size:
-            return
-        (length,) = LENGTH.unpack(head)
-        if length > MAX_RECORD_BYTES:
-            raise AuditDamagedError(f"impossible length at byte {offset}")
-        data = file.read(length + 1)
-        if len(data) < length + 1:
-            return
-        if data[-1:] != b"\n":
-            raise AuditDamagedError(f"frame without an end at byte {offset}")
-        offset += LENGTH.size + length + 1
-        yield offset, data[:-1]
-
-
-def read_placed(file: BinaryIO, *, sequence: int, head: str) -> Iterator[tuple[int, Record]]:
-    """Yield (offset of the frame, record) from the file's position, and check the chain.
-
-    `sequence` and `head` are the number of the first record and the hash of the one before.
-
-    Raises:
-        AuditDamagedError: the chain is broken.
-    """
-    place = file.tell()
-    for after, data in read_frames(file):
-        record = decode_record(data)
-        if record.sequence != sequence or record.previous != head:
-            raise AuditDamagedError(f"the chain is broken at record {sequence}")
-        yield place, record
-        place, sequence, head = after, sequence + 1, record.hash

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hpcc.audit.base.canonical import GENESIS, AuditDamagedError, decode_record
+from hpcc.audit.base.frames import frame_bytes, read_frames, read_placed
 from hpcc.audit.base.segments import (
-    LENGTH,
     Placed,
     Seal,
     open_trail_file,
-    read_frames,
-    read_placed,
     seal_or_none,
     sealed_firsts,
     seals,
@@ -101,7 +99,7 @@ def _segment(
         for place, record in read_placed(file, sequence=sequence, head=head):
             yield Placed(at.segment, place, record)
             sequence, head = record.sequence + 1, record.hash
-            end = place + LENGTH.size + len(record.data) + 1
+            end = place + frame_bytes(record)
         if is_sealed:
             break
         if not segment_path(directory, at.segment).is_file():
@@ -149,8 +147,8 @@ def _begins(file: BinaryIO, at: TrailStart) -> bool:
 
 def _first_sequence_or_none(file: BinaryIO) -> int | None:
     try:
-        for _, data in read_frames(file):
-            return decode_record(data).sequence
+        for frame in read_frames(file):
+            return decode_record(frame.data).sequence
     except AuditDamagedError:
         pass
     return None

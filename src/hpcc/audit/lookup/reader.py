@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hpcc.audit.base.canonical import AuditDamagedError, Record, decode_record, record_hash
+from hpcc.audit.base.frames import Frame, is_signed_by, read_frames
 from hpcc.audit.base.query import Query, matches
 from hpcc.audit.base.retirement import retired_until
-from hpcc.audit.base.segments import Seal, open_trail_file, read_frames, seals, segment_path
+from hpcc.audit.base.segments import Seal, open_trail_file, seals, segment_path
 from hpcc.audit.base.trail import Retired, TrailStart, require_trail, walk
 from hpcc.audit.lookup.index import FoundRecord
 from hpcc.audit.lookup.sealed import read_index_or_none, statements_of
@@ -86,20 +87,52 @@ class TrailReader:
     def _oldest(self, query: Query, sealed: list[Seal], after: TrailStart) -> Iterator[Record]:
         for seal in sealed:
             yield from self._sealed(seal, query, oldest_first=True)
-        for item in walk(self._directory, after):
-            if not isinstance(item, Retired) and matches(item.record, query):
-                yield item.record
+        yield from self._open(query, sealed, after)
 
     def _newest(self, query: Query, sealed: list[Seal], after: TrailStart) -> Iterator[Record]:
         # Their bytes: decoded, a segment of 64 MiB would take ten times as much memory.
-        last: deque[bytes] = deque(maxlen=min(query.limit, 1 << 40))
-        for item in walk(self._directory, after):
-            if not isinstance(item, Retired) and matches(item.record, query):
-                last.append(item.record.data)
+        last: deque[tuple[bytes, bytes]] = deque(maxlen=min(query.limit, 1 << 40))
+        for record in self._open(query, sealed, after):
+            last.append((record.data, record.signature))
         while last:
-            yield decode_record(last.pop())
+            yield decode_record(*last.pop())
         for seal in reversed(sealed):
             yield from self._sealed(seal, query, oldest_first=False)
+
+    def _open(self, query: Query, sealed: list[Seal], after: TrailStart) -> Iterator[Record]:
+        """Yield the matching records that no seal covers yet.
+
+        Raises:
+            AuditDamagedError: one is not signed by the key of the seals.
+        """
+        must_be_signed = self._signs(sealed)
+        for item in walk(self._directory, after):
+            if isinstance(item, Retired):
+                continue
+            record = item.record
+            must_be_signed = must_be_signed or bool(record.signature)
+            if must_be_signed and not record.signature:
+                raise AuditDamagedError(
+                    f"record {record.sequence} is not signed, and earlier ones are: it was put in"
+                )
+            if matches(record, query):
+                # Before the first seal nothing here names the key.
+                if record.signature and sealed and not is_signed_by(record, sealed[-1].signed.key):
+                    raise AuditDamagedError(
+                        f"record {record.sequence} has a wrong signature: it was changed or put in"
+                    )
+                yield record
+
+    def _signs(self, sealed: list[Seal]) -> bool:
+        """Return whether each record after the seals must be signed."""
+        if not sealed or any(seal.is_signing for seal in sealed):
+            return bool(sealed)
+        # Without the seals' word, a signed frame in the last segment shows it.
+        try:
+            with open_trail_file(segment_path(self._directory, sealed[-1].first)) as file:
+                return any(frame.signature for frame in islice(read_frames(file), 1))
+        except FileNotFoundError:
+            return False
 
     def _sealed(self, seal: Seal, query: Query, *, oldest_first: bool) -> Iterator[Record]:
         """Yield the matching records of a sealed segment."""
@@ -188,11 +221,11 @@ def _proved(
     """
     for found in places:
         file.seek(found.place)
-        _, data = next(read_frames(file), (0, b""))
-        if record_hash(data) != found.hash:
+        frame = next(read_frames(file), Frame(0, b"", b""))
+        if record_hash(frame.data) != found.hash:
             raise AuditDamagedError(
                 f"{file.name}: record {found.sequence} is not the one that was sealed"
             )
-        record = decode_record(data)
+        record = decode_record(frame.data, frame.signature)
         if matches(record, query):
             yield record

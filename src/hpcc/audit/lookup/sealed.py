@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,7 @@ from hpcc.audit.base.index_statement import (
     statement_path,
     statement_table,
 )
-from hpcc.audit.base.segments import Seal, open_trail_file
+from hpcc.audit.base.segments import Seal, open_trail_file, seal_path
 from hpcc.audit.lookup.index import SegmentIndex
 from hpcc.files.whole import FaultPoint, Sync, no_fault, whole_file
 
@@ -131,3 +132,12 @@ def remove_index(directory: Path, first: int) -> None:
     """
     for path in (index_path(directory, first), statement_path(directory, first)):
         path.unlink(missing_ok=True)
+
+
+def bytes_beside(directory: Path, first: int) -> int:
+    """Return how many bytes the seal, the index and the statement of a segment take."""
+    total = 0
+    for path in (seal_path, index_path, statement_path):
+        with suppress(FileNotFoundError):
+            total += path(directory, first).stat().st_size
+    return total

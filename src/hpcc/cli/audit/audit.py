@@ -127,6 +127,7 @@ def _run_show(args: argparse.Namespace) -> int:
             text = printable(" ".join(value) if isinstance(value, tuple) else str(value))
         emit(f"{name + ':':<22}{text or '-'}".rstrip())
     emit(f"{'record:':<22}number {record.sequence}, hash {record.hash}")
+    emit(f"{'signature:':<22}{record.signature.hex() or 'unsigned row (format 1)'}")
     return 0
 
 
