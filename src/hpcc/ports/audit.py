@@ -56,6 +56,9 @@ class AuditRow:
     sharing: str = ""
     # How many arguments at the end of the command `argv` does not have, because they are too long.
     argv_omitted: int = 0
+    # The foreign engine that gave the work, and its lease; empty for hpcc's own clients.
+    engine: str = ""
+    lease: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,8 @@ _NEW = {
     "kernel_command_line",
     "vmm_jail",
     "sharing",
+    "engine",
+    "lease",
 }
 
 
@@ -193,7 +195,7 @@ async def test_the_command_line_lists_shows_and_exports(
     assert main(["audit", "export", "--format", "tsv", *where]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
-    assert {line.count("\t") for line in lines} == {35}
+    assert {line.count("\t") for line in lines} == {37}
     assert main(["audit", "export", *where]) == 0
     first = json.loads(capsys.readouterr().out.splitlines()[0])
     assert first["row_id"] == "ab" * 16

@@ -26,7 +26,7 @@ TSV_FIELDS: Final = (
     "isolation", "warden", "kernel_digest", "vmm_digest", "agent_digest", "scheduler",
     "client_version", "reason", "working_directory", "argv", "injected_flags", "outputs",
     "vmm_version", "jailer_digest", "snapshot_digest", "kernel_command_line", "vmm_jail", "sharing",
-    "argv_omitted",
+    "argv_omitted", "engine", "lease",
 )  # fmt: skip
 
 

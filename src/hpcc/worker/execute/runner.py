@@ -378,7 +378,7 @@ class Runner:
         self, work: Work, record: ResultRecord, lineage: Lineage, *, status: str = "executed"
     ) -> AuditRow:
         """Build the audit row of an execution."""
-        return audit_row(
+        row = audit_row(
             record,
             lineage,
             action=work.digest,
@@ -388,6 +388,7 @@ class Runner:
             started_at=record.started_at,
             ended_at=record.completed_at,
         )
+        return replace(row, engine=work.engine, lease=work.lease)
 
 
 def _check_label(domain: TrustDomain, lease: Lease) -> None:

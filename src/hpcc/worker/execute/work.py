@@ -32,6 +32,9 @@ class Work:
     sharing: RouteSharing | None = None
     # Nobody waits for it: an idle worker executes a result again.
     is_verification: bool = False
+    # The foreign engine that gave a lease for it, and the lease's id there.
+    engine: str = ""
+    lease: str = ""
 
 
 async def read_action(blobs: BlobStore, digest: Digest) -> tuple[ActionSpec, CommandSpec]:
