@@ -20,10 +20,10 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from hpcc.core import HpccError
 from hpcc.ports import AuditLog, Clock, SecurityEvent
@@ -35,10 +35,6 @@ from hpcc.rpc.scheduler.api import (
 )
 from hpcc.rpc.scheduler.drain_messages import label, seconds_of
 from hpcc.worker.base.drain_file import DrainFiles, DrainReport
-from hpcc.worker.execute.deduper import ExecutionDeduper
-from hpcc.worker.execute.sharing import ResultSharing
-from hpcc.worker.pool.pool import GuestPool
-from hpcc.worker.stores.quotas import Quotas
 
 _log: Final = logging.getLogger(__name__)
 # How often the command's file is looked at, and the report is written.
@@ -53,6 +49,46 @@ _FETCH_SECONDS: Final = 1.0
 _CLOCK_SECONDS: Final = 2.0
 # A disk that hangs does not hold up a stop for longer.
 _WRITE_SECONDS: Final = 5.0
+
+
+class WorkPlaces(Protocol):
+    """What runs, and room for more."""
+
+    @property
+    def running(self) -> int:
+        """How many compiles run."""
+        ...
+
+    @property
+    def queued(self) -> int:
+        """How many wait."""
+        ...
+
+    def close(self, seconds: float) -> None:
+        """Take nothing new; what runs may take so long. A later call may change the time."""
+        ...
+
+    def reopen(self) -> None:
+        """Take compiles again."""
+        ...
+
+
+class Entrance(Protocol):
+    """Where compiles come in."""
+
+    def close(self) -> None:
+        """Refuse them."""
+        ...
+
+    def reopen(self) -> None:
+        """Take them again."""
+        ...
+
+
+class Publishing(Protocol):
+    """What is owed to colleagues: `pending` results."""
+
+    pending: int
 
 
 class Source(enum.Enum):
@@ -77,15 +113,21 @@ class Drain:
 
     def __init__(
         self,
-        pool: GuestPool,
-        quotas: Quotas,
-        deduper: ExecutionDeduper,
-        sharing: ResultSharing,
+        pool: WorkPlaces,
+        quotas: Entrance,
+        deduper: Sized,
+        sharing: Publishing,
         state: Path,
         audit: AuditLog,
         clock: Clock,
+        *,
+        has_callers: bool = True,
     ) -> None:
-        """`state` is the directory of the files of `hpcc worker drain`."""
+        """`state` is the directory of the files of `hpcc worker drain`.
+
+        `has_callers`: whether those who wait for results fetch outputs here.
+        """
+        self._has_callers = has_callers
         self._pool, self._quotas = pool, quotas
         self._deduper, self._sharing = deduper, sharing
         self._files, self._audit, self._clock = DrainFiles(state), audit, clock
@@ -112,7 +154,7 @@ class Drain:
     @property
     def has_last_callers(self) -> bool:
         """Whether a process that ends has time for callers who fetch what was made last."""
-        return self._was_busy and not self._is_hurried
+        return self._has_callers and self._was_busy and not self._is_hurried
 
     @property
     def state(self) -> DrainState:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from hpcc.audit.metered import AuditMetrics
 from hpcc.core import ImageDigest, InfrastructureError, NotFoundError
@@ -16,7 +16,6 @@ from hpcc.obs.health.health import Health
 from hpcc.obs.health.watched import DiskRoom, Watched
 from hpcc.ports import AuditLog, Clock
 from hpcc.worker.base.config import WorkerConfig
-from hpcc.worker.link import SchedulerLink
 from hpcc.worker.pool.pool import GuestPool, ImageProvider
 
 # A certificate is renewed at half of its time. This much is left of one that was not.
@@ -24,17 +23,35 @@ _LEAST_CERTIFICATE_SECONDS: Final = 60.0
 _IMAGES_SECONDS: Final = 60.0
 
 
+class PeerLink(Protocol):
+    """A worker's link to its scheduler, or to the engine whose bot it is."""
+
+    # Why the peer did not answer last; "" if it did.
+    trouble: str
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the peer hears the worker."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSources:
-    """The parts of a worker that its health is read from."""
+    """The parts of a worker that its health is read from.
 
-    link: Callable[[], SchedulerLink | None]
-    certificate_ends_at: Callable[[], float]
+    `certificate_ends_at` is None for a bot, which no scheduler has enrolled. Such a worker's
+    `peer` is "engine". `is_draining` is None for what the pool says.
+    """
+
+    link: Callable[[], PeerLink | None]
+    certificate_ends_at: Callable[[], float] | None
     pool: GuestPool
     places: int
     images: ImageProvider
     audit: AuditLog
     audit_metrics: AuditMetrics
+    peer: str = "scheduler"
+    is_draining: Callable[[], bool] | None = None
 
 
 def watch_worker(
@@ -51,14 +68,16 @@ def watch_worker(
         pause_seconds=_IMAGES_SECONDS,
     )
 
-    def scheduler() -> str:
+    def peer() -> str:
         link = parts.link()
         if link is None:
             return "this worker is not registered"
-        return "" if link.is_up else f"no stream to a scheduler: {link.trouble or 'it begins'}"
+        way = "session with the engine" if parts.peer == "engine" else "stream to a scheduler"
+        return "" if link.is_up else f"no {way}: {link.trouble or 'it begins'}"
 
     def certificate() -> str:
-        left = parts.certificate_ends_at() - clock.now()
+        ends_at = parts.certificate_ends_at
+        left = ends_at() - clock.now() if ends_at is not None else _LEAST_CERTIFICATE_SECONDS
         if left >= _LEAST_CERTIFICATE_SECONDS:
             return ""
         return "the worker's certificate has ended or is about to: `hpcc worker enrol`"
@@ -72,10 +91,13 @@ def watch_worker(
         return parts.audit_metrics.trouble
 
     def draining() -> str:
-        return "it takes no new compiles" if pool.core.is_draining else ""
+        asked = parts.is_draining
+        is_draining = asked() if asked is not None else pool.core.is_draining
+        return "it takes no new compiles" if is_draining else ""
 
-    health.add("scheduler", scheduler)
-    health.add("certificate", certificate)
+    health.add(parts.peer, peer)
+    if parts.certificate_ends_at is not None:
+        health.add("certificate", certificate)
     health.add("audit", audit)
     health.add("disk", disk.reason)
     health.add("images", images.reason)

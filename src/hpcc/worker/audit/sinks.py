@@ -25,9 +25,11 @@ class TrailSink(Protocol):
 
 
 def audit_sinks(
-    config: WorkerConfig, audit: AuditLog, receiver: Receiver, clock: Clock
+    config: WorkerConfig, audit: AuditLog, receiver: Receiver | None, clock: Clock
 ) -> tuple[TrailSink, ...]:
     """Return the configured sinks. The spool then keeps what one of them lacks.
+
+    `receiver` is None for a worker without a scheduler, whose configuration names none.
 
     Raises:
         CallerError: a credential's file is invalid.
@@ -35,7 +37,7 @@ def audit_sinks(
     if not isinstance(audit, SpoolAuditLog):
         return ()
     sinks: list[TrailSink] = []
-    if config.audit_sink:
+    if config.audit_sink and receiver is not None:
         cursor = TrailCursor(config.audit)
         sinks.append(Shipper(audit, cursor, receiver, worker=config.worker_id, clock=clock))
     if config.audit_s3_endpoint:
