@@ -27,7 +27,8 @@ from hpcc.worker.base.config import AUDIT_KEY_NAME, WorkerConfig
 from hpcc.worker.base.identity import ready_identity
 from hpcc.worker.base.metrics import WorkerMetrics
 from hpcc.worker.pool.guests import runtime_of
-from hpcc.worker.serve import serve_worker
+from hpcc.worker.serve import RunningWorker, serve_worker
+from hpcc.worker.serve_bot import serve_bot
 
 if TYPE_CHECKING:
     from hpcc.runtime.vm.warm import WarmStart
@@ -97,6 +98,45 @@ async def _warm_start(
         yield warm
 
 
+@asynccontextmanager
+async def _served(
+    config: WorkerConfig,
+    process: ServiceProcess,
+    images: _Images,
+    audit: AuditLog,
+    clock: Clock,
+    warm: WarmStart | None,
+    metrics: WorkerMetrics,
+) -> AsyncGenerator[RunningWorker]:
+    """Serve a farm, or an engine."""
+    runtime, engine = await runtime_of(config, process, clock, warm), config.engine_or_none
+    progress = process.progress
+    if engine is not None:
+        async with serve_bot(
+            config,
+            engine,
+            runtime=runtime,
+            images=images,
+            audit=audit,
+            clock=clock,
+            progress=progress,
+            metrics=metrics,
+        ) as bot:
+            yield bot
+        return
+    async with serve_worker(
+        config,
+        runtime=runtime,
+        images=images,
+        audit=audit,
+        clock=clock,
+        progress=progress,
+        toolchains=images,
+        metrics=metrics,
+    ) as worker:
+        yield worker
+
+
 async def main(process: ServiceProcess) -> None:
     """Serve until cancelled. On return every guest is gone."""
     config = load_service_file(process.config_path, WorkerConfig)
@@ -108,8 +148,9 @@ async def main(process: ServiceProcess) -> None:
     make_shared = make_private_directory if sys.platform == "win32" else make_directory
     for shared in (config.images, config.guest_assets):
         make_shared(shared)
-    # Before the minutes of a first start, so that an invalid token is reported at once.
-    await ready_identity(config, clock, process.progress)
+    if config.engine_or_none is None:
+        # Before the minutes of a first start, so that an invalid token is reported at once.
+        await ready_identity(config, clock, process.progress)
     metrics = WorkerMetrics(__version__, process.health)
     async with (
         open_syslog(
@@ -137,16 +178,7 @@ async def main(process: ServiceProcess) -> None:
         ) as audit,
         _images(config, clock) as images,
         _warm_start(config, audit, clock) as warm,
-        serve_worker(
-            config,
-            runtime=await runtime_of(config, process, clock, warm),
-            images=images,
-            audit=audit,
-            clock=clock,
-            progress=process.progress,
-            toolchains=images,
-            metrics=metrics,
-        ) as running,
+        _served(config, process, images, audit, clock, warm, metrics) as running,
     ):
         process.on_hurry = running.hurry
         process.ready(

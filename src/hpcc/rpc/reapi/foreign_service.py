@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -74,16 +74,24 @@ async def connect_service(config: ServiceConfig) -> AsyncIterator[ReapiClient]:
         yield service_client(channel, config)
 
 
-def open_service_channel(config: ServiceConfig) -> grpc.aio.Channel:
-    """Open a channel to the service; the port defaults to 443, or 80 without TLS."""
+def open_service_channel(
+    config: ServiceConfig, more: Sequence[tuple[str, int]] = ()
+) -> grpc.aio.Channel:
+    """Open a channel to the service; the port defaults to 443, or 80 without TLS.
+
+    `more` are gRPC options that override those of all channels.
+    """
     parts = urlsplit(config.endpoint)
     is_plain = parts.scheme == "grpc"
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     target = f"dns:///{host}:{parts.port or (80 if is_plain else 443)}"
-    options = (
-        *COMMON_OPTIONS,
-        ("grpc.enable_http_proxy", 0),
-        ("grpc.max_reconnect_backoff_ms", 2_000),
+    options = tuple(
+        {
+            **dict(COMMON_OPTIONS),
+            "grpc.enable_http_proxy": 0,
+            "grpc.max_reconnect_backoff_ms": 2_000,
+            **dict(more),
+        }.items()
     )
     if is_plain:
         return grpc.aio.insecure_channel(target, options=options)

@@ -27,6 +27,7 @@ from hpcc.core import (
 )
 from hpcc.rpc.base.connection_limit import CONNECTIONS_PER_ADDRESS, check_connections
 from hpcc.rpc.scheduler.schedulers import split_schedulers
+from hpcc.worker.base.engine_config import EngineConfig, parse_engine_or_none
 from hpcc.worker.base.stores_config import parse_stores
 
 AUDIT_KEY_NAME: Final = "audit-signing.key"
@@ -43,8 +44,8 @@ class WorkerConfig(ObservedConfig):
     Directories: `keys` (TLS identity), `store` (CAS and action cache), `audit` (the trail),
     `images` (prepared images), `guest_assets` (kernel and agent), `state` (of the runtime).
     `scheduler` is host:port of a scheduler's port for workers, or several with commas; the worker
-    uses any of them. `image_digests` are the images offered. `prewarm_*` boot a guest before the
-    worker is ready.
+    uses any of them. `engine` is in its place for the bot of a foreign engine. `image_digests` are
+    the images offered. `prewarm_*` boot a guest before the worker is ready.
     """
 
     worker_id: str
@@ -54,9 +55,12 @@ class WorkerConfig(ObservedConfig):
     images: Path
     guest_assets: Path
     state: Path
-    scheduler: str
-    scheduler_certificate_pem: str
     image_digests: tuple[str, ...]
+    scheduler: str = ""
+    scheduler_certificate_pem: str = ""
+    # In place of a scheduler: the foreign engine whose bot this worker is. See
+    # `hpcc.worker.base.engine_config`.
+    engine: Mapping[str, object] = field(default_factory=dict)
     # If `keys` holds no certificate, the worker enrols when it starts: `enrol_at` is a scheduler's
     # port for daemons, `enrol_token_file` holds a one-time token. Same as `hpcc worker enrol`.
     enrol_at: str = ""
@@ -154,7 +158,10 @@ class WorkerConfig(ObservedConfig):
 
     def _check_addresses(self) -> None:
         """Refuse addresses now that would fail only after the minutes of a first start."""
-        split_schedulers(self.scheduler)
+        if self.engine:
+            self._check_bot()
+        else:
+            split_schedulers(self.scheduler)
         if self.enrol_at:
             split_schedulers(self.enrol_at)
         self.check_observed()
@@ -164,6 +171,27 @@ class WorkerConfig(ObservedConfig):
                 " is what they dial",
                 reason="config",
             )
+
+    def _check_bot(self) -> None:
+        """Refuse what a bot cannot have, because it has no scheduler and serves no clients."""
+        _ = self.engine_or_none
+        others = ("scheduler", "scheduler_certificate_pem", "enrol_at", "audit_sink", "stores")
+        for name in (*others, "prewarm_tenant"):
+            if getattr(self, name):
+                raise CallerError(
+                    f"a worker with an engine has no {name}: it is the engine's bot, and belongs to"
+                    " no farm",
+                    reason="config",
+                )
+
+    @property
+    def engine_or_none(self) -> EngineConfig | None:
+        """The engine whose bot this worker is; None if it belongs to a farm.
+
+        Raises:
+            CallerError: the section has another form.
+        """
+        return parse_engine_or_none(self.engine, self.image_digests)
 
     def _check_enrolment(self) -> None:
         files = [f for f in (self.enrol_token_file, self.enrol_pod_token_file) if f]

@@ -122,6 +122,17 @@ class WorkerMetrics:
         self.connected = registry.asked_gauge(
             "hpcc_worker_scheduler_up", "Whether the worker's stream to a scheduler is open."
         )
+        self.engine_up = registry.asked_gauge(
+            "hpcc_worker_engine_up",
+            "Whether the engine whose bot the worker is answered its last call.",
+        )
+        self.engine_leases = registry.asked_counter(
+            "hpcc_worker_engine_leases_total",
+            "Leases of the engine by how they ended: completed (with a result, whatever the exit"
+            " code), refused (the action is to blame), failed, cancelled.",
+            "outcome",
+            most=4,
+        )
         self.anchor_age = registry.asked_gauge(
             "hpcc_audit_anchor_age_seconds",
             "How long ago a scheduler last had the end of this trail, with a heartbeat.",

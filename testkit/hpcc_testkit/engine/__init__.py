@@ -1,0 +1,1 @@
+"""Engines that are not of hpcc, and workers that are their bots."""
