@@ -26,6 +26,8 @@ CASES = {
                        STORES + "test_small_reports_take_no_more_places_than_large_ones"),
     "rate": Case(STORE, "if rate.allowance < 1:", "if False:",
                  STORES + "test_who_reports_too_often_is_told_to_wait_and_others_are_not"),
+    "look-rate": Case(STORE, 'self._check(session, "look", rates, "builds are looked at too often")', "pass",
+                      STORES + "test_who_looks_too_often_is_told_to_wait_and_others_and_reports_are_not"),
     "bytes": Case(MESSAGES, "if said.ByteSize() > MAX_SUMMARY_BYTES:", "if False:",
                   ASKS + "test_a_summary_of_many_bytes_is_refused_before_its_rows_are_read"),
     "rows": Case(SUMMARY, "if len(rows) > most:", "if False:",

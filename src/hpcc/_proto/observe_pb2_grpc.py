@@ -106,14 +106,16 @@ class ObserveServiceServicer:
 
     def Builds(self, request, context):
         """Returns the builds that were reported to this scheduler: those of the session's tenant, for an
-        operator all. PERMISSION_DENIED: the session is of another tenant.
+        operator all. PERMISSION_DENIED: the session is of another tenant. RESOURCE_EXHAUSTED: this principal
+        looks too often.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Build(self, request, context):
-        """Returns all of one build. NOT_FOUND: there is none of this id that the caller may see.
+        """Returns all of one build. NOT_FOUND: there is none of this id that the caller may see. Errors
+        otherwise as for Builds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -12,7 +12,7 @@ from hpcc.core import TenantId
 from hpcc.core.build_summary import BuildSummary
 from hpcc.identity.session_token import SessionClaims
 from hpcc.routing.load import LoadSample
-from hpcc.rpc.scheduler.builds import KeptBuild, KeptBuilds
+from hpcc.rpc.scheduler.builds import StoredBuild, StoredBuilds
 from hpcc.rpc.scheduler.observe import FarmStatus
 from hpcc.rpc.scheduler.worker_detail import WorkerDetail
 from hpcc.scheduler.base.build_store import BuildStore
@@ -56,13 +56,17 @@ class ObserveCalls:
             self._builds.check_rate(session)
             self._builds.put(session, read())
 
-    def builds(self, credential: str, tenant: TenantId) -> KeptBuilds:
+    def builds(self, credential: str, tenant: TenantId) -> StoredBuilds:
         """Return heads of the builds that the session's holder may see."""
-        return self._builds.heads(self._only(self._holder(credential, tenant)))
+        session = self._holder(credential, tenant)
+        self._builds.check_look(session)
+        return self._builds.heads(self._only(session))
 
-    def build(self, credential: str, tenant: TenantId, build_id: str) -> tuple[KeptBuild, ...]:
+    def build(self, credential: str, tenant: TenantId, build_id: str) -> tuple[StoredBuild, ...]:
         """Return the reports of one build that the session's holder may see."""
-        return self._builds.reports(self._only(self._holder(credential, tenant)), build_id)
+        session = self._holder(credential, tenant)
+        self._builds.check_look(session)
+        return self._builds.reports(self._only(session), build_id)
 
     def _holder(self, credential: str, tenant: TenantId) -> SessionClaims:
         return self._sessions.find(credential, tenant)[0]

@@ -21,7 +21,7 @@ from hpcc.core.build_summary import BuildSummary
 from hpcc.obs.text import one_line
 from hpcc.rpc.base.errors import UnavailableError
 from hpcc.rpc.base.method import Call, Method
-from hpcc.rpc.scheduler.build_messages import summary_message, summary_of
+from hpcc.rpc.scheduler.build_messages import decode_summary, summary_message, summary_of
 from hpcc.rpc.scheduler.schedulers import Schedulers
 
 BUILDS_AT_ONCE: Final = 500
@@ -50,6 +50,35 @@ class KeptBuild:
     def build_id(self) -> str:
         """Return by what an address names the build: 32 hex digits."""
         return build_id_of(self.tenant, self.principal, self.summary.build)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredBuild:
+    """The same at the scheduler, where the summary stays encoded: to show it costs no check."""
+
+    build_id: str
+    tenant: str
+    principal: str
+    client_version: str
+    reported_at: float
+    encoded: bytes
+    is_proved: bool = True
+
+    @property
+    def summary(self) -> BuildSummary:
+        """Return the decoded summary."""
+        return decode_summary(self.encoded)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredBuilds:
+    """What a scheduler answers for a list; the fields are those of `KeptBuilds`."""
+
+    builds: tuple[StoredBuild, ...]
+    since: float
+    displaced: int
+    kept: int
+    keep_seconds: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,19 +129,21 @@ class BuildBackend(Protocol):
         """
         ...
 
-    def builds(self, credential: str, tenant: TenantId) -> KeptBuilds:
+    def builds(self, credential: str, tenant: TenantId) -> StoredBuilds:
         """Return heads of the builds that the session's holder may see.
 
         Raises:
+            BusyError: the principal asks too often.
             HpccError: the session does not count.
         """
         ...
 
-    def build(self, credential: str, tenant: TenantId, build_id: str) -> tuple[KeptBuild, ...]:
+    def build(self, credential: str, tenant: TenantId, build_id: str) -> tuple[StoredBuild, ...]:
         """Return the reports of one build.
 
         Raises:
             NotFoundError: there is none that the session's holder may see.
+            BusyError: the principal asks too often.
             HpccError: the session does not count.
         """
         ...
@@ -135,7 +166,7 @@ def build_methods(backend: BuildBackend) -> tuple[Method, ...]:
     async def builds(request: pb.BuildsRequest, call: Call) -> pb.BuildsResponse:
         found = backend.builds(call.credential, TenantId(request.tenant))
         return pb.BuildsResponse(
-            builds=map(_kept_message, found.builds[:BUILDS_AT_ONCE]), since=found.since,
+            builds=map(_stored_message, found.builds[:BUILDS_AT_ONCE]), since=found.since,
             displaced=found.displaced, kept=found.kept, keep_seconds=found.keep_seconds,
         )  # fmt: skip
 
@@ -143,7 +174,7 @@ def build_methods(backend: BuildBackend) -> tuple[Method, ...]:
         if not BUILD_ID.fullmatch(request.build_id):
             raise CallerError("a build's id is 32 hex digits", reason="build-id")
         found = backend.build(call.credential, TenantId(request.tenant), request.build_id)
-        return pb.BuildResponse(reports=map(_kept_message, found[:SOURCES_AT_ONCE]))
+        return pb.BuildResponse(reports=map(_stored_message, found[:SOURCES_AT_ONCE]))
 
     return (
         Method("ReportBuild", pb.ReportBuildRequest, pb.ReportBuildResponse, unary=report),
@@ -300,15 +331,15 @@ def _kept(said: pb.KeptBuild) -> KeptBuild:
     )
 
 
-def _kept_message(kept: KeptBuild) -> pb.KeptBuild:
+def _stored_message(stored: StoredBuild) -> pb.KeptBuild:
     return pb.KeptBuild(
-        build_id=kept.build_id,
-        tenant=kept.tenant,
-        principal=kept.principal,
-        client_version=kept.client_version,
-        reported_at=kept.reported_at,
-        summary=summary_message(kept.summary),
-        is_proved=kept.is_proved,
+        build_id=stored.build_id,
+        tenant=stored.tenant,
+        principal=stored.principal,
+        client_version=stored.client_version,
+        reported_at=stored.reported_at,
+        summary=pb.BuildSummary.FromString(stored.encoded),
+        is_proved=stored.is_proved,
     )
 
 

@@ -17,4 +17,7 @@ class BuildLimits:
     keep_seconds: int = 14 * 86_400
     person_per_second: float = 20.0
     tenant_per_second: float = 100.0
+    # A list costs a few milliseconds, and a build of 64 large reports too.
+    person_looks_per_second: float = 4.0
+    tenant_looks_per_second: float = 20.0
     burst_seconds: float = 5.0

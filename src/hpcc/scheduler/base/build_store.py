@@ -29,12 +29,12 @@ from hpcc.core.memo import LruMemo
 from hpcc.identity.session_token import SessionClaims
 from hpcc.ports import Clock
 from hpcc.rpc.base.errors import BusyError
-from hpcc.rpc.scheduler.build_messages import decode_summary, encode_summary
+from hpcc.rpc.scheduler.build_messages import encode_summary
 from hpcc.rpc.scheduler.builds import (
     BUILDS_AT_ONCE,
     SOURCES_AT_ONCE,
-    KeptBuild,
-    KeptBuilds,
+    StoredBuild,
+    StoredBuilds,
     build_id_of,
 )
 from hpcc.scheduler.base.build_limits import BuildLimits
@@ -47,13 +47,13 @@ _MAX_RATES: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """A report. `head` is what lists show, `encoded` the whole summary."""
+    """A report. `head` is the part that lists show, `encoded` the whole summary."""
 
     version: str
     at: float
     expires_at: float
     build_id: str
-    head: BuildSummary
+    head: bytes
     encoded: bytes
 
     @property
@@ -105,17 +105,31 @@ class BuildStore:
         if self.is_off:
             raise NotFoundError("this farm keeps no builds", reason="builds-off")
         limits = self._limits
+        rates = limits.person_per_second, limits.tenant_per_second
+        self._check(session, "report", rates, "builds are reported too often")
+
+    def check_look(self, session: SessionClaims) -> None:
+        """Count a look at builds.
+
+        Raises:
+            BusyError: the person or the tenant looks too often.
+        """
+        limits = self._limits
+        rates = limits.person_looks_per_second, limits.tenant_looks_per_second
+        self._check(session, "look", rates, "builds are looked at too often")
+
+    def _check(
+        self, session: SessionClaims, what: str, rates: tuple[float, float], refusal: str
+    ) -> None:
         # The person first: who is refused takes nothing of the tenant's rate.
-        rates = (
-            ((session.tenant, session.principal), limits.person_per_second),
-            ((session.tenant,), limits.tenant_per_second),
-        )
-        for key, per_second in rates:
+        for key, per_second in (
+            ((what, session.tenant, session.principal), rates[0]),
+            ((what, session.tenant), rates[1]),
+        ):
             if not self._is_allowed(key, per_second):
                 raise BusyError(
-                    "builds are reported too often", retry_after_seconds=limits.burst_seconds,
-                    reason="build-rate",
-                )  # fmt: skip
+                    refusal, retry_after_seconds=self._limits.burst_seconds, reason="build-rate"
+                )
 
     def put(self, session: SessionClaims, summary: BuildSummary) -> None:
         """Keep a report, in the place of an earlier one of the same source; make room for it."""
@@ -124,7 +138,8 @@ class BuildStore:
         now = self._clock.monotonic()
         report = _Report(
             session.client_version, self._clock.now(), now + self._limits.keep_seconds,
-            build_id_of(*person, summary.build), summary.head(), encode_summary(summary),
+            build_id_of(*person, summary.build), encode_summary(summary.head()),
+            encode_summary(summary),
         )  # fmt: skip
         self._drop(person, key)
         self._people.setdefault(person, OrderedDict())[key] = report
@@ -136,7 +151,7 @@ class BuildStore:
             people = (p for p in self._people if p[0] == tenant)
             self._displace(max(people, key=self._person_bytes.__getitem__))
 
-    def heads(self, only: str | None) -> KeptBuilds:
+    def heads(self, only: str | None) -> StoredBuilds:
         """Return the last reports of a tenant, or of all for None, without their details."""
         self._sweep()
         found = [
@@ -146,15 +161,15 @@ class BuildStore:
         ]
         found.sort(key=lambda pair: pair[0].at, reverse=True)
         displaced = self._displaced.total() if only is None else self._displaced[only]
-        return KeptBuilds(
-            builds=tuple(self._kept(r, p, r.head) for r, p in found[:BUILDS_AT_ONCE]),
+        return StoredBuilds(
+            builds=tuple(self._stored(r, p, r.head) for r, p in found[:BUILDS_AT_ONCE]),
             since=self._since,
             displaced=displaced,
             kept=len(found),
             keep_seconds=0 if self.is_off else self._limits.keep_seconds,
         )
 
-    def reports(self, only: str | None, build_id: str) -> tuple[KeptBuild, ...]:
+    def reports(self, only: str | None, build_id: str) -> tuple[StoredBuild, ...]:
         """Return the reports of a build of a tenant, or of any for None, the last one first.
 
         Raises:
@@ -170,10 +185,7 @@ class BuildStore:
         if not found:
             raise NotFoundError("no build of this id is known here", reason="no-build")
         found.sort(key=lambda pair: pair[0].at, reverse=True)
-        return tuple(
-            self._kept(r, person, decode_summary(r.encoded))
-            for r, person in found[:SOURCES_AT_ONCE]
-        )
+        return tuple(self._stored(r, p, r.encoded) for r, p in found[:SOURCES_AT_ONCE])
 
     def kept(self) -> int:
         """Return how many reports there are."""
@@ -233,8 +245,9 @@ class BuildStore:
             for key in [k for k, r in reports.items() if r.expires_at <= now]:
                 self._drop(person, key)
 
-    def _kept(self, report: _Report, person: _Person, summary: BuildSummary) -> KeptBuild:
-        return KeptBuild(
-            tenant=person[0], principal=person[1], client_version=report.version,
-            reported_at=report.at, summary=summary, is_proved=self._is_proved,
+    def _stored(self, report: _Report, person: _Person, encoded: bytes) -> StoredBuild:
+        return StoredBuild(
+            build_id=report.build_id, tenant=person[0], principal=person[1],
+            client_version=report.version, reported_at=report.at, encoded=encoded,
+            is_proved=self._is_proved,
         )  # fmt: skip

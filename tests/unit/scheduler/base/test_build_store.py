@@ -164,6 +164,21 @@ def test_who_reports_too_often_is_told_to_wait_and_others_are_not() -> None:
     store.check_rate(ANN)
 
 
+def test_who_looks_too_often_is_told_to_wait_and_others_and_reports_are_not() -> None:
+    limits = BuildLimits(person_looks_per_second=1.0, tenant_looks_per_second=1.2)
+    store = BuildStore(LaterClock(), limits)
+    for _ in range(5):
+        store.check_look(ANN)
+    with pytest.raises(BusyError) as refused:
+        store.check_look(ANN)
+    assert refused.value.reason == "build-rate"
+    store.check_look(BOB)
+    with pytest.raises(BusyError):
+        store.check_look(session("acme", "bot"))
+    store.check_look(ZED)
+    store.check_rate(ANN)
+
+
 def test_a_farm_that_keeps_none_says_so() -> None:
     store = BuildStore(LaterClock(), BuildLimits(total_bytes=0, person_bytes=0))
     with pytest.raises(NotFoundError) as off:
