@@ -68,7 +68,8 @@ _SEPARATOR: Final = re.compile(rb"([:;])")
 _UNNAMEABLE: Final = re.compile(rb"[:;$]")
 # What the other names expand to, such as $LIB and $PLATFORM, is relative (glibc, elf/dl-load.c).
 _ABSOLUTE: Final = re.compile(rb"/|\$(?:ORIGIN(?![0-9A-Za-z_])|\{ORIGIN\})")
-_LOADED: Final = re.compile(rb"(?:=> |^\s+)(/\S+) \(0x", re.MULTILINE)
+# A directory may hold blanks, as in `libmpc.so.3 => /home/me/work dir/libmpc.so.3 (0x7f…)`.
+_LOADED: Final = re.compile(rb"^[ \t]+(?:[^\n]*? => )?(/[^\n]*) \(0x[0-9a-f]+\)$", re.MULTILINE)
 _TRIED: Final = re.compile(
     rb"^(?: +\d+:\t +trying file=(/[^\n]+)"
     # Of a library to preload the loader shows only that it failed.

@@ -146,6 +146,16 @@ def test_the_loader_lists_what_it_loads_and_what_it_tried(tmp_path: Path) -> Non
     assert found.skipped == ()
 
 
+@pytest.mark.parametrize("name", ["work dir", "a => b", "a (0x1)"])
+def test_a_directory_of_libraries_may_hold_blanks(tmp_path: Path, name: str) -> None:
+    program = os.fsencode(_program(tmp_path))
+    (tmp_path / "lib").rename(tmp_path / name)
+    path = os.fsencode(tmp_path / name)
+    loaded = libraries_of(program, {b"LD_LIBRARY_PATH": path}).loaded
+    assert path + b"/libown.so.1" in loaded
+    assert all(map(os.path.isfile, loaded))
+
+
 def test_the_loader_lists_what_it_skipped(tmp_path: Path) -> None:
     program = os.fsencode(_program(tmp_path))
     names = ("dangling", "class", "nowhere", "file")
