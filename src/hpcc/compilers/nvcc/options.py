@@ -252,16 +252,15 @@ def _flags(
         return [Flag(option.spec, b"", raw)]
     if not option.value.fullmatch(value) or value.startswith(b"="):
         return None
+    pieces = value.split(b",") if option.is_list else [value]
+    # `-I -` is another option of GCC.
+    has_option = any(piece.startswith(b"-") for piece in pieces)
+    if not all(pieces) or (has_option and option.spec.effect is not Effect.LIST):
+        return None
     if option.spec.spelling == "-D":
         # Whether nvcc divides it depends on quotes. All that it may define counts.
-        pieces = value.split(b",") if b"," in value else []
-        return [
-            Flag(option.spec, value, raw),
-            *(Flag(option.spec, piece, ()) for piece in pieces),
-        ]
-    pieces = value.split(b",") if option.is_list else [value]
-    if not all(pieces):
-        return None
+        parts = value.split(b",") if b"," in value else []
+        return [Flag(option.spec, value, raw), *(Flag(option.spec, p, ()) for p in parts)]
     if option.spec.effect is Effect.LIST:
         return _passed(option, pieces, raw, host)
     return [Flag(option.spec, piece, raw if at == 0 else ()) for at, piece in enumerate(pieces)]

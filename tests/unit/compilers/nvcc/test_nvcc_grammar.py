@@ -93,7 +93,8 @@ def test_flags_for_the_search_path_are_asked_with_it() -> None:
         "-Xcompiler=-fms-extensions", "-Xcompiler=-gsplit-dwarf", "-Xcompiler=-imacros,x",
         "-Xcompiler=-pipe,", "-Xcompiler=-fpch-preprocess", "-Xcompiler=-fmodules-ts",
         "-Xptxas=--options-file=x", "-Xptxas=-o,x", "-Xptxas=x.ptx", "-Xcudafe=--x",
-        "-Xcudafe=--diag_suppress=a;b", "-I=/proc/self/cwd", "-Ia,/proc/1", "-isystem=//proc",
+        "-Xcudafe=--diag_suppress=a;b", "-I-", "-I=-", "-I -x", "-Ia,-", "-isystem=-", "-include -x",
+        "-o -x", "-MF -x", "-MT -x", "-U-x", "-Werror -w", "-frandom-seed=-x", "-I=/proc/self/cwd", "-Ia,/proc/1", "-isystem=//proc",
     ],
 )  # fmt: skip
 def test_everything_else_is_refused(words: str) -> None:
