@@ -263,4 +263,9 @@ def test_clocks_and_assembler_are_settled(launcher: FakeLauncher, project: Any, 
     answer, made = _compile(launcher, *argv)
     assert answer == "run"
     assert b"more" in made
+    # nvcc lists it as a/b.h.
+    project.write("a/b.h", "")
+    odd = project.write("a\\b.h", "")
+    assert outcome('#include "a\\b.h"\n') == "uncacheable.depfile"
+    odd.unlink()
     assert outcome("#ifdef NEVER\nconst char *day = __DATE__;\n#endif\n") == ""

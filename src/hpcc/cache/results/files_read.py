@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.outputs import read_output
@@ -59,7 +59,6 @@ def files_read(
         UncacheableError: the list is missing.
     """
     prepared = pending.prepared
-    more = _unlisted(prepared, search_path, memo)
     match pending.way:
         case Way.PRIVATE_FILE:
             assert pending.private_depfile is not None
@@ -70,10 +69,9 @@ def files_read(
             )
             if data is None:
                 raise UncacheableError(UncacheableReason.DEPFILE_UNREADABLE)
-            return (*_texts(pending, data, memo), *_behind_macro(prepared, memo), *more)
+            return _whole(pending, data, search_path, memo)
         case Way.USER_FILE:
-            texts = _texts(pending, depfile or b"", memo)
-            return (*texts, *_behind_macro(prepared, memo), *more)
+            return _whole(pending, depfile or b"", search_path, memo)
         case Way.HEADERS:
             assert headers is not None
             return (
@@ -93,6 +91,16 @@ def files_read(
             return without_imports(prepared, listed)
         case Way.OWN_TEXT:
             return ()
+
+
+def _whole(
+    pending: Pending, depfile: bytes, search_path: SearchPath, memo: FileMemo
+) -> tuple[bytes, ...]:
+    """Return the texts that a depfile lists, and those that it leaves out."""
+    texts = _texts(pending, depfile, memo)
+    prepared = pending.prepared
+    more = _unlisted(prepared, texts, search_path, memo)
+    return (*texts, *_behind_macro(prepared, memo), *more)
 
 
 def _behind_macro(prepared: Prepared, memo: FileMemo) -> tuple[bytes, ...]:
@@ -163,7 +171,42 @@ def _check_modules(pending: Pending, depfile: bytes) -> None:
         raise UncacheableError(UncacheableReason.MODULES)
 
 
-def _unlisted(prepared: Prepared, search_path: SearchPath, memo: FileMemo) -> tuple[bytes, ...]:
+def _refuse_backslashes(prepared: Prepared, listed: Iterable[bytes], memo: FileMemo) -> None:
+    r"""Refuse a list in which nvcc may have written another name than that of a file.
+
+    It writes `a/b.h` for a file `a\b.h`. That file is in a directory on the way to the listed name.
+
+    Raises:
+        UncacheableError: such a directory holds a name with a backslash.
+    """
+    ways: set[bytes] = set()
+    paths = all_absolute(prepared.cwd, tuple(listed))
+    for path in paths:
+        directory = path.rpartition(b"/")[0]
+        while directory not in ways:
+            ways.add(directory)
+            directory = directory.rpartition(b"/")[0]
+    for directory in ways:
+        found = memo.listing(directory or b"/")
+        if found is None:  # it may be entered, and not read
+            is_odd = any(map(os.path.lexists, _with_backslashes(directory + b"/", paths)))
+        else:
+            is_odd = any(b"\\" in name for name in found.names)
+        if is_odd:
+            raise UncacheableError(UncacheableReason.DEPFILE, directory)
+
+
+def _with_backslashes(start: bytes, paths: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield what paths below a directory may stand for, up to the first name with a backslash."""
+    for path in (path for path in paths if path.startswith(start)):
+        parts = path.removeprefix(start).split(b"/")
+        for count in range(2, len(parts) + 1):
+            yield start + b"\\".join(parts[:count])
+
+
+def _unlisted(
+    prepared: Prepared, listed: Iterable[bytes], search_path: SearchPath, memo: FileMemo
+) -> tuple[bytes, ...]:
     """Return the headers that no depfile lists, and all that they may include.
 
     Each name counts in each place where there is a file.
@@ -174,6 +217,7 @@ def _unlisted(prepared: Prepared, search_path: SearchPath, memo: FileMemo) -> tu
     names = prepared.family.headers_unlisted(prepared.invocation)
     if not names:
         return ()
+    _refuse_backslashes(prepared, listed, memo)
     search = tuple(absolute(prepared.cwd, d.rstrip(b"/") or b"/") for d in search_path(prepared))
     found: dict[bytes, None] = {}
     waiting = [[d + b"/" + name for d in search] for name in names]
