@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.outputs import read_output
@@ -28,6 +30,8 @@ from hpcc.compilers.scan.includes import may_begin_with_macro
 from hpcc.compilers.scan.scan import Hazard
 from hpcc.compilers.scan.twins import TwinRule
 from hpcc.core.reasons.uncacheable import UncacheableReason
+
+_ODD_NAME: Final = re.compile(rb'["\\\n]')
 
 SearchPath = Callable[[Prepared], tuple[bytes, ...]]
 
@@ -171,13 +175,14 @@ def _check_modules(pending: Pending, depfile: bytes) -> None:
         raise UncacheableError(UncacheableReason.MODULES)
 
 
-def _refuse_backslashes(prepared: Prepared, listed: Iterable[bytes], memo: FileMemo) -> None:
+def _refuse_odd_names(prepared: Prepared, listed: Iterable[bytes], memo: FileMemo) -> None:
     r"""Refuse a list in which nvcc may have written another name than that of a file.
 
-    It writes `a/b.h` for a file `a\b.h`. That file is in a directory on the way to the listed name.
+    It writes `a/b.h` for a file `a\b.h`, and `a` for `a"b.h`. That file is in a directory on the
+    way to the listed name.
 
     Raises:
-        UncacheableError: such a directory holds a name with a backslash.
+        UncacheableError: such a directory holds a name with such a character.
     """
     ways: set[bytes] = set()
     paths = all_absolute(prepared.cwd, tuple(listed))
@@ -191,7 +196,7 @@ def _refuse_backslashes(prepared: Prepared, listed: Iterable[bytes], memo: FileM
         if found is None:  # it may be entered, and not read
             is_odd = any(map(os.path.lexists, _with_backslashes(directory + b"/", paths)))
         else:
-            is_odd = any(b"\\" in name for name in found.names)
+            is_odd = any(map(_ODD_NAME.search, found.names))
         if is_odd:
             raise UncacheableError(UncacheableReason.DEPFILE, directory)
 
@@ -217,7 +222,7 @@ def _unlisted(
     names = prepared.family.headers_unlisted(prepared.invocation)
     if not names:
         return ()
-    _refuse_backslashes(prepared, listed, memo)
+    _refuse_odd_names(prepared, listed, memo)
     search = tuple(absolute(prepared.cwd, d.rstrip(b"/") or b"/") for d in search_path(prepared))
     found: dict[bytes, None] = {}
     waiting = [[d + b"/" + name for d in search] for name in names]
