@@ -269,3 +269,23 @@ def test_clocks_and_assembler_are_settled(launcher: FakeLauncher, project: Any, 
     assert outcome('#include "a\\b.h"\n') == "uncacheable.depfile"
     odd.unlink()
     assert outcome("#ifdef NEVER\nconst char *day = __DATE__;\n#endif\n") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "listed"), [(r"a\b.h", "a/b.h"), ("a$$b.h", "a$b.h"), ("a\tb.h", "a"), ('a"b.h', "a")]
+)
+def test_a_file_that_nvcc_lists_under_another_name_is_not_missed(
+    launcher: FakeLauncher, project: Any, nvcc: str, name: str, listed: str
+) -> None:
+    argv = (nvcc, "-I.", "-arch=sm_80", "-ptx", "x.cu", "-o", "made")
+    project.write("x.cu", f"#include <{name}>\n__global__ void k(int *p) {{ *p = F; }}\n")
+    project.write("b.h", "")
+    for file in (listed, name):
+        project.write(file, "#define F 7\n")
+    project.settle()
+    _, made = _compile(launcher, *argv)
+    project.write(name, "#define F 8\n")
+    project.settle()
+    answer, other = _compile(launcher, *argv)
+    assert answer == "run"
+    assert other != made

@@ -31,7 +31,8 @@ from hpcc.compilers.scan.scan import Hazard
 from hpcc.compilers.scan.twins import TwinRule
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
-_ODD_NAME: Final = re.compile(rb'["\\\n]')
+# White space, `$$` and DEL are written as they are.
+_ODD_NAME: Final = re.compile(rb'["\\\x00-\x1f\x7f]|\$\$')
 
 SearchPath = Callable[[Prepared], tuple[bytes, ...]]
 
