@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hpcc.cache.cache import Cache
 from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.spec.table import Bypass
 from hpcc_testkit.cache.compiles import FakeLauncher
@@ -46,7 +47,8 @@ def launcher(project: Any, make_cache: Any) -> FakeLauncher:
 
 
 def _prepared(launcher: FakeLauncher, *argv: str) -> Prepared | Bypass:
-    classifier = launcher.handler._classifier  # type: ignore[attr-defined]
+    assert isinstance(launcher.handler, Cache)
+    classifier = launcher.handler._classifier
     found = classifier.prepare(launcher.request(argv), lambda: False)
     assert isinstance(found, Prepared | Bypass)
     return found
