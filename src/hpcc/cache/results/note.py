@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from hpcc.cache.base.api import CompileRequest
 from hpcc.cache.base.uncacheable import absolute
-from hpcc.cache.key.share import Share
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.core import FarmRun
+
+if TYPE_CHECKING:  # a client of Windows has none
+    from hpcc.cache.key.share import Share
 
 
 class _Compiler(Protocol):

@@ -23,13 +23,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hpcc.cache.base.api import CompileRequest, TakesBuilds
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.manifest import InputSet
-from hpcc.cache.key.command_outline import outline_command
-from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.recorder.compiles import ABANDONED, FAILED, REFUSED
 from hpcc.cache.recorder.places import DIRECTORY_NAME
 from hpcc.cache.recorder.recorder import Recorder
@@ -40,6 +38,9 @@ from hpcc.cache.root.build_identity import Builds
 from hpcc.config.settings import TraceSettings
 from hpcc.core import FarmRun
 from hpcc.files import open_file
+
+if TYPE_CHECKING:  # see `_outline`
+    from hpcc.cache.key.command_outline import CommandOutline
 
 _log: Final = logging.getLogger("hpcc.daemon.records")
 RECORDS_NAME: Final = "explain"
@@ -298,8 +299,8 @@ def _record_table(note: Note) -> dict[str, object]:
     }
     if prepared is not None:
         table |= {"key": note.key.hex(), "identity": prepared.identity.digest.hex()}
-        if note.remote_cache and prepared.share is not None and isinstance(prepared, Prepared):
-            command = outline_command(prepared)
+        if note.remote_cache and prepared.share is not None:
+            command = _outline(prepared)
             if command is not None:
                 checkout = os.fsdecode(prepared.share.checkout.root)
                 table |= {"command": command.table(), "checkout": checkout}
@@ -318,6 +319,14 @@ def _record_table(note: Note) -> dict[str, object]:
         if value:
             table[name] = value
     return table
+
+
+def _outline(prepared: NotedCompile) -> CommandOutline | None:
+    # Late: a client of Windows shares nothing, and loads nothing of how a POSIX one makes keys.
+    from hpcc.cache.key.command_outline import outline_command
+    from hpcc.cache.key.prepare import Prepared
+
+    return outline_command(prepared) if isinstance(prepared, Prepared) else None
 
 
 def environment_of(env: Mapping[bytes, bytes]) -> dict[str, str]:
