@@ -1,4 +1,4 @@
-r"""The seam to files on Windows: `CacheDisk`, and what it tells. Paths have the form `C:\w\a.h`.
+"""The seam to files on Windows: `CacheDisk`, and what it tells. Paths begin with a drive.
 
 A `stat` proves less there than on Linux. NTFS writes the time of a change when the last handle is
 closed, and any program may set it. So no look-up trusts times: it reads each input. Times count
