@@ -26,14 +26,15 @@ from hpcc.audit.base.segments import (
     spool_path,
     write_seal,
 )
+from hpcc.audit.base.signer import name_signer
 from hpcc.audit.lock import lock_trail
 from hpcc.audit.lookup.making import lacks_index, reindex_segment
 from hpcc.audit.lookup.open_index import OpenIndex
 from hpcc.audit.lookup.sealed import bytes_beside, remove_index, write_index
-from hpcc.audit.tail import TornTail, foreign_tail, keep_torn
+from hpcc.audit.tail import TornTail, foreign_tail, keep_torn, mark_signing
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.files import open_file, sync_directory, sync_file
-from hpcc.files.whole import FaultPoint, Sync, no_fault, write_whole
+from hpcc.files.whole import FaultPoint, no_fault
 from hpcc.ports import Clock
 
 # The one index of earlier versions, which commands believed.
@@ -116,7 +117,6 @@ class Spool:
         for stale in (*self._directory.glob(".seal-*"), *self._directory.glob(".index-*")):
             stale.unlink(missing_ok=True)
         for name in _OLD_INDEX:
-            # A directory of that name is not hpcc's.
             with suppress(IsADirectoryError, PermissionError):
                 (self._directory / name).unlink(missing_ok=True)
         self.count, self.head = 0, GENESIS
@@ -145,8 +145,8 @@ class Spool:
         if not self._must_be_signed and self.size_bytes:
             self.rotate(at_least=1)
         self._must_be_signed = True
-        if self._mark is not None and not self._mark.exists():
-            write_whole(self._mark, b"each frame is signed\n", sync=Sync.NAME)
+        name_signer(self._directory, self._signer, self._clock.now())
+        mark_signing(self._mark)
 
     def _check_size(self, seal: Seal) -> None:
         path = segment_path(self._directory, seal.first)
@@ -234,7 +234,7 @@ class Spool:
     def index_old(self) -> bool:
         """Make one index that is missing; return whether there may be more.
 
-        Another thread than the writer's may call this: a sealed segment does not change.
+        Any thread may call this: a sealed segment does not change.
 
         Raises:
             AuditDamagedError: a segment was changed.

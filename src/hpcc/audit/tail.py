@@ -60,3 +60,13 @@ def keep_torn(directory: Path, path: Path, offset: int, count: int) -> TornTail:
     name = f"torn-{count:020d}-{digest[:_NAMED_CHARS]}"
     write_whole(directory / name, data, sync=Sync.NAME)
     return TornTail(size, digest, name)
+
+
+def mark_signing(mark: Path | None) -> None:
+    """Make the file beside the key that says that each frame is signed, if there is none.
+
+    Raises:
+        OSError: it is not durable.
+    """
+    if mark is not None and not mark.exists():
+        write_whole(mark, b"each frame is signed\n", sync=Sync.NAME)

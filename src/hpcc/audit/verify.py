@@ -47,6 +47,7 @@ from hpcc.audit.base.frames import is_signed_by
 from hpcc.audit.base.heads import check_head, head_of_text
 from hpcc.audit.base.retirement import retired_until
 from hpcc.audit.base.segments import Placed, Seal, seals, segment_path, spool_path
+from hpcc.audit.base.signer import writers_key
 from hpcc.audit.base.trail import Retired, require_trail, walk
 from hpcc.audit.lookup.comparison import IndexComparison
 from hpcc.core import CallerError
@@ -59,7 +60,7 @@ MAX_ANCHOR_FILE_BYTES: Final = 64 << 20
 class Verified:
     """The summary of a verified trail.
 
-    `signed` of the kept records have a signature, which was checked if `keys` has a key; `unsigned`
+    `signed` of the kept records have the writer's signature; `unsigned`
     are of a version that did not sign them. `indexes` of its segments have an index, which has what
     the segment has.
 
@@ -104,7 +105,8 @@ def verify_trail(directory: Path, anchors: Iterable[SignedHead] = ()) -> Verifie
     sealed = list(seals(directory))
     keys = {seal.signed.key.hex() for seal in sealed}
     _check_keys(keys, expected.keys)
-    checker = _Checker(directory, expected.by_count, sealed, keys | expected.keys)
+    key = bytes.fromhex(min(expected.keys)) if expected.keys else writers_key(directory, sealed)
+    checker = _Checker(directory, expected.by_count, sealed, key)
     with closing(IndexComparison(directory, sealed)) as compared:
         for item in walk(directory):
             if isinstance(item, Retired):
@@ -133,15 +135,15 @@ def verify_trail(directory: Path, anchors: Iterable[SignedHead] = ()) -> Verifie
 class _Checker:
     """Follows the chain, checks signatures, and compares heads with the anchors.
 
-    `keys` (hex) signed the seals and the anchors. Without one no record's signature can be checked.
+    `key` is that of anchors, seals, or the file that names the writer.
     """
 
     def __init__(
-        self, directory: Path, by_count: dict[int, str], sealed: Iterable[Seal], keys: set[str]
+        self, directory: Path, by_count: dict[int, str], sealed: Iterable[Seal], key: bytes
     ) -> None:
         self._directory, self._by_count = directory, by_count
         self._signing_from = {seal.end for seal in sealed if seal.is_signing}
-        self._key = bytes.fromhex(min(keys)) if keys else b""
+        self._key = key
         self._must_be_signed = False
         self.signed = self.unsigned = 0
         self.count, self.head, self.first = 0, GENESIS, 0
@@ -180,7 +182,7 @@ class _Checker:
             return
         if not record.signature:
             raise self._unsigned(placed, "is not signed, and earlier ones are: it was put in")
-        if self._key and not is_signed_by(record, self._key):
+        if not is_signed_by(record, self._key):
             raise self._unsigned(placed, "has a wrong signature: it was changed or put in")
         self.signed += 1
 

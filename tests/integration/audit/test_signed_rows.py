@@ -18,6 +18,7 @@ from hpcc.audit.base.query import Query
 from hpcc.audit.base.segments import Placed, seal_path, seals, segment_path, spool_path
 from hpcc.audit.base.trail import walk
 from hpcc.audit.lookup.reader import TrailReader
+from hpcc.audit.spool import SpoolLimits
 from hpcc.audit.tail import ForeignTailError
 from hpcc.audit.verify import verify_trail
 from hpcc.cli.main import main
@@ -253,3 +254,24 @@ async def test_a_sealed_segment_of_another_key_is_found_by_each_record(trail: Pa
     path.write_bytes(data.replace(first.signature, bytes(64)))
     with pytest.raises(AuditDamagedError, match="record 0 has a wrong signature"):
         verify_trail(trail)
+
+
+async def test_a_forged_record_is_not_shown_before_the_first_seal_either(
+    tmp_path: Path, mark: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = tmp_path / "young"
+    await written(directory, 3, limits=SpoolLimits())
+    assert not list(seals(directory))
+    append(directory, signed(next_record(directory, principal="mallory"), OTHER))
+    for command in (["list"], ["export"], ["verify"]):
+        assert main(["audit", *command, "--directory", str(directory)]) == 1
+        out, err = capsys.readouterr()
+        assert "mallory" not in out
+        assert "has a wrong signature" in err
+    await refuses(directory, mark)
+    for data in (None, b"junk"):
+        (directory / "signer").unlink(missing_ok=True)
+        if data is not None:
+            (directory / "signer").write_bytes(data)
+        for command in (["list"], ["export"], ["verify"]):
+            assert main(["audit", *command, "--directory", str(directory)]) == 1

@@ -28,6 +28,7 @@ from hpcc.audit.base.frames import Frame, is_signed_by, read_frames
 from hpcc.audit.base.query import Query, matches
 from hpcc.audit.base.retirement import retired_until
 from hpcc.audit.base.segments import Seal, open_trail_file, seals, segment_path
+from hpcc.audit.base.signer import writers_key
 from hpcc.audit.base.trail import Retired, TrailStart, require_trail, walk
 from hpcc.audit.lookup.index import FoundRecord
 from hpcc.audit.lookup.sealed import read_index_or_none, statements_of
@@ -103,9 +104,9 @@ class TrailReader:
         """Yield the matching records that no seal covers yet.
 
         Raises:
-            AuditDamagedError: one is not signed by the key of the seals.
+            AuditDamagedError: one is not signed by the writer's key, or nothing names that key.
         """
-        must_be_signed = self._signs(sealed)
+        must_be_signed, key = self._signs(sealed), writers_key(self._directory, sealed)
         for item in walk(self._directory, after):
             if isinstance(item, Retired):
                 continue
@@ -116,8 +117,7 @@ class TrailReader:
                     f"record {record.sequence} is not signed, and earlier ones are: it was put in"
                 )
             if matches(record, query):
-                # Before the first seal nothing here names the key.
-                if record.signature and sealed and not is_signed_by(record, sealed[-1].signed.key):
+                if record.signature and not is_signed_by(record, key):
                     raise AuditDamagedError(
                         f"record {record.sequence} has a wrong signature: it was changed or put in"
                     )

@@ -94,10 +94,8 @@ def _say_verified(verified: Verified, *, is_anchored: bool) -> None:
     emit(f"{verified.count} records, unbroken; the last has hash {verified.head}")
     if verified.first:
         emit(f"{kept} of them are kept; retention removed those before {verified.first}")
-    if verified.signed and verified.keys:
+    if verified.signed:
         emit(f"{verified.signed} records have their writer's signature")
-    elif verified.signed:
-        emit("no seal and no anchor names a key: the records' signatures were not checked")
     if verified.unsigned:
         emit(f"{verified.unsigned} unsigned rows (format 1), of an earlier version")
     if verified.seals:
