@@ -47,7 +47,7 @@ from hpcc.audit.base.frames import is_signed_by
 from hpcc.audit.base.heads import check_head, head_of_text
 from hpcc.audit.base.retirement import retired_until
 from hpcc.audit.base.segments import Placed, Seal, seals, segment_path, spool_path
-from hpcc.audit.base.signer import writers_key
+from hpcc.audit.base.signer import has_signer, writers_key
 from hpcc.audit.base.trail import Retired, require_trail, walk
 from hpcc.audit.lookup.comparison import IndexComparison
 from hpcc.core import CallerError
@@ -143,6 +143,8 @@ class _Checker:
     ) -> None:
         self._directory, self._by_count = directory, by_count
         self._signing_from = {seal.end for seal in sealed if seal.is_signing}
+        if has_signer(directory):
+            self._signing_from.add(max((seal.end for seal in sealed), default=0))
         self._key = key
         self._must_be_signed = False
         self.signed = self.unsigned = 0
@@ -181,7 +183,7 @@ class _Checker:
             self.unsigned += 1
             return
         if not record.signature:
-            raise self._unsigned(placed, "is not signed, and earlier ones are: it was put in")
+            raise self._unsigned(placed, "is not signed, and should be: it was put in")
         if not is_signed_by(record, self._key):
             raise self._unsigned(placed, "has a wrong signature: it was changed or put in")
         self.signed += 1

@@ -153,11 +153,11 @@ async def test_seals_of_the_earlier_format_do_not_make_unsigned_records_good(tra
         path.write_bytes(canonical({**table, "format": 1}))
     append(trail, next_record(trail))
     await refuses(trail, None)
-    with pytest.raises(AuditDamagedError, match="is not signed, and earlier ones are"):
+    with pytest.raises(AuditDamagedError, match="is not signed, and should be"):
         verify_trail(trail)
     spool_path(trail).write_bytes(b"")
     append(trail, next_record(trail))
-    with pytest.raises(AuditDamagedError, match="is not signed, and earlier ones are"):
+    with pytest.raises(AuditDamagedError, match="is not signed, and should be"):
         list(TrailReader(trail).find(Query()))
 
 
@@ -269,6 +269,12 @@ async def test_a_forged_record_is_not_shown_before_the_first_seal_either(
         assert "mallory" not in out
         assert "has a wrong signature" in err
     await refuses(directory, mark)
+    record = encode_record(row(0), sequence=0, previous="0" * 64, worker="w1")
+    spool_path(directory).write_bytes(frame_of(record))
+    for command in (["list"], ["export"], ["verify"]):
+        assert main(["audit", *command, "--directory", str(directory)]) == 1
+        assert "is not signed, and should be" in capsys.readouterr().err
+    spool_path(directory).write_bytes(frame_of(signed(record, KEY)))
     for data in (None, b"junk"):
         (directory / "signer").unlink(missing_ok=True)
         if data is not None:

@@ -56,3 +56,8 @@ def writers_key(directory: Path, sealed: list[Seal]) -> bytes:
     if sealed:
         return sealed[-1].signed.key
     return _key_or_none(directory) or b""
+
+
+def has_signer(directory: Path) -> bool:
+    """Return whether the file exists. It is made when each record that no seal covers is signed."""
+    return (directory / _NAME).exists()

@@ -28,7 +28,7 @@ from hpcc.audit.base.frames import Frame, is_signed_by, read_frames
 from hpcc.audit.base.query import Query, matches
 from hpcc.audit.base.retirement import retired_until
 from hpcc.audit.base.segments import Seal, open_trail_file, seals, segment_path
-from hpcc.audit.base.signer import writers_key
+from hpcc.audit.base.signer import has_signer, writers_key
 from hpcc.audit.base.trail import Retired, TrailStart, require_trail, walk
 from hpcc.audit.lookup.index import FoundRecord
 from hpcc.audit.lookup.sealed import read_index_or_none, statements_of
@@ -114,7 +114,7 @@ class TrailReader:
             must_be_signed = must_be_signed or bool(record.signature)
             if must_be_signed and not record.signature:
                 raise AuditDamagedError(
-                    f"record {record.sequence} is not signed, and earlier ones are: it was put in"
+                    f"record {record.sequence} is not signed, and should be: it was put in"
                 )
             if matches(record, query):
                 if record.signature and not is_signed_by(record, key):
@@ -125,8 +125,10 @@ class TrailReader:
 
     def _signs(self, sealed: list[Seal]) -> bool:
         """Return whether each record after the seals must be signed."""
-        if not sealed or any(seal.is_signing for seal in sealed):
-            return bool(sealed)
+        if has_signer(self._directory) or any(seal.is_signing for seal in sealed):
+            return True
+        if not sealed:
+            return False
         # Without the seals' word, a signed frame in the last segment shows it.
         try:
             with open_trail_file(segment_path(self._directory, sealed[-1].first)) as file:
