@@ -64,10 +64,10 @@ CASES = {
         COUNTED + "test_events_that_a_trail_or_its_sink_makes_are_counted",
     ),
     "chain": Case(
-        "audit/base/segments.py",
+        "audit/base/frames.py",
         "if record.sequence != sequence or record.previous != head:",
         "if record.sequence != sequence:",
-        TAMPERING + "test_a_changed_row_is_found",
+        VERIFY + "test_each_damage_is_named_with_its_file",
     ),
     "end-by-anchor": Case(
         "audit/verify.py",
@@ -160,9 +160,9 @@ CASES = {
         VERIFY + "test_anchors_of_two_workers_are_not_mixed",
     ),
     "frame-size": Case(
-        "audit/base/segments.py",
-        "if length > MAX_RECORD_BYTES:",
-        "if length >= MAX_RECORD_BYTES:",
+        "audit/base/frames.py",
+        "if not signature_bytes <= length <= MAX_RECORD_BYTES + signature_bytes:",
+        "if not signature_bytes <= length < MAX_RECORD_BYTES + signature_bytes:",
         VERIFY + "test_a_record_of_the_largest_size_may_be_announced",
     ),
     "named-file": Case(

@@ -28,7 +28,7 @@ _SIGNED: Final = 1 << 24
 _END: Final = b"\n"
 
 
-class Frame(NamedTuple):
+class SegmentFrame(NamedTuple):
     """A frame as it was read: the offset after it, the record's bytes, the signature or nothing."""
 
     after: int
@@ -57,7 +57,7 @@ def frame_bytes(record: Record) -> int:
     return LENGTH.size + len(record.data) + len(record.signature) + len(_END)
 
 
-def read_frames(file: BinaryIO) -> Iterator[Frame]:
+def read_frames(file: BinaryIO) -> Iterator[SegmentFrame]:
     """Yield frames from the file's position.
 
     The iteration ends without an error at an incomplete last frame.
@@ -82,7 +82,7 @@ def read_frames(file: BinaryIO) -> Iterator[Frame]:
             raise AuditDamagedError(f"frame without an end at byte {offset}")
         offset += LENGTH.size + length + 1
         end = length - signature_bytes
-        yield Frame(offset, data[:end], data[end:length])
+        yield SegmentFrame(offset, data[:end], data[end:length])
 
 
 def read_placed(file: BinaryIO, *, sequence: int, head: str) -> Iterator[tuple[int, Record]]:

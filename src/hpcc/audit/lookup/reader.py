@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hpcc.audit.base.canonical import AuditDamagedError, Record, decode_record, record_hash
-from hpcc.audit.base.frames import Frame, is_signed_by, read_frames
+from hpcc.audit.base.frames import SegmentFrame, is_signed_by, read_frames
 from hpcc.audit.base.query import Query, matches
 from hpcc.audit.base.retirement import retired_until
 from hpcc.audit.base.segments import Seal, open_trail_file, seals, segment_path
@@ -223,7 +223,7 @@ def _proved(
     """
     for found in places:
         file.seek(found.place)
-        frame = next(read_frames(file), Frame(0, b"", b""))
+        frame = next(read_frames(file), SegmentFrame(0, b"", b""))
         if record_hash(frame.data) != found.hash:
             raise AuditDamagedError(
                 f"{file.name}: record {found.sequence} is not the one that was sealed"
