@@ -263,9 +263,10 @@ async def _serving(
             health.stopping()
             bot.end()
             await drain.finish(config.drain_seconds)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LEAVE_SECONDS):
-                    await bot.left.wait()
+            if bot.is_up:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LEAVE_SECONDS):
+                        await bot.left.wait()
         finally:
             health.stopping()
             session.cancel()

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 
 from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
@@ -18,6 +19,7 @@ from hpcc.ports import SystemClock
 from hpcc.reapi.digests import digest_to_proto
 from hpcc.reapi.tree import build_tree
 from hpcc.worker.base.config import WorkerConfig
+from hpcc.worker.base.engine_config import EngineConfig
 from hpcc.worker.base.metrics import WorkerMetrics
 from hpcc.worker.serve_bot import serve_bot
 from hpcc_testkit.engine.scripted import ScriptedEngine
@@ -56,15 +58,15 @@ class Bot:
 def bot_config(
     directory: Path, endpoint: str, name: str = "w1", instance: str = "main", **fields: object
 ) -> WorkerConfig:
-    """Return a bot's config; `fields` are of the section, or of the config if it has them."""
+    """Return a bot's config; `fields` are of the section if it has them, else of the config."""
     base = directory / name
-    known = set(WorkerConfig.__dataclass_fields__)
+    known = {field.name for field in dataclass_fields(EngineConfig)}
     section = {
         "endpoint": endpoint,
         "instance": instance,
         "tenant": TENANT,
         "images": [IMAGE.platform_value],
-        **{k: v for k, v in fields.items() if k not in known},
+        **{k: v for k, v in fields.items() if k in known},
     }
     values: dict[str, object] = {
         "worker_id": name,
@@ -72,7 +74,7 @@ def bot_config(
         "image_digests": (IMAGE.digest.value,),
         "drain_seconds": 30.0,
         "engine": section,
-        **{k: v for k, v in fields.items() if k in known},
+        **{k: v for k, v in fields.items() if k not in known},
     }
     return WorkerConfig(**values)  # type: ignore[arg-type]  # built by name just above
 

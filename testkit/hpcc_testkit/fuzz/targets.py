@@ -50,6 +50,7 @@ _PACKS: Final = (
 _WORKERS: Final = (
     Target("meeting", worker_bytes.meeting, worker_bytes.meeting_seeds),
     Target("explanation", worker_bytes.explanation, worker_bytes.explanation_seeds),
+    Target("engine_session", worker_bytes.engine_session, worker_bytes.engine_session_seeds),
     Target("object_sections", worker_bytes.object_sections, worker_bytes.object_sections_seeds),
 )
 TARGETS: Final[Mapping[str, Target]] = {

@@ -6,6 +6,8 @@ import struct
 from collections.abc import Mapping
 from contextlib import suppress
 
+from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as reapi
+from buildgrid.common.protos.google.devtools.remoteworkers.v1test2 import bots_pb2 as bots
 from google.protobuf.message import DecodeError
 
 from hpcc._proto import explain_pb2, meeting_pb2
@@ -13,6 +15,7 @@ from hpcc.core import Digest, GuestReuse, IntegrityError, Isolation
 from hpcc.reapi.claims import ResultClaim, Voter
 from hpcc.reapi.delta import common_prefix
 from hpcc.reapi.limits import ReapiError
+from hpcc.rpc.engine.messages import MAX_LEASES, LeaseEnd, parse_session
 from hpcc.rpc.reapi.explanation import (
     MAX_FLAGS,
     MAX_OUTPUTS,
@@ -42,6 +45,7 @@ from hpcc.rpc.reapi.meeting import (
     parse_notes,
     parse_uses,
 )
+from hpcc.worker.engine.book import LeaseBook
 from hpcc.worker.explain.sections import (
     differing_section,
     differing_sections,
@@ -162,3 +166,36 @@ def _elf(bits: int, order: str, text: bytes) -> bytes:
         1, 62, 1, 0, 0, at, 0, head, 0, 0, entry, len(sections), 2,
     )  # fmt: skip
     return header + text + names + table
+
+
+def engine_session(data: bytes) -> None:
+    """The answer of a foreign engine to a bot, and what the bot makes of it."""
+    with suppress(IntegrityError):
+        session = parse_session(data)
+        assert len(session.leases) <= MAX_LEASES
+        assert all(lease.id.isprintable() and lease.id for lease in session.leases)
+        book = LeaseBook(2)
+        for _ in range(2):
+            news = book.heard(session.leases)
+            assert book.running <= book.capacity
+            for held in news.begun:
+                book.ended(held, LeaseEnd(result=data))
+            assert len(book.report()) == len(book)
+        book.heard(())
+        assert len(book) == 0
+
+
+def _lease(name: str, state: bots.LeaseState.ValueType) -> bots.Lease:
+    return bots.Lease(id=name, state=state)
+
+
+def engine_session_seeds() -> Mapping[str, bytes]:
+    """Return sessions with an action, with a digest, with several leases, and with none."""
+    action, named = _lease("m/a", bots.LeaseState.ACTIVE), _lease("m/b", bots.LeaseState.PENDING)
+    action.payload.Pack(reapi.Action(salt=b"s"))
+    named.payload.Pack(reapi.Digest(hash="0" * 64, size_bytes=1))
+    sessions = {"none": [], "action": [action], "digest": [named], "both": [action, named]}
+    return {
+        name: bots.BotSession(name="m/1", version="1", leases=leases).SerializeToString()
+        for name, leases in sessions.items()
+    }

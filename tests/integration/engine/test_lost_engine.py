@@ -14,6 +14,7 @@ from buildgrid.common.protos.google.devtools.remoteworkers.v1test2 import bots_p
 
 from hpcc_testkit.engine.bots import action_of, bot, bot_config, scripted_bot, until
 from hpcc_testkit.engine.scripted import ScriptedEngine
+from hpcc_testkit.farm.in_process import IMAGE, OTHER_IMAGE
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -254,3 +255,17 @@ async def test_a_bot_whose_guests_do_not_start_takes_no_more_leases_for_a_while(
         engine.give("2", action)
         assert (await engine.end_of("2")).status.code == OK
         assert running.runtime.failed_boots == 1
+
+
+async def test_an_image_that_is_not_prepared_here_is_no_end_for_the_client(
+    tmp_path: Path, engine: ScriptedEngine
+) -> None:
+    """Another worker of the engine may have it."""
+    engine.give(
+        "1", engine.add(*action_of("true", properties=[("container-image", str(OTHER_IMAGE))]))
+    )
+    images = [IMAGE.platform_value, OTHER_IMAGE.platform_value]
+    digests = (IMAGE.digest.value, OTHER_IMAGE.digest.value)
+    async with scripted_bot(tmp_path, engine, images=images, image_digests=digests):
+        lease = await engine.end_of("1")
+    assert (lease.status.code, lease.status.message) == (UNAVAILABLE, "no such image")

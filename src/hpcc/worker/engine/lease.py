@@ -42,7 +42,7 @@ from hpcc.reapi.action import parse_action
 from hpcc.reapi.command import IMAGE_PROPERTY, parse_command
 from hpcc.reapi.limits import MAX_ACTION_BYTES, MAX_COMMAND_BYTES, ReapiError
 from hpcc.reapi.platforms import check_action_platform, check_command_platform
-from hpcc.rpc.base.errors import MissingBlobsError
+from hpcc.rpc.base.errors import DeadlineError, MissingBlobsError, UnavailableError
 from hpcc.rpc.engine.messages import OF_THE_ACTION, LeaseEnd, ServerLease
 from hpcc.rpc.engine.results import engine_result
 from hpcc.rpc.reapi.session import Client
@@ -56,7 +56,10 @@ _log: Final = logging.getLogger(__name__)
 # After a failure the worker takes no leases for so long, and longer after each further one.
 _REST_SECONDS: Final = 2.0
 _MAX_RESTS: Final = 30
-_NO_FAILURES: Final = frozenset({"draining", "lease-expired", "compile-deadline"})
+# What a client or the engine can cause must not keep a worker from its work.
+_NO_FAILURES: Final = frozenset(
+    {"draining", "lease-expired", "compile-deadline", "engine-cas", "engine-slow"}
+)
 # Refusals that say that somebody tried what it may not; others are mistakes of a build.
 _EVENTS: Final = frozenset({"unpinned-image", "foreign-image"})
 
@@ -150,6 +153,8 @@ class LeaseRunner:
                 " max_store_bytes",
                 reason="store-too-small",
             ) from error
+        except NotFoundError as error:  # the image: other workers may have it
+            raise InfrastructureError(str(error), reason=error.reason) from error
         result, blobs = await engine_result(made.record)
         async with _in_time(deps.engine.transfer_seconds, "outputs to"):
             try:
@@ -243,11 +248,19 @@ async def _in_time(seconds: float, what: str) -> AsyncGenerator[None]:
     """Bound a transfer.
 
     Raises:
-        InfrastructureError: it took longer.
+        InfrastructureError: it took longer, or the engine's CAS failed (reason `engine-cas`).
     """
     try:
         async with asyncio.timeout(seconds):
             yield
+    except (UnavailableError, DeadlineError):
+        raise  # nobody answers: no client's bytes can cause that
+    except InfrastructureError as error:
+        if error.reason == "store-too-small":
+            raise
+        raise InfrastructureError(
+            f"{what} the engine's CAS: {error}", reason="engine-cas"
+        ) from error
     except TimeoutError as error:
         raise InfrastructureError(
             f"{what} the engine's CAS took over {seconds:g} s (transfer_seconds of the bot)",

@@ -7,6 +7,7 @@ first file: `TreeWalk` bounds its directories, and this module the bytes of its 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -20,9 +21,10 @@ from hpcc.reapi.tree import TreeWalk
 from hpcc.rpc.base.errors import MissingBlobsError
 from hpcc.rpc.reapi.client import ReapiClient
 
-# What is in memory of one action at a time, unless one file has more.
+# What is in memory at a time: so many chunks of all leases, and one file that is larger than one.
 _CHUNK_BYTES: Final = 16 << 20
 _CHUNK_BLOBS: Final = 2_000
+_CHUNKS: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,7 @@ class EngineTransfer:
         self, cas: Callable[[], ReapiClient], store: BlobStore, limits: TransferLimits
     ) -> None:
         self._cas, self._store, self._limits = cas, store, limits
+        self._chunks, self._large = asyncio.Semaphore(_CHUNKS), asyncio.Lock()
 
     async def message(self, digest: Digest, limit: int) -> Blob:
         """Return the blob of a message of at most `limit` bytes, and keep it in the store.
@@ -97,20 +100,28 @@ class EngineTransfer:
                 wanted |= output_tree_files((await self._store.get(output.digest)).data)
         missing = await self._cas().find_missing(wanted - {EMPTY_DIGEST})
         for chunk in _chunks(missing):
-            blobs = [extra.get(d) or await self._store.get(d) for d in chunk]
-            await self._cas().upload(blobs)
+            async with self._room(chunk):
+                blobs = [extra.get(d) or await self._store.get(d) for d in chunk]
+                await self._cas().upload(blobs)
 
     async def _fetch(self, digests: Iterable[Digest]) -> None:
         """Bring blobs into the store that are not there."""
         for chunk in _chunks(await self._store.find_missing(digests)):
-            try:
-                found = await self._cas().download(chunk)
-            except NotFoundError:
-                # Which ones: the client then uploads all of them, and tries once.
-                missing = await self._cas().find_missing(chunk)
-                raise MissingBlobsError(tuple(sorted(missing or chunk))) from None
-            for blob in found.values():
-                await self._store.put(blob)
+            async with self._room(chunk):
+                try:
+                    found = await self._cas().download(chunk)
+                except NotFoundError:
+                    # Which ones: the client then uploads all of them, and tries once.
+                    missing = await self._cas().find_missing(chunk)
+                    raise MissingBlobsError(tuple(sorted(missing or chunk))) from None
+                for blob in found.values():
+                    await self._store.put(blob)
+                found.clear()
+
+    def _room(self, chunk: Sequence[Digest]) -> asyncio.Semaphore | asyncio.Lock:
+        """Return what bounds the memory of a chunk in transfer."""
+        is_large = sum(digest.size_bytes for digest in chunk) > _CHUNK_BYTES
+        return self._large if is_large else self._chunks
 
 
 def _chunks(digests: Iterable[Digest]) -> list[list[Digest]]:
