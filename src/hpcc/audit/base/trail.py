@@ -82,6 +82,33 @@ def walk(directory: Path, start: TrailStart | None = None) -> Iterator[Placed | 
         at = _behind(seal.end, seal.signed.head)
 
 
+def walk_segment(directory: Path, seal: Seal) -> Iterator[Placed]:
+    """Yield the records of a sealed segment.
+
+    The seal on disk counts only if it has the head of `seal`: who writes the disk can put another
+    segment there for a moment, with a seal of its own, and what is read then may be signed.
+
+    Raises:
+        AuditDamagedError: the segment is not the one that was sealed.
+        FileNotFoundError: retention removed it.
+    """
+    head = seal.previous
+    start = TrailStart(seal.first, seal.previous, 0, seal.first, seal.previous)
+    for item in walk(directory, start):
+        if isinstance(item, Retired):
+            if item.seal.first == seal.first:
+                raise FileNotFoundError(f"segment {seal.first} was removed")
+            break
+        if item.segment != seal.first:
+            break
+        yield item
+        head = item.record.hash
+    if head != seal.signed.head:
+        raise AuditDamagedError(
+            f"{segment_path(directory, seal.first)}: the segment is not the one that was sealed"
+        )
+
+
 def _behind(sequence: int, head: str) -> TrailStart:
     return TrailStart(sequence, head, 0, sequence, head)
 

@@ -20,7 +20,7 @@ from hpcc.audit.base.index_statement import (
     statement_path,
 )
 from hpcc.audit.base.segments import Seal, seals, segment_path
-from hpcc.audit.base.trail import Retired, TrailStart, walk
+from hpcc.audit.base.trail import walk_segment
 from hpcc.audit.lookup.index import IndexBuilder
 from hpcc.audit.lookup.sealed import (
     IndexChangedError,
@@ -131,12 +131,4 @@ def _read(directory: Path, seal: Seal) -> IndexFacts:
 
 
 def _placed(directory: Path, seal: Seal) -> Iterator[tuple[int, Record]]:
-    start = TrailStart(seal.first, seal.previous, 0, seal.first, seal.previous)
-    for item in walk(directory, start):
-        if isinstance(item, Retired):
-            if item.seal.first == seal.first:
-                raise FileNotFoundError(f"segment {seal.first} was removed")
-            return
-        if item.segment != seal.first:
-            return
-        yield item.place, item.record
+    return ((item.place, item.record) for item in walk_segment(directory, seal))

@@ -29,7 +29,7 @@ from hpcc.audit.base.query import Query, matches
 from hpcc.audit.base.retirement import retired_until
 from hpcc.audit.base.segments import Seal, open_trail_file, seals, segment_path
 from hpcc.audit.base.signer import has_signer, writers_key
-from hpcc.audit.base.trail import Retired, TrailStart, require_trail, walk
+from hpcc.audit.base.trail import Retired, TrailStart, require_trail, walk, walk_segment
 from hpcc.audit.lookup.index import FoundRecord
 from hpcc.audit.lookup.sealed import read_index_or_none, statements_of
 from hpcc.core import CallerError, NotFoundError
@@ -161,14 +161,15 @@ class TrailReader:
     def _scanned(self, seal: Seal, query: Query) -> list[FoundRecord]:
         """Read a whole segment against its seal; return where matching records are."""
         found: list[FoundRecord] = []
-        for item in walk(self._directory, _start_of(seal)):
-            if isinstance(item, Retired) and item.seal.first == seal.first:
-                self._require_retired(seal)
-                return []
-            if isinstance(item, Retired) or item.segment != seal.first:
-                break  # the segment was read to its sealed end
-            if matches(item.record, query):
-                found.append(FoundRecord(item.record.sequence, item.place, item.record.hash))
+        try:
+            found.extend(
+                FoundRecord(item.record.sequence, item.place, item.record.hash)
+                for item in walk_segment(self._directory, seal)
+                if matches(item.record, query)
+            )
+        except FileNotFoundError:
+            self._require_retired(seal)
+            return []
         return found
 
     def _require_retired(self, seal: Seal) -> None:
@@ -200,10 +201,6 @@ class _Events(TrailReader):
 
     def _require_retired(self, seal: Seal) -> None:
         """Pass over a missing segment: the event about it is in a later one."""
-
-
-def _start_of(seal: Seal) -> TrailStart:
-    return TrailStart(seal.first, seal.previous, 0, seal.first, seal.previous)
 
 
 def _start_after(sealed: list[Seal]) -> TrailStart:
