@@ -10,9 +10,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hpcc.audit.base.heads import HeadSigner
 from hpcc.audit.base.index_statement import index_path, statement_path
 from hpcc.audit.base.query import Query
-from hpcc.audit.base.segments import Seal, seal_path, seals, segment_path, write_seal
+from hpcc.audit.base.segments import (
+    LENGTH,
+    Seal,
+    seal_path,
+    seals,
+    segment_path,
+    spool_path,
+    write_seal,
+)
 from hpcc.audit.lookup.reader import TrailReader
 from hpcc.audit.spool import SpoolLimits
+from hpcc.cli.main import main
 from hpcc.files.whole import no_fault
 from hpcc_testkit.farm.audit_rows import SMALL, opened, row, written
 
@@ -58,3 +67,26 @@ async def test_the_worker_signs_no_index_of_a_segment_that_lay_there_for_a_momen
     assert not statement_path(trail, 0).exists()
     found = list(TrailReader(trail).find(Query(tenant="tenant-1")))
     assert [record.sequence for record in found] == [1]
+
+
+@pytest.mark.parametrize("has_open", [True, False])
+async def test_a_sealed_segment_that_became_the_open_one_is_missed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], has_open: bool
+) -> None:
+    """Without its seal and its end it looks like the newest part, but later segments exist."""
+    await written(tmp_path, 20)
+    cut = list(seals(tmp_path))[1]
+    data = segment_path(tmp_path, cut.first).read_bytes()
+    (size,) = LENGTH.unpack(data[: LENGTH.size])
+    for make in (seal_path, segment_path, index_path):
+        make(tmp_path, cut.first).unlink()
+    spool_path(tmp_path).unlink()
+    if has_open:
+        spool_path(tmp_path).write_bytes(data[: LENGTH.size + size + 1])
+    else:
+        for path in tmp_path.glob("*.hpcc"):  # noqa: ASYNC240 - a test
+            if path != segment_path(tmp_path, 0):
+                path.unlink()  # only a later seal stays
+    for command in ("list", "export", "verify"):
+        assert main(["audit", command, "--directory", str(tmp_path)]) == 1
+        assert "are missing" in capsys.readouterr().err

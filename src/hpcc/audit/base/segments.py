@@ -32,6 +32,7 @@ from hpcc.ports import SignedHead
 
 SPOOL_NAME: Final = "spool.hpcc"
 _SEALED: Final = re.compile(r"sealed-([0-9]{20})\.hpcc")
+_SEALS: Final = re.compile(r"sealed-([0-9]{20})\.(?:hpcc|seal)")
 _MAX_SEAL_BYTES: Final = 4096
 _SEAL_FIELDS: Final = frozenset({"first", "format", "previous", "signed", "size_bytes"})
 # A seal of format 2 has the statement about its index, or null, and each later frame is signed.
@@ -114,6 +115,12 @@ def sealed_firsts(directory: Path) -> list[int]:
     """Return the first record numbers of the renamed segments that still exist, in order."""
     found = [_SEALED.fullmatch(p.name) for p in directory.iterdir()]
     return sorted(int(m[1]) for m in found if m)
+
+
+def has_later(directory: Path, first: int) -> bool:
+    """Return whether a segment or a seal exists that begins after record `first`."""
+    found = (_SEALS.fullmatch(p.name) for p in directory.iterdir())
+    return any(int(m[1]) > first for m in found if m)
 
 
 def write_seal(directory: Path, seal: Seal, fault: FaultPoint) -> None:

@@ -13,9 +13,9 @@ from hpcc.audit.base.frames import frame_bytes, read_frames, read_placed
 from hpcc.audit.base.segments import (
     Placed,
     Seal,
+    has_later,
     open_trail_file,
     seal_or_none,
-    sealed_firsts,
     seals,
     segment_path,
     spool_path,
@@ -130,7 +130,11 @@ def _segment(
         if is_sealed:
             break
         if not segment_path(directory, at.segment).is_file():
-            return None
+            if not has_later(directory, at.segment):
+                return None
+            # Sealed since, or somebody cut a sealed segment and made it the open one again.
+            if not _is_sealed(directory, at):
+                raise AuditDamagedError(f"records from {sequence} on are missing")
     if seal is not None and (seal.end, seal.signed.head) != (sequence, head):
         if sequence == at.sequence and not _is_same(file, segment_path(directory, at.segment)):
             return at  # the file that was read is the next open segment
@@ -138,6 +142,13 @@ def _segment(
     if seal is not None and file.seek(0, os.SEEK_END) != seal.size_bytes:
         raise AuditDamagedError(f"the segment at record {at.segment} has another size")
     return _behind(sequence, head)
+
+
+def _is_sealed(directory: Path, at: TrailStart) -> bool:
+    return (
+        segment_path(directory, at.segment).is_file()
+        or seal_or_none(directory, at.segment, at.previous) is not None
+    )
 
 
 def _is_same(file: BinaryIO, path: Path) -> bool:
@@ -187,7 +198,7 @@ def _refuse_later(directory: Path, at: TrailStart) -> None:
     Raises:
         AuditDamagedError: later records exist.
     """
-    is_gap = any(first >= at.segment for first in sealed_firsts(directory))
+    is_gap = segment_path(directory, at.segment).exists() or has_later(directory, at.segment)
     try:
         with open_trail_file(spool_path(directory)) as file:
             is_gap = is_gap or (_first_sequence_or_none(file) or 0) > at.segment

@@ -160,17 +160,15 @@ class TrailReader:
 
     def _scanned(self, seal: Seal, query: Query) -> list[FoundRecord]:
         """Read a whole segment against its seal; return where matching records are."""
-        found: list[FoundRecord] = []
         try:
-            found.extend(
+            return [
                 FoundRecord(item.record.sequence, item.place, item.record.hash)
                 for item in walk_segment(self._directory, seal)
                 if matches(item.record, query)
-            )
+            ]
         except FileNotFoundError:
             self._require_retired(seal)
             return []
-        return found
 
     def _require_retired(self, seal: Seal) -> None:
         """Check that retention removed a segment that is missing.
