@@ -244,6 +244,9 @@ class Spool:
         for seal in list(self._kept):
             if seal.first in self._unindexable or not lacks_index(self._directory, seal):
                 continue
+            # An index is a help. It must not take the room that records need.
+            if self.free_bytes < self._limits.max_bytes // 8 + seal.size_bytes // 2:
+                return False
             # Once in this process: a segment that fails would be read every minute.
             self._unindexable.add(seal.first)
             try:
