@@ -67,7 +67,7 @@ def matches(record: Record, query: Query) -> bool:
         at >= query.since
         and (query.until is None or at < query.until)
         and query.worker in {"", record.worker}
-        and query.exit_code in {None, body.get("exit_code")}
+        and (query.exit_code is None or query.exit_code == body.get("exit_code"))
         and all(getattr(query, n) in {"", text_of(body.get(n, ""))} for n in EQUAL)
         and all(text_of(body.get(n, "")).startswith(getattr(query, n)) for n in STARTS)
         and (

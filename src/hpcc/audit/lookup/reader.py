@@ -224,5 +224,7 @@ def _proved(
                 f"{file.name}: record {found.sequence} is not the one that was sealed"
             )
         record = decode_record(frame.data, frame.signature)
+        if record.sequence != found.sequence:
+            raise AuditDamagedError(f"{file.name}: the sealed index has a record twice")
         if matches(record, query):
             yield record
