@@ -17,8 +17,9 @@ from hpcc.audit.base.canonical import MAX_RECORD_BYTES, Record, encode_record
 from hpcc.audit.base.frames import frame_of, signed_message
 from hpcc.audit.base.heads import HeadSigner
 from hpcc.audit.base.segments import Placed, Seal
+from hpcc.audit.base.spool_limits import SpoolFullError, SpoolLimits
 from hpcc.audit.room import TenantRoom
-from hpcc.audit.spool import Spool, SpoolFullError, SpoolLimits
+from hpcc.audit.spool import Spool
 from hpcc.audit.tail import TornTail
 from hpcc.core import InfrastructureError, IntegrityError
 from hpcc.files.whole import FaultPoint, no_fault

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -27,51 +26,19 @@ from hpcc.audit.base.segments import (
     write_seal,
 )
 from hpcc.audit.base.signer import name_signer
+from hpcc.audit.base.spool_limits import SpoolFullError, SpoolLimits
 from hpcc.audit.lock import lock_trail
 from hpcc.audit.lookup.making import lacks_index, reindex_segment
 from hpcc.audit.lookup.open_index import OpenIndex
 from hpcc.audit.lookup.sealed import bytes_beside, remove_index, write_index
 from hpcc.audit.tail import TornTail, foreign_tail, keep_torn, mark_signing
-from hpcc.core import CallerError, InfrastructureError
+from hpcc.core import InfrastructureError
 from hpcc.files import open_file, sync_directory, sync_file
 from hpcc.files.whole import FaultPoint, no_fault
 from hpcc.ports import Clock
 
 # The one index of earlier versions, which commands believed.
 _OLD_INDEX: Final = tuple(f"index.sqlite{end}" for end in ("", "-wal", "-shm", "-journal"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpoolLimits:
-    """Size and age limits of a trail's files.
-
-    `segment_bytes`: a segment of this size is sealed; opening the trail reads one segment.
-    `max_bytes`: the most that all segments may take of the disk.
-    `seal_seconds`: an open segment of this age is sealed at any size; 0: never.
-    `keep_seconds`: a sealed segment of this age is removed once every sink has it; 0: never.
-    """
-
-    segment_bytes: int = 64 << 20
-    max_bytes: int = 16 << 30
-    keep_seconds: float = 0.0
-    seal_seconds: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check the limits.
-
-        Raises:
-            CallerError: a limit is out of range, or there is no room for two segments.
-        """
-        if self.segment_bytes <= 0 or min(self.keep_seconds, self.seal_seconds) < 0:
-            raise CallerError("the audit trail's segments and keeping time must be positive")
-        if self.max_bytes < 2 * self.segment_bytes:
-            raise CallerError("the audit trail must have room for two segments")
-
-
-class SpoolFullError(InfrastructureError):
-    """The trail has reached its size limit, and no segment may be removed."""
-
-    default_reason = "audit-full"
 
 
 class Spool:

@@ -13,8 +13,8 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from hpcc.audit.base.spool_limits import SpoolLimits
 from hpcc.audit.log import SpoolAuditLog, open_audit_log
-from hpcc.audit.spool import SpoolLimits
 from hpcc.core import Blob, InputFile
 from hpcc.files.whole import FaultPoint, no_fault
 from hpcc.ports import AuditRow, Clock, SecurityEvent, SystemClock

@@ -20,10 +20,10 @@ from hpcc.audit.base.canonical import row_of
 from hpcc.audit.base.index_statement import IndexFacts, index_path, statement_path
 from hpcc.audit.base.query import Query
 from hpcc.audit.base.segments import seals, segment_path, spool_path
+from hpcc.audit.base.spool_limits import SpoolLimits
 from hpcc.audit.lookup import index as index_module
 from hpcc.audit.lookup.index import IndexBuilder
 from hpcc.audit.lookup.reader import TrailReader
-from hpcc.audit.spool import SpoolLimits
 from hpcc.audit.verify import verify_trail
 from hpcc.cli.main import main
 from hpcc.ports import AuditRow

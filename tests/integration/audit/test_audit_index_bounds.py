@@ -14,8 +14,8 @@ from hpcc.audit.base.heads import HeadSigner
 from hpcc.audit.base.index_statement import IndexFacts, index_path, sign_index
 from hpcc.audit.base.query import Query, matches
 from hpcc.audit.base.segments import seals
+from hpcc.audit.base.spool_limits import SpoolLimits
 from hpcc.audit.lookup.sealed import write_index, write_statement
-from hpcc.audit.spool import SpoolLimits
 from hpcc.cli.main import main
 from hpcc_testkit.farm.audit_rows import KEY, SMALL, opened, written
 from hpcc_testkit.hostile.forged_indexes import as_of_an_earlier_version

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from hpcc.audit.spool import SpoolLimits
+from hpcc.audit.base.spool_limits import SpoolLimits
 from hpcc.audit.verify import verify_trail
 from hpcc.core import CallerError
 from hpcc.ports import SystemClock

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.audit.base.spool_limits import SpoolLimits
 from hpcc.audit.log import SpoolAuditLog
-from hpcc.audit.spool import SpoolLimits
 from hpcc.audit.verify import verify_trail
 from hpcc.core import InfrastructureError
 from hpcc_testkit.farm.audit_rows import opened, row

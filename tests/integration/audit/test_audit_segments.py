@@ -14,8 +14,8 @@ import pytest
 from hpcc.audit.base.canonical import row_of
 from hpcc.audit.base.query import Query
 from hpcc.audit.base.segments import spool_path
+from hpcc.audit.base.spool_limits import SpoolFullError, SpoolLimits
 from hpcc.audit.lookup.reader import TrailReader
-from hpcc.audit.spool import SpoolFullError, SpoolLimits
 from hpcc.audit.verify import verify_trail
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.ports import SecurityEvent

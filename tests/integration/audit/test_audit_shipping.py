@@ -10,8 +10,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from hpcc.audit.base.spool_limits import SpoolLimits
 from hpcc.audit.cursor import TrailCursor
-from hpcc.audit.spool import SpoolLimits
 from hpcc.audit.verify import verify_trail
 from hpcc.core import CallerError, HpccError, InfrastructureError, IntegrityError
 from hpcc.identity.tls import PinnedPeer

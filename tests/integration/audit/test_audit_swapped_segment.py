@@ -19,8 +19,8 @@ from hpcc.audit.base.segments import (
     spool_path,
     write_seal,
 )
+from hpcc.audit.base.spool_limits import SpoolLimits
 from hpcc.audit.lookup.reader import TrailReader
-from hpcc.audit.spool import SpoolLimits
 from hpcc.cli.main import main
 from hpcc.files.whole import no_fault
 from hpcc_testkit.farm.audit_rows import SMALL, opened, row, written

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hpcc.audit.base.canonical import AuditDamagedError
 from hpcc.audit.base.heads import HeadSigner, check_head, head_of_text, head_text
 from hpcc.audit.base.segments import segment_path, spool_path
-from hpcc.audit.spool import SpoolLimits
+from hpcc.audit.base.spool_limits import SpoolLimits
 from hpcc.audit.verify import read_anchors, verify_trail
 from hpcc.core import CallerError, IntegrityError
 from hpcc.ports import SignedHead

@@ -11,8 +11,8 @@ from typing import Final
 
 import pytest
 
+from hpcc.audit.base.spool_limits import SpoolLimits
 from hpcc.audit.cursor import TrailCursor
-from hpcc.audit.spool import SpoolLimits
 from hpcc.core import CallerError
 from hpcc.obs.metrics.text import exposition
 from hpcc.ports import SystemClock

@@ -16,9 +16,9 @@ from hpcc.audit.base.frames import frame_of, signed_message
 from hpcc.audit.base.heads import HeadSigner
 from hpcc.audit.base.query import Query
 from hpcc.audit.base.segments import Placed, seal_path, seals, segment_path, spool_path
+from hpcc.audit.base.spool_limits import SpoolLimits
 from hpcc.audit.base.trail import walk
 from hpcc.audit.lookup.reader import TrailReader
-from hpcc.audit.spool import SpoolLimits
 from hpcc.audit.tail import ForeignTailError
 from hpcc.audit.verify import verify_trail
 from hpcc.cli.main import main

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hpcc.audit.base.spool_limits import SpoolLimits
 from hpcc.audit.observed_config import ObservedConfig
-from hpcc.audit.spool import SpoolLimits
 from hpcc.control.database import read_database_config
 from hpcc.core import (
     CallerError,

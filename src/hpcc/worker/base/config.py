@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from hpcc.audit.base.spool_limits import SpoolLimits
 from hpcc.audit.observed_config import ObservedConfig
-from hpcc.audit.spool import SpoolLimits
 from hpcc.config.backends import BACKENDS
 from hpcc.config.settings import (
     GUEST_OVERHEAD_MIB,
