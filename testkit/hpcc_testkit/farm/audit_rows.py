@@ -26,7 +26,7 @@ from hpcc_testkit.farm.in_process import IMAGE
 # The default key of the trails that tests open.
 KEY: Final = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 # About four rows a segment.
-SMALL: Final = SpoolLimits(segment_bytes=6000, max_bytes=600_000)
+SMALL: Final = SpoolLimits(segment_bytes=6300, max_bytes=600_000)
 
 
 def row(number: int = 0, **changes: object) -> AuditRow:

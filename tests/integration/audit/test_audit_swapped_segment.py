@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from hpcc.audit.base.frames import read_frames
 from hpcc.audit.base.heads import HeadSigner
 from hpcc.audit.base.index_statement import index_path, statement_path
 from hpcc.audit.base.query import Query
 from hpcc.audit.base.segments import (
-    LENGTH,
     Seal,
     seal_path,
     seals,
@@ -77,12 +78,12 @@ async def test_a_sealed_segment_that_became_the_open_one_is_missed(
     await written(tmp_path, 20)
     cut = list(seals(tmp_path))[1]
     data = segment_path(tmp_path, cut.first).read_bytes()
-    (size,) = LENGTH.unpack(data[: LENGTH.size])
+    end = next(iter(read_frames(io.BytesIO(data)))).after
     for make in (seal_path, segment_path, index_path):
         make(tmp_path, cut.first).unlink()
     spool_path(tmp_path).unlink()
     if has_open:
-        spool_path(tmp_path).write_bytes(data[: LENGTH.size + size + 1])
+        spool_path(tmp_path).write_bytes(data[:end])
     else:
         for path in tmp_path.glob("*.hpcc"):  # noqa: ASYNC240 - a test
             if path != segment_path(tmp_path, 0):
