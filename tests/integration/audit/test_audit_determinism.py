@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,9 @@ async def test_sections_that_differ_between_guests_are_named_while_the_store_has
     # What differs because of others comes last. The order of the names in `.debug_str` is random, so
     # that more sections may differ than are named.
     assert names.endswith((".strtab", " more"))
-    assert (stamp, text) == (".rodata", "bytes from 5 on")
+    assert stamp == ".rodata"
+    # The first of the random bytes behind the fifth are sometimes equal.
+    assert re.fullmatch(r"bytes from [5-9] on", text)
     assert lto.startswith("sections of some only: .gnu.lto_")
     assert "5 of 5 actions were executed more than once, 4 of them" in below
     # Another trail may not be that of the worker here.
