@@ -86,7 +86,7 @@ def walk_segment(directory: Path, seal: Seal) -> Iterator[Placed]:
     """Yield the records of a sealed segment.
 
     The seal on disk counts only if it has the head of `seal`: who writes the disk can put another
-    segment there for a moment, with a seal of its own, and what is read then may be signed.
+    segment there for a moment, with its own seal, and what is read then may be signed.
 
     Raises:
         AuditDamagedError: the segment is not the one that was sealed.
