@@ -36,7 +36,7 @@ CASES = {
                   SUMMARIES + "test_what_is_outside_its_bounds_is_refused"),
     "detail": Case(SUMMARY, "return word if not word or _WORD.fullmatch(word) else OTHER", "return word",
                    REPORTS + "test_no_name_of_a_file_and_no_detail_of_a_reason_is_in_a_summary"),
-    "question": Case(CALLS, "r for r in reports if r.build_id == build_id", "r for r in reports",
+    "question": Case(CALLS, "for r in one if r.build_id == build_id", "for r in one",
                      ASKS + "test_a_build_is_put_together_and_an_answer_to_another_question_is_none"),
     "option": Case(PAGE, 'f"hpcc report -- {name}"', 'f"hpcc report {name}"',
                    PAGES + "test_hostile_names_are_escaped_everywhere_and_a_command_to_copy_runs_nothing_else"),

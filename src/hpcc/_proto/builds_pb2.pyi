@@ -133,10 +133,12 @@ class BuildRequest(_message.Message):
     def __init__(self, tenant: _Optional[str] = ..., build_id: _Optional[str] = ...) -> None: ...
 
 class BuildResponse(_message.Message):
-    __slots__ = ("reports",)
+    __slots__ = ("reports", "kept")
     REPORTS_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
     reports: _containers.RepeatedCompositeFieldContainer[KeptBuild]
-    def __init__(self, reports: _Optional[_Iterable[_Union[KeptBuild, _Mapping]]] = ...) -> None: ...
+    kept: int
+    def __init__(self, reports: _Optional[_Iterable[_Union[KeptBuild, _Mapping]]] = ..., kept: _Optional[int] = ...) -> None: ...
 
 class KeptBuild(_message.Message):
     __slots__ = ("build_id", "tenant", "principal", "client_version", "reported_at", "summary", "is_proved")

@@ -12,7 +12,7 @@ from hpcc.core import TenantId
 from hpcc.core.build_summary import BuildSummary
 from hpcc.identity.session_token import SessionClaims
 from hpcc.routing.load import LoadSample
-from hpcc.rpc.scheduler.builds import StoredBuild, StoredBuilds
+from hpcc.rpc.scheduler.builds import StoredBuilds, StoredReports
 from hpcc.rpc.scheduler.observe import FarmStatus
 from hpcc.rpc.scheduler.worker_detail import WorkerDetail
 from hpcc.scheduler.base.build_store import BuildStore
@@ -62,8 +62,8 @@ class ObserveCalls:
         self._builds.check_look(session)
         return self._builds.heads(self._only(session))
 
-    def build(self, credential: str, tenant: TenantId, build_id: str) -> tuple[StoredBuild, ...]:
-        """Return the reports of one build that the session's holder may see."""
+    def build(self, credential: str, tenant: TenantId, build_id: str) -> StoredReports:
+        """Return the last reports of one build that the session's holder may see."""
         session = self._holder(credential, tenant)
         self._builds.check_look(session)
         return self._builds.reports(self._only(session), build_id)

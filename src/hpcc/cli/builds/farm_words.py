@@ -34,6 +34,18 @@ def instead_of(summary: BuildSummary) -> int:
     return sum(c.compiles for c in summary.causes if c.family in {"fallback", "refused"})
 
 
+def lacking(silent: int, left_out: int) -> str:
+    """Return what lacks in what is shown; "" if nothing does."""
+    said = []
+    if silent:
+        who = "1 scheduler" if silent == 1 else f"{silent} schedulers"
+        said.append(f"{who} showed nothing: builds and reports that are kept there lack here.")
+    if left_out:
+        what = "1 older report is" if left_out == 1 else f"{left_out:,} older reports are"
+        said.append(f"{what} kept and not in these numbers.")
+    return " ".join(said)
+
+
 def kind_words(word: str) -> str:
     """Return the words for how compiles ended; of a later version's kind its word."""
     return _KINDS.get(word, word)

@@ -97,6 +97,7 @@ def builds_document(kept: KeptBuilds, found: tuple[FarmBuild, ...]) -> dict[str,
         "keep_seconds": kept.keep_seconds,
         "displaced": kept.displaced,
         "left_out": max(kept.kept - len(kept.builds), 0),
+        "silent_schedulers": kept.silent,
         "builds": [_head(build) for build in found],
     }
 
@@ -107,6 +108,8 @@ def build_document(build: FarmBuild) -> dict[str, Any]:
     return {
         "format": FORMAT,
         **_head(build),
+        "reports_left_out": build.left_out,
+        "silent_schedulers": build.silent,
         "busy_seconds": summary.busy_ms / 1000,
         "total_seconds": summary.total_ms / 1000,
         "at_once": summary.at_once,
@@ -154,7 +157,7 @@ def _head(build: FarmBuild) -> dict[str, Any]:
 def builds_lines(kept: KeptBuilds, found: tuple[FarmBuild, ...]) -> list[str]:
     """Return the list for a terminal."""
     from hpcc.cli.base.columns import columns
-    from hpcc.cli.builds.farm_words import served_of
+    from hpcc.cli.builds.farm_words import lacking, served_of
     from hpcc.cli.builds.words import duration, moment, percent
     from hpcc.obs.text import one_line
 
@@ -162,6 +165,8 @@ def builds_lines(kept: KeptBuilds, found: tuple[FarmBuild, ...]) -> list[str]:
         return ["this farm keeps no builds (builds_mib = 0 in the scheduler's config)"]
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(kept.since))
     tail = [f"known since {since}, from reports of clients; {kept.displaced} made room for others"]
+    if lack := lacking(kept.silent, max(kept.kept - len(kept.builds), 0)):
+        tail.append(lack)
     if not found:
         return ["no build has been reported", *tail]
     rows = [("id", "build", "who", "tenant", "last report", "took", "compiles", "from a cache")]
@@ -181,7 +186,7 @@ def builds_lines(kept: KeptBuilds, found: tuple[FarmBuild, ...]) -> list[str]:
 def build_lines(build: FarmBuild) -> list[str]:
     """Return a build for a terminal."""
     from hpcc.cli.base.columns import columns
-    from hpcc.cli.builds.farm_words import kind_words, served_of
+    from hpcc.cli.builds.farm_words import kind_words, lacking, served_of
     from hpcc.cli.builds.words import duration, moment, percent, words_of
     from hpcc.obs.text import one_line
 
@@ -195,6 +200,8 @@ def build_lines(build: FarmBuild) -> list[str]:
         f" {duration((summary.ended_ms - summary.began_ms) * 1000)},"
         f" {summary.compiles:,} compiles, {percent(*served_of(summary))} from a cache",
     ]
+    if lack := lacking(build.silent, build.left_out):
+        lines.append(f"  {lack}")
     if summary.commit:
         lines.append(f"  commit {summary.commit}")
     rows = [(kind_words(t.word), f"{t.compiles:,}", duration(t.took_ms * 1000))

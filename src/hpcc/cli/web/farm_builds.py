@@ -17,6 +17,7 @@ from hpcc.cli.builds.farm_words import (
     count_of,
     instead_of,
     kind_words,
+    lacking,
     phase_words,
     served_of,
 )
@@ -77,9 +78,7 @@ def _since(kept: KeptBuilds) -> str:
     )
     if kept.displaced:
         said += f" {count(kept.displaced, 'report', 'reports')} made room for others."
-    if kept.kept > len(kept.builds):
-        said += f" {kept.kept - len(kept.builds):,} older reports are not listed."
-    return said
+    return f"{said} {lacking(kept.silent, max(kept.kept - len(kept.builds), 0))}".rstrip()
 
 
 def _fits(build: FarmBuild, search: str) -> bool:
@@ -172,7 +171,7 @@ def build_page(picture: FarmPicture, build: FarmBuild, root: str) -> Page:
     s, last = build.summary, build.last
     main = (
         heading(s.build, _sub(picture, build, root), _state(build, picture.at))
-        + _warnings(s)
+        + _warnings(s, lacking(build.silent, build.left_out))
         + figures(_figures(build))
         + activity_panel(s, len(build.reports))
         + _shares(s)
@@ -206,8 +205,8 @@ def _state(build: FarmBuild, now: float) -> str:
     return tag("rest", f"last report {moment(int(build.last.reported_at * 1e6))}")
 
 
-def _warnings(s: BuildSummary) -> str:
-    found = []
+def _warnings(s: BuildSummary, lack: str) -> str:
+    found = [lack] if lack else []
     if s.is_damaged:
         found.append("A part of the client's record could not be read, and is not counted.")
     if s.left_out:

@@ -82,11 +82,19 @@ class StoredBuilds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredReports:
+    """What a scheduler answers for one build: its last reports, of `kept`."""
+
+    reports: tuple[StoredBuild, ...]
+    kept: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeptBuilds:
     """The last reports that somebody may see, the newest first; `kept` is how many there are.
 
     Nothing is known from before `since`. `displaced` reports made room for newer ones. With 0
-    `keep_seconds` the farm keeps none.
+    `keep_seconds` the farm keeps none. `silent` schedulers showed nothing: their builds lack.
     """
 
     builds: tuple[KeptBuild, ...] = ()
@@ -94,14 +102,21 @@ class KeptBuilds:
     displaced: int = 0
     kept: int = 0
     keep_seconds: int = 0
+    silent: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FarmBuild:
-    """One build of one principal, put together from the reports of its sources."""
+    """One build of one principal, put together from the reports of its sources.
+
+    `left_out` older reports are kept and not here, `silent` schedulers showed nothing: the sums
+    lack what these have.
+    """
 
     build_id: str
     reports: tuple[KeptBuild, ...]
+    left_out: int = 0
+    silent: int = 0
 
     @property
     def last(self) -> KeptBuild:
@@ -138,8 +153,8 @@ class BuildBackend(Protocol):
         """
         ...
 
-    def build(self, credential: str, tenant: TenantId, build_id: str) -> tuple[StoredBuild, ...]:
-        """Return the reports of one build.
+    def build(self, credential: str, tenant: TenantId, build_id: str) -> StoredReports:
+        """Return the last reports of one build.
 
         Raises:
             NotFoundError: there is none that the session's holder may see.
@@ -174,7 +189,9 @@ def build_methods(backend: BuildBackend) -> tuple[Method, ...]:
         if not BUILD_ID.fullmatch(request.build_id):
             raise CallerError("a build's id is 32 hex digits", reason="build-id")
         found = backend.build(call.credential, TenantId(request.tenant), request.build_id)
-        return pb.BuildResponse(reports=map(_stored_message, found[:SOURCES_AT_ONCE]))
+        return pb.BuildResponse(
+            reports=map(_stored_message, found.reports[:SOURCES_AT_ONCE]), kept=found.kept
+        )
 
     return (
         Method("ReportBuild", pb.ReportBuildRequest, pb.ReportBuildResponse, unary=report),
@@ -214,15 +231,18 @@ async def ask_builds(schedulers: Schedulers, session: str, tenant: TenantId) -> 
         except HpccError as error:
             return error
 
-    found = _answered(await _each(schedulers, ask))
+    answers = await _each(schedulers, ask)
+    found = _answered(answers)
+    keeping = [one for one in found if one.keep_seconds] or found
     builds = newest(build for one in found for build in one.builds)
     return KeptBuilds(
         builds=builds,
         # What one scheduler knows from then on, another may not.
-        since=max(one.since for one in found),
+        since=max(one.since for one in keeping),
         displaced=sum(one.displaced for one in found),
-        kept=max(len(builds), *(one.kept for one in found)),
-        keep_seconds=min(one.keep_seconds for one in found),
+        kept=len(builds) + sum(max(one.kept - len(one.builds), 0) for one in found),
+        keep_seconds=min(one.keep_seconds for one in keeping),
+        silent=len(answers) - len(found),
     )
 
 
@@ -236,7 +256,7 @@ async def ask_build(
         HpccError: none of them answers.
     """
 
-    async def ask(scheduler: Schedulers) -> tuple[KeptBuild, ...] | HpccError:
+    async def ask(scheduler: Schedulers) -> tuple[tuple[KeptBuild, ...], int] | HpccError:
         try:
             answer = await scheduler.call(
                 "ObserveService/Build",
@@ -246,16 +266,23 @@ async def ask_build(
             )
             if len(answer.reports) > SOURCES_AT_ONCE:
                 raise UnavailableError("a scheduler shows too much at once", reason="bad-status")
-            return tuple(map(_kept, answer.reports))
+            left_out = max(answer.kept - len(answer.reports), 0)
+            return tuple(map(_kept, answer.reports)), left_out
+        except NotFoundError:
+            return (), 0
         except HpccError as error:
             return error
 
-    reports = newest(r for found in _answered(await _each(schedulers, ask)) for r in found)
+    answers = await _each(schedulers, ask)
+    found = _answered(answers)
+    silent = len(answers) - len(found)
     # An answer to another question is dropped.
-    reports = tuple(r for r in reports if r.build_id == build_id)
+    reports = newest(r for one, _ in found for r in one if r.build_id == build_id)
     if not reports:
-        raise NotFoundError("no build of this id is known to the farm", reason="no-build")
-    return FarmBuild(build_id=build_id, reports=reports)
+        knowing = f"the farm; {silent} schedulers showed nothing" if silent else "the farm"
+        raise NotFoundError(f"no build of this id is known to {knowing}", reason="no-build")
+    left_out = sum(more for _, more in found)
+    return FarmBuild(build_id=build_id, reports=reports, left_out=left_out, silent=silent)
 
 
 def by_build(reports: Iterable[KeptBuild]) -> tuple[FarmBuild, ...]:

@@ -35,6 +35,7 @@ from hpcc.rpc.scheduler.builds import (
     SOURCES_AT_ONCE,
     StoredBuild,
     StoredBuilds,
+    StoredReports,
     build_id_of,
 )
 from hpcc.scheduler.base.build_limits import BuildLimits
@@ -169,8 +170,8 @@ class BuildStore:
             keep_seconds=0 if self.is_off else self._limits.keep_seconds,
         )
 
-    def reports(self, only: str | None, build_id: str) -> tuple[StoredBuild, ...]:
-        """Return the reports of a build of a tenant, or of any for None, the last one first.
+    def reports(self, only: str | None, build_id: str) -> StoredReports:
+        """Return the last reports of a build of a tenant, or of any for None, the last one first.
 
         Raises:
             NotFoundError: there is none. It is the same error if another tenant has it.
@@ -185,7 +186,10 @@ class BuildStore:
         if not found:
             raise NotFoundError("no build of this id is known here", reason="no-build")
         found.sort(key=lambda pair: pair[0].at, reverse=True)
-        return tuple(self._stored(r, p, r.encoded) for r, p in found[:SOURCES_AT_ONCE])
+        return StoredReports(
+            reports=tuple(self._stored(r, p, r.encoded) for r, p in found[:SOURCES_AT_ONCE]),
+            kept=len(found),
+        )
 
     def kept(self) -> int:
         """Return how many reports there are."""

@@ -45,6 +45,14 @@ def test_a_list_has_each_build_with_its_person_and_says_what_it_is_made_of() -> 
     assert "Tenant" not in one.split("Outcome", maxsplit=1)[0].rpartition("Build")[2]
 
 
+def test_pages_say_what_lacks_in_their_numbers() -> None:
+    assert "2 schedulers showed nothing" in listed(kept(), silent=2)
+    build = FarmBuild(build_id=kept().build_id, reports=(kept(),), left_out=1, silent=1)
+    found = build_page(ANN, build, "/r").main
+    assert "1 scheduler showed nothing" in found
+    assert "1 older report is kept" in found
+
+
 def test_an_empty_list_and_a_farm_that_keeps_none_are_sentences() -> None:
     assert "No client has told of a build yet." in listed()
     assert "This farm keeps no builds" in listed(keep_seconds=0)

@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.message import Message
 
 from hpcc._proto import builds_pb2 as pb
+from hpcc.cli.farm.builds import build_document, build_lines, builds_document, builds_lines
 from hpcc.core import CallerError, HpccError, NotFoundError, TenantId
 from hpcc.rpc.base.errors import UnavailableError
 from hpcc.rpc.scheduler.build_messages import (
@@ -101,6 +102,31 @@ async def test_one_scheduler_that_is_away_or_older_costs_its_builds_only() -> No
         await ask_builds(answering(away, old), "session", ACME)
     with pytest.raises(UnavailableError):
         await ask_builds(answering(away), "session", ACME)
+
+
+async def test_what_lacks_in_an_answer_is_said() -> None:
+    away, none = UnavailableError("away"), NotFoundError("none")
+    found = await ask_builds(answering(away, listed()), "session", ACME)
+    assert "1 scheduler showed nothing" in "\n".join(builds_lines(found, ()))
+    assert builds_document(found, ())["silent_schedulers"] == 1
+    full = [listed(*(kept(f"{n}{i}") for i in range(2)), kept=9) for n in range(2)]
+    found = await ask_builds(answering(*full), "session", ACME)
+    assert builds_document(found, by_build(found.builds))["left_out"] == 14
+    assert "14 older reports" in "\n".join(builds_lines(found, by_build(found.builds)))
+    part = pb.BuildResponse(reports=[message(kept())], kept=70)
+    build = await ask_build(answering(part, away, none), "session", ACME, kept().build_id)
+    said = "\n".join(build_lines(build))
+    assert "1 scheduler showed nothing" in said
+    assert "69 older reports are kept and not in these numbers" in said
+    document = build_document(build)
+    assert (document["reports_left_out"], document["silent_schedulers"]) == (69, 1)
+    with pytest.raises(NotFoundError, match="1 schedulers showed nothing"):
+        await ask_build(answering(none, away), "session", ACME, kept().build_id)
+
+
+async def test_one_scheduler_that_keeps_none_does_not_hide_what_others_keep() -> None:
+    found = await ask_builds(answering(listed(kept()), pb.BuildsResponse(since=5)), "session", ACME)
+    assert (found.keep_seconds, found.since, len(found.builds)) == (9, 0.0, 1)
 
 
 @pytest.mark.parametrize(
