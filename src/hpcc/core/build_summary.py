@@ -31,6 +31,8 @@ NO_DISPATCHER: Final = "no-dispatcher"
 """Why a summary was not sent: no compile has asked the farm yet, and nothing is wrong."""
 NO_REPORTS: Final = "no-reports"
 """Why it was not: the compiles go to a service that takes no reports, and nothing is wrong."""
+INSTEAD: Final = ("fallback", "refused")
+"""The families of causes of compiles that the farm should have done and did not."""
 # The year 9999.
 MAX_AT_MS: Final = 253_402_000_000_000
 MAX_NUMBER: Final = (1 << 32) - 1
@@ -155,8 +157,16 @@ class BuildSummary:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def head(self) -> BuildSummary:
-        """Return what a list of builds shows."""
-        return replace(self, causes=(), phases=(), places=(), slowest=(), activity=())
+        """Return what a list of builds shows: of causes, sums of `INSTEAD`, without words."""
+        causes = tuple(
+            CauseTally(
+                family, "", number_of(sum(c.compiles for c in found)),
+                number_of(sum(c.took_ms for c in found)),
+            )
+            for family in INSTEAD
+            if (found := [c for c in self.causes if c.family == family])
+        )  # fmt: skip
+        return replace(self, causes=causes, phases=(), places=(), slowest=(), activity=())
 
     def _numbers(self) -> list[int]:
         found = [self.busy_ms, self.total_ms, self.at_once, self.left_out]

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from hpcc.cli.builds.farm_words import instead_of
 from hpcc.core import CallerError
 from hpcc.core.build_merge import merged
 from hpcc.core.build_summary import (
@@ -32,8 +33,19 @@ def test_a_summary_goes_through_json_as_it_is() -> None:
     assert said.compiles == 14
     head = said.head()
     assert (head.kinds, head.causes, head.places, head.slowest, head.activity) == (
-        said.kinds, (), (), (), (),
+        said.kinds, (CauseTally("fallback", "", 2, 40_000),), (), (), (),
     )  # fmt: skip
+
+
+def test_a_list_counts_what_the_farm_should_have_done_as_the_build_does() -> None:
+    causes = (
+        CauseTally("fallback", "guest-lost", MAX_NUMBER, 1), CauseTally("missed", "x", 9, 9),
+        CauseTally("fallback", "no-worker", 5, 2), CauseTally("refused", "no-worker", 4, 3),
+    )  # fmt: skip
+    assert summary(causes=causes).head().causes == (
+        CauseTally("fallback", "", MAX_NUMBER, 3), CauseTally("refused", "", 4, 3),
+    )  # fmt: skip
+    assert instead_of(summary().head()) == instead_of(summary()) == 2
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hpcc.cache.base.times import Phase
 from hpcc.cache.recorder.compiles import CompileKind
 from hpcc.cache.recorder.report import RAN, SERVED
 from hpcc.cli.builds.words import KINDS, PHASES
-from hpcc.core.build_summary import BuildSummary
+from hpcc.core.build_summary import INSTEAD, BuildSummary
 
 _SERVED: Final = frozenset(kind.value for kind in SERVED)
 _LOOKUPS: Final = frozenset(kind.value for kind in SERVED | RAN)
@@ -31,7 +31,7 @@ def count_of(summary: BuildSummary, *words: str) -> int:
 
 def instead_of(summary: BuildSummary) -> int:
     """Return how many compiles the farm should have done and did not."""
-    return sum(c.compiles for c in summary.causes if c.family in {"fallback", "refused"})
+    return sum(c.compiles for c in summary.causes if c.family in INSTEAD)
 
 
 def lacking(silent: int, left_out: int) -> str:
