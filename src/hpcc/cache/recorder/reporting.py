@@ -122,22 +122,17 @@ class BuildReports:
     def _report(self, build: str, files: tuple[PartFile, ...]) -> bool:
         """Report one build; False if no other one can be reported now."""
         began = self._monotonic()
-        try:
-            recorded = read_build(self._directory, build)
-            if not _asks_farm(recorded):
-                self._told[build] = (files, began)
-                return True
-            summary = summary_of_build(recorded, self._source, _commit_of(recorded))
-        except NotFoundError:
-            return True  # removed meanwhile to make room
-        except CallerError as error:
-            _log.warning("a build cannot be reported: %s", error)
-            self._told[build] = (files, began)
-            self._count(FAILED, 1)
-            return True
+        summary = self._summary(build)
         ended = self._monotonic()
+        took = ended - began
+        # Each build of one look adds its rest to that of those before it.
+        self._not_before = max(self._not_before + took, ended) + _PAUSES * took
+        if summary is None:
+            # Until it has other files: otherwise files that cannot be read are read at each look,
+            # in the place of builds that can be told.
+            self._told[build] = (files, began)
+            return True
         refusal = self._send(summary)
-        self._not_before = ended + _PAUSES * (ended - began)
         if refusal == NO_DISPATCHER:
             return False
         self._tell("" if refusal in _NO_FAULT else refusal)
@@ -152,6 +147,20 @@ class BuildReports:
         self._retry_seconds = _LOOK_SECONDS
         self._count(REPORTED, 1)
         return True
+
+    def _summary(self, build: str) -> BuildSummary | None:
+        """Return what to send of a build; None if that is nothing."""
+        try:
+            recorded = read_build(self._directory, build)
+            if not _asks_farm(recorded):
+                return None
+            return summary_of_build(recorded, self._source, _commit_of(recorded))
+        except NotFoundError:
+            return None  # removed meanwhile to make room, or not readable
+        except (CallerError, OSError) as error:
+            _log.warning("a build cannot be reported: %s", error)
+            self._count(FAILED, 1)
+            return None
 
     def _tell(self, refusal: str) -> None:
         if refusal and not self._is_troubled:
@@ -171,7 +180,8 @@ def _commit_of(recorded: RecordedBuild) -> str:
     source = recorded.compiles[-1].source
     if not source.startswith("/"):
         return ""
-    home = os.fsencode(Path("~").expanduser().resolve())
+    # Unlike `Path.expanduser` this raises nothing where nobody has a home.
+    home = os.fsencode(os.path.realpath(os.path.expanduser("~")))  # noqa: PTH111
     with contextlib.suppress(GitError, OSError, ValueError):
         return head_of(os.fsencode(Path(source).parent), home)
     return ""

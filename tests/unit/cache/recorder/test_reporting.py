@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
+from hpcc.cache.recorder import reporting
 from hpcc.cache.recorder.compiles import Compile
 from hpcc.cache.recorder.places import DIRECTORY_NAME
-from hpcc.cache.recorder.reading import RecordedBuild
+from hpcc.cache.recorder.reading import RecordedBuild, read_build
 from hpcc.cache.recorder.recorder import Recorder
 from hpcc.cache.recorder.report import report_of
 from hpcc.cache.recorder.reporting import FAILED, REPORTED, BuildReports
@@ -209,6 +212,72 @@ def test_an_engine_that_takes_no_reports_is_no_failure_and_is_asked_once_an_hour
     machine.says = NO_REPORTS
     machine.later(reports, times=700)
     assert (machine.asked, machine.counts) == (1, {})
+
+
+def test_files_that_cannot_be_read_keep_no_build_from_being_told(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    reports = machine.reports()
+    (tmp_path / DIRECTORY_NAME).mkdir(mode=0o700)
+    for number in range(5):
+        name = f"{number:012x}-{number:016x}-{number:016x}.part"
+        (tmp_path / DIRECTORY_NAME / name).write_bytes(b"")
+    machine.compiled("one")
+    machine.later(reports, times=2)
+    assert [s.build for s in machine.sent] == ["one"]
+
+
+def test_the_thread_rests_after_each_build_that_it_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(tmp_path)
+    looks: list[float] = []
+
+    def slow(directory: str, build: str) -> RecordedBuild:
+        looks.append(machine.at)
+        machine.at += 2.0
+        return read_build(directory, build)
+
+    monkeypatch.setattr(reporting, "read_build", slow)
+    reports = machine.reports()
+    # Of the first three the farm gets nothing.
+    for name in ("a", "b", "c"):
+        machine.compiled(name, compile_at(0, 5))
+    machine.compiled("d")
+    machine.later(reports)
+    assert len(looks) == 4
+    ended = machine.at
+    machine.compiled("d")
+    while len(looks) == 4:
+        machine.later(reports)
+    assert looks[4] - ended >= 9 * 4 * 2.0
+
+
+def test_who_has_no_home_and_a_disk_that_fails_do_not_end_the_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(tmp_path)
+    reports = machine.reports()
+    monkeypatch.delenv("HOME")
+
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    machine.compiled("one", compile_at(0, 5, "miss.remote.executed", "/src/a.c", where="w1"))
+    machine.later(reports)
+    assert len(machine.sent) == 1
+
+    def fail(*_: object) -> RecordedBuild:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(reporting, "read_build", fail)
+    machine.compiled("one")
+    machine.later(reports, times=9)
+    assert machine.counts[FAILED] == 1
+    monkeypatch.undo()
+    machine.compiled("one")
+    machine.later(reports, times=9)
+    assert machine.sent[-1].compiles == 3
 
 
 def test_the_end_of_a_daemon_reports_what_is_left(tmp_path: Path) -> None:
