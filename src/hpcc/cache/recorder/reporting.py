@@ -13,6 +13,7 @@ as long.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -188,23 +189,36 @@ def _commit_of(recorded: RecordedBuild) -> str:
 
 
 def _source(path: Path) -> str:
-    """Return the name of this cache directory's recorder: random, made once."""
+    """Return the name of this cache directory's recorder: of what is random, and made once.
+
+    The file itself is a part of it: CI jobs that got copies of one cache directory are several
+    recorders, and with one name their reports would replace each other.
+    """
     try:
-        with path.open("rb") as file:
-            table = json.loads(file.read(_MAX_STATE_BYTES))
+        return _kept_source(path)
     except (OSError, ValueError, RecursionError):
-        table = None
-    match table:
-        case {"format": 1, "source": str(source)} if _SOURCE.fullmatch(source):
-            return source
-        case _:
-            source = secrets.token_hex(8)
+        pass
+    source = secrets.token_hex(8)
     try:
         text = json.dumps({"format": 1, "source": source})
         write_whole(path, text.encode(), sync=Sync.NONE, makes_parent=True)
-    except OSError as error:
-        _log.warning("the name of this recorder is not kept: %s", error.strerror)
+        return _kept_source(path)
+    except (OSError, ValueError) as error:
+        _log.warning("the name of this recorder is not kept: %s", error)
     return source
+
+
+def _kept_source(path: Path) -> str:
+    """Return the name that a file gives; raises ValueError if it gives none."""
+    with path.open("rb") as file:
+        table = json.loads(file.read(_MAX_STATE_BYTES))
+        status = os.fstat(file.fileno())
+    match table:
+        case {"format": 1, "source": str(source)} if _SOURCE.fullmatch(source):
+            said = f"{source} {status.st_ino} {status.st_ctime_ns}"
+            return hashlib.sha256(said.encode()).hexdigest()[: len(source)]
+        case _:
+            raise ValueError("not the name of a recorder")
 
 
 def start_build_reports(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -141,6 +142,19 @@ def test_a_source_has_its_name_for_as_long_as_its_directory(tmp_path: Path) -> N
     machine.compiled("one")
     machine.later(reports, times=3)
     assert machine.sent[-1].source not in names
+
+
+def test_copies_of_a_directory_are_several_recorders(tmp_path: Path) -> None:
+    Machine(tmp_path / "one").reports()
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    names = set()
+    for cache in (tmp_path / "one", tmp_path / "two"):
+        machine = Machine(cache)
+        reports = machine.reports()
+        machine.compiled("ci-7")
+        machine.later(reports)
+        names |= {s.source for s in machine.sent}
+    assert len(names) == 2
 
 
 def test_builds_of_before_are_not_told_again_after_a_restart(tmp_path: Path) -> None:
