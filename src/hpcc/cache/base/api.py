@@ -129,6 +129,10 @@ class CompileHandler(Protocol):
 class TakesBuilds(Protocol):
     """A client that tells its farm of builds. Thread-safe."""
 
+    def farm(self) -> Farm | None:
+        """See `RemoteClient.farm`."""
+        ...
+
     def can_report(self) -> bool:
         """Return whether a dispatcher runs; cheap."""
         ...

@@ -6,6 +6,8 @@ time as a whole, so that a lost report costs nothing but time. A report goes thr
 that the build's compiles started, and starts no dispatcher: a build that never asked the farm is
 not the farm's.
 
+A farm gets no build that began before the login to it: the compiles may be another tenant's.
+
 What a report costs is bounded: after one that took long to make, the next one waits for nine times
 as long.
 """
@@ -74,10 +76,14 @@ class BuildReports:
         send: Send,
         count: Callable[[str, int], None],
         *,
+        login: Callable[[], object] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,  # noqa: TID251 - no event loop runs here
     ) -> None:
+        """`login` returns what names farm and person of now, None if nobody is logged in."""
         self._directory, self._send, self._count = cache_directory, send, count
-        self._monotonic = monotonic
+        self._login_of, self._login, self._monotonic = login, login(), monotonic
+        # Builds that were recorded when the login became another one.
+        self._others: frozenset[str] = frozenset()
         self._source = _source(Path(cache_directory, STATE_NAME))
         # By build: the files that it had when it was reported, or when this began, and when.
         self._told = {build: (files, 0.0) for build, files in self._files().items()}
@@ -86,11 +92,22 @@ class BuildReports:
         self._not_before, self._retry_seconds = 0.0, _LOOK_SECONDS
         self._is_troubled = False
 
+    def note_login(self) -> bool:
+        """Note who is logged in now; return whether that is another farm or person than before."""
+        login = self._login_of()
+        if login is None or login == self._login:
+            return False
+        is_other, self._login = self._login is not None, login
+        if is_other:
+            self._others = frozenset(self._files())
+        return is_other
+
     def turn(self, *, is_last: bool = False) -> None:
         """Report the builds that have got compiles since they were reported last.
 
         `is_last`: nothing follows, so one that may go on is reported, too.
         """
+        self.note_login()
         now = self._monotonic()
         if now < self._not_before and not is_last:
             return
@@ -98,7 +115,8 @@ class BuildReports:
         due = [
             build
             for build, files in found.items()
-            if self._is_due(build, files, float("inf") if is_last else now)
+            if build not in self._others
+            and self._is_due(build, files, float("inf") if is_last else now)
         ]
         self._seen = found
         self._told = {build: told for build, told in self._told.items() if build in found}
@@ -133,6 +151,8 @@ class BuildReports:
             # in the place of builds that can be told.
             self._told[build] = (files, began)
             return True
+        if self.note_login():
+            return False
         refusal = self._send(summary)
         if refusal == NO_DISPATCHER:
             return False
@@ -231,10 +251,15 @@ def start_build_reports(
     """
     pause = threading.Event()
 
+    def login() -> object:
+        now = farm.farm()
+        return None if now is None else (now.scheduler, now.tenant, now.principal, now.engine)
+
     def run() -> None:
         try:
-            reports = BuildReports(cache_directory, farm.report, count)
+            reports = BuildReports(cache_directory, farm.report, count, login=login)
             while not pause.wait(_LOOK_SECONDS):
+                reports.note_login()
                 if farm.can_report():
                     reports.turn()
             if farm.can_report():

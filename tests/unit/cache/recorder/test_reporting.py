@@ -64,12 +64,15 @@ class Machine:
         self.cache, self.at = cache, 1000.0
         self.recorder = Recorder(str(cache / DIRECTORY_NAME), lambda: AT_US / 1e6 + self.at)
         self.counts = Counter[str]()
-        self.says = ""
+        self.says, self.login = "", "acme"
         self.sent: list[BuildSummary] = []
         self.asked = 0
 
     def reports(self) -> BuildReports:
-        return BuildReports(str(self.cache), self._send, self._count, monotonic=lambda: self.at)
+        return BuildReports(
+            str(self.cache), self._send, self._count, login=lambda: self.login,
+            monotonic=lambda: self.at,
+        )  # fmt: skip
 
     def _count(self, name: str, amount: int) -> None:
         self.counts[name] += amount
@@ -215,6 +218,36 @@ def test_a_build_without_the_farm_is_not_reported_until_it_asks_the_farm(tmp_pat
     machine.compiled("one", compile_at(9, 5, "miss.remote.cached", where="w1"))
     machine.later(reports, times=3)
     assert [(s.build, s.compiles) for s in machine.sent] == [("two", 1), ("one", 3)]
+
+
+def test_a_farm_gets_no_build_of_before_the_login_to_it(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    reports = machine.reports()
+    machine.compiled("secret-product")
+    machine.says = "unavailable"
+    machine.later(reports, times=3)
+    machine.says, machine.login = "", "globex"
+    machine.later(reports, times=99)
+    machine.compiled("secret-product")  # of both
+    machine.compiled("release-7")
+    machine.later(reports, times=9)
+    assert [s.build for s in machine.sent] == ["release-7"]
+
+
+def test_a_login_to_another_farm_while_a_build_is_read_keeps_it_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(tmp_path)
+
+    def slow(directory: str, build: str) -> RecordedBuild:
+        machine.login = "globex"
+        return read_build(directory, build)
+
+    reports = machine.reports()
+    machine.compiled("secret-product")
+    monkeypatch.setattr(reporting, "read_build", slow)
+    machine.later(reports, times=9)
+    assert machine.asked == 0
 
 
 def test_an_engine_that_takes_no_reports_is_no_failure_and_is_asked_once_an_hour(
