@@ -76,7 +76,7 @@ class BuildReports:
         send: Send,
         count: Callable[[str, int], None],
         *,
-        login: Callable[[], object] = lambda: None,
+        login: Callable[[], object] = lambda: "",
         monotonic: Callable[[], float] = time.monotonic,  # noqa: TID251 - no event loop runs here
     ) -> None:
         """`login` returns what names farm and person of now, None if nobody is logged in."""
@@ -93,13 +93,15 @@ class BuildReports:
         self._is_troubled = False
 
     def note_login(self) -> bool:
-        """Note who is logged in now; return whether that is another farm or person than before."""
+        """Note who is logged in now; return whether that is nobody, or another than before."""
         login = self._login_of()
         if login is None or login == self._login:
-            return False
+            return login is None
         is_other, self._login = self._login is not None, login
         if is_other:
             self._others = frozenset(self._files())
+            # What one farm refused says nothing of another.
+            self._not_before, self._retry_seconds = 0.0, _LOOK_SECONDS
         return is_other
 
     def turn(self, *, is_last: bool = False) -> None:
@@ -107,7 +109,8 @@ class BuildReports:
 
         `is_last`: nothing follows, so one that may go on is reported, too.
         """
-        self.note_login()
+        if self.note_login():
+            return
         now = self._monotonic()
         if now < self._not_before and not is_last:
             return

@@ -64,7 +64,8 @@ class Machine:
         self.cache, self.at = cache, 1000.0
         self.recorder = Recorder(str(cache / DIRECTORY_NAME), lambda: AT_US / 1e6 + self.at)
         self.counts = Counter[str]()
-        self.says, self.login = "", "acme"
+        self.says = ""
+        self.login: str | None = "acme"
         self.sent: list[BuildSummary] = []
         self.asked = 0
 
@@ -232,6 +233,23 @@ def test_a_farm_gets_no_build_of_before_the_login_to_it(tmp_path: Path) -> None:
     machine.compiled("release-7")
     machine.later(reports, times=9)
     assert [s.build for s in machine.sent] == ["release-7"]
+
+
+def test_a_farm_that_keeps_none_and_a_logout_cost_the_next_farm_no_hour(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    reports = machine.reports()
+    machine.compiled("one")
+    machine.login = None
+    machine.later(reports, times=3)
+    assert machine.asked == 0
+    machine.login, machine.says = "acme", "builds-off"
+    machine.later(reports, times=3)
+    assert machine.asked == 1
+    machine.login, machine.says = "globex", ""
+    machine.later(reports, times=2)
+    machine.compiled("two")
+    machine.later(reports, times=2)
+    assert [s.build for s in machine.sent] == ["two"]
 
 
 def test_a_login_to_another_farm_while_a_build_is_read_keeps_it_here(
