@@ -41,7 +41,7 @@ from hpcc.ports import Clock
 from hpcc.reapi.action import ActionSpec, parse_action
 from hpcc.reapi.agreement import check_sharing
 from hpcc.reapi.command import CommandSpec, parse_command
-from hpcc.reapi.limits import ReapiError
+from hpcc.reapi.limits import MAX_ACTION_BYTES, MAX_COMMAND_BYTES, ReapiError
 from hpcc.reapi.result import ResultRecord
 from hpcc.reapi.signed import ResultScope, ResultTerms
 from hpcc.rpc.reapi.client import ReapiClient
@@ -52,6 +52,7 @@ from hpcc.rpc.scheduler.schedulers import open_schedulers
 _SECONDS: Final = 20.0
 _MAX_WORKERS: Final = 4
 _IDLE_SECONDS: Final = 60.0
+SIGNATURE: Final = "Signature"
 # More is not fetched to look at it.
 MAX_FETCHED_BYTES: Final = 32 << 20
 
@@ -87,6 +88,12 @@ class FarmObject:
     checks: tuple[ObjectCheck, ...]
     spec: ActionSpec | None = None
     command: CommandSpec | None = None
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing fails, and the signature holds: all else is what it covers."""
+        states = {check.name: check.state for check in self.checks}
+        return states.get(SIGNATURE) is CheckState.HOLDS and CheckState.FAILS not in states.values()
 
     @property
     def sharing(self) -> str:
@@ -154,14 +161,19 @@ class FarmObjects:
             first = await connection.worker()
             has_others = connection.may_have_others(first)
             others = await connection.places.others(first) if has_others else []
-            for worker in (first, *others)[:_MAX_WORKERS]:
+            workers = (first, *others)
+            for worker in workers[:_MAX_WORKERS]:
                 try:
                     return await self._at(connection, worker, action)
                 except NotFoundError:
                     continue
+        nobody, more = "no worker has", ""
+        if len(workers) > _MAX_WORKERS:
+            nobody = f"none of the {_MAX_WORKERS} workers that were asked has"
+            more = ", or another worker has it"
         raise NotFoundError(
-            "no worker has a result of this action that may serve you: it is private to somebody"
-            " else, was evicted, or was never made",
+            f"{nobody} a result of this action that may serve you: it is private to somebody"
+            f" else, was evicted, or was never made{more}",
             reason="no-object",
         )
 
@@ -209,11 +221,11 @@ class FarmObjects:
             )  # fmt: skip
             await check_result(record, terms, connection.result_keys, now=self._clock.now())
         except (IntegrityError, CallerError) as error:
-            return ObjectCheck("Signature", CheckState.FAILS, str(error), f"key {key}")
+            return ObjectCheck(SIGNATURE, CheckState.FAILS, str(error), f"key {key}")
         except HpccError as error:
-            return ObjectCheck("Signature", CheckState.UNKNOWN, str(error), f"key {key}")
+            return ObjectCheck(SIGNATURE, CheckState.UNKNOWN, str(error), f"key {key}")
         said = "by a key that the scheduler lists, over tenant, action, outputs and how it was made"
-        return ObjectCheck("Signature", CheckState.HOLDS, said, f"key {key}")
+        return ObjectCheck(SIGNATURE, CheckState.HOLDS, said, f"key {key}")
 
     async def _connect(self) -> FarmConnection:
         farm = self._files.farm()
@@ -242,6 +254,8 @@ class FarmObjects:
 
 
 async def _spec(client: ReapiClient, action: Digest) -> ActionSpec | None:
+    if action.size_bytes > MAX_ACTION_BYTES:
+        return None
     try:
         return parse_action((await client.download([action]))[action].data)
     except (NotFoundError, ReapiError):
@@ -249,8 +263,8 @@ async def _spec(client: ReapiClient, action: Digest) -> ActionSpec | None:
 
 
 async def _command(client: ReapiClient, spec: ActionSpec | None) -> CommandSpec | None:
-    if spec is None:
-        return None
+    if spec is None or spec.command.size_bytes > MAX_COMMAND_BYTES:
+        return None  # no worker executes one that is larger
     try:
         return parse_command((await client.download([spec.command]))[spec.command].data)
     except (NotFoundError, ReapiError):

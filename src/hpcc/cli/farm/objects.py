@@ -33,17 +33,16 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def _run(args: argparse.Namespace) -> int:
     """Find the farm's result of an action that may serve you, and check it now.
 
-    The exit status is 0 if all that can be checked from here holds, and 1 if something fails.
+    The exit status is 0 if all that can be checked from here holds, and 1 if something fails or the
+    signature was not seen.
     """
-    from hpcc.cli.base.farm_object import CheckState
-
     found = asyncio.run(_asked(Digest.parse(args.action)))
     if args.json:
         emit(json.dumps(document_of(found), indent=1, sort_keys=True))
     else:
         for line in lines_of(found):
             emit(line)
-    return int(any(check.state is CheckState.FAILS for check in found.checks))
+    return int(not found.is_good)
 
 
 async def _asked(action: Digest) -> FarmObject:

@@ -10,7 +10,7 @@ import shlex
 import time
 from typing import Final
 
-from hpcc.cli.base.farm_object import CheckState, FarmObject, ObjectCheck, commands_of
+from hpcc.cli.base.farm_object import SIGNATURE, CheckState, FarmObject, commands_of
 from hpcc.cli.builds.parts import panel, table, text
 from hpcc.cli.builds.words import duration
 from hpcc.cli.web.farm_parts import facts, heading, tag
@@ -73,7 +73,7 @@ def object_page(found: FarmObject, root: str, at: float) -> Page:
         f'<a href="{root}/{ADDRESS}">another one</a>'
     )
     main = (
-        heading(name, sub, _verdict(found.checks))
+        heading(name, sub, _verdict(found))
         + f'<div class="grid two">{_checks(found)}<div class="stack">{_made_of(found)}'
         + f"{_times(found)}</div></div>"
         + f'<div class="grid two">{_outputs(found)}{_voters(found)}</div>'
@@ -83,11 +83,15 @@ def object_page(found: FarmObject, root: str, at: float) -> Page:
     return Page(name, main, section="Evidence")
 
 
-def _verdict(checks: tuple[ObjectCheck, ...]) -> str:
-    hold = sum(check.state is CheckState.HOLDS for check in checks)
-    seen = sum(check.state is not CheckState.UNKNOWN for check in checks)
-    is_good = hold == seen
-    return tag("hit" if is_good else "failed", f"{hold} of {seen} that are seen hold")
+def _verdict(found: FarmObject) -> str:
+    states = {check.name: check.state for check in found.checks}
+    seen = [state for state in states.values() if state is not CheckState.UNKNOWN]
+    said = f"{seen.count(CheckState.HOLDS)} of {len(seen)} that are seen hold"
+    if found.is_good:
+        return tag("hit", said)
+    if states.get(SIGNATURE, CheckState.UNKNOWN) is CheckState.UNKNOWN:
+        said += "; the signature, which covers them, is not seen"
+    return tag("failed", said)
 
 
 def _checks(found: FarmObject) -> str:

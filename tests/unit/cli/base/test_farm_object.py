@@ -151,6 +151,43 @@ async def test_another_result_of_the_same_action_is_shown() -> None:
     assert (await asked(HpccError("too often", reason="explain-rate"))).state is CheckState.UNKNOWN
 
 
+async def test_actions_and_commands_that_are_too_large_are_not_fetched() -> None:
+    never = cast("Any", SimpleNamespace())  # asking it fails
+    assert await module._spec(never, Digest("0" * 64, 1 << 40)) is None
+    spec = farm_object().spec
+    assert spec is not None
+    large = replace(spec, command=Digest("0" * 64, 1 << 40))
+    assert await module._command(never, large) is None
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(4, "no worker has"), (5, "4 workers that were asked")]
+)
+async def test_workers_that_were_not_asked_are_not_said_to_have_nothing(
+    tmp_path: Path, count: int, said: str
+) -> None:
+    async def worker() -> int:
+        return 0
+
+    async def others(_: int) -> list[int]:
+        return list(range(1, count))
+
+    connection = SimpleNamespace(
+        worker=worker, may_have_others=lambda _: True, places=SimpleNamespace(others=others)
+    )
+
+    class Missing(FarmObjects):
+        async def _connect(self) -> Any:
+            return connection
+
+        async def _at(self, *_: object) -> FarmObject:
+            raise NotFoundError("none")
+
+    async with Missing(Paths.from_env({"HPCC_DIR": str(tmp_path)}), SystemClock()) as objects:
+        with pytest.raises(NotFoundError, match=said):
+            await objects.object(ACTION)
+
+
 def test_a_row_is_named_and_never_taken_for_checked() -> None:
     check = module._row(RECORD)
     assert (check.state, check.detail) == (CheckState.UNKNOWN, ROW)

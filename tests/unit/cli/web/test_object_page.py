@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import re
 import shlex
@@ -50,6 +51,17 @@ def test_a_check_that_fails_and_one_that_is_not_seen_are_no_proof() -> None:
     assert "0 of 1 that are seen hold" in found
     assert "fails" in found
     assert "not stored any more" in found
+
+
+def test_without_a_signature_that_was_seen_nothing_is_proved() -> None:
+    good = farm_object()
+    unseen = ObjectCheck("Signature", CheckState.UNKNOWN, "the scheduler is away")
+    found = dataclasses.replace(good, checks=(unseen, *good.checks[1:]))
+    assert good.is_good
+    assert not found.is_good
+    page = object_page(found, "/r", 1e9).main
+    assert "1 of 1 that are seen hold; the signature, which covers them, is not seen" in page
+    assert not dataclasses.replace(good, checks=()).is_good
 
 
 def test_no_text_of_a_worker_or_command_becomes_markup_or_another_command() -> None:
