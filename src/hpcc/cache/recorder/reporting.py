@@ -15,6 +15,7 @@ as long.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -89,6 +90,8 @@ class BuildReports:
         self._told = {build: (files, 0.0) for build, files in self._files().items()}
         # By build: the files that it had at the last look.
         self._seen: dict[str, tuple[PartFile, ...]] = {}
+        # Builds of which a part was removed to make room: what is left is not all.
+        self._partial = set[str]()
         self._not_before, self._retry_seconds = 0.0, _LOOK_SECONDS
         self._is_troubled = False
 
@@ -121,6 +124,8 @@ class BuildReports:
             if build not in self._others
             and self._is_due(build, files, float("inf") if is_last else now)
         ]
+        self._partial &= found.keys()
+        self._partial |= {build for build, files in found.items() if self._has_lost(build, files)}
         self._seen = found
         self._told = {build: told for build, told in self._told.items() if build in found}
         for build in due[:_MAX_AT_ONCE]:
@@ -132,6 +137,9 @@ class BuildReports:
         for file in files_of(self._directory):
             found[file.build] = (*found.get(file.build, ()), file)
         return found
+
+    def _has_lost(self, build: str, files: tuple[PartFile, ...]) -> bool:
+        return not {f.name for f in self._seen.get(build, ())} <= {f.name for f in files}
 
     def _is_due(self, build: str, files: tuple[PartFile, ...], now: float) -> bool:
         told, at = self._told.get(build, ((), float("-inf")))
@@ -178,7 +186,9 @@ class BuildReports:
             recorded = read_build(self._directory, build)
             if not _asks_farm(recorded):
                 return None
-            return summary_of_build(recorded, self._source, _commit_of(recorded))
+            summary = summary_of_build(recorded, self._source, _commit_of(recorded))
+            is_damaged = summary.is_damaged or build in self._partial
+            return dataclasses.replace(summary, is_damaged=is_damaged)
         except NotFoundError:
             return None  # removed meanwhile to make room, or not readable
         except (CallerError, OSError) as error:

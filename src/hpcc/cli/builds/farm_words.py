@@ -46,6 +46,17 @@ def lacking(silent: int, left_out: int) -> str:
     return " ".join(said)
 
 
+def uncounted(summary: BuildSummary) -> list[str]:
+    """Return what the client itself did not count."""
+    found = []
+    if summary.is_damaged:
+        found.append("A part of the client's record is damaged or made room, and is not counted.")
+    if summary.left_out:
+        left_out = f"{summary.left_out:,}"
+        found.append(f"{left_out} compiles are not counted: the client's record was full.")
+    return found
+
+
 def kind_words(word: str) -> str:
     """Return the words for how compiles ended; of a later version's kind its word."""
     return _KINDS.get(word, word)

@@ -186,7 +186,7 @@ def builds_lines(kept: KeptBuilds, found: tuple[FarmBuild, ...]) -> list[str]:
 def build_lines(build: FarmBuild) -> list[str]:
     """Return a build for a terminal."""
     from hpcc.cli.base.columns import columns
-    from hpcc.cli.builds.farm_words import kind_words, lacking, served_of
+    from hpcc.cli.builds.farm_words import kind_words, lacking, served_of, uncounted
     from hpcc.cli.builds.words import duration, moment, percent, words_of
     from hpcc.obs.text import one_line
 
@@ -202,6 +202,7 @@ def build_lines(build: FarmBuild) -> list[str]:
     ]
     if lack := lacking(build.silent, build.left_out):
         lines.append(f"  {lack}")
+    lines += [f"  {line}" for line in uncounted(summary)]
     if summary.commit:
         lines.append(f"  commit {summary.commit}")
     rows = [(kind_words(t.word), f"{t.compiles:,}", duration(t.took_ms * 1000))

@@ -20,6 +20,7 @@ from hpcc.cli.builds.farm_words import (
     lacking,
     phase_words,
     served_of,
+    uncounted,
 )
 from hpcc.cli.builds.parts import legend, panel, quoted, table, text
 from hpcc.cli.builds.timeline import length_bar, share_bar
@@ -206,11 +207,7 @@ def _state(build: FarmBuild, now: float) -> str:
 
 
 def _warnings(s: BuildSummary, lack: str) -> str:
-    found = [lack] if lack else []
-    if s.is_damaged:
-        found.append("A part of the client's record could not be read, and is not counted.")
-    if s.left_out:
-        found.append(f"{s.left_out:,} compiles are not counted: the client's record was full.")
+    found = [*([lack] if lack else []), *uncounted(s)]
     return "".join(f'<p class="panel warn">{text(line)}</p>' for line in found)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from hpcc.cache.recorder import reporting
 from hpcc.cache.recorder.compiles import Compile
-from hpcc.cache.recorder.places import DIRECTORY_NAME
+from hpcc.cache.recorder.places import DIRECTORY_NAME, Limits
 from hpcc.cache.recorder.reading import RecordedBuild, read_build
 from hpcc.cache.recorder.recorder import Recorder
 from hpcc.cache.recorder.report import report_of
@@ -129,6 +129,20 @@ def test_a_large_build_is_read_less_often_while_it_goes_on(tmp_path: Path) -> No
     machine.compiled("one")
     machine.later(reports, times=2)
     assert [s.compiles for s in machine.sent][2:] == [761], "and when it is quiet"
+
+
+def test_a_build_of_which_a_part_made_room_is_not_told_as_whole(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    limits = Limits(total_bytes=6000, part_bytes=1000)
+    machine.recorder = Recorder(str(tmp_path / DIRECTORY_NAME), lambda: AT_US / 1e6, limits)
+    reports = machine.reports()
+    for _ in range(60):
+        machine.compiled("one", *[compile_at(n, 5, "miss.remote.executed") for n in range(5)])
+        machine.later(reports)
+    machine.later(reports, times=9)
+    assert machine.sent[-1].compiles < 300
+    assert machine.sent[-1].is_damaged
+    assert not machine.sent[0].is_damaged
 
 
 def test_a_source_has_its_name_for_as_long_as_its_directory(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_words_of_a_later_version_and_empty_parts_have_a_page() -> None:
 def test_several_machines_are_one_build_and_the_page_says_so() -> None:
     found = shown(kept(), kept(source="f" * 16, is_damaged=True, left_out=5))
     for part in ("2 machines reported", "whose clocks may differ", "5 compiles are not counted",
-                 "could not be read"):  # fmt: skip
+                 "damaged or made room"):  # fmt: skip
         assert part in found, part
 
 

@@ -22,6 +22,7 @@ from hpcc.rpc.scheduler.build_messages import (
 from hpcc.rpc.scheduler.builds import (
     BUILDS_AT_ONCE,
     SOURCES_AT_ONCE,
+    FarmBuild,
     KeptBuild,
     ask_build,
     ask_builds,
@@ -118,6 +119,10 @@ async def test_what_lacks_in_an_answer_is_said() -> None:
     said = "\n".join(build_lines(build))
     assert "1 scheduler showed nothing" in said
     assert "69 older reports are kept and not in these numbers" in said
+    assert "not counted" not in said
+    partial = kept(is_damaged=True, left_out=7)
+    lines = build_lines(FarmBuild(build_id=partial.build_id, reports=(partial,)))
+    assert sum("not counted" in line for line in lines) == 2
     document = build_document(build)
     assert (document["reports_left_out"], document["silent_schedulers"]) == (69, 1)
     with pytest.raises(NotFoundError, match="1 schedulers showed nothing"):
