@@ -55,6 +55,8 @@ _MAX_RETRY_SECONDS: Final = 300.0
 # After a refusal: this scheduler knows no such call, or keeps no builds.
 _OFF_SECONDS: Final = 3600.0
 _OFF: Final = frozenset({"builds-off", "bad-request", NO_REPORTS})
+# This build is not taken, as by a scheduler of an older version with other bounds.
+_NOT_THIS: Final = frozenset({"build", "frame"})
 _NO_FAULT: Final = frozenset({NO_DISPATCHER, NO_REPORTS})
 _FARM: Final = frozenset({CompileKind.FARM, CompileKind.FARM_CACHE, CompileKind.REFUSED})
 # What the end of a daemon waits for the last report.
@@ -171,6 +173,10 @@ class BuildReports:
         if refusal:
             if refusal not in _NO_FAULT:
                 self._count(FAILED, 1)
+            if refusal in _NOT_THIS:
+                # Sent again it would be refused again, and keep all others from being told.
+                self._told[build] = (files, ended)
+                return True
             pause = _OFF_SECONDS if refusal in _OFF else self._retry_seconds
             self._retry_seconds = min(2 * self._retry_seconds, _MAX_RETRY_SECONDS)
             self._not_before = max(self._not_before, self._monotonic() + pause)

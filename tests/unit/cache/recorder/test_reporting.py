@@ -202,6 +202,19 @@ def test_a_farm_that_takes_no_report_is_asked_less_often_and_each_failure_is_cou
     assert machine.counts[REPORTED] == 1
 
 
+def test_a_build_that_is_refused_keeps_no_other_from_being_told(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    reports = machine.reports()
+    machine.compiled("odd")
+    machine.says = "build"
+    machine.later(reports)
+    machine.says = ""
+    machine.compiled("one")
+    machine.later(reports, times=9)
+    assert [s.build for s in machine.sent] == ["one"]
+    assert machine.counts == {FAILED: 1, REPORTED: 1}
+
+
 def test_a_farm_that_keeps_none_is_asked_once_an_hour(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     reports = machine.reports()
