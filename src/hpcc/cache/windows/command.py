@@ -38,6 +38,10 @@ _REFUSED_ENV: Final = (
 _WITHOUT_EFFECT: Final = frozenset({b"TMP", b"TEMP", b"PATHEXT", b"LIB", b"LIBPATH", b"NO_COLOR"})
 # clang-cl then asks neither the registry nor the installer of Visual Studio (LLVM, MSVC.cpp).
 _INSTALLATION: Final = (b"VCToolsInstallDir", b"INCLUDE")
+# With these it takes the newest version in a directory, and asks the registry for the rest.
+_SEARCHING: Final = frozenset(
+    {"winsysroot", "vctoolsdir", "vctoolsversion", "winsdkdir", "winsdkversion"}
+)
 _LISTING: Final = "showIncludes"
 _PROGRAMS: Final = (".exe", ".dll", ".cfg")
 _MAX_PROGRAMS: Final = 2_000
@@ -144,6 +148,8 @@ def _names_installation(env: Mapping[bytes, bytes], invocation: Invocation) -> b
     """
     words = (word for flag in invocation.flags for word in flag.raw)
     targets = [word for word in words if b"target=" in word]
+    if any(flag.spec.spelling in _SEARCHING for flag in invocation.flags):
+        return False
     return all(map(env.get, _INSTALLATION)) and all(t.endswith(b"-msvc") for t in targets)
 
 

@@ -295,7 +295,8 @@ class BypassReason(Reason, prefix="bypass"):
         "visual-studio", "clang-cl would search this machine for Visual Studio",
         "Compile in a developer's prompt, which sets `VCToolsInstallDir` and `INCLUDE`.",
         "What it finds in the registry decides which headers it reads and which version of cl it "
-        "imitates. Also another target than Microsoft's (`--target=`), for which it searches GCC.")
+        "imitates. Also `/winsysroot`, `/vctoolsdir`, `/winsdkdir`, with which it lists directories, "
+        "and another target than Microsoft's (`--target=`), for which it searches GCC.")
     WHOLE_PROGRAM = (
         "whole-program",
         "`/GL` (cl): the output is for one compiler build only, no object",
