@@ -26,6 +26,7 @@ from hpcc.compilers.msvc.clang_cl_guest import (
     slashed_names,
     with_slashes,
 )
+from hpcc.compilers.msvc.flags import TO_CLANG
 from hpcc.compilers.msvc.invocation import read_msvc_invocation
 from hpcc.compilers.msvc.probe import SOURCE_DEPENDENCIES_SINCE, read_cl_version
 from hpcc.compilers.msvc.repro import Version, reproducible_flags
@@ -169,7 +170,11 @@ class MsvcFamily(ClangFamily):
     # ---- what a compile writes and reads ----
 
     def recording(self, invocation: Invocation) -> Recording:
-        is_debug = any(f.spec.spelling.startswith(_DEBUG) for f in invocation.flags)
+        is_debug = any(
+            f.spec.spelling.startswith(_DEBUG)
+            or (f.spec.spelling == TO_CLANG and f.value.startswith(b"-g"))
+            for f in invocation.flags
+        )
         return Recording.ALWAYS if is_debug else Recording.NEVER
 
     def writes_reports(self, version: Version) -> bool:
