@@ -216,6 +216,8 @@ _LISTS: Final = [
     *refuse(JOINED, BypassReason.EXTRA_INPUT, CLANG, "-fsanitize-system-"),
     *refuse(JOINED, BypassReason.EXTRA_INPUT, CLANG, "-fexperimental-sanitize-metadata-ignorelist"),
     *refuse(JOINED, BypassReason.EXTRA_INPUT, CLANG, "-ftrain-", "-fembed-offload", "-fapinotes"),
+    # The names of functions, in a file that no list of headers shows.
+    *refuse(JOINED, BypassReason.EXTRA_INPUT, CLANG, "-fms-secure-hotpatch-functions-file"),
     # The compiler then looks for the source itself on the search path.
     *refuse(JOINED, BypassReason.EXTRA_INPUT, MANUAL + "Overall Options", "-fsearch-include-path"),
     *refuse(

@@ -132,6 +132,7 @@ def test_a_response_file_counts_by_its_content() -> None:
         (request(*ARGV, "-clang:--target=x86_64-w64-windows-gnu"), "pass-through"),
         (request(*ARGV, "/Z7"), "show-includes"),
         (request(*ARGV, "/clang:-gcodeview"), "show-includes"),
+        (request(*ARGV, "-fms-secure-hotpatch-functions-file=x"), "extra-input"),
         (request(*ARGV, "/showIncludes:user"), "show-includes"),
         (request(*ARGV, "/Yuh.h"), "pch"),
         (request("/c", "/Zi", "x.c", program="cl.exe"), "pdb"),
