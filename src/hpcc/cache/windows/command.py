@@ -45,6 +45,7 @@ _SEARCHING: Final = frozenset(
 _LISTING: Final = "showIncludes"
 _PROGRAMS: Final = (".exe", ".dll", ".cfg")
 _MAX_PROGRAMS: Final = 2_000
+_MAX_CONFIG_BYTES: Final = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,10 @@ def read_compile(disk: CacheDisk, request: CompileRequest) -> WindowsCompile | B
         return Bypass(reason)
     if key_of(source) == key_of(output) or disk.is_directory(str(output)):
         return Bypass(BypassReason.ODD_OUTPUT)
-    identity = _identity(disk, request, program)
+    parts = _parts(disk, request, program)
+    if family.has_local_cache and any(_has_flags(disk, p) for p in parts if p.endswith(".cfg")):
+        return Bypass(BypassReason.CONFIG_FILE)
+    identity = _identity(disk, parts)
     if identity is None:
         return Bypass(BypassReason.COMPILER_UNREADABLE)
     env = without_cl_variables(request.env)
@@ -153,18 +157,32 @@ def _names_installation(env: Mapping[bytes, bytes], invocation: Invocation) -> b
     return all(map(env.get, _INSTALLATION)) and all(t.endswith(b"-msvc") for t in targets)
 
 
-def _identity(disk: CacheDisk, request: CompileRequest, program: WindowsPath) -> bytes | None:
-    """Return a digest of what tells this compiler from another; None if a part is unreadable.
+def _parts(disk: CacheDisk, request: CompileRequest, program: WindowsPath) -> list[str]:
+    """Return the files that tell this compiler from another.
 
     Beside the program are its libraries, its messages by language (`1033`) and clang's
-    configuration. `VCToolsInstallDir` has the cl.exe whose version clang-cl imitates.
+    configuration; of a link, Windows takes those beside the link. `VCToolsInstallDir` has the
+    cl.exe whose version clang-cl imitates.
     """
     real = disk.real(str(program))
-    home = real.rpartition("\\")[0]
-    found = [real, *_programs(disk, home, depth=1)]
+    homes = dict.fromkeys(path.rpartition("\\")[0] for path in (str(program), real))
+    found = [real, *(part for home in homes for part in _programs(disk, home, depth=1))]
     tools = request.env.get(b"VCToolsInstallDir", b"").decode("utf-8", "replace").rstrip("\\/")
     if tools:
         found += [p for p in _programs(disk, tools + "\\bin", depth=2) if p.endswith("\\cl.exe")]
+    return found
+
+
+def _has_flags(disk: CacheDisk, path: str) -> bool:
+    """Tell whether a configuration file of clang may add flags, which nothing here reads."""
+    text = disk.read(path, _MAX_CONFIG_BYTES)
+    if text is None:
+        return True
+    return any(line.strip() and not line.lstrip().startswith(b"#") for line in text.splitlines())
+
+
+def _identity(disk: CacheDisk, found: list[str]) -> bytes | None:
+    """Return a digest of the compiler's files; None if one is unreadable."""
     parts: list[bytes] = []
     for path in found[:_MAX_PROGRAMS]:
         times = disk.times(path, is_at_rest=False)

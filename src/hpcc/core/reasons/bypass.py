@@ -53,7 +53,8 @@ class BypassReason(Reason, prefix="bypass"):
     CONFIG_FILE = (
         "config-file", "a configuration file of Clang that does more than add flags",
         "Put the flags on the command line.",
-        "Either `--config` names the file, or Clang reads it without being asked.")
+        "Either `--config` names the file, or Clang reads it without being asked. On Windows "
+        "also one that adds flags.")
     COVERAGE = (
         "coverage", "coverage notes whose name does not come from the object's name",
         "Use `--coverage` with one source and `-o`.")
@@ -145,7 +146,7 @@ class BypassReason(Reason, prefix="bypass"):
         "Name the processor in `-march=`.")
     NO_FARM = (
         "no-farm", "there is no farm any more, and the client is on Windows",
-        "`hpcc status` shows the farm.", "On Windows only a farm keeps results.")
+        "`hpcc status` shows the farm.", "The next compile is for the local cache.")
     NO_PREPROCESSING = (
         "no-preprocessing", "a preprocessed source with flags for the preprocessor",
         "Leave out `-include`, `-Wp,`, `-fpreprocessed` and `-fdirectives-only`.",
@@ -295,8 +296,9 @@ class BypassReason(Reason, prefix="bypass"):
         "visual-studio", "clang-cl would search this machine for Visual Studio",
         "Compile in a developer's prompt, which sets `VCToolsInstallDir` and `INCLUDE`.",
         "What it finds in the registry decides which headers it reads and which version of cl it "
-        "imitates. Also `/winsysroot`, `/vctoolsdir`, `/winsdkdir`, with which it lists directories, "
-        "and another target than Microsoft's (`--target=`), for which it searches GCC.")
+        "imitates. Also `/winsysroot`, `/vctoolsdir`, `/winsdkdir`, with which it lists "
+        "directories, and another target than Microsoft's (`--target=`), for which it searches "
+        "GCC.")
     WHOLE_PROGRAM = (
         "whole-program",
         "`/GL` (cl): the output is for one compiler build only, no object",

@@ -17,6 +17,7 @@ from hpcc.cache.windows.opening import open_windows_cache
 from hpcc.compilers.spec.table import Bypass
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
+from hpcc.core.reasons.bypass import BypassReason
 from hpcc.ports import SystemClock
 from hpcc_testkit.windows.memory_disk import MemoryDisk
 
@@ -103,6 +104,27 @@ def test_the_key_holds_what_may_change_the_object() -> None:
     assert key(disk, request()) not in keys
     disk.languages = b"932 932 1041"
     assert key(disk, request()) not in keys
+
+
+def test_what_is_beside_a_link_to_the_compiler_counts_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = machine()
+    asked = request()._replace(compiler=b"C:\\links\\clang-cl.exe")
+    monkeypatch.setattr(disk, "real", lambda path: "C:\\LLVM\\bin\\clang-cl.exe")
+    disk.put("C:\\links\\clang-cl.exe", b"program")
+    one = key(disk, asked)
+    disk.put("C:\\links\\LLVM-C.dll")
+    assert key(disk, asked) != one
+
+
+@pytest.mark.parametrize("text", [b"@other.cfg\n", b"# a comment\r\n/Z7", b"x" * (65 << 10)])
+def test_flags_of_a_configuration_file_are_left_to_the_compiler(text: bytes) -> None:
+    disk = machine()
+    disk.put("C:\\LLVM\\bin\\clang-cl.cfg", b"# only a comment\r\n\r\n")
+    key(disk, request())
+    disk.put("C:\\LLVM\\bin\\clang-cl.cfg", text)
+    assert read_compile(disk, request()) == Bypass(BypassReason.CONFIG_FILE)
 
 
 def test_cl_finds_some_of_its_libraries_by_path() -> None:
