@@ -132,6 +132,7 @@ def find_inputs(disk: CacheDisk, texts: Texts, compiled: CompileFiles) -> Inputs
     paths = {key_of(path): path for path in reversed(compiled.files)}
     if len(paths) > MAX_FILES:
         raise UncacheableError(UncacheableReason.TOO_MANY_FILES)
+    _check_spellings(disk, compiled.files, paths)
     files: dict[str, _File] = {}
     for key, path in reversed(paths.items()):
         times, digest, data = _read(disk, path, compiled.started_ns)
@@ -181,6 +182,22 @@ def _check_directories(
         absent = absence.files | absence.directories
         if (asks and before is None) or (before is not None and not absent.isdisjoint(before)):
             raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE, absence.directory)
+
+
+def _check_spellings(
+    disk: CacheDisk, files: Iterable[WindowsPath], paths: Mapping[str, WindowsPath]
+) -> None:
+    """Check that names which differ only in capitals are one file, also where capitals count.
+
+    Raises:
+        UncacheableError: two of them are not.
+    """
+    for path in dict.fromkeys(files):
+        first = paths[key_of(path)]
+        if path != first:
+            one, other = (disk.times(str(p), is_at_rest=False) for p in (first, path))
+            if one is None or other is None or one.identity != other.identity:
+                raise UncacheableError(UncacheableReason.UNCLEAR_NAME, str(path).encode())
 
 
 def _read(disk: CacheDisk, path: WindowsPath, started_ns: int) -> tuple[FileTimes, bytes, bytes]:
@@ -261,6 +278,9 @@ class _Search:
         paths = [file.path for file in self._files.values()]
         homes = {key_of(parent(path)): parent(path) for path in (*paths, _beside(self._compiled))}
         search = {key_of(directory): directory for directory in self._compiled.search}
+        for directory in search.values():
+            if self._disk.is_directory(str(directory)) is False:  # a header map renames headers
+                raise UncacheableError(UncacheableReason.SEARCH_PATH, str(directory).encode())
         every = {**homes, **search}
         quoted, names = set(self._compiled.forced), set[bytes]()
         for scan in (self._compiled.in_arguments, *(f.text.scan for f in self._files.values())):

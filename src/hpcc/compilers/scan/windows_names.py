@@ -20,8 +20,8 @@ from hpcc.core.windows_paths import is_short_name
 _TO_ASCII: Final = str.maketrans({"\u0131": "i", "\u0130": "i", "\u017f": "s", "\u212a": "k"})
 _MAX_REMEMBERED: Final = 20_000
 _OTHER: Final = re.compile(r"[^\x00-\x7f]")
-# These cannot be in a name, so no file has it.
-_IMPOSSIBLE: Final = frozenset({"bad-character", "path-too-long"})
+# These cannot be in a name, so no file has it. (clang-cl opens longer paths than cl does.)
+_IMPOSSIBLE: Final = frozenset({"bad-character"})
 
 
 class UnclearNameError(Exception):

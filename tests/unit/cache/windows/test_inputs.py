@@ -9,6 +9,7 @@ import pytest
 
 from hpcc.cache.base.manifest import InputSet, decode_manifest, encode_manifest, make_set
 from hpcc.cache.base.uncacheable import UncacheableError
+from hpcc.cache.windows.disk import FileTimes
 from hpcc.cache.windows.inputs import CompileFiles, Texts, find_inputs
 from hpcc.cache.windows.state import State
 from hpcc.compilers.scan.scan import Hazard, Scan
@@ -224,3 +225,35 @@ def test_a_search_directory_on_a_drive_that_is_not_there_is_refused() -> None:
     with pytest.raises(UncacheableError) as caught:
         find_inputs(disk, Texts(), compiled)
     assert caught.value.reason == "unclear-name"
+
+
+def test_a_file_on_the_search_path_may_rename_headers() -> None:
+    disk = project()
+    del disk.files["C:\\w\\early\\other.h"]
+    disk.directories.discard("C:\\w\\early")
+    disk.put("C:\\w\\early", b"pamh")
+    assert refused(disk) == UncacheableReason.SEARCH_PATH
+
+
+def test_two_files_whose_names_differ_in_capitals_are_not_taken_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = project()
+    both = ("C:\\w\\inc\\h.h", "C:\\w\\inc\\H.h", "C:\\sdk\\sys\\s.h")
+    assert State(disk).holds(found(disk, *both))
+    times = disk.times
+
+    def apart(path: str, *, is_at_rest: bool) -> FileTimes | None:
+        told = times(path, is_at_rest=is_at_rest)
+        return told and told._replace(identity=(2, hash(path)))
+
+    monkeypatch.setattr(disk, "times", apart)
+    assert refused(disk, *both) == UncacheableReason.UNCLEAR_NAME
+
+
+def test_a_path_that_only_clang_cl_can_open_is_not_taken_for_impossible() -> None:
+    long = "l" * 150
+    disk = project(f'#if __has_include("{long}/../../{long}/a.h")\n#endif\n'.encode())
+    assert State(disk).holds(found(disk))
+    disk = project(f'#if __has_include("../{long}/{long}/a.h")\n#endif\n'.encode())
+    assert refused(disk) == UncacheableReason.UNCLEAR_NAME
