@@ -8,6 +8,7 @@ output without the list. Not yet run on Windows.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,12 +46,13 @@ DEDUP_SECONDS: Final = 300.0
 _MAX_STEP_NS: Final = 25_000_000
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class WindowsPending:
     """The token of a `Run`.
 
     `names_before` are the names beside source and output, by directory; `started_ns` is from after
-    that and before the answer. `step_ns` tells whether the clock was set.
+    that and before the answer. `step_ns` tells whether the clock was set. `is_alone`: no other
+    compile wrote the same output meanwhile.
     """
 
     compiled: WindowsCompile
@@ -59,6 +61,7 @@ class WindowsPending:
     names_before: Mapping[bytes, frozenset[bytes]]
     flight: Flight | None
     missed: str
+    is_alone: bool = True
 
 
 class WindowsCache:
@@ -77,6 +80,8 @@ class WindowsCache:
         self._counters, self._max_output_bytes = counters, max_output_bytes
         self._records = records
         self._inflight, self._texts = Inflight(wait_seconds=DEDUP_SECONDS), Texts()
+        self._writing: dict[str, list[WindowsPending]] = {}
+        self._lock = threading.Lock()
 
     def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec | Run:
         """Answer one compile; see `CompileHandler.begin`. Never raises."""
@@ -111,7 +116,7 @@ class WindowsCache:
             _log.exception("finish failed")
             self._refuse(pending, UncacheableReason.INTERNAL_ERROR)
         finally:
-            self._inflight.release(pending.flight)
+            self._end(pending)
         return Finish(b"", b"") if compiled.lists else Finish(stdout, report.stderr)
 
     def _refuse(self, pending: WindowsPending, reason: str, path: bytes = b"") -> None:
@@ -136,7 +141,7 @@ class WindowsCache:
         assert isinstance(run.token, WindowsPending)
         self._counters.add("miss.abandoned")
         self._records.ended(run.token.compiled.request, ABANDONED)
-        self._inflight.release(run.token.flight)
+        self._end(run.token)
 
     def flush(self) -> None:
         """Write what is recorded of compiles, for a command that reads it."""
@@ -175,7 +180,28 @@ class WindowsCache:
         self._counters.add("miss.local")
         before = self._names_before(compiled)
         pending = WindowsPending(compiled, time.time_ns(), _step_ns(), before, flight, missed)
+        self._disturb(compiled, pending)
         return Run(compiled.argv, pending, filter_headers=not compiled.lists)
+
+    def _disturb(self, compiled: WindowsCompile, pending: WindowsPending | None) -> None:
+        """Note that an output is written now, by this compile or (None) by a hit."""
+        with self._lock:
+            others = self._writing.setdefault(key_of(compiled.output), [])
+            for other in others:
+                other.is_alone = False
+            if pending is not None:
+                pending.is_alone = not others
+                others.append(pending)
+            elif not others:
+                del self._writing[key_of(compiled.output)]
+
+    def _end(self, pending: WindowsPending) -> None:
+        with self._lock:
+            name = key_of(pending.compiled.output)
+            self._writing[name].remove(pending)
+            if not self._writing[name]:
+                del self._writing[name]
+        self._inflight.release(pending.flight)
 
     def _names_before(self, compiled: WindowsCompile) -> dict[bytes, frozenset[bytes]]:
         """Return the names, as wide keys, in the directories where builds write objects."""
@@ -203,6 +229,7 @@ class WindowsCache:
         try:
             is_put = self._is_ours(compiled, found)
             if is_put:
+                self._disturb(compiled, None)
                 self._disk.write(str(compiled.output), result.object_data)
         except OSError:
             is_put = False
@@ -264,6 +291,8 @@ class WindowsCache:
             raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
         if abs(_step_ns() - pending.step_ns) > _MAX_STEP_NS:
             raise UncacheableError(UncacheableReason.CLOCK_SET)
+        if not pending.is_alone:  # whose object it is, nobody knows
+            raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
         result = Result(data, None, stdout, report.stderr)
         kept = make_set(compiled.key, inputs.files, inputs.present, inputs.absences)
         if self._results.keep_set(compiled.key, kept, result) is None:

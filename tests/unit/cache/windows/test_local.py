@@ -280,3 +280,19 @@ def test_an_abandoned_compile_does_not_hold_up_the_next(desk: Desk) -> None:
     assert isinstance(run, Run)
     desk.cache.abandon(run)
     assert [desk.compile(), desk.compile()] == ["miss", "hit"]
+
+
+def test_an_object_that_two_compiles_wrote_at_once_belongs_to_neither(desk: Desk) -> None:
+    assert desk.compile(*ARGV, "/DHIT") == "miss"
+    runs = [desk.cache.begin(request(*ARGV, flag), lambda: False) for flag in ("/DX1", "/DX2")]
+    assert desk.compile(*ARGV, "/DHIT") == "hit"
+    alone = desk.cache.begin(request(*ARGV, "/DX3", "/Foc.obj"), lambda: False)
+    for path in ("C:\\w\\x.obj", "C:\\w\\c.obj"):
+        desk.disk.put(path, b"object of one of them", at=time.time_ns())
+    for run in (*runs, alone):
+        assert isinstance(run, Run)
+        desk.cache.finish(run, RunReport(0, 0, NOTES + b".\\inc/h.h\r\n", b"", False))
+    assert [desk.compile(*ARGV, flag) for flag in ("/DX1", "/DX2")] == ["miss", "miss"]
+    assert desk.compile(*ARGV, "/DX3", "/Foc.obj") == "hit"
+    assert desk.counters.snapshot()["uncacheable.modified-during-compile"] == 2
+    assert [desk.compile(*ARGV, flag) for flag in ("/DX1", "/DX2")] == ["hit", "hit"]
