@@ -307,6 +307,7 @@ class LocalCache:
             content,
             asked,
             watch=watch_configs(prepared, self._clock),
+            writer=self._hits.writer(prepared),
         )
 
     def _store(self, pending: Pending, report: RunReport, headers: Headers | None) -> str:
@@ -327,8 +328,7 @@ class LocalCache:
         if report.stdout and stderr and not prepared.family.separates_streams(prepared.invocation):
             # A caller that sends both to one file needs their order, which is not recorded.
             raise UncacheableError(UncacheableReason.BOTH_STREAMS)
-        started = pending.started
-        depfile = read_depfile(prepared, started)
+        depfile = read_depfile(prepared, started := pending.started)
         files = files_read(pending, depfile, headers, self._search.of, self._memo)
         pending.files = all_absolute(prepared.cwd, files)
         data: bytes | None = b""

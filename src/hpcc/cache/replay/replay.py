@@ -35,6 +35,7 @@ from hpcc.cache.replay.engine import (
     Plan,
     is_listed_name,
 )
+from hpcc.cache.replay.writing import Writing
 from hpcc.core.memo import SizedMemo
 
 MAX_REPLAYS: Final = 16_384
@@ -81,6 +82,7 @@ class Replay(NamedTuple):
     on_hit: OnHit
     renew_at: float
     patience_seconds: float
+    outputs: tuple[bytes, ...] = ()
 
 
 class Replays:
@@ -92,6 +94,7 @@ class Replays:
     def __init__(self, engine: Engine, monotonic: Callable[[], float]) -> None:
         self.engine, self._monotonic = engine, monotonic
         self._lock = threading.Lock()
+        self.writing = Writing()
         self._replays: SizedMemo[bytes, Replay] = SizedMemo(
             lambda replay: replay.size_bytes, max_bytes=MAX_BYTES, max_entries=MAX_REPLAYS
         )
@@ -125,7 +128,9 @@ class Replays:
         if old is not None:
             patience = min(RENEW_FACTOR * old.patience_seconds, MAX_RENEW_SECONDS)
         renew_at = self._monotonic() + patience if is_provisional else math.inf
-        self._keep(frame, Replay(prepared, answer, is_apart, size, on_hit, renew_at, patience))
+        outputs = tuple(output.path for output in plan.outputs)
+        replay = Replay(prepared, answer, is_apart, size, on_hit, renew_at, patience, outputs)
+        self._keep(frame, replay)
         return True
 
     def adopt(self, frame: bytes, prepared: bytes, on_hit: OnHit, renew_at: float) -> None:
@@ -144,7 +149,11 @@ class Replays:
             prepared = self.engine.prepare(plan._replace(answer=b""))
         except ValueError:
             return False
-        return self.engine.replay(prepared, -1) == Outcome.DONE
+        outputs = [output.path for output in plan.outputs]
+        self.writing.disturb(outputs)
+        is_done = self.engine.replay(prepared, -1) == Outcome.DONE
+        self.writing.disturb(outputs)  # a compile may have begun in between
+        return is_done
 
 
 class Pins:

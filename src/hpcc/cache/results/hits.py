@@ -20,6 +20,7 @@ from hpcc.cache.key.marker import MARKER
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.replay.engine import Plan
 from hpcc.cache.replay.replay import NotPinnedError, Pins, Replays
+from hpcc.cache.replay.writing import Writer
 from hpcc.cache.results.records import HIT, Records
 from hpcc.cache.results.results import Found, Result, Results, basis_text, signer_of
 from hpcc.cache.root.project_root import RootSearch
@@ -99,6 +100,10 @@ class Hits:
         done = wire.LauncherDone(answer.exit_code, answer.stdout, answer.stderr)
         plan = plans[0]._replace(outputs=outputs, answer=wire.encode_done(done))
         self._remember(request, plan, self._pinned(hits, plan, HIT, None), notes)
+
+    def writer(self, prepared: Prepared) -> Writer:
+        """Note that a compile is about to write its outputs."""
+        return self._replays.writing.begin(prepared.outputs)
 
     def put_new(self, prepared: Prepared, result: Result) -> bool:
         """Put a new result in place, without counting or remembering a hit."""

@@ -21,6 +21,7 @@ from hpcc.cache.inputs.closure_types import ClosureRequest, MadeFrom
 from hpcc.cache.inputs.embedded_files import look_again, read_listing, unlisted_doubts
 from hpcc.cache.inputs.where import find_culprit
 from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.replay.writing import Writer
 from hpcc.cache.results.inflight import Flight
 from hpcc.cache.results.records import Records
 from hpcc.cache.results.scratch import DiskSpace, without_complaints
@@ -66,12 +67,15 @@ class Pending:
     size_bytes: int = 0  # of its result, once that is known
     files: tuple[bytes, ...] = ()  # absolute paths of what it read, once they are known
     watch: NameWatch | None = None  # of names that no list of files shows
+    writer: Writer | None = None  # what it writes, and whether others do, too
     has_clock: bool = False  # its output has a text that may be the time of the compile
 
     def stop_watching(self) -> None:
-        """Release the watch; idempotent."""
+        """Release the watch and the outputs; idempotent."""
         if self.watch is not None:
             self.watch.close()
+        if self.writer is not None:
+            self.writer.end()
 
     def own_start(self, now_ns: int) -> int:
         """Return when it began if each source of its command took the same time until now."""
@@ -238,7 +242,8 @@ def read_side_outputs(pending: Pending, limit: int) -> tuple[bytes, ...]:
     Empty for one that may be missing and was not written.
 
     Raises:
-        UncacheableError: a file is missing, or this compile did not write it.
+        UncacheableError: a file is missing, or this compile did not write it, or others wrote
+            one of its outputs, too.
     """
     _check_messages(pending)
     found = []
@@ -253,6 +258,9 @@ def read_side_outputs(pending: Pending, limit: int) -> tuple[bytes, ...]:
         if data is None or signature_or_none(path) == before:
             raise UncacheableError(UncacheableReason.SIDE_OUTPUT_MISSING)
         found.append(data)
+    if pending.writer is not None and not pending.writer.is_alone:
+        # Whose output it is, nobody knows.
+        raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE, prepared.output or b"")
     return tuple(found)
 
 
