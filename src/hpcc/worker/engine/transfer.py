@@ -14,7 +14,7 @@ from typing import Final
 
 from hpcc.core import EMPTY_DIGEST, Blob, Digest, NotFoundError
 from hpcc.ports import BlobStore
-from hpcc.reapi.limits import ReapiError
+from hpcc.reapi.limits import MAX_TREE_BYTES, ReapiError
 from hpcc.reapi.output_tree import output_tree_files
 from hpcc.reapi.result import ResultOutput
 from hpcc.reapi.tree import TreeWalk
@@ -64,8 +64,12 @@ class EngineTransfer:
             ReapiError: the tree breaks a rule or a limit.
             IntegrityError: the engine sent other bytes.
         """
-        walk = TreeWalk(root)
+        walk, size = TreeWalk(root), 0
         while wanted := walk.wanted:
+            # The walk counts a directory when it gets it, and a level may name gigabytes.
+            size += sum(digest.size_bytes for digest in wanted)
+            if size > MAX_TREE_BYTES:
+                raise ReapiError("input tree is too large", reason="tree-limit")
             await self._fetch(wanted)
             for digest in wanted:
                 walk.feed(digest, (await self._store.get(digest)).data)
