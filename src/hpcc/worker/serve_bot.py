@@ -178,7 +178,7 @@ class _Parts:
         limits = TransferLimits(
             input_bytes=engine.max_input_bytes, file_bytes=engine.max_file_bytes
         )
-        leases = LeaseRunner(self.deps, store, EngineTransfer(lambda: link.cas, store, limits))
+        leases = LeaseRunner(self.deps, store, EngineTransfer(link, store, limits))
         properties = properties_of(
             engine.images, _system(), isa_names(platform.machine())[0], engine.pool
         )

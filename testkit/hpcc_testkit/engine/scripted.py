@@ -41,6 +41,8 @@ class ScriptedEngine:
     edit: Callable[[bots.BotSession], None] = lambda _: None
     # The code that each call of the bot ends with, or None.
     refuses: grpc.StatusCode | None = None
+    # The same for each call to the CAS.
+    cas_refuses: grpc.StatusCode | None = None
     is_silent: bool = False
     # Whether calls of an idle bot are held, as engines do.
     holds: bool = True
@@ -105,11 +107,17 @@ class ScriptedEngine:
         if self.refuses is not None:
             await call.abort(self.refuses, "no")
 
-    async def missing(self, request: pb.FindMissingBlobsRequest, _: object) -> Any:  # noqa: ANN401 - a message
+    async def _refuse(self, call: Any) -> None:  # noqa: ANN401 - as above
+        if self.cas_refuses is not None:
+            await call.abort(self.cas_refuses, "no")
+
+    async def missing(self, request: pb.FindMissingBlobsRequest, call: Any) -> Any:  # noqa: ANN401 - a message
+        await self._refuse(call)
         absent = [d for d in request.blob_digests if d.hash not in self.blobs]
         return pb.FindMissingBlobsResponse(missing_blob_digests=absent)
 
-    async def get(self, request: pb.BatchReadBlobsRequest, _: object) -> Any:  # noqa: ANN401 - as above
+    async def get(self, request: pb.BatchReadBlobsRequest, call: Any) -> Any:  # noqa: ANN401 - as above
+        await self._refuse(call)
         answer = pb.BatchReadBlobsResponse()
         for digest in request.digests:
             item = answer.responses.add(digest=digest)

@@ -47,12 +47,20 @@ class EngineLink:
         cas: tuple[ReapiClient, ...],
     ) -> None:
         self._address, self._channels, self._cas = address, bots_channels, cas
-        self._turns, self._token = 0, address.token
+        self._turns, self._cas_turns, self._token = 0, 0, address.token
 
     @property
     def cas(self) -> ReapiClient:
         """The client of the engine's CAS."""
-        return self._cas[self._turns % len(self._cas)]
+        return self._cas[(self._turns + self._cas_turns) % len(self._cas)]
+
+    def lost(self, cas: ReapiClient) -> None:
+        """Use the next server of the CAS, unless another one than `cas` is used already.
+
+        Several transfers fail at a time with one server, and only the first turns.
+        """
+        if cas is self.cas:
+            self._cas_turns += 1
 
     @property
     def endpoint(self) -> str:

@@ -48,7 +48,7 @@ from hpcc.rpc.engine.results import engine_result
 from hpcc.rpc.reapi.session import Client
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.base.engine_config import EngineConfig
-from hpcc.worker.engine.transfer import EngineTransfer
+from hpcc.worker.engine.transfer import EngineTransfer, store_too_small
 from hpcc.worker.execute.runner import Runner
 from hpcc.worker.execute.work import Work, check_outputs
 
@@ -60,6 +60,8 @@ _MAX_RESTS: Final = 30
 _NO_FAILURES: Final = frozenset(
     {"draining", "lease-expired", "compile-deadline", "engine-cas", "engine-slow"}
 )
+# Failures of a transfer that are the worker's own: its store, and its credential.
+_OWN: Final = frozenset({"store-too-small", "engine-refused"})
 # Refusals that say that somebody tried what it may not; others are mistakes of a build.
 _EVENTS: Final = frozenset({"unpinned-image", "foreign-image"})
 
@@ -148,11 +150,7 @@ class LeaseRunner:
             made = await deps.runner.run(work)
         except MissingBlobsError as error:
             # They were here a moment ago: the client has nothing to upload.
-            raise InfrastructureError(
-                "the worker's store is too small for the inputs of its leases: raise"
-                " max_store_bytes",
-                reason="store-too-small",
-            ) from error
+            raise store_too_small() from error
         except NotFoundError as error:  # the image: other workers may have it
             raise InfrastructureError(str(error), reason=error.reason) from error
         result, blobs = await engine_result(made.record)
@@ -256,7 +254,7 @@ async def _in_time(seconds: float, what: str) -> AsyncGenerator[None]:
     except (UnavailableError, DeadlineError):
         raise  # nobody answers: no client's bytes can cause that
     except InfrastructureError as error:
-        if error.reason == "store-too-small":
+        if error.reason in _OWN:
             raise
         raise InfrastructureError(
             f"{what} the engine's CAS: {error}", reason="engine-cas"

@@ -8,17 +8,27 @@ first file: `TreeWalk` bounds its directories, and this module the bytes of its 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from hpcc.core import EMPTY_DIGEST, Blob, Digest, NotFoundError
+from hpcc.core import (
+    EMPTY_DIGEST,
+    Blob,
+    CallerError,
+    Digest,
+    InfrastructureError,
+    NotFoundError,
+    PolicyError,
+)
 from hpcc.ports import BlobStore
 from hpcc.reapi.limits import MAX_TREE_BYTES, ReapiError
 from hpcc.reapi.output_tree import output_tree_files
 from hpcc.reapi.result import ResultOutput
 from hpcc.reapi.tree import TreeWalk
-from hpcc.rpc.base.errors import MissingBlobsError
+from hpcc.rpc.base.errors import DeadlineError, MissingBlobsError, UnavailableError
+from hpcc.rpc.engine.link import EngineLink
 from hpcc.rpc.reapi.client import ReapiClient
 
 # What is in memory at a time: so many chunks of all leases, and one file that is larger than one.
@@ -36,12 +46,10 @@ class TransferLimits:
 
 
 class EngineTransfer:
-    """Transfers of one bot. `cas` returns the client of the server that is called now."""
+    """Transfers of one bot."""
 
-    def __init__(
-        self, cas: Callable[[], ReapiClient], store: BlobStore, limits: TransferLimits
-    ) -> None:
-        self._cas, self._store, self._limits = cas, store, limits
+    def __init__(self, link: EngineLink, store: BlobStore, limits: TransferLimits) -> None:
+        self._link, self._store, self._limits = link, store, limits
         self._chunks, self._large = asyncio.Semaphore(_CHUNKS), asyncio.Lock()
 
     async def message(self, digest: Digest, limit: int) -> Blob:
@@ -54,7 +62,7 @@ class EngineTransfer:
         if digest.size_bytes > limit:  # before reading: a blob may have hundreds of megabytes
             raise ReapiError(f"a message of {digest.size_bytes} bytes, over {limit}")
         await self._fetch([digest])
-        return await self._store.get(digest)
+        return await self._kept(digest)
 
     async def tree(self, root: Digest) -> None:
         """Bring all directories and files of an input tree into the store.
@@ -72,7 +80,7 @@ class EngineTransfer:
                 raise ReapiError("input tree is too large", reason="tree-limit")
             await self._fetch(wanted)
             for digest in wanted:
-                walk.feed(digest, (await self._store.get(digest)).data)
+                walk.feed(digest, (await self._kept(digest)).data)
         files: set[Digest] = set().union(*(part.digests for part in walk.parts))
         files -= walk.directories
         for digest in files:
@@ -102,30 +110,87 @@ class EngineTransfer:
         for output in outputs:
             if output.is_directory:
                 wanted |= output_tree_files((await self._store.get(output.digest)).data)
-        missing = await self._cas().find_missing(wanted - {EMPTY_DIGEST})
+        with self._calling() as cas:
+            missing = await cas.find_missing(wanted - {EMPTY_DIGEST})
         for chunk in _chunks(missing):
             async with self._room(chunk):
                 blobs = [extra.get(d) or await self._store.get(d) for d in chunk]
-                await self._cas().upload(blobs)
+                with self._calling() as cas:
+                    await cas.upload(blobs)
 
     async def _fetch(self, digests: Iterable[Digest]) -> None:
         """Bring blobs into the store that are not there."""
         for chunk in _chunks(await self._store.find_missing(digests)):
             async with self._room(chunk):
-                try:
-                    found = await self._cas().download(chunk)
-                except NotFoundError:
-                    # Which ones: the client then uploads all of them, and tries once.
-                    missing = await self._cas().find_missing(chunk)
-                    raise MissingBlobsError(tuple(sorted(missing or chunk))) from None
+                with self._calling() as cas:
+                    found = await _download(cas, chunk)
                 for blob in found.values():
                     await self._store.put(blob)
                 found.clear()
+
+    async def _kept(self, digest: Digest) -> Blob:
+        """Return a blob that was fetched.
+
+        Raises:
+            InfrastructureError: other leases have displaced it (reason `store-too-small`).
+        """
+        try:
+            return await self._store.get(digest)
+        except NotFoundError as error:
+            raise store_too_small() from error
+
+    @contextmanager
+    def _calling(self) -> Generator[ReapiClient]:
+        """Give the client of the CAS for a call, and use the next server after one that is lost.
+
+        What the CAS refuses to the bot, the engine's client has not caused: it is no fault of an
+        action.
+
+        Raises:
+            InfrastructureError: the CAS refuses the bot's credential (reason `engine-refused`), or
+                what it asks.
+        """
+        cas = self._link.cas
+        try:
+            yield cas
+        except (UnavailableError, DeadlineError):
+            self._link.lost(cas)
+            raise
+        except MissingBlobsError:
+            raise
+        except PolicyError as error:
+            raise InfrastructureError(
+                f"the engine's CAS refuses the worker: {error}", reason="engine-refused"
+            ) from error
+        except (CallerError, NotFoundError) as error:
+            raise InfrastructureError(f"it refuses a call: {error}", reason="engine-cas") from error
 
     def _room(self, chunk: Sequence[Digest]) -> asyncio.Semaphore | asyncio.Lock:
         """Return what bounds the memory of a chunk in transfer."""
         is_large = sum(digest.size_bytes for digest in chunk) > _CHUNK_BYTES
         return self._large if is_large else self._chunks
+
+
+async def _download(cas: ReapiClient, chunk: Sequence[Digest]) -> dict[Digest, Blob]:
+    """Return blobs.
+
+    Raises:
+        MissingBlobsError: the engine lacks some of them.
+    """
+    try:
+        return await cas.download(chunk)
+    except NotFoundError:
+        # Which ones: the client then uploads all of them, and tries once.
+        missing = await cas.find_missing(chunk)
+        raise MissingBlobsError(tuple(sorted(missing or chunk))) from None
+
+
+def store_too_small() -> InfrastructureError:
+    """Return the error for inputs that were fetched and are not in the store any more."""
+    return InfrastructureError(
+        "the worker's store is too small for the inputs of its leases: raise max_store_bytes",
+        reason="store-too-small",
+    )
 
 
 def _chunks(digests: Iterable[Digest]) -> list[list[Digest]]:
