@@ -11,12 +11,13 @@ from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execu
 from buildgrid.common.protos.google.devtools.remoteworkers.v1test2 import bots_pb2 as bots
 from buildgrid.common.protos.google.rpc import error_details_pb2
 
-from hpcc.core import Blob, Digest
+from hpcc.core import Blob, Digest, ResultEvent
 from hpcc.reapi.digests import digest_to_proto
 from hpcc.reapi.limits import MAX_ACTION_BYTES, MAX_DIRECTORY_BYTES, MAX_TREE_DEPTH
 from hpcc_testkit.engine.bots import action_of, scripted_bot, until
 from hpcc_testkit.engine.scripted import ScriptedEngine
 from hpcc_testkit.farm.in_process import IMAGE, OTHER_IMAGE
+from hpcc_testkit.guests.fake_runtime import FakeGuest
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -187,6 +188,21 @@ async def test_a_payload_of_another_kind_ends_its_lease_and_no_other(
         ends = [await engine.end_of(name) for name in ("bad", "none", "good")]
     assert [lease.status.code for lease in ends] == [INVALID, INVALID, OK]
     assert len(engine.created) == 1
+
+
+async def test_inputs_that_no_guest_can_stage_do_not_keep_a_worker_from_its_work(
+    tmp_path: Path, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client can cause this at will, for example with a working directory that is a file."""
+
+    async def unstaged(*_: object) -> tuple[list[object], ResultEvent]:
+        return [], ResultEvent(exit_code=125, reason="agent-error")
+
+    monkeypatch.setattr(FakeGuest, "_run", unstaged)
+    engine.give("1", engine.add(*action_of("true")))
+    async with scripted_bot(tmp_path, engine):
+        assert (await engine.end_of("1")).status.code == UNAVAILABLE
+        assert engine.updated[-1].status == bots.BotStatus.OK
 
 
 async def test_a_result_without_a_row_is_never_uploaded(

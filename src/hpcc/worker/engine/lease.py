@@ -58,7 +58,15 @@ _REST_SECONDS: Final = 2.0
 _MAX_RESTS: Final = 30
 # What a client or the engine can cause must not keep a worker from its work.
 _NO_FAILURES: Final = frozenset(
-    {"draining", "lease-expired", "compile-deadline", "engine-cas", "engine-slow"}
+    {
+        "draining",
+        "lease-expired",
+        "compile-deadline",
+        "engine-cas",
+        "engine-slow",
+        # Inputs that cannot be staged: a working directory that is a file, or no room.
+        "guest-agent-error",
+    }
 )
 # Failures of a transfer that are the worker's own: its store, and its credential.
 _OWN: Final = frozenset({"store-too-small", "engine-refused"})
