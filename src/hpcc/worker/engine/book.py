@@ -28,8 +28,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hpcc.core import InfrastructureError
+from hpcc.rpc.base.errors import MissingBlobsError
 from hpcc.rpc.engine.messages import LeaseEnd, LeaseReport, LeaseState, ServerLease
 
+# Of the ends in one report: servers of gRPC take 4 MiB, and a refused report ends the session.
+_REPORT_BYTES: Final = 2 << 20
+_MISSING_BYTES: Final = 100
 _HELD: Final = frozenset({LeaseState.PENDING, LeaseState.ACTIVE})
 
 
@@ -79,8 +83,18 @@ class LeaseBook:
 
     def report(self) -> tuple[LeaseReport, ...]:
         """Return what the next call says. The answer to it goes to `heard`."""
-        self._reported = {name: held.end is not None for name, held in self._held.items()}
-        return tuple(LeaseReport(name, held.end) for name, held in self._held.items())
+        reports, size = [], 0
+        for name, held in self._held.items():
+            end = held.end
+            cost = 0 if end is None else _size_of(end)
+            # What has no room is in the next report, which follows at once.
+            if size and size + cost > _REPORT_BYTES:
+                end = None
+            else:
+                size += cost
+            reports.append(LeaseReport(name, end))
+        self._reported = {report.id: report.end is not None for report in reports}
+        return tuple(reports)
 
     def ended(self, held: HeldLease, end: LeaseEnd) -> None:
         """Note how a lease ended. It is dropped if the engine has taken the lease back."""
@@ -123,6 +137,12 @@ class LeaseBook:
         self._held.clear()
         self._reported.clear()
         return running
+
+
+def _size_of(end: LeaseEnd) -> int:
+    """Return about how many bytes an end takes in a report."""
+    missing = end.error.digests if isinstance(end.error, MissingBlobsError) else ()
+    return len(end.result) + len(missing) * _MISSING_BYTES
 
 
 def _no_room(*, is_open: bool) -> InfrastructureError:

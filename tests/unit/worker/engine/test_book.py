@@ -114,3 +114,13 @@ def test_a_digest_is_a_payload_too() -> None:
     book.report()
     again = ServerLease(id="a", state=LeaseState.PENDING, digest=Digest.of(b"x"))
     assert len(book.heard((again,)).begun) == 1
+
+
+def test_a_report_has_no_more_ends_than_a_server_takes() -> None:
+    book = LeaseBook(64)
+    leases = tuple(ServerLease(id=str(n), state=LeaseState.ACTIVE, action=b"a") for n in range(40))
+    for held in book.heard(leases).begun:
+        book.ended(held, LeaseEnd(result=bytes(150_000)))
+    told = [report.end.result for report in book.report() if report.end is not None]
+    assert 0 < sum(map(len, told)) <= 2 << 20
+    assert book.has_news
