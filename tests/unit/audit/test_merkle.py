@@ -151,3 +151,10 @@ def test_what_a_tree_does_not_have_is_refused() -> None:
     for size, peaks in ((1, []), (2, [bytes(32)] * 2), (1, [b"short"]), (-1, [])):
         with pytest.raises(ValueError, match="peak"):
             TreeRange(size, peaks)
+
+
+def test_no_proof_is_made_of_a_leaf_before_the_first() -> None:
+    tree = LeafTree([leaf_hash(leaf) for leaf in LEAVES])
+    for size in (0, 5):
+        with pytest.raises(ValueError, match="no such leaf"):
+            tree.inclusion(-1, size)

@@ -118,6 +118,8 @@ class LeafTree:
         Raises:
             ValueError: there is no such leaf.
         """
+        if index < 0:
+            raise ValueError("the tree has no such leaf or size")
         self._require(index + 1, size)
         low, high, path = 0, size, []
         while high - low > 1:
