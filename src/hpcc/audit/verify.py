@@ -60,9 +60,9 @@ MAX_ANCHOR_FILE_BYTES: Final = 64 << 20
 class Verified:
     """The summary of a verified trail.
 
-    `signed` of the kept records have the writer's signature; `unsigned`
-    are of a version that did not sign them. `indexes` of its segments have an index, which has what
-    the segment has.
+    `signed` of the kept records have the writer's signature; `unsigned` have none, as an earlier
+    version wrote them, and no seal or anchor covers `unproved` of these. `indexes` of its segments
+    have an index, which has what the segment has.
 
     It has the records from `first` up to `count` - 1, of `count` that were ever written. Retention
     removed those before `first`. `head` is the hash of the last record. `anchors` is how many
@@ -77,6 +77,7 @@ class Verified:
     indexes: int = 0
     signed: int = 0
     unsigned: int = 0
+    unproved: int = 0
     anchors: int = 0
     older_anchors: int = 0
     newest_anchor: int = 0
@@ -125,6 +126,7 @@ def verify_trail(directory: Path, anchors: Iterable[SignedHead] = ()) -> Verifie
         indexes=compared.compared,
         signed=checker.signed,
         unsigned=checker.unsigned,
+        unproved=checker.unproved,
         anchors=checker.matched,
         older_anchors=checker.older,
         newest_anchor=max(expected.by_count, default=0),
@@ -139,7 +141,7 @@ class _Checker:
     """
 
     def __init__(
-        self, directory: Path, by_count: dict[int, str], sealed: Iterable[Seal], key: bytes
+        self, directory: Path, by_count: dict[int, str], sealed: list[Seal], key: bytes
     ) -> None:
         self._directory, self._by_count = directory, by_count
         self._signing_from = {seal.end for seal in sealed if seal.is_signing}
@@ -147,7 +149,9 @@ class _Checker:
             self._signing_from.add(max((seal.end for seal in sealed), default=0))
         self._key = key
         self._must_be_signed = False
-        self.signed = self.unsigned = 0
+        self.signed = self.unsigned = self.unproved = 0
+        # A signed head covers the records below this number.
+        self._proved = max((*by_count, *(seal.end for seal in sealed)), default=0)
         self.count, self.head, self.first = 0, GENESIS, 0
         self.matched = self.older = 0
         self._until = 0
@@ -181,6 +185,7 @@ class _Checker:
             self._must_be_signed = True
         if not self._must_be_signed:
             self.unsigned += 1
+            self.unproved += record.sequence >= self._proved
             return
         if not record.signature:
             raise self._unsigned(placed, "is not signed, and should be: it was put in")

@@ -11,8 +11,14 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.audit.base.canonical import AuditDamagedError, Record, canonical, encode_record
-from hpcc.audit.base.frames import frame_of, signed_message
+from hpcc.audit.base.canonical import (
+    AuditDamagedError,
+    Record,
+    canonical,
+    decode_record,
+    encode_record,
+)
+from hpcc.audit.base.frames import frame_of, read_frames, signed_message
 from hpcc.audit.base.heads import HeadSigner
 from hpcc.audit.base.query import Query
 from hpcc.audit.base.segments import Placed, seal_path, seals, segment_path, spool_path
@@ -281,3 +287,29 @@ async def test_a_forged_record_is_not_shown_before_the_first_seal_either(
             (directory / "signer").write_bytes(data)
         for command in (["list"], ["export"], ["verify"]):
             assert main(["audit", *command, "--directory", str(directory)]) == 1
+
+
+async def test_a_trail_without_its_signatures_is_told_apart_where_no_head_covers_it(
+    trail: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seals do not sign the size of a segment, so every signature can be taken away."""
+    forged = next_record(trail, principal="mallory")
+    parts = [(segment_path(trail, s.first), s) for s in seals(trail)]
+    for path, seal in [*parts, (spool_path(trail), None)]:
+        with path.open("rb") as file:
+            frames = [frame_of(decode_record(frame.data)) for frame in read_frames(file)]
+        path.write_bytes(b"".join(frames))
+        if seal is not None:
+            table = json.loads(seal_path(trail, seal.first).read_bytes())
+            table |= {"format": 1, "size_bytes": path.stat().st_size}
+            del table["index"]
+            seal_path(trail, seal.first).write_bytes(canonical(table))
+            path.with_suffix(".idx").unlink()
+    (trail / "signer").unlink()
+    append(trail, forged)
+    where = ["--directory", str(trail)]
+    for command in (["list"], ["query", "--principal", "mallory"], ["export"], ["verify"]):
+        main(["audit", *command, *where])
+        assert "records have no signature, and no seal or anchor covers" in capsys.readouterr().err
+    main(["audit", "query", "--principal", "principal-0", *where])
+    assert not capsys.readouterr().err

@@ -112,7 +112,7 @@ def test_a_whole_trail_is_good(trail: Trail) -> None:
     key = HeadSigner("w1", ONE).public_key.hex()
     head = trail.records[-1].hash
     assert verify.verify_trail(trail.directory) == verify.Verified(
-        count=COUNT, head=head, seals=2, unsigned=COUNT, keys=(key,)
+        count=COUNT, head=head, seals=2, unsigned=COUNT, unproved=3, keys=(key,)
     )
     assert verify.verify_trail(trail.directory, trail.anchors) == verify.Verified(
         count=COUNT, head=head, seals=2, unsigned=COUNT, anchors=COUNT + 1, newest_anchor=COUNT,

@@ -48,6 +48,8 @@ class TrailReader:
         self._directory, self._is_exhaustive = directory, is_exhaustive
         # Retention removed the records below this number, and recorded it.
         self._retired = 0
+        # How many records were found that have no signature, and that no seal covers.
+        self.unproved = 0
 
     def find(self, query: Query, *, oldest_first: bool = False) -> Iterator[Record]:
         """Yield the records that match, newest first unless `oldest_first`.
@@ -121,6 +123,7 @@ class TrailReader:
                     raise AuditDamagedError(
                         f"record {record.sequence} has a wrong signature: it was changed or put in"
                     )
+                self.unproved += not record.signature
                 yield record
 
     def _signs(self, sealed: list[Seal]) -> bool:

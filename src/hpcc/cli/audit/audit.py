@@ -23,6 +23,7 @@ from hpcc.cli.audit.filters import (
     directory_of,
     naming_index,
     query_of,
+    say_unproved,
     since_seconds,
     utc_now,
 )
@@ -91,7 +92,8 @@ def _run_query(args: argparse.Namespace) -> int:
 
     # One more than is shown, to know whether there are more.
     query = query_of(args, args.limit + 1)
-    found = list(TrailReader(directory_of(args), is_exhaustive=args.exhaustive).find(query))
+    reader = TrailReader(directory_of(args), is_exhaustive=args.exhaustive)
+    found = list(reader.find(query))
     records, form = found[: args.limit], getattr(args, "format", "table")
     if query.kind == "event" and form == "tsv":
         raise CallerError("security events have no fixed columns: use --format jsonl")
@@ -105,6 +107,7 @@ def _run_query(args: argparse.Namespace) -> int:
         text.table([text.ROW_HEADER, *(text.row_line(row_of(r)) for r in records)])
     if len(found) > args.limit:
         emit(f"… and more; use -n to show more than {args.limit}", file=sys.stderr)
+    say_unproved(reader.unproved)
     return 0
 
 
@@ -114,7 +117,8 @@ def _run_show(args: argparse.Namespace) -> int:
     from hpcc.audit.lookup.reader import TrailReader
     from hpcc.cli.audit.text import TSV_FIELDS, printable, time_text
 
-    record = TrailReader(directory_of(args), is_exhaustive=args.exhaustive).row(args.row)
+    reader = TrailReader(directory_of(args), is_exhaustive=args.exhaustive)
+    record = reader.row(args.row)
     row = row_of(record)
     for name in TSV_FIELDS:
         value = getattr(row, name)
@@ -128,6 +132,7 @@ def _run_show(args: argparse.Namespace) -> int:
         emit(f"{name + ':':<22}{text or '-'}".rstrip())
     emit(f"{'record:':<22}number {record.sequence}, hash {record.hash}")
     emit(f"{'signature:':<22}{record.signature.hex() or 'unsigned row (format 1)'}")
+    say_unproved(reader.unproved)
     return 0
 
 
@@ -149,10 +154,12 @@ def _run_export(args: argparse.Namespace) -> int:
 
         count = write_parquet(args.output, records)
         emit(f"{count} rows in {args.output}")
+        say_unproved(reader.unproved)
         return 0
     lines = text.jsonl(records) if args.format == "jsonl" else text.tsv(row_of(r) for r in records)
     for line in lines:
         sys.stdout.write(line + "\n")
+    say_unproved(reader.unproved)
     return 0
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpcc.cli.audit.filters import add_command, directory_of, naming_index
+from hpcc.cli.audit.filters import add_command, directory_of, naming_index, say_unproved
 from hpcc.cli.base.terminal import emit
 from hpcc.core import CallerError
 
@@ -98,6 +98,7 @@ def _say_verified(verified: Verified, *, is_anchored: bool) -> None:
         emit(f"{verified.signed} records have their writer's signature")
     if verified.unsigned:
         emit(f"{verified.unsigned} unsigned rows (format 1), of an earlier version")
+    say_unproved(verified.unproved)
     if verified.seals:
         emit(f"{verified.indexes} indexes have what their segments have, and are those sealed")
     for key in verified.keys:

@@ -182,6 +182,16 @@ def utc_now() -> datetime:
     return datetime.fromtimestamp(SystemClock().now(), UTC)
 
 
+def say_unproved(count: int) -> None:
+    """Say on stderr that records were read which nothing signs; nothing if there are none."""
+    if count:
+        emit(
+            f"hpcc: {count} of these records have no signature, and no seal or anchor covers them:"
+            " who can write the disk can have changed them or put them in",
+            file=sys.stderr,
+        )
+
+
 def naming_index(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
     """Return a handler that exits with `EXIT_INDEX` when an index is not the sealed one."""
 
