@@ -1,4 +1,4 @@
-"""Two compiles write one output: what is stored is what the compiler makes alone."""
+"""Two compiles write one output: neither object is stored, for nobody knows whose it is."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def test_an_object_that_two_compiles_wrote_is_stored_for_neither(
         argv = ("gcc", "-c", "../b.c", "-o", "../x.o")
     if kind == "hit":
         assert [other.compile(*argv).answer for _ in range(2)] == ["run", "done"]
-    run_bare(("gcc", "-c", "a.c", "-o", "alone.o"), cwd=cwd)
-    alone = (cwd / "alone.o").read_bytes()
+    run_bare(("gcc", "-c", "a.c", "-o", "bare.o"), cwd=cwd)
+    bare = (cwd / "bare.o").read_bytes()
     seen = []
     launcher.after_run = lambda _run: seen.append(other.compile(*argv).answer)
     launcher.compile(*_A)
@@ -39,5 +39,5 @@ def test_an_object_that_two_compiles_wrote_is_stored_for_neither(
     launcher.after_run = lambda _run: None
     project.settle()
     assert [launcher.compile(*_A).answer for _ in range(2)] == ["run", "done"]
-    assert (cwd / "x.o").read_bytes() == alone
+    assert (cwd / "x.o").read_bytes() == bare
     assert [other.compile(*argv).answer for _ in range(2)][1] == "done"

@@ -161,7 +161,7 @@ class BuildReports:
         self._not_before = max(self._not_before + took, ended) + _PAUSES * took
         if summary is None:
             # Until it has other files: otherwise files that cannot be read are read at each look,
-            # in the place of builds that can be told.
+            # in the place of other builds.
             self._told[build] = (files, began)
             return True
         if self.note_login():
@@ -174,7 +174,7 @@ class BuildReports:
             if refusal not in _NO_FAULT:
                 self._count(FAILED, 1)
             if refusal in _NOT_THIS:
-                # Sent again it would be refused again, and keep all others from being told.
+                # Sent again it would be refused again, and hold up all others.
                 self._told[build] = (files, ended)
                 return True
             pause = _OFF_SECONDS if refusal in _OFF else self._retry_seconds
@@ -221,7 +221,7 @@ def _commit_of(recorded: RecordedBuild) -> str:
     if not source.startswith("/"):
         return ""
     # Unlike `Path.expanduser` this raises nothing where nobody has a home.
-    home = os.fsencode(os.path.realpath(os.path.expanduser("~")))  # noqa: PTH111
+    home = os.fsencode(os.path.realpath(os.path.expanduser("~")))  # noqa: PTH111 - see above
     with contextlib.suppress(GitError, OSError, ValueError):
         return head_of(os.fsencode(Path(source).parent), home)
     return ""

@@ -143,8 +143,7 @@ class EngineTransfer:
     def _calling(self) -> Generator[ReapiClient]:
         """Give the client of the CAS for a call, and use the next server after one that is lost.
 
-        What the CAS refuses to the bot, the engine's client has not caused: it is no fault of an
-        action.
+        What the CAS refuses to the bot, the engine's client has not caused, nor the action.
 
         Raises:
             InfrastructureError: the CAS refuses the bot's credential (reason `engine-refused`), or
