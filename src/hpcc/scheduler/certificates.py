@@ -87,9 +87,15 @@ class CertificateBook:
         await self.read()
 
     async def run(self, own: Callable[[], Sequence[bytes]]) -> None:
-        """Keep the certificates current until cancelled; `own` returns this scheduler's."""
+        """Keep the certificates current until cancelled; `own` returns this scheduler's.
+
+        Schedulers that start together do not know each other's yet, so it looks soon at first: a
+        client takes a certificate that only one of them announces for one that was retired.
+        """
+        seconds = 1.0
         while True:
-            await self._clock.sleep(REREAD_SECONDS)
+            await self._clock.sleep(seconds)
+            seconds = min(2 * seconds, REREAD_SECONDS)
             await self.keep(*await asyncio.to_thread(own))
 
     async def keep(self, *own: bytes) -> None:

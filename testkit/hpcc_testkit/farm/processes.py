@@ -165,7 +165,7 @@ class ProcessFarm:
         process = self.scheduler if which == "scheduler" else self.worker
         assert process is not None
         process.kill()
-        await process.wait()
+        await gone(process)
 
     async def hpcc(self, *argv: str, code: int = 0, output: bool = False) -> str:
         """Run a command with the scheduler's config file; return what it printed.

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from hpcc_testkit.hostile.reporting import Reporting
+from hpcc_testkit.suite.pipes import gone
 
 _CONNECT_SECONDS: Final = 5.0
 _HANDSHAKE_SECONDS: Final = 20.0
@@ -51,7 +52,7 @@ async def crowd(asked: Crowd) -> AsyncGenerator[RunningCrowd]:
     finally:
         with suppress(ProcessLookupError):
             process.kill()
-        await process.wait()
+        await gone(process)
 
 
 class _Connections:

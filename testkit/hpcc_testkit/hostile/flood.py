@@ -28,6 +28,7 @@ from h2.events import (
 from h2.exceptions import ProtocolError
 
 from hpcc_testkit.hostile.reporting import Reporting
+from hpcc_testkit.suite.pipes import gone
 
 MESSAGE_BYTES: Final = 16 << 20
 _CALLS_OF_CONNECTION: Final = 50
@@ -71,7 +72,7 @@ async def flood(host: str, port: int, *hostile: Hostile) -> AsyncGenerator[Flood
         yield Flood(process)
     finally:
         process.kill()
-        await process.wait()
+        await gone(process)
 
 
 class _Attacker:

@@ -20,6 +20,8 @@ from urllib.parse import urljoin
 
 import httpx
 
+from hpcc_testkit.suite.pipes import gone
+
 _SCRIPT: Final = Path(__file__).parents[3] / "tests" / "oidc" / "provider.mjs"
 _START_SECONDS: Final = 180.0
 _DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
@@ -155,7 +157,7 @@ async def real_provider(*, token_seconds: int = 300) -> AsyncIterator[RealProvid
         process.stdin.close()
         try:
             async with asyncio.timeout(_START_SECONDS):
-                await process.wait()
+                await gone(process)
         except TimeoutError:
             process.kill()
-            await process.wait()
+            await gone(process)

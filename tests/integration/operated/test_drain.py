@@ -18,6 +18,7 @@ from hpcc.core import NotFoundError, RemoteFailure, RemoteRequest, RemoteResult
 from hpcc_testkit.farm.in_process import FarmUnderTest, farm_under_test
 from hpcc_testkit.farm.processes import process_farm
 from hpcc_testkit.farm.several import Build, build_on, worker, worker_process
+from hpcc_testkit.suite.pipes import gone
 
 pytestmark = pytest.mark.timeout(180)
 LONG = 600.0
@@ -55,7 +56,7 @@ async def compiling(build: Build, *units: int, seconds: float) -> AsyncGenerator
 
 async def ended(process: asyncio.subprocess.Process) -> int:
     async with asyncio.timeout(60):
-        return await process.wait()
+        return await gone(process)
 
 
 class Gated(Build):

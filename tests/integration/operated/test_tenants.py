@@ -20,6 +20,7 @@ from hpcc.identity.tls import PinnedPeer
 from hpcc.rpc.base.errors import UnauthenticatedError
 from hpcc.rpc.scheduler.client import SchedulerClient
 from hpcc.rpc.scheduler.schedulers import open_schedulers
+from hpcc_testkit.suite.pipes import gone
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -133,7 +134,7 @@ async def scheduler(config: Path) -> AsyncIterator[SchedulerClient]:
             yield SchedulerClient(channels)
     finally:
         process.stdin.close()
-        assert await process.wait() == 0
+        assert await gone(process) == 0
 
 
 async def refusal(client: SchedulerClient, tenant: str) -> str:

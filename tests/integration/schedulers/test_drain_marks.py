@@ -54,6 +54,19 @@ async def both_route(farm: ReplicaFarm) -> None:
         await asyncio.sleep(0.1)
 
 
+async def both_announce(farm: ReplicaFarm) -> None:
+    """Wait until each scheduler knows the certificate of the other, which has just started."""
+    for replica in farm.replicas:
+        known = 0
+        while known < len(farm.replicas):
+            async with replica.client() as client:
+                grant = await client.authenticate(
+                    secret=farm.tenant_secret, tenant=TENANT, principal="ann", client_version="t"
+                )
+            known = len(grant.certificates)
+            await asyncio.sleep(0.1)
+
+
 async def shown(farm: ReplicaFarm) -> list[str]:
     """Return what each scheduler says of w1's drain, and then their picture."""
     peer = PinnedPeer.from_pem(farm.certificates.encode())
@@ -80,6 +93,7 @@ async def test_an_order_holds_at_both_schedulers_and_when_one_dies(
         farm.worker("w1"),
     ):
         one, two = farm.replicas
+        await both_announce(farm)
         await both_route(farm)
         said = (await drain(one, "--wait", "--json")).splitlines()
         assert json.loads(said[-1])["state"] == "drained"
