@@ -7,7 +7,7 @@ STAMP := $(VENV)/.hpcc-dev-stamp
 JOBS ?= auto
 
 .PHONY: help dev check static test test-fast test-vm test-chaos test-windows test-farm test-machines test-integration nightly nightly-restart \
-	fuzz demo bench bench-guest bench-signing bench-farm bench-farm-cost bench-farm-scale bench-farm-peers bench-remote-cache bench-sharing bench-packs bench-cxx bench-corpus soak gen docs clean lock changelog release-notes hooks packages release release-verify audit-deps
+	fuzz demo evidence-demo bench bench-guest bench-signing bench-evidence bench-farm bench-farm-cost bench-farm-scale bench-farm-peers bench-remote-cache bench-sharing bench-packs bench-cxx bench-corpus soak gen docs clean lock changelog release-notes hooks packages release release-verify audit-deps
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -55,6 +55,9 @@ test-integration: dev  ## services on loopback, real compilers, a real registry 
 	./tools/bootstrap.sh buildgrid
 	./tools/bootstrap.sh prometheus
 	./tools/bootstrap.sh rsyslog
+	./tools/bootstrap.sh rotel
+	./tools/bootstrap.sh cosign
+	./tools/bootstrap.sh go
 	./tools/bootstrap.sh windows-python
 	./tools/bootstrap.sh windows-clang
 	$(PY) -m pytest -q tests/integration
@@ -74,10 +77,10 @@ test-windows: dev  ## what of the Windows parts can run here, half an hour at mo
 test-chaos: dev  ## a VM, a warden and a worker killed in a 50-unit build; then the host must be clean
 	$(PY) -m pytest -q tests/e2e/test_chaos.py tests/integration/test_crash_reaping.py
 
-test-machines: dev  ## machines with systemd run the shipped units: a compile, a drain, killed and restarted services
+test-machines: dev  ## machines with systemd: the shipped units, drained, killed, restarted; docs/operate.md typed word for word
 	./tools/bootstrap.sh packages base guest test || [ $$? = 77 ]
 	./tools/bootstrap.sh identity-provider || [ $$? = 77 ]
-	$(PY) -m pytest -q tests/e2e/test_machines.py
+	$(PY) -m pytest -q tests/e2e/test_machines.py tests/e2e/test_bundle_machines.py tests/e2e/test_operate_page.py
 
 test-farm: dev  ## two tenants, three people, two schedulers, two workers, PostgreSQL, S3 and OpenID providers, parts killed
 	./tools/bootstrap.sh packages base guest test || [ $$? = 77 ]
@@ -93,6 +96,9 @@ fuzz: dev  ## one fuzz target for a minute: make fuzz T=wire_launcher
 
 demo:  ## a real project behind a VM boundary, then from the cache
 	./demo.sh
+
+evidence-demo:  ## a library and a program compiled behind guests, attested, checked elsewhere, and four forgeries
+	tools/evidence_demo.sh
 
 N ?= 10000
 soak: dev  ## every kill point, then random edits, bare and through hpcc, compared byte for byte: make soak N=10000
@@ -110,7 +116,10 @@ bench-guest: dev  ## figures of guests: boot, restore, what a compile costs besi
 bench-signing: dev  ## figures of signed results: to sign one, to check one
 	$(PY) bench/signing.py $(ARGS)
 
-bench-farm: dev  ## a simulated farm: routes, heartbeats, memory, recovery; what a client pays: make bench-farm ARGS=--quick
+bench-evidence: dev  ## figures of evidence: bytes and CPU of a row, verify, queries of a million rows; ten minutes: make bench-evidence ARGS=--quick
+	$(PY) bench/evidence.py $(ARGS)
+
+bench-farm: dev  ## a simulated farm: routes, heartbeats, memory, recovery, viewers; what a client pays: make bench-farm ARGS=--quick
 	$(PY) bench/farm.py $(ARGS)
 
 bench-farm-cost: dev  ## CPU of each process of a farm for one compile, guests are containers, as root: make bench-farm-cost ARGS="--rounds 20"
@@ -136,7 +145,7 @@ bench-sharing: dev  ## a team builds Redis on a farm with microVMs: who hits, wh
 	./tools/bootstrap.sh identity-provider
 	$(PY) bench/sharing_story.py $(ARGS)
 
-bench-cxx: dev  ## C++20 modules and precompiled headers by CMake, beside ccache and sccache; ten minutes: make bench-cxx ARGS=--quick
+bench-cxx: dev  ## C++20 modules, precompiled headers, clang-tidy and CUDA by CMake, beside ccache and sccache; twelve minutes: make bench-cxx ARGS=--quick
 	$(PY) bench/cxx_projects.py $(ARGS)
 
 bench-corpus:  ## hits on real packages beside ccache, every output compared; hours: make bench-corpus ARGS="--packages zlib --scenario same-directory"

@@ -46,6 +46,8 @@ class Load:
     daemons: int = 50
     routes_per_minute: float = 20_000
     seconds: float = 30.0
+    # The scheduler gets a core that nothing else of the benchmark uses.
+    is_pinned: bool = False
 
 
 async def tokens(config_file: Path, count: int) -> tuple[str, ...]:
@@ -58,10 +60,15 @@ async def tokens(config_file: Path, count: int) -> tuple[str, ...]:
 class LoadBench:
     """Measures one scheduler with two crowds."""
 
+    # How much longer than a load's its processes may live.
+    more_seconds = 0.0
+
     def __init__(self, load: Load, directory: Path, show: Callable[[Figure], None]) -> None:
         self._load, self._directory, self._show = load, directory, show
         self._secret = secrets.token_urlsafe(32)
         self._stack = ExitStack()
+        # Of the scheduler, as taskset takes it; "": any.
+        self._core = ""
 
     def run(self) -> None:
         """Start the farm, keep it busy, and report the cost.
@@ -70,6 +77,7 @@ class LoadBench:
             BenchError: a process ended, or calls failed.
         """
         with self._stack:
+            self._pin()
             scheduler = self._scheduler()
             self._facts = scheduler.hear()
             workers = self._workers(scheduler)
@@ -99,11 +107,27 @@ class LoadBench:
         }
         file.write_text(json.dumps(config))
         argv = [sys.executable, "-m", "hpcc.scheduler", "--config", str(file)]
-        return self._start(argv)
+        return self._start(["taskset", "-c", self._core, *argv] if self._core else argv)
+
+    def _pin(self) -> None:
+        """Leave the first core to the scheduler; this process and its children use the others.
+
+        Raises:
+            BenchError: there is only one core.
+        """
+        if not self._load.is_pinned:
+            return
+        every = os.sched_getaffinity(0)
+        first, *others = sorted(every)
+        if not others:
+            raise BenchError("--pin needs two cores")
+        self._core = str(first)
+        os.sched_setaffinity(0, others)
+        self._stack.callback(os.sched_setaffinity, 0, every)
 
     def _start(self, argv: list[str]) -> Process:
         # Two crowds join one after the other; then the workers are busy, then all.
-        seconds = 2 * _JOIN_SECONDS + 2 * self._load.seconds + 60
+        seconds = 2 * _JOIN_SECONDS + 2 * self._load.seconds + 60 + self.more_seconds
         return self._stack.enter_context(started(argv, seconds, self._directory / "log"))
 
     def _crowd(self, kind: str, count: int) -> Process:

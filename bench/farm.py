@@ -1,6 +1,7 @@
 """Measures the figures of a farm in docs/scaling.md: a scheduler's load, a client's cost.
 
-  farm.py                   every section but scale, which takes 20 minutes, and rate
+  farm.py                   every section but scale, which takes 20 minutes, rate and viewers
+  farm.py viewers           what ten `hpcc web` with open pages cost the scheduler; 2 minutes
   farm.py load              routes and heartbeats of a simulated farm through one replica
   farm.py recovery          a route after a replica was killed; needs PostgreSQL
   farm.py client            CPU and bytes of a client, if bench/client_cost.py is there
@@ -21,7 +22,7 @@ import platform
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,7 @@ from _farm_rate import Rate, RateBench
 from _farm_recovery import RecoveryBench
 from _farm_rows import Figure
 from _farm_scale import Scale, ScaleBench
+from _farm_viewers import MOST_WORKERS, ViewersBench
 from _measure import BenchError
 
 RESULTS: Final = Path(__file__).parent / "results"
@@ -40,13 +42,23 @@ QUICK: Final = Load(workers=30, daemons=5, routes_per_minute=3_000, seconds=2.0)
 QUICK_SCALE: Final = Scale(units=36, jobs=6, sleep=0.2, workers=(1, 2), joins=1)
 QUICK_RATE: Final = Rate(clients=2, jobs=2, compiles=3, headers=30)
 ROUNDS: Final = 4
+# Six of these, beside what joins: under two minutes.
+VIEWERS_SECONDS: Final = 12.0
 Show = Callable[[Figure], None]
 
 
 def load_section(directory: Path, args: argparse.Namespace, show: Show) -> None:
     """Measure routes and heartbeats through one replica."""
     load = QUICK if args.quick else Load(workers=args.workers, seconds=args.seconds)
-    LoadBench(load, directory, show).run()
+    LoadBench(replace(load, is_pinned=args.pin), directory, show).run()
+
+
+def viewers_section(directory: Path, args: argparse.Namespace, show: Show) -> None:
+    """Measure what people who look at the farm cost the scheduler."""
+    load = QUICK if args.quick else Load(workers=MOST_WORKERS, seconds=VIEWERS_SECONDS)
+    ViewersBench(
+        replace(load, is_pinned=args.pin), directory, show, rounds=1 if args.quick else 3
+    ).run()
 
 
 def recovery_section(directory: Path, args: argparse.Namespace, show: Show) -> None:
@@ -74,6 +86,7 @@ def rate_section(directory: Path, args: argparse.Namespace, show: Show) -> None:
 def sections() -> dict[str, Callable[[Path, argparse.Namespace, Show], None]]:
     found = {
         "load": load_section,
+        "viewers": viewers_section,
         "recovery": recovery_section,
         "scale": scale_section,
         "rate": rate_section,
@@ -106,6 +119,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a small farm for two seconds")
     parser.add_argument("--workers", type=int, default=Load().workers)
     parser.add_argument("--seconds", type=float, default=Load().seconds)
+    parser.add_argument(
+        "--pin", action="store_true", help="the scheduler alone on a core (load, viewers)"
+    )
     parser.add_argument("--units", type=int, default=Scale().units, help="of scale")
     parser.add_argument("--sleep", type=float, default=Scale().sleep, help="of a unit of scale, s")
     parser.add_argument("--scratch", type=Path, help="where the scheduler's state goes (/tmp)")
@@ -114,7 +130,7 @@ def main() -> int:
     for name in args.sections:
         if name not in known:
             parser.error(f"no section {name!r}")
-    usual = [name for name in known if name not in {"scale", "rate"}]
+    usual = [name for name in known if name not in {"scale", "rate", "viewers"}]
     try:
         taken = {name: take(name, args) for name in args.sections or usual}
     except BenchError as error:
@@ -130,6 +146,7 @@ def write(args: argparse.Namespace, taken: dict[str, list[Figure]]) -> None:
     report = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{platform.release()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}",
+        "pinned": args.pin,
         **{name: [asdict(f) for f in figures] for name, figures in taken.items()},
     }
     out.write_text(json.dumps(report, indent=1) + "\n")

@@ -14,7 +14,7 @@
  * the report's first word counts, and a missing report is a failure.
  *
  * Sources: Win32 documentation of job objects, CreateProcess, CreateRestrictedToken, mandatory integrity
- * control, PROC_THREAD_ATTRIBUTE_HANDLE_LIST and SetConsoleCtrlHandler. Cross-built with mingw-w64 and run under Wine; not yet run on Windows.
+ * control, PROC_THREAD_ATTRIBUTE_HANDLE_LIST, PROC_THREAD_ATTRIBUTE_JOB_LIST and SetConsoleCtrlHandler. Cross-built with mingw-w64 and run under Wine; not yet run on Windows.
  */
 #define WIN32_LEAN_AND_MEAN
 #define _WIN32_WINNT 0x0A00
@@ -100,8 +100,9 @@ static HANDLE restricted_token(WELL_KNOWN_SID_TYPE integrity) {
     return token; /* handles are closed when this process ends */
 }
 
-/* The program inherits only our three standard handles, whatever else is inheritable. */
-static DWORD start(const wchar_t *program, DWORD flags, HANDLE token, PROCESS_INFORMATION *process) {
+/* The program inherits only our three standard handles, whatever else is inheritable. It is in the job from its
+ * first moment: this process may be ended at any time, and a program assigned later would be left outside. */
+static DWORD start(const wchar_t *program, DWORD flags, HANDLE token, HANDLE job, PROCESS_INFORMATION *process) {
     HANDLE handles[3] = {GetStdHandle(STD_INPUT_HANDLE), GetStdHandle(STD_OUTPUT_HANDLE), GetStdHandle(STD_ERROR_HANDLE)};
     STARTUPINFOEXW startup = {0};
     startup.StartupInfo.cb = sizeof startup;
@@ -119,10 +120,12 @@ static DWORD start(const wchar_t *program, DWORD flags, HANDLE token, PROCESS_IN
         listed[count++] = handles[i];
     }
     SIZE_T size = 0;
-    InitializeProcThreadAttributeList(NULL, 1, 0, &size);
+    InitializeProcThreadAttributeList(NULL, 2, 0, &size);
     startup.lpAttributeList = HeapAlloc(GetProcessHeap(), 0, size);
-    if (!startup.lpAttributeList || !InitializeProcThreadAttributeList(startup.lpAttributeList, 1, 0, &size)) return GetLastError();
+    if (!startup.lpAttributeList || !InitializeProcThreadAttributeList(startup.lpAttributeList, 2, 0, &size)) return GetLastError();
     if (count && !UpdateProcThreadAttribute(startup.lpAttributeList, 0, PROC_THREAD_ATTRIBUTE_HANDLE_LIST, listed, count * sizeof *listed, NULL, NULL))
+        return GetLastError();
+    if (!UpdateProcThreadAttribute(startup.lpAttributeList, 0, PROC_THREAD_ATTRIBUTE_JOB_LIST, &job, sizeof job, NULL, NULL))
         return GetLastError();
     flags |= EXTENDED_STARTUPINFO_PRESENT | CREATE_UNICODE_ENVIRONMENT;
     BOOL is_started = token ? CreateProcessAsUserW(token, program, line, NULL, NULL, count > 0, flags, NULL, NULL, &startup.StartupInfo, process)
@@ -256,15 +259,8 @@ static int run_in_job(const struct plan *plan, HANDLE job) {
     HANDLE port = listen_to(job), token = NULL;
     if (plan->is_restricted && !(token = restricted_token(plan->integrity))) return cannot_run(plan, GetLastError());
     PROCESS_INFORMATION process = {0};
-    DWORD error = start(NULL, CREATE_SUSPENDED | CREATE_NO_WINDOW, token, &process);
+    DWORD error = start(NULL, CREATE_NO_WINDOW, token, job, &process);
     if (error) return cannot_run(plan, error);
-    /* Suspended until it is in the job, so that no process it starts is outside. */
-    if (!AssignProcessToJobObject(job, process.hProcess)) {
-        error = GetLastError();
-        TerminateProcess(process.hProcess, EXIT_CANNOT_RUN);
-        return cannot_run(plan, error);
-    }
-    ResumeThread(process.hThread);
     DWORD limit = plan->timeout_ms && plan->timeout_ms < INFINITE ? (DWORD)plan->timeout_ms : INFINITE;
     bool is_late = WaitForSingleObject(process.hProcess, limit) == WAIT_TIMEOUT;
     DWORD code = EXIT_DEADLINE;
@@ -345,12 +341,10 @@ static int serve(int argc, wchar_t **argv) {
         return EXIT_CANNOT_RUN;
     }
     PROCESS_INFORMATION process = {0};
-    DWORD error = start(path, CREATE_SUSPENDED, NULL, &process);
-    if (error || !AssignProcessToJobObject(job, process.hProcess)) {
+    if (start(path, 0, NULL, job, &process)) {
         say("hpcc-agent: python\\python.exe cannot be started\r\n");
         return EXIT_CANNOT_RUN;
     }
-    ResumeThread(process.hThread);
     HANDLE ends[2] = {process.hProcess, shutdown_event};
     DWORD code = 0;
     if (WaitForMultipleObjects(2, ends, FALSE, INFINITE) == WAIT_OBJECT_0) GetExitCodeProcess(process.hProcess, &code);

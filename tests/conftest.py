@@ -11,7 +11,9 @@ from typing import Any, Final
 import pytest
 from hypothesis import HealthCheck, settings
 
+from hpcc_testkit.hostile.canaries import leaked
 from hpcc_testkit.suite.examples import examples, profile_name
+from hpcc_testkit.suite.newest_clang import with_newest
 
 # How long an example takes says something of the machine, and tests assert no times.
 _ANY_SPEED: Final = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -26,6 +28,9 @@ settings.register_profile(
 # Instead of the default for one test in pyproject.toml.
 _SOAK_TEST_SECONDS: Final = 1200
 
+# The names of what pytest captured: records of this process, and stderr of its dispatchers.
+_LOGS: Final = ("Captured log", "Captured stderr")
+
 # What no installation mends: a flag that this compiler does not have, a kernel that forbids mounts.
 _HONEST = ("has no -", "may not mount", "needs a Windows host", "needs Python 3.13")
 # Compilers that not every release of the distribution has.
@@ -34,7 +39,11 @@ _RARE_COMPILER = re.compile(r"no (?:gcc-12|g\+\+-12|clang(?:\+\+)?-(?:14|18|22))
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose Hypothesis' profile; handle SIGINT, which a shell's background jobs ignore."""
+    """Choose Hypothesis' profile; handle SIGINT, which a shell's background jobs ignore.
+
+    Tests find Clang 22 by name.
+    """
+    os.environ["PATH"] = with_newest(os.environ.get("PATH", os.defpath))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     is_seeded = config.getoption("hypothesis_seed", None) is not None
@@ -64,8 +73,18 @@ def pytest_runtest_makereport(
         if not (any(word in reason for word in _HONEST) or _RARE_COMPILER.search(reason)):
             report.outcome = "failed"
             report.longrepr = f"skipped in CI, which could install what is missing: {reason}"
+    _check_logs(report)
     _make_sendable(report)
     return report
+
+
+def _check_logs(report: pytest.TestReport) -> None:
+    """Fail a test whose logs hold a secret of a farm, or what else was planted."""
+    logs = [text for name, text in report.sections if name.startswith(_LOGS)]
+    found = [planted for text in logs for planted in leaked(text)]
+    if found and report.passed:
+        report.outcome = "failed"
+        report.longrepr = f"a log holds what no log may hold: {found}"
 
 
 def _make_sendable(report: pytest.TestReport) -> None:

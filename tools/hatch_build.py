@@ -2,8 +2,8 @@
 library of the daemon's hit path, beside the package.
 
 With HPCC_TARGET=win_amd64 it builds the wheel for Windows: hpcc.exe and hpcc-service.exe, and
-hpcc-agent.exe beside its source, all cross-built. That wheel has no library, because the library
-serves the hit path over Unix sockets.
+hpcc-agent.exe beside its source, all cross-built. That wheel has no library, which answers hits
+over Unix sockets: on Windows hpcc.exe answers them itself.
 
 `python tools/hatch_build.py OUTPUT` builds only the launcher.
 """
@@ -40,6 +40,7 @@ AGENT_SOURCE = "guest/hpcc_agent.c"
 # The wheel contains their sources, because they are built on the machine that runs guests.
 GUEST_PROGRAMS = ("init.c", "hpcc_agent.c")
 WINDOWS_COMPILER = "x86_64-w64-mingw32-gcc"
+WINDOWS_RESOURCES = "x86_64-w64-mingw32-windres"
 WINDOWS_FLAGS = [*COMMON[:3], *COMMON[4:], "-Werror", "-Wl,--no-insert-timestamp"]
 
 
@@ -92,10 +93,35 @@ def build_launcher(
     )
 
 
-def build_windows(source: Path, output: Path, *flags: str, libraries: tuple[str, ...]) -> None:
-    """Cross-build one C file; the same source always gives the same bytes."""
-    command = [WINDOWS_COMPILER, *WINDOWS_FLAGS, *flags, str(source), "-o", str(output), *libraries]
-    if not shutil.which(WINDOWS_COMPILER):
+def build_windows(
+    source: Path, output: Path, *flags: str, libraries: tuple[str, ...], resources: str = ""
+) -> None:
+    """Cross-build one C file; the same source always gives the same bytes.
+
+    `resources` are those of `build_resources`; "": none.
+    """
+    parts = [*flags, str(source), *([resources] if resources else [])]
+    command = [WINDOWS_COMPILER, *WINDOWS_FLAGS, *parts, "-o", str(output), *libraries]
+    _run_mingw(command, source)
+
+
+def build_resources(root: Path, name: str, output: Path) -> None:
+    """Compile launcher/hpcc.rc, the manifest and the version of a program of this name."""
+    source = root / "launcher/hpcc.rc"
+    version = _constant(root / "src/hpcc/__init__.py", r'^__version__: Final = "([^"]+)"')
+    numbers = [*re.findall(r"[0-9]+", version)[:3], "0", "0", "0"][:4]
+    command = [
+        WINDOWS_RESOURCES,
+        *("-I", str(source.parent), "-O", "coff"),
+        f"-DHPCC_NUMBERS={','.join(numbers)}",
+        *(f'-DHPCC_VERSION=\\"{version}\\"', f'-DHPCC_NAME=\\"{name}\\"'),
+        *(str(source), str(output)),
+    ]
+    _run_mingw(command, source)
+
+
+def _run_mingw(command: list[str], source: Path) -> None:
+    if not shutil.which(command[0]):
         raise SystemExit("hpcc.exe needs mingw-w64: apt-get install gcc-mingw-w64-x86-64-posix")
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
@@ -106,13 +132,23 @@ def build_windows_launcher(root: Path, output: Path, *, flags: tuple[str, ...] =
     """Compile launcher/hpcc_win.c with mingw-w64."""
     all_flags = (*flags, *definitions(root))
     source = root / "launcher/hpcc_win.c"
-    build_windows(source, output, *all_flags, libraries=("-lshell32", "-ladvapi32"))
+    libraries = ("-lshell32", "-ladvapi32")
+    with tempfile.TemporaryDirectory(prefix="hpcc-resources-") as directory:
+        resources = Path(directory, "hpcc.res.o")
+        build_resources(root, "hpcc.exe", resources)
+        build_windows(source, output, *all_flags, libraries=libraries, resources=str(resources))
 
 
 def build_windows_service(root: Path, output: Path, *, flags: tuple[str, ...] = ()) -> None:
     """Compile launcher/hpcc_service.c with mingw-w64."""
     source = root / "launcher/hpcc_service.c"
-    build_windows(source, output, "-municode", *flags, libraries=("-ladvapi32",))
+    all_flags = ("-municode", *flags)
+    with tempfile.TemporaryDirectory(prefix="hpcc-resources-") as directory:
+        resources = Path(directory, "hpcc-service.res.o")
+        build_resources(root, "hpcc-service.exe", resources)
+        build_windows(
+            source, output, *all_flags, libraries=("-ladvapi32",), resources=str(resources)
+        )
 
 
 def build_windows_agent(root: Path, output: Path) -> None:

@@ -39,6 +39,7 @@ from hpcc.scheduler.serve import RunningScheduler
 from hpcc_testkit.farm.in_process import IMAGE, TENANT, FarmUnderTest, farm_under_test
 from hpcc_testkit.farm.memory_audit import MemoryAuditLog
 from hpcc_testkit.guests.fake_runtime import FakeGuest, FakeRuntime
+from hpcc_testkit.suite.pipes import gone
 
 
 @asynccontextmanager
@@ -91,7 +92,7 @@ async def scheduler_process(
         process.send_signal(signal.SIGCONT)
         process.terminate()
         async with asyncio.timeout(10):
-            await process.wait()
+            await gone(process)
 
 
 def action(script: str) -> list[Blob]:

@@ -13,6 +13,7 @@ from hpcc.images.assembly import builder, erofs
 from hpcc.images.assembly.erofs import ErofsImage, build_erofs
 from hpcc.images.assembly.tree import MOUNT_POINTS
 from hpcc_testkit.guests.images import CHR, DIR, HARD, SYM, Item, layer_files, tar_bytes
+from hpcc_testkit.suite.pipes import gone
 
 pytestmark = pytest.mark.skipif(shutil.which("mkfs.erofs") is None, reason="no erofs-utils")
 
@@ -125,7 +126,7 @@ async def test_a_parent_that_dies_takes_the_builder_along(tmp_path: Path) -> Non
         while not request.output.exists():  # noqa: ASYNC110 - another process makes it
             await asyncio.sleep(0.01)
         process.stdin.close()
-        assert await process.wait() == -9
+        assert await gone(process) == -9
     assert not request.output.exists()
 
 

@@ -32,6 +32,7 @@ from hpcc_testkit.guests.images import (
     make_image,
     tar_bytes,
 )
+from hpcc_testkit.suite.pipes import gone
 
 pytestmark = pytest.mark.skipif(shutil.which("mkfs.erofs") is None, reason="no erofs-utils")
 
@@ -270,7 +271,7 @@ async def test_kill_9_at_any_moment_leaves_a_store_that_works(tmp_path: Path) ->
         await asyncio.sleep(delay_seconds)
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        await process.wait()
+        await gone(process)
     store = store_at(directory)
     made = await store.prepare(ref_of(image), OciLayout(path))
     assert store.list() == [made]

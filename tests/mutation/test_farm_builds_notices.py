@@ -11,7 +11,8 @@ SUMMARY, SUMMARIES = "core/build_summary.py", "tests/unit/core/test_build_summar
 CALLS, ASKS = "rpc/scheduler/builds.py", "tests/unit/rpc/scheduler/test_builds.py::"
 MESSAGES = "rpc/scheduler/build_messages.py"
 REPORTS = "tests/unit/cache/recorder/test_reporting.py::"
-PAGE, PAGES = "cli/web/farm_builds.py", "tests/unit/cli/web/test_farm_builds.py::"
+PAGE, PAGES = "cli/web/parts/farm_builds.py", "tests/unit/cli/web/test_farm_builds.py::"
+SUMS = "tests/unit/cli/web/test_overview.py::"
 OBJECT, OBJECTS = "cli/base/farm_object.py", "tests/unit/cli/base/test_farm_object.py::"
 CASES = {
     "tenant": Case(STORE, "if only in {None, person[0]}:", "if True:",
@@ -42,6 +43,16 @@ CASES = {
                    PAGES + "test_hostile_names_are_escaped_everywhere_and_a_command_to_copy_runs_nothing_else"),
     "worker-link": Case(PAGE, "if any(w.worker_id == name for w in picture.workers):", "if True:",
                         PAGES + "test_a_worker_is_a_link_only_for_who_sees_that_worker"),
+    "missed": Case("cache/results/records.py", "if kind_of(outcome) in MISSED:", "if True:",
+                   "tests/unit/cache/results/test_records.py::test_a_miss_is_counted_by_its_reason_as_a_report_counts_it"),
+    "last-counts": Case("cache/base/counters.py", "if is_over:", "if False:",
+                        "tests/unit/cache/base/test_counters.py::test_what_is_counted_after_the_end_is_written_at_once"),
+    "theme": Case("cli/web/parts/shell.py", "if name == THEME_COOKIE and value in THEMES:", "if name == THEME_COOKIE:",
+                  SUMS + "test_a_theme_is_one_of_two_words"),
+    "other-tenants": Case("cli/web/parts/sums.py", 'if choice.tenant in {"", report.tenant}:', "if True:",
+                          SUMS + "test_a_build_inside_the_time_is_counted_whole_with_its_reasons_and_its_tenant"),
+    "ahead": Case("cli/web/parts/sums.py", "ahead = max(s.ended_ms / 1000 - report.reported_at, 0.0)", "ahead = 0.0",
+                  SUMS + "test_a_clock_that_is_ahead_is_moved_back_and_hostile_times_cost_little"),
     "signature": Case(OBJECT, "            await check_result(record, terms, connection.result_keys, now=self._clock.now())\n", "            pass\n",
                       OBJECTS + "test_a_signature_holds_for_a_listed_key_and_what_it_signed_only"),
     "fetched": Case(OBJECT, "    try:\n        await client.download(digests)\n", "    try:\n        pass\n",

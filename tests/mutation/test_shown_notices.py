@@ -131,7 +131,7 @@ CASES = {
     "web-shared": Case("cli/web/farm_site.py", "if self._last is not None and began < self._ask_at:",
                        "if False:", FARM + "test_all_pages_of_two_seconds_share_one_question_and_"
                        "a_large_farm_is_asked_less_often"),
-    "web-tenant-link": Case("cli/web/farm_parts.py", "if not _TENANT.fullmatch(name):", "if False:",
+    "web-tenant-link": Case("cli/web/parts/farm_parts.py", "if not _TENANT.fullmatch(name):", "if False:",
                             FARM + "test_no_text_of_a_scheduler_becomes_markup"),
     "recorded-names": Case("cli/builds/parts.py", "return escape(one_line(value))",
                            "return one_line(value)", "tests/unit/cli/builds/test_page.py::"

@@ -22,6 +22,7 @@ from hpcc.runtime.firecracker.tools import FirecrackerTools
 from hpcc.runtime.registry.pick import pick_runtime
 from hpcc_testkit.guests.confinement import status_of, unconfined
 from hpcc_testkit.guests.guest_contract import request, run
+from hpcc_testkit.suite.pipes import gone
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
 
@@ -221,7 +222,7 @@ async def test_a_killed_worker_takes_its_microvm_along(
     vmm_pid = int(await worker.stdout.readline())
     assert world()[0] >= {"firecracker"}
     worker.kill()
-    await worker.wait()
+    await gone(worker)
     for _ in range(200):
         if not exists(f"/proc/{vmm_pid}"):
             break

@@ -27,6 +27,7 @@ from hpcc.runtime.runc.tools import RuncConfig
 from hpcc.runtime.vm.vm import VmGuest
 from hpcc_testkit.guests.containerd_daemon import ContainerdDaemon, containerd_daemon
 from hpcc_testkit.guests.guest_contract import request, run
+from hpcc_testkit.suite.pipes import gone
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 CAP_SYS_ADMIN = 21
@@ -323,7 +324,7 @@ async def test_what_a_killed_worker_left_ends_and_is_swept(
         pid, guest_id = json.loads(await worker.stdout.readline())
         pids = processes_under(pid)
         worker.kill()
-        await worker.wait()
+        await gone(worker)
         await wait_gone(pids)  # by themselves: the agent's session is over
         assert daemon.leftovers()
         runtime = await pick_runtime(
@@ -359,7 +360,7 @@ async def test_workers_of_one_machine_give_their_guests_different_ids(
         finally:
             for worker in workers:
                 worker.kill()
-                await worker.wait()
+                await gone(worker)
         config = RuncConfig(directory=tmp_path / "swept", socket=daemon.socket)
         await RuncRuntime(config, assets, SystemClock()).sweep()
     assert len(firsts) == 2

@@ -21,6 +21,7 @@ from hpcc.runtime.qemu.backend import QemuConfig, QemuRuntime
 from hpcc.runtime.registry.pick import pick_runtime
 from hpcc_testkit.guests.confinement import status_of, unconfined
 from hpcc_testkit.guests.guest_contract import request, run
+from hpcc_testkit.suite.pipes import gone
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(400)]
 
@@ -240,7 +241,7 @@ async def test_a_killed_worker_takes_its_vm_along(
     assert worker.stdout is not None
     vmm_pid = int(await worker.stdout.readline())
     worker.kill()
-    await worker.wait()
+    await gone(worker)
     for _ in range(100):
         if not is_running(vmm_pid):
             break

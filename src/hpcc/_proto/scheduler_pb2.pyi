@@ -295,7 +295,7 @@ class ShareGrant(_message.Message):
     def __init__(self, tenant: _Optional[str] = ..., principal: _Optional[str] = ..., places: _Optional[int] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
-    __slots__ = ("worker_id", "generation", "running", "queued", "audit", "drain", "drain_seconds")
+    __slots__ = ("worker_id", "generation", "running", "queued", "audit", "drain", "drain_seconds", "tree", "facts")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     RUNNING_FIELD_NUMBER: _ClassVar[int]
@@ -303,6 +303,8 @@ class HeartbeatRequest(_message.Message):
     AUDIT_FIELD_NUMBER: _ClassVar[int]
     DRAIN_FIELD_NUMBER: _ClassVar[int]
     DRAIN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    TREE_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     generation: int
     running: int
@@ -310,7 +312,47 @@ class HeartbeatRequest(_message.Message):
     audit: AuditAnchor
     drain: DrainState
     drain_seconds: float
-    def __init__(self, worker_id: _Optional[str] = ..., generation: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., audit: _Optional[_Union[AuditAnchor, _Mapping]] = ..., drain: _Optional[_Union[DrainState, str]] = ..., drain_seconds: _Optional[float] = ...) -> None: ...
+    tree: AuditTree
+    facts: WorkerFacts
+    def __init__(self, worker_id: _Optional[str] = ..., generation: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., audit: _Optional[_Union[AuditAnchor, _Mapping]] = ..., drain: _Optional[_Union[DrainState, str]] = ..., drain_seconds: _Optional[float] = ..., tree: _Optional[_Union[AuditTree, _Mapping]] = ..., facts: _Optional[_Union[WorkerFacts, _Mapping]] = ...) -> None: ...
+
+class AuditTree(_message.Message):
+    __slots__ = ("checkpoint", "public_key", "after", "proof")
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    checkpoint: bytes
+    public_key: bytes
+    after: AuditTreeMark
+    proof: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, checkpoint: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., after: _Optional[_Union[AuditTreeMark, _Mapping]] = ..., proof: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class AuditTreeMark(_message.Message):
+    __slots__ = ("size", "root")
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    ROOT_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    root: bytes
+    def __init__(self, size: _Optional[int] = ..., root: _Optional[bytes] = ...) -> None: ...
+
+class WorkerFacts(_message.Message):
+    __slots__ = ("version", "up_seconds", "load", "store_bytes", "store_limit_bytes", "wait_p95_seconds", "waits")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    UP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    STORE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STORE_LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WAIT_P95_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    WAITS_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    up_seconds: float
+    load: float
+    store_bytes: int
+    store_limit_bytes: int
+    wait_p95_seconds: float
+    waits: int
+    def __init__(self, version: _Optional[str] = ..., up_seconds: _Optional[float] = ..., load: _Optional[float] = ..., store_bytes: _Optional[int] = ..., store_limit_bytes: _Optional[int] = ..., wait_p95_seconds: _Optional[float] = ..., waits: _Optional[int] = ...) -> None: ...
 
 class DrainOrder(_message.Message):
     __slots__ = ("seconds", "by", "reason")
@@ -337,20 +379,22 @@ class AuditAnchor(_message.Message):
     def __init__(self, count: _Optional[int] = ..., head: _Optional[str] = ..., at: _Optional[float] = ..., public_key: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class HeartbeatResponse(_message.Message):
-    __slots__ = ("token_keys", "generation", "lease_seconds", "replace_result_key", "scheduler_certificates", "drain")
+    __slots__ = ("token_keys", "generation", "lease_seconds", "replace_result_key", "scheduler_certificates", "drain", "audit_tree")
     TOKEN_KEYS_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     REPLACE_RESULT_KEY_FIELD_NUMBER: _ClassVar[int]
     SCHEDULER_CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
     DRAIN_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_TREE_FIELD_NUMBER: _ClassVar[int]
     token_keys: _containers.RepeatedCompositeFieldContainer[TokenKey]
     generation: int
     lease_seconds: float
     replace_result_key: str
     scheduler_certificates: _containers.RepeatedScalarFieldContainer[bytes]
     drain: DrainOrder
-    def __init__(self, token_keys: _Optional[_Iterable[_Union[TokenKey, _Mapping]]] = ..., generation: _Optional[int] = ..., lease_seconds: _Optional[float] = ..., replace_result_key: _Optional[str] = ..., scheduler_certificates: _Optional[_Iterable[bytes]] = ..., drain: _Optional[_Union[DrainOrder, _Mapping]] = ...) -> None: ...
+    audit_tree: AuditTreeMark
+    def __init__(self, token_keys: _Optional[_Iterable[_Union[TokenKey, _Mapping]]] = ..., generation: _Optional[int] = ..., lease_seconds: _Optional[float] = ..., replace_result_key: _Optional[str] = ..., scheduler_certificates: _Optional[_Iterable[bytes]] = ..., drain: _Optional[_Union[DrainOrder, _Mapping]] = ..., audit_tree: _Optional[_Union[AuditTreeMark, _Mapping]] = ...) -> None: ...
 
 class SandboxLostRequest(_message.Message):
     __slots__ = ("worker_id", "generation", "guest_id", "reason")

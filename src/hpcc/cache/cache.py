@@ -25,6 +25,7 @@ from hpcc.cache.base.counters import COUNTERS_NAME, Counters
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.stamps import StampClock, kernel_clock
 from hpcc.cache.base.times import CompileTimes, Phase, measured
+from hpcc.cache.claims.claims import open_claims
 from hpcc.cache.fallbacks import take_fallbacks
 from hpcc.cache.farm import FarmCache
 from hpcc.cache.farm_results import FarmResults
@@ -61,7 +62,8 @@ from hpcc.core import CallerError, RunHere
 from hpcc.core.reasons.bypass import BypassReason
 from hpcc.core.reasons.fallback import LOCAL_SLOT, FallbackReason
 from hpcc.core.reasons.uncacheable import UncacheableReason
-from hpcc.store.private import STORE_NAME, FileOps, PrivateStore
+from hpcc.store.file_ops import FileOps
+from hpcc.store.private import STORE_NAME, PrivateStore
 
 if TYPE_CHECKING:
     from hpcc.cache.packs.farm import FarmPacks
@@ -378,6 +380,7 @@ def open_cache(
     links: Links | None = None
     if settings.cache.links:
         links = open_links(paths, memo, compilers, counters, clock, time.time)
+        records.claims = open_claims(paths, memo, counters, time.time)
     return Cache(
         classifier=classifier,
         local=local,

@@ -238,8 +238,6 @@ class LocalCache:
                 headers = pending.prepared.family.strip_headers(report.stderr)
                 shown = headers.stderr
             outcome = self._store(pending, report, headers)
-            # A result that is not kept is counted under the reason for that, not as a miss.
-            self._counters.add(f"missed.{pending.missed}")
             record_end(self._records, pending, outcome, pending.missed)
         except UncacheableError as error:
             self._counters.add(f"uncacheable.{error.reason}")
@@ -298,7 +296,7 @@ class LocalCache:
             way,
             start_of(prepared, directories, expected, self._shared, self._memo, self._clock),
             flight,
-            missed,
+            self._contents.why_missed(content, missed),
             self._records.fallback(),
             tuple(map(signature_or_none, prepared.side_paths)),
             note_places(prepared.cwd, directories, (*prepared.named_files, *expected)),
@@ -306,7 +304,7 @@ class LocalCache:
             prepared.marker_status.reason,
             content,
             asked,
-            watch=watch_configs(prepared, self._clock),
+            watch=watch_configs(prepared, self._clock, directories),
             writer=self._hits.writer(prepared),
         )
 

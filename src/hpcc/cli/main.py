@@ -66,6 +66,7 @@ else:
 # stops half-way.
 _NEEDS: Final[Mapping[str, Extra]] = {
     **dict.fromkeys(("login", "logout", "whoami", "token", "farm", "cache", "pack"), "client"),
+    **dict.fromkeys(("attest", "verify-evidence"), "client"),
     **dict.fromkeys(("up", "image", "assets", "audit", "scheduler", "worker", "gateway"), "farm"),
     **dict.fromkeys(("tenants",), "farm"),
     **dict.fromkeys(("selftest", "windows-agent"), "farm"),

@@ -52,6 +52,8 @@ class CacheSettings:
     max_entry_bytes: int = 256 << 20
     # Whether links leave a record of their inputs. Off: it adds a word to the user's command.
     links: bool = False
+    # Whether cl's /Zi is run as /Z7. Off: a build may need the program database of its compiles.
+    embed_debug_info: bool = False
     remote: RemoteCacheSettings = field(default_factory=RemoteCacheSettings)
 
 

@@ -33,6 +33,10 @@ NO_REPORTS: Final = "no-reports"
 """Why it was not: the compiles go to a service that takes no reports, and nothing is wrong."""
 INSTEAD: Final = ("fallback", "refused")
 """The families of causes of compiles that the farm should have done and did not."""
+HEAD_CAUSES: Final = 8
+"""How many causes of a build a list of builds has by name."""
+HEAD_BINS: Final = 12
+_HEAD_FAMILIES: Final = (*INSTEAD, "missed")
 # The year 9999.
 MAX_AT_MS: Final = 253_402_000_000_000
 MAX_NUMBER: Final = (1 << 32) - 1
@@ -157,16 +161,16 @@ class BuildSummary:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def head(self) -> BuildSummary:
-        """Return what a list of builds shows: of causes, sums of `INSTEAD`, without words."""
-        causes = tuple(
-            CauseTally(
-                family, "", number_of(sum(c.compiles for c in found)),
-                number_of(sum(c.took_ms for c in found)),
-            )
-            for family in INSTEAD
-            if (found := [c for c in self.causes if c.family == family])
-        )  # fmt: skip
-        return replace(self, causes=causes, phases=(), places=(), slowest=(), activity=())
+        """Return what a list of builds shows: fewer causes, parts and slow compiles.
+
+        Of causes, those of `INSTEAD` and misses: the first ones, and a row for the rest of each
+        family, so that sums stay what they are.
+        """
+        causes = _few([c for c in self.causes if c.family in _HEAD_FAMILIES])
+        activity = _coarse(self.activity)
+        return replace(
+            self, causes=causes, phases=(), places=(), slowest=self.slowest[:1], activity=activity
+        )
 
     def _numbers(self) -> list[int]:
         found = [self.busy_ms, self.total_ms, self.at_once, self.left_out]
@@ -188,6 +192,29 @@ class BuildSummary:
 
     def _places(self) -> list[str]:
         return [t.word for t in self.places] + [n for s in self.slowest for n in (s.where, s.guest)]
+
+
+def _few(causes: list[CauseTally]) -> tuple[CauseTally, ...]:
+    """Return the causes of most compiles; the rest of a family is one of the word `other`."""
+    ordered = sorted(causes, key=lambda c: -c.compiles)
+    found, rest = ordered[:HEAD_CAUSES], ordered[HEAD_CAUSES:]
+    for family in _HEAD_FAMILIES:
+        more = [c for c in rest if c.family == family]
+        if more:
+            compiles, took_ms = (sum(each) for each in zip(*(c[2:] for c in more), strict=True))
+            found.append(CauseTally(family, OTHER, number_of(compiles), number_of(took_ms)))
+    return tuple(found)
+
+
+def _coarse(parts: tuple[Activity, ...]) -> tuple[Activity, ...]:
+    """Return the same sums in at most `HEAD_BINS` parts, of equal times where there are `BINS`."""
+    step = -(-len(parts) // HEAD_BINS)
+    if step <= 1 or len(parts) % step:
+        return parts[:HEAD_BINS] if step <= 1 else ()
+    return tuple(
+        Activity(*(number_of(sum(each)) for each in zip(*parts[at : at + step], strict=True)))
+        for at in range(0, len(parts), step)
+    )
 
 
 def summary_of_table(table: Mapping[str, object]) -> BuildSummary:

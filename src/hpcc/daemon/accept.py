@@ -153,8 +153,8 @@ class Acceptor:
         now = self._clock.monotonic()
         if now >= replay.renew_at:
             return False
-        waits, writing = self.waits, self._replays.writing
-        writing.disturb(replay.outputs)
+        waits, disturb = self.waits, self._replays.disturb
+        disturb(replay.outputs)
         with waits.lock:
             waits.since[number] = now
         try:
@@ -163,7 +163,7 @@ class Acceptor:
             # See `Waits`. The engine sends its answer in one piece or not at all.
             with waits.lock:
                 del waits.since[number]
-            writing.disturb(replay.outputs)
+            disturb(replay.outputs)
         if outcome not in _ANSWERED:
             return False
         self._note(replay, outcome, facts, now)

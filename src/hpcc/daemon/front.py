@@ -186,8 +186,7 @@ class Front:
             dict(sent.env),
             sent.umask,
             sent.stderr_is_tty,
-            # Only a Unix listener has replays that could use it.
-            b"" if self._is_windows else wire.split_request(wire.frame(wire.REQUEST, body))[0],
+            wire.split_request(wire.frame(wire.REQUEST, body))[0],
             sent.facts,
         )
         match self._begin(connection, request):

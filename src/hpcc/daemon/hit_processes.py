@@ -9,7 +9,9 @@ Each helper has one SOCK_SEQPACKET pair, so that a message arrives whole or not 
 daemon: `ASK` + frame, with the connection; `HITS` + length of build facts, the facts, and for each
 hit its number, when it ended and how many seconds it took. To the helper: `LEARN` + number, the
 time to renew in milliseconds (0 for never), the request's key, with a memory file that holds the
-plan.
+length of its outputs' paths, the paths with a NUL behind each, and the plan.
+
+What the outputs of hits are decides whether a compile at the same time is stored: `Marks`.
 
 Helpers decide no build: they report the facts of each hit, and the daemon decides.
 """
@@ -32,6 +34,7 @@ from typing import Final, NoReturn
 
 from hpcc.cache.replay.engine import REQUEST_BUFFER_BYTES, Engine
 from hpcc.cache.replay.replay import MAX_REPLAYS, OnHit, Replay, Replays
+from hpcc.cache.replay.writing import Marks
 from hpcc.wire import launcher as wire
 from hpcc.wire.build_facts import MAX_FACTS_BYTES
 
@@ -42,6 +45,7 @@ _LEARN: Final = b"L"
 _LEARNED: Final = struct.Struct("<QQ")
 _HIT: Final = struct.Struct("<Qdd")
 _FACTS_BYTES: Final = struct.Struct("<I")
+_PATHS_BYTES: Final = struct.Struct("<I")
 _MAX_MESSAGE: Final = REQUEST_BUFFER_BYTES + MAX_FACTS_BYTES + 64
 _HITS_PER_MESSAGE: Final = 2048
 _FLUSH_SECONDS: Final = 0.2
@@ -62,8 +66,9 @@ def _ignore() -> None:
 class Helpers:
     """The daemon's side of its helpers, by pid. Thread-safe."""
 
-    def __init__(self, pairs: dict[int, socket.socket]) -> None:
-        self._pairs = pairs
+    def __init__(self, pairs: dict[int, socket.socket], marks: Marks | None = None) -> None:
+        """`marks` is shared with the helpers; without helpers there is no need for one."""
+        self._pairs, self.marks = pairs, marks
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._on_hit: dict[int, OnHit] = {}  # oldest first
@@ -138,7 +143,8 @@ class Helpers:
         memory = os.memfd_create("hpcc-replay", os.MFD_CLOEXEC)
         try:
             with open(memory, "wb", closefd=False) as file:
-                file.write(replay.prepared)
+                paths = b"".join(path + b"\0" for path in replay.outputs)
+                file.write(_PATHS_BYTES.pack(len(paths)) + paths + replay.prepared)
             renew_ms = 0 if replay.renew_at == math.inf else int(replay.renew_at * 1000)
             key, _ = wire.split_request(frame)
             message = _LEARN + _LEARNED.pack(number, renew_ms) + key
@@ -157,6 +163,7 @@ def fork_helpers(
     `close` runs in the child and closes what only the daemon may hold.
     """
     pairs: dict[int, socket.socket] = {}
+    marks = Marks()
     for _ in range(count):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
@@ -165,20 +172,20 @@ def fork_helpers(
             for other in pairs.values():
                 other.close()
             close()
-            _run(theirs, listener, engine, serve)
+            _run(theirs, listener, Replays(engine, time.monotonic, marks), serve)
         theirs.close()
         pairs[pid] = ours
-    return Helpers(pairs)
+    return Helpers(pairs, marks)
 
 
-def _run(pair: socket.socket, listener: socket.socket, engine: Engine, serve: Serve) -> NoReturn:
+def _run(pair: socket.socket, listener: socket.socket, replays: Replays, serve: Serve) -> NoReturn:
     """Run as a helper process; never returns."""
     status = 1
     try:
         # On a terminal's Ctrl-C the daemon ends, and a helper ends with its daemon.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        _Helper(pair, listener, engine, serve).run()
+        _Helper(pair, listener, replays, serve).run()
         status = 0
     except BaseException:  # noqa: BLE001 - no code of the daemon may continue in this process
         _log.exception("a helper failed")
@@ -188,10 +195,9 @@ def _run(pair: socket.socket, listener: socket.socket, engine: Engine, serve: Se
 
 class _Helper:
     def __init__(
-        self, pair: socket.socket, listener: socket.socket, engine: Engine, serve: Serve
+        self, pair: socket.socket, listener: socket.socket, replays: Replays, serve: Serve
     ) -> None:
-        self._pair = pair
-        self._replays = Replays(engine, time.monotonic)
+        self._pair, self._replays = pair, replays
         self._lock = threading.Lock()
         self._hits: dict[bytes, list[bytes]] = {}  # packed, by build facts
         self._has_ended = threading.Event()
@@ -222,10 +228,14 @@ class _Helper:
         number, renew_ms = _LEARNED.unpack_from(data, 1)
         key = data[1 + _LEARNED.size :]
         with mmap.mmap(memory, 0, prot=mmap.PROT_READ) as content:
-            prepared = content[:]
+            (length,) = _PATHS_BYTES.unpack_from(content)
+            start = _PATHS_BYTES.size + length
+            paths = tuple(content[_PATHS_BYTES.size : start].split(b"\0")[:-1])
+            prepared = content[start:]
         self._replays.adopt(
             key,
             prepared,
+            paths,
             lambda facts, at, seconds: self._note(_HIT.pack(number, at, seconds), facts),
             renew_ms / 1000 if renew_ms else math.inf,
         )

@@ -6,6 +6,7 @@ One main for every platform. It takes the right to listen from the platform (`un
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -20,7 +21,7 @@ from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings, load_settings
 from hpcc.core import HpccError
 from hpcc.daemon.front import Front
-from hpcc.daemon.lifecycle import Daemon, EndpointLock, LifecycleLimits
+from hpcc.daemon.lifecycle import BACKOFF_NAME, Daemon, EndpointLock, LifecycleLimits
 from hpcc.daemon.transport import Listener
 from hpcc.obs.logs import ServiceLog
 from hpcc.ports import Clock, SystemClock
@@ -119,7 +120,14 @@ def run_daemon(
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD)
-    daemon.serve(process.report_ready)
+
+    def on_ready() -> None:
+        # A launcher that waited too long for this start would leave the daemon alone for a while.
+        with contextlib.suppress(OSError):
+            (paths.run / BACKOFF_NAME).unlink(missing_ok=True)
+        process.report_ready()
+
+    daemon.serve(on_ready)
     return 0
 
 

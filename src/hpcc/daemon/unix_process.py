@@ -41,6 +41,8 @@ class UnixPlace:
 
     def listener(self, handler: CacheHandler, clock: Clock, begin_seconds: float) -> UnixListener:
         """Build the listener on the socket."""
+        if self._helpers.marks is not None:
+            handler.replays.writing.watch(self._helpers.marks)
         return UnixListener(
             self.endpoint_lock.listener,
             handler.replays,

@@ -4,7 +4,14 @@ Each port has one contract suite that every implementation passes. The system cl
 implementation here.
 """
 
-from hpcc.ports.audit import AuditLog, AuditRow, SecurityEvent, SignedHead
+from hpcc.ports.audit import (
+    AuditLog,
+    AuditRow,
+    SecurityEvent,
+    SignedHead,
+    SignedTree,
+    TreeMark,
+)
 from hpcc.ports.clock import Clock, SystemClock
 from hpcc.ports.control import (
     ENTRY_TOPIC,
@@ -67,6 +74,8 @@ __all__ = [
     "SessionFloor",
     "ShareKey",
     "SignedHead",
+    "SignedTree",
     "SystemClock",
+    "TreeMark",
     "WorkerLease",
 ]

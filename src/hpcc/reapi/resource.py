@@ -18,10 +18,12 @@ def check_instance(instance: str) -> None:
     """Check the name of a foreign service's instance; the empty one passes.
 
     Raises:
-        CallerError: it is too long, or would change the meaning of a resource name.
+        CallerError: it is too long, has what no line of text has, or would change the meaning of a
+            resource name.
     """
     parts = instance.split("/") if instance else []
-    if len(instance) > _MAX_INSTANCE_CHARS or _RESERVED & set(parts):
+    is_plain = instance.isprintable()  # no end of a line, which rows and logs would show
+    if len(instance) > _MAX_INSTANCE_CHARS or not is_plain or _RESERVED & set(parts):
         raise CallerError("not the name of a REAPI instance", reason="config")
 
 

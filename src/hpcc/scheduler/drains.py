@@ -18,13 +18,14 @@ import json
 import logging
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from hpcc.audit.limiter import EventLimiter
 from hpcc.control.mirror import Mirror
 from hpcc.core import CallerError, HpccError, NotFoundError
-from hpcc.ports import Clock, ControlStore, ControlStoreError, Entry
+from hpcc.ports import Clock, ConflictError, ControlStore, ControlStoreError, Entry
 from hpcc.rpc.scheduler.api import (
     MAX_BY_CHARS,
     MAX_DRAIN_SECONDS,
@@ -33,12 +34,15 @@ from hpcc.rpc.scheduler.api import (
     DrainState,
 )
 from hpcc.rpc.scheduler.drain_messages import label, seconds_of
+from hpcc.scheduler.audit.histories import CHANGED_SPACE
 from hpcc.scheduler.base.enrolled import WORKER_SPACE
 from hpcc.scheduler.registry import MAX_WORKERS, WorkerRegistry
 
 _log: Final = logging.getLogger(__name__)
 MARK_SPACE: Final = "worker-drain"
 PROGRESS_SPACE: Final = "worker-drain-progress"
+# Who drains a worker whose history was changed. No login has a space in its name.
+SCHEDULERS: Final = "the schedulers"
 _LOOK_SECONDS: Final = 1.0
 
 
@@ -131,9 +135,16 @@ class DrainTable:
 
         Raises:
             NotFoundError: no worker of that name was ever enrolled.
+            CallerError: its history was changed, and no operator has acknowledged that.
             ControlStoreError: the store does not answer.
         """
         await self._known(worker_id)
+        if await self._store.entry_or_none(CHANGED_SPACE, worker_id) is not None:
+            raise CallerError(
+                f"the history of worker {worker_id} was changed: read `hpcc scheduler audit-history"
+                f" {worker_id}` and docs/runbook.md, then acknowledge it",
+                reason="audit-history-changed",
+            )
         await self._store.delete(MARK_SPACE, worker_id)
         await self._store.delete(PROGRESS_SPACE, worker_id)
 
@@ -184,6 +195,32 @@ class Drains:
             return None
         seconds = seconds_of(mark.ends_at - self._clock.now())
         return DrainOrder(seconds=seconds, by=mark.by, reason=mark.reason)
+
+    def held(self) -> frozenset[str]:
+        """Return the workers that schedulers drain because their history was changed."""
+        return frozenset(w for w, mark in self._marks.items() if mark.by == SCHEDULERS)
+
+    async def hold(self, worker_id: str, why: str) -> None:
+        """Drain a worker because its history was changed, unless it is drained already.
+
+        What runs is ended: somebody who changes a trail may change results.
+
+        Raises:
+            ControlStoreError: the store does not answer.
+        """
+        now = self._clock.now()
+        reason = label(f"audit-history-changed: {why}", MAX_WHY_CHARS)
+        mark = DrainMark(at=now, ends_at=now, by=SCHEDULERS, reason=reason)
+        with suppress(ConflictError):
+            await self._store.put(MARK_SPACE, worker_id, _encode(mark), expect=0)
+
+    async def release(self, worker_id: str) -> None:
+        """End a drain that `hold` began.
+
+        Raises:
+            ControlStoreError: the store does not answer.
+        """
+        await release(self._store, worker_id)
 
     async def load(self) -> None:
         """Read the marks before the first worker speaks. Older ones get no second event.
@@ -264,6 +301,18 @@ class Drains:
             if self._written.get(worker_id) != said:
                 await self._store.put(PROGRESS_SPACE, worker_id, _encode(said))
                 self._written[worker_id] = said
+
+
+async def release(store: ControlStore, worker_id: str) -> None:
+    """End a worker's drain, if schedulers began it because its history was changed.
+
+    Raises:
+        ControlStoreError: the store does not answer.
+    """
+    entry = await store.entry_or_none(MARK_SPACE, worker_id)
+    if entry is not None and DrainMark.of(entry).by == SCHEDULERS:
+        await store.delete(MARK_SPACE, worker_id)
+        await store.delete(PROGRESS_SPACE, worker_id)
 
 
 def _encode(value: DrainMark | DrainProgress) -> bytes:

@@ -41,7 +41,9 @@ from hpcc.rpc.scheduler.server import registry_handlers, scheduler_handlers
 from hpcc.scheduler.audit.book import AuditBook, kept_anchors
 from hpcc.scheduler.audit.database import open_audit_sink
 from hpcc.scheduler.audit.events import RefusalEvents
+from hpcc.scheduler.audit.histories import Histories
 from hpcc.scheduler.audit.intake import AuditIntake, AuditSink
+from hpcc.scheduler.audit.recent import RecentEvents
 from hpcc.scheduler.base.certificate import SchedulerCertificate
 from hpcc.scheduler.base.collector import Collector
 from hpcc.scheduler.base.config import SchedulerConfig
@@ -109,9 +111,10 @@ async def serve_scheduler(
     metrics.service.name_tenants(config.admin_tenants)
     metrics.service.ends("server", lambda: files.ends_at)
     authenticator = authenticator or open_authenticator(config, clock)
+    recent = RecentEvents(clock)
     async with (
         open_control(config, clock, on_wait=health.starting) as (plain_store, keys),
-        _events(config, keys.issuer, clock, metrics) as events,
+        _events(config, keys.issuer, clock, metrics, recent) as events,
         _audit_sink_or_none(config, clock) as sink,
     ):
         store = MeteredControlStore(plain_store, clock, metrics.store_call)
@@ -123,6 +126,7 @@ async def serve_scheduler(
         drains = Drains(store, events, clock)
         # Before the first worker speaks: a mark holds over a restart.
         await drains.load()
+        histories = Histories(store, events, clock, drains)
         service = SchedulerService(
             config,
             keys,
@@ -133,7 +137,9 @@ async def serve_scheduler(
             book=book,
             certificates=certificates,
             drains=drains,
+            histories=histories,
             metrics=metrics,
+            recent=recent,
         )
         scale = ScaleBook(
             config.worker_pools,
@@ -166,6 +172,7 @@ async def serve_scheduler(
             book.run,
             disk.run,
             drains.run,
+            histories.run,
         )
         async with (
             _served(config, parts, tls, files) as (port, worker_port),
@@ -299,7 +306,11 @@ async def _working(*work: Callable[[], Coroutine[None, None, None]]) -> AsyncGen
 
 @asynccontextmanager
 async def _events(
-    config: SchedulerConfig, name: str, clock: Clock, metrics: SchedulerMetrics
+    config: SchedulerConfig,
+    name: str,
+    clock: Clock,
+    metrics: SchedulerMetrics,
+    recent: RecentEvents,
 ) -> AsyncGenerator[EventLimiter]:
     """Yield the scheduler's own trail: its refusals, and faults that it found."""
     _, disk_bytes = await asyncio.to_thread(size_of_disk, config.events.parent)
@@ -317,7 +328,7 @@ async def _events(
             mark=config.keys / f"{EVENTS_KEY_NAME}.signs-records",
             clock=clock,
             limits=config.event_limits(disk_bytes),
-            listeners=(metrics.audit.event, on_event, on_otlp),
+            listeners=(metrics.audit.event, recent.put, on_event, on_otlp),
         ) as log,
     ):
         metrics.audit.show(log)

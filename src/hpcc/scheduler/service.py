@@ -56,6 +56,8 @@ from hpcc.rpc.scheduler.api import (
 )
 from hpcc.scheduler.audit.anchors import Anchors
 from hpcc.scheduler.audit.book import AuditBook
+from hpcc.scheduler.audit.histories import Histories
+from hpcc.scheduler.audit.recent import RecentEvents
 from hpcc.scheduler.base.build_store import BuildStore
 from hpcc.scheduler.base.collector import Collector
 from hpcc.scheduler.base.config import SchedulerConfig
@@ -100,9 +102,11 @@ class SchedulerService:
         book: AuditBook,
         certificates: CertificateBook,
         drains: Drains,
+        histories: Histories,
         metrics: SchedulerMetrics,
+        recent: RecentEvents,
     ) -> None:
-        self._metrics, self._drains = metrics, drains
+        self._metrics, self._drains, self._histories = metrics, drains, histories
         self._enrolment, self._book, self._certificates = enrolment, book, certificates
         self._result_keys = result_key_table(config, store, clock)
         self._config, self._keys, self._clock = config, keys, clock
@@ -131,11 +135,11 @@ class SchedulerService:
             anchors=Anchors(clock, check=book.check, on_cut=book.cut),
             is_alone=not config.database,
         )
-        self._observer = self._new_observer()
+        self._observer = self._new_observer(recent)
         builds = BuildStore(clock, config.build_limits, is_proved=bool(config.tenants))
         self.observing = ObserveCalls(self._sessions, self._observer, builds, metrics)
 
-    def _new_observer(self) -> Observer:
+    def _new_observer(self, recent: RecentEvents) -> Observer:
         sources = Sources(
             watches=self._watchers.by_tenant,
             shares=self._shares.current,
@@ -143,6 +147,7 @@ class SchedulerService:
             scheduler_id=lambda: self._keys.issuer,
             drain_mark=self._drains.mark_or_none,
             routes=self._metrics.routes_by_tenant,
+            events=recent.shown,
         )
         return Observer(self._config, self._registry, sources, self._clock)
 
@@ -251,9 +256,16 @@ class SchedulerService:
             PolicyError: the result key was revoked.
         """
         await self._result_keys.note(registration)
+        row = self._registry.row_or_none(registration.worker_id)
+        is_elsewhere = (
+            row is not None
+            and row.member.lease_until > self._clock.monotonic()
+            and not self._registry.speaks_here(registration.worker_id)
+        )
         worker, dead = self._registry.register(registration)
         self._watchers.tell(dead)
         self.sharing.joined(registration.worker_id)
+        self._histories.registered(registration.worker_id, is_heard_elsewhere=is_elsewhere)
         for change in dead:
             await self.sharing.ended(change, worker.generation)
         return Admission(
@@ -286,12 +298,16 @@ class SchedulerService:
             self._result_keys.due_or_empty(worker.registration.result_key),
             self._certificates.announced,
             self._drains.order_or_none(beat.worker_id),
+            self._histories.note(
+                beat.worker_id, beat.tree, beat.anchor.count if beat.anchor is not None else None
+            ),
         )
 
     def parted(self, worker_id: str) -> None:
         """Note that a worker's stream ended: no new routes to it until it returns."""
         self._registry.parted(worker_id)
         self.sharing.anchors.hurry(worker_id)
+        self._histories.hurry(worker_id)
 
     async def sandbox_lost(
         self, worker_id: str, generation: int, guest_id: str, reason: str

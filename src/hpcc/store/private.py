@@ -31,10 +31,10 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
+from hpcc.store.file_ops import FileOps, system_file_ops
 from hpcc.store.private_index import Beside, EntryIndex, StoredFile
 from hpcc.store.private_records import HEADER_BYTES, MAX_RECORDS, payload_in, record_of
 
@@ -46,56 +46,6 @@ EPOCH_NAME: Final = "epoch"
 STORE_NAME: Final = "private"
 # A full store is trimmed to this share of its limit, so that not every put deletes.
 _TRIM_TO: Final = 0.9
-
-
-class FileOps(Protocol):
-    """The calls that may fail on a disk; they raise `OSError` as in `os`. Tests inject faults."""
-
-    def mkdir(self, path: str) -> None: ...
-    def open(self, path: str, flags: int) -> int: ...
-    def read(self, fd: int, size: int) -> bytes: ...
-    def write(self, fd: int, data: bytes | memoryview) -> int: ...
-    def rename(self, source: str, target: str) -> None: ...
-    def link(self, source: str, target: str) -> None: ...
-    def unlink(self, path: str) -> None: ...
-    def utime(self, path: str, at: float) -> None: ...
-
-
-class SystemFileOps:
-    """`FileOps` of the operating system. Files are opened close-on-exec, without symlinks."""
-
-    def mkdir(self, path: str) -> None:
-        os.makedirs(path, mode=0o700, exist_ok=True)  # noqa: PTH103 - the hit path works on plain strings
-
-    def open(self, path: str, flags: int) -> int:
-        return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-
-    def read(self, fd: int, size: int) -> bytes:
-        return os.read(fd, size)
-
-    def write(self, fd: int, data: bytes | memoryview) -> int:
-        return os.write(fd, data)
-
-    def rename(self, source: str, target: str) -> None:
-        os.rename(source, target)  # noqa: PTH104 - as above
-
-    def link(self, source: str, target: str) -> None:
-        os.link(source, target)
-
-    def unlink(self, path: str) -> None:
-        os.unlink(path)  # noqa: PTH108 - as above
-
-    def utime(self, path: str, at: float) -> None:
-        os.utime(path, (at, at))
-
-
-def system_file_ops() -> FileOps:
-    """Return the calls of this system."""
-    if sys.platform == "win32":
-        from hpcc.store.windows_ops import WindowsFileOps
-
-        return WindowsFileOps()
-    return SystemFileOps()
 
 
 class PrivateStore:
@@ -245,7 +195,7 @@ class PrivateStore:
         freed = 0
         for name in self._index.names():
             try:
-                used_at = os.stat(self._path(name)).st_mtime  # noqa: PTH116 - as above
+                used_at = os.stat(self._path(name)).st_mtime  # noqa: PTH116 - the hit path works on plain strings
             except OSError:
                 continue
             if used_at < since:

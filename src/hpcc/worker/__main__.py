@@ -23,6 +23,7 @@ from hpcc.images.toolchains import label_trouble
 from hpcc.obs.otlp.export import open_event_export
 from hpcc.ports import AuditLog, Clock, SecurityEvent, SystemClock
 from hpcc.rpc.base.process import ServiceProcess, run_service
+from hpcc.worker.audit.retention import retention_inbox
 from hpcc.worker.base.config import AUDIT_KEY_NAME, WorkerConfig
 from hpcc.worker.base.identity import ready_identity
 from hpcc.worker.base.metrics import WorkerMetrics
@@ -176,6 +177,7 @@ async def main(process: ServiceProcess) -> None:
             limits=config.audit_limits,
             listeners=(metrics.event, on_event, on_otlp),
         ) as audit,
+        retention_inbox(config.state, audit, clock),
         _images(config, clock) as images,
         _warm_start(config, audit, clock) as warm,
         _served(config, process, images, audit, clock, warm, metrics) as running,

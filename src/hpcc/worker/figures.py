@@ -15,14 +15,21 @@ from hpcc.worker.pool.decisions import PoolLimits
 from hpcc.worker.pool.figures import show_pool
 from hpcc.worker.stores.shared import SharedStores
 from hpcc.worker.stores.storage import TenantStorage
+from hpcc.worker.waits import RecentWaits
 
 
 def show_execution(
-    metrics: WorkerMetrics, core: PoolCore, limits: PoolLimits, runner: Runner, clock: Clock
+    metrics: WorkerMetrics, core: PoolCore, limits: PoolLimits, runner: Runner, waits: RecentWaits
 ) -> None:
     """Show guests, how long compiles wait for them, and which compiles get none."""
     show_pool(metrics, core, limits)
-    runner.waited = metrics.waited
+
+    def waited(tenant: str, seconds: float) -> None:
+        metrics.waited(tenant, seconds)
+        waits.add(seconds)
+
+    runner.waited = waited
+    clock = waits.clock
     metrics.quarantined.read = lambda: [((), runner.quarantine.held(clock.monotonic()))]
 
 

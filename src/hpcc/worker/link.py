@@ -12,14 +12,16 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from hpcc.core import HpccError, ImageDigest, ImageToolchains, Isolation, NotFoundError
-from hpcc.ports import Clock, SignedHead
+from hpcc.ports import Clock, SignedHead, SignedTree, TreeMark
 from hpcc.rpc.scheduler.api import (
+    NO_FACTS,
     Admission,
     Beat,
     BeatAnswer,
     DrainOrder,
     DrainState,
     Registration,
+    WorkerFacts,
 )
 from hpcc.rpc.scheduler.client import RegistryClient
 from hpcc.rpc.scheduler.pulse import Pulse
@@ -63,6 +65,9 @@ class LinkState:
     anchor: SignedHead | None
     drain: DrainState = DrainState.NONE
     drain_seconds: float = 0.0
+    # Makes the head of the tree over that chain, with the proof from what a scheduler holds.
+    prove: Callable[[TreeMark | None], SignedTree | None] | None = None
+    facts: WorkerFacts = NO_FACTS
 
 
 def registration_of(
@@ -128,6 +133,8 @@ class SchedulerLink:
         # When a scheduler last had this worker's load and the end of its trail.
         self.answered_at: float | None = None
         self._on_drain = on_drain
+        # What the schedulers hold of the tree over this worker's trail, by the last answer.
+        self._held: TreeMark | None = None
         # The pause before the next heartbeat, and whether there shall be none.
         self._pause: asyncio.Timeout | None = None
         self._is_hurried = False
@@ -274,6 +281,7 @@ class SchedulerLink:
         self._generation = max(self._generation, answer.generation)
         self._lease_seconds = answer.lease_seconds or self._lease_seconds
         self._on_drain(answer.drain)
+        self._held = answer.tree or self._held
         if answer.certificates:
             await self._on_certificates(answer.certificates)
         if answer.replace_result_key:
@@ -323,6 +331,8 @@ class SchedulerLink:
             anchor=state.anchor,
             drain=state.drain,
             drain_seconds=state.drain_seconds,
+            tree=state.prove(self._held) if state.prove is not None else None,
+            facts=state.facts,
         )
 
     async def guest_lost(self, guest_id: str, reason: str) -> None:

@@ -45,6 +45,7 @@ from hpcc.worker.execute.session import SessionDeps
 from hpcc.worker.execute.sharing import ResultSharing
 from hpcc.worker.execute.toolchains import Prober, ToolchainBook
 from hpcc.worker.execute.verify import IdleVerifier
+from hpcc.worker.facts import worker_facts
 from hpcc.worker.figures import show_execution, show_link, show_stores, show_trail
 from hpcc.worker.health import WorkerSources, watch_worker
 from hpcc.worker.link import LinkState, SchedulerLink, registration_of
@@ -52,11 +53,12 @@ from hpcc.worker.pool.guests import limits_of, shape_of
 from hpcc.worker.pool.pool import GuestPool, ImageProvider
 from hpcc.worker.pool.report import GuestsReport
 from hpcc.worker.stores.entries import outputs_of
+from hpcc.worker.stores.kept_inputs import kept_inputs_or_none
 from hpcc.worker.stores.quotas import Quotas
-from hpcc.worker.stores.retained import retained_inputs_or_none
 from hpcc.worker.stores.shared import SharedStoreDeps, SharedStores
 from hpcc.worker.stores.storage import TenantStorage
 from hpcc.worker.stores.store_stats import StoreStats
+from hpcc.worker.waits import RecentWaits
 
 _log: Final = logging.getLogger(__name__)
 TLS_NAME: Final = "worker.hpcc.internal"
@@ -122,18 +124,20 @@ class _Parts:
         self.shared = SharedStores(parse_stores(config.stores), deps)
         storage = TenantStorage(config.store, config.max_store_bytes, clock, self.shared)
         show_stores(metrics, storage, self.shared)
+        waits = RecentWaits(clock)
+        self.facts = worker_facts(storage, waits, clock)
         show_link(metrics, lambda: self.link, clock)
         show_trail(metrics, self.spool, lambda: self.sinks)
-        retained = retained_inputs_or_none(config, clock)
+        retained = kept_inputs_or_none(config, clock)
         self.sinks: tuple[TrailSink, ...] = ()
         # These tasks never end by themselves: `serve_worker` cancels them.
         self.chores: list[asyncio.Task[None]] = []
         if retained is not None:
-            self.chores.append(group.create_task(retained.expire(), name="retained inputs"))
+            self.chores.append(group.create_task(retained.sweep(), name="retained inputs"))
         self.runner = Runner(
             runner_config, storage, self.pool, audit, clock, self.keys.signer, retained=retained
         )
-        show_execution(metrics, self.pool.core, limits_of(config), self.runner, clock)
+        show_execution(metrics, self.pool.core, limits_of(config), self.runner, waits)
         keys = ResultKeys(self.result_key, clock)
         events = EventLimiter(audit, clock)
         self.sharing = ResultSharing(storage, self.keys.signer, keys, clock, events)
@@ -181,10 +185,10 @@ class _Parts:
 
     async def on_lost(self, guest_id: str, reason: str) -> None:
         fields = (("guest", guest_id), ("reason", reason[:200]))
-        event = SecurityEvent(name="guest-lost", at=self.clock.now(), fields=fields)
         self.metrics.guests_lost.add()
         try:
-            await self.audit.event(event)
+            now = self.clock.now()
+            await self.audit.event(SecurityEvent(name="guest-lost", at=now, fields=fields))
         finally:
             # A full disk here must not let others dial a dead guest.
             if self.link is not None:
@@ -207,24 +211,18 @@ class _Parts:
 
     def state(self) -> LinkState:
         return LinkState(
-            running=self.pool.running,
-            queued=self.pool.queued,
+            running=self.pool.running, queued=self.pool.queued, drain=self.drain.state,
             anchor=self.spool.signed_anchor() if self.spool is not None else None,
-            drain=self.drain.state,
-            drain_seconds=self.drain.seconds_left,
-        )
+            prove=self.spool.signed_tree if self.spool is not None else None,
+            drain_seconds=self.drain.seconds_left, facts=self.facts(),
+        )  # fmt: skip
 
     async def compilers(
         self, book: ToolchainBook, progress: Callable[[str], None]
     ) -> tuple[ImageToolchains, ...]:
         """Return which compilers the offered images have."""
         self.prober = Prober(
-            self.runtime,
-            self.images,
-            book,
-            self.shape,
-            vcpus=self.config.vcpus,
-            clock=self.clock,
+            self.runtime, self.images, book, self.shape, vcpus=self.config.vcpus, clock=self.clock
         )
         return await self.prober.learn(map(ImageDigest, self.config.image_digests), progress)
 

@@ -43,8 +43,9 @@ from hpcc.worker.pool.guests import limits_of, shape_of
 from hpcc.worker.pool.pool import GuestPool, ImageProvider
 from hpcc.worker.pool.report import GuestsReport
 from hpcc.worker.serve import RunningWorker
-from hpcc.worker.stores.retained import retained_inputs_or_none
+from hpcc.worker.stores.kept_inputs import kept_inputs_or_none
 from hpcc.worker.stores.storage import TenantStorage
+from hpcc.worker.waits import RecentWaits
 
 # What one session may hold. The engine sends metadata for each of them with every answer.
 MAX_CAPACITY: Final = 64
@@ -118,7 +119,7 @@ class _Parts:
             self.limits, shape_of(config), runtime, images, group, self._on_lost, clock
         )
         self.storage = TenantStorage(config.store, config.max_store_bytes, clock)
-        retained = retained_inputs_or_none(config, clock)
+        retained = kept_inputs_or_none(config, clock)
         runner_config = RunnerConfig(
             worker=config.worker_id,
             memory_mib=config.guest_memory_mib,
@@ -146,11 +147,11 @@ class _Parts:
         )
         self.sinks: tuple[TrailSink, ...] = audit_sinks(config, audit, None, clock)
         show_trail(metrics, self.spool, lambda: self.sinks)
-        show_execution(metrics, self.pool.core, self.limits, self.runner, clock)
+        show_execution(metrics, self.pool.core, self.limits, self.runner, RecentWaits(clock))
         report = GuestsReport(config.state, self.pool.numbers, clock).run()
         jobs = {"guests report": report}
         if retained is not None:
-            jobs["retained inputs"] = retained.expire()
+            jobs["retained inputs"] = retained.sweep()
         jobs |= {sink.name: sink.run() for sink in self.sinks}
         self.chores = [group.create_task(job, name=name) for name, job in jobs.items()]
 
@@ -179,11 +180,10 @@ class _Parts:
             input_bytes=engine.max_input_bytes, file_bytes=engine.max_file_bytes
         )
         leases = LeaseRunner(self.deps, store, EngineTransfer(link, store, limits))
-        properties = properties_of(
-            engine.images, _system(), isa_names(platform.machine())[0], engine.pool
-        )
         identity = BotIdentity(
-            bot_id=self.config.worker_id, capacity=self.capacity, properties=properties
+            bot_id=self.config.worker_id,
+            capacity=self.capacity,
+            properties=offered_properties(engine),
         )
         bot = EngineBot(
             link,
@@ -222,7 +222,7 @@ async def _serving(
     health = metrics.service.health
     health.end_seconds = config.end_seconds
     metrics.service.name_tenants(config.admin_tenants)
-    address = await asyncio.to_thread(_address, engine)
+    address = await asyncio.to_thread(engine_address, engine)
     async with (
         open_link(address) as link,
         serve_admin(config.admin, metrics.service, clock) as admin,
@@ -280,6 +280,12 @@ async def _nothing() -> None:
     """A bot publishes nothing for colleagues."""
 
 
+def offered_properties(engine: EngineConfig) -> tuple[tuple[str, str], ...]:
+    """Return the platform properties that the engine's bot offers on this machine."""
+    isa = isa_names(platform.machine())[0]
+    return properties_of(engine.images, _system(), isa, engine.pool)
+
+
 def _offered(engine: EngineConfig) -> Mapping[str, frozenset[str]]:
     """Return the values of the properties that an action may ask for, without the image."""
     isa = frozenset(isa_names(platform.machine()))
@@ -291,8 +297,8 @@ def _system() -> str:
     return "windows" if sys.platform == "win32" else "linux"
 
 
-def _address(engine: EngineConfig) -> EngineAddress:
-    """Read the files that the section names.
+def engine_address(engine: EngineConfig) -> EngineAddress:
+    """Return where the engine is, with the content of the files that the section names.
 
     Raises:
         CallerError: one of them cannot be used.

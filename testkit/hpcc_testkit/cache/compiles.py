@@ -36,10 +36,11 @@ from hpcc.core import (
     Toolchain,
 )
 from hpcc_testkit.guests.placed import placed_command
+from hpcc_testkit.suite.newest_clang import with_newest
 
 _GUEST_PATH: Final = re.compile(r"^((?:-[A-Za-z:-]+=?)?)/src(?=[/=]|$)")
 _NAMING: Final = (".d", ".su", ".i", ".ii")  # outputs that name the directory of the compile
-_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+_PATH: Final = with_newest("/usr/local/bin:/usr/bin:/bin")
 
 
 def counted(cache: Cache, *names: str) -> tuple[int, ...]:

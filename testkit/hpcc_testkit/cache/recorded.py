@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Final
 
 from hpcc.cache.base.times import Phase
@@ -76,6 +77,44 @@ def small_build(build: str = "release-7") -> RecordedBuild:
         compile_at(905, 1, "hit.local", "/home/ann/app/h2.c"),
     )  # fmt: skip
     return RecordedBuild(build=build, compiles=compiles)
+
+
+def large_build(units: int = 500, jobs: int = 32) -> RecordedBuild:
+    """Return a build of so many units in so many jobs, on a farm, here, and from the cache.
+
+    Times are always the same and have no pattern, so that compiles overlap in every way.
+    """
+    dice = random.Random(units * jobs)  # noqa: S311 - no secret
+    free = [0] * jobs
+    found = []
+    for number in range(units):
+        job = min(range(jobs), key=free.__getitem__)
+        source = f"/home/ann/app/unit{number:04}.cc"
+        began, kind = free[job] + dice.randint(0, 9), dice.randrange(10)
+        took = dice.randint(40, 2_000)
+        if kind < 3:
+            took = dice.randint(1, 3)
+            made = compile_at(began, took, "hit.local", source)
+        elif kind < 8:
+            wait = dice.randint(0, took // 2)
+            phases = (
+                PhasePart(Phase.CLASSIFY, 0, MS),
+                PhasePart(Phase.FARM, MS, (took - 1) * MS),
+                PhasePart(Phase.CALL, 2 * MS, (took - 4) * MS),
+                PhasePart(Phase.QUEUE, 3 * MS, wait * MS),
+                PhasePart(Phase.GUEST, (3 + wait) * MS, (took - 10 - wait) * MS),
+            )
+            made = compile_at(
+                began, took, "miss.remote.executed", source, reason="new-command",
+                where=f"w{number % 4}", phases=phases,
+            )  # fmt: skip
+        else:
+            part = PhasePart(Phase.COMPILE, MS, (took - 3) * MS)
+            made = compile_at(began, took, "miss.local", source, phases=(part,))
+        free[job] = began + took
+        found.append(made)
+    compiles = sorted(found, key=lambda c: c.began_us)
+    return RecordedBuild(build="large", compiles=tuple(compiles))
 
 
 def hostile_build() -> RecordedBuild:

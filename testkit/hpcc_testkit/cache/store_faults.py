@@ -21,7 +21,7 @@ from hpcc.cache.replay.handler import CacheHandler
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
 from hpcc.daemon.main import run_daemon
-from hpcc.store.private import SystemFileOps
+from hpcc.store.file_ops import SystemFileOps
 
 # Small, so that an entry takes several writes and a fault can come between them.
 CHUNK_BYTES: Final = 40

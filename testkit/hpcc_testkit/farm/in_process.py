@@ -36,6 +36,7 @@ from hpcc.worker.serve import RunningWorker, serve_worker
 from hpcc_testkit.farm.enrolled import token_file
 from hpcc_testkit.farm.memory_audit import MemoryAuditLog
 from hpcc_testkit.guests.fake_runtime import FakeRuntime
+from hpcc_testkit.hostile.canaries import plant
 
 TENANT: Final = TenantId("acme")
 IMAGE: Final = ImageRef("test/gcc", ImageDigest("sha256:" + "ab" * 32))
@@ -220,7 +221,7 @@ async def farm_under_test(
     workers show their metrics; its port should be 0. `operators` see the farm of `tenants`.
     """
     clock = clock or SystemClock()
-    tenant_secret = secrets.token_urlsafe(32)
+    tenant_secret = plant(secrets.token_urlsafe(32))
     config = SchedulerConfig(
         keys=directory / "scheduler" / "keys",
         state=directory / "scheduler" / "state",

@@ -30,10 +30,13 @@ from hpcc.core import (
     RemoteResult,
 )
 from hpcc.dispatch.remote import DispatcherClient, start_remote
+from hpcc_testkit.hostile.canaries import check_logs, plant
 from hpcc_testkit.suite.pipes import gone
 
 IMAGE: Final = ImageRef("test/gcc", ImageDigest("sha256:" + "ab" * 32))
-_SECRET: Final = "s" * 43
+_SECRET: Final = "canary-of-a-tenant-" * 3
+# What every compile of such a farm runs.
+_COMMAND: Final = "cp a.c a.o"
 _READY_SECONDS: Final = 60.0
 
 
@@ -139,7 +142,7 @@ class ProcessFarm:
         if not (self.worker_keys / "farm-identity.pem").exists():
             text = await self.hpcc("scheduler", "enrol-token", "--name", "w1")
             token.parent.mkdir(parents=True, exist_ok=True)
-            self._write_text(token, text.strip().splitlines()[-1])
+            self._write_text(token, plant(text.strip().splitlines()[-1]))
         names = ("keys", "store", "audit", "images", "state")
         file = self.directory / "worker.json"
         host = self.ready["host"]
@@ -185,11 +188,23 @@ class ProcessFarm:
         source.parent.mkdir(exist_ok=True)
         source.write_text(text_of(name))
         return RemoteRequest(
-            argv=("sh", "-c", "cp a.c a.o"),
+            argv=("sh", "-c", _COMMAND),
             env=(("PATH", "/usr/bin:/bin"),),
             cwd="",
             inputs=(RemoteInput("a.c", str(source), is_executable=False),),
             outputs=("a.o",),
+        )
+
+    def farm(self, principal: str = "ann") -> Farm:
+        """Return what a machine's farm file holds."""
+        return Farm(
+            scheduler=f"{self.ready['host']}:{self.ready['port']}",
+            scheduler_certificate_pem=self.ready["certificate_pem"],
+            tenant="acme",
+            principal=principal,
+            secret=_SECRET,
+            image=str(IMAGE),
+            isolation=Isolation.LOCAL_NONE.value,
         )
 
     @contextmanager
@@ -199,17 +214,7 @@ class ProcessFarm:
         base = self.directory / f"user{self._clients}"
         paths = Paths(cache=base / "c", state=base / "s", config=base / "o", run=base / "r")
         paths.state.mkdir(parents=True)
-        paths.farm_file.write_text(
-            Farm(
-                scheduler=f"{self.ready['host']}:{self.ready['port']}",
-                scheduler_certificate_pem=self.ready["certificate_pem"],
-                tenant="acme",
-                principal="ann",
-                secret=_SECRET,
-                image=str(IMAGE),
-                isolation=Isolation.LOCAL_NONE.value,
-            ).to_json()
-        )
+        paths.farm_file.write_text(self.farm().to_json())
         client = start_remote(paths, Settings())
         try:
             yield client
@@ -288,3 +293,5 @@ async def process_farm(
         yield farm
     finally:
         await farm.end()
+    # No secret, no command line, no name of a source and no source, whatever the test did.
+    check_logs(directory, (_SECRET, _COMMAND, str(directory / "sources")))

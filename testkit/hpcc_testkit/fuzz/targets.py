@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hpcc_testkit.fuzz import cache_bytes, farm_bytes, local_bytes, pack_bytes, worker_bytes
+from hpcc_testkit.fuzz import (
+    audit_bytes,
+    cache_bytes,
+    evidence_bytes,
+    farm_bytes,
+    local_bytes,
+    pack_bytes,
+    worker_bytes,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,11 @@ _WORKERS: Final = (
     Target("engine_session", worker_bytes.engine_session, worker_bytes.engine_session_seeds),
     Target("object_sections", worker_bytes.object_sections, worker_bytes.object_sections_seeds),
 )
+_EVIDENCE: Final = (
+    Target("packed_block", audit_bytes.packed_block, audit_bytes.packed_block_seeds),
+    Target("evidence_file", evidence_bytes.evidence_file, evidence_bytes.evidence_file_seeds),
+    Target("library_members", evidence_bytes.library_members, evidence_bytes.library_members_seeds),
+)
 TARGETS: Final[Mapping[str, Target]] = {
-    target.name: target for target in (*_FARM, *_LOCAL, *_PACKS, *_WORKERS)
+    target.name: target for target in (*_FARM, *_LOCAL, *_PACKS, *_WORKERS, *_EVIDENCE)
 }

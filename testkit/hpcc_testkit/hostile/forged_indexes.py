@@ -19,9 +19,10 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hpcc.audit.base.canonical import canonical
-from hpcc.audit.base.heads import HeadSigner
+from hpcc.audit.base.heads import HeadSigner, head_text
 from hpcc.audit.base.index_statement import IndexFacts, index_path, sign_index, statement_table
-from hpcc.audit.base.segments import seal_or_none, seal_path, seals
+from hpcc.audit.base.segments import seal_path, seals
+from hpcc_testkit.farm.audit_rows import KEY
 
 _COLUMNS: Final = (
     "place", "hash", "kind", "at", "exit_code", "row_id", "action_digest", "request_id", "worker",
@@ -184,20 +185,34 @@ class Forger:
         return "a seal as of an earlier version"
 
 
-def strip_index(directory: Path, first: int) -> None:
-    """Make a seal what an earlier version wrote: without a statement about an index."""
+def strip_index(
+    directory: Path, first: int, key: Ed25519PrivateKey | None = None, *, is_signing: bool = False
+) -> None:
+    """Make a seal what an earlier version wrote, of format 1 or, with `is_signing`, 2.
+
+    The earlier version signed the head only. Without its key the signature is another one.
+    """
     path = seal_path(directory, first)
     table = json.loads(path.read_bytes())
-    table.pop("index", None)
-    path.write_bytes(canonical({**table, "format": 1}))
+    if "signed" not in table:
+        names = ("at", "count", "head", "key", "signature", "worker")
+        table["signed"] = {name: table[name] for name in names} | {"format": 1}
+    if key is not None:
+        said = table["signed"]
+        signer = HeadSigner(said["worker"], key)
+        table["signed"] = json.loads(
+            head_text(signer.sign(said["count"], said["head"], said["at"]))
+        )
+    names = ("first", "previous", "signed", "size_bytes", *(("index",) if is_signing else ()))
+    path.write_bytes(canonical({**{n: table[n] for n in names}, "format": 2 if is_signing else 1}))
 
 
 def as_of_an_earlier_version(directory: Path) -> None:
     """Make a trail what an earlier version left: seals of format 1, and one `index.sqlite`."""
     for seal in list(seals(directory)):
-        strip_index(directory, seal.first)
+        strip_index(directory, seal.first, KEY)
         index_path(directory, seal.first).unlink(missing_ok=True)
-        assert seal_or_none(directory, seal.first, seal.previous) is not None
+    assert len(list(seals(directory))) > 0
     (directory / "index.sqlite").write_bytes(b"rows that nobody wrote")
 
 

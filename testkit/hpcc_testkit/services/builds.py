@@ -7,6 +7,7 @@ from typing import Final
 from hpcc.core import HpccError, NotFoundError
 from hpcc.core.build_summary import Activity, BuildSummary, CauseTally, SlowCompile, Tally
 from hpcc.rpc.scheduler.builds import FarmBuild, KeptBuild, KeptBuilds
+from hpcc.rpc.scheduler.recent_events import SeenEvents
 
 BEGAN_MS: Final = 1_800_000_000_000
 SOURCE: Final = "0123456789abcdef"
@@ -91,6 +92,9 @@ class NoBuilds:
 
     async def builds(self) -> KeptBuilds:
         return kept_builds()
+
+    async def events(self) -> SeenEvents:
+        return SeenEvents()
 
     async def build(self, build_id: str) -> FarmBuild:
         raise NotFoundError(f"no build {build_id} is known to the farm")

@@ -6,6 +6,7 @@ Open `tcp_proxy` and set the fields of the `Proxy` that it yields.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -79,19 +80,30 @@ class Proxy:
                 await writer.drain()
 
 
+async def forward(
+    host: str, port: int, listener: socket.socket, proxy: Proxy | None = None
+) -> tuple[asyncio.Server, set[asyncio.Task[None]]]:
+    """Forward the connections of a listening socket to host and port; return what does it."""
+    if proxy is None:
+        proxy = Proxy()
+        proxy.resume()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(proxy._serve((host, port), reader, writer))  # noqa: SLF001 - this module's
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    return await asyncio.start_server(serve, sock=listener), tasks
+
+
 @asynccontextmanager
 async def tcp_proxy(host: str, port: int) -> AsyncIterator[Proxy]:
     """Forward to host and port while the block runs."""
     proxy = Proxy()
     proxy.resume()
-    tasks: set[asyncio.Task[None]] = set()
-
-    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(proxy._serve((host, port), reader, writer))  # noqa: SLF001 - its only user
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    server = await asyncio.start_server(serve, proxy.host, 0)
+    listener = socket.create_server((proxy.host, 0))
+    server, tasks = await forward(host, port, listener, proxy)
     proxy.port = server.sockets[0].getsockname()[1]
     try:
         yield proxy

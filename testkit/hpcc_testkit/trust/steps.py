@@ -29,6 +29,7 @@ from typing import Final
 
 from hpcc.core import HpccError
 from hpcc_testkit.cache.launcher import counters, launcher_environment, stop_daemon
+from hpcc_testkit.suite.newest_clang import with_newest
 
 # Longer than the daemon's racy window; after it the daemon trusts a file's stat.
 QUIET_SECONDS: Final = 2.1
@@ -311,7 +312,10 @@ class Runner:
         self._launcher = launcher
         self._work = directory / "w"
         self.env = launcher_environment(directory / "h", **extra)
-        self._base = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(directory / "home")}
+        self._base = {
+            "PATH": with_newest("/usr/local/bin:/usr/bin:/bin"),
+            "HOME": str(directory / "home"),
+        }
 
     def run(self, scenarios: Sequence[Scenario]) -> dict[str, list[Outcome]]:
         """Return the outcomes of every step, and end the daemon."""

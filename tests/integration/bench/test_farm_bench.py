@@ -83,3 +83,19 @@ def test_a_machine_serves_what_its_cores_and_its_worker_processes_allow(
     assert large.processes == 4
     assert large.share == pytest.approx(0.7)
     assert Machine(vcpus=2, worker=10.0, guest=20.0, compiler=70.0).served(1) == pytest.approx(20)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(400)
+def test_what_viewers_cost_is_measured_with_real_pages(tmp_path: Path) -> None:
+    """The bench itself checks that each viewer saw the farm."""
+    out = tmp_path / "farm.json"
+    done = subprocess.run(
+        [sys.executable, BENCH / "farm.py", "viewers", "--quick", "--out", out],
+        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
+        check=False, capture_output=True, text=True, timeout=380,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = {f["what"]: f for f in json.loads(out.read_text())["viewers"]}
+    assert figures["what 10 viewers cost of one core"]["goal"] == 1
+    assert figures["pages that were asked for"]["value"] >= 10

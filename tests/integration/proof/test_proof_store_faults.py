@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.store.private import FileOps, PrivateStore
+from hpcc.store.file_ops import FileOps
+from hpcc.store.private import PrivateStore
 from hpcc_testkit.cache.store_faults import CHUNK_BYTES, KILLS, Fault, FaultOps, faults_of
 from hpcc_testkit.suite.sampling import every_nth
 

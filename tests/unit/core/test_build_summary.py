@@ -11,6 +11,8 @@ from hpcc.core import CallerError
 from hpcc.core.build_merge import merged
 from hpcc.core.build_summary import (
     BINS,
+    HEAD_BINS,
+    HEAD_CAUSES,
     MAX_AT_MS,
     MAX_CAUSES,
     MAX_KINDS,
@@ -32,19 +34,27 @@ def test_a_summary_goes_through_json_as_it_is() -> None:
     assert summary_of_table(json.loads(json.dumps(said.table()))) == said
     assert said.compiles == 14
     head = said.head()
-    assert (head.kinds, head.causes, head.places, head.slowest, head.activity) == (
-        said.kinds, (CauseTally("fallback", "", 2, 40_000),), (), (), (),
+    assert (head.kinds, head.causes, head.places, head.phases, head.slowest) == (
+        said.kinds, said.causes[:2], (), (), said.slowest[:1],
     )  # fmt: skip
+    assert len(head.activity) == HEAD_BINS
+    whole, few = (tuple(map(sum, zip(*s.activity, strict=True))) for s in (said, head))
+    assert few == whole
+    assert summary(activity=said.activity[:7]).head().activity == said.activity[:7]
+    assert summary(activity=said.activity[:47]).head().activity == (), "no equal parts"
 
 
 def test_a_list_counts_what_the_farm_should_have_done_as_the_build_does() -> None:
-    causes = (
-        CauseTally("fallback", "guest-lost", MAX_NUMBER, 1), CauseTally("missed", "x", 9, 9),
-        CauseTally("fallback", "no-worker", 5, 2), CauseTally("refused", "no-worker", 4, 3),
+    many = tuple(CauseTally("fallback", f"w{n}", 20 - n, 1) for n in range(HEAD_CAUSES + 3))
+    causes = (*many, CauseTally("refused", "no-worker", 1, 3), CauseTally("bypass", "link", 99, 0))
+    head = summary(causes=causes).head()
+    assert head.causes == (
+        *many[:HEAD_CAUSES], CauseTally("fallback", "other", 12 + 11 + 10, 3),
+        CauseTally("refused", "other", 1, 3),
     )  # fmt: skip
-    assert summary(causes=causes).head().causes == (
-        CauseTally("fallback", "", MAX_NUMBER, 3), CauseTally("refused", "", 4, 3),
-    )  # fmt: skip
+    assert instead_of(head) == instead_of(summary(causes=causes))
+    most = (CauseTally("missed", "x", MAX_NUMBER, 1),) * (HEAD_CAUSES + 2)
+    assert summary(causes=most).head().causes[-1] == CauseTally("missed", "other", MAX_NUMBER, 2)
     assert instead_of(summary().head()) == instead_of(summary()) == 2
 
 

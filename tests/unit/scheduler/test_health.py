@@ -16,6 +16,7 @@ from hpcc.ports import ControlStoreError, SystemClock
 from hpcc.routing.load import Load
 from hpcc.scheduler import serve
 from hpcc.scheduler.audit.anchors import Anchors
+from hpcc.scheduler.audit.recent import RecentEvents
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.health import SchedulerSources, watch_scheduler
 from hpcc.scheduler.registry import WorkerRegistry
@@ -97,7 +98,8 @@ async def test_the_trail_of_events_is_opened_for_its_disk(
     metrics = cast("Any", SimpleNamespace(service=None, audit=audit))
     (tmp_path / "keys").mkdir(mode=0o700)
     config = scheduler_config(tmp_path, database=DATABASE)
-    async with serve._events(config, "farm", SystemClock(), metrics):
+    recent = RecentEvents(SystemClock())
+    async with serve._events(config, "farm", SystemClock(), metrics, recent):
         assert shown[0].size[1] == 2 << 20
 
 

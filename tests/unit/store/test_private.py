@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.store.private import PrivateStore, SystemFileOps
+from hpcc.store.file_ops import SystemFileOps
+from hpcc.store.private import PrivateStore
 
 _KEY = bytes(range(32))
 

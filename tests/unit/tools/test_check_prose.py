@@ -133,5 +133,7 @@ def test_generated_files_and_old_decisions_are_left_out() -> None:
     assert check_prose.is_checked("src/hpcc/cli/a.py")
     assert check_prose.is_checked("docs/spec/guest.md")
     assert not check_prose.is_checked("docs/adr/0001-architecture.md")
+    assert not check_prose.is_checked("docs/adr/README.md")
+    assert check_prose.is_checked("docs/adr/0114-farm-builds.md")
     assert not check_prose.is_checked("src/hpcc/_proto/agent_pb2.py")
     assert not check_prose.is_checked("CHANGELOG.md")

@@ -27,6 +27,7 @@ from hpcc.core import CallerError
 from hpcc.gateway.config import GatewayConfig
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.worker.base.config import WorkerConfig
+from hpcc_testkit.operate.page import read_page
 
 ROOT = Path(__file__).resolve().parents[3]
 _SOURCE = layout.Source(root=ROOT, wheel=Path(), libraries=Path(), epoch=0)
@@ -215,9 +216,14 @@ def test_an_installation_gives_nothing_away_through_a_link(tmp_path: Path) -> No
 @pytest.mark.parametrize("name", _SERVICES)
 def test_each_template_is_what_the_page_shows_and_has_known_keys(name: str) -> None:
     text = (ROOT / f"deploy/packages/{name}.json").read_text()
-    page = (ROOT / "docs/operate.md").read_text()
-    shown = re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    assert text in shown
+    page = read_page((ROOT / "docs/operate.md").read_text())
+    (shown,) = (f[f"{name}.json"] for block in page.blocks if f"{name}.json" in (f := block.files))
+    for variable, value in page.site.items():
+        shown = shown.replace(f"${variable}", value)
+    # What the commands of the page look up.
+    shown = shown.replace("${IMAGE#*@}", "sha256:…")
+    certificate = "-----BEGIN CERTIFICATE-----\\n…\\n-----END CERTIFICATE-----\\n"
+    assert text == re.sub(r"\$\(awk .*?\)(?=\")", lambda _: certificate, shown)
     try:
         parse_service_file(text.encode(), _SERVICES[name], source=name)
     except CallerError as error:

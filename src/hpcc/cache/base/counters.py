@@ -3,15 +3,17 @@
 Names: `hit.local`, `hit.shared` (local hits that another checkout made), `hit.signed` (local hits
 that another machine made and signed), `remote-cache.<what>`, `hit.content` (local hits that a
 compile with another output or directory made), `hit.remote`, `hit.comments` (content
-hits after an edit of comments), `hit.engine`, `miss.local`, `miss.remote.executed`,
+hits after an edit of comments, or of values of macros that no text reads), `hit.engine`,
+`miss.local`, `miss.remote.executed`,
 `miss.remote.cached`, `miss.remote.fresh`, `miss.remote.agreed` (colleagues' results),
 `miss.remote.pack` (in a build pack),
 `miss.failed`, `miss.engine.executed`, `miss.engine.cached`,
+`missed.<reason>` (why, of each miss that ended well),
 `bypass.<reason>`, `uncacheable.<reason>`, `private.<reason>` (stored only for this checkout),
 `fallback.<reason>`, `dedup.waited`, `store.<what>`, `launcher.<reason>` (compiled without the
 daemon),
-`links.recorded`, `bytes.stored`, `bytes.served`; `since` is the time at which counting began, in
-epoch seconds.
+`links.recorded`, `claims.recorded` (compiles here), `bytes.stored`, `bytes.served`; `since` is the
+time at which counting began, in epoch seconds.
 """
 
 from __future__ import annotations
@@ -54,6 +56,7 @@ class Counters:
         self._counts.setdefault("since", int(now()))
         self._wake = threading.Event()
         self._closed = threading.Event()
+        self._is_over = False
         self._on_flush: list[Callable[[], None]] = []
         self._thread = threading.Thread(target=self._run, name="hpcc-counters", daemon=True)
         self._thread.start()
@@ -63,11 +66,17 @@ class Counters:
         self._on_flush.append(callback)
 
     def add(self, name: str, amount: int = 1) -> None:
-        """Add to one count; beyond `_MAX_NAMES` new names are dropped."""
+        """Add to one count; beyond `_MAX_NAMES` new names are dropped.
+
+        After `close` each count is written back at once: the last report of a build is one.
+        """
         with self._lock:
             if name in self._counts or len(self._counts) < _MAX_NAMES:
                 self._counts[name] = self._counts.get(name, 0) + amount
-        if not self._wake.is_set():
+            is_over = self._is_over
+        if is_over:
+            write_counters(self._path, self.snapshot())
+        elif not self._wake.is_set():
             self._wake.set()
 
     def snapshot(self) -> dict[str, int]:
@@ -87,6 +96,8 @@ class Counters:
         self._wake.set()
         self._thread.join(FLUSH_SECONDS * 2)
         self._flush()
+        with self._lock:
+            self._is_over = True
 
     def _run(self) -> None:
         while not self._closed.is_set():

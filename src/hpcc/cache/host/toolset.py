@@ -30,7 +30,7 @@ _OWN_HEADERS: Final = re.compile(rb"/clang/[0-9.]+/include/?$")
 _SANITIZER_LISTS: Final = (
     *(
         sanitizer + b"_ignorelist.txt"
-        for sanitizer in b"asan hwasan memtag msan tsan tysan cfi ubsan".split()
+        for sanitizer in b"alloc_token asan hwasan memtag msan nsan tsan tysan cfi ubsan".split()
     ),
     b"dfsan_abilist.txt",
 )

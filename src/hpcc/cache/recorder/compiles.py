@@ -32,6 +32,8 @@ class CompileKind(StrEnum):
     REFUSED = "refused"
 
 
+MISSED: Final = frozenset({CompileKind.FARM, CompileKind.HERE})
+"""The cache had no result, and a compiler ran to a good end. `hpcc stats` counts why."""
 ABANDONED: Final = "miss.abandoned"
 """The outcome of a compile whose launcher ended before it reported."""
 FAILED: Final = "failed"

@@ -183,7 +183,7 @@ def causes_of(c: Compile) -> list[tuple[str, str]]:
             found.append(("uncacheable", c.reason))
         case CompileKind.FAILED | CompileKind.GIVEN_UP | CompileKind.REFUSED:
             found.append((c.kind.value, c.reason if c.kind is CompileKind.REFUSED else ""))
-        case CompileKind.FARM | CompileKind.HERE:
+        case CompileKind.FARM | CompileKind.HERE:  # as `MISSED`
             found.append(("missed", c.reason))
     if c.fallback_word:
         found.append(("fallback", c.fallback_word))

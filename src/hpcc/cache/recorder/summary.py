@@ -11,6 +11,7 @@ from hpcc.cache.recorder.reading import RecordedBuild
 from hpcc.cache.recorder.report import RAN, SERVED, causes_of, report_of
 from hpcc.core.build_summary import (
     BINS,
+    INSTEAD,
     MAX_CAUSES,
     MAX_PLACES,
     MAX_SLOWEST,
@@ -26,18 +27,14 @@ from hpcc.core.build_summary import (
 )
 
 _MS: Final = 1000
+_FALLBACK: Final = INSTEAD[0]
+_MADE_HERE: Final = frozenset({CompileKind.HERE, CompileKind.NOT_KEPT})
 
 
 def summary_of_build(recorded: RecordedBuild, source: str, commit: str = "") -> BuildSummary:
     """Return the summary of a build that has at least one compile; `source` names the recorder."""
     report = report_of(recorded)
-    # Reasons with different details are one word here.
-    causes = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
-    for cause in report.causes:
-        key = word_of(cause.family) or OTHER, word_of(cause.word)
-        causes[0][key] += cause.compiles
-        causes[1][key] += cause.took_us
-    ranked = sorted(causes[0], key=lambda key: (-causes[1][key], -causes[0][key], key))
+    causes = _causes(recorded.compiles)
     places = [(place_name(p.where), p.compiles, p.took_us) for p in report.places]
     return BuildSummary(
         build=recorded.build,
@@ -55,15 +52,31 @@ def summary_of_build(recorded: RecordedBuild, source: str, commit: str = "") -> 
             for kind in CompileKind
             if report.counts.get(kind)
         ),
-        causes=tuple(
-            CauseTally(*key, number_of(causes[0][key]), _ms(causes[1][key]))
-            for key in ranked[:MAX_CAUSES]
-        ),
+        causes=tuple(causes[:MAX_CAUSES]),
         phases=tuple(Tally(phase.value, 0, _ms(us)) for phase, us in report.phases.items()),
         places=tuple(Tally(name, number_of(n), _ms(us)) for name, n, us in places[:MAX_PLACES]),
         slowest=tuple(_slow(c, report.began_us) for c in report.slowest[:MAX_SLOWEST]),
         activity=_activity(recorded.compiles, report.began_us, report.ended_us),
     )
+
+
+def _causes(compiles: Iterable[Compile]) -> list[CauseTally]:
+    """Return why compiles were not served, as reports have it, the dearest reason first.
+
+    A fallback counts only where a compiler then made the result here: after it the cache may serve
+    a result of an earlier compile, and a source that fails in a guest fails here, too.
+    """
+    # Reasons with different details are one word here.
+    numbers, took_us = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for c in compiles:
+        for family, word in causes_of(c):
+            if family == _FALLBACK and c.kind not in _MADE_HERE:
+                continue
+            key = word_of(family) or OTHER, word_of(word)
+            numbers[key] += 1
+            took_us[key] += c.took_us if c.kind in RAN else 0
+    ranked = sorted(numbers, key=lambda key: (-took_us[key], -numbers[key], key))
+    return [CauseTally(*key, number_of(numbers[key]), _ms(took_us[key])) for key in ranked]
 
 
 def _slow(c: Compile, began_us: int) -> SlowCompile:
@@ -89,7 +102,8 @@ def _activity(compiles: Iterable[Compile], began_us: int, ended_us: int) -> tupl
             served[first] += 1
         if c.kind not in RAN:
             continue
-        sums = farm if c.kind is CompileKind.FARM else instead if c.fallback_word else here
+        is_instead = c.fallback_word and c.kind in _MADE_HERE
+        sums = farm if c.kind is CompileKind.FARM else instead if is_instead else here
         last = min((c.ended_us - began_us) // width, BINS - 1)
         for number in range(first, last + 1):
             start = began_us + number * width

@@ -66,6 +66,10 @@ def _clean(args: argparse.Namespace) -> int:
         freed += store.trim(args.max_size or 0)
         freed += _clear_packs(paths)
     store.bump_epoch()
+    if sys.platform == "win32":
+        from hpcc.cache.windows.kept_hits import HITS_NAME, clear_hits  # late: only there
+
+        clear_hits(paths.run / HITS_NAME)
     emit(f"{human(freed)} freed, {human(store.size_bytes)} kept")
     return 0
 

@@ -32,12 +32,12 @@ _MAX_REASONS: Final = 256
 _BY_REASON: Final = {
     "bypass": ("bypasses", "Commands that were not for the cache, by reason (docs/reasons.md)."),
     "uncacheable": ("uncacheable", "Compiles whose result was not kept, by reason."),
-    "missed": ("missed", "Misses whose result was kept, by reason."),
+    "missed": ("missed", "Misses whose compile ended well, here or on a farm, by reason."),
     "private": ("private", "Results that are not shared with other checkouts, by reason."),
     "fallback": (
         "fallbacks",
-        "Compiles that should have run on the farm and ran here, by reason. With local-slot"
-        " nothing failed: the farm was full.",
+        "Compiles that the farm did not do or that failed there, by reason; what they became here"
+        " is counted, too.",
     ),
     "launcher": ("unasked", "Compiles for which no daemon was asked, by reason."),
 }
@@ -85,9 +85,10 @@ class ClientMetrics:
         )
         self._compiles = registry.counter(
             "hpcc_client_compiles_total",
-            "Compiles whose result the cache can keep, by outcome: hit (it was on this machine;"
-            " source is who had made it), found (the farm or an engine had it), miss (a compiler"
-            " ran; source is where).",
+            "Compiles that the cache was asked for, by outcome: hit (it was on this machine; source"
+            " is who had made it), found (the farm or an engine had it), miss (a compiler was"
+            " started; source is where). Those that failed, were given up or were not kept are"
+            " misses, too.",
             "outcome",
             "source",
             most=len(_HITS) + len(_MISSES),

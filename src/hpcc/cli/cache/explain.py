@@ -52,6 +52,8 @@ _MISSED: Final = {
     "new-command": "this command has no result yet",
     "inputs-changed": "a file it reads changed, or a header appeared earlier on the search path",
     "evicted": "its result was removed, by `hpcc clean` or to make room",
+    "names-elsewhere": "another directory has the result, whose object holds the whole name of a"
+    " file (`__FILE__`). A `.hpcc` at the root of the project shares it: docs/cookbook.md",
     "unproved": "it is the first use here of a precompiled header or interface that another clone"
     " made, too. It was compiled to compare the result",
 }

@@ -60,6 +60,7 @@ _MISSED: Final = {
     "new-command": "this command had no result yet",
     "inputs-changed": "a source or header changed",
     "evicted": "the result had been removed",
+    "names-elsewhere": "another directory has it, with `__FILE__` in it: a .hpcc shares it",
     "unproved": "compiled to compare it with another checkout's result",
 }
 _REMOTE_CACHE: Final = {
@@ -228,7 +229,9 @@ def stats_lines(
     lines += _rows([("of these made in another checkout", counts.get("hit.shared", 0))])
     lines += _rows([("of these signed by another machine", counts.get("hit.signed", 0))])
     lines += _rows([("of these for another output or directory", counts.get("hit.content", 0))])
-    lines += _rows([("of these after an edit of comments only", counts.get("hit.comments", 0))])
+    lines += _rows(
+        [("of these after an edit that the object does not show", counts.get("hit.comments", 0))]
+    )
     lines.append(f"{'misses':<12}{misses}")
     lines += _rows([(text, counts.get(name, 0)) for name, text in _MISSES])
     lines += _rows([("of these while the farm was full (local slots)", counts.get(LOCAL_SLOT, 0))])

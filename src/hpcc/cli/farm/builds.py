@@ -115,19 +115,9 @@ def build_document(build: FarmBuild) -> dict[str, Any]:
         "at_once": summary.at_once,
         "seconds": {t.word: t.took_ms / 1000 for t in summary.kinds},
         "phases": {t.word: t.took_ms / 1000 for t in summary.phases},
-        "causes": [
-            {"family": c.family, "reason": c.word, "compiles": c.compiles,
-             "seconds": c.took_ms / 1000}
-            for c in summary.causes
-        ],
         "places": [
             {"worker": t.word or None, "compiles": t.compiles, "seconds": t.took_ms / 1000}
             for t in summary.places
-        ],
-        "slowest": [
-            {"began_after_seconds": s.offset_ms / 1000, "seconds": s.took_ms / 1000,
-             "end": s.kind, "reason": s.word, "worker": s.where or None, "guest": s.guest or None}
-            for s in summary.slowest
         ],
     }  # fmt: skip
 
@@ -151,7 +141,18 @@ def _head(build: FarmBuild) -> dict[str, Any]:
         "counts": {t.word: t.compiles for t in summary.kinds},
         "left_out": summary.left_out,
         "is_damaged": summary.is_damaged,
-    }
+        "causes": [
+            {"family": c.family, "reason": c.word, "compiles": c.compiles,
+             "seconds": c.took_ms / 1000}
+            for c in summary.causes
+        ],
+        "slowest": [
+            {"began_after_seconds": s.offset_ms / 1000, "seconds": s.took_ms / 1000,
+             "end": s.kind, "reason": s.word, "worker": s.where or None, "guest": s.guest or None}
+            for s in summary.slowest
+        ],
+        "activity": [part._asdict() for part in summary.activity],
+    }  # fmt: skip
 
 
 def builds_lines(kept: KeptBuilds, found: tuple[FarmBuild, ...]) -> list[str]:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import getpass
 import logging
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,14 +94,6 @@ async def _rotated(config: SchedulerConfig, *, is_revoking: bool) -> tuple[str, 
             except ConflictError:
                 await keys.load()
     raise InfrastructureError("the key ring keeps changing: try again", reason="conflict")
-
-
-def operator_name() -> str:
-    """Return who runs this command on this machine. It is for people, and proves nothing."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a uid without a name, as in many containers
-        return "" if sys.platform == "win32" else f"uid-{os.getuid()}"
 
 
 def scheduler_config(args: argparse.Namespace) -> SchedulerConfig:

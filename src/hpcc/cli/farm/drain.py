@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hpcc.cli.base.operator import operator_name
 from hpcc.cli.base.terminal import emit
-from hpcc.cli.farm.control import add_config, operator_name, scheduler_config
+from hpcc.cli.farm.control import add_config, scheduler_config
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.obs.logs import log_to_stderr
 

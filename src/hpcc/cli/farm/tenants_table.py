@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hpcc.cli.base.operator import operator_name
 from hpcc.cli.base.terminal import emit
-from hpcc.cli.farm.control import add_config, operator_name, scheduler_config
+from hpcc.cli.farm.control import add_config, scheduler_config
 from hpcc.core import CallerError, HpccError, IntegrityError
 from hpcc.obs.logs import log_to_stderr
 

@@ -89,6 +89,10 @@ class BypassReason(Reason, prefix="bypass"):
         "flag-of-another-compiler", "this compiler, or this version of it, does not have the flag",
         "Remove the flag for this compiler.")
     FRAMEWORK = "framework", "Apple's way to find headers: `-F`, `-iframework`", "Use `-I`."
+    HEADER_UNIT = (
+        "header-unit", "a C++20 header unit is made", "Include the header, or import a module.",
+        "`-fmodule-header`, `-x c++-system-header`, `-x c++-user-header`: the source is found on "
+        "the search path, and the output's name is made of the path that was found.")
     HOT_PATCH_FILE = (
         "hot-patch-file", "a flag whose use by the linker is not known to hpcc", _LEAVE_OUT,
         "`/functionpadmin` and `/dynamicdeopt` (cl).")
@@ -129,18 +133,20 @@ class BypassReason(Reason, prefix="bypass"):
         "Name one file in `-fmodule-mapper=`, as CMake does, and unset `CXX_MODULE_MAPPER`.",
         "Their answers may change from one compile to the next.")
     MODULES = (
-        "modules", "C++20 modules, header units or Clang's modules", "Nothing to do.",
+        "modules", "C++20 modules, users of header units, or Clang's modules", "Nothing to do.",
         "`-fmodules`, `-fmodule-map-file` and others: compilers find compiled interfaces by rules "
-        "that hpcc does not know. Named modules of Clang 17 and 19 are cached as CMake makes them: "
-        "`-fmodule-output=FILE` and `-fmodule-file=NAME=FILE`, not `--precompile`. So are those of "
-        "GCC 14 with `-fmodules-ts`, a map file and `-fdeps-format=p1689r5`.")
+        "that hpcc does not know. Named modules of Clang 17, 19 and 22 are cached as CMake makes "
+        "them: `-fmodule-output=FILE` and `-fmodule-file=NAME=FILE`, not `--precompile`. Without "
+        "`-fmodule-output=` Clang 22 writes an interface beside the object all the same, and the "
+        "command runs unchanged. Those of GCC 14 are cached with `-fmodules-ts`, a map file and "
+        "`-fdeps-format=p1689r5`.")
     MULTIPLE_OUTPUTS = "multiple-outputs", "more than one output in a command", _SPLIT
     MULTIPLE_SOURCES = (
         "multiple-sources", "several sources in a command that is more than its sources", _SPLIT,
         "With `-c` or `-S` each source is cached separately. Refused are a flag for one file of "
         "all sources (`-o`, `-MF`), further outputs, profiles, sources of several languages, "
         "objects of one name, a source that is missing or reads another's object, an `@file`, and "
-        "cl.")
+        "cl and clang-cl. MSBuild gives them one source in a command with `UseMultiToolTask`.")
     NATIVE = (
         "native", "`-march=native`, and the compiler does not report what that means",
         "Name the processor in `-march=`.")
@@ -193,12 +199,15 @@ class BypassReason(Reason, prefix="bypass"):
         "Start the daemon inside the same container.")
     OTHER_OUTPUT = "other-output", "`-emit-ast`: the output is not an object", _NOT_NEEDED
     PASS_THROUGH = (
-        "pass-through", "`-Xclang` or `-mllvm` with something that may not be harmless", _LEAVE_OUT)
+        "pass-through", "`-Xclang` or `-mllvm` with something that may not be harmless", _LEAVE_OUT,
+        "Also `/clang:` (clang-cl) with a flag that names or writes a file, such as a depfile: use "
+        "`/showIncludes` for that.")
     PCH = (
         "pch", "a precompiled header of another compiler or form", "Build without it.",
-        "GCC 12 to 14 with an output `NAME.gch`, and Clang 17 and 19 with `-o NAME.pch` and no "
-        "times in it, are cached. All others are not: `-fpch-deps` and its like, the driver's "
-        "`-include-pch`, further outputs such as `--coverage`, cl.")
+        "GCC 12 to 14 with an output `NAME.gch`, and Clang 17, 19 and 22 with `-o NAME.pch` and "
+        "no times in it, are cached. All others are not: `-fpch-deps` and its like, the driver's "
+        "`-include-pch`, further outputs such as `--coverage`, cl. clang-cl's `/Yc` and `/Yu` are "
+        "cached on Windows, with a header and a file in them and in `/Fp`.")
     PCH_TIMESTAMP = (
         "pch-timestamp", "a precompiled header of Clang with the times of its headers in it",
         "CMake: `add_compile_options(\"SHELL:-Xclang -fno-pch-timestamp\")` for Clang; else give "
@@ -207,8 +216,9 @@ class BypassReason(Reason, prefix="bypass"):
         "its header again by then. Their compiles are counted as `pch`.")
     PDB = (
         "pdb", "a program database that compiles share",
-        "Use `/Z7`, which is cached.",
-        "`/ZI`, and `/Zi` and `/Fd` of cl. What clang-cl takes instead is cached: `/Zi` and `/Fd`.")
+        "Use `/Z7`, which is cached, or set `cache.embed_debug_info` (Windows).",
+        "`/ZI`, and `/Zi` of cl; on a farm also its `/Fd`. What clang-cl takes instead is cached: "
+        "`/Zi` and `/Fd`.")
     PLUGIN = (
         "plugin", "a plug-in, which may read any file or a clock", _LEAVE_OUT,
         "`-fplugin`, `-fpass-plugin`.")
@@ -249,10 +259,11 @@ class BypassReason(Reason, prefix="bypass"):
         "several-architectures", "`-arch`", "Use `-m64`, `-march=` or `--target=`.")
     SEVERAL_MODES = "several-modes", "more than one of `-c`, `-S` and `-E`", _SPLIT
     SHOW_INCLUDES = (
-        "show-includes", "cl's debug information without `/showIncludes`",
+        "show-includes", "cl's debug information, or its `/MP`, without `/showIncludes`",
         "Add `/showIncludes`, as CMake does for Ninja.",
         "hpcc would have to add it to know what the compile reads, and the object records the "
-        "command line. Also `/showIncludes:user`, which leaves headers out.")
+        "command line, and cl warns of `/MP` beside it. Also `/showIncludes:user`, which leaves "
+        "headers out.")
     SIDE_OUTPUT = (
         "side-output", "further files under names that are not known for certain", _LEAVE_OUT)
     SPECIAL_OUTPUT = "special-output", "the output is a device or a pipe", _NAME_OUTPUT
@@ -260,6 +271,11 @@ class BypassReason(Reason, prefix="bypass"):
         "split-dwarf", "`-gsplit-dwarf` with a name that is not known for certain",
         "Name the object with `-o`.")
     SPLIT_INCLUDE = "split-include", "`-I-`", "Use `-iquote`."
+    STARTER = (
+        "starter", "cl.exe or clang-cl.exe runs a compiler in another directory",
+        "Put the compiler's own directory first in `PATH`, or name its path.",
+        "A hit starts no program, so an upgrade of that compiler would stay unseen. Starters of "
+        "scoop are cached, if their `.shim` file has only a path.")
     STDIN = (
         "stdin", "the source comes from standard input", "Compile a file.",
         "Mostly a probe of a configure script, such as `echo … | gcc -E -`.")
@@ -277,7 +293,7 @@ class BypassReason(Reason, prefix="bypass"):
     THINLTO_BACKEND = (
         "thinlto-backend", "bitcode as a source, in a form that hpcc does not know",
         "Use `clang -x ir FILE -fthinlto-index=INDEX -c -o OBJECT` without flags for headers.",
-        "With Clang 14, 17 and 19 such a command is cached. Not kept are depfiles, profiles, "
+        "With Clang 14, 17, 19 and 22 such a command is cached. Not kept are depfiles, profiles, "
         "further outputs, `-S`, `-emit-llvm`, `-I`, and flags that no build system gives it.")
     UNKNOWN_COMPILER = (
         "unknown-compiler", "a program that hpcc does not recognize as GCC or Clang",

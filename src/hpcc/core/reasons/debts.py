@@ -140,6 +140,10 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
         "4 of 593 commands", "named modules of Clang and GCC 14 as CMake makes them",
         "interfaces in two steps; ask GCC 15",
     )),
+    (BypassReason.HEADER_UNIT, Debt(
+        "none seen: CMake makes none", "refused, and counted apart from modules",
+        "look for the source as compilers do; keep the macros that it exports",
+    )),
     (BypassReason.MULTIPLE_SOURCES, Debt(
         "none seen: build tools name one source", "each source of a plain command is cached",
         "ask all flags for further outputs; several languages, for which drivers warn otherwise",
@@ -166,7 +170,7 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
     )),
     (BypassReason.THINLTO_BACKEND, Debt(
         "none seen", "the index names the modules that are read",
-        "profiles and `.dwo` files; Clang 22; a distributor for DTLTO",
+        "profiles and `.dwo` files; a distributor for DTLTO",
     )),
     (UncacheableReason.THINLTO_INDEX, Debt(
         "none seen", "the index is read as LLVM writes it", "ask other versions of LLVM",
@@ -269,6 +273,10 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
     (UncacheableReason.PCH_STALE, Debt(
         "none: build systems make it again", "every file that it was made from is compared",
         "nothing",
+    )),
+    (UncacheableReason.PCH_TIMESTAMP, Debt(
+        "one compile for each precompiled header, each time", "its users are cached",
+        "set the times of the headers",
     )),
     (PrivateReason.PCH, Debt(
         "one compile for each precompiled header in each clone",

@@ -14,6 +14,14 @@ class PrivateReason(Reason, prefix="private"):
     """A `.hpcc` marker asks for sharing, and this result cannot be shared."""
 
     # fmt: off
+    ANALYSER = (
+        "analyser", "a report of clang-tidy or cppcheck", "Nothing to do.",
+        "It shows names of this checkout, and filters compare them. So each checkout makes its own,"
+        " once.")
+    BORDER = (
+        "border", "a name leads out of the checkout, such as `../../x.h`",
+        "Use names below the root, or put the marker higher.",
+        "On Windows. In another checkout it would lead elsewhere.")
     COMPRESSED_DEBUG = (
         "compressed-debug", "compressed sections, which cannot be searched for paths",
         "Compile with `-gz=none`.")
@@ -61,8 +69,8 @@ class PrivateReason(Reason, prefix="private"):
         " checkout makes its own, once.")
     NVCC = (
         "nvcc", "an object of nvcc, which never has the same bytes twice", "Nothing to do.",
-        "Each holds the process id of its nvcc, so that no comparison can show that two checkouts "
-        "may share one.")
+        "Each holds the process id of its nvcc. Names of kernels in unnamed namespaces, and of "
+        "relocatable device code, hold a hash of the source's real path, too.")
     OBJECT_FORMAT = (
         "object-format", "no object that can be searched for paths", "Nothing to do.")
     ORIGIN = (

@@ -59,7 +59,10 @@ class UncacheableReason(Reason, prefix="uncacheable"):
         "directory-link", "a symbolic link where a header or list might appear",
         "Put a directory or a file in place of the link.")
     EMBED = (
-        "embed", "a macro decides which file `#embed` reads or asks for", _FIXED_NAME)
+        "embed", "a macro decides which file `#embed` reads or asks for", _FIXED_NAME,
+        "Names are followed with Clang 19 to 22. With GCC, which has `#embed` since version 15, "
+        "and with every other version a text that mentions it is refused: no such compiler was "
+        "asked which embedded files it lists.")
     EXPANSION_FAILED = (
         "expansion-failed", "the preprocessor did not show the source's expansion", _READS)
     HAS_INCLUDE = (
@@ -139,6 +142,14 @@ class UncacheableReason(Reason, prefix="uncacheable"):
         "pch-stale", "a header changed since it was precompiled, or is gone",
         "Make the precompiled header again.",
         "`hpcc explain` names the header. The compiler still uses the old text.")
+    PCH_TIMESTAMP = (
+        "pch-timestamp", "a precompiled header of clang-cl with the times of its headers in it",
+        "CMake: `add_compile_options(\"SHELL:-Xclang -fno-pch-timestamp\")` for clang-cl.",
+        "Put back beside other headers, it would be an error for its users. They are cached.")
+    PDB = (
+        "pdb", "cl's `/Fd` names a program database that changed during the compile",
+        "Give each target a separate directory for it, or leave `/Fd` out.",
+        "Without `/Zi` cl writes none. hpcc looks after each compile, because no cl proved it.")
     PRAGMA_DEPENDENCY = (
         "pragma-dependency", "`#pragma GCC dependency` compares the times of files",
         "Remove the pragma.")

@@ -143,7 +143,9 @@ def read_own_file(path: Path, *, max_bytes: int) -> bytes:
     except OSError as error:
         raise CallerError(f"cannot read {path}: {error.strerror}", reason="login-file") from error
     if not access.is_regular or not access.is_own:
-        raise CallerError(f"{path} is not a file of your own: not used", reason="login-file")
+        raise CallerError(
+            f"{path} is not a file of your own: run this as the file's owner", reason="login-file"
+        )
     if not access.is_private:
         raise CallerError(
             f"others can read {path}, which holds a secret: {privacy_remedy(path)}",

@@ -19,7 +19,7 @@ from hpcc.core import (
     SharingPolicy,
     TenantId,
 )
-from hpcc.ports import SignedHead
+from hpcc.ports import SignedHead, SignedTree, TreeMark
 
 # The most routes of one answer, and the most warm workers that a request names.
 MAX_ROUTES: Final = 32
@@ -187,6 +187,28 @@ class DrainOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerFacts:
+    """What a worker says of its machine, for people: it decides nothing. What is unknown is 0.
+
+    `load` is what runs or wants to run, for each processor. `store_bytes` and `store_limit_bytes`
+    are of the tenants that it has served. `waits` compiles got a guest lately, and 95 of 100 of
+    them waited for it no longer than `wait_p95_seconds`.
+    """
+
+    version: str = ""
+    up_seconds: float = 0.0
+    load: float = 0.0
+    store_bytes: int = 0
+    store_limit_bytes: int = 0
+    wait_p95_seconds: float = 0.0
+    waits: int = 0
+
+
+NO_FACTS: Final = WorkerFacts()
+"""Of a worker that does not say them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
     """A heartbeat. `anchor` is the signed end of the worker's audit chain; None without a chain.
 
@@ -200,6 +222,9 @@ class Beat:
     anchor: SignedHead | None = None
     drain: DrainState = DrainState.NONE
     drain_seconds: float = 0.0
+    # The head of the tree over that chain; None of a worker that has none.
+    tree: SignedTree | None = None
+    facts: WorkerFacts = NO_FACTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +243,8 @@ class BeatAnswer:
     certificates: tuple[bytes, ...] = ()
     # None: the worker may take compiles.
     drain: DrainOrder | None = None
+    # The head that the schedulers hold of the worker's tree.
+    tree: TreeMark | None = None
 
 
 @dataclass(frozen=True, slots=True)

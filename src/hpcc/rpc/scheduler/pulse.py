@@ -26,6 +26,8 @@ from hpcc.rpc.scheduler.drain_messages import (
     state_number,
     state_of,
 )
+from hpcc.rpc.scheduler.fact_messages import facts_message, facts_of
+from hpcc.rpc.scheduler.history_messages import mark_message, mark_of, tree_message, tree_of
 from hpcc.rpc.scheduler.registration_messages import generation_of, worker_id_of
 from hpcc.rpc.scheduler.schedulers import Schedulers, is_away
 
@@ -99,6 +101,7 @@ class Pulses:
                         answer.certificates if answer.certificates != told else ()
                     ),
                     drain=order_message(answer.drain),
+                    audit_tree=mark_message(answer.tree),
                 )
             )
             told = answer.certificates
@@ -187,6 +190,7 @@ class Pulse:
             answer.replace_result_key,
             tuple(answer.scheduler_certificates)[:MAX_CERTIFICATES],
             order_of(answer),
+            mark_of(answer.audit_tree) if answer.HasField("audit_tree") else None,
         )
 
     async def _exchange(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
@@ -226,6 +230,8 @@ def beat_message(beat: Beat) -> pb.HeartbeatRequest:
         audit=_anchor_message(beat.anchor) if beat.anchor is not None else None,
         drain=state_number(beat.drain),
         drain_seconds=beat.drain_seconds,
+        tree=tree_message(beat.tree),
+        facts=facts_message(beat.facts),
     )
 
 
@@ -243,14 +249,17 @@ def beat_of(request: pb.HeartbeatRequest) -> Beat:
     """
     if max(request.running, request.queued) > _MAX_LOAD:
         raise CallerError(f"a worker runs at most {_MAX_LOAD} compiles, and as many wait")
+    worker_id = worker_id_of(request.worker_id)
     return Beat(
-        worker_id=worker_id_of(request.worker_id),
+        worker_id=worker_id,
         generation=generation_of(request.generation),
         running=request.running,
         queued=request.queued,
         anchor=_anchor(request) if request.HasField("audit") else None,
         drain=state_of(request.drain),
         drain_seconds=seconds_of(request.drain_seconds),
+        tree=tree_of(request, worker_id),
+        facts=facts_of(request.facts),
     )
 
 

@@ -24,6 +24,7 @@ from hpcc.scheduler.base.pools import WorkerPool, read_pools
 _MIN_SECRET_CHARS = 32
 _MAX_OPERATORS = 256
 _MAX_BUILDS_MIB = 256
+_MAX_BUILDS_DAYS = 366
 # A living worker's key is refreshed once a day.
 _MIN_KEY_DAYS, _MAX_KEY_DAYS = 2, 3650
 # A rotation announces a key a minute before the key signs.
@@ -87,6 +88,8 @@ class SchedulerConfig(ObservedConfig):
     operators: tuple[str, ...] = ()
     # Room in memory for what clients tell of their builds, for `hpcc farm builds`; 0 takes none.
     builds_mib: int = 16
+    # A build that was reported last so long ago is dropped, however much room there is.
+    builds_keep_days: int = 14
     # Sets of like workers that a cluster adds and removes, by name: see `WorkerPool`. A client
     # that reads how many are needed shows the token in this file, if there is one.
     pools: Mapping[str, object] = field(default_factory=dict)
@@ -147,7 +150,8 @@ class SchedulerConfig(ObservedConfig):
     def build_limits(self) -> BuildLimits:
         """What is kept of builds. A person has an eighth of the room."""
         room = self.builds_mib << 20
-        return BuildLimits(total_bytes=room, person_bytes=room // 8)
+        keep = self.builds_keep_days * 86_400
+        return BuildLimits(total_bytes=room, person_bytes=room // 8, keep_seconds=keep)
 
     @property
     def events(self) -> Path:
@@ -176,6 +180,8 @@ class SchedulerConfig(ObservedConfig):
     def _check_shown(self) -> None:
         if not 0 <= self.builds_mib <= _MAX_BUILDS_MIB:
             raise CallerError(f"builds_mib must be 0 to {_MAX_BUILDS_MIB}")
+        if not 1 <= self.builds_keep_days <= _MAX_BUILDS_DAYS:
+            raise CallerError(f"builds_keep_days must be 1 to {_MAX_BUILDS_DAYS}")
         if self.operators and not self.tenants:
             raise CallerError("'operators' needs 'tenants': otherwise everybody is one")
         if len(self.operators) > _MAX_OPERATORS:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from hpcc.audit.base.spool_limits import SpoolLimits
+from hpcc.audit.base.spool_limits import SpoolLimits, retention_role
 from hpcc.audit.observed_config import ObservedConfig
 from hpcc.config.backends import BACKENDS
 from hpcc.config.settings import (
@@ -113,6 +113,10 @@ class WorkerConfig(ObservedConfig):
     audit_segment_bytes: int = 64 << 20
     audit_max_bytes: int = 16 << 30
     audit_keep_days: float = 0.0
+    # Public keys (hex) of the people who hold and release rows, and how many of them must sign to
+    # release or to allow removal. With keys, nothing is removed that they did not allow.
+    audit_retention_keys: tuple[str, ...] = ()
+    audit_retention_quorum: int = 1
     # A further place for the trail: "scheduler" sends it to the scheduler, which stores it.
     audit_sink: str = ""
     # A bucket for sealed segments: https://host, bucket and prefix; the credential is in a file of
@@ -128,6 +132,9 @@ class WorkerConfig(ObservedConfig):
     # (least recently used are removed first). 0 days keeps nothing.
     retain_days: float = 7.0
     retain_bytes: int = 2 << 30
+    # The lists of inputs for `hpcc audit sources`: kept as long as rows, up to so many bytes for
+    # each tenant. Nothing is removed to make room. 0 keeps none.
+    audit_sources_bytes: int = 2 << 30
     # Guests restored from snapshots, which are stored under `state` in up to so many bytes.
     warm_start: bool = True
     max_snapshot_bytes: int = 8 << 30
@@ -154,6 +161,7 @@ class WorkerConfig(ObservedConfig):
             keep_seconds=self.audit_keep_days * 86_400,
             # The bucket receives only sealed segments: a record is there within an hour.
             seal_seconds=3600.0 if self.audit_s3_endpoint else 0.0,
+            role=retention_role(self.audit_retention_keys, self.audit_retention_quorum),
         )
 
     def _check_addresses(self) -> None:
@@ -284,5 +292,7 @@ class WorkerConfig(ObservedConfig):
             raise CallerError("audit_s3_endpoint must be https://…")
         if self.audit_s3_lock_days < 0:
             raise CallerError("audit_s3_lock_days must not be negative")
+        if self.audit_sources_bytes < 0:
+            raise CallerError("audit_sources_bytes must not be negative; 0 keeps nothing")
         if self.retain_days < 0 or self.retain_bytes <= 0:
             raise CallerError("retain_days and retain_bytes must be positive; 0 days keeps nothing")

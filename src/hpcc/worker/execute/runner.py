@@ -61,7 +61,7 @@ from hpcc.worker.execute.sharing import Executed, ResultSharing, row_label
 from hpcc.worker.execute.work import Work
 from hpcc.worker.pool.pool import GuestPool, Lease
 from hpcc.worker.stores.entries import lineage_digest, pack_entry
-from hpcc.worker.stores.retained import RetainedInputs
+from hpcc.worker.stores.kept_inputs import KeptInputs
 from hpcc.worker.stores.storage import TenantStorage
 
 # Beyond the compile's own limit: staging and fetching over the guest's one stream.
@@ -100,7 +100,7 @@ class Runner:
         clock: Clock,
         signer: ResultSigner,
         *,
-        retained: RetainedInputs | None = None,
+        retained: KeptInputs | None = None,
         room: OutputRoom | None = None,
     ) -> None:
         self._room = room or OutputRoom()
@@ -369,9 +369,8 @@ class Runner:
 
     def _lineage(self, work: Work, lease: Lease) -> Lineage:
         identity, is_kept = lease.guest.identity, self._config.audit_argv
-        injected = work.client.injected
         return lineage_of(
-            work.action, work.command, identity, injected=injected, keeps_argv=is_kept
+            work.action, work.command, identity, injected=work.client.injected, keeps_argv=is_kept
         )
 
     def row(

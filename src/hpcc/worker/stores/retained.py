@@ -20,9 +20,8 @@ from hpcc.store.disk_blobs import DiskBlobStore, DiskBlobStoreConfig, blob_path
 from hpcc.worker.base.config import WorkerConfig
 
 _DIRECTORY: Final = "retained"
+SOURCES_DIRECTORY: Final = "sources"
 _DAY_SECONDS: Final = 86_400.0
-# Pause between sweeps; a sweep reads a directory entry for each blob.
-_EXPIRE_SECONDS: Final = 3600.0
 # A blob's time is renewed after this part of the time, not by each compile that reads it.
 _RENEW_PART: Final = 16
 _MAX_REMEMBERED: Final = 200_000
@@ -36,6 +35,11 @@ def cas_directory(store: Path, tenant: TenantId) -> Path:
 def retained_directory(store: Path, tenant: TenantId) -> Path:
     """Return the directory of a tenant's retained inputs."""
     return store / tenant.value / _DIRECTORY
+
+
+def sources_directory(store: Path, tenant: TenantId) -> Path:
+    """Return the directory of the input trees that a tenant's rows lead to."""
+    return store / tenant.value / SOURCES_DIRECTORY
 
 
 class RetainedInputs:
@@ -114,12 +118,6 @@ class RetainedInputs:
             times = (self._renewed.get((tenant, d.hash), now) for d in part.digests)
             self._complete[tenant, part.directory.hash] = min(times)
 
-    async def expire(self) -> None:
-        """Remove expired blobs, until cancelled."""
-        while True:
-            await asyncio.to_thread(self.remove_expired)
-            await self._clock.sleep(_EXPIRE_SECONDS)
-
     def remove_expired(self) -> int:
         """Remove the expired blobs of all tenants; return how many."""
         old, removed = self._clock.now() - self._keep_seconds, 0
@@ -144,13 +142,15 @@ def retained_inputs_or_none(config: WorkerConfig, clock: Clock) -> RetainedInput
 
 
 class RetainedReader:
-    """Reads one tenant's retained inputs, then its CAS, while a worker may be running.
+    """Reads one tenant's retained inputs, input trees and CAS, while a worker may be running.
 
     It writes, renews and removes nothing. Blobs are checked against their digests.
     """
 
     def __init__(self, store: Path, tenant: TenantId) -> None:
-        self._directories = (retained_directory(store, tenant), cas_directory(store, tenant))
+        self._directories = tuple(
+            place(store, tenant) for place in (retained_directory, sources_directory, cas_directory)
+        )
 
     async def read(self, digest: Digest) -> bytes:
         return (await self.get(digest)).data
@@ -173,5 +173,7 @@ class RetainedReader:
         for directory in self._directories:
             path = blob_path(directory, digest.hash)
             with suppress(OSError, IntegrityError), path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size != digest.size_bytes:
+                    continue  # a digest may claim any size, and a read would take the memory
                 return Blob.checked(digest, file.read(digest.size_bytes + 1))
         return None

@@ -16,6 +16,7 @@ from hpcc.cache.recorder.recorder import Recorder
 from hpcc.cache.recorder.report import report_of
 from hpcc.cache.recorder.reporting import FAILED, REPORTED, BuildReports
 from hpcc.cache.recorder.summary import summary_of_build
+from hpcc.cli.web.parts.sums import Ends, ends_of
 from hpcc.core.build_summary import BINS, NO_DISPATCHER, NO_REPORTS, BuildSummary
 from hpcc_testkit.cache.recorded import AT_US, HOSTILE, compile_at, small_build
 from hpcc_testkit.services.builds import SOURCE
@@ -40,6 +41,19 @@ def test_a_summary_has_the_numbers_of_the_report() -> None:
     assert sum(part.served for part in said.activity) == report.served
     on_farm = sum(part.farm_ms for part in said.activity)
     assert 900 - BINS <= on_farm <= 900, "each part rounds down"
+
+
+def test_a_fallback_before_a_hit_or_an_error_is_nothing_that_the_farm_should_have_done() -> None:
+    compiles = (
+        compile_at(0, 5, "hit.local", fallback="parity"), compile_at(1, 6),
+        compile_at(2, 7, "miss.failed", fallback="exit-code"),
+        compile_at(3, 8, fallback="guest-lost"), compile_at(4, 9, "uncacheable", fallback="embed"),
+    )  # fmt: skip
+    said = summary_of_build(RecordedBuild(build="b", compiles=compiles), SOURCE)
+    assert ends_of(said) == Ends(cache=1, here=1, instead=2)
+    found = [(c.word, c.compiles, c.took_ms) for c in said.causes if c.family == "fallback"]
+    assert found == [("embed", 1, 9), ("guest-lost", 1, 8)]
+    assert sum(part.instead_ms for part in said.activity) in range(17 - BINS, 18)
 
 
 def test_no_name_of_a_file_and_no_detail_of_a_reason_is_in_a_summary() -> None:

@@ -12,9 +12,16 @@ from hpcc._proto import scheduler_pb2 as pb
 from hpcc.core import CallerError, HpccError
 from hpcc.rpc.base.errors import UnauthenticatedError
 from hpcc.rpc.base.method import Call, Duplex
-from hpcc.rpc.scheduler.api import Beat, BeatAnswer, DrainOrder, DrainState, SchedulerBackend
+from hpcc.rpc.scheduler.api import (
+    Beat,
+    BeatAnswer,
+    DrainOrder,
+    DrainState,
+    SchedulerBackend,
+    WorkerFacts,
+)
 from hpcc.rpc.scheduler.drain_messages import order_of
-from hpcc.rpc.scheduler.pulse import BEATS_PER_SECOND, BURST, Pulses
+from hpcc.rpc.scheduler.pulse import BEATS_PER_SECOND, BURST, Pulses, beat_message, beat_of
 
 CALL = Call(credential="", tool_metadata=b"", certificate=b"w1's")
 
@@ -203,3 +210,31 @@ def test_a_scheduler_cannot_make_a_worker_wait_or_write_without_bounds() -> None
     assert order is not None
     assert (order.seconds, len(order.by), order.reason) == (0.0, 64, "r" * 100)
     assert order_of(pb.HeartbeatResponse()) is None
+
+
+def test_what_a_worker_says_of_its_machine_is_bounded() -> None:
+    facts = WorkerFacts(
+        version="0.4.0",
+        up_seconds=5.0,
+        load=1.5,
+        store_bytes=7,
+        store_limit_bytes=9,
+        wait_p95_seconds=0.5,
+        waits=3,
+    )
+    sent = Beat(worker_id="w1", generation=1, running=1, queued=0, facts=facts)
+    assert beat_of(beat_message(sent)) == sent
+    odd = pb.HeartbeatRequest(
+        worker_id="w1",
+        generation=1,
+        facts=pb.WorkerFacts(
+            version="\x1b[2J" + "v" * 10_000, up_seconds=float("nan"), load=float("inf"),
+            store_bytes=(1 << 64) - 1, store_limit_bytes=(1 << 64) - 1,
+            wait_p95_seconds=float("-inf"),
+        ),
+    )  # fmt: skip
+    said = beat_of(odd).facts
+    assert (len(said.version), said.version.isprintable()) == (63, True)
+    assert (said.up_seconds, said.load, said.wait_p95_seconds) == (0.0, 0.0, 0.0)
+    assert said.store_bytes == said.store_limit_bytes == 1 << 60
+    assert beat_of(pb.HeartbeatRequest(worker_id="w1", generation=1)).facts == WorkerFacts()

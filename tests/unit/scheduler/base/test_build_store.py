@@ -123,6 +123,23 @@ def test_small_reports_take_no_more_places_than_large_ones() -> None:
     assert store.kept() == 8
 
 
+def test_count_and_age_are_those_that_the_pages_state() -> None:
+    """docs/operate.md and docs/builds.md: 14 days, 4,096 reports, 512 of one person."""
+    clock = LaterClock()
+    store = BuildStore(clock)
+    tiny = {"kinds": (), "causes": (), "phases": (), "places": (), "slowest": (), "activity": ()}
+    for number in range(600):
+        store.put(ANN, summary(f"a{number}", **tiny))
+    assert store.kept() == 512
+    for person in range(8):
+        for number in range(520):
+            store.put(session("globex", f"p{person}"), summary(f"b{number}", **tiny))
+    assert store.kept() == 4_096
+    clock.ahead = 14 * 86_400.0 + 1
+    store.put(BOB, summary("new"))
+    assert store.kept() == 1
+
+
 def test_an_old_report_is_dropped() -> None:
     clock = LaterClock()
     store = BuildStore(clock)
