@@ -17,14 +17,41 @@ GROUPS = "tests/integration/audit/test_audit_groups.py::"
 INTAKE = "tests/unit/scheduler/audit/test_intake.py::"
 INDEX = "tests/integration/audit/test_audit_forged_index.py::"
 COPY = "tests/integration/audit/test_audit_hostile_copy.py::"
+HISTORIES = "tests/unit/scheduler/audit/test_histories.py::"
 SIGNED = "tests/integration/audit/test_signed_rows.py::"
+HOLDS = "tests/integration/audit/test_holds.py::"
 ROOM = "tests/integration/audit/test_audit_room.py::"
 ROWS = "tests/unit/worker/base/test_rows.py::"
 SYSLOG = "tests/integration/audit/test_syslog.py::"
+COLUMNS = "tests/unit/audit/test_columns.py::"
 COUNTED = "tests/integration/audit/test_counted_events.py::"
 
 
 CASES = {
+    "block-room": Case(
+        "audit/base/columns.py",
+        "if room < 0:",
+        "if False:",
+        COLUMNS + "test_a_template_that_every_row_repeats_stays_in_the_announced_size",
+    ),
+    "block-text": Case(
+        "audit/base/columns.py",
+        "if zstandard.get_frame_parameters(packed).content_size != header.text_bytes:",
+        "if False:",
+        COLUMNS + "test_a_bomb_is_refused_before_it_is_unpacked",
+    ),
+    "block-again": Case(
+        "audit/base/columns.py",
+        "if again.frames() == frames:",
+        "if True:",
+        COLUMNS + "test_records_that_are_not_a_chain_are_given_back",
+    ),
+    "packed-size": Case(
+        "audit/roots.py",
+        "if tree.size != head.size or tree.root() != head.root:",
+        "if False:",
+        "tests/integration/audit/test_roots.py::test_removed_records_count_by_their_kept_hashes",
+    ),
     "syslog-key": Case(
         "obs/receiver_files.py",
         "if not access.is_regular or not access.is_private:",
@@ -58,9 +85,8 @@ CASES = {
     ),
     "counted-when-true": Case(
         "audit/log.py",
-        "        try:\n            await self._put(_Waiting(event, _future(), chosen))",
-        "        self._tell(event)\n        try:\n"
-        "            await self._put(_Waiting(event, _future(), chosen))",
+        "        await self._put(Waiting(event, new_future(), chosen))",
+        "        self._tell(event)\n        await self._put(Waiting(event, new_future(), chosen))",
         COUNTED + "test_events_that_a_trail_or_its_sink_makes_are_counted",
     ),
     "chain": Case(
@@ -95,9 +121,75 @@ CASES = {
     ),
     "seal-signature": Case(
         "audit/base/segments.py",
-        "    check_head(signed)\n",
+        '    check_head(signed, f"the seal at record {first}")\n',
         "",
-        TAMPERING + "test_a_seal_whose_bytes_were_changed_is_found",
+        VERIFY + "test_a_head_of_a_seal_of_format_1_is_signed",
+    ),
+    "whole-seal-signature": Case(
+        "audit/base/segments.py",
+        '    check_signature(key, signature, _message(seal), f"the seal at record {first}")\n',
+        "",
+        SIGNED + "test_each_part_of_a_seal_is_signed",
+    ),
+    "seal-format": Case(
+        "audit/base/segments.py",
+        "if signed_from not in (None, seal.signed_from):",
+        "if False:",
+        SIGNED + "test_a_seal_of_an_earlier_format_is_none_of_this_version",
+    ),
+    "signed-retention": Case(
+        "audit/verify.py",
+        "if record.signature or record.sequence < self._proved:",
+        "if True:",
+        SIGNED + "test_an_unsigned_event_of_retention_hides_no_rows[format 2]",
+    ),
+    "signed-retention-query": Case(
+        "audit/lookup/reader.py",
+        "if not record.signature and record.sequence >= self._proved():",
+        "if False:",
+        SIGNED + "test_an_unsigned_event_of_retention_hides_no_rows[format 2]",
+    ),
+    "hold": Case(
+        "audit/holds.py",
+        "if any(self._keeps(hold, seal) for hold in self.holds):",
+        "if False:",
+        HOLDS + "test_held_rows_stay[tenant-acme]",
+    ),
+    "hold-signatures": Case(
+        "audit/holds.py",
+        "if len(signed_by & self._role.keys) < needed:",
+        "if False:",
+        HOLDS + "test_single_officer_cannot_retire",
+    ),
+    "hold-worker": Case(
+        "audit/holds.py",
+        "if found.worker != self._worker:",
+        "if False:",
+        HOLDS + "test_a_statement_counts_once_for_one_worker_and_as_it_was_signed",
+    ),
+    "retirement-allowed": Case(
+        "audit/holds.py",
+        "if self._role.keys and seal.signed.at >= self._before:",
+        "if False:",
+        HOLDS + "test_without_its_permission_nothing_is_removed_whatever_is_configured",
+    ),
+    "full-disk": Case(
+        "audit/spool.py",
+        "self.is_disk_full = self.is_disk_full or error.errno in NO_ROOM",
+        "pass",
+        ROOM + "test_a_write_that_finds_the_disk_full_takes_no_new_work_at_once",
+    ),
+    "history-silent": Case(
+        "scheduler/audit/histories.py",
+        "if count > MOST_UNPROVED:",
+        "if False:",
+        HISTORIES + "test_a_worker_that_only_registers_is_drained",
+    ),
+    "history-behind": Case(
+        "scheduler/audit/histories.py",
+        "if new.head.count < said.least:",
+        "if False:",
+        HISTORIES + "test_a_head_that_stays_while_anchors_grow_drains_the_worker",
     ),
     "anchor-signature": Case(
         "audit/verify.py",
@@ -244,7 +336,7 @@ CASES = {
         "audit/base/segments.py",
         "if seal.index is not None and not seal.is_of(seal.index):",
         "if False:",
-        INDEX + "test_forged_index_row_is_never_shown_and_no_row_is_left_out",
+        "tests/unit/audit/test_earlier_seals.py::test_a_statement_of_another_segment_is_refused",
     ),
     "index-signature": Case(
         "audit/base/index_statement.py",
@@ -284,7 +376,7 @@ CASES = {
     ),
     "signed-mark": Case(
         "audit/spool.py",
-        "self._must_be_signed = self._mark is not None and self._mark.exists()",
+        "self._must_be_signed = self._marked is not None",
         "self._must_be_signed = False",
         SIGNED + "test_a_trail_that_was_cut_to_nothing_and_written_unsigned_is_not_adopted",
     ),
@@ -292,7 +384,7 @@ CASES = {
         "audit/lookup/reader.py",
         "if must_be_signed and not record.signature:",
         "if False:",
-        SIGNED + "test_seals_of_the_earlier_format_do_not_make_unsigned_records_good",
+        SIGNED + "test_a_forged_record_is_not_shown_before_the_first_seal_either",
     ),
     "signed-shown-key": Case(
         "audit/lookup/reader.py",
@@ -306,10 +398,60 @@ CASES = {
         "if False:",
         SIGNED + "test_a_sealed_segment_of_another_key_is_found_by_each_record",
     ),
+    "signing-event": Case(
+        "audit/verify.py",
+        "or is_signing_event(record)\n",
+        "\n",
+        SIGNED + "test_a_trail_without_its_signatures_is_found_by_the_event_that_began_them",
+    ),
+    "torn-full-disk": Case(
+        "audit/tail.py",
+        "if not is_kept and not _has_kept(path.parent / name, data, fault):",
+        "if not is_kept:",
+        "tests/integration/audit/test_torn_tails.py::"
+        "test_a_full_disk_does_not_stop_a_start_that_has_to_cut",
+    ),
+    "tree-proved": Case(
+        "audit/tree/head.py",
+        "if not is_consistent(held.size, new.size, held.root, new.root, said.proof):",
+        "if False:",
+        HISTORIES + "test_another_history_of_any_length_is_refused",
+    ),
+    "tree-from-the-held-head": Case(
+        "scheduler/audit/histories.py",
+        "if tree is None or new is None or tree.after != held.head.mark:",
+        "if tree is None or new is None or tree.after is None:",
+        HISTORIES + "test_a_head_that_is_late_is_no_evidence",
+    ),
+    "tree-silence": Case(
+        "scheduler/audit/histories.py",
+        "if known.unproved >= MOST_UNPROVED:",
+        "if False:",
+        HISTORIES + "test_a_worker_that_sends_no_proof_is_drained",
+    ),
+    "tree-key": Case(
+        "scheduler/audit/histories.py",
+        "if new.key != held.key else",
+        "if False else",
+        HISTORIES + "test_another_key_or_beginning_is_refused",
+    ),
+    "tree-undo": Case(
+        "scheduler/drains.py",
+        "if await self._store.entry_or_none(CHANGED_SPACE, worker_id) is not None:",
+        "if False:",
+        HISTORIES + "test_an_operator_acknowledges_and_both_heads_stay",
+    ),
+    "tree-own-head": Case(
+        "audit/tree/history.py",
+        "if signed.size > self.size:",
+        "if False:",
+        "tests/integration/audit/test_history_tree.py::"
+        "test_a_start_misses_records_that_its_head_covers",
+    ),
     "torn-kept": Case(
         "audit/tail.py",
-        "    write_whole(directory / name, data, sync=Sync.NAME)\n",
-        "",
+        "            file.write(data)\n",
+        "            pass\n",
         SIGNED + "test_the_bytes_of_a_torn_tail_are_kept_and_named",
     ),
     "reindex-owner": Case(

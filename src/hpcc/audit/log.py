@@ -7,23 +7,29 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.audit.base.canonical import MAX_RECORD_BYTES, Record, encode_record
+from hpcc.audit.base.canonical import MAX_RECORD_BYTES, Record, encode_record, signed_record
 from hpcc.audit.base.frames import frame_of, signed_message
 from hpcc.audit.base.heads import HeadSigner
+from hpcc.audit.base.retention_statement import RetentionAction, RetentionStatement
+from hpcc.audit.base.retirement import retired_event
 from hpcc.audit.base.segments import Placed, Seal
+from hpcc.audit.base.signing import signing_event
 from hpcc.audit.base.spool_limits import SpoolFullError, SpoolLimits
+from hpcc.audit.disk import watched_disk
+from hpcc.audit.holds import Retentions, retention_event
+from hpcc.audit.packing import packing_event
 from hpcc.audit.room import TenantRoom
 from hpcc.audit.spool import Spool
-from hpcc.audit.tail import TornTail
-from hpcc.core import InfrastructureError, IntegrityError
+from hpcc.audit.tail import torn_event
+from hpcc.audit.waiting import Waiting, fail, new_future, settle
+from hpcc.core import HpccError, InfrastructureError, IntegrityError
 from hpcc.files.whole import FaultPoint, no_fault
-from hpcc.ports import AuditRow, Clock, SecurityEvent, SignedHead
+from hpcc.ports import AuditRow, Clock, SecurityEvent, SignedHead, SignedTree, TreeMark
 
 _log: Final = logging.getLogger(__name__)
 _MAX_WAITING: Final = 4096
@@ -35,23 +41,15 @@ _LOST: Final = "audit record is not durable"
 RETENTION_SECONDS: Final = 60.0
 
 
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    # None asks to seal the open segment without a record.
-    content: AuditRow | SecurityEvent | None
-    done: asyncio.Future[None]
-    # Segments to remove once this record is durable.
-    segments: list[Seal] = field(default_factory=list)
-    # Why it is not durable, after its group was written.
-    error: InfrastructureError | None = None
-
-
 class SpoolAuditLog:
     """`AuditLog` over a spool. `open_audit_log` creates it."""
 
-    def __init__(self, spool: Spool, signer: HeadSigner, clock: Clock) -> None:
+    def __init__(
+        self, spool: Spool, signer: HeadSigner, clock: Clock, retentions: Retentions
+    ) -> None:
         self._spool, self._signer, self._clock = spool, signer, clock
-        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(_MAX_WAITING)
+        self._retentions, self._retaining = retentions, asyncio.Lock()
+        self._queue: asyncio.Queue[Waiting] = asyncio.Queue(_MAX_WAITING)
         self._room = TenantRoom()
         self._indexing = asyncio.Lock()
         self.lost_events = 0
@@ -74,6 +72,17 @@ class SpoolAuditLog:
         """Return the current end of the chain, signed, for the scheduler to store."""
         return self._signer.sign(*self._anchor, self._clock.now())
 
+    def signed_tree(self, held: TreeMark | None) -> SignedTree | None:
+        """Return the signed head of the tree, with the proof that it contains a scheduler's.
+
+        None if the files of the tree cannot be read; a restart makes them anew.
+        """
+        try:
+            return self._spool.tree.prove(held, self._clock.now())
+        except OSError as error:
+            _log.error("the trail has no head: %s; restart this worker", error)
+            return None
+
     def hold_for(self, acknowledged: Callable[[], int]) -> None:
         """Keep the segments with records from number `acknowledged()` on: a sink lacks them."""
         self._acknowledged = acknowledged
@@ -88,20 +97,35 @@ class SpoolAuditLog:
             self._listeners.append(listener)
 
     async def append(self, row: AuditRow) -> None:
-        await self._put(_Waiting(row, _future()))
+        await self._put(Waiting(row, new_future()))
 
     async def event(self, event: SecurityEvent) -> None:
         self._tell(event)
         try:
-            await self._put(_Waiting(event, _future()))
+            await self._put(Waiting(event, new_future()))
         except InfrastructureError:
             self.lost_events += 1
+
+    async def begin_signing(self) -> None:
+        """Record that each record from here on is signed, unless the chain has that already.
+
+        Nothing else may be written meanwhile. Without room for it, the next start tries again.
+        """
+        if not self._spool.must_announce:
+            return
+        first, lost = self._anchor[0], self.lost_events
+        await self.event(signing_event(self._clock.now(), first))
+        if self.lost_events == lost:
+            try:
+                await asyncio.to_thread(self._spool.announced, first)
+            except OSError as error:
+                _log.warning("audit segments lag behind: %s", error)
 
     def require_room(self, tenant: str = "") -> None:
         if self._spool.is_nearly_full:
             raise SpoolFullError(
-                "the audit trail has no room for new work: a sink is behind, or audit_max_bytes is"
-                " too small"
+                "the audit trail has no room for new work: the disk is full, a sink is behind, a"
+                " hold keeps old records, or audit_max_bytes is too small"
             )
         if not self._room.has_room(tenant, self._spool.free_bytes):
             raise InfrastructureError(
@@ -110,7 +134,7 @@ class SpoolAuditLog:
                 reason="audit-share",
             )
 
-    async def _put(self, waiting: _Waiting) -> None:
+    async def _put(self, waiting: Waiting) -> None:
         try:
             self._queue.put_nowait(waiting)
         except asyncio.QueueFull as error:
@@ -133,6 +157,7 @@ class SpoolAuditLog:
         while True:
             await self.retire()
             await self.index_old()
+            await self.pack_old()
             await self._clock.sleep(RETENTION_SECONDS)
             after = self._spool.limits.seal_seconds
             if after and self._clock.monotonic() - sealed_at >= after:
@@ -149,22 +174,62 @@ class SpoolAuditLog:
                 except (OSError, InfrastructureError, IntegrityError) as error:
                     _log.warning("an audit segment has no index, and is read whole: %s", error)
 
+    async def pack_old(self) -> None:
+        """Pack the sealed segments that are not packed, one at a time, after the event about it."""
+        packer = self._spool.packer
+        async with self._indexing:
+            try:
+                while (seal := await asyncio.to_thread(packer.next_or_none)) is not None:
+                    if await asyncio.to_thread(packer.lacks_event):
+                        event = packing_event(self._clock.now(), seal.first)
+                        await self._put(Waiting(event, new_future(), is_forced=True))
+                        self._tell(event)
+                    if await asyncio.to_thread(packer.pack, seal):
+                        self._spool.kept.measure(seal.first)
+                        self._room.shrink(seal.first, self._spool.kept.stored_bytes(seal))
+            except (OSError, InfrastructureError, IntegrityError) as error:
+                _log.warning("an audit segment is not packed: %s", error)
+
     async def retire(self) -> int:
         """Remove the segments that may go; return how many.
 
-        An `audit-retired` event is written to the chain first.
+        An `audit-retired` event is written to the chain first. What the retention role keeps stays.
         """
-        chosen = self._spool.to_retire(self._acknowledged() if self._acknowledged else None)
+        async with self._retaining:
+            chosen = self._spool.to_retire(self._acknowledged() if self._acknowledged else None)
+            try:
+                chosen = await asyncio.to_thread(self._retentions.removable, chosen)
+                return await self._retire(chosen)
+            except (HpccError, OSError) as error:
+                _log.warning("cannot delete old audit segments: %s", error)
+                return 0
+
+    async def obey(self, envelope: bytes) -> RetentionStatement:
+        """Record a statement of the retention role durably, then let it count; return it.
+
+        Raises:
+            CallerError: it is malformed, of another worker, or has no effect.
+            PolicyError: too few people of the role signed it.
+            AuditDamagedError: the trail was changed.
+            InfrastructureError: it could not be recorded, and does not count.
+        """
+        async with self._retaining:
+            found = await asyncio.to_thread(self._retentions.check, envelope)
+            first, event = self._anchor[0], retention_event(found, envelope, self._clock.now())
+            await self._put(Waiting(event, new_future(), is_forced=True))
+            self._retentions.enter(found, first)
+        self._tell(event)
+        if found.action is RetentionAction.HOLD and not self._spool.kept.has_whole_seal:
+            # An earlier version obeys no hold. It refuses a trail with a seal of this one.
+            with suppress(InfrastructureError):
+                await self.seal()
+        return found
+
+    async def _retire(self, chosen: list[Seal]) -> int:
         if not chosen:
             return 0
-        last = chosen[-1]
-        fields = (("until", str(last.end)), ("head", last.signed.head))
-        event = SecurityEvent(name="audit-retired", at=self._clock.now(), fields=fields)
-        try:
-            await self._put(_Waiting(event, _future(), chosen))
-        except InfrastructureError as error:
-            _log.warning("cannot delete old audit segments: %s", error)
-            return 0
+        event = retired_event(chosen[-1].end, chosen[-1].signed.head, self._clock.now())
+        await self._put(Waiting(event, new_future(), chosen))
         # Not before: without the record nothing was removed, and the next minute tries again.
         self._tell(event)
         return len(chosen)
@@ -173,41 +238,41 @@ class SpoolAuditLog:
         for listener in self._listeners:
             listener(event)
 
-    def _more(self, group: list[_Waiting]) -> list[_Waiting]:
+    def _more(self, group: list[Waiting]) -> list[Waiting]:
         while len(group) < _MAX_GROUP and not self._queue.empty():
             group.append(self._queue.get_nowait())
         return group
 
-    async def _commit(self, group: list[_Waiting]) -> None:
+    async def _commit(self, group: list[Waiting]) -> None:
         """Write one group in a thread. A cancel waits for the thread, which keeps the order."""
         writing = asyncio.get_running_loop().run_in_executor(None, self._write, group)
         try:
             await asyncio.shield(writing)
         except asyncio.CancelledError:
             await writing
-            _settle(group)
+            settle(group)
             raise
-        _settle(group)
+        settle(group)
 
-    def _write_group(self, group: list[_Waiting]) -> None:
+    def _write_group(self, group: list[Waiting]) -> None:
         self._write(group)
-        _settle(group)
+        settle(group)
 
-    def _write(self, group: list[_Waiting]) -> None:
+    def _write(self, group: list[Waiting]) -> None:
         """Write a group in parts. Each of its records is durable then, or has an error."""
         rest = deque(group)
         while rest:
-            part: list[_Waiting] = []
+            part: list[Waiting] = []
             try:
                 self._write_part(rest, part)
             except SpoolFullError as error:
-                _fail(part, error)
+                fail(part, error)
             except (OSError, IntegrityError) as error:
                 # Without an open segment nothing was taken, and nothing can be written.
                 part = part or [rest.popleft()]
-                _fail(part, InfrastructureError(f"{_LOST}: {error}", reason="audit"))
+                fail(part, InfrastructureError(f"{_LOST}: {error}", reason="audit"))
 
-    def _write_part(self, rest: deque[_Waiting], part: list[_Waiting]) -> None:
+    def _write_part(self, rest: deque[Waiting], part: list[Waiting]) -> None:
         """Move records from `rest` to `part`; chain, write and sync them.
 
         Raises:
@@ -228,15 +293,16 @@ class SpoolAuditLog:
                 frames += frame_of(record)
                 count, head = count + 1, record.hash
         if frames:
-            self._spool.append(bytes(frames), force=any(w.segments for w in part))
-            self._spool.index.add(placed)
+            self._spool.append(bytes(frames), force=any(w.segments or w.is_forced for w in part))
+            self._spool.note(placed)
+            self._spool.tree.flush()
             self._room.add(placed)
         self._spool.count, self._spool.head = self._anchor = count, head
         must_seal = any(w.content is None for w in part)
         retired = [s for w in part if w.error is None for s in w.segments]
         self._follow(retired, must_seal=must_seal)
 
-    def _encoded_or_none(self, waiting: _Waiting, count: int, head: str) -> Record | None:
+    def _encoded_or_none(self, waiting: Waiting, count: int, head: str) -> Record | None:
         """Return the next record; None if there is none, or it cannot be written: only it fails."""
         if waiting.content is None:
             return None
@@ -250,7 +316,7 @@ class SpoolAuditLog:
         if len(record.data) > MAX_RECORD_BYTES:
             waiting.error = InfrastructureError("audit record is too large", reason="audit")
             return None
-        return replace(record, signature=self._signer.sign_message(signed_message(record.data)))
+        return signed_record(record, self._signer.sign_message(signed_message(record.data)))
 
     def _follow(self, retired: list[Seal], *, must_seal: bool) -> None:
         """Remove and seal segments. A failure here does not harm the records."""
@@ -264,26 +330,7 @@ class SpoolAuditLog:
 
     async def seal(self) -> None:
         """Seal the open segment at any size. If the disk fails, it stays open."""
-        await self._put(_Waiting(None, _future()))
-
-
-def _future() -> asyncio.Future[None]:
-    return asyncio.get_running_loop().create_future()
-
-
-def _fail(part: list[_Waiting], error: InfrastructureError) -> None:
-    for waiting in part:
-        waiting.error = waiting.error or error
-
-
-def _settle(group: list[_Waiting]) -> None:
-    for waiting in group:
-        if waiting.done.done():
-            continue
-        if waiting.error is None:
-            waiting.done.set_result(None)
-        else:
-            waiting.done.set_exception(waiting.error)
+        await self._put(Waiting(None, new_future()))
 
 
 @asynccontextmanager
@@ -313,14 +360,17 @@ async def open_audit_log(
         Spool, directory, signer, clock, limits or SpoolLimits(), fault=fault, mark=mark
     )
     try:
-        log = SpoolAuditLog(spool, signer, clock)
+        retentions = Retentions(directory, worker, spool.limits.role)
+        log = SpoolAuditLog(spool, signer, clock, retentions)
         for listener in listeners:
             log.listen(listener)
-        async with _running(log):
+        async with _running(log), watched_disk(spool, directory, clock):
+            await log.begin_signing()
             if spool.torn is not None:
-                await log.event(_torn(spool.torn, clock))
+                await log.event(torn_event(spool.torn, clock.now()))
             yield log
     finally:
+        spool.packer.stop()
         spool.close()
 
 
@@ -336,8 +386,3 @@ async def _running(log: SpoolAuditLog) -> AsyncGenerator[None]:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-
-
-def _torn(tail: TornTail, clock: Clock) -> SecurityEvent:
-    fields = (("bytes", str(tail.size)), ("sha256", tail.sha256), ("file", tail.name))
-    return SecurityEvent(name="audit-torn-tail", at=clock.now(), fields=fields)

@@ -17,7 +17,8 @@ from hpcc.ports import AuditLog, AuditRow, Clock, SecurityEvent
 # Events that an alert watches (deploy/monitoring). Their counters begin at 0, because Prometheus
 # sees no increase in a series that it meets with a 1.
 WATCHED: Final = (
-    "action-quarantined", "audit-anchor-refused", "audit-chain-cut", "audit-key-changed",
+    "action-quarantined", "audit-anchor-refused", "audit-chain-cut", "audit-history-changed",
+    "audit-key-changed",
     "audit-refused", "audit-row-lost", "audit-sink-refused", "enrol-foreign-name",
     "enrol-token-replayed", "foreign-tenant", "foreign-worker", "result-disagreement",
     "result-refused", "snapshot-damaged", "store-damaged", "worker-certificate-refused",

@@ -8,37 +8,49 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
 from hpcc.audit.base.canonical import GENESIS, MAX_RECORD_BYTES, AuditDamagedError, Record
 from hpcc.audit.base.frames import frame_bytes, is_signed_by, read_placed
 from hpcc.audit.base.heads import HeadSigner
-from hpcc.audit.base.index_statement import IndexStatement, sign_index
+from hpcc.audit.base.index_statement import MAX_INDEX_BYTES, IndexStatement, sign_index
+from hpcc.audit.base.packed import frames_size
 from hpcc.audit.base.segments import (
     Placed,
     Seal,
+    first_signed,
     open_trail_file,
     seal_path,
     sealed_firsts,
     seals,
     segment_path,
+    sign_seal,
     spool_path,
     write_seal,
 )
 from hpcc.audit.base.signer import name_signer
+from hpcc.audit.base.signing import begin_mark, finish_mark, is_signing_event, mark_or_none
 from hpcc.audit.base.spool_limits import SpoolFullError, SpoolLimits
 from hpcc.audit.lock import lock_trail
 from hpcc.audit.lookup.making import lacks_index, reindex_segment
 from hpcc.audit.lookup.open_index import OpenIndex
-from hpcc.audit.lookup.sealed import bytes_beside, remove_index, write_index
-from hpcc.audit.tail import TornTail, foreign_tail, keep_torn, mark_signing
+from hpcc.audit.lookup.sealed import remove_index, write_index
+from hpcc.audit.packing import Packer
+from hpcc.audit.retention import KeptSegments
+from hpcc.audit.tail import (
+    NO_ROOM,
+    TornTail,
+    cut_torn,
+    foreign_tail,
+    remove_leftovers,
+    remove_torn,
+    torn_bytes,
+)
+from hpcc.audit.tree.head import record_leaf
+from hpcc.audit.tree.history import HistoryTree
 from hpcc.core import InfrastructureError
 from hpcc.files import open_file, sync_directory, sync_file
 from hpcc.files.whole import FaultPoint, no_fault
-from hpcc.ports import Clock
-
-# The one index of earlier versions, which commands believed.
-_OLD_INDEX: Final = tuple(f"index.sqlite{end}" for end in ("", "-wal", "-shm", "-journal"))
+from hpcc.ports import Clock, SignedHead
 
 
 class Spool:
@@ -66,9 +78,12 @@ class Spool:
         self._directory, self._signer, self._clock = directory, signer, clock
         self._limits, self._fault = limits, fault
         self._mark = mark
+        self.is_disk_full = False
         self._lock = lock_trail(directory)
         self._file = -1
         self.index = OpenIndex()
+        self.tree = HistoryTree(directory, signer, fault)
+        self.packer = Packer(directory, lambda: list(self.kept.seals), limits, fault)
         try:
             self._recover()
         except OSError as error:
@@ -81,59 +96,71 @@ class Spool:
             raise
 
     def _recover(self) -> None:
-        for stale in (*self._directory.glob(".seal-*"), *self._directory.glob(".index-*")):
-            stale.unlink(missing_ok=True)
-        for name in _OLD_INDEX:
-            with suppress(IsADirectoryError, PermissionError):
-                (self._directory / name).unlink(missing_ok=True)
+        remove_leftovers(self._directory)
         self.count, self.head = 0, GENESIS
         self.torn: TornTail | None = None
-        self._must_be_signed = self._mark is not None and self._mark.exists()
-        # Of each existing segment: how many bytes its seal, index and statement take.
-        self._beside: dict[int, int] = {}
+        self._torn_bytes = 0
+        self._marked = mark_or_none(self._mark)
+        self._must_be_signed = self._marked is not None
+        # Whether the chain lacks the event that says so.
+        self.must_announce = self._mark is not None and (
+            self._marked is None or self._marked.first is None
+        )
         self._unindexable: set[int] = set()
-        # The seals whose segments still exist, oldest first.
-        self._kept: list[Seal] = []
+        self.kept = KeptSegments(self._directory)
+        self._signed_from: int | None = None
+        is_old = False
         for seal in seals(self._directory):
             self.count, self.head = seal.end, seal.signed.head
             self._must_be_signed = self._must_be_signed or seal.is_signing
+            self._signed_from = first_signed(seal, self._signed_from)
+            is_old = seal.signed_from is None
             self._check_size(seal)
+        self.tree.begin(self.count, self.head)
         firsts = sealed_firsts(self._directory)
         unsealed = [first for first in firsts if first >= self.count]
-        if len(firsts) - len(unsealed) != len(self._kept) or unsealed not in ([], [self.count]):
+        has_all = len(firsts) - len(unsealed) == len(self.kept.seals)
+        if not has_all or unsealed not in ([], [self.count]):
             raise AuditDamagedError("there are segments without seals")
         if unsealed:
             self._finish_sealing()
         self._open_segment()
-        self._begin_signing()
+        self.tree.check(self.count)
+        self.tree.flush()
+        self.tree.found(self._clock.now())
+        self._begin_signing(is_old=is_old)
 
-    def _begin_signing(self) -> None:
-        """Seal an open segment of an earlier version, so that each later frame is signed."""
-        if not self._must_be_signed and self.size_bytes:
+    def _begin_signing(self, *, is_old: bool) -> None:
+        """Seal an open segment of an earlier version, so that each later frame is signed.
+
+        Also one behind a seal that is not signed as a whole: nobody can change that one then.
+        """
+        if self.size_bytes and (is_old or not self._must_be_signed):
             self.rotate(at_least=1)
         self._must_be_signed = True
         name_signer(self._directory, self._signer, self._clock.now())
-        mark_signing(self._mark)
+        begin_mark(self._mark)
+        self._torn_bytes = torn_bytes(self._directory)
+
+    def announced(self, first: int) -> None:
+        """Note that record `first` is the event that says that each later one is signed.
+
+        Raises:
+            OSError: it is not noted. The next start writes another such event.
+        """
+        finish_mark(self._mark, first)
+        self.must_announce = False
 
     def _check_size(self, seal: Seal) -> None:
         path = segment_path(self._directory, seal.first)
         try:
-            size = path.stat().st_size
+            size = frames_size(path)
         except FileNotFoundError:
             remove_index(self._directory, seal.first)
             return  # retention removed it
         if size != seal.size_bytes:
             raise AuditDamagedError(f"the segment at record {seal.first} has another size")
-        self._keep(seal)
-
-    def _keep(self, seal: Seal) -> None:
-        """Count a segment that exists, and what is beside it."""
-        self._kept.append(seal)
-        self._measure(seal.first)
-
-    def _measure(self, first: int) -> None:
-        """Note how many bytes lie beside a segment."""
-        self._beside[first] = bytes_beside(self._directory, first)
+        self.kept.add(seal)
 
     def _finish_sealing(self) -> None:
         """Seal a segment that was renamed before a crash. This reads the whole segment once."""
@@ -142,6 +169,7 @@ class Spool:
         size = self._read(path)
         if path.stat().st_size != size or self.count == first:
             raise AuditDamagedError(f"the segment at record {first} is cut or empty")
+        self.tree.check(self.count)
         self._seal(first, previous, size)
 
     def _open_segment(self) -> None:
@@ -155,9 +183,7 @@ class Spool:
             self.size_bytes = self._read(path)
             actual = os.fstat(descriptor).st_size
             if actual > self.size_bytes:
-                self.torn = keep_torn(self._directory, path, self.size_bytes, self.count)
-                os.ftruncate(descriptor, self.size_bytes)
-                os.fsync(descriptor)
+                self.torn = cut_torn(path, descriptor, self.size_bytes, self.count, self._fault)
         except BaseException:
             os.close(descriptor)
             raise
@@ -175,11 +201,11 @@ class Spool:
         with open_trail_file(path) as file:
             try:
                 for place, record in read_placed(file, sequence=self.count, head=self.head):
-                    if record.sequence == first and record.signature:
+                    if (record.sequence == first and record.signature) or is_signing_event(record):
                         self._must_be_signed = True
                     self._require_own(path, place, record)
                     self.count, self.head = record.sequence + 1, record.hash
-                    self.index.add([Placed(first, place, record)])
+                    self.note([Placed(first, place, record)])
                     size = place + frame_bytes(record)
             except AuditDamagedError:
                 # After a power cut the file may have new blocks of zeros that were never written.
@@ -196,7 +222,14 @@ class Spool:
         """
         is_own = self._must_be_signed and is_signed_by(record, self._signer.public_key)
         if not is_own and (self._must_be_signed or record.signature):
-            raise foreign_tail(path, place, record, self._signer.worker)
+            raise foreign_tail(path, place, record, self._signer.worker, self._marked)
+
+    def note(self, placed: list[Placed]) -> None:
+        """Add records that are durable to index and tree."""
+        self.index.add(placed)
+        if placed:
+            leaves = [record_leaf(item.record) for item in placed]
+            self.tree.append(leaves, placed[-1].record.hash)
 
     def index_old(self) -> bool:
         """Make one index that is missing; return whether there may be more.
@@ -208,7 +241,7 @@ class Spool:
             OSError: the index cannot be written.
             InfrastructureError: the database failed.
         """
-        for seal in list(self._kept):
+        for seal in list(self.kept.seals):
             if seal.first in self._unindexable or not lacks_index(self._directory, seal):
                 continue
             # An index is a help. It must not take the room that records need.
@@ -220,15 +253,16 @@ class Spool:
                 reindex_segment(self._directory, seal, self._signer)
             except FileNotFoundError:
                 continue  # retention removed the segment
-            self._measure(seal.first)
+            self._unindexable.discard(seal.first)
+            self.kept.measure(seal.first)
             return True
         return False
 
     @property
     def total_bytes(self) -> int:
         """Return the bytes of all existing segments, with their seals and indexes."""
-        sealed = sum(s.size_bytes + self._beside.get(s.first, 0) for s in list(self._kept))
-        return self.size_bytes + sealed + self.index.size_bytes
+        opened = self.size_bytes + self.index.size_bytes
+        return opened + self.kept.size_bytes + self._torn_bytes + self.tree.size_bytes
 
     @property
     def limits(self) -> SpoolLimits:
@@ -252,7 +286,8 @@ class Spool:
     @property
     def is_nearly_full(self) -> bool:
         """Return whether the rest of the room is needed for work that is already running."""
-        return self.total_bytes > self._limits.max_bytes - self._limits.max_bytes // 16
+        least = self._limits.max_bytes // 16
+        return self.is_disk_full or self.total_bytes > self._limits.max_bytes - least
 
     def append(self, frames: bytes, *, force: bool = False) -> None:
         """Write whole frames and sync them; on an error they are cut off again.
@@ -275,7 +310,8 @@ class Spool:
                 view = view[os.write(self._file, view) :]
             self._fault("sync")
             sync_file(self._file)
-        except OSError:
+        except OSError as error:
+            self.is_disk_full = self.is_disk_full or error.errno in NO_ROOM
             with suppress(OSError):
                 os.ftruncate(self._file, self.size_bytes)
             raise
@@ -311,41 +347,33 @@ class Spool:
         return True
 
     def _seal(self, first: int, previous: str, size: int) -> None:
-        signed = self._signer.sign(self.count, self.head, self._clock.now())
-        seal = Seal(
-            first=first, previous=previous, size_bytes=size, signed=signed,
-            index=self._write_index(first), is_signing=True,
-        )  # fmt: skip
+        self.tree.seal(self._clock.now())
+        begin = first if self._must_be_signed else self.count
+        seal = sign_seal(self._signer, Seal(
+            first=first, previous=previous, size_bytes=size, index=self._write_index(first),
+            signed=SignedHead(
+                worker="", count=self.count, head=self.head, at=self._clock.now(), key=b"",
+                signature=b"",
+            ),
+            signed_from=begin if self._signed_from is None else self._signed_from,
+        ))  # fmt: skip
         write_seal(self._directory, seal, self._fault)
-        self._keep(seal)
+        self._signed_from = seal.signed_from
+        self.kept.add(seal)
 
     def _write_index(self, first: int) -> IndexStatement | None:
         """Write the index of the segment to seal; None if there is none."""
         facts = self.index.facts_or_none(self.count - first)
-        if facts is None:
+        # Without one that is too large for a reader the segment is read whole.
+        if facts is None or len(facts.data) > MAX_INDEX_BYTES:
             return None
         write_index(self._directory, first, facts.data, self._fault)
         return sign_index(self._signer, first, self.head, facts)
 
     def to_retire(self, acknowledged: int | None) -> list[Seal]:
-        """Return the segments that may be removed now, oldest first.
-
-        Every sink has the records below number `acknowledged`; None means that there is no sink. A
-        segment that all sinks have may also go before its age, when room is short. Without a sink
-        it is the only copy and stays for its time.
-        """
-        old = self._clock.now() - self._limits.keep_seconds
-        spare = self.total_bytes - self._limits.max_bytes // 2
-        chosen: list[Seal] = []
-        for seal in list(self._kept):
-            is_old = self._limits.keep_seconds > 0 and seal.signed.at < old
-            is_elsewhere = acknowledged is None or seal.end <= acknowledged
-            is_short = acknowledged is not None and spare > 0
-            if not is_elsewhere or not (is_old or is_short):
-                break
-            chosen.append(seal)
-            spare -= seal.size_bytes + self._beside.get(seal.first, 0)
-        return chosen
+        """Return the segments that may be removed now, oldest first."""
+        now = self._clock.now()
+        return self.kept.to_retire(self._limits, acknowledged, now, self.total_bytes)
 
     def retire(self, chosen: list[Seal]) -> None:
         """Remove segments and their indexes; their seals stay. The chain has recorded it before.
@@ -355,15 +383,15 @@ class Spool:
         """
         for seal in chosen:
             self._fault("retire")
-            segment_path(self._directory, seal.first).unlink(missing_ok=True)
-            remove_index(self._directory, seal.first)
-            if seal in self._kept:
-                self._kept.remove(seal)
-            self._beside.pop(seal.first, None)
+            self.kept.remove(seal, self.packer)
+        if chosen:
+            remove_torn(self._directory, chosen[-1].end)
+            self._torn_bytes = torn_bytes(self._directory)
 
     def close(self) -> None:
         """Close the open segment and release the lock."""
         self.index.close()
+        self.tree.close()
         for descriptor in (self._file, self._lock):
             if descriptor >= 0:
                 os.close(descriptor)

@@ -7,13 +7,14 @@ What is checked, and what it proves:
 
 - Chain. Each record holds its number and the hash of the record before it. A record that was
   changed, removed, moved or inserted breaks the chain, unless all later ones were written again.
-- Seals. A seal is signed and names a segment's first record, size and last hash. The seals form
-  one chain from the first record on, all signed by one key. So sealed records cannot be written
-  again without the worker's audit key.
+- Seals. A seal is signed and names a segment's first record, size and last hash, and from which
+  record on each one is signed. The seals form one chain from the first record on, all signed by one
+  key. So sealed records cannot be written again without the worker's audit key.
 - Signatures. Each record has its writer's signature, except those of an earlier version, which come
   first. So nobody without the key can put a record into the open segment.
 - Retention. Records may be missing only at the beginning, only whole segments, and only if an
-  `audit-retired` event later in the chain covers them.
+  `audit-retired` event later in the chain covers them. The event must be signed, or lie where a
+  seal or an anchor covers it, as in a trail of an earlier version.
 - Anchors. An anchor is a signed head that a scheduler received with a heartbeat and stored. At
   its count the trail must have its hash, and the trail must be at least as long. So a cut end, or
   a trail that was written again even with the worker's key, is found up to the newest anchor.
@@ -42,12 +43,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from hpcc.audit.base.canonical import GENESIS, AuditDamagedError
+from hpcc.audit.base.canonical import GENESIS, AuditDamagedError, Record
 from hpcc.audit.base.frames import is_signed_by
 from hpcc.audit.base.heads import check_head, head_of_text
-from hpcc.audit.base.retirement import retired_until
+from hpcc.audit.base.retirement import baseless, retired_until
 from hpcc.audit.base.segments import Placed, Seal, seals, segment_path, spool_path
 from hpcc.audit.base.signer import has_signer, writers_key
+from hpcc.audit.base.signing import is_signing_event
 from hpcc.audit.base.trail import Retired, require_trail, walk
 from hpcc.audit.lookup.comparison import IndexComparison
 from hpcc.core import CallerError
@@ -61,8 +63,8 @@ class Verified:
     """The summary of a verified trail.
 
     `signed` of the kept records have the writer's signature; `unsigned` have none, as an earlier
-    version wrote them, and no seal or anchor covers `unproved` of these. `indexes` of its segments
-    have an index, which has what the segment has.
+    version wrote them, and no seal or anchor covers `unproved` of these. `indexes` of its sealed
+    `segments` have an index, which has what the segment has.
 
     It has the records from `first` up to `count` - 1, of `count` that were ever written. Retention
     removed those before `first`. `head` is the hash of the last record. `anchors` is how many
@@ -74,6 +76,7 @@ class Verified:
     head: str
     first: int = 0
     seals: int = 0
+    segments: int = 0
     indexes: int = 0
     signed: int = 0
     unsigned: int = 0
@@ -123,6 +126,7 @@ def verify_trail(directory: Path, anchors: Iterable[SignedHead] = ()) -> Verifie
         head=checker.head,
         first=checker.first,
         seals=len(sealed),
+        segments=len(sealed) - checker.removed,
         indexes=compared.compared,
         signed=checker.signed,
         unsigned=checker.unsigned,
@@ -145,6 +149,7 @@ class _Checker:
     ) -> None:
         self._directory, self._by_count = directory, by_count
         self._signing_from = {seal.end for seal in sealed if seal.is_signing}
+        self._signing_from |= {s.signed_from for s in sealed if s.signed_from is not None}
         if has_signer(directory):
             self._signing_from.add(max((seal.end for seal in sealed), default=0))
         self._key = key
@@ -153,8 +158,10 @@ class _Checker:
         # A signed head covers the records below this number.
         self._proved = max((*by_count, *(seal.end for seal in sealed)), default=0)
         self.count, self.head, self.first = 0, GENESIS, 0
-        self.matched = self.older = 0
+        self.matched = self.older = self.removed = 0
         self._until = 0
+        # The record that says that retention removed records, and that anybody can have written.
+        self._baseless: int | None = None
         self._workers: set[str] = set()
         if 0 in by_count:
             self._match(0, GENESIS)
@@ -166,6 +173,7 @@ class _Checker:
         self.older += sum(1 for count in self._by_count if self.count < count < item.seal.end)
         self.count, self.head = item.seal.end, item.seal.signed.head
         self.first = self.count
+        self.removed += 1
         self._workers.add(item.seal.signed.worker)
         self._must_be_signed = self._must_be_signed or item.seal.is_signing
         self._match(self.count, self.head)
@@ -177,11 +185,20 @@ class _Checker:
         self.count, self.head = record.sequence + 1, record.hash
         self._workers.add(record.worker)
         self._match(self.count, self.head)
-        self._until = max(self._until, retired_until(record))
+        self._follow(record)
+
+    def _follow(self, record: Record) -> None:
+        """Note what retention removed. Nobody without the key may be able to put that in."""
+        until = retired_until(record)
+        if record.signature or record.sequence < self._proved:
+            self._until = max(self._until, until)
+        elif until:
+            self._baseless = record.sequence
 
     def _check_signature(self, placed: Placed) -> None:
         record = placed.record
-        if record.sequence in self._signing_from or record.signature:
+        is_begin = record.sequence in self._signing_from or is_signing_event(record)
+        if is_begin or record.signature:
             self._must_be_signed = True
         if not self._must_be_signed:
             self.unsigned += 1
@@ -217,9 +234,10 @@ class _Checker:
                 f" this trail has {self.count}"
             )
         if self._until < self.first:
-            raise AuditDamagedError(
-                f"records before {self.first} are missing, and retention did not remove them"
-            )
+            why = f"records before {self.first} are missing, and retention did not remove them"
+            if self._baseless is not None:
+                why += f": {baseless(self._baseless)}"
+            raise AuditDamagedError(why)
         if len(self._workers) > 1:
             raise AuditDamagedError("the trail holds records of several workers")
 

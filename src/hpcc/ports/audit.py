@@ -94,6 +94,29 @@ class SignedHead:
     signature: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class TreeMark:
+    """A size and the root of a tree over a trail, as a scheduler holds them."""
+
+    size: int
+    root: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedTree:
+    """A signed head of the tree over a worker's trail, and the proof that it contains `after`.
+
+    `checkpoint` is a C2SP checkpoint: docs/spec/audit.md, Trees. `key` is the worker's (Ed25519).
+    Nothing is checked here.
+    """
+
+    worker: str
+    checkpoint: bytes
+    key: bytes
+    after: TreeMark | None = None
+    proof: tuple[bytes, ...] = ()
+
+
 class AuditLog(Protocol):
     """Append-only. A row is durable when `append` returns."""
 

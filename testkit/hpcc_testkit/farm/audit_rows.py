@@ -13,8 +13,13 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from hpcc.audit.base.canonical import GENESIS
+from hpcc.audit.base.segments import Placed
 from hpcc.audit.base.spool_limits import SpoolLimits
+from hpcc.audit.base.trail import walk
 from hpcc.audit.log import SpoolAuditLog, open_audit_log
+from hpcc.audit.tree.head import record_leaf, start_leaf
+from hpcc.audit.tree.merkle import LeafTree
 from hpcc.core import Blob, InputFile
 from hpcc.files.whole import FaultPoint, no_fault
 from hpcc.ports import AuditRow, Clock, SecurityEvent, SystemClock
@@ -81,6 +86,13 @@ async def written(
         for number in range(start, start + rows):
             await log.append(row(number))
         return log.anchor
+
+
+def tree_of(directory: Path, first: int = 0) -> LeafTree:
+    """Return the tree of a trail's records from `first` on, made without the tree's files."""
+    records = [item.record for item in walk(directory) if isinstance(item, Placed)]
+    previous = records[first - 1].hash if first else GENESIS
+    return LeafTree([start_leaf(first, previous), *map(record_leaf, records[first:])])
 
 
 def made(script: str) -> list[Blob]:

@@ -11,7 +11,6 @@ import os
 import random
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +18,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hpcc.audit.base.canonical import canonical, record_hash
 from hpcc.audit.base.segments import spool_path
-from hpcc_testkit.hostile.forged_indexes import Forger
+from hpcc_testkit.hostile.forged_indexes import Forger, strip_index
+from hpcc_testkit.hostile.raw_frames import RawFrame, frames_of
+from hpcc_testkit.hostile.tree_tamperings import tree_ways
 
-_SIGNED = 1 << 24
-
-
-@dataclass(frozen=True, slots=True)
-class RawFrame:
-    """A frame as bytes: the record's JSON and the signature, or nothing in place of it."""
-
-    data: bytes
-    signature: bytes
-
-    def encoded(self) -> bytes:
-        """Return the frame as it is in a segment."""
-        body = self.data + self.signature
-        return (len(body) | (_SIGNED if self.signature else 0)).to_bytes(4, "big") + body + b"\n"
-
-
-def frames_of(data: bytes) -> list[RawFrame]:
-    """Split a segment; written without the product's reader."""
-    found, place = [], 0
-    while place < len(data):
-        signature_bytes = 64 if data[place] else 0
-        size = int.from_bytes(data[place + 1 : place + 4], "big")
-        body = data[place + 4 : place + 4 + size]
-        found.append(RawFrame(body[: size - signature_bytes], body[size - signature_bytes :]))
-        place += size + 5
-    return found
+__all__ = ["RawFrame", "Tamperer", "frames_of"]
 
 
 class Tamperer:
@@ -65,7 +41,7 @@ class Tamperer:
             self._bit, self._bit, self._cut_file, self._remove_file, self._swap_files,
             self._frames, self._frames, self._frames, self._rewrite, self._rewrite, self._append,
             self._append, self._old_file, self._old_directory, self._retired, self._index,
-            self._length, self._strip,
+            self._length, self._strip, *tree_ways(self._directory, self._older, self._random),
         )  # fmt: skip
         way = self._random.choice(ways)
         return f"{way.__name__.strip('_')}: {way()}"
@@ -203,9 +179,7 @@ class Tamperer:
     def _strip(self) -> str:
         """Make all seals of the first format, remove the open segment, and append unsigned."""
         for path in self._directory.glob("*.seal"):
-            table = json.loads(path.read_bytes())
-            table.pop("index", None)
-            path.write_bytes(canonical({**table, "format": 1}))
+            strip_index(self._directory, int(path.stem.removeprefix("sealed-")))
         path = spool_path(self._directory)
         frames = [RawFrame(f.data, b"") for f in frames_of(path.read_bytes())]
         path.write_bytes(b"".join(f.encoded() for f in frames))

@@ -142,7 +142,9 @@ async def test_a_start_deletes_the_one_index_of_earlier_versions(tmp_path: Path)
         (tmp_path / name).write_bytes(b"whatever it says")
     async with opened(tmp_path) as log:
         await log.append(row(0))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["lock", "signer", "spool.hpcc"]  # noqa: ASYNC240 - a test
+    assert sorted(p.name for p in tmp_path.iterdir()) == [  # noqa: ASYNC240 - a test
+        "lock", "signer", "spool.hpcc", "tree-0", "tree.head",
+    ]  # fmt: skip
 
 
 async def test_a_full_disk_fails_the_row_and_leaves_the_chain_whole(

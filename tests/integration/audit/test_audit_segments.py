@@ -16,10 +16,11 @@ from hpcc.audit.base.query import Query
 from hpcc.audit.base.segments import spool_path
 from hpcc.audit.base.spool_limits import SpoolFullError, SpoolLimits
 from hpcc.audit.lookup.reader import TrailReader
+from hpcc.audit.tree.head import read_tree_head
 from hpcc.audit.verify import verify_trail
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.ports import SecurityEvent
-from hpcc_testkit.farm.audit_rows import SMALL, opened, row, written
+from hpcc_testkit.farm.audit_rows import SMALL, opened, row, tree_of, written
 
 
 def segments(directory: Path) -> list[Path]:
@@ -91,9 +92,19 @@ async def test_without_indexes_all_segments_are_read_and_retention_removes_both(
     assert ids(tmp_path) == left
 
 
+async def has_whole_tree(directory: Path) -> None:
+    """Check that the tree has each record, and that a start does not have to make it anew."""
+    async with opened(directory, limits=SMALL) as log:
+        said = log.signed_tree(None)
+    assert said is not None
+    head = read_tree_head("w1", said.checkpoint, said.key)
+    assert head.root == tree_of(directory).root()
+
+
 STEPS = (
     "open", "open-directory-sync", "write", "sync", "segment-rename", "segment-directory-sync",
     "index-open", "index-write", "index-sync", "index-rename", "seal-open", "seal-write", "seal-sync", "seal-rename", "seal-directory-sync",
+    "tree-flush", "tree-open", "tree-write", "tree-sync", "tree-rename", "tree-directory-sync",
 )  # fmt: skip
 
 
@@ -127,6 +138,7 @@ async def test_a_disk_that_fails_at_any_step_loses_no_row_that_was_promised(
     await written(tmp_path, 5, start=100)
     assert len(ids(tmp_path)) == len(promised) + 5
     verify_trail(tmp_path)
+    await has_whole_tree(tmp_path)
 
 
 _CRASHING = """
@@ -165,6 +177,7 @@ async def test_a_writer_killed_at_any_step_leaves_a_trail_that_goes_on(
     assert ids(tmp_path)[: len(promised)] == promised
     assert len(ids(tmp_path)) in {len(promised) + 5, len(promised) + 6}
     verify_trail(tmp_path)
+    await has_whole_tree(tmp_path)
 
 
 async def test_a_full_trail_refuses_new_work_then_rows_and_recovers(tmp_path: Path) -> None:

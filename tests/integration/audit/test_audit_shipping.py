@@ -155,7 +155,7 @@ async def test_a_peer_that_sends_no_chain_is_refused_and_leaves_an_event(
 
     index = TrailReader(tmp_path / "scheduler/state/events")
     names = [r.body["name"] for r in index.find(Query(kind="event"))]
-    assert set(names) == {"audit-refused", "foreign-worker"}
+    assert set(names) == {"audit-signing", "audit-refused", "foreign-worker"}
 
 
 async def test_a_scheduler_without_a_database_says_so(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ many there are and which.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.audit.base.heads import head_text
+from hpcc.cli import main as cli
 from hpcc.cli.main import main
 from hpcc.core import HpccError
 from hpcc_testkit.farm.audit_rows import SMALL, opened, row
@@ -28,6 +30,8 @@ COUNT = int(os.environ.get("HPCC_TAMPERINGS", "60"))
 SEED = int(os.environ.get("HPCC_TAMPERING_SEED", "116"))
 ROWS = [row(number, row_id=f"{number:032x}", tenant=f"t{number % 3}") for number in range(18)]
 _OLD = 11
+# 1,000 take ten minutes; half a second each where nothing else runs.
+pytestmark = pytest.mark.timeout(120 + 10 * COUNT)
 
 
 class Trial:
@@ -68,8 +72,10 @@ def printed(capsys: pytest.CaptureFixture[str], trial: Trial) -> tuple[int, list
 
 
 async def test_what_is_tampered_with_is_found_or_changes_nothing_that_is_read(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A parser for each command would take most of the time.
+    monkeypatch.setattr(cli, "build_parser", functools.cache(cli.build_parser))
     trial = Trial(tmp_path)
     await trial.write()
     truth = [json.loads(json.dumps(asdict(item))) for item in ROWS]

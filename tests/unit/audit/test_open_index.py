@@ -9,6 +9,7 @@ import pytest
 from hpcc.audit.base.canonical import Record, encode_record
 from hpcc.audit.base.query import Query, matches
 from hpcc.audit.base.segments import Placed
+from hpcc.audit.lookup import open_index
 from hpcc.audit.lookup.index import IndexBuilder, SegmentIndex
 from hpcc.audit.lookup.open_index import OpenIndex
 from hpcc_testkit.farm.audit_rows import row
@@ -48,6 +49,7 @@ def test_a_database_that_fails_once_ends_the_index_and_no_record(
 
     with monkeypatch.context() as patch:
         patch.setattr(IndexBuilder, "_note_time", full)
+        patch.setattr(open_index, "_MAX_WAITING", 1)
         index.add(placed(records(1)))
     index.add(placed(records(2))[1:])
     assert index.facts_or_none(2) is None

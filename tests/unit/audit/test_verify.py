@@ -112,10 +112,10 @@ def test_a_whole_trail_is_good(trail: Trail) -> None:
     key = HeadSigner("w1", ONE).public_key.hex()
     head = trail.records[-1].hash
     assert verify.verify_trail(trail.directory) == verify.Verified(
-        count=COUNT, head=head, seals=2, unsigned=COUNT, unproved=3, keys=(key,)
+        count=COUNT, head=head, seals=2, segments=2, unsigned=COUNT, unproved=3, keys=(key,)
     )
     assert verify.verify_trail(trail.directory, trail.anchors) == verify.Verified(
-        count=COUNT, head=head, seals=2, unsigned=COUNT, anchors=COUNT + 1, newest_anchor=COUNT,
+        count=COUNT, head=head, seals=2, segments=2, unsigned=COUNT, anchors=COUNT + 1, newest_anchor=COUNT,
         keys=(key,),
     )  # fmt: skip
 
@@ -256,10 +256,21 @@ def test_a_removed_segment_of_another_worker_counts_as_another_worker(tmp_path: 
     trail = write(
         tmp_path / "trail",
         workers=lambda number: "w0" if number < 3 else "w1",
-        events=lambda number: retired(("until", "3")) if number == 6 else event(number),
+        events=lambda number: retired(("until", "3")) if number == 4 else event(number),
     )
     segment_path(trail.directory, 0).unlink()
     assert "records of several workers" in trail.refusal()
+
+
+def test_an_unsigned_event_of_retention_counts_only_where_a_head_covers_it(tmp_path: Path) -> None:
+    trail = write(
+        tmp_path / "trail",
+        events=lambda number: retired(("until", "3")) if number == 6 else event(number),
+    )
+    segment_path(trail.directory, 0).unlink()
+    assert "record 6 says that it did, but it is not signed" in trail.refusal()
+    assert "record 6 says that it did" in trail.refusal(trail.anchors[6])
+    assert verify.verify_trail(trail.directory, [trail.anchors[7]]).first == 3
 
 
 # ---- damage to segments and seals ----
@@ -327,6 +338,13 @@ def test_every_field_of_a_seal_counts(trail: Trail, name: str, value: object, sa
     path = seal_path(trail.directory, 3)
     path.write_text(json.dumps({**json.loads(path.read_bytes()), name: value}))
     assert said in trail.refusal()
+
+
+def test_a_head_of_a_seal_of_format_1_is_signed(trail: Trail) -> None:
+    path = seal_path(trail.directory, 3)
+    table = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**table, "signed": {**table["signed"], "at": 2.5}}))
+    assert "the signature is wrong" in trail.refusal()
 
 
 def test_an_overlong_seal_is_not_read_to_its_end(trail: Trail) -> None:

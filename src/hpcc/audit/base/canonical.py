@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Final, get_origin, get_type_hints
 
 from hpcc.core import IntegrityError
@@ -34,6 +34,7 @@ _ROW_TYPES: Final = _types(AuditRow)
 _ROW_NEEDED: Final = _needed(AuditRow)
 _EVENT_TYPES: Final = _types(SecurityEvent)
 _EVENT_NEEDED: Final = _needed(SecurityEvent)
+_NAMES: Final = {kind: tuple(f.name for f in fields(kind)) for kind in (AuditRow, SecurityEvent)}
 
 
 class AuditDamagedError(IntegrityError):
@@ -65,13 +66,22 @@ def encode_record(
 ) -> Record:
     """Build the next record of a chain."""
     kind = "row" if isinstance(content, AuditRow) else "event"
-    body = asdict(content)
+    # All values are plain, or tuples of texts: no deep copy is needed.
+    body = {name: getattr(content, name) for name in _NAMES[type(content)]}
     envelope = {
         "body": body, "format": FORMAT, "kind": kind,
         "previous": previous, "sequence": sequence, "worker": worker,
     }  # fmt: skip
     data = canonical(envelope)
     return Record(kind, sequence, previous, worker, body, data, record_hash(data))
+
+
+def signed_record(record: Record, signature: bytes) -> Record:
+    """Return a record with its writer's signature."""
+    return Record(
+        record.kind, record.sequence, record.previous, record.worker, record.body, record.data,
+        record.hash, signature,
+    )  # fmt: skip
 
 
 def canonical(value: object) -> bytes:
@@ -123,6 +133,25 @@ def decode_record(data: bytes, signature: bytes = b"") -> Record:
     )
 
 
+def check_canonical(record: Record) -> None:
+    """Check that a record's bytes are the canonical JSON of what was read from them.
+
+    Raises:
+        AuditDamagedError: they are not: two readers could then read them differently.
+    """
+    # Not decoded again: the JSON of 15 MiB of empty lists takes 300 MiB.
+    envelope = {
+        "body": record.body, "format": FORMAT, "kind": record.kind,
+        "previous": record.previous, "sequence": record.sequence, "worker": record.worker,
+    }  # fmt: skip
+    try:
+        is_canonical = canonical(envelope) == record.data
+    except (ValueError, RecursionError):  # a NaN, which is not JSON
+        is_canonical = False
+    if not is_canonical:
+        raise AuditDamagedError("a record is not in canonical form")
+
+
 def foreign_record(data: bytes, *, worker: str, sequence: int, previous: str | None) -> Record:
     """Parse the next record of a chain that a peer sends.
 
@@ -135,17 +164,7 @@ def foreign_record(data: bytes, *, worker: str, sequence: int, previous: str | N
     if len(data) > MAX_RECORD_BYTES:
         raise AuditDamagedError("a record is too large")
     record = decode_record(data)
-    # Not decoded again: the JSON of 15 MiB of empty lists takes 300 MiB.
-    envelope = {
-        "body": record.body, "format": FORMAT, "kind": record.kind,
-        "previous": record.previous, "sequence": record.sequence, "worker": record.worker,
-    }  # fmt: skip
-    try:
-        is_canonical = canonical(envelope) == data
-    except (ValueError, RecursionError):  # a NaN, which is not JSON
-        is_canonical = False
-    if not is_canonical:
-        raise AuditDamagedError("a record is not in canonical form")
+    check_canonical(record)
     if record.worker != worker:
         raise AuditDamagedError("a record is another worker's")
     if record.sequence != sequence or previous not in {None, record.previous}:
@@ -170,8 +189,11 @@ def row_of(record: Record) -> AuditRow:
     for name in ("argv", "injected_flags"):
         values[name] = _texts(body[name])
     values["outputs"] = _pairs(body["outputs"])
-    for name, kind in _ROW_TYPES.items():
-        if kind is not tuple and name in values and not _is_of(values[name], kind):
+    for name, value in values.items():
+        kind = _ROW_TYPES[name]
+        if type(value) is kind and kind in {str, tuple}:
+            continue  # most fields; the tuples were made just above
+        if not _is_of(value, kind):
             raise AuditDamagedError(f"field {name} of a row has another type")
     return AuditRow(**values)  # type: ignore[arg-type]  # names and types were checked above
 

@@ -48,8 +48,13 @@ def is_signed_by(record: Record, key: bytes) -> bool:
 
 def frame_of(record: Record) -> bytes:
     """Return a record's frame, of format 2 if it has a signature."""
-    body = record.data + record.signature
-    return LENGTH.pack(len(body) | (_SIGNED if record.signature else 0)) + body + _END
+    return framed(record.data, record.signature)
+
+
+def framed(data: bytes, signature: bytes) -> bytes:
+    """Return the frame of a record's bytes, of format 2 if there is a signature."""
+    length = len(data) + len(signature)
+    return LENGTH.pack(length | (_SIGNED if signature else 0)) + data + signature + _END
 
 
 def frame_bytes(record: Record) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import struct
@@ -69,8 +70,10 @@ class HeadSigner:
         )  # fmt: skip
 
 
-def check_head(head: SignedHead) -> None:
+def check_head(head: SignedHead, what: str = "a head") -> None:
     """Check a head's signature with `head.key`. The caller must check whose key that is.
+
+    `what` names it in an error about its signature.
 
     Raises:
         AuditDamagedError: the head is malformed, or the signature is wrong.
@@ -78,7 +81,7 @@ def check_head(head: SignedHead) -> None:
     message = head_message(head.worker, head.count, head.head, head.at)
     if len(head.key) != KEY_BYTES or len(head.signature) != _SIGNATURE_BYTES:
         raise AuditDamagedError("a head is not signed")
-    check_signature(head.key, head.signature, message, "a head")
+    check_signature(head.key, head.signature, message, what)
 
 
 def check_signature(key: bytes, signature: bytes, message: bytes, what: str) -> None:
@@ -94,10 +97,15 @@ def check_signature(key: bytes, signature: bytes, message: bytes, what: str) -> 
 def is_signed(key: bytes, signature: bytes, message: bytes) -> bool:
     """Return whether an Ed25519 signature by a raw public key is good."""
     try:
-        Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
+        _public_key(key).verify(signature, message)
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+@functools.lru_cache(maxsize=64)
+def _public_key(key: bytes) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(key)
 
 
 def head_text(head: SignedHead) -> bytes:

@@ -27,7 +27,7 @@ _FIELDS: Final = frozenset(
         "worker",
     }
 )  # fmt: skip
-# An index is in memory while it answers. It takes about a tenth of its segment.
+# An index is in memory while it answers. It takes about 160 bytes a record.
 MAX_INDEX_BYTES: Final = 512 << 20
 _DIGEST_CHARS: Final = 64
 

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from hpcc.audit.base.canonical import GENESIS, AuditDamagedError, decode_record
 from hpcc.audit.base.frames import frame_bytes, read_frames, read_placed
+from hpcc.audit.base.packed import open_segment
 from hpcc.audit.base.segments import (
     Placed,
     Seal,
@@ -163,7 +164,7 @@ def _open(directory: Path, at: TrailStart, *, is_sealed: bool) -> BinaryIO | Non
     names = (segment_path(directory, at.segment), spool_path(directory))
     for path in names[:1] if is_sealed else names:
         try:
-            file = open_trail_file(path)
+            file = open_segment(path) if path != names[1] else open_trail_file(path)
         except FileNotFoundError:
             continue
         if path == spool_path(directory) and not _begins(file, at):
@@ -172,7 +173,7 @@ def _open(directory: Path, at: TrailStart, *, is_sealed: bool) -> BinaryIO | Non
         return file
     # The segment may have been sealed between the two attempts.
     try:
-        return open_trail_file(segment_path(directory, at.segment))
+        return open_segment(segment_path(directory, at.segment))
     except FileNotFoundError:
         return None
 

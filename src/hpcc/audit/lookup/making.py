@@ -13,6 +13,7 @@ from typing import Final
 from hpcc.audit.base.canonical import Record
 from hpcc.audit.base.heads import HeadSigner
 from hpcc.audit.base.index_statement import (
+    MAX_INDEX_BYTES,
     IndexFacts,
     IndexStatement,
     index_path,
@@ -43,6 +44,7 @@ class Remade(enum.Enum):
     SIGNED = "was made and signed"
     # Without the worker's key: no signed statement names the bytes that this program makes.
     REMOVED = "was removed: commands read the segment until the worker has made and signed another"
+    TOO_LARGE = "would be too large: commands read the segment"
     ABSENT = "does not exist: commands read the segment until the worker has made and signed one"
 
 
@@ -91,6 +93,9 @@ def reindex_segment(directory: Path, seal: Seal, signer: HeadSigner | None) -> R
             return Remade.UNCHANGED
     existed = index_path(directory, seal.first).exists()
     facts = _read(directory, seal)
+    if len(facts.data) > MAX_INDEX_BYTES:
+        remove_index(directory, seal.first)
+        return Remade.TOO_LARGE
     if any(statement.names(facts.data) for statement in statements):
         write_index(directory, seal.first, facts.data)
         return Remade.MADE

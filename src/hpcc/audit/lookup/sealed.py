@@ -16,7 +16,7 @@ from hpcc.audit.base.index_statement import (
     statement_path,
     statement_table,
 )
-from hpcc.audit.base.segments import Seal, open_trail_file, seal_path
+from hpcc.audit.base.segments import Seal, open_trail_file, seal_path, segment_path
 from hpcc.audit.lookup.index import SegmentIndex
 from hpcc.files.whole import FaultPoint, Sync, no_fault, whole_file
 
@@ -134,10 +134,10 @@ def remove_index(directory: Path, first: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def bytes_beside(directory: Path, first: int) -> int:
-    """Return how many bytes the seal, the index and the statement of a segment take."""
+def bytes_on_disk(directory: Path, first: int) -> int:
+    """Return how many bytes a segment takes, with its seal, index and statement."""
     total = 0
-    for path in (seal_path, index_path, statement_path):
+    for path in (segment_path, seal_path, index_path, statement_path):
         with suppress(FileNotFoundError):
             total += path(directory, first).stat().st_size
     return total

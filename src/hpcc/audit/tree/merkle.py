@@ -17,6 +17,7 @@ a proof that is too long or too short is refused, and an empty one is needed whe
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Final
 
@@ -76,31 +77,17 @@ class TreeRange:
         return root
 
 
-class LeafTree:
-    """A tree of leaf hashes in memory, which makes proofs. Perfect subtrees are computed once."""
-
-    def __init__(self, leaves: Sequence[bytes] = ()) -> None:
-        """Begin with these leaf hashes."""
-        # Level k has the hashes of all perfect subtrees of 2**k leaves.
-        self._levels: list[list[bytes]] = [[]]
-        for leaf in leaves:
-            self.append(leaf)
+class ProofMaker(ABC):
+    """Makes roots and proofs of a tree from the hashes of its perfect subtrees."""
 
     @property
+    @abstractmethod
     def size(self) -> int:
         """Return the number of leaves."""
-        return len(self._levels[0])
 
-    def append(self, leaf: bytes) -> None:
-        """Add the hash of a leaf."""
-        for level in range(MAX_PROOF):
-            row = self._levels[level]
-            row.append(leaf)
-            if len(row) % 2:
-                return
-            leaf = node_hash(row[-2], row[-1])
-            if level + 1 == len(self._levels):
-                self._levels.append([])
+    @abstractmethod
+    def perfect(self, level: int, index: int) -> bytes:
+        """Return the hash of subtree `index` of those with 2**`level` leaves. All exist."""
 
     def root(self, size: int | None = None) -> bytes:
         """Return the root of the first `size` leaves, of all by default.
@@ -161,9 +148,39 @@ class LeafTree:
     def _hash(self, low: int, high: int) -> bytes:
         count = high - low
         if count & (count - 1) == 0 and low % count == 0:
-            return self._levels[count.bit_length() - 1][low // count]
+            return self.perfect(count.bit_length() - 1, low // count)
         middle = low + _split(count)
         return node_hash(self._hash(low, middle), self._hash(middle, high))
+
+
+class LeafTree(ProofMaker):
+    """A tree of leaf hashes in memory. Perfect subtrees are computed once."""
+
+    def __init__(self, leaves: Sequence[bytes] = ()) -> None:
+        """Begin with these leaf hashes."""
+        # Level k has the hashes of all perfect subtrees of 2**k leaves.
+        self._levels: list[list[bytes]] = [[]]
+        for leaf in leaves:
+            self.append(leaf)
+
+    @property
+    def size(self) -> int:
+        """Return the number of leaves."""
+        return len(self._levels[0])
+
+    def append(self, leaf: bytes) -> None:
+        """Add the hash of a leaf."""
+        for level in range(MAX_PROOF):
+            row = self._levels[level]
+            row.append(leaf)
+            if len(row) % 2:
+                return
+            leaf = node_hash(row[-2], row[-1])
+            if level + 1 == len(self._levels):
+                self._levels.append([])
+
+    def perfect(self, level: int, index: int) -> bytes:
+        return self._levels[level][index]
 
 
 def _split(count: int) -> int:

@@ -10,8 +10,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcc.cli.audit import checks
+from hpcc.cli.audit import checks, evidence, farm_query, hold
 from hpcc.cli.audit import reproduce as _audit_reproduce
+from hpcc.cli.audit import sources as _sources
 from hpcc.cli.audit.filters import (
     BUILD_HELP,
     add_command,
@@ -29,14 +30,17 @@ from hpcc.cli.audit.filters import (
 )
 from hpcc.cli.base.terminal import emit
 from hpcc.config.paths import Paths
-from hpcc.core import CallerError
+from hpcc.core import CallerError, IntegrityError
+from hpcc.obs.text import plain
 
 if TYPE_CHECKING:
+    from hpcc.audit.base.canonical import Record
+    from hpcc.audit.base.query import Query
     from hpcc.worker.base.config import WorkerConfig
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `audit` and its commands."""
+    """Add `audit` and its commands, `attest` and `verify-evidence`."""
     audit = subparsers.add_parser("audit", help="show the record of remote compiles")
     commands = audit.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -49,6 +53,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     query = add_command(commands, "query", "list rows or events that match all filters", _run_query)
     add_limit(query, 100)
     add_filters(query)
+    farm_query.register(query)
     query.add_argument("--format", choices=("table", "tsv", "jsonl"), default="table")
 
     show = add_command(commands, "show", "print every field of one row", _run_show)
@@ -59,6 +64,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     again = "run a row's action again in a guest, and compare the outputs"
     reproduce = add_command(commands, "reproduce", again, _audit_reproduce.run)
     _audit_reproduce.register(reproduce)
+
+    files = "list the files that a row's compile had, or compare them with a checkout"
+    _sources.register(add_command(commands, "sources", files))
 
     export = add_command(
         commands, "export", "export all rows, oldest first, for other programs", _run_export
@@ -82,19 +90,51 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_times(determinism)
 
     checks.register(commands)
+    hold.register(commands)
+    evidence.register_coverage(commands)
+    evidence.register(subparsers)
 
 
 @naming_index
 def _run_query(args: argparse.Namespace) -> int:
-    from hpcc.audit.base.canonical import event_of, row_of
     from hpcc.audit.lookup.reader import TrailReader
-    from hpcc.cli.audit import text
 
     # One more than is shown, to know whether there are more.
     query = query_of(args, args.limit + 1)
+    if getattr(args, "database", ""):
+        return _farm_query(args)
     reader = TrailReader(directory_of(args), is_exhaustive=args.exhaustive)
     found = list(reader.find(query))
-    records, form = found[: args.limit], getattr(args, "format", "table")
+    records = found[: args.limit]
+    _emit_records(records, query, getattr(args, "format", "table"))
+    if len(found) > args.limit:
+        emit(f"… and more; use -n to show more than {args.limit}", file=sys.stderr)
+    say_unproved(reader.unproved)
+    return 0
+
+
+def _farm_query(args: argparse.Namespace) -> int:
+    from hpcc.audit.lookup.sealed import IndexChangedError
+
+    query = query_of(args, args.limit)
+    try:
+        found = farm_query.farm_rows(args, query)
+    except IntegrityError as error:
+        if isinstance(error, IndexChangedError):
+            raise
+        emit(f"hpcc: {plain(error)}", file=sys.stderr)
+        return farm_query.EXIT_DAMAGED
+    _emit_records(found.records, query, args.format)
+    if found.has_more:
+        emit(f"… and more; use -n to show more than {args.limit}", file=sys.stderr)
+    say_unproved(found.unproved)
+    return farm_query.say_rest(found)
+
+
+def _emit_records(records: list[Record], query: Query, form: str) -> None:
+    from hpcc.audit.base.canonical import event_of, row_of
+    from hpcc.cli.audit import text
+
     if query.kind == "event" and form == "tsv":
         raise CallerError("security events have no fixed columns: use --format jsonl")
     if form == "jsonl":
@@ -105,10 +145,6 @@ def _run_query(args: argparse.Namespace) -> int:
         text.table([text.EVENT_HEADER, *(text.event_line(event_of(r)) for r in records)])
     else:
         text.table([text.ROW_HEADER, *(text.row_line(row_of(r)) for r in records)])
-    if len(found) > args.limit:
-        emit(f"… and more; use -n to show more than {args.limit}", file=sys.stderr)
-    say_unproved(reader.unproved)
-    return 0
 
 
 @naming_index

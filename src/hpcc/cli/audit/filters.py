@@ -48,9 +48,9 @@ def add_command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
     name: str,
     help_text: str,
-    handler: Callable[[argparse.Namespace], int],
+    handler: Callable[[argparse.Namespace], int] | None = None,
 ) -> argparse.ArgumentParser:
-    """Add a command that reads one trail."""
+    """Add a command that reads one trail; without a handler the caller sets it."""
     parser = commands.add_parser(name, help=help_text)
     where = parser.add_mutually_exclusive_group()
     where.add_argument(

@@ -1,4 +1,4 @@
-"""`hpcc audit reproduce ROW`: runs a row's action again in a guest and compares the outputs."""
+"""`hpcc audit reproduce`: runs the action of a row, or those of a build, again in guests."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import argparse
 import asyncio
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hpcc.cli.audit import reproduce_build
 from hpcc.cli.base.terminal import emit
 from hpcc.config.paths import Paths
 from hpcc.config.service_file import load_service_file
@@ -28,7 +30,10 @@ _ROW_CHARS: Final = 12
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `reproduce`."""
-    parser.add_argument("row", metavar="ROW", help="row id, or the start of one")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("row", metavar="ROW", nargs="?", help="row id, or the start of one")
+    what.add_argument("--build", metavar="ID", help="all rows of a build; the result is signed")
+    reproduce_build.register(parser)
     parser.add_argument(
         "--config",
         type=Path,
@@ -38,7 +43,11 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the action again and return the exit code for its verdict."""
+    """Run the action again and return the exit code for its verdict.
+
+    With --build, run the actions of its rows on this worker again, and write a signed statement of
+    in-toto: which objects were made again byte for byte, in which guest, and which not and why.
+    """
     from hpcc.audit.base.canonical import row_of
     from hpcc.audit.lookup.reader import TrailReader
     from hpcc.worker.base.config import WorkerConfig
@@ -51,7 +60,10 @@ def run(args: argparse.Namespace) -> int:
             "`hpcc up` has never run here: name the worker's config file with --config"
         )
     config = load_service_file(file.absolute(), WorkerConfig)
-    row = row_of(TrailReader(args.directory or config.audit).row(args.row))
+    trail = args.directory or config.audit
+    if args.build is not None:
+        return reproduce_build.run_build(args, trail, partial(_reproduce, config))
+    row = row_of(TrailReader(trail).row(args.row))
     result = asyncio.run(_reproduce(config, row))
     return _say(row, result)
 

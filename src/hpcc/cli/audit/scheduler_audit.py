@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from hpcc.cli.audit import history
 from hpcc.cli.base.terminal import emit
 from hpcc.core import CallerError, NotFoundError, TenantId
 
@@ -35,6 +36,7 @@ def register(actions: argparse._SubParsersAction[Any]) -> None:
     )
     anchors.add_argument("--worker", default="", help="only the anchors of this worker")
     anchors.set_defaults(handler=_anchors)
+    history.register(actions)
     script = actions.add_parser(
         "audit-sql",
         help="print the SQL that creates the audit tables, roles and rules",

@@ -32,7 +32,7 @@ _TEXTS: Final = (
     "isolation", "guest_id",
 )  # fmt: skip
 # 9999-12-31. PostgreSQL's timestamps reach the year 294276; a later clock is broken anyway.
-_LAST_TIME: Final = 253_402_300_799.0
+LAST_TIME: Final = 253_402_300_799.0
 
 
 class PostgresAuditSink:
@@ -46,14 +46,14 @@ class PostgresAuditSink:
         self._lock = asyncio.Lock()
 
     async def place(self, worker: str) -> AuditPlace:
-        with _sink_errors(self._config):
+        with sink_errors(self._config):
             async with (await self._ready()).acquire(timeout=_ACQUIRE_SECONDS) as connection:
                 return await _place(connection, worker)
 
     async def append(self, worker: str, records: Sequence[Record]) -> AuditPlace:
         rows = [_columns(record) for record in records]
         await self._make_partitions()
-        with _sink_errors(self._config):
+        with sink_errors(self._config):
             async with (await self._ready()).acquire(timeout=_ACQUIRE_SECONDS) as connection:
                 async with connection.transaction():
                     await connection.executemany(INSERT, rows)
@@ -82,7 +82,7 @@ class PostgresAuditSink:
             return
         self._partitions_due = now + _PARTITION_RETRY_SECONDS
         try:
-            with _sink_errors(self._config):
+            with sink_errors(self._config):
                 await (await self._ready()).execute("SELECT hpcc_audit.make_partitions()")
         except InfrastructureError as error:
             _log.warning("no partitions are made for audit records: %s", error)
@@ -117,17 +117,17 @@ def _columns(record: Record) -> tuple[object, ...]:
     at = body["started_at"] if is_row else body["at"]
     assert isinstance(at, float)
     values = (
-        record.worker, record.sequence, record.kind, min(max(at, 0.0), _LAST_TIME),
-        *(_text(body.get(name, "")) for name in _TEXTS),
-        _integer(body["exit_code"]) if is_row else None, _text(body.get("name", "")),
+        record.worker, record.sequence, record.kind, min(max(at, 0.0), LAST_TIME),
+        *(column_text(body.get(name, "")) for name in _TEXTS),
+        _integer(body["exit_code"]) if is_row else None, column_text(body.get("name", "")),
         record.hash, record.previous, record.data,
     )  # fmt: skip
     assert len(values) == len(COLUMNS)
     return values
 
 
-def _text(value: object) -> str:
-    """Replace what PostgreSQL's text type cannot hold; `data` keeps the original."""
+def column_text(value: object) -> str:
+    """Return a text without what PostgreSQL's type cannot hold; `data` keeps the original."""
     plain = str(value).replace("\0", "\N{REPLACEMENT CHARACTER}")
     return plain.encode("utf-8", "replace").decode()
 
@@ -138,7 +138,7 @@ def _integer(value: object) -> int:
 
 
 @contextmanager
-def _sink_errors(config: DatabaseConfig) -> Generator[None]:
+def sink_errors(config: DatabaseConfig) -> Generator[None]:
     """Map the driver's errors to ours; no message quotes a value."""
     try:
         yield

@@ -143,7 +143,9 @@ class SegmentUploader:
         copy = await self._send(http, "HEAD", segment.name, _EMPTY)
         return bool(
             copy.status_code == httpx.codes.OK
-            and copy.headers.get("content-length") == str(seal.size_bytes)
+            # The copy can be older than the packed segment here, or the other way round.
+            and copy.headers.get("content-length")
+            in {str(seal.size_bytes), str(await asyncio.to_thread(lambda: segment.stat().st_size))}
         )
 
     async def _put(self, http: httpx.AsyncClient, path: Path) -> None:

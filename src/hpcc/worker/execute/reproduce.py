@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import posixpath
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -67,12 +67,18 @@ class Difference:
 
 @dataclass(slots=True)
 class Reproduction:
-    """The verdict and its evidence. `notes` are differences that need not change an output."""
+    """The verdict and its evidence. `notes` are differences that need not change an output.
+
+    If the action ran, `boundary` is the guest that it ran in, and `made` has what it left: paths
+    with digests.
+    """
 
     verdict: Verdict
     findings: list[Difference] = field(default_factory=list)
     notes: list[Difference] = field(default_factory=list)
     outputs: int = 0
+    boundary: GuestIdentity | None = None
+    made: Mapping[str, str] | None = None
 
 
 class RuntimeChoice(Protocol):
@@ -257,7 +263,8 @@ def _compared(
 ) -> Reproduction:
     event = collector.check()
     if event.reason:
-        return Reproduction(Verdict.DIFFERENT, [Difference("end", event.reason)])
+        finding = Difference("end", event.reason)
+        return Reproduction(Verdict.DIFFERENT, [finding], boundary=identity, made={})
     made = {posixpath.normpath(path): str(digest) for path, digest in collector.digests().items()}
     before = dict(row.outputs)
     findings = [
@@ -268,7 +275,9 @@ def _compared(
     if event.exit_code != row.exit_code:
         findings.append(Difference("exit code", f"{row.exit_code} then, {event.exit_code} now"))
     verdict = Verdict.DIFFERENT if findings else Verdict.REPRODUCED
-    return Reproduction(verdict, findings, _notes(row, identity), len(before))
+    return Reproduction(
+        verdict, findings, _notes(row, identity), len(before), boundary=identity, made=made
+    )
 
 
 def _notes(row: AuditRow, identity: GuestIdentity) -> list[Difference]:
