@@ -1,0 +1,1 @@
+"""Evidence for tests: libraries, trails, evidence files, and what somebody may do to them."""

@@ -1,0 +1,3 @@
+module hpcc.example/second
+
+go 1.23.0
