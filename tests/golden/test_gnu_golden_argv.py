@@ -199,7 +199,7 @@ _BYPASSES = [
     ("gcc", "-c a.adb", "language"),
     ("gcc", "-c -x f77 a.c", "language"),
     ("gcc", "-c -x objective-c-cpp-output a.c", "no-preprocessing"),
-    ("clang", "-c -x c++-user-header a.h", "modules"),
+    ("clang", "-c -x c++-user-header a.h", "header-unit"),
     ("clang++", "-c a.ixx", "modules"),
     ("clang", "-c -x ir a.bc -MD", "thinlto-backend"),
     ("clang", "-c -x ir a.bc -fthinlto-index=a.idx -fthinlto-index=b.idx", "thinlto-backend"),

@@ -24,7 +24,7 @@ CASES = {
                     FARM + "test_an_edit_of_a_source_that_no_list_names_is_a_miss"),
     "table": Case(PLAN, "external-contents", "external-content", FARM + "test_a_unit_that_imports_travels"),
     "names": Case(PLAN, "guest = replace(guest_map(prepared, root), shown=root.path)", "guest = guest_map(prepared, root)",
-                  FARM + "test_an_edit_of_a_source_that_no_list_names_is_a_miss"),
+                  FARM + "test_an_object_of_a_shared_project_has_the_names_of_its_interfaces"),
     "texts": Case(PCH, "            found += [] if is_list else [path]\n", "            found += []\n",
                   USERS + "test_what_could_give_another_object_stays_here[clock]"),
     "stale": Case(PCH, "            if self._memo.digest(name) != its:\n", "            if False:\n",

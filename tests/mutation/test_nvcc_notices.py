@@ -18,12 +18,14 @@ CASES = {
     "host": Case(OPTIONS, " or _HOST_REFUSED.fullmatch(word)", "", GRAMMAR + "test_everything_else_is_refused"),
     "divided": Case(OPTIONS, 'value.split(b",") if option.is_list else [value]', "[value]",
                     GRAMMAR + "test_values_are_divided_and_stripped_as_nvcc_does"),
-    "quoted": Case(READING, " or not _PLAIN.fullmatch(content):", ":",
+    "quoted": Case(READING, "    if not _PLAIN.fullmatch(content):\n        return None\n", "",
                    GRAMMAR + "test_a_response_file_that_may_mean_something_else_is_refused"),
     "chosen": Case(READING, " or not (is_value or _IN_RESPONSE.match(word))", "",
                    GRAMMAR + "test_a_response_file_that_may_mean_something_else_is_refused"),
     "asked": Case(OPTIONS, "_SEARCHED if is_search else option.spec", "option.spec",
                   GRAMMAR + "test_flags_for_the_search_path_are_asked_with_it"),
+    "link": Case("cache/results/config_files.py", "    if invocation.product is Product.CUDA:\n", "    if False:\n",
+                 "tests/integration/cache/test_nvcc.py::test_where_a_link_on_the_way_to_the_source_leads_is_an_input"),
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ CASES = {
                          TIDY + "test_a_configuration_that_is_there_only_while_it_is_read_is_not_kept"),
     "names-more": Case(CONFIGS, "        if has_more:\n", "        if False:\n",
                        TIDY + "test_what_depends_on_more_is_not_kept"),
-    "user": Case(CONFIGS, "closure\n    if family.shows_more(pending.messages):\n", "closure\n    if False:\n",
+    "user": Case(CONFIGS, "\n    if family.shows_more(pending.messages):\n", "\n    if False:\n",
                  TIDY + "test_what_depends_on_more_is_not_kept"),
     "other-database": Case("cache/host/databases.py", "os.path.lexists(posixpath.join(directory, _OTHER_NAME)) or ", "",
                            "tests/unit/cache/host/test_databases.py::test_an_edit_is_seen_and_a_second_database_refuses"),

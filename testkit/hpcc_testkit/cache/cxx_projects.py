@@ -1,4 +1,4 @@
-"""Projects for CMake: many named modules, one precompiled header, `import std`, CUDA.
+"""Projects for CMake: many named modules, one precompiled header, `import std`, CUDA, clang-tidy.
 
 Each function writes one, and returns how many sources it compiles.
 """
@@ -12,6 +12,7 @@ from typing import Final
 MODULES: Final = 30
 USERS: Final = 60
 KERNELS: Final = 20
+CHECKED: Final = 100
 _PROCESS_ID: Final = re.compile(rb"tmpxft_[0-9a-f]{8}_")
 _HEAD: Final = (
     "cmake_minimum_required(VERSION 3.28)\nproject(many CXX)\nset(CMAKE_CXX_STANDARD 20)\n"
@@ -115,6 +116,30 @@ def plant_cuda(tree: Path) -> int:
         "add_executable(program main.cu)\ntarget_link_libraries(program units)\n",
     )
     return len(names) + 1
+
+
+def plant_checked(tree: Path) -> int:
+    """Write sources for clang-tidy to check: two findings in each, a third in the shared header."""
+    names = [f"u{n}.cpp" for n in range(CHECKED)]
+    _write(
+        tree / ".clang-tidy",
+        "Checks: '-*,bugprone-*,modernize-use-nullptr,readability-identifier-naming'\n"
+        "HeaderFilterRegex: 'shared'\nCheckOptions:\n"
+        "  readability-identifier-naming.FunctionCase: lower_case\n",
+    )
+    _write(
+        tree / "shared.h",
+        "#pragma once\n#include <cstddef>\ninline int NotLower(int x) { return x + 1; }\n",
+    )
+    for n, name in enumerate(names):
+        text = (
+            f'#include "shared.h"\nint *none{n}() {{ return 0; }}\n'
+            f"int *kept{n}() {{ return 0; }}  // NOLINT\n"
+            f"int Upper{n}(int x) {{ return NotLower(x) * {n}; }}\n"
+        )
+        _write(tree / name, text)
+    _write(tree / "CMakeLists.txt", _HEAD + f"add_library(checked {' '.join(names)})\n")
+    return len(names)
 
 
 def without_process_ids(made: bytes) -> bytes:

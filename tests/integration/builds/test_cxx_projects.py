@@ -15,6 +15,7 @@ import pytest
 
 from hpcc_testkit.cache.cxx_projects import plant_modules, plant_precompiled, plant_std
 from hpcc_testkit.cache.launcher import build_launcher, counters, launcher_environment, stop_daemon
+from hpcc_testkit.suite.newest_clang import newest
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +46,20 @@ def build(tree: Path, compiler: str, env: dict[str, str], *more: str) -> dict[st
 @pytest.mark.nightly
 @pytest.mark.timeout(900)  # three builds of sixty sources
 @pytest.mark.parametrize(
-    ("plant", "compiler"),
+    ("compiler", "plant"),
     [
-        (plant_modules, "g++-14"),
-        (plant_modules, "clang++-19"),
-        (plant_precompiled, "g++-14"),
-        (plant_precompiled, "clang++-19"),
-        (plant_std, "clang++-19"),
+        ("g++-14", plant_modules),
+        ("clang++-19", plant_modules),
+        newest("clang++-22", plant_modules),
+        ("g++-14", plant_precompiled),
+        ("clang++-19", plant_precompiled),
+        newest("clang++-22", plant_precompiled),
+        ("clang++-19", plant_std),
+        newest("clang++-22", plant_std),
     ],
 )
 def test_a_second_build_from_clean_is_all_hits(
-    plant: Callable[[Path], int], compiler: str, env: dict[str, str], tmp_path: Path
+    compiler: str, plant: Callable[[Path], int], env: dict[str, str], tmp_path: Path
 ) -> None:
     if plant is plant_std:
         env["CXXFLAGS"] = "-stdlib=libc++"

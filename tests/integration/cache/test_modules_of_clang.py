@@ -18,6 +18,7 @@ from hpcc.config.settings import Settings
 from hpcc_testkit.cache.clocks import TrustedClock
 from hpcc_testkit.cache.compiles import log_counters, run_bare
 from hpcc_testkit.cache.modules import ALL, SOURCES, Build
+from hpcc_testkit.suite.newest_clang import newest
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def cache(paths: Paths) -> Iterator[Cache]:
     opened.close()
 
 
-@pytest.fixture(params=["clang++-17", "clang++-19"])
+@pytest.fixture(params=["clang++-17", "clang++-19", newest("clang++-22")])
 def build(tmp_path: Path, cache: Cache, request: pytest.FixtureRequest) -> Build:
     return Build(tmp_path / "project", cache, request.param)
 
@@ -177,3 +178,35 @@ def test_interfaces_by_other_rules_are_left_to_the_compiler(
 ) -> None:
     build.compile_all()
     assert build.launcher.compile(*build.command("user.cpp", *more)).reason == "modules"
+
+
+newest_only = pytest.mark.parametrize("build", [newest("clang++-22")], indirect=True)
+
+
+@newest_only
+def test_an_interface_that_no_flag_names_is_left_to_the_compiler(build: Build) -> None:
+    """Clang 22 writes one beside the object: a hit would leave an old one there."""
+    words = (build.compiler, *build.always, "-c", f"{build.root}/part.cppm", "-o", "mods/new.o")
+    for _ in range(2):
+        assert build.launcher.compile(*words).reason == "modules"
+        (build.directory / "mods/new.pcm").unlink()
+    # With a name, that is the only one.
+    named = (*words, "-fmodule-output=mods/named.pcm")
+    assert [build.launcher.compile(*named).answer for _ in range(2)] == ["run", "done"]
+    made = {path.name for path in (build.directory / "mods").iterdir()}
+    assert made == {"new.o", "named.pcm"}
+
+
+@newest_only
+def test_reduced_and_whole_interfaces_are_different_results(build: Build) -> None:
+    found = []
+    for flag in ("-fmodules-reduced-bmi", "-fno-modules-reduced-bmi"):
+        build.always = ("-g", "-std=c++20", flag)
+        assert build.compile_all() == ["run"] * 5
+        assert build.compile_all() == ["done"] * 5
+        found.append(build.read(build.interface("mid")))
+    assert found[0] != found[1]
+    # As of any interface, the sources of a reduced one are read for debug information.
+    build.write("base.cppm", SOURCES["base.cppm"].replace("aaa", "bbb"))
+    build.always = ("-g", "-std=c++20", "-fmodules-reduced-bmi")
+    assert build.compile_all()[-1] == "run"

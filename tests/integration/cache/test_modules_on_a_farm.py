@@ -88,6 +88,21 @@ def test_a_unit_that_imports_travels(
     assert counted(cache, "miss.remote.executed", "hit.remote") == (2, 1)
 
 
+def test_an_object_of_a_shared_project_has_the_names_of_its_interfaces(
+    tmp_path: Path, cache: Cache, remote: PlacedRemote
+) -> None:
+    build = planted(tmp_path, cache, remote, "clang++-19")
+    build.write(".hpcc", "")  # other units have names below "." then
+    build.write("user.cpp", UNIT.replace("less(3, 4) + ", ""))
+    root = build.root
+    # Of a compile here.
+    build.maps = (f"-fmacro-prefix-map={root}/=./", f"-fdebug-prefix-map={root}/=/proc/self/cwd/")
+    assert [build.compile(name) for name in ("base.cppm", "part.cppm", "mid.cppm")] == ["run"] * 3
+    build.maps = ()
+    assert [build.compile(name) for name in ("impl.cpp", "user.cpp")] == ["done"] * 2
+    assert counted(cache, "miss.remote.executed") == (2,)
+
+
 def test_an_edit_of_a_source_that_no_list_names_is_a_miss(
     tmp_path: Path, cache: Cache, remote: PlacedRemote
 ) -> None:

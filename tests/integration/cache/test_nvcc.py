@@ -11,7 +11,8 @@ import pytest
 from hpcc.cache.cache import Cache
 from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.spec.table import Bypass
-from hpcc_testkit.cache.compiles import FakeLauncher
+from hpcc_testkit.cache.compiles import FakeLauncher, run_bare
+from hpcc_testkit.cache.cxx_projects import without_process_ids
 from hpcc_testkit.suite.nvcc import linked_toolkit, toolkit
 
 SOURCE = """#include "k.h"
@@ -291,3 +292,47 @@ def test_a_file_that_nvcc_lists_under_another_name_is_not_missed(
     answer, other = _compile(launcher, *argv)
     assert answer == "run"
     assert other != made
+
+
+def test_where_a_link_on_the_way_to_the_source_leads_is_an_input(
+    launcher: FakeLauncher, project: Any, nvcc: str
+) -> None:
+    text = "namespace { __global__ void k() {} }\nvoid run() { k<<<1, 1>>>(); }\n"
+    for place in ("one", "two"):
+        project.write(f"{place}/a.cu", text)
+    link = launcher.cwd / "link"
+    bare, ours = [], []
+    for place in ("one", "two", "one"):
+        link.unlink(missing_ok=True)
+        link.symlink_to(place)
+        project.settle()
+        argv = (nvcc, "-arch=sm_80", "-c", "link/a.cu", "-o", "a.o")
+        code, *_ = run_bare(argv, cwd=launcher.cwd, env=launcher.env)
+        assert code == 0
+        bare.append(without_process_ids((launcher.cwd / "a.o").read_bytes()))
+        answer, made = _compile(launcher, *argv)
+        ours.append((answer, without_process_ids(made)))
+    assert bare[0] != bare[1]  # symbols hold a hash of the source's real path
+    assert ours == list(zip(("run", "run", "done"), bare, strict=True))
+
+
+@pytest.mark.parametrize("moved", ["dir", "dir/a.cu"])
+def test_what_becomes_a_link_later_is_an_input(
+    launcher: FakeLauncher, project: Any, nvcc: str, moved: str
+) -> None:
+    project.write(
+        "dir/a.cu", "namespace { __global__ void k() {} }\nvoid run() { k<<<1, 1>>>(); }\n"
+    )
+    argv = (nvcc, "-arch=sm_80", "-c", "dir/a.cu", "-o", "a.o")
+    project.settle()
+    answer, first = _compile(launcher, *argv)
+    assert answer == "run"
+    place = launcher.cwd / moved
+    place.rename(place.with_name("other.cu"))
+    place.symlink_to("other.cu")
+    project.settle()
+    answer, second = _compile(launcher, *argv)
+    assert answer == "run"
+    assert run_bare(argv, cwd=launcher.cwd, env=launcher.env)[0] == 0
+    bare = without_process_ids((launcher.cwd / "a.o").read_bytes())
+    assert without_process_ids(second) == bare != without_process_ids(first)

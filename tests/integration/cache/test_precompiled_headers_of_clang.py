@@ -19,6 +19,7 @@ from hpcc.config.settings import Settings
 from hpcc_testkit.cache.clocks import TrustedClock
 from hpcc_testkit.cache.compiles import FakeLauncher, FakeRemote, log_counters, run_bare
 from hpcc_testkit.cache.precompiled import NO_TIMES, OBJECT, SOURCES, Build
+from hpcc_testkit.suite.newest_clang import newest
 
 
 @pytest.fixture
@@ -31,10 +32,12 @@ def cache(paths: Paths) -> Iterator[Cache]:
 
 
 # For what the compilers themselves do.
-both = pytest.mark.parametrize("build", ["clang++-17", "clang++-19"], indirect=True)
+both = pytest.mark.parametrize(
+    "build", ["clang++-17", "clang++-19", newest("clang++-22")], indirect=True
+)
 
 
-@pytest.fixture(params=["clang++-19"])
+@pytest.fixture(params=["clang++-19", newest("clang++-22")])
 def build(tmp_path: Path, cache: Cache, request: pytest.FixtureRequest, paths: Paths) -> Build:
     return Build(tmp_path / "project", cache, request.param, paths)
 

@@ -11,6 +11,7 @@ import pytest
 from hpcc.cache.base.api import MAX_CAPTURE_BYTES
 from hpcc.cache.cache import Cache
 from hpcc_testkit.cache.compiles import Compiled, FakeLauncher, FakeRemote, counted, run_bare
+from hpcc_testkit.suite.newest_clang import newest
 
 _SOURCES = {
     "conftest.c": '#include "a.h" // told\n#include <limits.h>\nconst char *f = __FILE__; A\n',
@@ -54,7 +55,7 @@ _FORMS = (
 )
 
 
-@pytest.mark.parametrize("compiler", ["gcc-14", "g++-14", "clang-19"])
+@pytest.mark.parametrize("compiler", ["gcc-14", "g++-14", "clang-19", newest("clang-22")])
 def test_printed_text_is_cached(compiler: str, launcher: FakeLauncher, cache: Cache) -> None:
     for form in _FORMS:
         argv = (compiler, *form.split())
@@ -63,7 +64,7 @@ def test_printed_text_is_cached(compiler: str, launcher: FakeLauncher, cache: Ca
     assert counted(cache, "miss.local", "hit.local") == (len(_FORMS), len(_FORMS))
 
 
-@pytest.mark.parametrize("compiler", ["gcc-14", "clang-19"])
+@pytest.mark.parametrize("compiler", ["gcc-14", "clang-19", newest("clang-22")])
 def test_a_second_run_of_a_configure_script_hits(
     compiler: str, launcher: FakeLauncher, cache: Cache, project: Any
 ) -> None:
@@ -93,7 +94,7 @@ def test_text_that_looks_like_a_message_is_none(launcher: FakeLauncher, project:
         assert _same(launcher, "gcc-14", "-E", "-P", "more-names.c").answer == expected
 
 
-@pytest.mark.parametrize("compiler", ["gcc-14", "clang-19"])
+@pytest.mark.parametrize("compiler", ["gcc-14", "clang-19", newest("clang-22")])
 def test_text_to_a_file_and_printed_text_never_serve_each_other(
     compiler: str, launcher: FakeLauncher
 ) -> None:
@@ -106,7 +107,7 @@ def test_text_to_a_file_and_printed_text_never_serve_each_other(
         output.unlink()
 
 
-@pytest.mark.parametrize("compiler", ["gcc-14", "clang-19"])
+@pytest.mark.parametrize("compiler", ["gcc-14", "clang-19", newest("clang-22")])
 def test_what_is_not_kept_is_printed_whole(
     compiler: str, launcher: FakeLauncher, cache: Cache, project: Any
 ) -> None:
@@ -134,7 +135,7 @@ _LEFT = (
 )
 
 
-@pytest.mark.parametrize("compiler", ["gcc-14", "clang-19"])
+@pytest.mark.parametrize("compiler", ["gcc-14", "clang-19", newest("clang-22")])
 def test_other_forms_run_unchanged(compiler: str, launcher: FakeLauncher) -> None:
     for flags, reason in _LEFT:
         if compiler == "gcc-14" or "directives" not in flags:

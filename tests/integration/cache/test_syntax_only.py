@@ -11,6 +11,7 @@ import pytest
 
 from hpcc.cache.cache import Cache
 from hpcc_testkit.cache.compiles import Compiled, FakeLauncher, FakeRemote, counted, run_bare
+from hpcc_testkit.suite.newest_clang import newest
 
 _SOURCES = {
     "a.c": '#include "a.h"\nint f(void) { int unused; return A; }\n',
@@ -75,7 +76,7 @@ _FORMS = (
 )
 
 
-@pytest.mark.parametrize("compiler", ["gcc-14", "clang-19"])
+@pytest.mark.parametrize("compiler", ["gcc-14", "clang-19", newest("clang-22")])
 def test_a_check_is_a_cached_compile(compiler: str, launcher: FakeLauncher, cache: Cache) -> None:
     (launcher.cwd / "out/a.o").write_bytes(b"of an earlier compile")
     for form in _FORMS:
@@ -88,7 +89,7 @@ def test_a_check_is_a_cached_compile(compiler: str, launcher: FakeLauncher, cach
     assert counted(cache, "miss.local", "hit.local") == (len(_FORMS), 2 * len(_FORMS))
 
 
-@pytest.mark.parametrize("compiler", ["g++-14", "clang++-19"])
+@pytest.mark.parametrize("compiler", ["g++-14", "clang++-19", newest("clang++-22")])
 def test_an_edit_of_a_header_is_a_miss(
     compiler: str, launcher: FakeLauncher, cache: Cache, project: Any
 ) -> None:
@@ -107,7 +108,7 @@ def test_an_edit_of_a_header_is_a_miss(
     assert counted(cache, "miss.local", "hit.local", "miss.failed") == (4, 1, 2)
 
 
-@pytest.mark.parametrize("compiler", ["gcc-14", "clang-19"])
+@pytest.mark.parametrize("compiler", ["gcc-14", "clang-19", newest("clang-22")])
 def test_a_check_and_a_compile_never_serve_each_other(
     compiler: str, launcher: FakeLauncher, cache: Cache
 ) -> None:
@@ -137,7 +138,7 @@ _LEFT = (
 )
 
 
-@pytest.mark.parametrize("compiler", ["gcc-14", "clang-19"])
+@pytest.mark.parametrize("compiler", ["gcc-14", "clang-19", newest("clang-22")])
 def test_other_forms_run_unchanged(compiler: str, launcher: FakeLauncher, cache: Cache) -> None:
     for flags, reason in _LEFT:
         answer = _same(launcher, compiler, *flags.split())
@@ -147,14 +148,14 @@ def test_other_forms_run_unchanged(compiler: str, launcher: FakeLauncher, cache:
     assert counted(cache, "miss.local", "bypass.syntax-only") == (0, len(_LEFT) - 2)
 
 
-@pytest.mark.parametrize("compiler", ["gcc-14", "clang-19"])
+@pytest.mark.parametrize("compiler", ["gcc-14", "clang-19", newest("clang-22")])
 def test_what_an_assembler_would_read_is_no_reason(compiler: str, launcher: FakeLauncher) -> None:
     argv = (compiler, "-fsyntax-only", "asm.c")
     for _ in range(2):
         assert _same(launcher, *argv).exit_code == 0
 
 
-@pytest.mark.parametrize("compiler", ["gcc-14", "clang-19"])
+@pytest.mark.parametrize("compiler", ["gcc-14", "clang-19", newest("clang-22")])
 def test_a_clock_in_a_message_is_not_kept(
     compiler: str, launcher: FakeLauncher, cache: Cache, project: Any
 ) -> None:

@@ -12,6 +12,7 @@ from hpcc.cache.cache import Cache
 from hpcc.compilers.scan.bitcode import may_direct_assembler, modules_of_index
 from hpcc.compilers.spec.back_end import BACK_ENDS_OF_CLANG
 from hpcc_testkit.cache.compiles import Compiled, FakeLauncher, FakeRemote, counted, run_bare
+from hpcc_testkit.suite.newest_clang import NEWEST_MAJOR, newest
 
 _SOURCES = {
     "a.c": "int g(int); int f(int x) { return g(x) + 1; }\n"
@@ -19,8 +20,9 @@ _SOURCES = {
     "b.c": "int g(int x) { return x * 3; }\n",
     "u.c": "int other(int x) { return x * 7; }\n",
 }
-_COMPILERS = [f"clang-{major}" for major in BACK_ENDS_OF_CLANG]
-_LATEST = _COMPILERS[-1:]
+_NEWEST = newest(f"clang-{NEWEST_MAJOR}")
+_COMPILERS = [*(f"clang-{m}" for m in BACK_ENDS_OF_CLANG if m != NEWEST_MAJOR), _NEWEST]
+_LATEST = _COMPILERS[-2:]
 
 
 @pytest.fixture

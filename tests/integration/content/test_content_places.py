@@ -98,3 +98,18 @@ def test_system_headers_behind_a_link_hit_for_another_target(
     link.unlink()
     link.symlink_to(tmp_path / "y")
     assert project.compile([*words, "d.o"]) == "miss"
+
+
+def test_a_miss_says_that_another_directory_has_the_result_and_shows_a_name(
+    cc: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    """Only where the same text would have hit; not for other text, and not twice."""
+    project = make("p", {"src/a.c": "const char *n = __FILE__;\n", "src/b.c": "int b;\n"})
+    words = [cc, "-O2", "-c", "{root}/src/a.c", "-o", "a.o"]
+    assert project.compile(words) == "miss"
+    moved = move(project, "longer/q")
+    assert moved.compile(words) == "miss"
+    assert moved.compile([cc, "-O2", "-c", "{root}/src/b.c", "-o", "b.o"]) == "miss"
+    counted = moved.cache.counters()
+    assert (counted["missed.names-elsewhere"], counted["missed.new-command"]) == (1, 2)
+    assert moved.compile(words) == "hit"

@@ -19,6 +19,7 @@ from hpcc.compilers.gnu.flags import GNU_FLAGS
 from hpcc.compilers.gnu.invocation import read_invocation
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc_testkit.cache.compiles import run_bare
+from hpcc_testkit.suite.newest_clang import with_newest
 
 _FAMILIES = {"-f", "-g", "-m", "-W", "-O"}
 _FILES = re.compile(
@@ -34,6 +35,7 @@ _NO_FILE = {
     "-ffile-prefix-map",
     "-fmacro-prefix-map",
     "-fsanitize-undefined-strip-path-components",
+    "-funique-source-file-identifier",
     # Names in the program, not on the disk.
     "-finstrument-functions-exclude-file-list",
     # Paths through the program.
@@ -48,6 +50,8 @@ _NO_FILE = {
     "-fno-modules-check-relocated",
     "-fuse-cuid",
     "-mzos-sys-include",
+    # Of the linker.
+    "-fthinlto-distributor",
     # Where the program, not the compiler, writes.
     "-fmemory-profile",
     "-forder-file-instrumentation",
@@ -76,7 +80,7 @@ def _flags(compiler: str) -> dict[str, str]:
             capture_output=True,
             check=True,
             text=True,
-            env={"LC_ALL": "C", "PATH": "/usr/bin:/bin"},
+            env={"LC_ALL": "C", "PATH": with_newest("/usr/bin:/bin")},
         ).stdout
         for line in text.splitlines():
             match = _FLAG.match(line)
@@ -94,7 +98,7 @@ def _flags(compiler: str) -> dict[str, str]:
     "compiler",
     [
         n
-        for n in (*(f"gcc-{m}" for m in range(12, 16)), *(f"clang-{m}" for m in range(14, 22)))
+        for n in (*(f"gcc-{m}" for m in range(12, 16)), *(f"clang-{m}" for m in range(14, 23)))
         if shutil.which(n)
     ],
 )

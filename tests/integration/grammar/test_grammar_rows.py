@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,7 @@ from hpcc.compilers.spec.table import (
     FlagSpec,
 )
 from hpcc_testkit.cache.compiles import run_bare
+from hpcc_testkit.suite.newest_clang import NEWEST_MAJOR, newest
 
 # A value that makes sense; the rest of the rows take none, or any name.
 _VALUES = {
@@ -134,8 +136,9 @@ def _compilers() -> list[tuple[str, bool, int]]:
 _COMPILERS = _compilers()
 
 
-def _cases() -> list[tuple[str, FlagSpec]]:
-    cases = []
+def _cases() -> list[Any]:
+    """Return compilers and rows. Those of the newest Clang are for the nightly."""
+    cases: list[Any] = []
     for name, is_clang, major in _COMPILERS:
         known = CLANG_MAJORS if is_clang else GCC_MAJORS
         for row in GNU_FLAGS.rows:
@@ -146,7 +149,8 @@ def _cases() -> list[tuple[str, FlagSpec]]:
             is_profile = row.effect is Effect.INPUT and _PROFILES.match(row.spelling)
             is_asked = row.spelling not in _NOT_HERE and not is_profile
             if row.effect is not Effect.REFUSE and is_told and is_asked:
-                cases.append((name, row))
+                is_newest = is_clang and major == NEWEST_MAJOR
+                cases.append(newest(name, row) if is_newest else (name, row))
     return cases
 
 

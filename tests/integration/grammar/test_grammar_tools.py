@@ -11,9 +11,16 @@ from typing import Any
 import pytest
 
 from hpcc.compilers.gnu.specs import is_tame
+from hpcc_testkit.suite.newest_clang import newest
 
 _SOURCE = "int f(int x) { return x + 1; }\n"
 _AS = "/usr/bin/x86_64-linux-gnu-as"
+# What each sanitizer changes, if no list excludes `g`.
+_WATCHED = {
+    "address": "int g(int *p) { return *p; }\n",
+    "numerical": "double g(double x) { return x * x + 1; }\n",
+    "alloc-token": "#include <stdlib.h>\nvoid *g(unsigned n) { return malloc(n * sizeof(int)); }\n",
+}
 
 
 def _compile(bench: Any, *argv: str) -> str:
@@ -140,9 +147,19 @@ def test_the_distribution_s_own_specs_hit(name: str, bench: Any) -> None:
     assert [_compile(bench, "gcc", f"-specs={path}", "-MMD") for _ in range(2)] == ["run", "done"]
 
 
-def test_a_sanitizer_s_own_list_is_an_input(bench: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("compiler", "sanitizer", "name"),
+    [
+        ("clang-14", "address", "asan_ignorelist.txt"),
+        ("clang-19", "numerical", "nsan_ignorelist.txt"),
+        newest("clang-22", "alloc-token", "alloc_token_ignorelist.txt"),
+    ],
+)
+def test_a_sanitizer_s_own_list_is_an_input(
+    compiler: str, sanitizer: str, name: str, bench: Any, tmp_path: Path
+) -> None:
     """Runs in a private copy of the compiler's own directory."""
-    real = Path(os.path.realpath(shutil.which("clang-14") or "/usr/bin/clang"))
+    real = Path(os.path.realpath(shutil.which(compiler) or "/usr/bin/clang"))
     root = tmp_path / "llvm"
     version = subprocess.run(
         [real, "-print-resource-dir"], capture_output=True, check=True, text=True
@@ -153,18 +170,18 @@ def test_a_sanitizer_s_own_list_is_an_input(bench: Any, tmp_path: Path) -> None:
     shutil.copy(real, root / "bin/clang")
     (own / "include").symlink_to(Path(version) / "include")
     (own / "share").mkdir()
-    bench.write("a.c", "int g(int *p) { return *p; }\n")
+    bench.write("a.c", _WATCHED[sanitizer])
     bench.launcher.env["PATH"] = f"{root}/bin:/usr/bin:/bin"
     bench.launcher.env["LD_LIBRARY_PATH"] = str(real.parent.parent / "lib")
     answers, objects = [], []
     for content in (None, None, "fun:g\n", "fun:g\n", "fun:nothing\n"):
-        path = own / "share/asan_ignorelist.txt"
+        path = own / "share" / name
         if content is not None and (not path.exists() or path.read_text() != content):
             path.write_text(content)
             bench.age(path)
         target = bench.cwd / "out/x.o"
         target.unlink(missing_ok=True)
-        argv = ("clang", "-fsanitize=address", "-c", "a.c", "-o", "out/x.o")
+        argv = ("clang", f"-fsanitize={sanitizer}", "-c", "a.c", "-o", "out/x.o")
         answers.append(bench.launcher.compile(*argv).answer)
         objects.append(target.read_bytes())
     assert answers == ["run", "done", "run", "done", "run"]

@@ -83,6 +83,11 @@ _CXX_SOME = (
     "sections",
     "hardened",
 )
+_CLANG_ONLY = {
+    "libc++": ("-stdlib=libc++", "-std=c++20", "-O2"),
+    "libc++-g": ("-stdlib=libc++", "-g", "-MD"),
+    "libstdc++": ("-stdlib=libstdc++", "-g3", "-Wall"),
+}
 # How the clone is spelled, and from where.
 _PLACES = {
     "root-rel": (".", "."),
@@ -121,7 +126,7 @@ _CXX_CASES = [
     (compiler.replace("gcc", "g++").replace("clang-", "clang++-"), flags)
     for compiler in _MAIN
     for flags in (*_CXX_SOME, *_CXX_ONLY)
-]
+] + [("clang++-19", flags) for flags in _CLANG_ONLY]
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +216,7 @@ def test_a_c_object_is_shared(
 
 @pytest.mark.parametrize(("compiler", "flags"), _CXX_CASES)
 def test_a_cxx_object_is_shared(compiler: str, flags: str, clones: tuple[Clone, Clone]) -> None:
-    words = {**_FLAGS, **_CXX_ONLY}[flags]
+    words = {**_FLAGS, **_CXX_ONLY, **_CLANG_ONLY}[flags]
     _prove(*clones, lambda c: _argv(c, compiler, "src/tool.cc", words, "build-abs"), "build")
 
 

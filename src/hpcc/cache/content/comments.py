@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import astuple, replace
 from typing import Final, NamedTuple, cast
@@ -21,6 +22,7 @@ from hpcc.cache.base.twins import related_files
 from hpcc.cache.content.entries import Unsettled
 from hpcc.cache.content.inclusions import most_inclusions
 from hpcc.cache.content.places import Places
+from hpcc.cache.content.values import encode_values, values_of
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.compilers.scan.comments import MAX_GCC_LOCATIONS, LexMode, comment_free, gcc_locations
 from hpcc.compilers.scan.raised_warnings import (
@@ -50,7 +52,6 @@ _PART: Final = re.compile(
 )
 _FACTS: Final = b"facts-for-comments"
 _TAG: Final = b"comment-free-4"
-_UNKNOWN: Final = b"raw"
 
 
 Files = tuple[tuple[bytes, bytes], ...]
@@ -66,6 +67,17 @@ class _Facts(NamedTuple):
     locations: int
     most: int
     raised: int
+
+
+class FreeFiles(NamedTuple):
+    """A closure's files with these digests, what is left open, and definitions by digests.
+
+    The definitions are packed records (`CommentFree.values`).
+    """
+
+    files: Files
+    unsettled: Unsettled
+    values: dict[bytes, bytes]
 
 
 class CommentFree:
@@ -177,12 +189,22 @@ class CommentFree:
         if path.rpartition(b"/")[2] == self._base:
             form = self._memo.derived(path, plain, self._question, _Former(self._mode))
         else:
-            known = self._known((self._header_question, plain))
-            form = cast("bytes | None", known)
-            if known is None:
+            form = cast("_Text | None", self._known((self._header_question, plain)))
+            if form is None:
                 former = _Former(self._header_mode)
                 form = self._memo.derived(path, plain, self._header_question, former)
-        return plain if form == _UNKNOWN else form
+        if form is None:
+            return None
+        return form.digest or plain
+
+    def values(self, path: bytes) -> bytes | None:
+        """Return the definitions of a header that has a digest of this kind; None without any.
+
+        It is their record, packed by zlib.
+        """
+        plain = self.plain.get(path)
+        text = None if plain is None else self._known((self._header_question, plain))
+        return None if text is None or path == self._source else cast("_Text", text).values
 
     def digests_of(self, files: Files) -> Files | None:
         """Return what `digest_of` does for paths with plain digests; None if one is unknown."""
@@ -228,19 +250,31 @@ class CommentFree:
         )
 
 
+class _Text(NamedTuple):
+    """Of a text without comments: the digest, b"" if all bytes of the file count; definitions.
+
+    The definitions are packed: thousands of texts are remembered, some with thousands of them.
+    """
+
+    digest: bytes
+    values: bytes | None
+
+
 class _Former:
     """Makes the digest of a text in one mode."""
 
     def __init__(self, mode: LexMode) -> None:
         self._mode = mode
 
-    def __call__(self, data: bytes) -> bytes:
+    def __call__(self, data: bytes) -> _Text:
         form = comment_free(data, self._mode)
         if form is None:
-            return _UNKNOWN
+            return _Text(b"", None)
         is_shown = form.has_line_comments and self._mode.shows_line_comments
         tag = _TAG + (b"//" if is_shown else b"  ")
-        return hashlib.sha256(tag + form.text).digest()
+        found = values_of(form.text)
+        packed = None if found is None else zlib.compress(encode_values(found), 1)
+        return _Text(hashlib.sha256(tag + form.text).digest(), packed)
 
 
 def _facts(data: bytes) -> _Facts:
@@ -262,7 +296,7 @@ def _most_inclusions(data: bytes) -> int:
 
 def comment_free_files(
     memo: FileMemo, places: Places, mode: LexMode, source: bytes, closure: Closure
-) -> tuple[Files, Unsettled] | None:
+) -> FreeFiles | None:
     """Return a closure's files with these digests; None if they may not stand for the files.
 
     Files of data keep their plain digests. GNU as lists files of the source's name for its `.file`,
@@ -297,7 +331,12 @@ def comment_free_files(
         files = tuple((p, view.plain[p] if p in twins else digest) for p, digest in files)
     names_source = bool(closure.data) and is_named
     in_asm = names_source and bool(closure.hazards & _ASSEMBLY)
-    return files, Unsettled(in_asm, locations, strings=names_source)
+    values = {
+        digest: found
+        for path, digest in files
+        if digest != view.plain[path] and (found := view.values(path)) is not None
+    }
+    return FreeFiles(files, Unsettled(in_asm, locations, strings=names_source), values)
 
 
 def _may_become_twins(

@@ -11,14 +11,16 @@ have the same name below the build directory.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
 from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.real_names import RealNames
 from hpcc.cache.base.uncacheable import absolute
 from hpcc.cache.content.key import ContentKey
-from hpcc.cache.content.places import ALL_LETTERS, BUILD_MARK, LETTERS, letter_of
+from hpcc.cache.content.places import ALL_LETTERS, BUILD_MARK, LETTERS, Places, letter_of
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.invocation.invocation import Language
@@ -26,6 +28,8 @@ from hpcc.compilers.scan.assembler import read_assembler
 from hpcc.compilers.scan.scan import Hazard
 from hpcc.compilers.scan.text import joined
 
+# Names that do not name an entry of the directory before them.
+_NO_NAMES: Final = frozenset({b"", b".", b".."})
 _WORD: Final = re.compile(rb"[0-9A-Za-z_$.+\x80-\xff-]+")
 # What a macro without a text stands for, and its opposite: any source can write it.
 _EVERYWHERE: Final = frozenset({b"0", b"1"})
@@ -145,3 +149,31 @@ def _starts(prepared: Prepared, key: ContentKey, closure: Closure, place: bytes)
     for start in dict.fromkeys((prepared.cwd, *directories, *homes)):
         if place.startswith(start.rstrip(b"/") + b"/"):
             yield start.rstrip(b"/")
+
+
+def leave_through_links(paths: Iterable[bytes], places: Places, fixed: bytes = b"") -> bool:
+    """Tell whether a `..` in one of the paths leaves a link, so that two names are not one file.
+
+    With `s` in `fixed` no link may lead to a file in one of the places, either.
+    """
+    every = b"s" in fixed
+    paths = tuple(paths)
+    if not every and b"/../" not in b"\0".join(paths):
+        return False
+    return _have_links(p for p in paths if b"/../" in p or (every and places.mark(p) != p))
+
+
+def _have_links(paths: Iterable[bytes]) -> bool:
+    """Tell whether the real name of one of the paths differs in more than `..` and `.`."""
+    names, homes = RealNames(), dict[bytes, bool]()
+    for path in paths:
+        home, _, base = path.rpartition(b"/")
+        if base in _NO_NAMES or os.path.islink(path):  # noqa: PTH114 - a path of bytes
+            if os.path.realpath(path) != os.path.normpath(path):
+                return True
+            continue
+        if home not in homes:
+            homes[home] = names.of_directory(home) == os.path.normpath(home or b"/")
+        if not homes[home]:
+            return True
+    return False

@@ -54,7 +54,7 @@ from hpcc.compilers.invocation.guest import (
     as_text,
     warns_of_missing_directories,
 )
-from hpcc.compilers.invocation.interfaces import IMPORT_FLAG, INTERFACE_FLAG, PROVED_CLANG
+from hpcc.compilers.invocation.interfaces import IMPORT_FLAG, INTERFACE_FLAG, ON_A_FARM
 from hpcc.compilers.invocation.invocation import Invocation, Language
 from hpcc.compilers.scan.include_closure import UnscannableError
 from hpcc.compilers.spec.table import Bypass, Flag
@@ -196,7 +196,7 @@ def is_importer(prepared: Prepared) -> bool:
         and invocation.language is Language.CXX
         and not (invocation.has_modules or invocation.concerns_precompiled)
         and prepared.family.name == "clang"
-        and prepared.identity.major in PROVED_CLANG
+        and prepared.identity.major in ON_A_FARM
     )
 
 

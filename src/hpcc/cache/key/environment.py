@@ -2,7 +2,7 @@
 
 The launcher sends a list of names and prefixes (`ENV_NAMES` in `launcher/hpcc.c`). The names come
 from the documentation of GCC and Clang, from the strings in drivers, `cc1`, `as`, `objcopy` and the
-LLVM libraries, and from a record of every `getenv` call of GCC 12 to 14 and Clang 14, 17 and 19. A
+LLVM libraries, and from a record of every `getenv` call of GCC 12 to 14 and Clang 14, 17, 19, 22. A
 variable that arrives here and that no set names is in the key with its value.
 
 Names are compared whole. A prefix would refuse strangers: Linux' Kbuild exports `CC_FLAGS_FPU`,
@@ -52,6 +52,8 @@ _REFUSED_ENV: Final = frozenset(
         b"CC_LOG_DIAGNOSTICS", b"CC_LOG_DIAGNOSTICS_FILE", b"CC_PRINT_PROC_STAT",
         b"CC_PRINT_PROC_STAT_FILE", b"CC_PRINT_INTERNAL_STAT", b"CC_PRINT_INTERNAL_STAT_FILE",
         b"FORCE_CLANG_DIAGNOSTICS_CRASH",
+        # Clang 22's file of flags for z/OS (loadZOSCustomizationFile).
+        b"CLANG_CONFIG_PATH",
         # LLVM's MCContext: `.secure_log_unique` appends to this file.
         b"AS_SECURE_LOG_FILE",
         # GCC looks for specs there (gcc.cc, for "the CMU build program").

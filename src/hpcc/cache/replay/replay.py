@@ -35,7 +35,7 @@ from hpcc.cache.replay.engine import (
     Plan,
     is_listed_name,
 )
-from hpcc.cache.replay.writing import Writing
+from hpcc.cache.replay.writing import Marks, Writing
 from hpcc.core.memo import SizedMemo
 
 MAX_REPLAYS: Final = 16_384
@@ -91,10 +91,15 @@ class Replays:
     `frame` is everywhere the part of a request's frame behind the build facts: `split_request`.
     """
 
-    def __init__(self, engine: Engine, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, engine: Engine, monotonic: Callable[[], float], marks: Marks | None = None
+    ) -> None:
+        """`marks` are given in a hit process, which compiles nothing."""
         self.engine, self._monotonic = engine, monotonic
         self._lock = threading.Lock()
         self.writing = Writing()
+        # Called with what a hit writes, before and after.
+        self.disturb = self.writing.disturb if marks is None else marks.disturb
         self._replays: SizedMemo[bytes, Replay] = SizedMemo(
             lambda replay: replay.size_bytes, max_bytes=MAX_BYTES, max_entries=MAX_REPLAYS
         )
@@ -133,10 +138,18 @@ class Replays:
         self._keep(frame, replay)
         return True
 
-    def adopt(self, frame: bytes, prepared: bytes, on_hit: OnHit, renew_at: float) -> None:
+    def adopt(
+        self,
+        frame: bytes,
+        prepared: bytes,
+        outputs: tuple[bytes, ...],
+        on_hit: OnHit,
+        renew_at: float,
+    ) -> None:
         """Store a replay that another process prepared."""
-        size = len(frame) + len(prepared)
-        self._keep(frame, Replay(prepared, b"", False, size, on_hit, renew_at, RENEW_SECONDS))
+        size = len(frame) + len(prepared) + sum(map(len, outputs))
+        replay = Replay(prepared, b"", False, size, on_hit, renew_at, RENEW_SECONDS, outputs)
+        self._keep(frame, replay)
 
     def _keep(self, frame: bytes, replay: Replay) -> None:
         with self._lock:
@@ -150,9 +163,9 @@ class Replays:
         except ValueError:
             return False
         outputs = [output.path for output in plan.outputs]
-        self.writing.disturb(outputs)
+        self.disturb(outputs)
         is_done = self.engine.replay(prepared, -1) == Outcome.DONE
-        self.writing.disturb(outputs)  # a compile may have begun in between
+        self.disturb(outputs)  # a compile may have begun in between
         return is_done
 
 

@@ -25,23 +25,28 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hpcc.cache.base.files import FileMemo
-from hpcc.cache.base.name_watch import NameWatch
+from hpcc.cache.base.name_watch import MAX_DIRECTORIES, NameWatch
 from hpcc.cache.base.stamps import StampClock
 from hpcc.cache.base.uncacheable import UncacheableError, absolute, is_fresh
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.inputs.flag_inputs import with_files_of_flags, with_names
 from hpcc.cache.inputs.twins import links_to
 from hpcc.cache.key.prepare import Prepared
+from hpcc.compilers.invocation.invocation import Product
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 if TYPE_CHECKING:
     from hpcc.cache.results.pending import Pending
 
 
-def watch_configs(prepared: Prepared, clock: StampClock) -> NameWatch | None:
+def watch_configs(
+    prepared: Prepared, clock: StampClock, directories: Iterable[bytes] = ()
+) -> NameWatch | None:
     """Watch the directories above the source, before the run; None if no such file counts.
 
-    Of a program that lists nothing, those in which it looks for headers.
+    Also those above files that flags name, and above `directories`, where headers probably are:
+    in a parallel build others write there. Of a program that lists nothing, the directories in
+    which it looks for headers.
 
     Only local file systems report every change.
     """
@@ -55,6 +60,11 @@ def watch_configs(prepared: Prepared, clock: StampClock) -> NameWatch | None:
         return None
     names = (absolute(prepared.cwd, n) for n in prepared.family.names_watched(prepared.invocation))
     places = (*directories_above(prepared, (prepared.source,)), *map(posixpath.dirname, names))
+    # The most important first: the number of watched directories is limited.
+    named = (absolute(prepared.cwd, n) for n in prepared.looked_for)
+    likely = tuple(directories)[:MAX_DIRECTORIES]
+    below = (posixpath.join(absolute(prepared.cwd, d or b"/"), b".") for d in likely)
+    places = (*places, *directories_above(prepared, (*named, *below)))
     return NameWatch(place for place in places if clock.device(place) is not None)
 
 
@@ -74,7 +84,6 @@ def with_unlisted(
         closure, prepared, search, memo=memo, started_ns=started_ns, messages=pending.messages
     )
     family, invocation = prepared.family, prepared.invocation
-    base = family.config_name
     if family.unlisted(invocation, ()) is not None:
         # It may have read a file that was removed since.
         absent = (
@@ -85,8 +94,18 @@ def with_unlisted(
         _check_absent(absent, pending.watch, started_ns)
         if family.shows_more(pending.messages):
             raise UncacheableError(UncacheableReason.ANALYSER_FAILED)
-    if not base:
-        return closure
+    if invocation.product is Product.CUDA:
+        # nvcc hashes the real path of the source, and names symbols by it. A directory on the way,
+        # or the source itself, may become a link later.
+        return replace(closure, twins=(*closure.twins, *links_to((prepared.source,))))
+    return _with_configs(closure, pending, memo) if family.config_name else closure
+
+
+def _with_configs(closure: Closure, pending: Pending, memo: FileMemo) -> Closure:
+    """Add the configuration files above each file that was read."""
+    prepared, started_ns = pending.prepared, pending.started
+    family, invocation = prepared.family, prepared.invocation
+    base = family.config_name
     if family.shows_more(pending.messages):
         raise UncacheableError(UncacheableReason.ANALYSER_USER)
     read = tuple(path for path, _ in closure.files)
@@ -137,7 +156,7 @@ def _is_fresh(directory: bytes, started_ns: int) -> bool:
 
 
 def _with_real_names(closure: Closure, paths: Iterable[bytes]) -> Closure:
-    """Make it an input where links on the way to a file lead: findings may name the real file."""
+    """Make it an input where links on the way to a file lead: outputs may name the real file."""
     links = tuple(p for p in paths if os.path.realpath(p) != posixpath.normpath(p))
     return replace(closure, twins=(*closure.twins, *links_to(links)))
 

@@ -22,19 +22,24 @@ In doubt there is no entry.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple
 
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.manifest import InputSet
-from hpcc.cache.base.real_names import RealNames
 from hpcc.cache.base.uncacheable import UncacheableError
 from hpcc.cache.content.comments import CommentFree, comment_free_files
-from hpcc.cache.content.crossing import letters_reached_from_outside, puts_names_together
+from hpcc.cache.content.crossing import (
+    leave_through_links,
+    letters_reached_from_outside,
+    puts_names_together,
+)
 from hpcc.cache.content.doubts import settle
+from hpcc.cache.content.edits import Edits
 from hpcc.cache.content.entries import (
     ContentEntry,
     Names,
@@ -46,9 +51,11 @@ from hpcc.cache.content.key import ContentKey, content_key
 from hpcc.cache.content.macros import has_same_text
 from hpcc.cache.content.messages import moved_messages, name_an_output
 from hpcc.cache.content.names import ask_names, may_move, moved_marks
+from hpcc.cache.content.outputs import overwrites
 from hpcc.cache.content.places import ALL_LETTERS, LETTERS, Places
 from hpcc.cache.content.private import marked, needs_directory, spelled
 from hpcc.cache.content.quotes import hold_quotes
+from hpcc.cache.content.values import record_key
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.inputs.respelling import are_real, has_system_text, names_vary
 from hpcc.cache.key.prepare import Prepared
@@ -69,8 +76,8 @@ _NAMING: Final = (
     | Hazard.OPAQUE_EMBED
     | Hazard.OPAQUE_QUESTION
 )
-# Names that do not name an entry of the directory before them.
-_NO_NAMES: Final = frozenset({b"", b".", b".."})
+# A compile asks why it missed just after it looked.
+_CONCURRENT: Final = 256
 Change = Callable[[tuple[ContentEntry, ...]], tuple[ContentEntry, ...]]
 
 
@@ -94,6 +101,12 @@ class Contents:
     ) -> None:
         self._store, self._results, self._memo = store, results, memo
         self._counters, self._sources = counters, sources
+        self._elsewhere: deque[bytes] = deque(maxlen=_CONCURRENT)
+
+    def why_missed(self, key: ContentKey | None, reason: str) -> str:
+        """Return `reason`, or "names-elsewhere" if `find` met a result that shows another name."""
+        is_there = reason == "new-command" and key is not None and key.key in self._elsewhere
+        return "names-elsewhere" if is_there else reason
 
     def key(self, prepared: Prepared, search: tuple[bytes, ...]) -> ContentKey | None:
         """See `content_key`."""
@@ -105,6 +118,8 @@ class Contents:
         entries = sorted(self._read(key.key), key=lambda e: e.macros != key.form.macros)
         plain = tuple(e for e in entries if not e.is_comment_free)
         found = self._first(prepared, key, plain, None)
+        if found is None:
+            self._note_other_places(prepared, key, plain[:1])
         mode = _lex_mode(prepared) if found is None and len(plain) < len(entries) else None
         if mode is not None:
             entries = list(self._read(key.key))  # with the names that were asked for
@@ -126,10 +141,10 @@ class Contents:
             if not entry.suits(key.places, key.places.mark(key.private)):
                 continue
             view = self._view(prepared, key, entry, mode)
-            if view is None or _overwrites(prepared, view.files):
+            if view is None or overwrites(prepared, view.files):
                 continue
             names = (*(path for path, _ in view.files), *view.present)
-            if key.has_other_names(names) or _leave_through_links(names, key.places, entry.fixed):
+            if key.has_other_names(names) or leave_through_links(names, key.places, entry.fixed):
                 continue
             result = self._results.result(entry.inputs.result_key)
             if result is None:
@@ -149,6 +164,18 @@ class Contents:
                 return ContentFound(Found(view, named), key.key)
         return None
 
+    def _note_other_places(
+        self, prepared: Prepared, key: ContentKey, entries: Iterable[ContentEntry]
+    ) -> None:
+        """Note for `why_missed` that another place has a result for these texts, and shows it."""
+        for entry in entries:
+            places = set(entry.made_at) - {*key.places, b""}
+            result = self._results.result(entry.inputs.result_key) if places else None
+            shows = result is not None and any(place in result.object_data for place in places)
+            if shows and self._view(prepared, key, entry, None):
+                self._elsewhere.append(key.key)
+                return
+
     def _view(
         self, prepared: Prepared, key: ContentKey, entry: ContentEntry, mode: LexMode | None
     ) -> InputSet | None:
@@ -160,9 +187,12 @@ class Contents:
             return view if is_same else None
         stored = dict(view.files)
         facts = CommentFree(self._memo, key.places, mode, prepared.source, stored)
-        if not view.holds(facts):
+        edits = Edits(facts, self._store, stored)
+        if not view.holds(edits):
             return None
         view = facts.with_plain_digests(view)
+        if edits.files and not self._are_invisible(prepared, key, entry, view, edits):
+            return None
         # Before the doubts, which are settled for the entry's own text.
         if not has_same_text(self._memo, prepared, form, view, entry):
             return None
@@ -174,6 +204,23 @@ class Contents:
                 return None
             self._change(key, entry, lambda e: e._replace(unsettled=answer.left))
         return view if answer.is_usable else None
+
+    def _are_invisible(
+        self,
+        prepared: Prepared,
+        key: ContentKey,
+        entry: ContentEntry,
+        view: InputSet,
+        edits: Edits,
+    ) -> bool:
+        """Tell whether the result is the same with other values of macros."""
+        result = self._results.result(entry.inputs.result_key)
+        # A message that quotes a line is compared with the line (`hold_quotes`).
+        if result is None or edits.are_named(result.stderr):
+            return False
+        is_same = edits.are_invisible(self._memo, prepared, key.form, view)
+        self._counters.add("content.other-values" if is_same else "content.values-read")
+        return is_same and view.holds(self._memo)  # it took time
 
     def keep(
         self,
@@ -201,7 +248,7 @@ class Contents:
         if name_an_output(prepared, result.stderr):
             return
         names = (*(path for path, _ in closure.files), *closure.existing)
-        if key.has_other_names(names) or _leave_through_links(names, key.places):
+        if key.has_other_names(names) or leave_through_links(names, key.places):
             return
         places = key.places
         # In the order of the exact entry: the names are encoded once for both.
@@ -209,7 +256,7 @@ class Contents:
         state = InputSet(closure.files, closure.present, absences, stored, twins=closure.twins)
         inputs = marked(state, places, key.private)
         fixed = _respelled(self._memo, prepared, closure, inputs)
-        if fixed and _leave_through_links(names, places, fixed):
+        if fixed and leave_through_links(names, places, fixed):
             return
         fixed += ALL_LETTERS if is_private else self._fixed(closure, places, result)
         fixed += letters_reached_from_outside(self._memo, prepared, key, closure)
@@ -229,12 +276,18 @@ class Contents:
         mode = _lex_mode(prepared)
         found = mode and comment_free_files(self._memo, places, mode, prepared.source, closure)
         if found:
-            files, unsettled = found
-            entry = entry._replace(unsettled=unsettled)
-            named = zip(inputs.files, files, strict=True)
+            entry = entry._replace(unsettled=found.unsettled)
+            named = zip(inputs.files, found.files, strict=True)
+            self._keep_values(found.values)
             free = inputs._replace(files=tuple((name, d) for (name, _), (_, d) in named))
             new = (entry, entry._replace(inputs=free, is_comment_free=True))
         self._write(key.key, lambda entries: add_entries(entries, new))
+
+    def _keep_values(self, values: Mapping[bytes, bytes]) -> None:
+        records = ((record_key(digest), packed) for digest, packed in values.items())
+        new = [(key, zlib.decompress(p)) for key, p in records if not self._store.has(key)]
+        if new:
+            self._store.put_all(new)
 
     def _fixed(self, closure: Closure, places: Places, result: Result) -> bytes:
         """Return the letters of the places that outputs or sources name."""
@@ -302,60 +355,12 @@ def _respelled(memo: FileMemo, prepared: Prepared, closure: Closure, marked: Inp
     return b"s" if is_any else b""
 
 
-def _leave_through_links(paths: Iterable[bytes], places: Places, fixed: bytes = b"") -> bool:
-    """Tell whether a `..` in one of the paths leaves a link, so that two names are not one file.
-
-    With `s` in `fixed` no link may lead to a file in one of the places, either.
-    """
-    every = b"s" in fixed
-    paths = tuple(paths)
-    if not every and b"/../" not in b"\0".join(paths):
-        return False
-    return _have_links(p for p in paths if b"/../" in p or (every and places.mark(p) != p))
-
-
-def _have_links(paths: Iterable[bytes]) -> bool:
-    """Tell whether the real name of one of the paths differs in more than `..` and `.`."""
-    names, homes = RealNames(), dict[bytes, bool]()
-    for path in paths:
-        home, _, base = path.rpartition(b"/")
-        if base in _NO_NAMES or os.path.islink(path):
-            if os.path.realpath(path) != os.path.normpath(path):
-                return True
-            continue
-        if home not in homes:
-            homes[home] = names.of_directory(home) == os.path.normpath(home or b"/")
-        if not homes[home]:
-            return True
-    return False
-
-
 def _lex_mode(prepared: Prepared) -> LexMode | None:
     identity = prepared.identity
     mode = prepared.family.lex_mode(
         prepared.invocation, identity.major, has_hidden_flags=identity.has_hidden_flags
     )
     return None if mode is None else replace(mode, keeps_lines=True)
-
-
-def _overwrites(prepared: Prepared, files: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Tell whether an output is one of the inputs, or two outputs are one file."""
-    places: set[tuple[int, int] | bytes] = set()
-    for path in prepared.outputs:
-        try:
-            status = os.stat(path)
-            place: tuple[int, int] | bytes = (status.st_dev, status.st_ino)
-        except OSError:
-            place = os.path.realpath(path)
-        if place in places:
-            return True
-        places.add(place)
-    names = {os.path.realpath(path) for path in prepared.outputs}
-    bases = {name.rpartition(b"/")[2] for name in names}
-    for path, _ in files:
-        if path.rpartition(b"/")[2] in bases and os.path.realpath(path) in names:
-            return True
-    return False
 
 
 def _with_texts(

@@ -10,13 +10,38 @@ from hpcc.cache.base.uncacheable import absolute
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.core import FarmRun
 
-if TYPE_CHECKING:  # a client of Windows has none
-    from hpcc.cache.key.share import Share
+if TYPE_CHECKING:
+    from hpcc.cache.results.pending import Pending
+
+
+class Claims(Protocol):
+    """Signs records of compiles that ended on this machine. Its calls raise nothing."""
+
+    def ended(self, pending: Pending) -> None:
+        """Note a compile that ended with status 0."""
+        ...
+
+    def flush(self) -> None:
+        """Write what was noted."""
+        ...
 
 
 class _Compiler(Protocol):
     @property
     def digest(self) -> bytes: ...
+
+
+class _Checkout(Protocol):
+    @property
+    def root(self) -> bytes: ...
+    def spell(self, path: bytes, /) -> bytes: ...
+
+
+class _Shared(Protocol):
+    """A `Share`, or that of a Windows client."""
+
+    @property
+    def checkout(self) -> _Checkout: ...
 
 
 class NotedCompile(Protocol):
@@ -33,7 +58,7 @@ class NotedCompile(Protocol):
     @property
     def key(self) -> bytes: ...
     @property
-    def share(self) -> Share | None: ...
+    def share(self) -> _Shared | None: ...
     @property
     def source(self) -> bytes: ...
     @property

@@ -268,6 +268,8 @@ def record_end(
     records: Records, pending: Pending, outcome: str, reason: str, culprit: str = ""
 ) -> None:
     """Record how a compile ended, and what hpcc found out about it."""
+    if pending.is_compiled and records.claims is not None:
+        records.claims.ended(pending)
     records.compiled(
         pending.prepared,
         outcome,

@@ -28,11 +28,11 @@ from typing import TYPE_CHECKING, Final
 from hpcc.cache.base.api import CompileRequest, TakesBuilds
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.manifest import InputSet
-from hpcc.cache.recorder.compiles import ABANDONED, FAILED, REFUSED
+from hpcc.cache.recorder.compiles import ABANDONED, FAILED, MISSED, REFUSED, kind_of
 from hpcc.cache.recorder.places import DIRECTORY_NAME
 from hpcc.cache.recorder.recorder import Recorder
 from hpcc.cache.results.build_notes import BuildNotes
-from hpcc.cache.results.note import Note, NotedCompile, output_of, sources_of
+from hpcc.cache.results.note import Claims, Note, NotedCompile, output_of, sources_of
 from hpcc.cache.results.results import Results
 from hpcc.cache.root.build_identity import Builds
 from hpcc.config.settings import TraceSettings
@@ -72,6 +72,8 @@ class Records:
     ) -> None:
         # Names the build of a compile, for all who record one.
         self.builds: Final = builds
+        # What signs records of compiles that ended here; None: nothing does.
+        self.claims: Claims | None = None
         self._recorded = BuildNotes(recorder)
         self._directory, self._results, self._counters = directory, results, counters
         self._pending: deque[Note] = deque(maxlen=_MAX_PENDING)
@@ -142,7 +144,12 @@ class Records:
         which root a farm's compile had, `culprit` which file and line the reason is about,
         `remote_cache` what the remote cache had for it, `action` the farm's name of it. Its command
         compiled `sources` sources, and `ran` is what a farm says of it.
+
+        A miss is counted by its `reason`, as a build's report counts it: not a compile that failed,
+        whose result was not kept, or that the farm had.
         """
+        if kind_of(outcome) in MISSED:
+            self._counters.add(f"missed.{reason}")
         duration_ms = max(0, time.time_ns() - started_ns) // 1_000_000
         self._pending.append(
             Note(
@@ -166,6 +173,8 @@ class Records:
 
     def flush(self) -> None:
         """Write the notes since the last call, with one write."""
+        if self.claims is not None:
+            self.claims.flush()
         with self._lock:
             notes = self._drain()
             if not notes:

@@ -70,6 +70,7 @@ class CppcheckFamily(GnuFamily):
     """See `CompilerFamily`. It inherits what a command without flags of GCC means."""
 
     name: str = "cppcheck"
+    never_shared: str = PrivateReason.ANALYSER
     formats_for_terminals: bool = False
     quotes_named_files: bool = False
     analyser: Analyser | None = CppcheckAnalyser()
@@ -184,10 +185,6 @@ class CppcheckFamily(GnuFamily):
         return False
 
     # ---- sharing ----
-
-    def why_private(self, invocation: Invocation, root: bytes, major: int) -> str:
-        del invocation, root, major
-        return PrivateReason.FLAGS
 
     def content_form(self, invocation: Invocation, major: int) -> ContentForm | None:
         del invocation, major

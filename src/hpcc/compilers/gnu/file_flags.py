@@ -216,6 +216,8 @@ _LISTS: Final = [
     *refuse(JOINED, BypassReason.EXTRA_INPUT, CLANG, "-fsanitize-system-"),
     *refuse(JOINED, BypassReason.EXTRA_INPUT, CLANG, "-fexperimental-sanitize-metadata-ignorelist"),
     *refuse(JOINED, BypassReason.EXTRA_INPUT, CLANG, "-ftrain-", "-fembed-offload", "-fapinotes"),
+    # Clang 22: `-fcodegen-data-use` alone reads `default.cgdata`.
+    *refuse(JOINED, BypassReason.EXTRA_INPUT, CLANG, "-fcodegen-data-", "-multi-lib-config"),
     # The names of functions, in a file that no list of headers shows.
     *refuse(JOINED, BypassReason.EXTRA_INPUT, CLANG, "-fms-secure-hotpatch-functions-file"),
     # The compiler then looks for the source itself on the search path.
@@ -258,7 +260,7 @@ _MODULES: Final = [
 ]
 
 # What CMake gives Clang for the units that use modules (`hpcc.compilers.invocation.interfaces`).
-_INTERFACES: Final = [
+_INTERFACES = [
     row
     for effect, spelling in ((Effect.SIDE_OUTPUT, INTERFACE_FLAG), (Effect.INPUT, IMPORT_FLAG))
     for row in rows(
@@ -271,6 +273,17 @@ _INTERFACES: Final = [
         clang=range(min(PROVED_CLANG), max(PROVED_CLANG) + 1),
     )
 ]
+# What an interface holds; its sources are inputs in either case. Clang 22 reduces by itself.
+_INTERFACES += rows(
+    ALONE,
+    Effect.CODEGEN,
+    CLANG + "Standard C++ Modules",
+    "-fmodules-reduced-bmi",
+    "-fno-modules-reduced-bmi",
+    reason=BypassReason.MODULES,
+    gcc=NO_MAJORS,
+    clang=range(22, 23),
+)
 
 _CODE: Final = [
     # A third party's program runs in the compiler and may read anything, also a clock.
@@ -298,6 +311,8 @@ _CODE: Final = [
     ),
     *_MODULES,
     *_INTERFACES,
+    *refuse(JOINED, BypassReason.HEADER_UNIT, MANUAL + "C++ Modules", "-fmodule-header"),
+    *refuse(ALONE, BypassReason.MODULES, CLANG + "Standard C++ Modules", "--precompile"),
     *refuse(JOINED, BypassReason.MODULES, MANUAL + "C++ Modules; " + CLANG + "Modules", "-fmodule"),
     *refuse(JOINED, BypassReason.MODULES, CLANG + "Modules", "-fprebuilt-", "-fcxx-modules"),
     *refuse(
@@ -321,6 +336,7 @@ _CODE: Final = [
         BypassReason.OFFLOAD,
         CLANG + "offloading",
         "-fopenmp-targets",
+        "-foffload-via-llvm",
         "--offload",
         "-fsycl",
     ),

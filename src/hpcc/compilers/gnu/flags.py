@@ -1,7 +1,7 @@
 """The flag table of gcc, g++, clang and clang++.
 
 Sources: the GCC 12 to 15 manuals ("Invoking GCC") with gcc/common.opt and gcc/c-family/c.opt, and
-the Clang 14 to 21 command line references with clang/include/clang/Driver/Options.td. No row is
+the Clang 14 to 22 command line references with clang/include/clang/Driver/Options.td. No row is
 from another cache's table. `table.ASKED_GCC` and `table.ASKED_CLANG` list the compilers that were
 asked, too.
 """

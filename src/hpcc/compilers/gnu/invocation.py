@@ -243,8 +243,10 @@ def _product(parts: Sequence[Flag | Operand], *, is_cxx: bool) -> Product | Bypa
             reason = reason or (part.spec.reason if is_refused else bad_value(part))
     product = BypassReason(reason) if reason else read_product(parts)
     if product is BypassReason.LINK and not reason:
-        # A header is precompiled without `-c`, too.
+        # A header is precompiled without `-c`, too. So is a header unit made.
         source = _source(parts, Product.OBJECT, is_cxx=is_cxx)
+        if isinstance(source, Bypass) and source.reason == BypassReason.HEADER_UNIT:
+            return source
         is_header = not isinstance(source, Bypass) and source[1].is_header
         product = Product.OBJECT if is_header else product
     if isinstance(product, Product):
@@ -296,7 +298,9 @@ def _language(name: bytes, forced: bytes | None, *, is_cxx: bool) -> Language | 
 
 
 def _odd_language(name: bytes) -> Bypass:
-    if name.endswith((b"-module", b"-user-header", b"-system-header", b"-unit-header")):
+    if name.endswith((b"-user-header", b"-system-header", b"-unit-header")):
+        return Bypass(BypassReason.HEADER_UNIT)
+    if name.endswith(b"-module"):
         return Bypass(BypassReason.MODULES)
     if name.endswith(b"-header"):
         return Bypass(BypassReason.PCH)

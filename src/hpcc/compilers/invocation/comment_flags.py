@@ -83,6 +83,7 @@ _SWITCH: Final = re.compile(rb"-f(?:no-)?(?:" + SWITCHES.encode() + rb")")
 _GCC_DEBUG: Final = re.compile(
     rb"-g|-g(?:gdb)?[0-3]?|-gdwarf|-gdwarf-[2-5]|-gno-record-gcc-switches"
 )
+_MACRO_DEBUG: Final = frozenset({b"-g3", b"-ggdb3"})
 # With DWARF 5 Clang writes an MD5 of each file's bytes into its line tables.
 _CLANG_DEBUG: Final = re.compile(rb"-g[123]?|-gdwarf-4")
 
@@ -125,6 +126,17 @@ def lex_mode(
         keeps_end=keeps_end,
         keeps_lines=has_places,
     )
+
+
+def reading_mode(invocation: Invocation) -> LexMode | None:
+    """Return where `comment_free` finds comments in the files of any compile; None if unknown."""
+    mode = _mode(invocation) if invocation.dialect is Dialect.GNU else None
+    return mode and replace(mode, keeps_end=False, reads_fall_through=False)
+
+
+def shows_macros(invocation: Invocation) -> bool:
+    """Return whether the debug information may hold macros and their values."""
+    return any(flag.raw[0] in _MACRO_DEBUG for flag in invocation.flags)
 
 
 def _is_invisible(flag: Flag, *, is_clang: bool) -> bool:

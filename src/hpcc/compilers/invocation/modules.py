@@ -35,7 +35,7 @@ import json
 import re
 from typing import Final, NamedTuple
 
-from hpcc.compilers.scan.text import without_comments
+from hpcc.compilers.scan.text import without_likely_comments
 
 MODULES_FLAG: Final = "-fmodules-ts"
 MAPPER_FLAG: Final = "-fmodule-mapper="
@@ -103,7 +103,7 @@ def declared_module(text: bytes) -> bytes:
 
     A macro or a header may hide it. What GCC writes decides.
     """
-    for found in _DECLARES.finditer(without_comments(text)):
+    for found in _DECLARES.finditer(without_likely_comments(text)):
         if found[1] or found[3]:
             return found[2] + (b":" + found[3] if found[3] else b"")
     return b""

@@ -12,7 +12,7 @@ users when CMake has written its header again.
 
 Sources: GCC manual, "Using Precompiled Headers"; gcc/c-family/c-pch.cc (pch_init) and
 libcpp/files.cc (pch_open_file); Clang's user's manual, "Precompiled Headers"; CMake,
-`target_precompile_headers`. Tested with GCC 12 and 14, and Clang 17 and 19.
+`target_precompile_headers`. Tested with GCC 12 and 14, and Clang 17, 19 and 22.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ GCH_SUFFIX: Final = b".gch"
 PCH_SUFFIX: Final = b".pch"
 PROVED_GCC: Final = range(12, 15)
 """The major versions of GCC whose precompiled headers are cached."""
-PROVED_CLANG: Final = frozenset({17, 19})
+PROVED_CLANG: Final = frozenset({17, 19, 22})
 """The same of Clang."""
 
 EMIT: Final = b"-emit-pch"

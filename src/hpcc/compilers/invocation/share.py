@@ -53,7 +53,7 @@ _SHARED_FLAGS: Final = re.compile(
     rb"|-g(?:gdb)?[0-3]?|-gdwarf-[45]"
     # Warnings only reach stderr. -Wa, -Wl, and -Wp, are not warnings.
     rb"|-W(?![alp],)[A-Za-z0-9+=-]*|-w|-pedantic|-pedantic-errors"
-    rb"|-std=[a-z0-9+]+|-ansi|-pipe|-pthread|-Qunused-arguments"
+    rb"|-std=[a-z0-9+]+|-stdlib=lib(?:std)?c\+\+|-ansi|-pipe|-pthread|-Qunused-arguments"
     rb"|-m64|-m(?:arch|tune)=[a-z0-9._-]+|-m(?:sse|avx)[a-z0-9.]*"
     rb"|-f(?:PIC|pic|PIE|pie|no-pic|no-pie)"
     rb"|-f(?:no-)?(?:common|exceptions|rtti|strict-aliasing|omit-frame-pointer|builtin|wrapv|permissive"

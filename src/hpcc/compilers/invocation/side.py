@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from hpcc.compilers.invocation.interfaces import INTERFACE_FLAG
+from hpcc.compilers.invocation.interfaces import INTERFACE_FLAG, QUIET_CLANG
 from hpcc.compilers.invocation.interfaces import PROVED_CLANG as INTERFACES_OF_CLANG
 from hpcc.compilers.invocation.invocation import Invocation, Language, Product
 from hpcc.compilers.invocation.modules import LISTING_FLAG, LISTING_SUFFIX
@@ -63,11 +63,20 @@ def files_written(invocation: Invocation, *, is_clang: bool, major: int) -> Writ
     """Return the files; most compiles write only their object."""
     if invocation.concerns_interfaces and not (is_clang and major in INTERFACES_OF_CLANG):
         return Bypass(BypassReason.MODULES)
+    if is_clang and major not in QUIET_CLANG and _leaves_interface(invocation):
+        return Bypass(BypassReason.MODULES)
     is_back_end = invocation.product is Product.BACK_END
     if is_back_end and not (is_clang and major in BACK_ENDS_OF_CLANG):
         return Bypass(BypassReason.THINLTO_BACKEND)
     written = _header_written if invocation.language.is_header else _unit_written
     return written(invocation, is_clang=is_clang, major=major)
+
+
+def _leaves_interface(invocation: Invocation) -> bool:
+    """Return whether a newer Clang may write an interface whose name no flag gives."""
+    if invocation.language is not Language.CXX_MODULE:
+        return False
+    return invocation.product is Product.OBJECT and not invocation.values(INTERFACE_FLAG)
 
 
 def _unit_written(invocation: Invocation, *, is_clang: bool, major: int) -> Written | Bypass:

@@ -26,6 +26,8 @@ SECOND_HEADERS: Final = (b"crt/host_runtime.h", b"fatbinary_section.h")
 directory of temporary files, with the user's search path. No depfile lists these headers."""
 # White space and words that mean the same to every reader.
 _PLAIN: Final = re.compile(rb"[\w@%+=:,./ \t\r\n-]*+")
+# CMake quotes each directory. nvcc takes the quotes away, as a shell does.
+_QUOTED: Final = re.compile(rb'(?<!\S)(-I|-isystem=)?"([\w@%+:,./-]++)"(?!\S)')
 _ONE_LINE: Final = re.compile(rb"[\w@%+=:,./ \t-]*+")
 _SEPARATE: Final = frozenset({b"-I", b"-isystem", b"-D", b"-U"})
 _IN_RESPONSE: Final = re.compile(rb"-[IDU]|-isystem(?:=|$)")
@@ -74,8 +76,9 @@ def expand_nvcc(
 ) -> tuple[bytes, ...] | Bypass:
     """Return the arguments with those of the environment and of response files inserted.
 
-    A file is named by an option, and never by `@`. Its quotes and backslashes have a meaning that
-    was not asked, so a text with one is refused.
+    A file is named by an option, and never by `@`. Double quotes around a plain directory count for
+    nothing. Other quotes, and backslashes, have a meaning that was not asked, so a text with one is
+    refused.
     """
     before, behind = env.get(PREPEND, b""), env.get(APPEND, b"")
     if not all(map(_ONE_LINE.fullmatch, (before, behind))):
@@ -115,9 +118,12 @@ def _names_response(words: Sequence[bytes]) -> bool:
 
 def _words(content: bytes) -> list[bytes] | None:
     """Return the words of a response file; None if one of them may mean something else."""
-    words = content.split()
-    if len(content) > MAX_RESPONSE_BYTES or not _PLAIN.fullmatch(content):
+    if len(content) > MAX_RESPONSE_BYTES:
         return None
+    content = _QUOTED.sub(rb"\1\2", content)
+    if not _PLAIN.fullmatch(content):
+        return None
+    words = content.split()
     is_value = False
     for word in words:
         # nvcc may insert the words at another place. For these, no check here depends on that.

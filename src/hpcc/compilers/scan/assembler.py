@@ -107,6 +107,8 @@ _TOKEN: Final = re.compile(
     rb"|'(?=(?:[^'\\\n]|\\.)*+(?P<single>))",
     re.DOTALL,
 )
+# Where C has no raw strings, its preprocessor leaves what looks like one only in pragmas.
+RAW_IN_PRAGMA: Final = re.compile(rb'#[ \t]*pragma\b[^\n]*R"')
 # Literals without an end are read on behind their begin. They are few in text that compiles.
 _MAX_OPEN_TIMES: Final = 8
 _MAX_OPEN_BYTES: Final = 1 << 20
@@ -218,6 +220,8 @@ def _is_opaque_in_source(data: bytes, match: re.Match[bytes]) -> bool:
 
 def read_statements(text: bytes) -> Directives:
     """Return the directives in every `asm` of preprocessed C or C++."""
+    if b"pragma" in text and RAW_IN_PRAGMA.search(text):
+        return OPAQUE
     names: dict[bytes, None] = {}
     included: dict[bytes, None] = {}
     left = _MAX_OPEN_BYTES + _MAX_OPEN_TIMES * len(text)

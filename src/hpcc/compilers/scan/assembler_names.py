@@ -14,7 +14,12 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from hpcc.compilers.scan.assembler import mentions_machinery, read_assembler, unescape
+from hpcc.compilers.scan.assembler import (
+    RAW_IN_PRAGMA,
+    mentions_machinery,
+    read_assembler,
+    unescape,
+)
 from hpcc.compilers.scan.text import joined, without_comments
 
 # Each pattern begins with a literal, which is found at memory speed. What precedes it is checked
@@ -132,7 +137,7 @@ def strings_may_direct(text: bytes) -> bool:
 
     Adjacent strings are one. Strings of `asm` do not count: see `assembler.read_statements`.
     """
-    if len(_RAW.findall(text)) > _MAX_RAW_STRINGS:
+    if len(_RAW.findall(text)) > _MAX_RAW_STRINGS or RAW_IN_PRAGMA.search(text):
         return True
     for match in _TOKEN.finditer(text):
         if match["open"] is not None:

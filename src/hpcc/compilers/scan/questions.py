@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Final
 
-from hpcc.compilers.scan.text import may_hold_comments, without_comments
+from hpcc.compilers.scan.text import may_hide_code, may_hold_comments, without_comments
 
 _HASH: Final = rb"(?:\#|%:|\?\?=)"
 BLANKS: Final = rb"(?:[ \t\f\v\r]|/\*(?:[^*]|\*(?!/)){0,400}+\*/)*+"
@@ -150,7 +150,9 @@ def _read(
     plain = without_comments(text)
     code = _Reader(plain, expands=expands, marks_mentions=marks_mentions)
     code.read(pattern)
-    is_opaque = raw.is_cut or code.is_opaque or may_hold_comments(plain, text)
+    is_opaque = raw.is_cut or code.is_opaque
+    # If comments may be code, `code` has read the text as it is, so that its prose counts as well.
+    is_opaque |= may_hold_comments(plain, text) and not may_hide_code(text)
     return raw.found(is_opaque=False) | code.found(is_opaque=is_opaque)
 
 

@@ -30,22 +30,68 @@ _MAX_OPEN_BYTES: Final = 1 << 20
 _SPLICE: Final = re.compile(rb"\\[ \t\f\v]*\r?\n")
 _TRIGRAPH_SPLICE: Final = re.compile(rb"\?\?/[ \t\f\v]*\r?\n")
 
+# What may bring the tokens above out of step: a compiler may see a quote, a raw string or a comment
+# elsewhere, by its mode or because a block is skipped. Only a comment goes beyond its line.
+_SURE_OR_ODD: Final = re.compile(
+    rb"//(?!\*)[^\n]*|/\*.*?\*/|(?P<odd>/[/*])"
+    rb'|"(?<!R")(?:[^"\\\n]|\\[^\n])*+"'
+    rb'|"(?<=[0-9A-Za-z_]R")(?<![^0-9A-Za-z_][LuU]R")(?<![^0-9A-Za-z_]u8R")(?<!\A[LuU]R")'
+    rb'(?<!\Au8R")(?:[^"\\\n]|\\[^\n])*+"'
+    rb'|"(?:(?<!R")(?![^\n]*/\*)[^\n]*|(?P<quote>))'
+    # A character, which stands neither in a number nor behind a word.
+    rb"|'(?:(?<![0-9A-Za-z_$.\x80-\xff]')(?<![eEpP][+-]')|(?<=[^0-9A-Za-z_$.'+-][LuU]'))"
+    rb"(?:[^'\\\n]|\\[^\n][0-9A-Fa-f]{0,3}|[^'\"\\/\n]{2,8})'"
+    # Separators of digits are pairs of quotes in other modes, and the last one may be left over.
+    rb"|'(?<=[0-9]')[0-9]++(?:'[0-9]++)*+(?![^\n]*(?:[\"']|/\*))"
+    rb"|'(?:(?![^\n]*(?:\"|/\*|'[^\n]*//|//[^\n]*'))[^\n]*|(?P<single>))",
+    re.DOTALL,
+)
+# Between the brackets of a header's name nothing else begins, and a backslash is one of its bytes.
+# Longer text is odd, so that a line of such words takes no long time.
+_ODD_NAME: Final = re.compile(
+    rb"(?:include|include_next|import|embed|dependency)(?:__)?\b(?:[^\n<\"]{0,200}+"
+    rb"(?:<(?:[^>\n\"'/]|/(?![/*])){0,200}+[^>\n]|\"[^\"\n\\]{0,200}+[^\"\n]|[^\n<\"]))"
+)
+
 
 def joined(data: bytes) -> bytes:
-    """Return the text with lines joined that a backslash splits."""
+    """Return the text with lines joined that a backslash splits.
+
+    A trigraph splits lines in some modes only. A text with one is there twice, and the second time
+    as the other modes read it.
+    """
     if b"\\" in data:
         data = _SPLICE.sub(b"", data)
-    if b"??/" in data:
-        data = _TRIGRAPH_SPLICE.sub(b"", data)
+    if b"??/" in data and _TRIGRAPH_SPLICE.search(data):
+        data = _TRIGRAPH_SPLICE.sub(b"", data) + b"\n" + data
     return data
 
 
 def without_comments(data: bytes) -> bytes:
     """Return the text with a blank for each comment. Splices must be joined before.
 
-    If that would take too long, the text comes back as it is. See `may_hold_comments`.
+    If that would take too long, or not every compiler may see the comments there, the text comes
+    back as it is. See `may_hold_comments`.
     """
+    return data if may_hide_code(data) else without_likely_comments(data)
+
+
+def without_likely_comments(data: bytes) -> bytes:
+    """Return the text with a blank for what most compilers take for a comment."""
     return _replaced(data, lambda kept: kept)
+
+
+def may_hide_code(data: bytes) -> bool:
+    """Tell whether what looks like a comment may be code to a compiler.
+
+    Such are a quote without its partner before a comment on a line, characters of several letters
+    with quotes, raw strings, trigraphs, `//*` in C90 and headers with slashes in their names.
+    """
+    if b"/*" not in data and b"//" not in data and b'"' not in data:
+        return False
+    if b"??/" in data or _ODD_NAME.search(data):
+        return True
+    return any(match.lastgroup is not None for match in _SURE_OR_ODD.finditer(data))
 
 
 def may_hold_comments(code: bytes, text: bytes) -> bool:
@@ -54,8 +100,11 @@ def may_hold_comments(code: bytes, text: bytes) -> bool:
 
 
 def without_prose(data: bytes) -> bytes:
-    """Return the text with a blank for each comment, string and character."""
-    return _replaced(data, lambda _kept: b'""')
+    """Return the text with a blank for each comment, string and character.
+
+    As it is, if these may be elsewhere; see `without_comments`.
+    """
+    return data if may_hide_code(data) else _replaced(data, lambda _kept: b'""')
 
 
 def _replaced(data: bytes, literal: Callable[[bytes], bytes]) -> bytes:

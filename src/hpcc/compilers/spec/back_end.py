@@ -3,7 +3,7 @@
 Such a command makes an object from bitcode. It reads the index and parts of the modules that the
 index names (`hpcc.compilers.scan.bitcode`). Without an index it compiles the one module.
 
-The flags are those that build systems give a back end; Clang 14, 17 and 19 take each of them
+The flags are those that build systems give a back end; Clang 14, 17, 19 and 22 take each of them
 without a message. Flags of which Clang says that they are unused are left out: a message may mean
 that a module was missing, so no result with one is kept. With `-fno-integrated-as` another
 assembler would read the text.
@@ -18,7 +18,7 @@ from typing import Final
 from hpcc.compilers.spec.table import Effect, Flag, Operand
 
 INDEX_FLAG: Final = "-fthinlto-index="
-BACK_ENDS_OF_CLANG: Final = (14, 17, 19)
+BACK_ENDS_OF_CLANG: Final = (14, 17, 19, 22)
 
 _PLAIN: Final = frozenset(
     {

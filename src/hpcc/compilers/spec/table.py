@@ -13,12 +13,12 @@ from hpcc.core.reasons.bypass import BypassReason
 _MAX_FOUND: Final = 4_096
 _MAX_FOUND_BYTES: Final = 256
 GCC_MAJORS: Final = range(12, 16)
-CLANG_MAJORS: Final = range(14, 22)
+CLANG_MAJORS: Final = range(14, 23)
 NO_MAJORS: Final = range(0)
 """The versions that the rows describe; of others only what never changed is known."""
 
 ASKED_GCC: Final = (12, 13, 14)
-ASKED_CLANG: Final = (14, 17, 18, 19)
+ASKED_CLANG: Final = (14, 17, 18, 19, 22)
 """Each row was asked of these, as far as they have the flag; for the rest it is from documentation,
 not asked. `tests/integration/grammar` asks every compiler that is installed."""
 

@@ -42,6 +42,7 @@ from hpcc.compilers.tidy.config import names_more, shows_user
 from hpcc.compilers.tidy.guest import TidyAnalyser
 from hpcc.compilers.tidy.invocation import TidyInvocation, read_tidy
 from hpcc.compilers.tidy.options import DATABASE_NAME, read_options
+from hpcc.core.reasons.private import PrivateReason
 
 CONFIG_NAME: Final = b".clang-tidy"
 # misc-include-cleaner shows where clang-format would put a missing include.
@@ -58,6 +59,7 @@ class TidyFamily(ClangFamily):
     """See `CompilerFamily`."""
 
     name: str = "clang-tidy"
+    never_shared: str = PrivateReason.ANALYSER
     config_name: bytes = CONFIG_NAME
     style_names: tuple[bytes, ...] = STYLE_NAMES
     formats_for_terminals: bool = False  # `--use-color` is the user's choice

@@ -98,6 +98,16 @@ def test_a_file_and_a_compile_are_written_once_and_a_hit_is_short(tmp_path: Path
     assert again[1] != file[1]
 
 
+def test_a_miss_is_counted_by_its_reason_as_a_report_counts_it(tmp_path: Path) -> None:
+    records, counts = records_in(tmp_path)
+    for outcome in (
+        "miss.local", "miss.remote.executed", "miss.engine.executed", "miss.remote.cached",
+        "miss.failed", "uncacheable",
+    ):  # fmt: skip
+        records.compiled(PREPARED, outcome, key=KEY, started_ns=time.time_ns(), reason="evicted")
+    assert counts.found == {"missed.evicted": 3}
+
+
 def test_a_failed_compile_has_no_inputs_of_an_earlier_one(tmp_path: Path) -> None:
     records, _ = records_in(tmp_path)
     for outcome in ("miss.failed", "uncacheable"):

@@ -120,7 +120,7 @@ def test_include_lines_and_questions_are_collected() -> None:
     [
         (b"__DA\\\nTE__", Hazard.DATE_OR_TIME),
         (b"__TIME\\ \r\nSTAMP__", Hazard.TIMESTAMP),
-        (b"__TI?" + b"?/\nME__", Hazard.DATE_OR_TIME),
+        (b"__TI?" + b"?/\nME__", Hazard.DATE_OR_TIME | Hazard.PASTED_CLOCK),
         (b'.INCBIN "x"', Hazard.ASSEMBLER_FILE),
         (b'asm(".In\\\ncLude \\"x\\"")', Hazard.ASSEMBLER_FILE),
         (b"#if __has_include\\\n(X(1))", Hazard.OPAQUE_QUESTION),

@@ -149,6 +149,13 @@ def test_words_of_the_environment_and_of_files() -> None:
         assert found == [form[0].partition("=")[0], "r", "-Ia", "-DX=1", "-c"]
 
 
+def test_quotes_around_a_plain_directory_count_for_nothing() -> None:
+    """As CMake writes `includes_CUDA.rsp` for Makefiles, and nvcc 13 reads it (`--dryrun`)."""
+    files = {b"r": b'-I"/p/inc" -isystem "/p/sys" -isystem="/p/more"\n'}
+    found = _expanded("-optf", "r", "-c", files=files)
+    assert found == ["-optf", "r", "-I/p/inc", "-isystem", "/p/sys", "-isystem=/p/more", "-c"]
+
+
 def test_a_response_file_is_no_value_of_another_option() -> None:
     for line in ("-D -optf r X=1 -c x.cu", "-MT -optf r -DX=1 -MD -MF d -c x.cu", "-c x.cu -optf"):
         assert refusal(line), line
@@ -162,6 +169,10 @@ def test_a_response_file_is_no_value_of_another_option() -> None:
     "content",
     [
         b'"-Ia b"',
+        b'-I"a b"',
+        b'-I"a"b',
+        b'-I"a',
+        b'-D"X=1"',
         b"-DX=\\1",
         b"'-Ia'",
         b"-optf r",

@@ -12,6 +12,7 @@ from hpcc.cache.base.clock_text import is_timestamp_of, timestamps_in
 from hpcc.cache.host.driver_files import lists_its_files
 from hpcc.compilers.clang.config_files import config_names, named_target
 from hpcc.compilers.gnu.driver_files import specs_names
+from hpcc.compilers.gnu.family import GNU
 from hpcc.compilers.scan.assembler import Directives, read_assembler, read_statements
 from hpcc.compilers.scan.scan import Hazard, scan_arguments, scan_source
 
@@ -252,6 +253,19 @@ _DIRS = (
 )
 
 
+@pytest.mark.parametrize(
+    "text",
+    [b'#embed "a"', b"#embed X", b"%:embed <a>", b'# /**/ embed "a"', b'#em\\\nbed "a"',
+     b'#if __has_embed("a")', b"#define H __has_embed\n#if H(<a>)"],
+)  # fmt: skip
+def test_a_text_that_embeds_is_refused_of_every_gcc(text: bytes) -> None:
+    """GCC 15 has `#embed` and was not asked what it lists."""
+    found = scan_source(text + b"\n").hazards & (Hazard.EMBED | Hazard.OPAQUE_EMBED)
+    assert found
+    for major in range(12, 18):
+        assert not found & GNU.resolvable(major)
+
+
 def test_specs_are_looked_for_where_gcc_looks() -> None:
     assert specs_names(_ABOUT, _DIRS, b"/p:q/") == (
         b"/usr/lib/gcc/x86_64-linux-gnu/12/specs",
@@ -266,10 +280,21 @@ def test_specs_are_looked_for_where_gcc_looks() -> None:
 
 
 def test_configurations_are_named_after_target_and_mode() -> None:
-    assert set(config_names((b"/b",), b"t")) == {
+    beside = {b"/b/../etc/clang.cfg", b"/b/../lib/clang-runtimes/multilib.yaml"}
+    assert set(config_names((b"/b",), b"t")) == beside | {
         b"/b/clang.cfg", b"/b/clang++.cfg", b"/b/t.cfg", b"/b/t-clang.cfg", b"/b/t-clang++.cfg",
-        b"/b/clang-cl.cfg", b"/b/t-clang-cl.cfg",
+        b"/b/clang-cl.cfg", b"/b/t-clang-cl.cfg", b"/b/../lib/clang-runtimes/t/multilib.yaml",
     }  # fmt: skip
+    # As Clang 22 asks the kernel for them.
+    for name, shorter in (
+        (b"macosx14.0", (b"macosx14", b"macosx")),
+        (b"macos14.0", (b"macosx14", b"macosx")),
+        (b"ios17.0-simulator", (b"ios17-simulator", b"ios-simulator")),
+        (b"darwin23.6.0", (b"darwin23", b"darwin")),
+    ):
+        found = set(config_names((b"/b",), b"x86_64-apple-" + name))
+        for known in (name, *shorter):
+            assert {b"/b/x86_64-apple-%s%s.cfg" % (known, end) for end in (b"", b"-clang")} <= found
     assert named_target(b"/x/a-b-clang++-19") == b"a-b"
     assert named_target(b"/x/clang") is None
 
