@@ -2,6 +2,7 @@
  * program if PATH has one of that name. */
 #define EACH_COMMAND(X) \
     X("assets") \
+    X("attest") \
     X("audit") \
     X("builds") \
     X("cache") \
@@ -31,6 +32,7 @@
     X("token") \
     X("trace") \
     X("up") \
+    X("verify-evidence") \
     X("web") \
     X("whoami") \
     X("windows-agent") \

@@ -540,25 +540,22 @@ static _Noreturn void exec_start(const char *cli) {
     _exit(EXIT_CANNOT_RUN);
 }
 
-/* Runs `hpcc-cli start`, which returns once the daemon listens. */
-static bool run_start(int64_t deadline) {
+/* Runs `hpcc-cli start`, which returns once the daemon listens, at most until `deadline`. */
+static void run_start(int64_t deadline) {
     char cli[PATH_MAX];
-    int status;
-    if (!find_cli(cli)) return false;
-    signal(SIGCHLD, SIG_DFL); /* an inherited "ignore" would hide the exit status */
+    if (!find_cli(cli)) return;
+    signal(SIGCHLD, SIG_DFL); /* an inherited "ignore" would leave nothing to wait for */
     pid_t pid = fork();
-    if (pid < 0) return false;
+    if (pid < 0) return;
     if (!pid) exec_start(cli);
     for (;;) {
-        pid_t done = waitpid(pid, &status, WNOHANG);
-        if (done == pid) return WIFEXITED(status) && WEXITSTATUS(status) == 0;
-        if (done < 0 && errno != EINTR) return false;
+        pid_t done = waitpid(pid, NULL, WNOHANG);
+        if (done == pid || (done < 0 && errno != EINTR)) return;
         if (now_ms() >= deadline) break;
         nap_ms(3);
     }
     kill(pid, SIGKILL);
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) continue;
-    return false;
+    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) continue;
 }
 
 /* Starts the daemon, or waits for the launcher that is starting it: of many parallel compiles one
@@ -581,7 +578,8 @@ static int start_daemon(const struct place *place) {
     if (is_ours) {
         fd = dial(place); /* another launcher may have started it meanwhile */
         if (fd < 0 && is_nobody_there(errno) && !is_backing_off(place)) {
-            if (run_start(deadline)) fd = dial(place);
+            run_start(deadline);
+            fd = dial(place); /* also after a failure: it may be late, and be there */
             if (fd < 0) back_off(place, START_FAILED_MS);
         }
     }

@@ -1,7 +1,8 @@
 /* hpcc.exe, the launcher on Windows: one process per compile, as hpcc.c is elsewhere.
  *
- * It sends the user's daemon one framed request over a named pipe. Then it prints what the daemon has
- * made (DONE), runs the compiler and reports (RUN), or runs the compiler without a report (EXEC). If
+ * A request whose hit the daemon has kept is answered by this program alone (win_hit.h). Any other is
+ * sent to the user's daemon as one frame over a named pipe. Then this prints what the daemon has made
+ * (DONE), runs the compiler and reports (RUN), or runs the compiler without a report (EXEC). If
  * anything goes wrong before DONE (no daemon, another user's, silence, a malformed answer), the
  * compiler runs as if hpcc were not there. Every other command is passed to hpcc-cli.exe beside this
  * file.
@@ -598,7 +599,8 @@ static bool start_daemon(const wchar_t *name, struct pipe *pipe) {
         if (lock != INVALID_HANDLE_VALUE) {
             gone = dial(name, pipe, 0); /* another launcher may have started it meanwhile */
             if (is_nobody_there(gone) && !is_backing_off()) {
-                if (run_start(deadline)) gone = dial(name, pipe, FIRST_FRAME_MS);
+                bool has_started = run_start(deadline);
+                gone = dial(name, pipe, has_started ? FIRST_FRAME_MS : 0);
                 if (gone) back_off(START_FAILED_MS);
             }
             CloseHandle(lock);
@@ -864,6 +866,8 @@ static void run_and_report(struct pipe *pipe, const struct reply *run) {
     ExitProcess(code);
 }
 
+#include "win_hit.h"
+
 /* ---- a compile ---- */
 
 static bool count_depth(void) {
@@ -912,6 +916,7 @@ static int compile(wchar_t **argv) {
     if (!find_compiler(argv[0]) || !count_depth()) return EXIT_CANNOT_RUN;
     if (is_disabled() || !find_run_directory() || !find_pipe(name)) become(found, argv);
     unsigned char *frame = make_request(argv, &bytes);
+    if (frame) answer_from_kept_hit(frame, bytes);
     enum fallback why = frame ? FALLBACK_LEFT_ALONE : FALLBACK_LONG_REQUEST;
     if (!frame || is_backing_off() || !ask(name, frame, bytes, &pipe, &reply, &why)) {
         mark_fallback(why);

@@ -13,6 +13,9 @@ from hpcc_testkit.suite.mutants import Case, Mutants
 TESTS = "tests/unit/cache/windows/test_inputs.py::"
 INPUTS, NAMES = "cache/windows/inputs.py", "compilers/scan/windows_names.py"
 DISK, STATE = "cache/windows/disk.py", "cache/windows/state.py"
+MADE, KEEPING = "cache/windows/precompiled.py", "cache/windows/keeping.py"
+OF_MADE = "tests/unit/cache/windows/test_precompiled.py::"
+WRITERS = "windows/writers.py"
 
 CASES = {
     "at-rest": Case(
@@ -98,6 +101,48 @@ CASES = {
         "            quoted |= names_below(path, every.values())\n",
         "            pass\n",
         f"{TESTS}test_a_file_behind_a_macro_is_looked_for_by_its_name",
+    ),
+    "precompiled-flags": Case(
+        MADE,
+        "if flags != _flags_of_text(compiled) or key_of(self._root(compiled, search)) != root:",
+        "if False:",
+        f"{OF_MADE}test_other_flags_or_text_before_it_refuse_the_result",
+    ),
+    "precompiled-state": Case(
+        MADE,
+        "if not state.holds(made):",
+        "if False:",
+        f"{OF_MADE}test_a_header_that_appears_in_an_earlier_directory_refuses_the_users",
+    ),
+    "precompiled-texts": Case(
+        KEEPING,
+        "        paths += used.texts if used else ()\n",
+        "",
+        f"{OF_MADE}test_every_text_in_it_is_an_input_of_its_users",
+    ),
+    "precompiled-file": Case(
+        KEEPING,
+        "data=(used.path,) if used else (),",
+        "data=(),",
+        f"{OF_MADE}test_one_that_was_written_during_the_compile_refuses_the_result",
+    ),
+    "precompiled-times": Case(
+        KEEPING,
+        "if compiled.made.has_times:",
+        "if False:",
+        f"{OF_MADE}test_one_with_times_is_made_each_time_and_its_users_are_cached",
+    ),
+    "precompiled-record": Case(
+        KEEPING,
+        "return all(self._precompiled.has_record(compiled, data) for data in result.side)",
+        "return True",
+        f"{OF_MADE}test_a_record_that_is_gone_keeps_the_stored_header_away",
+    ),
+    "owner-of-a-program": Case(
+        WRITERS,
+        "{*allowed, owner}",
+        "{*allowed}",
+        "tests/unit/windows/test_writers.py::test_an_owner_may_change_the_list_and_no_list_is_everyones",
     ),
 }
 

@@ -2,7 +2,8 @@
 
 A thread serves a launcher from its request to its last answer, also while the launcher runs a
 compiler: Windows has nothing like epoll for pipes, and a build has as many launchers as the
-machine has processors. There are no replays here: every request goes to the front.
+machine has processors. Every request goes to the front: a hit that is kept for launchers
+(`cache.windows.kept_hits`) makes none.
 """
 
 from __future__ import annotations

@@ -30,11 +30,11 @@ from hpcc.cache.fallbacks import take_fallbacks
 from hpcc.cache.farm import FarmCache
 from hpcc.cache.remote.cl_client import cl_client
 from hpcc.cache.remote.cl_plan import ClCompile, ClJob, ClPlan
-from hpcc.cache.remote.windows_root import windows_root
+from hpcc.cache.remote.windows_root import windows_marker, windows_root
 from hpcc.cache.root.build_identity import Builds
 from hpcc.cache.windows.local import WindowsCache
 from hpcc.cache.windows.opening import open_windows_cache
-from hpcc.cache.windows.system_disk import WindowsDisk
+from hpcc.cache.windows.system_disk import WindowsDisk, WindowsHitFiles
 from hpcc.compilers.families import family_of
 from hpcc.config.extras import missing_modules
 from hpcc.config.paths import DIR_VARIABLE, Paths
@@ -127,6 +127,12 @@ class OnDisk(LeftAlone):
         }
         return {**super().counters(), **sizes}
 
+    def close(self) -> None:
+        """See `CompileHandler.close`."""
+        self._cache.end_kept_hits()
+        self._cache.flush()
+        super().close()
+
 
 class OnFarm(OnDisk):
     """A `CompileHandler` that compiles cl and clang-cl on the farm, if there is one.
@@ -157,6 +163,7 @@ class OnFarm(OnDisk):
         """See `CompileHandler.begin`."""
         if not self._has_farm():
             return super().begin(request, is_cancelled)
+        self._cache.end_kept_hits()  # with a farm the local results are not asked
         if not family_of(request.compiler, request.argv[1:]).has_windows_farm:
             return self._farm.leave(BypassReason.OTHER_COMPILER)
         try:
@@ -192,20 +199,22 @@ def product_parts(paths: Paths, settings: Settings) -> tuple[CompileHandler, Rem
         # An elevated daemon would start programs and write files for launchers with fewer rights.
         return LeftAlone(counters, run_directory, RAISED), None
     disk = WindowsDisk(library)
-    cache, store = open_windows_cache(disk, paths, settings, counters, SystemClock())
+    home, owner, look = (
+        os.environ.get("USERPROFILE", ""),
+        own_sid(library),
+        partial(look_at, library),
+    )
+    marker = partial(windows_marker, disk, look, home=home, owner=owner)
+    cache, store = open_windows_cache(
+        disk, paths, settings, counters, SystemClock(), marker, home, WindowsHitFiles(library)
+    )
     if not settings.remote.is_enabled or missing_modules("client"):
         return OnDisk(counters, run_directory, cache, store), None
     from hpcc.dispatch.remote_inside import InsideClient  # late: gRPC is in the extra hpcc[client]
 
     remote = InsideClient(paths, settings)
     farm = FarmCache(remote, cl_client(disk), counters, settings.remote, time.monotonic)
-    find_root = partial(
-        windows_root,
-        disk,
-        partial(look_at, library),
-        home=os.environ.get("USERPROFILE", ""),
-        owner=own_sid(library),
-    )
+    find_root = partial(windows_root, disk, look, home=home, owner=owner)
     handler = OnFarm(
         counters,
         run_directory,
@@ -235,9 +244,8 @@ class WindowsPlace:
         self._library, self.endpoint_lock = library, endpoint_lock
 
     def engine_name(self, handler: CompileHandler) -> str:
-        """Return `none`: there are no replays."""
-        del handler
-        return "none"
+        """Return `launcher`: it answers hits seen before by itself; `none` without a cache."""
+        return "launcher" if isinstance(handler, OnDisk) else "none"
 
     def listener(
         self, handler: CompileHandler, clock: Clock, begin_seconds: float

@@ -11,7 +11,7 @@ _NOT_SUPPORTED: Final = 50
 
 
 class WindowsFileOps:
-    """`store.private.FileOps`: a file may be renamed and removed while another process reads it."""
+    """`file_ops.FileOps`: a file may be renamed and removed while another process reads it."""
 
     def mkdir(self, path: str) -> None:
         os.makedirs(path, exist_ok=True)

@@ -15,6 +15,7 @@ from hpcc.windows.files import prepare_system_directory
 from hpcc.windows.library import Library
 from hpcc.windows.services import ServiceSpec, install_service, remove_service
 from hpcc.windows.users import is_elevated
+from hpcc.windows.writers import check_programs
 
 WORKER_SERVICE: Final = "hpcc-worker"
 DEFAULT_STOP_SECONDS: Final = 60
@@ -26,7 +27,8 @@ LOG_DIRECTORY: Final = ("hpcc", "logs")
 class WorkerService:
     """The service's paths, which all begin with a drive, and its account.
 
-    `data` is %ProgramData%. An `account` of "" means LocalSystem, which may call containerd.
+    `code` are further files and directories from which it runs code. `data` is %ProgramData%. An
+    `account` of "" means LocalSystem, which may call containerd.
     """
 
     host: str
@@ -35,6 +37,7 @@ class WorkerService:
     data: str
     account: str = ""
     stop_seconds: int = DEFAULT_STOP_SECONDS
+    code: tuple[str, ...] = ()
 
 
 def worker_spec(service: WorkerService) -> ServiceSpec:
@@ -71,11 +74,13 @@ def install_worker(library: Library, service: WorkerService) -> ServiceSpec:
     """Create the log's directory and the service; does not start it. Returns the entry.
 
     Raises:
-        CallerError: the caller is not an administrator, another account owns the log's directory,
-            or as `worker_spec` and `install_service`.
+        CallerError: the caller is not an administrator, somebody else may change what the service
+            runs, another account owns the log's directory, or as `worker_spec` and
+            `install_service`.
     """
     spec = worker_spec(service)
     _check_rights(library)
+    check_programs(library, (service.host, service.python, service.config, *service.code))
     for directory in _log_directories(service):
         prepare_system_directory(library, directory)
     install_service(library, spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,7 +26,13 @@ _OPEN_ALWAYS: Final = 4
 _BACKUP_SEMANTICS: Final = 0x0200_0000
 OPEN_REPARSE_POINT: Final = 0x0020_0000
 _READ_CONTROL: Final = 0x0002_0000
+_DELETE: Final = 0x0001_0000
+_DELETE_ON_CLOSE: Final = 0x0400_0000
+_FILE_NOT_FOUND: Final = 2
+_PATH_NOT_FOUND: Final = 3
 _SHARING_VIOLATION: Final = 32
+_MAX_TAKEN_BYTES: Final = 1 << 20
+_PAUSE_SECONDS: Final = 0.002
 _ALREADY_EXISTS: Final = 183
 _DIRECTORY: Final = 0x10
 _MAX_PATH_UNITS: Final = 32_768
@@ -68,6 +75,58 @@ class WindowsLock:
         handle, self._handle = self._handle, 0
         if handle:
             self._library.call("CloseHandle", handle)
+
+
+def make_private_directory(library: Library, path: str, owner: str) -> None:
+    """Create a directory that only this user and the system may use; one that exists stays.
+
+    Raises:
+        WindowsError: it cannot be made.
+    """
+    sddl = f"D:P(A;OICI;FA;;;{owner})(A;OICI;FA;;;SY)"
+    with security_attributes(library, sddl) as security, memory(library, text(path)) as at:
+        made = library.call("CreateDirectoryW", at, security)
+    if not made.value and made.error != _ALREADY_EXISTS:
+        raise WindowsError("CreateDirectoryW", made.error)
+
+
+def take_file(library: Library, path: str, wait_seconds: float) -> bytes | None:
+    """Read a file and remove it, while no other process has it open.
+
+    Return b"" if it is missing, and None if it stays open elsewhere, cannot be read, or is too
+    long: then it is as it was, except one that is too long.
+    """
+    tries = 1 + int(wait_seconds / _PAUSE_SECONDS)
+    access, flags = _GENERIC_READ | _DELETE, OPEN_REPARSE_POINT | _DELETE_ON_CLOSE
+    with memory(library, text(path)) as name:
+        for left in reversed(range(tries)):
+            # Not shared at all: it fails while anybody has the file open.
+            answer = library.call("CreateFileW", name, access, 0, 0, _OPEN_EXISTING, flags, 0)
+            if answer.value != INVALID_HANDLE:
+                break
+            if answer.error in {_FILE_NOT_FOUND, _PATH_NOT_FOUND}:
+                return b""
+            if answer.error != _SHARING_VIOLATION or not left:
+                return None
+            threading.Event().wait(_PAUSE_SECONDS)
+    try:
+        fields = _information(library, answer.value)
+        size = fields[5] << 32 | fields[6]
+        return None if size > _MAX_TAKEN_BYTES else _read(library, answer.value, size)
+    except WindowsError:
+        return None
+    finally:
+        library.call("CloseHandle", answer.value)
+
+
+def _read(library: Library, handle: int, size: int) -> bytes:
+    if not size:
+        return b""
+    with memory(library, bytes(size)) as at, memory(library, bytes(4)) as moved:
+        told = library.call("ReadFile", handle, at, size, moved, 0)
+        if not told.value:
+            raise WindowsError("ReadFile", told.error)
+        return library.load(at, int.from_bytes(library.load(moved, 4), "little"))
 
 
 def prepare_system_directory(library: Library, path: str) -> None:
@@ -125,6 +184,15 @@ def look_at(library: Library, path: str) -> FileLook | None:
         return None
     finally:
         library.call("CloseHandle", handle)
+
+
+def open_to_check(library: Library, path: str) -> int:
+    """Return a handle of a file or directory for its list and owner; links are followed.
+
+    Raises:
+        WindowsError: it cannot be opened.
+    """
+    return _open(library, path, _READ_CONTROL, _BACKUP_SEMANTICS)
 
 
 def long_path(library: Library, path: str) -> str:

@@ -27,6 +27,7 @@ _ACE: Final = struct.Struct("<BBHI")
 _MAX_ACES: Final = 1024
 _ALLOWED, _DENIED = 0, 1
 _INHERIT_ONLY: Final = 8
+_ANY_RIGHT: Final = 0xFFFF_FFFF
 
 
 @contextmanager
@@ -65,8 +66,12 @@ def owner_of_file(library: Library, handle: int) -> str:
     return _owner(library, handle, _FILE_OBJECT)
 
 
-def allowed_on_file(library: Library, handle: int) -> frozenset[str] | None:
-    """Return the SIDs that a file's list gives any access; None: everyone, or not decidable.
+def allowed_on_file(
+    library: Library, handle: int, rights: int = _ANY_RIGHT
+) -> frozenset[str] | None:
+    """Return the SIDs that a file's list gives one of these rights; None: everyone, or unclear.
+
+    Entries that deny a right are not read: they only make the list stricter.
 
     Raises:
         WindowsError: the system call failed.
@@ -79,20 +84,21 @@ def allowed_on_file(library: Library, handle: int) -> frozenset[str] | None:
             raise WindowsError("GetSecurityInfo", code)
         try:
             acl = load_pointer(library, out)
-            return _allowed(library, acl) if acl else None
+            return _allowed(library, acl, rights) if acl else None
         finally:
             library.call("LocalFree", load_pointer(library, descriptor))
 
 
-def _allowed(library: Library, acl: int) -> frozenset[str] | None:
+def _allowed(library: Library, acl: int, rights: int) -> frozenset[str] | None:
     _, _, count = _ACL.unpack(library.load(acl, _ACL.size))
     if count > _MAX_ACES:
         return None
     found, at = set(), acl + _ACL.size
     for _ in range(count):
-        kind, flags, size, _ = _ACE.unpack(library.load(at, _ACE.size))
+        kind, flags, size, mask = _ACE.unpack(library.load(at, _ACE.size))
         if kind == _ALLOWED and not flags & _INHERIT_ONLY:
-            found.add(sid_text(library, at + _ACE.size))
+            if mask & rights:
+                found.add(sid_text(library, at + _ACE.size))
         elif kind not in {_ALLOWED, _DENIED}:
             return None  # entries for callbacks and objects, which files do not have by default
         at += size

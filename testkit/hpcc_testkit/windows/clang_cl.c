@@ -6,6 +6,10 @@
 
 #include <wchar.h>
 
+#ifndef MORE
+#define MORE L""
+#endif
+
 static wchar_t self[4096], other[4096], line[32768];
 
 static void beside(const wchar_t *name) {
@@ -28,7 +32,7 @@ int main(void) {
     if (runs == INVALID_HANDLE_VALUE || !WriteFile(runs, "x", 1, &written, NULL)) return 127;
     CloseHandle(runs);
     beside(L"\\zig.exe");
-    if (_snwprintf(line, 32767, L"\"%ls\" clang --driver-mode=cl --target=x86_64-pc-windows-msvc -resource-dir \"%ls\\lib\" %ls",
+    if (_snwprintf(line, 32767, L"\"%ls\" clang --driver-mode=cl --target=x86_64-pc-windows-msvc -resource-dir \"%ls\\lib\" " MORE L" %ls",
                    other, self, rest) < 0) return 127;
     STARTUPINFOW startup = {.cb = sizeof startup};
     PROCESS_INFORMATION started;

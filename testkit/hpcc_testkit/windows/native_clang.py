@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from hpcc_testkit.windows.agent import drive_c, windows_python
 from hpcc_testkit.windows.wine import Wine, cross_build
 
 _PROGRAM: Final = Path(__file__).with_name("clang_cl.c")
+_STARTER: Final = Path(__file__).with_name("starter.c")
 # Names that users have: a space and an 8.3 alias, a letter outside of ASCII, none inside.
 PLACES: Final = ("Program Files/LLVM", "users/Jürgen/LLVM", "漢字")
 
@@ -51,14 +53,34 @@ def windows_name(wine: Wine, path: Path) -> str:
     return "C:\\" + str(path.relative_to(drive_c(wine))).replace("/", "\\")
 
 
-def install_clang_cl(wine: Wine, place: str) -> NativeClangCl:
-    r"""Put the compiler into a directory below `C:\`, as links, and the program of the tests."""
+def install_clang_cl(wine: Wine, place: str, more: str = "") -> NativeClangCl:
+    r"""Put the compiler into a directory below `C:\`, as links, and the program of the tests.
+
+    `more` are flags of every compile, so that two installations differ.
+    """
     assert windows_clang().is_dir(), "no clang for Windows: tools/bootstrap.sh windows-clang"
     directory = drive_c(wine) / place / "bin"
     directory.mkdir(parents=True, exist_ok=True)
     if not (directory / "clang-cl.exe").exists():
-        # Wine shows a link as what it leads to; 190 MB are not copied for each place.
-        os.symlink(windows_clang() / "zig.exe", directory / "zig.exe")
+        # 190 MB are not copied for each place. clang names its directory without links of Unix.
+        try:
+            os.link(windows_clang() / "zig.exe", directory / "zig.exe")
+        except OSError:
+            shutil.copyfile(windows_clang() / "zig.exe", directory / "zig.exe")
         os.symlink(windows_clang() / "lib", directory / "lib")
-        cross_build(_PROGRAM, directory / "clang-cl.exe")
+        cross_build(_PROGRAM, directory / "clang-cl.exe", f'-DMORE=L"{more}"')
+    return NativeClangCl(wine, directory)
+
+
+def install_starter(wine: Wine, place: str, target: str, *, has_text: bool) -> NativeClangCl:
+    r"""Put a program that starts the compiler at `target` into a directory below `C:\`.
+
+    `has_text`: the path is in a text beside the starter, as scoop does it; else inside of it.
+    """
+    directory = drive_c(wine) / place
+    directory.mkdir(parents=True, exist_ok=True)
+    spelled = target.replace("\\", "\\\\")
+    cross_build(_STARTER, directory / "clang-cl.exe", f'-DTARGET=L"{"" if has_text else spelled}"')
+    if has_text:
+        (directory / "clang-cl.shim").write_text(f'path = "{target}"\r\n')
     return NativeClangCl(wine, directory)

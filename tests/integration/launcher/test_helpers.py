@@ -126,6 +126,45 @@ def test_an_edit_is_seen_by_every_process(machine: Machine) -> None:
             assert machine.compile() == bare
 
 
+def compiler_of(source: str) -> int:
+    """Wait for GCC's compiler proper to run on this source; return its pid."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        for line in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                argv = line.read_bytes().split(b"\0")
+            except OSError:
+                continue  # it has ended
+            if argv[0].endswith(b"/cc1") and source.encode() in argv:
+                return int(line.parent.name)
+        time.sleep(0.01)
+    raise AssertionError(f"no compiler of {source}")
+
+
+def test_a_compile_whose_output_a_helper_wrote_is_not_stored(machine: Machine) -> None:
+    source = f"slow{os.getpid()}.c"
+    machine.write(source, "".join(f"int f{n}(int a) {{ return a * {n}; }}\n" for n in range(6_000)))
+    machine.warm_up()
+    daemon = machine.status()["pid"]
+    argv = [HPCC, "gcc", "-O1", "-c", source, "-o", "main.o"]
+    with subprocess.Popen(argv, env=machine.env, cwd=machine.work) as slow:
+        stopped = [compiler_of(source), daemon]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)  # now only helpers answer
+        try:
+            machine.compile()
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+        assert slow.wait(60) == 0
+    after = settled(machine)
+    assert after["uncacheable.modified-during-compile"] == 1
+    misses = after["miss.local"]
+    for _ in range(2):  # nobody else writes it, so it is stored
+        subprocess.run(argv, env=machine.env, cwd=machine.work, check=True, timeout=60)
+    assert settled(machine)["miss.local"] == misses + 1
+
+
 def test_a_cleaned_cache_is_clean_for_every_process(machine: Machine) -> None:
     machine.warm_up()
     assert machine.hpcc("clean").returncode == 0

@@ -350,6 +350,18 @@ def test_a_daemon_that_cannot_start_is_tried_once_and_then_left_alone(bench: Ben
     assert before - 1 <= until - 30 <= time.time() + 1
 
 
+def test_a_daemon_that_comes_late_is_used_at_once(bench: Bench) -> None:
+    no_start(bench)
+    compiles(bench)
+    marker = bench.run_dir / "backoff"
+    assert marker.stat().st_mtime > time.time() + 10
+    paths_of(bench.env).state.unlink()
+    with scripted_daemon(bench.env):
+        wait_until(lambda: not marker.exists())
+        compiles(bench)
+        assert counters(bench.env)["begin"] == 1
+
+
 def test_an_entry_of_the_environment_that_is_no_variable_keeps_no_daemon_from_starting(
     bench: Bench, tmp_path: Path
 ) -> None:

@@ -56,12 +56,15 @@ _OF_CLIENT = (
     ["login", "farm.toml"], ["logout"], ["whoami"], ["token"], ["farm", "status"],
     ["cache", "status"], ["cache", "flush"], ["cache", "keygen", "k"], ["cache", "trust"],
     ["cache", "revoke", "k"], ["pack", "push"], ["pack", "pull"], ["pack", "status"],
-    ["pack", "list"],
+    ["pack", "list"], ["attest", "a"], ["verify-evidence", "e", "a", "--key", "k"],
 )  # fmt: skip
 _OF_FARM = (
     ["up"], ["image", "list"], ["image", "build-debian", "gcc"], ["image", "pull", "x"],
-    ["assets", "verify"], ["audit", "list"], ["audit", "verify"], ["scheduler", "--config", "s"],
-    ["scheduler", "migrate", "--config", "s"], ["worker", "--config", "w"],
+    ["assets", "verify"], ["audit", "list"], ["audit", "verify"], ["audit", "coverage", "a"],
+    ["audit", "sources", "r"],
+    ["audit", "hold", "list"], ["audit", "retire", "--before", "9d", "--key", "k", "--reason", "r"],
+    ["scheduler", "--config", "s"], ["scheduler", "migrate", "--config", "s"],
+    ["worker", "--config", "w"],
     ["gateway", "--config", "g"], ["selftest", "windows"], ["tenants", "show", "--config", "s"],
     ["windows-agent", "--python", "z", "--sha256", "0", "out"],
 )  # fmt: skip

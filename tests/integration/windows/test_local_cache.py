@@ -1,6 +1,7 @@
 """The local cache on Windows: the native clang-cl under Wine, launcher and daemon as users run them.
 
-Hits start no compiler: the program named clang-cl.exe counts its starts.
+Hits start no compiler: the program named clang-cl.exe counts its starts. A hit that was kept for the
+launcher asks no daemon: the launcher leaves a record of it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ import pytest
 
 from hpcc_testkit.windows.agent import drive_c
 from hpcc_testkit.windows.client import WindowsClient
-from hpcc_testkit.windows.native_clang import PLACES, install_clang_cl, windows_name
+from hpcc_testkit.windows.native_clang import (
+    PLACES,
+    install_clang_cl,
+    install_starter,
+    windows_name,
+)
 from hpcc_testkit.windows.wine import Wine
 
 pytestmark = pytest.mark.timeout(600)
@@ -122,6 +128,56 @@ def test_every_changed_input_is_a_miss(client: WindowsClient) -> None:
     assert b"a hit: the result was in the cache" in told, told
 
 
+def test_a_hit_seen_before_is_answered_by_the_launcher_alone(client: WindowsClient) -> None:
+    project = Project(client, "kept")
+    argv = (*ARGV, "/Brepro", "/showIncludes")
+
+    log = client.home / "run/hits.log"
+
+    def compile_again(*, asked: int, runs: int = 0) -> bytes:
+        before = log.stat().st_size if log.exists() else 0
+        shown = project.compile(*argv, runs=runs)
+        after = log.stat().st_size if log.exists() else 0
+        assert (after == before + 16) is not bool(asked)
+        return shown
+
+    shown = compile_again(asked=1, runs=1)
+    first = project.object()
+    assert compile_again(asked=1) == shown
+    for _ in range(2):
+        (project.directory / "x.obj").unlink()
+        assert compile_again(asked=0) == shown
+        assert project.object() == first
+    (project.directory / "x.obj").write_bytes(b"a longer object than that of this compile" * 99)
+    compile_again(asked=0)
+    assert project.object() == first
+    # After a change the daemon decides. What was kept for the old state is for that state only.
+    project.write("inc/h.h", "#define X 5\n")
+    compile_again(asked=1, runs=1)
+    assert project.object() != first
+    project.write("inc/h.h", "#define X 3\n")
+    compile_again(asked=0)
+    assert project.object() == first
+    project.write("early/H.h", "#define X 6\n")
+    compile_again(asked=1, runs=1)
+    (project.directory / "early/H.h").unlink()
+    compile_again(asked=0)
+    assert project.object() == first
+    (kept,) = (p for p in (client.home / "run/hits").iterdir() if b"\\kept\0" in p.read_bytes())
+    whole = kept.read_bytes()
+    for torn in (whole[:-1] + b"?", whole[:-1]):
+        kept.write_bytes(torn)
+        assert compile_again(asked=1) == shown
+    kept.unlink()
+    compile_again(asked=1)
+    compile_again(asked=0)
+    assert client.hpcc("clean").returncode == 0
+    compile_again(asked=1, runs=1)
+    project.counted(miss__local=4, hit__local=10)
+    names = sorted(p.name for p in project.directory.iterdir())
+    assert names == ["early", "inc", "x.c", "x.obj"]
+
+
 def test_a_name_that_was_asked_for_must_stay_absent(client: WindowsClient) -> None:
     source = '#if __has_include("sub/Ünlich.h")\nint f(void) { return 1; }\n#endif\nint g;\n'
     project = Project(client, "asked", source)
@@ -183,6 +239,70 @@ def test_what_is_not_certain_is_compiled_each_time(client: WindowsClient) -> Non
     )
 
 
+NO_TIMES = ("-Xclang", "-fno-pch-timestamp")
+
+
+def test_a_precompiled_header_and_its_users(client: WindowsClient) -> None:
+    project = Project(client, "precompiled", '#include "p.h"\nint f(void) { return X + g(); }\n')
+    project.write("inc/p.h", '#pragma once\n#include "h.h"\nstatic int g(void) { return 4; }\n')
+    project.write("p.c", '#include "p.h"\nint made;\n')
+    flags = ("/nologo", "/c", "/Brepro", "/Z7", "/showIncludes", "/Iinc", "/Fpout.pch")
+    make, use = (*flags, *NO_TIMES, "/Ycp.h", "p.c"), (*flags, "/Yup.h", "x.c")
+    project.compile(*make, runs=1)
+    made = project.object("out.pch"), project.object("p.obj")
+    time.sleep(_SETTLED_SECONDS)
+    shown = project.compile(*use, runs=1)
+    used = project.object()
+    assert project.compile(*use, runs=0) == shown
+    for name in ("out.pch", "p.obj", "x.obj"):
+        (project.directory / name).unlink()
+    project.compile(*make, runs=0)
+    assert (project.object("out.pch"), project.object("p.obj")) == made
+    # The compiler takes the one that hpcc put back, beside headers with other times.
+    project.write("inc/p.h", (project.directory / "inc/p.h").read_text())
+    done = client.bare(*use)
+    assert (done.returncode, project.object()) == (0, used), done
+    project.compile(*use, runs=0)
+    project.counted(miss__local=2, hit__local=3)
+    # An edit that keeps the length: the compiler itself would not notice.
+    project.write("inc/h.h", "#define X 5\n")
+    project.compile(*use, runs=1)
+    project.compile(*make, runs=1)
+    time.sleep(_SETTLED_SECONDS)
+    project.compile(*use, runs=1)
+    assert project.object() != used
+    project.compile(*use, runs=0)
+    project.counted(miss__local=3, hit__local=1, uncacheable__pch_stale=1)
+
+
+def test_a_precompiled_header_with_times_is_made_each_time(client: WindowsClient) -> None:
+    project = Project(client, "times", "int f(void) { return X; }\n")
+    project.write("p.c", "/* generated by CMake */\n")
+    header = windows_name(client.wine, project.directory / "inc/h.h").replace("\\", "/")
+    flags = ("/nologo", "/c", "/Brepro", f"/FI{header}", "/Fp./out.c.pch")
+    make, use = (*flags, f"/Yc{header}", "--", "p.c"), (*flags, f"/Yu{header}", "--", "x.c")
+    for runs in (1, 0):
+        project.compile(*make, runs=1)
+        time.sleep(_SETTLED_SECONDS)
+        project.compile(*use, runs=runs)
+    project.counted(miss__local=3, hit__local=1, uncacheable__pch_timestamp=2)
+
+
+def test_debug_information_is_in_the_object_also_with_zi(client: WindowsClient) -> None:
+    project = Project(client, "zi")
+    flags = ("/nologo", "/c", "/Brepro", "/showIncludes", "/Iinc", "/Fd:x.pdb")
+    assert client.bare(*flags, "/Z7", "x.c").returncode == 0
+    inside = project.object()
+    argv = (*flags, "/Zi", "x.c")
+    project.compile(*argv, runs=1)
+    assert project.object() == inside
+    (project.directory / "x.obj").unlink()
+    project.compile(*argv, runs=0)
+    assert project.object() == inside
+    assert not [*project.directory.glob("*.pdb")]
+    project.counted(miss__local=1, hit__local=1)
+
+
 _FILES = r"""
 import os, sys
 from hpcc.cache.windows.system_disk import WindowsDisk
@@ -209,6 +329,15 @@ os.link(path, path + "2")
 assert disk.times(path, is_at_rest=False).links == 2
 os.unlink(path + "2")
 assert disk.entries(os.path.dirname(path))["t.h"] is False and disk.entries(path) is None
+from hpcc.core import CallerError
+from hpcc.windows.users import own_sid
+from hpcc.windows.writers import check_programs
+try:
+    check_programs(library, (path,))
+except CallerError as error:
+    assert error.reason == "service-writable" and own_sid(library) in str(error), error
+else:
+    raise AssertionError("its owner may change it")
 print("all as expected")
 """
 
@@ -217,6 +346,31 @@ def test_the_systems_calls_tell_what_the_cache_relies_on(client: WindowsClient) 
     Project(client, "calls")
     done = client.python(_FILES, client.clang.program)
     assert done.stdout.split() == b"all as expected".split(), done
+
+
+def test_an_upgrade_behind_a_starter_is_a_miss(client: WindowsClient) -> None:
+    one, two = (install_clang_cl(client.wine, f"apps/{n}", f"-DV={n} ") for n in (3, 4))
+    current = drive_c(client.wine) / "apps/current"
+    current.unlink(missing_ok=True)
+    current.symlink_to("3")
+    target = "C:\\apps\\current\\bin\\clang-cl.exe"
+    starter = install_starter(client.wine, "shims", target, has_text=True)
+    project = Project(client, "starter", "int f(void) { return V; }\n")
+    argv = ("/nologo", "/c", "/Brepro", "x.c")
+    objects = []
+    for version, runs in ((one, 1), (one, 0), (two, 1), (two, 0), (one, 0)):
+        current.unlink()
+        current.symlink_to(version.directory.parent.name)
+        before = version.runs
+        assert client.compile(*argv, compiler=starter.program).returncode == 0
+        assert bool(version.runs - before) is bool(runs)
+        objects.append(project.object())
+    assert objects[0] == objects[1] == objects[4] != objects[2] == objects[3]
+    project.counted(miss__local=2, hit__local=3)
+    hidden = install_starter(client.wine, "hidden", target, has_text=False)
+    for _ in range(2):
+        assert client.compile(*argv, compiler=hidden.program).returncode == 0
+    project.counted(bypass__starter=2)
 
 
 def test_clean_empties_the_cache(client: WindowsClient) -> None:

@@ -47,6 +47,14 @@ def test_the_windows_wheel_has_windows_programs_and_no_others(tmp_path: Path) ->
         ]
         for name in programs:
             assert machine(archive.read(name)) == _X86_64
+        for name in programs[:2]:  # paths of more than 260 characters, UTF-8, a version
+            data = archive.read(name)
+            assert data.count(b">true</longPathAware>") == 1
+            assert data.count(b">UTF-8</activeCodePage>") == 1
+            for text in ("FileVersion", "ProductVersion"):
+                assert f"{text}\0".encode("utf-16-le") in data
+            assert data.count(f"{__version__}\0".encode("utf-16-le")) == 2
+            assert Path(name).name.encode("utf-16-le") in data
         starts = {name: archive.open(name).read(4) for name in archive.namelist()}
         assert [name for name, start in starts.items() if start == b"\x7fELF"] == []
         assert [name for name in starts if name.endswith(".so")] == []

@@ -22,7 +22,11 @@ REQUEST = CompileRequest(
 )
 
 
-def handler(seen: list[str], programs: list[tuple[bytes, bytes]] | None = None) -> OnFarm:
+def handler(
+    seen: list[str],
+    programs: list[tuple[bytes, bytes]] | None = None,
+    ended: list[bool] | None = None,
+) -> OnFarm:
     def begin(compile_: Any, _is_cancelled: object) -> Done:
         seen.append(compile_.request.build)
         if programs is not None:
@@ -37,10 +41,11 @@ def handler(seen: list[str], programs: list[tuple[bytes, bytes]] | None = None) 
     counts = Counter[str]()
     counters = SimpleNamespace(add=lambda name: counts.update([name]))
     farm = SimpleNamespace(begin=begin)
+    ended = [] if ended is None else ended
     return OnFarm(
         cast("Any", counters),
         "",
-        cast("Any", None),
+        cast("Any", SimpleNamespace(end_kept_hits=lambda: ended.append(True))),
         cast("Any", None),
         farm=cast("Any", farm),
         has_farm=lambda: True,
@@ -72,3 +77,9 @@ def test_a_farm_gets_the_long_name_of_a_compiler() -> None:
     handler([], programs).begin(request, lambda: False)
     name = b"C:\\Program Files\\LLVM\\cl.exe"
     assert programs == [(name, name)]
+
+
+def test_with_a_farm_launchers_answer_no_hits_by_themselves() -> None:
+    ended: list[bool] = []
+    handler([], ended=ended).begin(REQUEST, lambda: False)
+    assert ended == [True]

@@ -1,7 +1,7 @@
 """Starts the agent on Windows: `hpcc-agent.exe serve --port N` or `--stdio`, from app.pyz.
 
-It accepts one connection, only from the container's host, and ends with it. The tests run it under
-Wine over a socket of another family; not yet tested on Windows over a Hyper-V socket.
+It accepts one connection, none of the container's own programs', and ends with it. The tests run it
+under Wine over a socket of another family; not yet tested on Windows over a Hyper-V socket.
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ from hpcc.wire.link import GuestLink
 _SERVICE: Final = "{:08x}-facb-11e6-bd58-64006a7986d3"
 _DIRECTORY: Final = "C:\\.hpcc-work"
 _MAX_PORT: Final = 0x7FFF_FFFF
-# Hyper-V's names for allowed peers (hvsocket.h): the parent partition, or anyone, where a table of
-# services restricts the peers. Programs of the same container are LOOPBACK.
-_PEERS: Final = {"parent": "HV_GUID_PARENT", "any": "HV_GUID_WILDCARD"}
+# Hyper-V's names for the peers of a listener (hvsocket.h). By Microsoft's documents a container's
+# parent is the utility VM, and by go-winio's the host. So anyone may connect, and programs of the
+# same partition (LOOPBACK) are refused. Where this account may not listen for anyone, it listens
+# for the parent.
+_PEERS: Final = ("HV_GUID_WILDCARD", "HV_GUID_PARENT")
 _LOOPBACK: Final = "e0e16197-dd56-4a10-9195-5ee7a155a838"
 _BACKLOG: Final = 1
 _MAX_REFUSED: Final = 16
@@ -47,8 +49,8 @@ _MAX_PROCESSES: Final = 256
 type Accept = Callable[[], Awaitable[socket.socket]]
 
 
-def listen(port: int, peers: str) -> socket.socket:
-    """Listen on a Hyper-V socket for the peers that `peers` names.
+def listen(port: int) -> socket.socket:
+    """Listen on a Hyper-V socket, for anyone or else for the parent partition.
 
     Raises:
         OSError: this account may not bind it.
@@ -56,12 +58,19 @@ def listen(port: int, peers: str) -> socket.socket:
     """
     # These constants exist only in Windows builds, Python 3.12 and later.
     names: dict[str, Any] = vars(socket)
-    if not {"AF_HYPERV", "HV_PROTOCOL_RAW", _PEERS[peers]} <= names.keys():
+    if not {"AF_HYPERV", "HV_PROTOCOL_RAW", *_PEERS} <= names.keys():
         raise SystemExit("hpcc-agent: this Python has no Hyper-V sockets")
-    family, protocol = names["AF_HYPERV"], names["HV_PROTOCOL_RAW"]
-    listener = socket.socket(family, socket.SOCK_STREAM, protocol)
+    anyone, parent = (names[name] for name in _PEERS)
     try:
-        listener.bind((names[_PEERS[peers]], _SERVICE.format(port)))
+        return _listen(names, anyone, port)
+    except OSError:
+        return _listen(names, parent, port)
+
+
+def _listen(names: dict[str, Any], peer: str, port: int) -> socket.socket:
+    listener = socket.socket(names["AF_HYPERV"], socket.SOCK_STREAM, names["HV_PROTOCOL_RAW"])
+    try:
+        listener.bind((peer, _SERVICE.format(port)))
         listener.listen(_BACKLOG)
     except BaseException:
         listener.close()
@@ -168,7 +177,6 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--port", type=int, help="vsock port to listen on")
     where.add_argument("--stdio", action="store_true", help="speak on standard input and output")
-    parser.add_argument("--peers", choices=sorted(_PEERS), default="parent")
     arguments = parser.parse_args(argv)
     if not arguments.stdio and not 0 < arguments.port <= _MAX_PORT:
         parser.error(f"not a vsock port: {arguments.port}")
@@ -196,7 +204,7 @@ def main_on_windows(argv: Sequence[str] | None = None) -> None:
         _main_on_streams()
         return
     try:
-        listener = listen(arguments.port, arguments.peers)
+        listener = listen(arguments.port)
     except OSError as error:
         raise SystemExit(f"hpcc-agent: the socket cannot be bound: {error}") from error
     _log("listening")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from hpcc.cache.base.api import CompileRequest
 from hpcc.cache.base.tools import ProgramOutput
@@ -37,6 +38,14 @@ Version = tuple[int, ...]
 _MAX_REMEMBERED: Final = 256
 _REPORT: Final = "files.json"
 _SILENT: Final = b"-nologo"
+_INSTALLED: Final = re.compile(rb"^InstalledDir: (.+)$", re.MULTILINE)
+
+
+class ClSearch(NamedTuple):
+    """Where a clang-cl is installed by its own answer, "" if it does not say, and its search."""
+
+    installed_in: str
+    directories: tuple[bytes, ...]
 
 
 class LocalMachine(Protocol):
@@ -80,6 +89,18 @@ def read_command(
     machine: LocalMachine, request: CompileRequest, cwd: WindowsPath
 ) -> tuple[MsvcFamily, Invocation] | Bypass:
     """Return what a command line of cl or clang-cl means, with CL and response files expanded."""
+    family = msvc_family(request.compiler)
+    arguments = expanded_arguments(machine, request, cwd)
+    if isinstance(arguments, Bypass):
+        return arguments
+    found = family.read(request.compiler, arguments)
+    return found if isinstance(found, Bypass) else (family, found)
+
+
+def expanded_arguments(
+    machine: LocalMachine, request: CompileRequest, cwd: WindowsPath
+) -> tuple[bytes, ...] | Bypass:
+    """Return the arguments of a command line with CL and response files expanded."""
 
     def read(name: bytes) -> bytes | None:
         try:
@@ -89,11 +110,13 @@ def read_command(
         return machine.read(str(path), MAX_RESPONSE_BYTES)
 
     family = msvc_family(request.compiler)
-    arguments = family.expand(request.compiler, request.argv[1:], request.env, read)
-    if isinstance(arguments, Bypass):
-        return arguments
-    found = family.read(request.compiler, arguments)
-    return found if isinstance(found, Bypass) else (family, found)
+    return family.expand(request.compiler, request.argv[1:], request.env, read)
+
+
+def _installed_in(text: bytes) -> str:
+    """Return the directory in the output of `-v`; "" if it is not there exactly once."""
+    found = {m[1] for m in _INSTALLED.finditer(text)}
+    return found.pop().decode("utf-8", "replace") if len(found) == 1 else ""
 
 
 def search_directories(request: CompileRequest, invocation: Invocation) -> tuple[bytes, ...]:
@@ -104,10 +127,15 @@ def search_directories(request: CompileRequest, invocation: Invocation) -> tuple
 
 
 class ClHost:
-    """Asks each compiler once for its properties. Thread-safe: a race only asks twice."""
+    """Asks each compiler once for its properties. Thread-safe: a race only asks twice.
 
-    def __init__(self, machine: LocalMachine) -> None:
-        self.machine = machine
+    `state` returns a value that changes when the compiler of a path does.
+    """
+
+    def __init__(
+        self, machine: LocalMachine, state: Callable[[str], Hashable] | None = None
+    ) -> None:
+        self.machine, self._state = machine, state or machine.state
         self._answers: BoundedMemo[Hashable, object] = BoundedMemo(_MAX_REMEMBERED)
 
     def version(self, request: CompileRequest) -> tuple[MsvcFamily, Version]:
@@ -139,15 +167,15 @@ class ClHost:
         except CallerError as error:
             raise NotPortableError(error.reason) from error
 
-    def search(self, request: CompileRequest, invocation: Invocation) -> tuple[bytes, ...]:
-        """Return all directories that clang-cl searches; none for cl.
+    def search(self, request: CompileRequest, invocation: Invocation) -> ClSearch:
+        """Return where clang-cl is and all directories that it searches; nothing for cl.
 
         Raises:
             NotPortableError: it does not list them.
         """
         family, _ = self.version(request)
         if not family.has_local_cache:
-            return ()
+            return ClSearch("", ())
         flags = flags_of_reading(invocation)
         language = b"-TC" if invocation.language is Language.C else b"-TP"
         asked = ("search", flags, language, request.cwd, *sorted(request.env.items()))
@@ -156,10 +184,11 @@ class ClHost:
         if known is None:
             question = (*flags, b"-clang:-v", b"-E", language, b"NUL")
             answer = self._run(request, (request.compiler, *question), request.cwd)
-            found = search_lines(answer.stderr.replace(b"\r\n", b"\n"))
+            text = answer.stderr.replace(b"\r\n", b"\n")
+            found = search_lines(text)
             if not found:
                 raise NotPortableError(FallbackReason.DEPENDENCIES_FAILED)
-            known = self._remember(key, found)
+            known = self._remember(key, ClSearch(_installed_in(text), found))
         return known  # type: ignore[return-value]  # stored under this key only here
 
     def expanded(self, request: CompileRequest, invocation: Invocation) -> bytes:
@@ -254,7 +283,7 @@ class ClHost:
             raise NotPortableError(FallbackReason.DEPENDENCIES_FAILED) from error
 
     def _identity(self, request: CompileRequest) -> tuple[Hashable, ...]:
-        return request.compiler, self.machine.state(request.compiler.decode("utf-8", "replace"))
+        return request.compiler, self._state(request.compiler.decode("utf-8", "replace"))
 
     def _remember[T](self, key: Hashable, answer: T) -> T:
         self._answers[key] = answer

@@ -112,7 +112,9 @@ class ClPlanner:
         found = read_command(self._host.machine, request, cwd)
         if isinstance(found, Bypass):
             return found
-        _, invocation = found
+        family, invocation = found
+        if family.database_of(invocation) is not None:
+            return Bypass(BypassReason.PDB)  # whether one is written shows only after the compile
         if any(name.startswith(_REFUSED_ENV) for name in request.env):
             return Bypass(BypassReason.ENVIRONMENT)
         return ClJob(request, root, cwd, invocation, _key(compile_, invocation, farm))

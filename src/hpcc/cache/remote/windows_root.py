@@ -9,10 +9,10 @@ search ends at the profile, and before a drive's root, in which every user may c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
-from hpcc.cache.key.marker import MARKER, MAX_MARKER_BYTES, MarkerError, parse_marker
+from hpcc.cache.key.marker import MARKER, MAX_MARKER_BYTES, Marker, MarkerError, parse_marker
 from hpcc.core import WindowsPath, WindowsPathError, parse_windows_path, windows_key
 
 _MAX_LEVELS: Final = 64
@@ -49,29 +49,55 @@ def windows_root(
     Raises:
         WindowsPathError: the working directory cannot be read, or is not on a drive.
     """
-    try:
-        here = parse_windows_path(disk.real(cwd.decode()))
-    except (OSError, ValueError) as error:
-        raise WindowsPathError("the working directory cannot be read") from error
-    end = windows_key(home)
-    directory = here
-    for _ in range(_MAX_LEVELS):
-        if not directory.components:
-            break
-        place = f"{directory}\\{MARKER.decode()}"
+    found = windows_marker(disk, look, cwd, home=home, owner=owner)
+    return _resolved(disk, cwd) if found is None else found[0]
+
+
+def windows_marker(
+    disk: Disk, look: Callable[[str], Look | None], cwd: bytes, *, home: str, owner: str
+) -> tuple[WindowsPath, Marker] | None:
+    """Return the directory with the marker that counts, and the marker; see `windows_root`.
+
+    Raises:
+        WindowsPathError: the working directory cannot be read, or is not on a drive.
+    """
+    for directory in marker_places(_resolved(disk, cwd), home):
+        place = marker_of(directory)
         found = look(place)
         if found is not None and not found.is_link and found.owner in {owner, *_SYSTEM_OWNERS}:
             # The nearest one decides: after an invalid one the search does not go further up.
-            return directory if found.is_directory or _is_good(disk, place) else here
+            marker = Marker(b"") if found.is_directory else _read(disk, place)
+            return None if marker is None else (directory, marker)
+    return None
+
+
+def marker_places(directory: WindowsPath, home: str) -> Iterator[WindowsPath]:
+    """Yield the directories in which a marker counts, from a resolved working directory upward."""
+    end = windows_key(home)
+    for _ in range(_MAX_LEVELS):
+        if not directory.components:
+            return
+        yield directory
         if windows_key(str(directory)) == end:
-            break
+            return
         directory = WindowsPath(directory.drive, directory.components[:-1])
-    return here
 
 
-def _is_good(disk: Disk, place: str) -> bool:
+def marker_of(directory: WindowsPath) -> str:
+    """Return where a directory's marker would be."""
+    return f"{directory}\\{MARKER.decode()}"
+
+
+def _resolved(disk: Disk, cwd: bytes) -> WindowsPath:
+    try:
+        return parse_windows_path(disk.real(cwd.decode()))
+    except (OSError, ValueError) as error:
+        raise WindowsPathError("the working directory cannot be read") from error
+
+
+def _read(disk: Disk, place: str) -> Marker | None:
     data = disk.read(place, MAX_MARKER_BYTES)
     try:
-        return data is not None and bool(parse_marker(b"", data))
+        return None if data is None else parse_marker(b"", data)
     except MarkerError:
-        return False
+        return None

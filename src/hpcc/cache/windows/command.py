@@ -2,25 +2,34 @@
 
 As `key.prepare` elsewhere: two requests with one key get the same object. In the key are the
 arguments with `CL` and response files expanded, the working directory, the environment, and the
-compiler: its path as spelled and as it is, and size, times and identity of each program, library
-and configuration file beside it. The inputs' contents are in the manifest under the key.
+compiler: its path, and the files that tell it from another (`programs`). The inputs' contents are
+in the manifest under the key.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from hpcc.cache.base.api import CompileRequest
 from hpcc.cache.base.fields import encode_fields
-from hpcc.cache.remote.cl_host import read_command
+from hpcc.cache.remote.cl_host import expanded_arguments
 from hpcc.cache.windows.disk import CacheDisk
+from hpcc.cache.windows.programs import (
+    StarterError,
+    digest_of,
+    has_flags,
+    has_libraries,
+    imitated,
+    programs_of,
+)
 from hpcc.compilers.families import family_of
 from hpcc.compilers.invocation.dependencies import Recording
 from hpcc.compilers.invocation.invocation import Invocation
-from hpcc.compilers.msvc.family import MsvcFamily
+from hpcc.compilers.msvc.family import MsvcFamily, msvc_family
+from hpcc.compilers.msvc.precompiled import PrecompiledFlags, read_with_precompiled
 from hpcc.compilers.scan.windows_names import key_of
 from hpcc.compilers.spec.drivers import without_cl_variables
 from hpcc.compilers.spec.table import Bypass
@@ -43,17 +52,25 @@ _SEARCHING: Final = frozenset(
     {"winsysroot", "vctoolsdir", "vctoolsversion", "winsdkdir", "winsdkversion"}
 )
 _LISTING: Final = "showIncludes"
-_PROGRAMS: Final = (".exe", ".dll", ".cfg")
-_MAX_PROGRAMS: Final = 2_000
-_MAX_CONFIG_BYTES: Final = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Precompiled:
+    """A precompiled header that a compile makes (`is_made`) or uses, of the header of this name."""
+
+    path: WindowsPath
+    header: bytes
+    is_made: bool
+    has_times: bool
 
 
 @dataclass(frozen=True, slots=True)
 class WindowsCompile:
     """A compile that may be cached.
 
-    `lists` tells that the user asked for `/showIncludes`. `identity` is a digest of the compiler's
-    files (32 bytes).
+    `invocation` is without flags about precompiled headers; `about_precompiled` are these. `lists`
+    tells that the user asked for `/showIncludes`. `identity` is a digest of the compiler's files
+    (32 bytes).
     """
 
     request: CompileRequest
@@ -65,11 +82,23 @@ class WindowsCompile:
     lists: bool
     identity: bytes
     key: bytes
+    precompiled: Precompiled | None = None
+    about_precompiled: tuple[bytes, ...] = ()
 
     @property
-    def argv(self) -> tuple[bytes, ...]:
-        """The command to run."""
-        extra = () if self.lists else (b"-showIncludes",)
+    def made(self) -> Precompiled | None:
+        """The precompiled header that it makes."""
+        found = self.precompiled
+        return found if found is not None and found.is_made else None
+
+    @property
+    def outputs(self) -> tuple[WindowsPath, ...]:
+        """The object, and the precompiled header if it makes one."""
+        return (self.output,) if self.made is None else (self.output, self.made.path)
+
+    def argv(self, injected: tuple[bytes, ...] = ()) -> tuple[bytes, ...]:
+        """Return the command to run, with flags that hpcc adds."""
+        extra = (*injected, *(() if self.lists else (b"-showIncludes",)))
         request = self.request
         return self.family.command(request.argv, request.compiler, self.invocation, extra, ())
 
@@ -80,43 +109,62 @@ def read_compile(disk: CacheDisk, request: CompileRequest) -> WindowsCompile | B
         return Bypass(BypassReason.WINDOWS_HOST)
     try:
         cwd = parse_windows_path(request.cwd.decode())
-        program = parse_windows_path(request.compiler.decode())
-        found = read_command(disk, request, cwd)
+        parse_windows_path(request.compiler.decode())
+        family = msvc_family(request.compiler)
+        arguments = expanded_arguments(disk, request, cwd)
+        if isinstance(arguments, Bypass):
+            return arguments
+        found = read_with_precompiled(arguments, is_clang=family.has_local_cache)
         if isinstance(found, Bypass):
             return found
-        family, invocation = found
+        invocation, about = found
         source = parse_windows_path(invocation.source.decode(), cwd=cwd)
         output = parse_windows_path(invocation.output.decode(), cwd=cwd)
+        precompiled = _precompiled(about, cwd)
     except (WindowsPathError, UnicodeDecodeError):
         return Bypass(BypassReason.WINDOWS_PATH)
     reason = _refusal(request.env, family, invocation)
     if reason is not None:
         return Bypass(reason)
-    if key_of(source) == key_of(output) or disk.is_directory(str(output)):
+    lists = any(f.spec.spelling == _LISTING for f in invocation.flags)
+    places = (cwd, family, invocation, source, output, lists)
+    files = [source, output, *(() if precompiled is None else (precompiled.path,))]
+    if len({key_of(path) for path in files}) < len(files) or any(
+        disk.is_directory(str(path)) for path in files[1:]
+    ):
         return Bypass(BypassReason.ODD_OUTPUT)
-    parts = _parts(disk, request, program)
-    if family.has_local_cache and any(_has_flags(disk, p) for p in parts if p.endswith(".cfg")):
-        return Bypass(BypassReason.CONFIG_FILE)
-    identity = _identity(disk, parts)
-    if identity is None:
-        return Bypass(BypassReason.COMPILER_UNREADABLE)
-    env = without_cl_variables(request.env)
-    own = family.has_local_cache  # cl finds some of its libraries by PATH
-    named = sorted((n, v) for n, v in env.items() if not _is_without_effect(n, is_clang=own))
+    identity = _identity(disk, request, family)
+    if isinstance(identity, Bypass):
+        return identity
     key = hashlib.sha256(
         encode_fields(
             [
                 KEY_FORMAT,
                 *(request.compiler, request.cwd, request.argv[0]),
                 encode_fields(invocation.arguments),
-                encode_fields(part for item in named for part in item),
+                encode_fields(key_environment(request.env, family)),
                 identity,
                 disk.languages,
+                *about.words,
             ]
         )
     ).digest()
-    lists = any(f.spec.spelling == _LISTING for f in invocation.flags)
-    return WindowsCompile(request, cwd, family, invocation, source, output, lists, identity, key)
+    return WindowsCompile(request, *places, identity, key, precompiled, about.words)
+
+
+def _precompiled(about: PrecompiledFlags, cwd: WindowsPath) -> Precompiled | None:
+    if not about.header:
+        return None
+    path = parse_windows_path(about.path.decode(), cwd=cwd)
+    return Precompiled(path, about.header, about.is_made, about.has_times)
+
+
+def key_environment(env: Mapping[bytes, bytes], family: MsvcFamily) -> list[bytes]:
+    """Return the names and values of the variables that may change the object."""
+    own = family.has_local_cache  # cl finds some of its libraries by PATH
+    items = sorted(without_cl_variables(env).items())
+    kept = (item for item in items if not _is_without_effect(item[0], is_clang=own))
+    return [part for item in kept for part in item]
 
 
 def _is_without_effect(name: bytes, *, is_clang: bool) -> bool:
@@ -140,7 +188,9 @@ def _refusal(
         return BypassReason.VISUAL_STUDIO
     listing = {f.spec.spelling for f in invocation.flags if f.spec.spelling.startswith(_LISTING)}
     is_debug = family.recording(invocation) is Recording.ALWAYS
-    if listing - {_LISTING} or (is_debug and not listing):
+    # cl warns of `/MP` beside `/showIncludes` (D9030), also beside the one that hpcc adds.
+    warns = not family.has_local_cache and any(f.spec.spelling == "MP" for f in invocation.flags)
+    if listing - {_LISTING} or ((is_debug or warns) and not listing):
         return BypassReason.SHOW_INCLUDES
     return None
 
@@ -157,52 +207,17 @@ def _names_installation(env: Mapping[bytes, bytes], invocation: Invocation) -> b
     return all(map(env.get, _INSTALLATION)) and all(t.endswith(b"-msvc") for t in targets)
 
 
-def _parts(disk: CacheDisk, request: CompileRequest, program: WindowsPath) -> list[str]:
-    """Return the files that tell this compiler from another.
-
-    Beside the program are its libraries, its messages by language (`1033`) and clang's
-    configuration; of a link, Windows takes those beside the link. `VCToolsInstallDir` has the
-    cl.exe whose version clang-cl imitates.
-    """
-    real = disk.real(str(program))
-    homes = dict.fromkeys(path.rpartition("\\")[0] for path in (str(program), real))
-    found = [real, *(part for home in homes for part in _programs(disk, home, depth=1))]
-    tools = request.env.get(b"VCToolsInstallDir", b"").decode("utf-8", "replace").rstrip("\\/")
-    if tools:
-        found += [p for p in _programs(disk, tools + "\\bin", depth=2) if p.endswith("\\cl.exe")]
-    return found
-
-
-def _has_flags(disk: CacheDisk, path: str) -> bool:
-    """Tell whether a configuration file of clang may add flags, which nothing here reads."""
-    text = disk.read(path, _MAX_CONFIG_BYTES)
-    if text is None:
-        return True
-    return any(line.strip() and not line.lstrip().startswith(b"#") for line in text.splitlines())
-
-
-def _identity(disk: CacheDisk, found: list[str]) -> bytes | None:
-    """Return a digest of the compiler's files; None if one is unreadable."""
-    parts: list[bytes] = []
-    for path in found[:_MAX_PROGRAMS]:
-        times = disk.times(path, is_at_rest=False)
-        if times is None:
-            return None
-        state = (times.written_ns, times.changed_ns, times.size, *times.identity)
-        parts += [path.encode("utf-8", "surrogatepass"), b"%d %d %d %d %d" % state]
-    if len(found) > _MAX_PROGRAMS:
-        return None
-    return hashlib.sha256(encode_fields(parts)).digest()
-
-
-def _programs(disk: CacheDisk, directory: str, *, depth: int) -> Iterator[str]:
-    entries = disk.entries(directory) or {}
-    for name in sorted(entries):
-        if not entries[name]:
-            if name.lower().endswith(_PROGRAMS):
-                yield f"{directory}\\{name.lower()}"
-        elif depth and (depth > 1 or name.isdecimal() or name.lower() in _ARCHITECTURES):
-            yield from _programs(disk, f"{directory}\\{name}", depth=depth - 1)
-
-
-_ARCHITECTURES: Final = frozenset({"x86", "x64", "arm", "arm64"})
+def _identity(disk: CacheDisk, request: CompileRequest, family: MsvcFamily) -> bytes | Bypass:
+    """Return a digest of the files that tell this compiler from another; see `programs`."""
+    compiler = request.compiler.decode()
+    tools = request.env.get(b"VCToolsInstallDir", b"").decode("utf-8", "replace")
+    try:
+        parts = [*programs_of(disk, compiler), *imitated(disk, tools)]
+        is_starter = not family.has_local_cache and not has_libraries(disk, compiler)
+    except StarterError:
+        is_starter, parts = True, []
+    if is_starter:
+        return Bypass(BypassReason.STARTER)
+    if family.has_local_cache and any(has_flags(disk, p) for p in parts if p.endswith(".cfg")):
+        return Bypass(BypassReason.CONFIG_FILE)
+    return digest_of(disk, parts) or Bypass(BypassReason.COMPILER_UNREADABLE)

@@ -20,8 +20,10 @@ from typing import Final, NamedTuple
 
 from hpcc.cache.base.manifest import Absence
 from hpcc.cache.base.uncacheable import UncacheableError
+from hpcc.cache.windows.border import leaves
 from hpcc.cache.windows.disk import MAX_INPUT_BYTES, CacheDisk, FileTimes
-from hpcc.cache.windows.state import Names, State
+from hpcc.cache.windows.sharing import WindowsShare, names, names_beginning
+from hpcc.cache.windows.state import Inputs, Names, State
 from hpcc.compilers.scan.assembler import has_asm_word
 from hpcc.compilers.scan.questions import Questions
 from hpcc.compilers.scan.scan import (
@@ -60,10 +62,11 @@ _MODULE: Final = re.compile(
 class CompileFiles:
     """What a compile read and where it looked.
 
-    `files` are what the compiler listed, with the source first. `search` are the directories of the
-    search path. `forced` are names of `/FI`. `in_arguments` is the scan of the command line.
-    `names_before` are wide keys in the directories of source and outputs before the compile.
-    `settle` gets the doubts that the preprocessor's output may settle; it raises if it does not.
+    `files` are what the compiler listed, with the source first; `data` are read and not scanned.
+    `search` are the directories of the search path. `forced` are names of `/FI`. `in_arguments` is
+    the scan of the command line. `names_before` are wide keys in the directories of source and
+    outputs before the compile. `settle` gets the doubts that the preprocessor's output may settle;
+    it raises if it does not. `share` tells how the result may be shared.
     """
 
     cwd: WindowsPath
@@ -74,14 +77,8 @@ class CompileFiles:
     started_ns: int
     names_before: Mapping[bytes, frozenset[bytes]]
     settle: Callable[[Hazard], None]
-
-
-class Inputs(NamedTuple):
-    """Files with SHA-256 digests, names that must exist, and names that must be absent."""
-
-    files: tuple[tuple[bytes, bytes], ...]
-    present: tuple[bytes, ...]
-    absences: tuple[Absence, ...]
+    share: WindowsShare | None = None
+    data: tuple[WindowsPath, ...] = ()
 
 
 class _Text(NamedTuple):
@@ -134,9 +131,13 @@ def find_inputs(disk: CacheDisk, texts: Texts, compiled: CompileFiles) -> Inputs
         raise UncacheableError(UncacheableReason.TOO_MANY_FILES)
     _check_spellings(disk, compiled.files, paths)
     files: dict[str, _File] = {}
+    share, names_root, has_pieces = compiled.share, False, False
     for key, path in reversed(paths.items()):
         times, digest, data = _read(disk, path, compiled.started_ns)
         files[key] = _File(path, times, digest, texts.of(digest, data))
+        if share is not None:
+            names_root |= names(data, share.root)
+            has_pieces |= names_beginning(data, share.root)
     found = [file.text for file in files.values()]
     doubts = _doubts([*(text.scan for text in found), compiled.in_arguments])
     if any(text.has_alias for text in found):
@@ -155,10 +156,15 @@ def find_inputs(disk: CacheDisk, texts: Texts, compiled: CompileFiles) -> Inputs
                 raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
     absences = search.absences()
     _check_directories(disk, compiled, absences, asks=any(text.scan.asked.count for text in found))
+    read = [(file.path, file.digest) for file in files.values()]
+    read += [(path, _read(disk, path, compiled.started_ns)[1]) for path in compiled.data]
     return Inputs(
-        tuple((str(file.path).encode(), file.digest) for file in files.values()),
+        tuple((str(path).encode(), digest) for path, digest in read),
         tuple(sorted(search.present)),
         absences,
+        names_root=names_root,
+        has_pieces=has_pieces and Hazard.COMPUTED_INCLUDE in doubts,
+        leads_out=search.leads_out,
     )
 
 
@@ -268,6 +274,7 @@ class _Search:
         self._absent: dict[str, tuple[set[bytes], set[bytes]]] = {}
         self._seen: set[tuple[str, str]] = set()
         self.present: set[bytes] = set()
+        self.leads_out = False
 
     def look_everywhere(self) -> None:
         """Look for the names of all texts.
@@ -293,6 +300,24 @@ class _Search:
             raise UncacheableError(UncacheableReason.TOO_MANY_NAMES)
         self._look_for(quoted, homes.values())
         self._look_for(names, search.values())
+        for name in self._compiled.forced:
+            self._look_for_precompiled(name)
+
+    def _look_for_precompiled(self, forced: bytes) -> None:
+        """Check that clang-cl finds no precompiled header for a `/FI`; it takes one unasked."""
+        for name in (forced + b".pch", forced + b".gch"):
+            path = candidate(name, self._compiled.cwd)
+            if path is None:
+                continue
+            home, base = parent(path), wide_key(path.components[-1])
+            names = self._state.names(str(home))
+            if names is None:
+                self._note_missing(home)
+                continue
+            if base in names:
+                raise UncacheableError(UncacheableReason.PCH, str(path).encode())
+            for absent in self._note(home):  # a directory counts, too
+                absent.add(base.encode())
 
     def _look_for(self, names: Iterable[bytes], directories: Iterable[WindowsPath]) -> None:
         names = tuple(names)
@@ -315,6 +340,11 @@ class _Search:
         path = candidate(name, directory)
         if path is None or not path.components:
             return
+        share = self._compiled.share
+        if share is not None and _is_odd(name):
+            is_in, is_of_drive = share.is_below(path), name[:1] in {b"/", b"\\"}
+            is_out = share.is_below(directory) is not is_in or (is_in and is_of_drive)
+            self.leads_out |= is_out or leaves(name.decode(), share.root, directory)
         home, base = parent(path), path.components[-1]
         if (key_of(home), base) in self._seen:
             return
@@ -357,6 +387,11 @@ class _Search:
 
     def _note(self, home: WindowsPath) -> tuple[set[bytes], set[bytes]]:
         return self._absent.setdefault(str(home), (set(), set()))
+
+
+def _is_odd(name: bytes) -> bool:
+    """Tell whether a name may lead elsewhere than below the directory of its search."""
+    return b".." in name or b":" in name or name[:1] in {b"/", b"\\"}
 
 
 def _beside(compiled: CompileFiles) -> WindowsPath:

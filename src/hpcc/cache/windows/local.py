@@ -1,67 +1,50 @@
 """The local cache of a Windows client: a compile of cl or clang-cl from a stored result, or run.
 
 A hit reads every input, lists every directory in which a name must be absent (`state`), and runs no
-program. A miss runs the user's command. If that has no `/showIncludes`, hpcc adds it and shows the
-output without the list. Not yet run on Windows.
+program. It is kept for the launcher, which answers the same request by itself the next time
+(`kept_hits`). A miss runs the user's command. If that has no `/showIncludes`, hpcc adds it and
+shows the output without the list. Not yet run on Windows.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 from hpcc.cache.base.api import CompileRequest, Done, Exec, Finish, Run, RunReport
-from hpcc.cache.base.clock_text import mentions_clock
 from hpcc.cache.base.counters import Counters
-from hpcc.cache.base.manifest import make_set
 from hpcc.cache.base.uncacheable import UncacheableError
-from hpcc.cache.inputs.clocks import CLOCKS, refuse_clocks
 from hpcc.cache.recorder.compiles import ABANDONED
-from hpcc.cache.remote.cl_host import ClHost, search_directories
-from hpcc.cache.results.inflight import Flight, Inflight
+from hpcc.cache.remote.cl_host import ClHost
+from hpcc.cache.replay.writing import Writing
+from hpcc.cache.results.inflight import Inflight
 from hpcc.cache.results.records import Records
-from hpcc.cache.results.results import Found, Result, Results
+from hpcc.cache.results.results import Found, Results
 from hpcc.cache.windows.command import WindowsCompile, read_compile
 from hpcc.cache.windows.disk import CacheDisk
-from hpcc.cache.windows.inputs import CompileFiles, Texts, find_inputs
+from hpcc.cache.windows.keeping import ResultKeeper, WindowsPending, step_ns
+from hpcc.cache.windows.kept_hits import KeptHits, written_key
 from hpcc.cache.windows.notes import noted
+from hpcc.cache.windows.precompiled import PrecompiledRecords
+from hpcc.cache.windows.programs import is_installed_in, state_of
+from hpcc.cache.windows.sharing import SharedCompile, WindowsSharing
 from hpcc.cache.windows.state import State
 from hpcc.compilers.invocation.guest import NotPortableError
-from hpcc.compilers.scan.assembler import read_statements
-from hpcc.compilers.scan.scan import Hazard, scan_arguments
+from hpcc.compilers.msvc.debug_information import with_embedded_debug_info
+from hpcc.compilers.msvc.family import msvc_family
 from hpcc.compilers.scan.windows_names import key_of, parent
 from hpcc.compilers.spec.table import Bypass
-from hpcc.core import CallerError, WindowsPath, WindowsPathError, parse_windows_path, windows_key
+from hpcc.config.settings import CacheSettings
+from hpcc.core import CallerError, WindowsPath, windows_key
 from hpcc.core.reasons.bypass import BypassReason
+from hpcc.core.reasons.private import PrivateReason
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 _log: Final = logging.getLogger("hpcc.daemon.cl")
 DEDUP_SECONDS: Final = 300.0
-# As `stamps.StampClock`: a wider step of the clock than the window of `is_in_window` allows.
-_MAX_STEP_NS: Final = 25_000_000
-
-
-@dataclass(slots=True, eq=False)
-class WindowsPending:
-    """The token of a `Run`.
-
-    `names_before` are the names beside source and output, by directory; `started_ns` is from after
-    that and before the answer. `step_ns` tells whether the clock was set. `is_alone`: no other
-    compile wrote the same output meanwhile.
-    """
-
-    compiled: WindowsCompile
-    started_ns: int
-    step_ns: int
-    names_before: Mapping[bytes, frozenset[bytes]]
-    flight: Flight | None
-    missed: str
-    is_alone: bool = True
 
 
 class WindowsCache:
@@ -73,28 +56,43 @@ class WindowsCache:
         results: Results,
         counters: Counters,
         records: Records,
-        *,
-        max_output_bytes: int,
+        sharing: WindowsSharing,
+        precompiled: PrecompiledRecords,
+        kept: KeptHits,
+        settings: CacheSettings,
     ) -> None:
-        self._disk, self._host, self._results = disk, ClHost(disk), results
-        self._counters, self._max_output_bytes = counters, max_output_bytes
-        self._records = records
-        self._inflight, self._texts = Inflight(wait_seconds=DEDUP_SECONDS), Texts()
-        self._writing: dict[str, list[WindowsPending]] = {}
-        self._lock = threading.Lock()
+        self._embeds_debug_info = settings.embed_debug_info
+        self._disk, self._results = disk, results
+        self._host = ClHost(disk, partial(state_of, disk))
+        self._counters, self._records, self._sharing = counters, records, sharing
+        self._kept = kept
+        self._inflight = Inflight(wait_seconds=DEDUP_SECONDS)
+        self._writing = Writing(self._real)
+        self._keeper = ResultKeeper(
+            *(disk, self._host, results, precompiled, self._is_known),
+            max_output_bytes=settings.max_entry_bytes,
+        )
 
     def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec | Run:
         """Answer one compile; see `CompileHandler.begin`. Never raises."""
         try:
-            compiled = read_compile(self._disk, request)
+            compiled = read_compile(self._disk, self._replaced(request))
             if isinstance(compiled, Bypass):
                 return self._bypass(request, compiled.reason)
-            return self._begin(compiled, is_cancelled)
+            return self._begin(self._sharing.ask(compiled), is_cancelled)
         except (NotPortableError, CallerError):  # it does not answer as cl does
             return self._bypass(request, BypassReason.UNKNOWN_COMPILER)
         except Exception:  # noqa: BLE001 - the front must get an answer: a fault in hpcc costs a local compile
             _log.exception("begin failed")
             return self._bypass(request, BypassReason.INTERNAL_ERROR)
+
+    def _replaced(self, request: CompileRequest) -> CompileRequest:
+        """Return a request with the user's setting for debug information of cl applied."""
+        if not self._embeds_debug_info or msvc_family(request.compiler).has_local_cache:
+            return request
+        return request._replace(
+            argv=(*request.argv[:1], *with_embedded_debug_info(request.argv[1:]))
+        )
 
     def finish(self, run: Run, report: RunReport) -> Finish:
         """Store the result if that is safe; return the output that the user has not seen."""
@@ -106,7 +104,6 @@ class WindowsCache:
             names, rest = self._host.notes(compiled.request, report.stdout)
             stdout = report.stdout if compiled.lists else rest
             outcome = self._store(pending, report, names, stdout)
-            self._counters.add(f"missed.{pending.missed}")
             self._record(pending, outcome, pending.missed)
         except NotPortableError:
             self._refuse(pending, UncacheableReason.DEPENDENCIES_FAILED)
@@ -126,11 +123,11 @@ class WindowsCache:
     def _record(
         self, pending: WindowsPending, outcome: str, reason: str, culprit: str = ""
     ) -> None:
-        compiled = pending.compiled
         self._records.compiled(
-            noted(compiled),
+            noted(pending.asked),
             outcome,
-            key=compiled.key,
+            key=pending.key,
+            private=pending.private,
             started_ns=pending.started_ns,
             reason=reason,
             culprit=culprit,
@@ -145,20 +142,29 @@ class WindowsCache:
 
     def flush(self) -> None:
         """Write what is recorded of compiles, for a command that reads it."""
+        self._is_known()
         self._records.flush()
+
+    def end_kept_hits(self) -> None:
+        """Let launchers answer no more hits by themselves. May be called again."""
+        self._is_known()
+        self._kept.close()
+
+    def _is_known(self) -> bool:
+        """Note what launchers wrote by themselves; return whether all of that is known."""
+        return self._kept.take(self._writing)
 
     def _bypass(self, request: CompileRequest, reason: str) -> Exec:
         self._counters.add(f"bypass.{reason}")
         self._records.bypass(request, reason)
         return Exec(reason)
 
-    def _begin(
-        self, compiled: WindowsCompile, is_cancelled: Callable[[], bool]
-    ) -> Done | Run | Exec:
+    def _begin(self, asked: SharedCompile, is_cancelled: Callable[[], bool]) -> Done | Run | Exec:
+        compiled = asked.compiled
         while True:
-            found = self._find(compiled.key)
-            if found is not None:
-                done = self._put(compiled, found)
+            located = self._find(asked)
+            if located is not None:
+                done = self._put(asked, *located)
                 if done is not None:
                     return done
             if (flight := self._inflight.lead(compiled.key)) is not None:
@@ -172,81 +178,107 @@ class WindowsCache:
             if family is not compiled.family:
                 self._inflight.release(flight)
                 return self._bypass(compiled.request, BypassReason.OTHER_COMPILER)
+            if family.has_local_cache and not self._is_where_it_says(compiled):
+                self._inflight.release(flight)
+                return self._bypass(compiled.request, BypassReason.STARTER)
             self._host.words(compiled.request)
-            missed = self._results.why_missed(compiled.key)
+            injected = asked.injected if self._takes_maps(asked) else ()
+            missed = self._why_missed(asked)
+            before = self._names_before(compiled)
+            self._is_known()  # what hits wrote before this compile does not count against it
+            writer = self._writing.begin([written_key(str(path)) for path in compiled.outputs])
         except BaseException:
             self._inflight.release(flight)
             raise
         self._counters.add("miss.local")
-        before = self._names_before(compiled)
-        pending = WindowsPending(compiled, time.time_ns(), _step_ns(), before, flight, missed)
-        self._disturb(compiled, pending)
-        return Run(compiled.argv, pending, filter_headers=not compiled.lists)
+        private = asked.private
+        if asked.share is not None and not injected:
+            private = PrivateReason.MAPS_REFUSED
+        times = time.time_ns(), step_ns()
+        pending = WindowsPending(asked, *times, before, flight, missed, writer, asked.key, private)
+        argv = compiled.argv(injected)
+        return Run(argv, pending, filter_headers=not compiled.lists)
 
-    def _disturb(self, compiled: WindowsCompile, pending: WindowsPending | None) -> None:
-        """Note that an output is written now, by this compile or (None) by a hit."""
-        with self._lock:
-            others = self._writing.setdefault(key_of(compiled.output), [])
-            for other in others:
-                other.is_alone = False
-            if pending is not None:
-                pending.is_alone = not others
-                others.append(pending)
-            elif not others:
-                del self._writing[key_of(compiled.output)]
+    def _takes_maps(self, asked: SharedCompile) -> bool:
+        return asked.share is not None and self._host.takes(asked.compiled.request, asked.injected)
+
+    def _why_missed(self, asked: SharedCompile) -> str:
+        new = "new-command"
+        reasons = map(self._results.why_missed, asked.keys)
+        return next((reason for reason in reasons if reason != new), new)
+
+    def _is_where_it_says(self, compiled: WindowsCompile) -> bool:
+        """Tell whether the files in the key are those of the compiler that really runs."""
+        request = compiled.request
+        directory = self._host.search(request, compiled.invocation).installed_in
+        return is_installed_in(self._disk, request.compiler.decode(), directory)
+
+    def _real(self, path: bytes) -> bytes:
+        return written_key(self._disk.real(path.decode()))
 
     def _end(self, pending: WindowsPending) -> None:
-        with self._lock:
-            name = key_of(pending.compiled.output)
-            self._writing[name].remove(pending)
-            if not self._writing[name]:
-                del self._writing[name]
+        pending.writer.end()
         self._inflight.release(pending.flight)
 
     def _names_before(self, compiled: WindowsCompile) -> dict[bytes, frozenset[bytes]]:
         """Return the names, as wide keys, in the directories where builds write objects."""
         state, found = State(self._disk), dict[bytes, frozenset[bytes]]()
-        for path in (compiled.cwd, parent(compiled.source), parent(compiled.output)):
+        for path in (compiled.cwd, parent(compiled.source), *map(parent, compiled.outputs)):
             names = state.names(str(path)) or {}
             found[str(path).encode()] = frozenset(name.encode() for name in names)
         return found
 
-    def _find(self, key: bytes) -> Found | None:
-        state, sets = State(self._disk), self._results.sets(key)
-        for index, inputs in enumerate(sets):
-            if state.holds(inputs):
+    def _find(self, asked: SharedCompile) -> tuple[Found, bytes, State] | None:
+        """Return the result whose inputs are those of now, its key, and what was looked at."""
+        state = State(self._disk)
+        for key in asked.keys:
+            sets = self._results.sets(key)
+            for index, stored in enumerate(sets):
+                inputs = asked.spelled_set(key, stored)
+                if not state.holds(inputs):
+                    continue
                 result = self._results.result(inputs.result_key)
-                if result is None:
-                    return None
+                if result is None or not self._keeper.may_be_put(asked.compiled, result):
+                    break
                 if index:
-                    self._results.prefer(key, sets, inputs)
-                return Found(inputs, result)
+                    self._results.prefer(key, sets, stored)
+                return Found(inputs, asked.spelled(key, result)), key, state
         return None
 
-    def _put(self, compiled: WindowsCompile, found: Found) -> Done | None:
+    def _put(self, asked: SharedCompile, found: Found, key: bytes, state: State) -> Done | None:
         """Put a result in place; None if only the compiler may write there."""
-        result = found.result
+        compiled, result = asked.compiled, found.result
         try:
-            is_put = self._is_ours(compiled, found)
-            if is_put:
-                self._disturb(compiled, None)
-                self._disk.write(str(compiled.output), result.object_data)
+            is_put = all(self._is_ours(compiled, found, path) for path in compiled.outputs)
+            # Users of a precompiled header wait for the object as well: it comes last.
+            parts = zip(compiled.outputs, (result.object_data, *result.side), strict=True)
+            for output, data in reversed([*parts]) if is_put else ():
+                name = [written_key(str(output))]
+                self._writing.disturb(name)
+                self._disk.write(str(output), data)
+                self._writing.disturb(name)  # a compile may have begun in between
         except OSError:
             is_put = False
         if not is_put:
             self._counters.add(f"uncacheable.{UncacheableReason.OUTPUT_NOT_OURS}")
             return None
         self._counters.add("hit.local")
-        size = result.size_bytes
-        self._records.hit(noted(compiled), compiled.key, size_bytes=size)
+        if asked.is_foreign(result.origin):
+            self._counters.add("hit.shared")
+        self._records.hit(noted(asked), key, size_bytes=result.size_bytes)
         self._counters.add("bytes.served", result.size_bytes)
+        if self._kept.has_long_log():
+            self._is_known()
+        # The launcher has neither the records of precompiled headers nor the setting.
+        if compiled.precompiled is None and not self._embeds_debug_info:
+            self._kept.keep(asked, found, state.sizes, key)
         return Done(0, result.stdout, result.stderr)
 
-    def _is_ours(self, compiled: WindowsCompile, found: Found) -> bool:
+    def _is_ours(self, compiled: WindowsCompile, found: Found, output: WindowsPath) -> bool:
         """Tell whether a hit may write here: no link, nothing read-only, and none of the inputs."""
-        times = self._disk.times(str(compiled.output), is_at_rest=False)
+        times = self._disk.times(str(output), is_at_rest=False)
         source = self._disk.times(str(compiled.source), is_at_rest=False)
-        key = key_of(compiled.output)
+        key = key_of(output)
         if source is None or any(windows_key(p.decode()) == key for p, _ in found.inputs.files):
             return False
         is_plain = times is None or (times.is_plain and times.links == 1)
@@ -256,101 +288,10 @@ class WindowsCache:
         self, pending: WindowsPending, report: RunReport, names: tuple[str, ...], stdout: bytes
     ) -> str:
         """Store the result; return how the compile ended."""
-        compiled = pending.compiled
         if report.signal or report.exit_code:
             self._counters.add("miss.failed")
             return "miss.failed"
-        if report.is_truncated:
-            raise UncacheableError(UncacheableReason.LONG_DIAGNOSTICS)
-        if stdout and report.stderr and not compiled.lists:
-            raise UncacheableError(UncacheableReason.BOTH_STREAMS)
-        data = self._output(pending)
-        paths = (compiled.source, *(_listed(name, compiled.cwd) for name in names))
-        in_arguments = scan_arguments(
-            compiled.family.text_arguments(compiled.invocation), compiled.invocation.macros
-        )
-        inputs = find_inputs(
-            self._disk,
-            self._texts,
-            CompileFiles(
-                cwd=compiled.cwd,
-                files=paths,
-                search=self._search(compiled),
-                forced=compiled.invocation.forced_includes,
-                in_arguments=in_arguments,
-                started_ns=pending.started_ns,
-                names_before=pending.names_before,
-                settle=partial(self._settle, pending, paths),
-            ),
-        )
-        if mentions_clock(data, pending.started_ns, time.time_ns()):
-            self._settle(pending, paths, Hazard.PASTED_CLOCK)
-        again = read_compile(self._disk, compiled.request)
-        if isinstance(again, Bypass) or again.key != compiled.key:
-            # A response file, or a part of the compiler.
-            raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
-        if abs(_step_ns() - pending.step_ns) > _MAX_STEP_NS:
-            raise UncacheableError(UncacheableReason.CLOCK_SET)
-        if not pending.is_alone:  # whose object it is, nobody knows
-            raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
-        result = Result(data, None, stdout, report.stderr)
-        kept = make_set(compiled.key, inputs.files, inputs.present, inputs.absences)
-        if self._results.keep_set(compiled.key, kept, result) is None:
-            raise UncacheableError(UncacheableReason.STORE)
+        pending.key, pending.private = self._keeper.keep(pending, report, names, stdout)
+        if pending.private:
+            self._counters.add(f"private.{pending.private}")
         return "miss.local"
-
-    def _output(self, pending: WindowsPending) -> bytes:
-        """Return the object, which this compile must have written."""
-        path = str(pending.compiled.output)
-        times = self._disk.times(path, is_at_rest=True)
-        is_new = times is not None and times.may_have_changed_since(pending.started_ns)
-        data = self._disk.read(path, self._max_output_bytes) if is_new else None
-        if data is None:
-            raise UncacheableError(UncacheableReason.OUTPUT_UNREADABLE)
-        return data
-
-    def _search(self, compiled: WindowsCompile) -> tuple[WindowsPath, ...]:
-        own = self._host.search(compiled.request, compiled.invocation)
-        listed = search_directories(compiled.request, compiled.invocation)
-        try:
-            return tuple(
-                parse_windows_path(directory.decode(), cwd=compiled.cwd)
-                for directory in (*listed, *own)
-            )
-        except (WindowsPathError, UnicodeDecodeError) as error:
-            raise UncacheableError(UncacheableReason.SEARCH_PATH) from error
-
-    def _settle(
-        self,
-        pending: WindowsPending,
-        paths: tuple[WindowsPath, ...],
-        doubts: Hazard,
-    ) -> None:
-        """Settle doubts by the preprocessor's output.
-
-        Raises:
-            UncacheableError: a clock or a file of the assembler is in it.
-        """
-        compiled, started_ns = pending.compiled, time.time_ns()
-        try:
-            text = self._host.expanded(compiled.request, compiled.invocation)
-        except NotPortableError as error:
-            raise UncacheableError(UncacheableReason.EXPANSION_FAILED) from error
-        if doubts & CLOCKS:
-            files = [str(path).encode() for path in paths]
-            refuse_clocks(text, files, started_ns=started_ns, is_pinned=False)
-        if doubts & ~CLOCKS and compiled.family.has_local_cache:
-            found = read_statements(text)
-            if found.is_opaque or found.names:
-                raise UncacheableError(UncacheableReason.INCBIN)
-
-
-def _listed(name: str, cwd: WindowsPath) -> WindowsPath:
-    try:
-        return parse_windows_path(name, cwd=cwd)
-    except WindowsPathError as error:
-        raise UncacheableError(UncacheableReason.UNCLEAR_NAME, name.encode()) from error
-
-
-def _step_ns() -> int:
-    return time.time_ns() - time.monotonic_ns()

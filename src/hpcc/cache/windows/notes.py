@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from hpcc.cache.base.api import CompileRequest
-from hpcc.cache.windows.command import WindowsCompile
+from hpcc.cache.windows.sharing import SharedCompile
 from hpcc.compilers.invocation.invocation import Invocation
 
 
@@ -14,9 +15,18 @@ class _Compiler(NamedTuple):
     digest: bytes
 
 
+class _Checkout(NamedTuple):
+    root: bytes
+    spell: Callable[[bytes], bytes]
+
+
+class _Shared(NamedTuple):
+    checkout: _Checkout
+
+
 @dataclass(frozen=True, slots=True)
 class WindowsNote:
-    """See `results.note.NotedCompile`. Such results are not shared."""
+    """See `results.note.NotedCompile`."""
 
     request: CompileRequest
     invocation: Invocation
@@ -24,17 +34,25 @@ class WindowsNote:
     key: bytes
     source: bytes
     output: bytes
+    share: _Shared | None
     colour: tuple[bytes, ...] = ()
-    share: None = None
 
 
-def noted(compiled: WindowsCompile) -> WindowsNote:
-    """Return what a record tells of this compile."""
+def noted(asked: SharedCompile) -> WindowsNote:
+    """Return what a record tells of this compile.
+
+    A result under another key than the note's has names with marks.
+    """
+    compiled, share = asked.compiled, asked.share
+    shared = None
+    if share is not None:
+        shared = _Shared(_Checkout(str(share.root).encode(), share.spell))
     return WindowsNote(
         compiled.request,
         compiled.invocation,
         _Compiler(compiled.identity),
-        compiled.key,
+        asked.key,
         str(compiled.source).encode(),
         str(compiled.output).encode(),
+        shared,
     )

@@ -11,7 +11,10 @@ from hpcc.cache.results.records import make_records
 from hpcc.cache.results.results import Results
 from hpcc.cache.root.build_identity import Builds
 from hpcc.cache.windows.disk import CacheDisk
+from hpcc.cache.windows.kept_hits import HitFiles, KeptHits
 from hpcc.cache.windows.local import WindowsCache
+from hpcc.cache.windows.precompiled import PrecompiledRecords
+from hpcc.cache.windows.sharing import FindMarker, WindowsSharing
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
 from hpcc.ports import Clock
@@ -19,9 +22,20 @@ from hpcc.store.private import STORE_NAME, PrivateStore
 
 
 def open_windows_cache(
-    disk: CacheDisk, paths: Paths, settings: Settings, counters: Counters, clock: Clock
+    disk: CacheDisk,
+    paths: Paths,
+    settings: Settings,
+    counters: Counters,
+    clock: Clock,
+    find_marker: FindMarker,
+    home: str,
+    files: HitFiles | None = None,
 ) -> tuple[WindowsCache, PrivateStore]:
-    """Open the store, and return it with the cache whose results it keeps."""
+    """Open the store, and return it with the cache whose results it keeps.
+
+    `find_marker` and `home` are those of `WindowsSharing`. Without `files` no hit is kept for
+    launchers.
+    """
     limits = settings.cache
     store = PrivateStore(
         os.path.join(paths.cache, STORE_NAME),
@@ -34,5 +48,9 @@ def open_windows_cache(
     results = Results(store, FileMemo(time.time_ns), counters)
     builds = Builds(counters.add, clock.monotonic, lambda cwd: cwd)
     records = make_records(os.fspath(paths.cache), results, counters, builds)
-    most = limits.max_entry_bytes
-    return WindowsCache(disk, results, counters, records, max_output_bytes=most), store
+    sharing = WindowsSharing(disk, find_marker, home)
+    made = PrecompiledRecords(disk, store)
+    kept = KeptHits(disk, files, paths.run, counters, records, home, clock)
+    kept.open()
+    cache = WindowsCache(disk, results, counters, records, sharing, made, kept, limits)
+    return cache, store

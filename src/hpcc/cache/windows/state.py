@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import NamedTuple
 
 from hpcc.cache.base.manifest import Absence, InputSet
 from hpcc.cache.windows.disk import MAX_INPUT_BYTES, CacheDisk
@@ -11,12 +12,31 @@ from hpcc.compilers.scan.windows_names import wide_key
 Names = dict[str, list[tuple[str, bool]]]
 
 
+class Inputs(NamedTuple):
+    """Files with SHA-256 digests, names that must exist, and names that must be absent.
+
+    For sharing: a source names the checkout (`names_root`), or a directory above it beside a
+    computed include (`has_pieces`), or a name of a header leads over the border (`leads_out`).
+    """
+
+    files: tuple[tuple[bytes, bytes], ...]
+    present: tuple[bytes, ...]
+    absences: tuple[Absence, ...]
+    names_root: bool = False
+    has_pieces: bool = False
+    leads_out: bool = False
+
+
 class State:
-    """The file system during one look-up: each file is read once, each directory listed once."""
+    """The file system during one look-up: each file is read once, each directory listed once.
+
+    `sizes` are those of the files that were read.
+    """
 
     def __init__(self, disk: CacheDisk) -> None:
         self._disk = disk
         self._digests: dict[bytes, bytes | None] = {}
+        self.sizes: dict[bytes, int] = {}
         self._names: dict[str, Names | None] = {}
 
     def holds(self, inputs: InputSet) -> bool:
@@ -33,6 +53,7 @@ class State:
         if path not in self._digests:
             data = self._disk.read(path.decode(), MAX_INPUT_BYTES)
             self._digests[path] = None if data is None else hashlib.sha256(data).digest()
+            self.sizes[path] = len(data or b"")
         return self._digests[path]
 
     def names(self, directory: str) -> Names | None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from hpcc.cache.remote.windows_machine import LocalWindowsMachine, read_regular
 from hpcc.cache.windows.disk import FileTimes
 from hpcc.files import open_shared
+from hpcc.windows.files import WindowsLock, make_private_directory, take_file
 from hpcc.windows.library import Library
 from hpcc.windows.times import look_at_times
+from hpcc.windows.users import own_sid
 
 _READ_ONLY: Final = 0x1
 _DIRECTORY: Final = 0x10
@@ -58,6 +60,25 @@ class WindowsDisk(LocalWindowsMachine):
             return stat.S_ISDIR(os.stat(path).st_mode)
         except (OSError, ValueError):
             return None
+
+
+class WindowsHitFiles:
+    """See `kept_hits.HitFiles`."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+
+    def make(self, directory: str) -> None:
+        """See `HitFiles.make`."""
+        make_private_directory(self._library, directory, own_sid(self._library))
+
+    def take(self, path: str, wait_seconds: float) -> bytes | None:
+        """See `HitFiles.take`."""
+        return take_file(self._library, path, wait_seconds)
+
+    def lock(self, path: str) -> Callable[[], None]:
+        """See `HitFiles.lock`."""
+        return WindowsLock.take(self._library, path).release
 
 
 def _is_link(path: str) -> bool:

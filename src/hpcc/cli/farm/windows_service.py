@@ -68,6 +68,7 @@ def _install(args: argparse.Namespace) -> int:
             data=os.environ.get("PROGRAMDATA", ""),
             account=args.account,
             stop_seconds=args.stop_seconds,
+            code=_code(host),
         ),
     )
     emit(f"the service {spec.name} is installed; `sc.exe start {spec.name}` starts it")
@@ -80,6 +81,18 @@ def _install(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 0
+
+
+def _code(host: Path) -> tuple[str, ...]:
+    """Return from where the service runs code: programs, their directories, and those of modules.
+
+    Each as it is named and with its links resolved.
+    """
+    programs = (host, Path(sys.executable), Path(getattr(sys, "_base_executable", sys.executable)))
+    modules = [Path(name) for name in (sys.prefix, sys.base_prefix, *sys.path) if name]
+    every = [*programs, *(path.parent for path in programs), *modules]
+    there = [path for path in every if path.is_absolute() and path.exists()]
+    return tuple(dict.fromkeys(str(p) for path in there for p in (path, path.resolve())))
 
 
 def _uninstall(_args: argparse.Namespace) -> int:

@@ -26,7 +26,7 @@ from hpcc.compilers.msvc.clang_cl_guest import (
     slashed_names,
     with_slashes,
 )
-from hpcc.compilers.msvc.flags import TO_CLANG
+from hpcc.compilers.msvc.flags import DATABASE, TO_CLANG
 from hpcc.compilers.msvc.invocation import read_msvc_invocation
 from hpcc.compilers.msvc.probe import SOURCE_DEPENDENCIES_SINCE, read_cl_version
 from hpcc.compilers.msvc.repro import Version, reproducible_flags
@@ -101,7 +101,7 @@ class MsvcFamily(ClangFamily):
         folded = fold_variables(arguments, before=before, behind=behind)
         if isinstance(folded, Bypass):
             return folded
-        return expand_windows_responses(folded, read_file, is_nested=self._is_own)
+        return expand_windows_responses(folded, read_file, is_clang=self._is_own)
 
     def read(self, compiler: bytes, arguments: Sequence[bytes]) -> Invocation | Bypass:
         del compiler
@@ -152,6 +152,14 @@ class MsvcFamily(ClangFamily):
     def mode_arguments(self, compiler: bytes) -> tuple[bytes, ...]:
         """Return the flag that makes this program read cl's command line; clang needs one."""
         return () if is_clang_cl(compiler) is not None else (CL_DRIVER_MODE,)
+
+    def database_of(self, invocation: Invocation) -> bytes | None:
+        """Return where cl would write a program database: a file or a directory.
+
+        None if no flag names it, or the compiler ignores the flag.
+        """
+        named = [flag.value for flag in invocation.flags if flag.spec.spelling == DATABASE]
+        return named[-1] if named and not self._is_own else None
 
     # ---- what this compiler is ----
 

@@ -19,6 +19,7 @@ _SEPARATE: Final = Arity.SEPARATE
 _DOCS: Final = "cpp-docs, "
 _CLANG: Final = "clang-cl, "
 TO_CLANG: Final = "clang:"
+DATABASE: Final = "Fd"
 FULL_PATHS: Final = "FC"
 """Visual Studio always passes it. In a guest the paths would be the guest's."""
 
@@ -76,8 +77,9 @@ _FILES: Final = [
     *_clang(_EITHER, Effect.OUTPUT, "/o", "o"),
     *_both(_ALONE, Effect.LANGUAGE, "/TC", "TC", "TP"),
     *_both(_EITHER, Effect.LANGUAGE, "/Tc", "Tc", "Tp"),
-    # clang-cl ignores it (Options.td, CLIgnoredJoined), and CMake always passes it.
-    *_rows(_JOINED, Effect.CODEGEN, _DOCS + "/Fd", "Fd", takes_colon=True),
+    # CMake and MSBuild always pass it. clang-cl ignores it (Options.td, CLIgnoredJoined), and cl
+    # writes such a file only with /Zi or /ZI: see `database_of`.
+    *_rows(_JOINED, Effect.CODEGEN, _DOCS + "/Fd", DATABASE, takes_colon=True),
     *_refuse(_JOINED, BypassReason.PCH, "/Fp; /Yc; /Yu", "Fp", "Yc", "Yu", "Yd", "Yl", "Y-", "YX"),
     *_refuse(_JOINED, BypassReason.SIDE_OUTPUT, "/FA", "FA", "Fa", "Fi", "Fm", "FR", "Fr", "Fx"),
     *_refuse(_JOINED, BypassReason.LINK, "/Fe", "Fe"),

@@ -18,20 +18,27 @@ _SUFFIXES: Final = {
     **dict.fromkeys((b".cc", b".cpp", b".cxx"), Language.CXX),
 }
 _MODULES: Final = frozenset({b".ixx", b".cppm", b".ifc"})
-# With cl these mean a program database, which compiles share.
-_DATABASES: Final = frozenset({"Zi", "Fd"})
 # A file; excludes a directory, a stream of the process, and `:directives`.
 _REPORT: Final = re.compile(rb"[^:-].*\.json", re.DOTALL | re.IGNORECASE)
 # Effects of the clang flags that clang-cl accepts and whose rows in GNU's table apply.
 _GNU_EFFECTS: Final = frozenset({Effect.CODEGEN, Effect.PREPROCESS, Effect.COLOUR, Effect.SEARCH})
+# Behind `/clang:` every flag of clang's arrives, also these, which name or write further files:
+# profiles, lists of sanitizers and of XRay, declarations as JSON, reproducers, other stores.
+_OF_FILES: Final = re.compile(
+    rb"-f(?:no-)?(?:cas|coverage|crash-diagnostics|cs-profile|extract-api|memory-profile|profile"
+    rb"|sanitize|xray)"
+)
 _PLAIN_GNU: Final = re.compile(rb"-[fmgW].*|--?(?:no-)?(?:standard|pedantic)-.*", re.DOTALL)
 
 
 def read_msvc_invocation(arguments: Sequence[bytes], *, is_clang: bool) -> Invocation | Bypass:
     """Return what arguments mean after CL, _CL_ and response files are expanded. Never raises."""
-    parts = _parse(arguments, is_clang=is_clang)
-    if isinstance(parts, Bypass):
-        return parts
+    parts = parse_arguments(arguments, is_clang=is_clang)
+    return parts if isinstance(parts, Bypass) else invocation_of(parts, is_clang=is_clang)
+
+
+def invocation_of(parts: tuple[Flag | Operand, ...], *, is_clang: bool) -> Invocation | Bypass:
+    """Return what parsed arguments mean."""
     refusal = _refusal(parts, is_clang=is_clang)
     if refusal:
         return Bypass(BypassReason(refusal))
@@ -50,12 +57,15 @@ def read_msvc_invocation(arguments: Sequence[bytes], *, is_clang: bool) -> Invoc
         depfile=None,
         deps_by_wp=False,
         parts=parts,
-        is_native=any(b"=native" in a for a in arguments),
+        is_native=any(b"=native" in word for p in parts if isinstance(p, Flag) for word in p.raw),
         dialect=Dialect.MSVC,
     )
 
 
-def _parse(arguments: Sequence[bytes], *, is_clang: bool) -> tuple[Flag | Operand, ...] | Bypass:
+def parse_arguments(
+    arguments: Sequence[bytes], *, is_clang: bool
+) -> tuple[Flag | Operand, ...] | Bypass:
+    """Return the flags and files in expanded arguments; a flag that is not in the table refuses."""
     parts: list[Flag | Operand] = []
     words = iter(arguments)
     for argument in words:
@@ -118,6 +128,11 @@ def _gnu(argument: bytes) -> tuple[MsvcSpec, bytes] | Bypass:
     return spec, b""
 
 
+def _is_plain(value: bytes) -> bool:
+    """Tell whether a flag behind `/clang:` names no file and asks for no further output."""
+    return _OF_FILES.match(value) is None and not isinstance(_gnu(value), Bypass)
+
+
 def _refusal(parts: Sequence[Flag | Operand], *, is_clang: bool) -> str:
     flags = [p for p in parts if isinstance(p, Flag)]
     reports: list[bytes] = []
@@ -126,9 +141,9 @@ def _refusal(parts: Sequence[Flag | Operand], *, is_clang: bool) -> str:
             return flag.spec.reason
         if flag.spec.effect is Effect.SIDE_OUTPUT:
             reports.append(flag.value)
-        if flag.spec.spelling in _DATABASES and not is_clang:
+        if flag.spec.spelling == "Zi" and not is_clang:  # cl's compiles share a program database
             return BypassReason.PDB
-        if flag.spec.spelling == TO_CLANG and isinstance(_gnu(flag.value), Bypass):
+        if flag.spec.spelling == TO_CLANG and not _is_plain(flag.value):
             return BypassReason.PASS_THROUGH
         if flag.spec.effect is Effect.INCLUDE_DIR and not flag.value:
             return BypassReason.ODD_INPUT

@@ -116,9 +116,13 @@ def _of_variable(text: bytes) -> Iterable[bytes]:
 
 
 def expand_windows_responses(
-    arguments: Sequence[bytes], read_file: Callable[[bytes], bytes | None], *, is_nested: bool
+    arguments: Sequence[bytes], read_file: Callable[[bytes], bytes | None], *, is_clang: bool
 ) -> tuple[bytes, ...] | Bypass:
-    """Replace each `@file`. clang-cl expands nested ones, cl does not."""
+    """Replace each `@file`. clang-cl expands nested ones, cl does not.
+
+    clang-cl takes a file without a mark for UTF-8 (LLVM's CommandLine.cpp), cl for text of the
+    code page. So of cl only ASCII is read, and UTF-16 with its mark, which MSBuild writes.
+    """
     if not any(a.startswith(b"@") for a in arguments):
         return tuple(arguments)
     result: list[bytes] = []
@@ -133,21 +137,27 @@ def expand_windows_responses(
             result.append(argument)
             continue
         content = read_file(argument[1:])
-        text = None if content is None else _decoded(content)
-        if text is None or depth >= (_MAX_NESTING if is_nested else 1):
+        text = None if content is None else _decoded(content, is_clang=is_clang)
+        if text is None or depth >= (_MAX_NESTING if is_clang else 1):
             return Bypass(BypassReason.RESPONSE_FILE)
         stack.extend((a, depth + 1) for a in reversed(split_windows(text)))
     return tuple(result)
 
 
-def _decoded(content: bytes) -> bytes | None:
-    """Return a response file as UTF-8; None unless it is UTF-8, or UTF-16 with its mark."""
+def _decoded(content: bytes, *, is_clang: bool) -> bytes | None:
+    """Return a response file as UTF-8; None if the compiler may read another text in it."""
     if len(content) > MAX_RESPONSE_BYTES:
         return None
     try:
         if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return content.decode("utf-16").encode()
+            text = content.decode("utf-16").encode()
+            is_sure = is_clang or content.startswith(codecs.BOM_UTF16_LE)
+        else:
+            text = content.removeprefix(codecs.BOM_UTF8)
+            is_sure = is_clang or content.isascii()
     except UnicodeError:
         return None
-    text = content.removeprefix(codecs.BOM_UTF8)
-    return None if b"\0" in text else text
+    # An argument of cl must not span lines (cpp-docs).
+    if not is_clang and any(b"\n" in argument for argument in split_windows(text)):
+        return None
+    return text if is_sure and b"\0" not in text else None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -17,17 +19,33 @@ from hpcc.runtime.containerd.exec_channel import NewStreams
 from hpcc.runtime.host.threads import in_thread
 from hpcc.runtime.windows.hcs import ComputeService, load_computecore
 from hpcc.runtime.windows.host import WindowsBackend, WindowsHost, WindowsRuntimeConfig, host_build
-from hpcc.runtime.windows.hvsocket import dial
+from hpcc.runtime.windows.hvsocket import RETRIED, Address, dial
 from hpcc.runtime.windows.hyperv import Dial, HyperVRuntime
 from hpcc.runtime.windows.layers.layer import read_windows_layer
 from hpcc.runtime.windows.pipes import load_pipe_calls, windows_streams
 from hpcc.runtime.windows.process import WindowsProcessRuntime
 from hpcc.runtime.windows.runtime import WindowsRuntime
+from hpcc.runtime.windows.selftest_run import new_directory, run_program
 
 _BOOT_SECONDS: Final = 150.0
 _LOST_SECONDS: Final = 60.0
 _STATUS: Final = 7
 _MEMORY_MIB: Final = 1024
+# Prints "connected" or the number of the error. The last words of its output count.
+_DIAL: Final = """import socket, sys
+dialled = socket.socket(socket.AF_HYPERV, socket.SOCK_STREAM, socket.HV_PROTOCOL_RAW)
+dialled.setsockopt(socket.HV_PROTOCOL_RAW, socket.HVSOCKET_CONNECT_TIMEOUT, 2000)
+try:
+    dialled.connect((sys.argv[1], sys.argv[2]))
+except OSError as error:
+    print("refused", error.winerror or error.errno)
+else:
+    print("connected", 0)
+"""
+# WSAEACCES
+_NO_RIGHTS: Final = ["refused", "10013"]
+_DIALS: Final = 30
+_PAUSE_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +106,18 @@ class GuestChecks:
                 raise GuestCheckError("a program ran in a guest that was lost")
         return f"noticed: {reason}"
 
+    async def rights(self, stub: Sequence[str], pause_seconds: float = _PAUSE_SECONDS) -> str:
+        """Dial a guest's agent without administrator's rights, before the worker dials it."""
+
+        async def dial(address: Address, *, timeout_seconds: float) -> socket.socket:
+            said = await _dial_without_rights(stub, address, pause_seconds)
+            if said != _NO_RIGHTS:
+                raise GuestCheckError(f"a program without rights saw: {' '.join(said)}")
+            return await self.dial(address, timeout_seconds=timeout_seconds)
+
+        async with replace(self, dial=dial)._guest("hyperv"):  # noqa: SLF001 - of this class
+            return "a dial without rights was refused, and the worker's was not"
+
     @asynccontextmanager
     async def _guest(self, backend: WindowsBackend) -> AsyncIterator[Guest]:
         layer = await in_thread(lambda: read_windows_layer(self.layer))
@@ -136,3 +166,20 @@ async def _status(guest: Guest) -> int:
         if isinstance(event, ResultEvent):
             status = event.exit_code
     return status
+
+
+async def _dial_without_rights(
+    stub: Sequence[str], address: Address, pause_seconds: float
+) -> list[str]:
+    """Return what a program without rights saw at an address, once the guest has begun to boot."""
+    argv = [*stub, "run", "--restricted", "medium", "--", sys.executable, "-I", "-c", _DIAL]
+    retried = [["refused", str(code)] for code in RETRIED]
+    said: list[str] = []
+    with new_directory() as name:
+        for _ in range(_DIALS):
+            _, out = await run_program([*argv, *address], Path(name))
+            said = out.split()[-2:]
+            if said not in retried:
+                break
+            await asyncio.sleep(pause_seconds)
+    return said

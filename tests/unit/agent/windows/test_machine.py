@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hpcc.agent.base.ending import Output, OutputTreeError
 from hpcc.agent.windows import tree
 from hpcc.agent.windows.job import WindowsJob
 from hpcc.agent.windows.machine import WindowsAgentConfig, WindowsMachine
-from hpcc.agent.windows.main import take_host
+from hpcc.agent.windows.main import listen, take_host
 from hpcc.agent.windows.tree import clear, list_directories, open_outputs
 from hpcc.core import Digest, ExecLimits
 from hpcc.wire.link import NONCE_BYTES, TOKEN_BYTES, GuestLink, HostLink
@@ -202,6 +203,47 @@ def test_the_hosts_connection_is_taken_and_the_containers_own_are_not() -> None:
     assert listener.closed == 3
     with pytest.raises(ConnectionError):
         take_host(Listener(*[loopback] * 16))
+
+
+@pytest.mark.parametrize(
+    ("refused", "bound"),
+    [(set(), ["any"]), ({"any"}, ["any", "parent"]), ({"any", "parent"}, ["any", "parent"])],
+)
+def test_it_listens_for_anyone_or_else_for_the_parent(
+    monkeypatch: pytest.MonkeyPatch, refused: set[str], bound: list[str]
+) -> None:
+    tried: list[str] = []
+
+    class Socket(Listener):
+        def bind(self, address: tuple[str, str]) -> None:
+            tried.append(address[0])
+            assert address[1] == "0000453f-facb-11e6-bd58-64006a7986d3"
+            if address[0] in refused:
+                raise PermissionError
+
+        def listen(self, backlog: int) -> None:
+            assert backlog == 1
+
+    made: list[Socket] = []
+
+    def new(family: int, kind: int, protocol: int) -> Socket:
+        assert (family, protocol) == (34, 1)
+        made.append(Socket())
+        return made[-1]
+
+    values = {
+        "AF_HYPERV": 34, "HV_PROTOCOL_RAW": 1, "HV_GUID_WILDCARD": "any", "HV_GUID_PARENT": "parent",
+    }  # fmt: skip
+    for name, value in values.items():
+        monkeypatch.setattr(socket, name, value, raising=False)
+    monkeypatch.setattr(socket, "socket", new)
+    if "parent" in refused:
+        with pytest.raises(PermissionError):
+            listen(17727)
+    else:
+        assert listen(17727) is made[-1]  # type: ignore[comparison-overlap]  # stands in for one
+    assert tried == bound
+    assert [one.closed for one in made] == [int(peer in refused) for peer in bound]
 
 
 def test_a_guest_without_a_token_takes_the_hosts_first() -> None:

@@ -36,6 +36,7 @@ def found(
     *listed: str,
     settle: Callable[[Hazard], None] = lambda _doubts: None,
     names_before: Mapping[bytes, frozenset[bytes]] | None = None,
+    forced: tuple[bytes, ...] = (),
     **more: Any,
 ) -> InputSet:
     """Return what is stored for a compile of C:\\w\\x.c that read `listed`."""
@@ -44,7 +45,7 @@ def found(
         cwd=parse_windows_path("C:\\w"),
         files=tuple(map(parse_windows_path, ("C:\\w\\x.c", *files))),
         search=tuple(map(parse_windows_path, ("C:\\w\\early", "C:\\w\\inc", "C:\\sdk"))),
-        forced=(),
+        forced=forced,
         in_arguments=Scan(),
         started_ns=START,
         names_before=names_before or {},
@@ -114,6 +115,19 @@ def test_a_file_that_was_there_and_not_read_must_stay() -> None:
     assert inputs.present == (b"C:\\w\\early\\other.h",)
     del disk.files["C:\\w\\early\\other.h"]
     assert not State(disk).holds(inputs)
+
+
+@pytest.mark.parametrize("name", ["h.h.pch", "H.H.GCH"])
+def test_clang_takes_a_precompiled_header_unasked(name: str) -> None:
+    disk = project()
+    inputs = found(disk, forced=(b"inc/h.h", b"none/f.h"))
+    assert State(disk).holds(inputs)
+    disk.directories.add(f"C:\\w\\inc\\{name}")
+    assert not State(disk).holds(inputs)
+    disk.directories.discard(f"C:\\w\\inc\\{name}")
+    disk.put(f"C:\\w\\inc\\{name}")
+    assert not State(disk).holds(inputs)
+    assert refused(disk, forced=(b"inc\\h.h",)) == "pch"
 
 
 def test_a_file_behind_a_macro_is_looked_for_by_its_name() -> None:

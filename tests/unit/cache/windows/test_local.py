@@ -3,76 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from hpcc.cache.base.api import CompileRequest, Done, Exec, Run, RunReport
-from hpcc.cache.base.counters import Counters
+from hpcc.cache.base.api import CompileRequest, Done, Run, RunReport
 from hpcc.cache.base.tools import ProgramOutput
 from hpcc.cache.windows.command import WindowsCompile, read_compile
-from hpcc.cache.windows.local import WindowsCache
-from hpcc.cache.windows.opening import open_windows_cache
 from hpcc.compilers.spec.table import Bypass
-from hpcc.config.paths import Paths
-from hpcc.config.settings import Settings
+from hpcc.config.settings import CacheSettings, Settings
 from hpcc.core.reasons.bypass import BypassReason
-from hpcc.ports import SystemClock
 from hpcc_testkit.windows.memory_disk import MemoryDisk
 
-ENV = {
-    "VCToolsInstallDir": "C:\\VC\\",
-    "INCLUDE": "C:\\VC\\include;C:\\sdk",
-    "PATH": "C:\\Windows",
-    "TMP": "C:\\T",
-    "LIB": "C:\\lib",
-}
-ARGV = ("/nologo", "/c", "/O2", "/Iinc", "x.c")
-NOTES = b"Note: including file: "
-LONG_AGO = 1_000_000_000_000_000_000
-
-
-def answer(argv: Sequence[bytes], cwd: bytes) -> ProgramOutput:
-    """Answer as clang-cl does what it is, which headers a probe reads, and where it searches."""
-    if b"-EP" in argv:
-        return ProgramOutput(0, b"HPCC_PROBE clang 22 1 8\r\n", b"")
-    if b"-clang:-v" in argv:
-        text = b"#include <...> search starts here:\r\n C:\\LLVM\\lib\r\nEnd of search list.\r\n"
-        return ProgramOutput(0, b"", text)
-    if cwd.startswith(b"T:"):
-        notes = (b"hpcc_probe_outer.h", b" hpcc_probe_inner.h")
-        return ProgramOutput(0, b"".join(NOTES + name + b"\r\n" for name in notes), b"")
-    return ProgramOutput(1, b"", b"")
-
-
-def machine() -> MemoryDisk:
-    disk = MemoryDisk(now=LONG_AGO, answer=answer)
-    for path in (
-        "C:\\LLVM\\bin\\clang-cl.exe",
-        "C:\\LLVM\\bin\\a.dll",
-        "C:\\VC\\bin\\Hostx64\\x64\\cl.exe",
-    ):
-        disk.put(path, b"program")
-    disk.put("C:\\w\\x.c", b'#include "h.h"\nint f(void) { return X; }\n')
-    disk.put("C:\\w\\inc\\h.h", b"#define X 3\n")
-    for path in ("C:\\VC\\include\\v.h", "C:\\sdk\\s.h", "C:\\LLVM\\lib\\l.h"):
-        disk.put(path)
-    return disk
-
-
-def request(
-    *argv: str, program: str = "clang-cl.exe", cwd: str = "C:\\w", **env: str
-) -> CompileRequest:
-    variables = {n: v for n, v in (ENV | env).items() if v}
-    return CompileRequest(
-        argv=(program.encode(), *(a.encode() for a in argv or ARGV)),
-        compiler=f"C:\\LLVM\\bin\\{program}".encode(),
-        cwd=cwd.encode(),
-        env={n.encode(): v.encode() for n, v in variables.items()},
-        umask=0,
-        stderr_is_tty=False,
-    )
+from .conftest import ARGV, LONG_AGO, NOTES, Desk, answer, machine, request
 
 
 def key(disk: MemoryDisk, asked: CompileRequest) -> bytes:
@@ -129,7 +73,8 @@ def test_flags_of_a_configuration_file_are_left_to_the_compiler(text: bytes) -> 
 
 def test_cl_finds_some_of_its_libraries_by_path() -> None:
     disk = machine()
-    disk.put("C:\\LLVM\\bin\\cl.exe")
+    for name in ("cl.exe", "c1xx.dll", "c2.dll"):
+        disk.put(f"C:\\LLVM\\bin\\{name}")
     one = key(disk, request(program="cl.exe"))
     assert one != key(disk, request(program="cl.exe", PATH="D:\\"))
 
@@ -158,6 +103,8 @@ def test_a_response_file_counts_by_its_content() -> None:
         (request(*ARGV, "/showIncludes:user"), "show-includes"),
         (request(*ARGV, "/Yuh.h"), "pch"),
         (request("/c", "/Zi", "x.c", program="cl.exe"), "pdb"),
+        (request("/c", "/MP", "x.c", program="cl.exe"), "show-includes"),
+        (request("/c", "x.c", program="cl.exe", CL="/MP4"), "show-includes"),
         (request(*ARGV, "/FoC:\\w\\x.c"), "odd-output"),
         (request(*ARGV, "/FoC:\\w\\inc"), "odd-output"),
         (request(*ARGV, "\\\\server\\y.c"), "multiple-sources"),
@@ -174,54 +121,13 @@ def test_what_is_not_for_the_cache_is_left_to_the_compiler(
     asked: CompileRequest, reason: str
 ) -> None:
     disk = machine()
-    disk.put("C:\\LLVM\\bin\\cl.exe")
+    for name in ("cl.exe", "c1xx.dll", "c2.dll"):
+        disk.put(f"C:\\LLVM\\bin\\{name}")
     disk.put("C:\\w\\inc.obj")
     if "inc" in str(asked.argv[-1]):
         disk.directories.add("C:\\w\\inc.obj")
         del disk.files["C:\\w\\inc.obj"]
     assert read_compile(disk, asked) == Bypass(reason)  # type: ignore[arg-type]  # a word
-
-
-class Desk:
-    """A cache whose compiler writes the object of the sources' text."""
-
-    def __init__(self, directory: Path) -> None:
-        self.disk, self.late = machine(), b""
-        paths = Paths.from_env({"HPCC_DIR": str(directory / "home")})
-        self.counters = Counters(str(directory / "counters"), now=lambda: 0.0)
-        self.cache: WindowsCache
-        opened = open_windows_cache(self.disk, paths, Settings(), self.counters, SystemClock())
-        self.cache, self.store = opened
-
-    def compile(
-        self, *argv: str, output: str = "C:\\w\\x.obj", out: bytes = b"", err: bytes = b""
-    ) -> str:
-        """Compile; return `hit`, `miss` or the reason of a bypass."""
-        found = self.cache.begin(request(*argv), lambda: False)
-        if isinstance(found, Done):
-            assert (found.exit_code, found.stdout, found.stderr) == (0, out, err)
-            return "hit"
-        if isinstance(found, Exec):
-            return found.reason
-        assert isinstance(found, Run)
-        self.disk.put("C:\\w\\late.rsp", self.late)
-        header = self.disk.read("C:\\w\\inc\\h.h", 1 << 20) or b""
-        self.disk.put(output, b"object of " + header, at=time.time_ns())
-        notes = NOTES + b".\\inc/h.h\r\n"
-        ended = self.cache.finish(found, RunReport(0, 0, notes + out, err, False))
-        if found.filter_headers:
-            assert found.argv[:2] == (b"C:\\LLVM\\bin\\clang-cl.exe", b"-showIncludes")
-            assert (ended.stdout, ended.stderr) == (out, err)
-        else:
-            assert (ended.stdout, ended.stderr) == (b"", b"")
-        return "miss"
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    made = Desk(tmp_path)
-    yield made
-    made.counters.close()
 
 
 def test_a_miss_is_a_hit_the_second_time(desk: Desk) -> None:
@@ -282,12 +188,18 @@ def test_an_abandoned_compile_does_not_hold_up_the_next(desk: Desk) -> None:
     assert [desk.compile(), desk.compile()] == ["miss", "hit"]
 
 
-def test_an_object_that_two_compiles_wrote_at_once_belongs_to_neither(desk: Desk) -> None:
+def test_an_object_that_two_compiles_wrote_at_once_belongs_to_neither(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two names of one directory.
+    monkeypatch.setattr(desk.disk, "real", lambda path: path.replace("c:/junction", "c:/w"))
+    desk.disk.directories.add("C:\\junction")
     assert desk.compile(*ARGV, "/DHIT") == "miss"
-    runs = [desk.cache.begin(request(*ARGV, flag), lambda: False) for flag in ("/DX1", "/DX2")]
+    others = (*ARGV, "/DX1"), (*ARGV, "/DX2", "/FoC:\\JUNCTION\\x.obj")
+    runs = [desk.cache.begin(request(*argv), lambda: False) for argv in others]
     assert desk.compile(*ARGV, "/DHIT") == "hit"
     alone = desk.cache.begin(request(*ARGV, "/DX3", "/Foc.obj"), lambda: False)
-    for path in ("C:\\w\\x.obj", "C:\\w\\c.obj"):
+    for path in ("C:\\w\\x.obj", "C:\\JUNCTION\\x.obj", "C:\\w\\c.obj"):
         desk.disk.put(path, b"object of one of them", at=time.time_ns())
     for run in (*runs, alone):
         assert isinstance(run, Run)
@@ -296,3 +208,106 @@ def test_an_object_that_two_compiles_wrote_at_once_belongs_to_neither(desk: Desk
     assert desk.compile(*ARGV, "/DX3", "/Foc.obj") == "hit"
     assert desk.counters.snapshot()["uncacheable.modified-during-compile"] == 2
     assert [desk.compile(*ARGV, flag) for flag in ("/DX1", "/DX2")] == ["hit", "hit"]
+
+
+@pytest.mark.parametrize("said", [b"InstalledDir: C:/apps/2/bin\r\n", b"", b"InstalledDir: x\r\n"])
+def test_a_starter_of_an_unseen_compiler_is_left_alone(desk: Desk, said: bytes) -> None:
+    def other(argv: Sequence[bytes], cwd: bytes) -> ProgramOutput:
+        found = answer(argv, cwd)
+        return found._replace(stderr=found.stderr.replace(b"InstalledDir: C:/LLVM/bin\r\n", said))
+
+    desk.disk.answer = other
+    assert [desk.compile(), desk.compile()] == ["starter", "starter"]
+
+
+def test_cl_and_its_users_list_may_have_many_processes() -> None:
+    disk = machine()
+    for name in ("cl.exe", "c1xx.dll", "c2.dll"):
+        disk.put(f"C:\\LLVM\\bin\\{name}")
+    key(disk, request("/c", "/MP", "/showIncludes", "x.c", program="cl.exe"))
+    key(disk, request("/c", "/MP", "x.c"))
+
+
+def test_cl_without_its_libraries_is_a_starter() -> None:
+    disk = machine()
+    disk.put("C:\\LLVM\\bin\\cl.exe")
+    assert read_compile(disk, request(program="cl.exe")) == Bypass(BypassReason.STARTER)
+
+
+CL = ("/nologo", "/c", "/Iinc", "/Z7", "/showIncludes", "x.c")
+
+
+@pytest.mark.parametrize(
+    ("flag", "written", "is_kept"),
+    [
+        ("/Fdbuild\\", "", True),
+        ("/Fdbuild\\", "C:\\w\\build\\vc143.PDB", False),
+        ("/Fd:build\\t.pdb", "C:\\w\\build\\vc143.pdb", True),
+        ("/Fd:build\\t.pdb", "C:\\w\\build\\t.pdb", False),
+        ("/Fdbuild\\t", "C:\\w\\build\\t.pdb", False),
+        ("/Fd\\\\server\\t.pdb", "", False),
+    ],
+)
+def test_a_database_that_cl_wrote_refuses_the_result(
+    desk: Desk, flag: str, written: str, is_kept: bool
+) -> None:
+    for name in ("cl.exe", "c1xx.dll", "c2.dll"):
+        desk.disk.put(f"C:\\LLVM\\bin\\{name}")
+    desk.disk.put("C:\\w\\build\\old.pdb")
+    desk.disk.answer = lambda argv, cwd: (
+        ProgramOutput(0, b"HPCC_PROBE cl 193833130\r\n", b"")
+        if b"-EP" in argv
+        else answer(argv, cwd)
+    )
+    asked = request(*CL, flag, program="cl.exe")
+    for _ in range(2):
+        found = desk.cache.begin(asked, lambda: False)
+        if isinstance(found, Done):
+            break
+        assert isinstance(found, Run)
+        for path in filter(None, ("C:\\w\\x.obj", written)):
+            desk.disk.put(path, b"new", at=time.time_ns())
+        text = b"x.c\r\n" + NOTES + b".\\inc/h.h\r\n"
+        desk.cache.finish(found, RunReport(0, 0, text, b"", False))
+    counted = desk.counters.snapshot()
+    assert (counted.get("hit.local", 0), counted.get("uncacheable.pdb", 0)) == (
+        (1, 0) if is_kept else (0, 2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "environment", "run"),
+    [
+        (
+            ("/c", "/Zi", "/Fdx.pdb", "/showIncludes", "x.c"),
+            "",
+            b"/c /Z7 /Fdx.pdb /showIncludes x.c",
+        ),
+        (
+            ("-c", "-Zi", "/I", "/Zi", "/showIncludes", "x.c"),
+            "",
+            b"-c -Z7 /I /Zi /showIncludes x.c",
+        ),
+        (("/c", "/showIncludes", "x.c"), "/Zi", b"pdb"),
+        (("/c", "/showIncludes", "@z.rsp", "x.c"), "", b"pdb"),
+        (("/c", "/ZI", "/showIncludes", "x.c"), "", b"pdb"),
+        (("/c", "/Zi", "x.c"), "", b"show-includes"),
+    ],
+)
+def test_the_users_setting_puts_cls_debug_information_into_the_object(
+    tmp_path: Path, argv: tuple[str, ...], environment: str, run: bytes
+) -> None:
+    desk = Desk(tmp_path, Settings(cache=CacheSettings(embed_debug_info=True)))
+    for name in ("cl.exe", "c1xx.dll", "c2.dll"):
+        desk.disk.put(f"C:\\LLVM\\bin\\{name}")
+    desk.disk.put("C:\\w\\z.rsp", b"/Zi")
+    desk.disk.answer = lambda argv, cwd: (
+        ProgramOutput(0, b"HPCC_PROBE cl 193833130\r\n", b"")
+        if b"-EP" in argv
+        else answer(argv, cwd)
+    )
+    found = desk.cache.begin(request(*argv, program="cl.exe", CL=environment), lambda: False)
+    assert (b" ".join(found.argv[1:]) if isinstance(found, Run) else found.reason.encode()) == run  # type: ignore[union-attr]  # never done
+    if isinstance(found, Run):
+        desk.cache.abandon(found)
+    desk.counters.close()

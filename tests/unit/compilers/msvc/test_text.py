@@ -93,14 +93,34 @@ def _read(name: bytes) -> bytes | None:
     ],
 )
 def test_a_response_file_is_expanded(argument: bytes, expected: tuple[bytes, ...]) -> None:
-    assert expand_windows_responses([argument], _read, is_nested=True) == expected
+    assert expand_windows_responses([argument], _read, is_clang=True) == expected
 
 
 @pytest.mark.parametrize("name", [b"none", b"loop", b"nul", b"odd", b"long"])
 def test_a_response_file_that_is_none_is_a_bypass(name: bytes) -> None:
-    found = expand_windows_responses([b"@" + name], _read, is_nested=True)
+    found = expand_windows_responses([b"@" + name], _read, is_clang=True)
     assert found == Bypass("response-file")
 
 
 def test_cl_looks_into_no_nested_file() -> None:
-    assert expand_windows_responses([b"@outer"], _read, is_nested=False) == Bypass("response-file")
+    assert expand_windows_responses([b"@outer"], _read, is_clang=False) == Bypass("response-file")
+
+
+@pytest.mark.parametrize(
+    ("content", "is_read"),
+    [
+        (b"/DA\r\n/W4", True),
+        ("/D\xc4".encode("utf-16"), True),
+        ("/DA".encode("utf-16-be"), False),
+        (b"\xfe\xff" + "/DA".encode("utf-16-be"), False),
+        (b"\xef\xbb\xbf/DA", False),
+        (b"\xef\xbb\xbf/D\xc3\x84", False),
+        (b"/D\xc3\x84", False),
+        (b"/D\xc4", False),
+        (b'"/D A\n B"', False),
+        ("/D\0".encode("utf-16"), False),
+    ],
+)
+def test_a_text_that_cl_may_read_otherwise_is_a_bypass(content: bytes, is_read: bool) -> None:
+    found = expand_windows_responses([b"@x"], lambda _: content, is_clang=False)
+    assert (found != Bypass("response-file")) is is_read

@@ -77,6 +77,20 @@ def test_a_build_runs_where_microsoft_says_it_does(
 
 
 @pytest.mark.parametrize(
+    ("host", "builds"),
+    [
+        (17763, {17763}), (19042, {19042}), (20348, {20348}), (22621, {20348, 22621}),
+        (25398, {20348, 22621, 25398}), (26100, {20348, 22621, 25398, 26100}), (27000, {26100, 27000}),
+    ],
+)  # fmt: skip
+def test_a_host_runs_images_of_the_release_before_its_own(host: int, builds: set[int]) -> None:
+    # The rule of hcsshim (osversion/platform_compat_windows.go).
+    every = (14393, 17763, 19042, 20347, 20348, 22621, 25398, 26100, 27000, 30000)
+    here = HostBuild(build=host, is_hyperv=False)
+    assert {build for build in every if not here.why_not(f"10.0.{build}.1")} == builds
+
+
+@pytest.mark.parametrize(
     "document",
     [
         b"", b"{", b"[]", b"1", b"\xff", b"[" * 100_000, bytes(MAX_DOCUMENT_BYTES + 1),

@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -590,6 +591,43 @@ async def test_a_check_of_a_guest_that_is_not_as_hoped_fails(tmp_path: Path) -> 
 
         with pytest.raises(GuestCheckError, match="container's own address"):
             await replace(checks, dial=only_the_vm).address()
+
+
+_STUB = """
+import pathlib, sys
+assert sys.argv[1:5] == ["run", "--restricted", "medium", "--"] and sys.argv[6:8] == ["-I", "-c"]
+compile(sys.argv[8], "dial", "exec")
+said = pathlib.Path({words!r})
+first, _, rest = said.read_text().partition(",")
+said.write_text(rest)
+print(first)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("refused 10061,refused 10060,refused 10013", ""),
+        ("refused 10061,connected 0", "connected 0"),
+        ("refused 10022", "refused 10022"),
+        ("refused 10061," * 30, "refused 10061"),
+        ("", "saw: $"),
+    ],
+)
+async def test_a_dial_without_rights_passes_only_when_rights_were_missing(
+    tmp_path: Path, words: str, expected: str
+) -> None:
+    (tmp_path / "words").write_text(words)
+    (tmp_path / "stub.py").write_text(_STUB.format(words=str(tmp_path / "words")))
+    stub = (sys.executable, str(tmp_path / "stub.py"))
+    async with checking(tmp_path) as (world, checks):
+        if expected:
+            with pytest.raises(GuestCheckError, match=expected):
+                await checks.rights(stub, pause_seconds=0)
+        else:
+            assert "was refused" in await checks.rights(stub, pause_seconds=0)
+        assert world.daemon.containers == world.daemon.tasks == {}
+        assert (tmp_path / "words").read_text() == ""
 
 
 def test_pipes_have_names_that_nobody_can_know() -> None:

@@ -2,7 +2,8 @@
 
 The author of an image controls these documents. So each is bounded, and anything that the OCI image
 specification does not allow is refused. Sources: OCI image-spec `image-index.md`, `manifest.md`,
-`config.md`; Microsoft, "Windows container version compatibility", for the builds that a host runs.
+`config.md`; Microsoft, "Windows container version compatibility", and hcsshim,
+`osversion/platform_compat_windows.go`, for the builds that a host runs.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ _MAX_LAYERS: Final = 256
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _VERSION: Final = re.compile(r"10\.0\.([0-9]{1,6})(?:\.([0-9]{1,6}))?")
 _MAX_NAME_CHARS: Final = 80
+# Builds of the long-term releases whose kernels keep their interface for containers, ascending:
+# Windows Server 2022 and 2025. Each runs images from the one before it on.
+_STABLE_RELEASES: Final = (20348, 26100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,8 @@ class ImagePart:
 class HostBuild:
     """The host's build of Windows, which decides what images run here.
 
-    On the host's own kernel the builds must be equal. A utility VM may have an older build.
+    A utility VM may have an older build. On the host's own kernel the builds must be equal before
+    Windows Server 2022; from then on a host also runs images from the release before its own.
     """
 
     build: int
@@ -52,10 +57,17 @@ class HostBuild:
             return ""
         if self.is_hyperv:
             return f"it is for build {build}, and the host has the older {self.build}"
-        return (
-            f"it is for build {build}, and in process isolation it must be the host's own, "
-            f"{self.build}"
-        )
+        oldest = self._oldest_in_process
+        if oldest <= build < self.build:
+            return ""
+        own = f"the host's own, {self.build}"
+        wanted = own if oldest == self.build else f"{oldest} or newer, up to {own}"
+        return f"it is for build {build}, and in process isolation it must be {wanted}"
+
+    @property
+    def _oldest_in_process(self) -> int:
+        before = [release for release in _STABLE_RELEASES if release < self.build]
+        return before[-1] if before else self.build
 
 
 def manifest_of_index(data: bytes, host: HostBuild) -> ImagePart | None:

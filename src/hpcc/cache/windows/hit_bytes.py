@@ -1,0 +1,104 @@
+"""Encodes a kept hit, the file from which the launcher on Windows answers a request by itself.
+
+native/kept_hit.h describes the bytes and has their parser; launcher/win_hit.h looks at the files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from hpcc.cache.base.manifest import Absence
+from hpcc.cache.results.results import Result
+from hpcc.cache.windows.disk import FileTimes
+
+MAX_HIT_BYTES: Final = 32 << 20
+MAX_CHECKS: Final = 1 << 16
+_MAGIC: Final = 0x31687768
+_FRONT: Final = struct.Struct("<2I")
+_HEAD: Final = struct.Struct("<Q3I6I")
+_CHECK: Final = struct.Struct("<2I")
+_SIZE: Final = struct.Struct("<Q")
+_STATE: Final = struct.Struct("<5Q")
+_KIND: Final = struct.Struct("<I")
+_NAMES: Final = struct.Struct("<2I")
+_FILE, _STATE_KIND, _KIND_KIND, _LISTING, _LACKS = range(1, 6)
+_MASK: Final = (1 << 64) - 1
+_NO_FILE, _NO_DIRECTORY = 1, 2
+
+
+def file_check(path: str, size: int, digest: bytes) -> bytes:
+    """The file has this size and SHA-256."""
+    return _check(_FILE, path, _SIZE.pack(size) + digest)
+
+
+def state_check(path: str, times: FileTimes) -> bytes:
+    """The file or directory has these times, size and identity."""
+    state = (times.written_ns, times.changed_ns, times.size, *times.identity)
+    return _check(_STATE_KIND, path, _STATE.pack(*(number & _MASK for number in state)))
+
+
+def kind_check(path: str, *, is_directory: bool | None) -> bytes:
+    """At the path is nothing (None), a file or a directory; links are followed."""
+    kind = 0 if is_directory is None else 1 + is_directory
+    return _check(_KIND_KIND, path, _KIND.pack(kind))
+
+
+def listing_check(path: str, entries: Mapping[str, bool]) -> bytes:
+    """The directory has these entries, in the order in which the system lists them."""
+    return _check(_LISTING, path, listing_digest(entries))
+
+
+def listing_digest(entries: Mapping[str, bool]) -> bytes:
+    """Return the digest of a directory's entries and of which are directories."""
+    digest = hashlib.sha256()
+    for name, is_directory in entries.items():
+        digest.update(name.encode("utf-16-le", "surrogatepass"))
+        digest.update(b"\0\0\1\0" if is_directory else b"\0\0\0\0")
+    return digest.digest()
+
+
+def lacks_check(absence: Absence) -> bytes:
+    """The directory exists, and none of its entries has one of these names, as wide keys.
+
+    Raises:
+        ValueError: a name is none that a wide key can be.
+    """
+    bits = dict.fromkeys(absence.files, _NO_FILE)
+    for name in absence.directories:
+        bits[name] = bits.get(name, 0) | _NO_DIRECTORY
+    if any(not name or not name.isascii() or name != name.lower() for name in bits):
+        raise ValueError("not a wide key")
+    text = b"".join(bytes([bits[name]]) + name + b"\0" for name in sorted(bits))
+    return _check(_LACKS, absence.directory.decode(), _NAMES.pack(len(bits), len(text)) + text)
+
+
+def encode_hit(
+    number: int,
+    languages: bytes,
+    request: bytes,
+    checks: Sequence[bytes],
+    output: str,
+    result: Result,
+) -> bytes:
+    """Return the file. The first check is that of the source's content.
+
+    Raises:
+        ValueError: it would be larger than the launcher reads.
+    """
+    path = output.encode()
+    texts = (result.object_data, result.stdout, result.stderr)
+    sizes = (len(request), len(checks), len(path), *map(len, texts))
+    head = _HEAD.pack(number, *map(int, languages.split()), *sizes)
+    rest = b"".join((head, request, *checks, path, b"\0", *texts))
+    size = _FRONT.size + hashlib.sha256().digest_size + len(rest)
+    if size > MAX_HIT_BYTES or len(checks) > MAX_CHECKS:
+        raise ValueError("too large for the launcher")
+    return _FRONT.pack(_MAGIC, size) + hashlib.sha256(rest).digest() + rest
+
+
+def _check(kind: int, path: str, rest: bytes) -> bytes:
+    data = path.encode()
+    return _CHECK.pack(kind, len(data)) + data + b"\0" + rest
