@@ -17,7 +17,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import WebDriverWait
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 WAIT_SECONDS = 60
 ARGUMENTS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu")
@@ -61,8 +61,28 @@ class Browser:
     def _click(self, css: str) -> None:
         self._element(css).click()
 
-    def _focus(self, css: str) -> None:
-        self._driver.execute_script("arguments[0].focus()", self._element(css))
+    def _write(self, css: str, text: str) -> None:
+        """Write into a field, and press Enter."""
+        self._element(css).send_keys(text + Keys.ENTER)
+
+    def _style(self, css: str, name: str) -> object:
+        return self._element(css).value_of_css_property(name)
+
+    def _focus(self, css: str, number: int = 0) -> None:
+        """Give the focus to an element, of several that fit to the one of this number."""
+        element = self._driver.find_elements(By.CSS_SELECTOR, css)[number]
+        self._driver.execute_script("arguments[0].focus()", element)
+
+    def _place(self, css: str) -> object:
+        """Return which of several elements has the focus; -1 for none of them."""
+        found = "[...document.querySelectorAll(arguments[0])].indexOf(document.activeElement)"
+        return self._driver.execute_script(f"return {found}", css)
+
+    def _choose(self, css: str, value: str) -> None:
+        Select(self._element(css)).select_by_value(value)
+
+    def _value(self, css: str) -> object:
+        return self._driver.execute_script("return arguments[0].value", self._element(css))
 
     def _focused(self) -> object:
         return self._driver.execute_script(f"return {NAME}(document.activeElement)")
@@ -94,6 +114,14 @@ class Browser:
         beyond = self._driver.execute_script(wide)
         if png:
             Path(png).write_bytes(self._driver.get_screenshot_as_png())
+        return beyond
+
+    def _picture(self, width: int, dark: bool, png: str) -> object:
+        """Take a picture of the whole page; return by how much it is wider than the window."""
+        self._driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
+        beyond = self._look(width, dark, height=200)
+        height = self._driver.execute_script("return document.documentElement.scrollHeight")
+        self._look(width, dark, png, height)
         return beyond
 
     def _rules(self, only: list[str]) -> object:

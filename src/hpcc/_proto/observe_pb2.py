@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from hpcc._proto import builds_pb2 as hpcc_dot_v1_dot_builds__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15hpcc/v1/observe.proto\x12\x07hpcc.v1\x1a\x14hpcc/v1/builds.proto\"5\n\rStatusRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x66ter_worker\x18\x02 \x01(\t\"\xc3\x02\n\x0eStatusResponse\x12\x14\n\x0cscheduler_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\n\n\x02\x61t\x18\x03 \x01(\x01\x12\x13\n\x0bis_operator\x18\x04 \x01(\x08\x12\x13\n\x0bis_store_up\x18\x05 \x01(\x08\x12\x0c\n\x04live\x18\x06 \x01(\r\x12\r\n\x05stale\x18\x07 \x01(\r\x12\x10\n\x08has_room\x18\x08 \x01(\x08\x12&\n\x07tenants\x18\t \x03(\x0b\x32\x15.hpcc.v1.TenantStatus\x12\x10\n\x08\x63\x61pacity\x18\n \x01(\r\x12\x0f\n\x07running\x18\x0b \x01(\r\x12\x0e\n\x06queued\x18\x0c \x01(\r\x12&\n\x07workers\x18\r \x03(\x0b\x32\x15.hpcc.v1.WorkerStatus\x12\x10\n\x08has_more\x18\x0e \x01(\x08\x12\x10\n\x08\x64raining\x18\x0f \x01(\r\"\x89\x01\n\x0cTenantStatus\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61\x65mons\x18\x02 \x01(\r\x12\x0e\n\x06wanted\x18\x03 \x01(\r\x12\x0f\n\x07granted\x18\x04 \x01(\r\x12\x12\n\nprincipals\x18\x05 \x01(\r\x12#\n\x06routes\x18\x06 \x03(\x0b\x32\x13.hpcc.v1.RouteCount\"+\n\nRouteCount\x12\x0e\n\x06result\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"\xa7\x02\n\x0cWorkerStatus\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x11\n\tisolation\x18\x03 \x01(\t\x12\x10\n\x08is_stale\x18\x04 \x01(\x08\x12\x10\n\x08is_heard\x18\x05 \x01(\x08\x12\x10\n\x08\x63\x61pacity\x18\x06 \x01(\r\x12\x0f\n\x07running\x18\x07 \x01(\r\x12\x0e\n\x06queued\x18\x08 \x01(\r\x12\x0e\n\x06images\x18\t \x01(\r\x12\x13\n\x0blost_guests\x18\n \x01(\x01\x12\x15\n\rlease_seconds\x18\x0b \x01(\x01\x12\r\n\x05\x64rain\x18\x0c \x01(\t\x12\x15\n\rdrain_seconds\x18\r \x01(\x01\x12\x10\n\x08\x64rain_by\x18\x0e \x01(\t\x12\x14\n\x0c\x64rain_reason\x18\x0f \x01(\t\" \n\x0eHistoryRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"7\n\x0fHistoryResponse\x12$\n\x07samples\x18\x01 \x03(\x0b\x32\x13.hpcc.v1.LoadSample\"z\n\nLoadSample\x12\n\n\x02\x61t\x18\x01 \x01(\x01\x12\x0c\n\x04live\x18\x02 \x01(\r\x12\r\n\x05stale\x18\x03 \x01(\r\x12\x10\n\x08\x64raining\x18\x04 \x01(\r\x12\x10\n\x08\x63\x61pacity\x18\x05 \x01(\r\x12\x0f\n\x07running\x18\x06 \x01(\r\x12\x0e\n\x06queued\x18\x07 \x01(\r\"2\n\rWorkerRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tworker_id\x18\x02 \x01(\t\"]\n\x0eWorkerResponse\x12$\n\x06images\x18\x01 \x03(\x0b\x32\x14.hpcc.v1.WorkerImage\x12%\n\x06places\x18\x02 \x03(\x0b\x32\x15.hpcc.v1.TenantPlaces\"0\n\x0bWorkerImage\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x11\n\tcompilers\x18\x02 \x03(\t\"a\n\x0cTenantPlaces\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06wanted\x18\x02 \x01(\r\x12\x0f\n\x07granted\x18\x03 \x01(\r\x12\x0c\n\x04held\x18\x04 \x01(\r\x12\x12\n\nprincipals\x18\x05 \x01(\r2\x81\x03\n\x0eObserveService\x12\x39\n\x06Status\x12\x16.hpcc.v1.StatusRequest\x1a\x17.hpcc.v1.StatusResponse\x12<\n\x07History\x12\x17.hpcc.v1.HistoryRequest\x1a\x18.hpcc.v1.HistoryResponse\x12\x39\n\x06Worker\x12\x16.hpcc.v1.WorkerRequest\x1a\x17.hpcc.v1.WorkerResponse\x12H\n\x0bReportBuild\x12\x1b.hpcc.v1.ReportBuildRequest\x1a\x1c.hpcc.v1.ReportBuildResponse\x12\x39\n\x06\x42uilds\x12\x16.hpcc.v1.BuildsRequest\x1a\x17.hpcc.v1.BuildsResponse\x12\x36\n\x05\x42uild\x12\x15.hpcc.v1.BuildRequest\x1a\x16.hpcc.v1.BuildResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15hpcc/v1/observe.proto\x12\x07hpcc.v1\x1a\x14hpcc/v1/builds.proto\"5\n\rStatusRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x66ter_worker\x18\x02 \x01(\t\"\xc3\x02\n\x0eStatusResponse\x12\x14\n\x0cscheduler_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\n\n\x02\x61t\x18\x03 \x01(\x01\x12\x13\n\x0bis_operator\x18\x04 \x01(\x08\x12\x13\n\x0bis_store_up\x18\x05 \x01(\x08\x12\x0c\n\x04live\x18\x06 \x01(\r\x12\r\n\x05stale\x18\x07 \x01(\r\x12\x10\n\x08has_room\x18\x08 \x01(\x08\x12&\n\x07tenants\x18\t \x03(\x0b\x32\x15.hpcc.v1.TenantStatus\x12\x10\n\x08\x63\x61pacity\x18\n \x01(\r\x12\x0f\n\x07running\x18\x0b \x01(\r\x12\x0e\n\x06queued\x18\x0c \x01(\r\x12&\n\x07workers\x18\r \x03(\x0b\x32\x15.hpcc.v1.WorkerStatus\x12\x10\n\x08has_more\x18\x0e \x01(\x08\x12\x10\n\x08\x64raining\x18\x0f \x01(\r\"\x89\x01\n\x0cTenantStatus\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61\x65mons\x18\x02 \x01(\r\x12\x0e\n\x06wanted\x18\x03 \x01(\r\x12\x0f\n\x07granted\x18\x04 \x01(\r\x12\x12\n\nprincipals\x18\x05 \x01(\r\x12#\n\x06routes\x18\x06 \x03(\x0b\x32\x13.hpcc.v1.RouteCount\"+\n\nRouteCount\x12\x0e\n\x06result\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"\xca\x03\n\x0cWorkerStatus\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x11\n\tisolation\x18\x03 \x01(\t\x12\x10\n\x08is_stale\x18\x04 \x01(\x08\x12\x10\n\x08is_heard\x18\x05 \x01(\x08\x12\x10\n\x08\x63\x61pacity\x18\x06 \x01(\r\x12\x0f\n\x07running\x18\x07 \x01(\r\x12\x0e\n\x06queued\x18\x08 \x01(\r\x12\x0e\n\x06images\x18\t \x01(\r\x12\x13\n\x0blost_guests\x18\n \x01(\x01\x12\x15\n\rlease_seconds\x18\x0b \x01(\x01\x12\r\n\x05\x64rain\x18\x0c \x01(\t\x12\x15\n\rdrain_seconds\x18\r \x01(\x01\x12\x10\n\x08\x64rain_by\x18\x0e \x01(\t\x12\x14\n\x0c\x64rain_reason\x18\x0f \x01(\t\x12\x15\n\rheard_seconds\x18\x10 \x01(\x01\x12\x0f\n\x07version\x18\x11 \x01(\t\x12\x12\n\nup_seconds\x18\x12 \x01(\x01\x12\x0c\n\x04load\x18\x13 \x01(\x01\x12\x13\n\x0bstore_bytes\x18\x14 \x01(\x04\x12\x19\n\x11store_limit_bytes\x18\x15 \x01(\x04\x12\x18\n\x10wait_p95_seconds\x18\x16 \x01(\x01\x12\r\n\x05waits\x18\x17 \x01(\r\" \n\x0eHistoryRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"7\n\x0fHistoryResponse\x12$\n\x07samples\x18\x01 \x03(\x0b\x32\x13.hpcc.v1.LoadSample\"z\n\nLoadSample\x12\n\n\x02\x61t\x18\x01 \x01(\x01\x12\x0c\n\x04live\x18\x02 \x01(\r\x12\r\n\x05stale\x18\x03 \x01(\r\x12\x10\n\x08\x64raining\x18\x04 \x01(\r\x12\x10\n\x08\x63\x61pacity\x18\x05 \x01(\r\x12\x0f\n\x07running\x18\x06 \x01(\r\x12\x0e\n\x06queued\x18\x07 \x01(\r\"\x1f\n\rEventsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"C\n\x0e\x45ventsResponse\x12\r\n\x05since\x18\x01 \x01(\x01\x12\"\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x12.hpcc.v1.SeenEvent\"h\n\tSeenEvent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02\x61t\x18\x02 \x01(\x01\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0c\n\x04peer\x18\x04 \x01(\t\x12#\n\x06\x66ields\x18\x05 \x03(\x0b\x32\x13.hpcc.v1.EventField\")\n\nEventField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"2\n\rWorkerRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tworker_id\x18\x02 \x01(\t\"]\n\x0eWorkerResponse\x12$\n\x06images\x18\x01 \x03(\x0b\x32\x14.hpcc.v1.WorkerImage\x12%\n\x06places\x18\x02 \x03(\x0b\x32\x15.hpcc.v1.TenantPlaces\"0\n\x0bWorkerImage\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x11\n\tcompilers\x18\x02 \x03(\t\"a\n\x0cTenantPlaces\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06wanted\x18\x02 \x01(\r\x12\x0f\n\x07granted\x18\x03 \x01(\r\x12\x0c\n\x04held\x18\x04 \x01(\r\x12\x12\n\nprincipals\x18\x05 \x01(\r2\xbc\x03\n\x0eObserveService\x12\x39\n\x06Status\x12\x16.hpcc.v1.StatusRequest\x1a\x17.hpcc.v1.StatusResponse\x12<\n\x07History\x12\x17.hpcc.v1.HistoryRequest\x1a\x18.hpcc.v1.HistoryResponse\x12\x39\n\x06Worker\x12\x16.hpcc.v1.WorkerRequest\x1a\x17.hpcc.v1.WorkerResponse\x12\x39\n\x06\x45vents\x12\x16.hpcc.v1.EventsRequest\x1a\x17.hpcc.v1.EventsResponse\x12H\n\x0bReportBuild\x12\x1b.hpcc.v1.ReportBuildRequest\x1a\x1c.hpcc.v1.ReportBuildResponse\x12\x39\n\x06\x42uilds\x12\x16.hpcc.v1.BuildsRequest\x1a\x17.hpcc.v1.BuildsResponse\x12\x36\n\x05\x42uild\x12\x15.hpcc.v1.BuildRequest\x1a\x16.hpcc.v1.BuildResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,21 +41,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROUTECOUNT']._serialized_start=577
   _globals['_ROUTECOUNT']._serialized_end=620
   _globals['_WORKERSTATUS']._serialized_start=623
-  _globals['_WORKERSTATUS']._serialized_end=918
-  _globals['_HISTORYREQUEST']._serialized_start=920
-  _globals['_HISTORYREQUEST']._serialized_end=952
-  _globals['_HISTORYRESPONSE']._serialized_start=954
-  _globals['_HISTORYRESPONSE']._serialized_end=1009
-  _globals['_LOADSAMPLE']._serialized_start=1011
-  _globals['_LOADSAMPLE']._serialized_end=1133
-  _globals['_WORKERREQUEST']._serialized_start=1135
-  _globals['_WORKERREQUEST']._serialized_end=1185
-  _globals['_WORKERRESPONSE']._serialized_start=1187
-  _globals['_WORKERRESPONSE']._serialized_end=1280
-  _globals['_WORKERIMAGE']._serialized_start=1282
-  _globals['_WORKERIMAGE']._serialized_end=1330
-  _globals['_TENANTPLACES']._serialized_start=1332
-  _globals['_TENANTPLACES']._serialized_end=1429
-  _globals['_OBSERVESERVICE']._serialized_start=1432
-  _globals['_OBSERVESERVICE']._serialized_end=1817
+  _globals['_WORKERSTATUS']._serialized_end=1081
+  _globals['_HISTORYREQUEST']._serialized_start=1083
+  _globals['_HISTORYREQUEST']._serialized_end=1115
+  _globals['_HISTORYRESPONSE']._serialized_start=1117
+  _globals['_HISTORYRESPONSE']._serialized_end=1172
+  _globals['_LOADSAMPLE']._serialized_start=1174
+  _globals['_LOADSAMPLE']._serialized_end=1296
+  _globals['_EVENTSREQUEST']._serialized_start=1298
+  _globals['_EVENTSREQUEST']._serialized_end=1329
+  _globals['_EVENTSRESPONSE']._serialized_start=1331
+  _globals['_EVENTSRESPONSE']._serialized_end=1398
+  _globals['_SEENEVENT']._serialized_start=1400
+  _globals['_SEENEVENT']._serialized_end=1504
+  _globals['_EVENTFIELD']._serialized_start=1506
+  _globals['_EVENTFIELD']._serialized_end=1547
+  _globals['_WORKERREQUEST']._serialized_start=1549
+  _globals['_WORKERREQUEST']._serialized_end=1599
+  _globals['_WORKERRESPONSE']._serialized_start=1601
+  _globals['_WORKERRESPONSE']._serialized_end=1694
+  _globals['_WORKERIMAGE']._serialized_start=1696
+  _globals['_WORKERIMAGE']._serialized_end=1744
+  _globals['_TENANTPLACES']._serialized_start=1746
+  _globals['_TENANTPLACES']._serialized_end=1843
+  _globals['_OBSERVESERVICE']._serialized_start=1846
+  _globals['_OBSERVESERVICE']._serialized_end=2290
 # @@protoc_insertion_point(module_scope)

@@ -74,7 +74,7 @@ class RouteCount(_message.Message):
     def __init__(self, result: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("worker_id", "endpoint", "isolation", "is_stale", "is_heard", "capacity", "running", "queued", "images", "lost_guests", "lease_seconds", "drain", "drain_seconds", "drain_by", "drain_reason")
+    __slots__ = ("worker_id", "endpoint", "isolation", "is_stale", "is_heard", "capacity", "running", "queued", "images", "lost_guests", "lease_seconds", "drain", "drain_seconds", "drain_by", "drain_reason", "heard_seconds", "version", "up_seconds", "load", "store_bytes", "store_limit_bytes", "wait_p95_seconds", "waits")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     ISOLATION_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +90,14 @@ class WorkerStatus(_message.Message):
     DRAIN_SECONDS_FIELD_NUMBER: _ClassVar[int]
     DRAIN_BY_FIELD_NUMBER: _ClassVar[int]
     DRAIN_REASON_FIELD_NUMBER: _ClassVar[int]
+    HEARD_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    UP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    STORE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STORE_LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WAIT_P95_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    WAITS_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     endpoint: str
     isolation: str
@@ -105,7 +113,15 @@ class WorkerStatus(_message.Message):
     drain_seconds: float
     drain_by: str
     drain_reason: str
-    def __init__(self, worker_id: _Optional[str] = ..., endpoint: _Optional[str] = ..., isolation: _Optional[str] = ..., is_stale: _Optional[bool] = ..., is_heard: _Optional[bool] = ..., capacity: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., images: _Optional[int] = ..., lost_guests: _Optional[float] = ..., lease_seconds: _Optional[float] = ..., drain: _Optional[str] = ..., drain_seconds: _Optional[float] = ..., drain_by: _Optional[str] = ..., drain_reason: _Optional[str] = ...) -> None: ...
+    heard_seconds: float
+    version: str
+    up_seconds: float
+    load: float
+    store_bytes: int
+    store_limit_bytes: int
+    wait_p95_seconds: float
+    waits: int
+    def __init__(self, worker_id: _Optional[str] = ..., endpoint: _Optional[str] = ..., isolation: _Optional[str] = ..., is_stale: _Optional[bool] = ..., is_heard: _Optional[bool] = ..., capacity: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., images: _Optional[int] = ..., lost_guests: _Optional[float] = ..., lease_seconds: _Optional[float] = ..., drain: _Optional[str] = ..., drain_seconds: _Optional[float] = ..., drain_by: _Optional[str] = ..., drain_reason: _Optional[str] = ..., heard_seconds: _Optional[float] = ..., version: _Optional[str] = ..., up_seconds: _Optional[float] = ..., load: _Optional[float] = ..., store_bytes: _Optional[int] = ..., store_limit_bytes: _Optional[int] = ..., wait_p95_seconds: _Optional[float] = ..., waits: _Optional[int] = ...) -> None: ...
 
 class HistoryRequest(_message.Message):
     __slots__ = ("tenant",)
@@ -136,6 +152,42 @@ class LoadSample(_message.Message):
     running: int
     queued: int
     def __init__(self, at: _Optional[float] = ..., live: _Optional[int] = ..., stale: _Optional[int] = ..., draining: _Optional[int] = ..., capacity: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ...) -> None: ...
+
+class EventsRequest(_message.Message):
+    __slots__ = ("tenant",)
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    def __init__(self, tenant: _Optional[str] = ...) -> None: ...
+
+class EventsResponse(_message.Message):
+    __slots__ = ("since", "events")
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    since: float
+    events: _containers.RepeatedCompositeFieldContainer[SeenEvent]
+    def __init__(self, since: _Optional[float] = ..., events: _Optional[_Iterable[_Union[SeenEvent, _Mapping]]] = ...) -> None: ...
+
+class SeenEvent(_message.Message):
+    __slots__ = ("name", "at", "tenant", "peer", "fields")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    at: float
+    tenant: str
+    peer: str
+    fields: _containers.RepeatedCompositeFieldContainer[EventField]
+    def __init__(self, name: _Optional[str] = ..., at: _Optional[float] = ..., tenant: _Optional[str] = ..., peer: _Optional[str] = ..., fields: _Optional[_Iterable[_Union[EventField, _Mapping]]] = ...) -> None: ...
+
+class EventField(_message.Message):
+    __slots__ = ("name", "value")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: str
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
 
 class WorkerRequest(_message.Message):
     __slots__ = ("tenant", "worker_id")

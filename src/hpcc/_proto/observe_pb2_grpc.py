@@ -50,6 +50,11 @@ class ObserveServiceStub:
                 request_serializer=hpcc_dot_v1_dot_observe__pb2.WorkerRequest.SerializeToString,
                 response_deserializer=hpcc_dot_v1_dot_observe__pb2.WorkerResponse.FromString,
                 _registered_method=True)
+        self.Events = channel.unary_unary(
+                '/hpcc.v1.ObserveService/Events',
+                request_serializer=hpcc_dot_v1_dot_observe__pb2.EventsRequest.SerializeToString,
+                response_deserializer=hpcc_dot_v1_dot_observe__pb2.EventsResponse.FromString,
+                _registered_method=True)
         self.ReportBuild = channel.unary_unary(
                 '/hpcc.v1.ObserveService/ReportBuild',
                 request_serializer=hpcc_dot_v1_dot_builds__pb2.ReportBuildRequest.SerializeToString,
@@ -89,6 +94,14 @@ class ObserveServiceServicer:
 
     def Worker(self, request, context):
         """Returns more of one worker, from memory. NOT_FOUND: none of this id is registered.
+        PERMISSION_DENIED: as for History.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Events(self, request, context):
+        """Returns the security events that this scheduler noted since its start, as far as it holds them.
         PERMISSION_DENIED: as for History.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -138,6 +151,11 @@ def add_ObserveServiceServicer_to_server(servicer, server):
                     servicer.Worker,
                     request_deserializer=hpcc_dot_v1_dot_observe__pb2.WorkerRequest.FromString,
                     response_serializer=hpcc_dot_v1_dot_observe__pb2.WorkerResponse.SerializeToString,
+            ),
+            'Events': grpc.unary_unary_rpc_method_handler(
+                    servicer.Events,
+                    request_deserializer=hpcc_dot_v1_dot_observe__pb2.EventsRequest.FromString,
+                    response_serializer=hpcc_dot_v1_dot_observe__pb2.EventsResponse.SerializeToString,
             ),
             'ReportBuild': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportBuild,
@@ -236,6 +254,33 @@ class ObserveService:
             '/hpcc.v1.ObserveService/Worker',
             hpcc_dot_v1_dot_observe__pb2.WorkerRequest.SerializeToString,
             hpcc_dot_v1_dot_observe__pb2.WorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Events(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hpcc.v1.ObserveService/Events',
+            hpcc_dot_v1_dot_observe__pb2.EventsRequest.SerializeToString,
+            hpcc_dot_v1_dot_observe__pb2.EventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

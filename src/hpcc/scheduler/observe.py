@@ -19,6 +19,7 @@ from hpcc.core import NotFoundError, PolicyError
 from hpcc.identity.session_token import SessionClaims
 from hpcc.ports import Clock, LeasedShare
 from hpcc.routing.load import SAMPLE_SECONDS, Load, LoadHistory, LoadSample
+from hpcc.rpc.scheduler.api import NO_FACTS
 from hpcc.rpc.scheduler.observe import (
     MAX_TENANTS,
     WORKERS_AT_ONCE,
@@ -27,6 +28,7 @@ from hpcc.rpc.scheduler.observe import (
     TenantStatus,
     WorkerStatus,
 )
+from hpcc.rpc.scheduler.recent_events import SeenEvents
 from hpcc.rpc.scheduler.worker_detail import (
     MAX_COMPILERS,
     MAX_IMAGES,
@@ -50,7 +52,7 @@ class Sources:
     """Where the figures come from: watches by tenant, leased places, the control store.
 
     `routes` are requests for routes by tenant and result. `drain_mark` returns an operator's mark
-    on a worker.
+    on a worker. `events` are the last security events.
     """
 
     watches: Callable[[], Mapping[str, int]]
@@ -59,6 +61,7 @@ class Sources:
     scheduler_id: Callable[[], str]
     drain_mark: Callable[[str], DrainMark | None]
     routes: Callable[[], Mapping[str, Mapping[str, int]]]
+    events: Callable[[], SeenEvents] = SeenEvents
 
 
 class Observer:
@@ -123,6 +126,15 @@ class Observer:
         """
         self._check_operator(session, "how busy workers were")
         return self._history.samples
+
+    def events(self, session: SessionClaims) -> SeenEvents:
+        """Return the last security events.
+
+        Raises:
+            PolicyError: the session's holder is not an operator.
+        """
+        self._check_operator(session, "security events")
+        return self._sources.events()
 
     def worker(self, session: SessionClaims, worker_id: str) -> WorkerDetail:
         """Return the images of a worker, and which tenants have places there.
@@ -217,12 +229,16 @@ class Observer:
     def _worker(self, row: Row) -> WorkerStatus:
         member, registration = row.member, row.registration
         mark = self._sources.drain_mark(member.worker_id)
+        is_heard = self._registry.speaks_here(member.worker_id)
+        heard_seconds = self._clock.monotonic() - row.heard_at if is_heard else 0.0
+        # Another scheduler has later ones.
+        facts = row.facts if is_heard else NO_FACTS
         return WorkerStatus(
             worker_id=member.worker_id,
             endpoint=registration.endpoint,
             isolation=registration.isolation.value,
             is_stale=member.is_stale,
-            is_heard=self._registry.speaks_here(member.worker_id),
+            is_heard=is_heard,
             capacity=member.capacity,
             running=member.running,
             queued=member.queued,
@@ -233,4 +249,13 @@ class Observer:
             drain_seconds=round(row.drain_seconds, 1) if row.drain_state else 0.0,
             drain_by=mark.by if mark is not None else "",
             drain_reason=mark.reason if mark is not None else "",
+            # 0 is a worker that is not heard here.
+            heard_seconds=max(round(heard_seconds, 1), 0.1) if is_heard else 0.0,
+            version=facts.version,
+            up_seconds=round(facts.up_seconds, 1),
+            load=round(facts.load, 2),
+            store_bytes=facts.store_bytes,
+            store_limit_bytes=facts.store_limit_bytes,
+            wait_p95_seconds=round(facts.wait_p95_seconds, 3),
+            waits=facts.waits,
         )

@@ -14,6 +14,7 @@ from hpcc.identity.session_token import SessionClaims
 from hpcc.routing.load import LoadSample
 from hpcc.rpc.scheduler.builds import StoredBuilds, StoredReports
 from hpcc.rpc.scheduler.observe import FarmStatus
+from hpcc.rpc.scheduler.recent_events import SeenEvents
 from hpcc.rpc.scheduler.worker_detail import WorkerDetail
 from hpcc.scheduler.base.build_store import BuildStore
 from hpcc.scheduler.base.metrics import SchedulerMetrics
@@ -42,6 +43,10 @@ class ObserveCalls:
     def history(self, credential: str, tenant: TenantId) -> tuple[LoadSample, ...]:
         """See `Observer.history`."""
         return self._observer.history(self._holder(credential, tenant))
+
+    def events(self, credential: str, tenant: TenantId) -> SeenEvents:
+        """See `Observer.events`."""
+        return self._observer.events(self._holder(credential, tenant))
 
     def worker(self, credential: str, tenant: TenantId, worker_id: str) -> WorkerDetail:
         """See `Observer.worker`."""

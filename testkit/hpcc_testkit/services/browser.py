@@ -70,13 +70,18 @@ def browser() -> Iterator[Browser]:
                 process.kill()
 
 
-def check_page(chromium: Browser, *, rules: bool) -> None:
+def check_page(chromium: Browser, *, rules: bool, name: str = "") -> None:
     """Check the page that is open: its width, its colours, its keys, and what the console says.
 
     `rules`: also ask axe-core, of all its rules and of those that colours and width can break.
+    With a `name`, pictures of the four looks go to the directory of `HPCC_PICTURES`, if it is set.
     """
+    pictures = os.environ.get("HPCC_PICTURES", "") if name else ""
     for width, dark in itertools.product((_WIDE, _NARROW), (False, True)):
-        assert chromium.do("look", width=width, dark=dark) <= 0, "wider than the window"
+        look = f"{'wide' if width == _WIDE else 'narrow'}-{'dark' if dark else 'light'}"
+        png = os.path.join(pictures, f"{name}-{look}.png") if pictures else ""
+        beyond = chromium.do("look", width=width, dark=dark, png=png)
+        assert beyond <= 0, "wider than the window"
         if rules and (width == _WIDE) != dark:
             assert chromium.do("rules", only=_FEW if dark else []) == []
     keys = chromium.do("keys")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -13,11 +14,13 @@ from pathlib import Path
 import pytest
 
 from hpcc.config.paths import Paths
-from hpcc.core import Isolation, TenantId
+from hpcc.core import Isolation, PolicyError, TenantId
 from hpcc.core.build_summary import BuildSummary
+from hpcc.rpc.scheduler.api import RouteAsk
 from hpcc.rpc.scheduler.builds import build_id_of, send_build
+from hpcc.rpc.scheduler.client import SchedulerClient
 from hpcc.scheduler.tenants.table import TenantPolicy, TenantQuotas
-from hpcc_testkit.farm.in_process import TENANT, FarmUnderTest, farm_under_test
+from hpcc_testkit.farm.in_process import IMAGE, TENANT, FarmUnderTest, farm_under_test
 from hpcc_testkit.farm.policies import TenantsAuthenticator
 from hpcc_testkit.farm.several import workers
 from hpcc_testkit.services.browser import browser, check_page, missing_or_none
@@ -29,6 +32,8 @@ SECRET = build_id_of("acme", "ann", "secret-product")
 ODD = (
     "<script>alert(1)</script>-a-name-that-is-as-long-as-a-name-can-be-and-has-no-space-" + "x" * 40
 )
+# Pages of which docs/images has pictures.
+_PICTURES = {"farm-builds": "web-builds", f"farm-build/{SECRET}": "web-farm-build"}
 PATHS = ("worker/w1", "tenant/acme", "workers?page=2", f"farm-build/{SECRET}")
 
 
@@ -90,9 +95,16 @@ async def test_an_operator_sees_the_farm_and_a_member_nothing_of_others(tmp_path
 
     async with two_tenants(tmp_path) as farm, workers(farm, "w1", "w2", slots=2):
         await report(farm, "acme/ann", summary("secret-product"))
+        async with farm.logged_in("acme/ann") as (schedulers, session):
+            ask = RouteAsk(tenant=TenantId("globex"), image=IMAGE)
+            with pytest.raises(PolicyError):
+                await SchedulerClient(schedulers).route(session, ask)
         seen, found = await asyncio.to_thread(visit, "acme/olga")
+        for path in ("", "alerts"):
+            assert "foreign-tenant" in seen[path]
+            assert "ipv4:127.0.0.1" in seen[path], "who called"
         assert {
-            "", "workers", "worker/w1", "worker/w2", "tenants", "alerts", "builds", "farm-builds",
+            "", "workers", "worker/w1", "worker/w2", "tenants", "alerts", "builds", "cache", "farm-builds",
             f"farm-build/{SECRET}",
         } <= set(seen)  # fmt: skip
         assert "2 workers take compiles; 0 of 4 places are busy" in seen[""]
@@ -102,12 +114,14 @@ async def test_an_operator_sees_the_farm_and_a_member_nothing_of_others(tmp_path
             await asyncio.sleep(0.2)
             seen, found = await asyncio.to_thread(visit, "globex/zed")
         assert set(seen) == {
-            "", "workers", "tenants", "tenant/globex", "alerts", "builds", "farm-builds", "objects",
+            "", "workers", "tenants", "tenant/globex", "alerts", "builds", "cache", "farm-builds",
+            "objects",
         }  # fmt: skip
         assert "2 workers take compiles, and there is room." in seen[""]
         assert found[:2] == [http.client.NOT_FOUND] * 2
         assert found[3:] == [http.client.NOT_FOUND], "nor that there is such a build"
         assert not [path for path, page in seen.items() if "w1" in page or "acme" in page]
+        assert not [path for path, page in seen.items() if "foreign-tenant" in page]
 
 
 async def test_a_login_that_the_farm_refuses_and_a_farm_that_is_away_are_sentences(
@@ -150,14 +164,24 @@ async def test_every_page_of_a_farm_is_quiet_readable_and_reached_by_keyboard_an
                 *builds,
             ):
                 chromium.do("open", url=f"{root}{path}")
-                check_page(chromium, rules=True)
+                check_page(chromium, rules=True, name=_PICTURES.get(path, ""))
 
-            # Live: a second worker comes, and the focus stays where it was.
+            # A second worker comes. What is chosen and not sent yet stays, also at the button.
             chromium.do("open", url=root)
-            chromium.do("focus", css="a[href$='/worker/w1']")
+            chromium.do("choose", css="main select[name='hours']", value="24")
+            chromium.do("focus", css="main form button")
             going.call_soon_threadsafe(more.set)
+            assert there.wait(60)
+            assert (
+                "1 worker takes" in chromium.do("wait", text="paused: a form has the focus")["text"]
+            )
+            assert chromium.do("value", css="main select[name='hours']") == "24"
+            # Live: the focus stays where it was, of two links to one place at the same one.
+            build = f"main a[href$='{SECRET}']"
+            chromium.do("focus", css=build, number=1)
             chromium.do("wait", text="2 workers take compiles")
-            assert str(chromium.do("focused")).endswith("/worker/w1")
+            assert chromium.do("place", css=build) == 1
+            chromium.do("wait", text="live")
             assert chromium.do("log") == []
 
             # Without scripts all but that is the same.
@@ -170,9 +194,10 @@ async def test_every_page_of_a_farm_is_quiet_readable_and_reached_by_keyboard_an
         await farm.route()
         await report(farm, "acme/ann", summary("secret-product"))
         await report(farm, "acme/ann", summary(ODD, causes=(), places=(), activity=()))
-        more = asyncio.Event()
+        more, there = asyncio.Event(), threading.Event()
         async with asyncio.TaskGroup() as group:
             visiting = group.create_task(asyncio.to_thread(visit))
             await more.wait()
             async with workers(farm, "w2", slots=2):
+                there.set()
                 await visiting

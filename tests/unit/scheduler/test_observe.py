@@ -21,8 +21,9 @@ from hpcc.core import (
 from hpcc.identity.session_token import SessionClaims
 from hpcc.ports import LeasedShare, SystemClock
 from hpcc.routing.load import MAX_SAMPLES, SAMPLE_SECONDS, Load, LoadHistory
-from hpcc.rpc.scheduler.api import Beat, DrainState, Registration
+from hpcc.rpc.scheduler.api import Beat, DrainState, Registration, WorkerFacts
 from hpcc.rpc.scheduler.observe import WORKERS_AT_ONCE
+from hpcc.rpc.scheduler.recent_events import SeenEvent, SeenEvents
 from hpcc.rpc.scheduler.worker_detail import MAX_IMAGES
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.drains import DrainMark
@@ -115,6 +116,16 @@ def test_an_operator_sees_everything() -> None:
     assert {r.result: r.count for r in status.tenants[2].routes} == ROUTES["initrode"]
 
 
+def test_security_events_are_for_operators() -> None:
+    seen = SeenEvents(1.0, (SeenEvent(name="login-refused", at=2.0, peer="ipv4:10.0.0.7:1"),))
+    sources = replace(SOURCES, events=lambda: seen)
+    watched = Observer(TABLE, farm(), sources, SystemClock())
+    assert watched.events(session("acme", "ops/ann")) == seen
+    for who in (session("acme", "ann"), session("globex", "ops/ann")):
+        with pytest.raises(PolicyError, match="only operators see security events"):
+            watched.events(who)
+
+
 def test_an_operator_of_one_tenant_is_nobody_in_another() -> None:
     assert not observer(TABLE, farm()).is_operator("globex", "ops/ann")
     assert not observer(TABLE, farm()).is_operator("acme", "op")
@@ -171,6 +182,27 @@ def test_an_operator_sees_who_drains_a_worker_and_a_member_how_many_drain() -> N
     member = observer(TABLE, registry).status(session("acme", "ann"), "")
     assert (member.live, member.draining) == (1, 1)
     assert "olga" not in json.dumps(asdict(member))
+
+
+def test_an_operator_sees_what_a_worker_says_of_its_machine_and_a_member_does_not() -> None:
+    registry = farm("w1", "w9")
+    facts = WorkerFacts(
+        version="7.7.7",
+        up_seconds=9.0,
+        load=0.5,
+        store_bytes=3,
+        store_limit_bytes=4,
+        wait_p95_seconds=1.5,
+        waits=20,
+    )
+    registry.heartbeat(Beat(worker_id="w9", generation=0, running=0, queued=0, facts=facts))
+    found = observer(TABLE, registry)
+    first, last = found.status(session("acme", "ops/ann"), "").workers
+    assert (first.version, first.store_bytes) == ("", 0)
+    assert (last.version, last.up_seconds, last.load) == ("7.7.7", 9.0, 0.5)
+    assert (last.wait_p95_seconds, last.waits) == (1.5, 20)
+    assert (last.store_bytes, last.store_limit_bytes, last.heard_seconds >= 0) == (3, 4, True)
+    assert "7.7.7" not in json.dumps(asdict(found.status(session("acme", "ann"), "")))
 
 
 def test_the_load_of_the_last_hour_is_for_operators_and_bounded() -> None:

@@ -25,6 +25,7 @@ from hpcc.rpc.scheduler.builds import FarmBuild, KeptBuilds, ask_build, ask_buil
 from hpcc.rpc.scheduler.client import SchedulerClient
 from hpcc.rpc.scheduler.farm_picture import FarmPicture, picture_of
 from hpcc.rpc.scheduler.observe import FarmStatus, ask_all, ask_history
+from hpcc.rpc.scheduler.recent_events import SeenEvents, ask_events
 from hpcc.rpc.scheduler.schedulers import Schedulers, open_schedulers, split_schedulers
 from hpcc.rpc.scheduler.worker_detail import WorkerDetail, ask_worker
 
@@ -115,6 +116,17 @@ class FarmObserver:
         async with asyncio.timeout(_SECONDS):
             schedulers, session, tenant = await self._session()
             return await ask_history(schedulers, session, tenant)
+
+    async def events(self) -> SeenEvents:
+        """Return the last security events, for an operator; empty where no scheduler shows them.
+
+        Raises:
+            HpccError: there is no farm, or no session.
+            TimeoutError: the whole took longer than a minute.
+        """
+        async with asyncio.timeout(_SECONDS):
+            schedulers, session, tenant = await self._session()
+            return await ask_events(schedulers, session, tenant)
 
     async def worker(self, worker_id: str) -> WorkerDetail:
         """Return more of one worker.

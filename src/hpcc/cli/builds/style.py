@@ -1,24 +1,33 @@
 """The style sheet of the report page: no font, no image, nothing from a network.
 
-Light and dark follow the system. The page's policy names this text by its hash, so an element with
-an inline style shows nothing of it: widths are attributes of SVG.
+Light and dark follow the system, unless the page has a `data-theme`. The page's policy names this
+text by its hash, so an element with an inline style shows nothing of it: widths are attributes of
+SVG.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-STYLE: Final = """
+_DARK: Final = """
+  --bg:#0f1113; --panel:#16191c; --sunk:#1c2024; --line:#2c3137; --text:#e7e8e9; --muted:#9aa1a9;
+  --hit:#3fb795; --farm:#6a97f5; --here:#5fb4d4; --kept:#b48ae6; --fall:#e39d35; --fail:#ef6d62;
+  --hit-soft:#14302a; --hit-ink:#55c9a8; --ink-farm:#86abf8; --farm-soft:#1a2745;
+  --fall-ink:#eeb25a; --fall-soft:#362712; --fail-soft:#3a1c1a;"""
+STYLE: Final = (
+    """
 :root { color-scheme: light dark;
   --bg:#f6f6f3; --panel:#ffffff; --sunk:#f1f1ed; --line:#e2e1dc; --text:#1b1d20; --muted:#5b5f66;
   --hit:#1a8068; --farm:#3a6bd0; --here:#2f7f9e; --kept:#8458ba; --fall:#b96a00; --fail:#bb2f25;
   --hit-soft:#dff0eb; --hit-ink:#12634f; --ink-farm:#2a55b4; --farm-soft:#e4ebfa;
   --fall-ink:#8f5200; --fall-soft:#fbeedb; --fail-soft:#fae3e0; }
-@media (prefers-color-scheme: dark) { :root {
-  --bg:#0f1113; --panel:#16191c; --sunk:#1c2024; --line:#2c3137; --text:#e7e8e9; --muted:#9aa1a9;
-  --hit:#3fb795; --farm:#6a97f5; --here:#5fb4d4; --kept:#b48ae6; --fall:#e39d35; --fail:#ef6d62;
-  --hit-soft:#14302a; --hit-ink:#55c9a8; --ink-farm:#86abf8; --farm-soft:#1a2745;
-  --fall-ink:#eeb25a; --fall-soft:#362712; --fail-soft:#3a1c1a; } }
+@media (prefers-color-scheme: dark) { :root:not([data-theme=light]) {"""
+    + _DARK
+    + """ } }
+:root[data-theme=light] { color-scheme:light; }
+:root[data-theme=dark] { color-scheme:dark;"""
+    + _DARK
+    + """ }
 * { box-sizing:border-box; }
 html { -webkit-text-size-adjust:100%; }
 body { margin:0; background:var(--bg); color:var(--text);
@@ -82,7 +91,8 @@ h1 + .sub { margin-top:3px; }
   .kpis { grid-template-columns:repeat(2,minmax(0,1fr)); }
   .kpi:nth-child(odd) { border-left:0; }
   .legend { margin-left:0; }
-  .file { min-width:0; }
+  .file { min-width:150px; }
   table.wide { min-width:900px; } }
 @media print { body { background:#fff; } }
 """
+)

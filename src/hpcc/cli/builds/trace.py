@@ -6,6 +6,10 @@ events ("s", "f") and metadata ("M"). Times are microseconds since the build beg
 Rows: one process for hits, one for compiles that this machine began, one for each worker. A row of
 a process holds compiles that do not overlap, so its rows are slots. A compile's parts lie inside
 it. What a guest did is a second slice, at its worker, with an arrow from the compile.
+
+No slice is of no length. speedscope reads the end of such a slice before its begin, so it stays
+open and everything after it in its row lies inside it. A compile lasts a microsecond at least, and
+a part of no length is left out.
 """
 
 from __future__ import annotations
@@ -100,8 +104,9 @@ def _compile_events(
         "args": {name: value for name, value in args.items() if value}
     }
     for part, _ in nested(c.phases, c.took_us):
-        name = PHASES[part.phase]
-        yield _slice(name, "phase", start + part.offset_us, part.took_us, process, lane)
+        if part.took_us:
+            name = PHASES[part.phase]
+            yield _slice(name, "phase", start + part.offset_us, part.took_us, process, lane)
 
 
 def _workers(
@@ -131,12 +136,13 @@ def _workers(
             yield arrow | {"ph": "s", "ts": at, "pid": _HERE, "tid": slots[id(c)]}
             yield arrow | {"ph": "f", "bp": "e", "ts": at, "pid": process, "tid": lane}
             for part in c.phases:
-                if part.phase in _THERE:
+                if part.phase in _THERE and part.took_us:
                     begin = c.began_us + part.offset_us - began_us
                     yield _slice(PHASES[part.phase], "phase", begin, part.took_us, process, lane)
 
 
 def _slice(name: str, kind: str, ts: int, took_us: int, process: int, lane: int) -> Event:
     return {
-        "ph": "X", "name": name, "cat": kind, "ts": ts, "dur": took_us, "pid": process, "tid": lane
+        "ph": "X", "name": name, "cat": kind, "ts": ts, "dur": max(took_us, 1), "pid": process,
+        "tid": lane,
     }  # fmt: skip

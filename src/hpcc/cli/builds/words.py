@@ -62,6 +62,10 @@ _MISSED: Final = {
     "evicted": ReasonWords(
         "evicted", "the result had been removed", "Raise `cache.max_size_bytes` in hpcc.toml.",
     ),
+    "names-elsewhere": ReasonWords(
+        "shows a name", "another directory has the result, whose object holds a file's whole name",
+        "Put a `.hpcc` at the root of the project: docs/cookbook.md.",
+    ),
     "unproved": ReasonWords(
         "compared", "the first use here of a file that another checkout made, too",
         "Nothing to do: it was compiled to compare the result.",

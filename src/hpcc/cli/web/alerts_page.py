@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from hpcc.cli.builds.parts import panel, quoted, table, text
-from hpcc.cli.web.farm_page import farm_footer, sentence
-from hpcc.cli.web.farm_parts import heading, health_tag, tag
-from hpcc.cli.web.shell import Page
+from hpcc.cli.web.parts.farm_events import events_panel
+from hpcc.cli.web.parts.farm_panels import farm_footer, sentence
+from hpcc.cli.web.parts.farm_parts import heading, health_tag, tag
+from hpcc.cli.web.parts.shell import Page
 from hpcc.rpc.scheduler.farm_picture import FarmPicture, FarmWarning
+from hpcc.rpc.scheduler.recent_events import MAX_EVENTS, SeenEvents
 
 # The entry of docs/runbook.md for a warning: the alert that Prometheus raises for the same.
 RUNBOOK: Final[Mapping[str, str]] = {
@@ -25,12 +27,12 @@ _MILD: Final = frozenset({"worker-drained", "no-room", "several-versions"})
 _COLUMNS: Final = ("Warning", "What is wrong", "What mends it", "Runbook")
 _BEYOND: Final = (
     "Lost guests, waiting times, fallbacks, the audit trail and certificates are watched by "
-    "Prometheus, with the rules of `deploy/monitoring`. No scheduler knows them."
+    "Prometheus, with the rules of `deploy/monitoring`. This page warns of none of them."
 )
 
 
-def alerts_page(picture: FarmPicture) -> Page:
-    """Return the page; a member's has what members see."""
+def alerts_page(picture: FarmPicture, events: SeenEvents | None = None) -> Page:
+    """Return the page; a member's has what members see, without events."""
     rows = "".join(map(_row, picture.warnings))
     content = (
         table("Warnings", _COLUMNS, rows, "wide") if rows
@@ -39,6 +41,7 @@ def alerts_page(picture: FarmPicture) -> Page:
     main = (
         heading("Alerts", f"<b>{text(sentence(picture))}</b>", health_tag(picture))
         + panel("Now", content)
+        + (events_panel(events, picture.farm_at, MAX_EVENTS) if events is not None else "")
         + panel("Not seen here", f'<p class="pad note">{quoted(_BEYOND)}</p>')
         + farm_footer(picture)
     )

@@ -15,20 +15,26 @@ from typing import Final, NamedTuple, Protocol
 from hpcc.cli.builds.parts import quoted
 from hpcc.cli.web.alerts_page import alerts_page
 from hpcc.cli.web.build_site import BuildsSeen, ShowsBuilds
-from hpcc.cli.web.farm_builds import ADDRESS, MAX_SEARCH, build_page, builds_page
-from hpcc.cli.web.farm_page import farm_page
-from hpcc.cli.web.farm_parts import heading, tag
 from hpcc.cli.web.object_page import ADDRESS as OBJECTS
 from hpcc.cli.web.object_site import FindsObjects, ObjectSite
-from hpcc.cli.web.shell import Page, footer
+from hpcc.cli.web.overview.cache_page import ADDRESS as CACHE
+from hpcc.cli.web.overview.cache_page import cache_page
+from hpcc.cli.web.overview.choosing import choice_of
+from hpcc.cli.web.overview.front import FarmSeen, farm_page
+from hpcc.cli.web.overview.search import FoundPlace, farm_places
+from hpcc.cli.web.parts.farm_builds import ADDRESS, MAX_SEARCH, build_page, builds_page
+from hpcc.cli.web.parts.farm_parts import heading, tag
+from hpcc.cli.web.parts.shell import Page, footer
+from hpcc.cli.web.parts.sums import Choice, Outcomes, outcomes
 from hpcc.cli.web.tenant_pages import tenant_page, tenants_page
 from hpcc.cli.web.worker_pages import worker_of, worker_page, workers_page
 from hpcc.config.farm import Farm
 from hpcc.core import CallerError, HpccError, NotFoundError
 from hpcc.ports import Clock
 from hpcc.routing.load import SAMPLE_SECONDS, LoadSample
-from hpcc.rpc.scheduler.builds import BUILD_ID
+from hpcc.rpc.scheduler.builds import BUILD_ID, KeptBuilds, by_build
 from hpcc.rpc.scheduler.farm_picture import FarmPicture
+from hpcc.rpc.scheduler.recent_events import SeenEvents
 from hpcc.rpc.scheduler.worker_detail import WorkerDetail
 
 # A picture is as old as this before it is asked again, and older for a farm of many workers: a
@@ -38,14 +44,17 @@ _WORKERS_A_SECOND: Final = 100
 _MOST_SECONDS: Final = 30.0
 # A login that is refused is not tried all the time.
 _AFTER_ERROR_SECONDS: Final = 10.0
+# Sums over builds end at a multiple of this.
+_SUMS_SECONDS: Final = 10.0
 # The first part of each address, and whether a name follows it.
-_PLACES: Final[Mapping[str, bool]] = {
+PLACES: Final[Mapping[str, bool]] = {
     "": False,
     "workers": False,
     "worker": True,
     "tenants": False,
     "tenant": True,
     "alerts": False,
+    CACHE: False,
     ADDRESS: False,
     "farm-build": True,
     OBJECTS: False,
@@ -77,6 +86,10 @@ class Observes(ShowsBuilds, Protocol):
         """Return the load of the last hour, for an operator; raises as `picture` does."""
         ...
 
+    async def events(self) -> SeenEvents:
+        """Return the last security events, for an operator; raises as `picture` does."""
+        ...
+
     async def worker(self, worker_id: str) -> WorkerDetail:
         """Return more of one worker, for an operator; raises as `picture` does."""
         ...
@@ -87,6 +100,7 @@ class _Seen(NamedTuple):
 
     picture: FarmPicture
     samples: tuple[LoadSample, ...] = ()
+    events: SeenEvents | None = None
 
 
 class FarmSite:
@@ -97,6 +111,7 @@ class FarmSite:
         ("Builds", ADDRESS),
         ("Workers", "workers"),
         ("Tenants", "tenants"),
+        ("Cache", CACHE),
         ("Evidence", OBJECTS),
         ("Alerts", "alerts"),
     )
@@ -108,9 +123,11 @@ class FarmSite:
         self._last: _Seen | HpccError | None = None
         self._ask_at = self._hour_at = float("-inf")
         self._hour: tuple[LoadSample, ...] = ()
+        self._events: SeenEvents | None = None
         self._builds = BuildsSeen(observer, clock)
         self._objects = ObjectSite(objects, root, clock)
         self._worker: tuple[object, str, WorkerDetail | None] = (None, "", None)
+        self._sums: tuple[int, Choice, float, KeptBuilds, Outcomes] | None = None
 
     @property
     def who(self) -> str:
@@ -131,7 +148,7 @@ class FarmSite:
             NotFoundError: no worker or tenant of this name is shown to this login.
         """
         place, slash, name = rest.partition("/")
-        if _PLACES.get(place) is not bool(slash):
+        if PLACES.get(place) is not bool(slash):
             return None
         if place in {OBJECTS, "object"}:
             return await self._objects.page(name, fields, self._login())
@@ -153,13 +170,41 @@ class FarmSite:
                 worker = worker_of(picture, name)
                 return worker_page(picture, worker, await self._detail(name), root)
             case "tenants":
-                return tenants_page(picture, root)
+                return tenants_page(picture, root, (await self._front(said, {})).sums.tenants)
             case "tenant":
                 return tenant_page(picture, name, root)
             case "alerts":
-                return alerts_page(picture)
+                return alerts_page(picture, said.events)
+            case "cache":
+                return cache_page(await self._front(said, fields), root)
             case _:
-                return farm_page(picture, said.samples, root)
+                return farm_page(await self._front(said, fields), root)
+
+    async def _front(self, said: _Seen, fields: Mapping[str, str]) -> FarmSeen:
+        """Return what the pages with sums show. The sums are made again when there is news."""
+        picture, trouble = said.picture, ""
+        try:
+            kept = await self._builds.builds(self._observer.farm())
+        except HpccError as error:
+            kept, trouble = KeptBuilds(), str(error)
+        choice = choice_of(fields, kept.builds)
+        now = picture.farm_at - picture.farm_at % _SUMS_SECONDS + _SUMS_SECONDS
+        if self._sums is None or self._sums[:3] != (id(kept), choice, now):
+            # The list is held beside its sums, so that its id stays its own.
+            made = outcomes(kept.builds, choice, now)
+            self._sums = id(kept), choice, now, kept, made
+        return FarmSeen(picture, said.samples, kept, self._sums[4], trouble, said.events)
+
+    async def places(self, wanted: str) -> list[FoundPlace]:
+        """Return the places of the farm that fit a search; none while nothing is shown."""
+        said = await self._seen()
+        if isinstance(said, HpccError):
+            return []
+        try:
+            kept = await self._builds.builds(self._observer.farm())
+        except HpccError:
+            kept = KeptBuilds()
+        return farm_places(said.picture, by_build(kept.builds), wanted)
 
     async def _build_page(self, picture: FarmPicture, name: str, fields: Mapping[str, str]) -> Page:
         if name and not BUILD_ID.fullmatch(name):
@@ -190,7 +235,7 @@ class FarmSite:
         async with self._turn:
             if farm != self._farm:
                 # Another login sees other things.
-                self._farm, self._last, self._hour = farm, None, ()
+                self._farm, self._last, self._hour, self._events = farm, None, (), None
                 self._ask_at = self._hour_at = float("-inf")
             began = self._clock.monotonic()
             if self._last is not None and began < self._ask_at:
@@ -198,7 +243,7 @@ class FarmSite:
             pause = _LEAST_SECONDS
             try:
                 picture = await self._observer.picture()
-                self._last = _Seen(picture, await self._samples(picture))
+                self._last = _Seen(picture, *await self._lately(picture))
                 pause = max(pause, len(picture.workers) / _WORKERS_A_SECOND)
             except (HpccError, TimeoutError) as error:
                 late = HpccError("the schedulers gave no answer in time")
@@ -209,14 +254,20 @@ class FarmSite:
             self._ask_at = ended + min(max(pause, ended - began), _MOST_SECONDS)
             return self._last
 
-    async def _samples(self, picture: FarmPicture) -> tuple[LoadSample, ...]:
-        """Return the load of the last hour. A member's question would be an event of the farm."""
+    async def _lately(
+        self, picture: FarmPicture
+    ) -> tuple[tuple[LoadSample, ...], SeenEvents | None]:
+        """Return the load of the last hour and security events, for an operator.
+
+        A member's questions would be refused.
+        """
         if not picture.is_operator:
-            self._hour = ()
+            self._hour, self._events = (), None
         elif self._clock.monotonic() >= self._hour_at:
             self._hour = await self._observer.history()
+            self._events = await self._observer.events()
             self._hour_at = self._clock.monotonic() + SAMPLE_SECONDS
-        return self._hour
+        return self._hour, self._events
 
     async def _detail(self, worker_id: str) -> WorkerDetail | None:
         """Return more of a worker that the picture has; None where nobody shows it.

@@ -6,15 +6,19 @@ or the command's, so all of it is escaped; what a check could not see is shown a
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 from hpcc.cli.base.farm_object import SIGNATURE, CheckState, FarmObject, commands_of
 from hpcc.cli.builds.parts import panel, table, text
+from hpcc.cli.builds.timeline import length_bar
 from hpcc.cli.builds.words import duration
-from hpcc.cli.web.farm_parts import facts, heading, tag
-from hpcc.cli.web.shell import Page, footer
+from hpcc.cli.web.parts.farm_parts import digest_or_text, facts, heading, tag
+from hpcc.cli.web.parts.shell import Page, footer
 
 ADDRESS: Final = "objects"
 MAX_ACTION_CHARS: Final = 100
@@ -24,6 +28,12 @@ _TAGS: Final = {
     CheckState.HOLDS: ("hit", "holds"), CheckState.FAILS: ("failed", "fails"),
     CheckState.UNKNOWN: ("rest", "not seen"),
 }  # fmt: skip
+# Where, what, and the colour; between each two moments that the worker noted.
+_PHASES: Final = (
+    ("worker", "waited for a guest", "wait"), ("guest", "inputs, compiler, outputs", "farm"),
+    ("worker", "audit row and signature", "hit"),
+)  # fmt: skip
+_MOST_SECONDS: Final = 1e9
 _HOW: Final = (
     "An object is found by its action, which the farm's cache has it under: `HASH/SIZE`, as an "
     "audit row and the page of a compile of this machine have it. You see what a compile of yours "
@@ -74,10 +84,10 @@ def object_page(found: FarmObject, root: str, at: float) -> Page:
     )
     main = (
         heading(name, sub, _verdict(found))
-        + f'<div class="grid two">{_checks(found)}<div class="stack">{_made_of(found)}'
-        + f"{_times(found)}</div></div>"
-        + f'<div class="grid two">{_outputs(found)}{_voters(found)}</div>'
-        + _commands(found)
+        + f'<div class="grid two">{_checks(found)}<div class="stack">{_times(found)}'
+        + f"{_made_of(found)}</div></div>"
+        + f'<div class="grid two"><div class="stack">{_outputs(found)}{_voters(found)}</div>'
+        + f"{_commands(found)}</div>"
         + footer(f"Looked at {time.strftime('%H:%M:%S', time.localtime(at))}, this machine's time")
     )
     return Page(name, main, section="Evidence")
@@ -97,12 +107,21 @@ def _verdict(found: FarmObject) -> str:
 def _checks(found: FarmObject) -> str:
     rows = "".join(
         f"<tr><td>{tag(*_TAGS[check.state])}</td><td><b>{text(check.name)}</b></td>"
-        f'<td class="why">{text(check.text)}<span class="note"><code>{text(check.detail)}</code>'
-        "</span></td></tr>"
+        f'<td class="why cut">{text(check.text)}<span class="note">{_detail(check.detail)}</span>'
+        "</td></tr>"
         for check in found.checks
     )
     content = table("What is proved", ("Check", "Of", "What was looked at"), rows)
     return panel("What is proved", content, f"checked now, as worker {found.asked} gives it")
+
+
+def _detail(words: str) -> str:
+    """Return what was looked at; a word before a digest stays as it is."""
+    before, _, last = words.rpartition(" ")
+    shown = digest_or_text(last)
+    if shown.startswith("<code"):
+        return f"{text(before)} {shown}" if before else shown
+    return f"<code>{text(words)}</code>"
 
 
 def _made_of(found: FarmObject) -> str:
@@ -130,28 +149,40 @@ def _made_of(found: FarmObject) -> str:
 
 
 def _times(found: FarmObject) -> str:
-    record = found.record
-    waited = max(record.started_at - record.queued_at, 0.0)
-    ran = max(record.completed_at - record.started_at, 0.0)
-    signed = record.signature
-    at = "" if signed is None else time.strftime(
-        "%Y-%m-%d %H:%M:%S", time.localtime(signed.signed_at_ms / 1000)
-    )  # fmt: skip
-    return facts(
-        "When, as the worker says",
-        (
-            ("Waited for a guest", duration(round(waited * 1e6))),
-            ("Ran", duration(round(ran * 1e6))),
-            ("Signed", at),
-        ),
+    record, signed = found.record, found.record.signature
+    moments = [record.queued_at, record.started_at, record.completed_at]
+    if signed is not None:
+        moments.append(signed.signed_at_ms / 1000)
+    rows = "".join(
+        _phase(where, what, began - moments[0], max(ended - began, 0.0), moments)
+        for (where, what, _), (began, ended) in zip(_PHASES, pairwise(moments), strict=False)
     )
+    content = table("One compile", ("Where", "What", "", "#Took"), rows, "parts")
+    note = "as the worker says; logarithmic, so that the small parts can be seen"
+    return panel("One compile", content, note)
+
+
+def _phase(where: str, what: str, began: float, took: float, moments: Sequence[float]) -> str:
+    whole = _log(max(max(moments) - moments[0], 0.0))
+    first, last = _log(max(began, 0.0)), _log(max(began, 0.0) + took)
+    style = next(style for _, name, style in _PHASES if name == what)
+    bar = length_bar(style, last - first, max(whole, 1), first)
+    return (
+        f'<tr><td>{where}</td><td>{what}</td><td class="bar">{bar}</td>'
+        f'<td class="n">{duration(round(min(took, _MOST_SECONDS) * 1e6))}</td></tr>'
+    )
+
+
+def _log(seconds: float) -> int:
+    """Return a place on a logarithmic scale, in thousandths of a decade from a millisecond on."""
+    return round(1000 * math.log10(1 + min(seconds, _MOST_SECONDS) * 1000))
 
 
 def _outputs(found: FarmObject) -> str:
     outputs = found.record.outputs
     rows = "".join(
         f'<tr><td class="file"><code>{text(o.path)}</code></td>'
-        f'<td class="file"><code>{text(o.digest.hash)}</code></td>'
+        f'<td class="cut">{digest_or_text(o.digest.hash)}</td>'
         f'<td class="n">{o.digest.size_bytes:,}</td></tr>'
         for o in outputs[:_MAX_OUTPUTS]
     )

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, Protocol
 
 from hpcc.cli.base.farm_object import FarmObject
 from hpcc.cli.web.object_page import MAX_ACTION_CHARS, object_form, object_page
-from hpcc.cli.web.shell import Page
+from hpcc.cli.web.parts.shell import Page
 from hpcc.core import CallerError, Digest, HpccError, NotFoundError
 from hpcc.ports import Clock
 

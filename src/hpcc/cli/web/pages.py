@@ -34,12 +34,16 @@ from hpcc.cli.builds.words import (
     place_of,
     words_of,
 )
-from hpcc.cli.web.addresses import address_of
-from hpcc.cli.web.shell import Page, footer
+from hpcc.cli.web.overview.search import FoundPlace
+from hpcc.cli.web.parts.addresses import address_of
+from hpcc.cli.web.parts.shell import Page, footer
 
 ROWS: Final = 100
 MAX_SEARCH: Final = 200
 _MAX_SAME: Final = 20
+_MAX_PLACES: Final = 10
+# A search offers the files of so many builds; reading all of them would take too long.
+_MAX_FILES: Final = 3
 _MAX_EXPLAINED: Final = 120
 _MAX_LINE: Final = 2000
 _SERVED: Final = {
@@ -92,6 +96,21 @@ class Pages:
         sub = '<p class="sub">What the flight recorder holds, the last build first</p>'
         main = f"<h1>{title}</h1>{sub}{panel('Builds', content)}{footer(_RUNS)}"
         return Page("Builds", main, is_live=True)
+
+    def places(self, lines: Sequence[BuildLine], wanted: str) -> list[FoundPlace]:
+        """Return this machine's builds of a name, and where the last ones show files of a name."""
+        last, low = list(reversed(lines)), wanted.lower()
+        named = [line for line in last if low in line.build.lower()][:_MAX_PLACES]
+        found = [
+            FoundPlace(f"build/{hash_of(line.build)}", line.build, "build of this machine")
+            for line in named
+        ]
+        query = Filter(search=wanted).query(1)
+        return found + [
+            FoundPlace(f"build/{hash_of(line.build)}/compiles?{query}", f"{wanted} in {line.build}",
+                  "a search among files, outputs and reasons of this machine's build")
+            for line in last[:_MAX_FILES]
+        ]  # fmt: skip
 
     def _line(self, line: BuildLine) -> str:
         damaged = ' <span class="tag t-failed">damaged</span>' if line.is_damaged else ""
@@ -187,7 +206,8 @@ def _form(where: str, chosen: Filter) -> str:
         for kind in CompileKind
     )
     return (
-        f'<form class="panel filter" method="get" action="{where}/compiles" role="search">'
+        f'<form class="panel filter" method="get" action="{where}/compiles" role="search" '
+        'aria-label="Compiles">'
         f'<label>End <select name="end"><option value="">every end</option>{options}</select>'
         f'</label><label>File or reason <input type="search" name="q" maxlength="{MAX_SEARCH}" '
         f'value="{text(chosen.search)}"></label><button type="submit">Show</button></form>'

@@ -11,7 +11,8 @@ import asyncio
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import parse_qs
@@ -24,9 +25,20 @@ from hpcc.cache.results.changed_inputs import changed_inputs
 from hpcc.cache.results.records_read import CompileRecord, read_records
 from hpcc.cli.builds.parts import text
 from hpcc.cli.cache.explain import explain_lines
+from hpcc.cli.web.overview.search import FoundPlace, search_page
 from hpcc.cli.web.pages import MAX_SEARCH, Filter, Pages, id_of
+from hpcc.cli.web.parts.shell import (
+    HTML,
+    SEARCH,
+    Page,
+    PageFrame,
+    document,
+    file_of,
+    fragment,
+    opened,
+    theme_of,
+)
 from hpcc.cli.web.session import BrowserSession, VisitDecision
-from hpcc.cli.web.shell import HTML, Page, PageFrame, document, file_of, fragment, opened
 from hpcc.core import NotFoundError
 from hpcc.obs.http.request import Request
 from hpcc.obs.http.serve import HttpAnswer
@@ -82,6 +94,10 @@ class FarmPages(Protocol):
         """
         ...
 
+    async def places(self, wanted: str) -> list[FoundPlace]:
+        """Return the places of a farm that fit a search."""
+        ...
+
 
 class Site:
     """The pages about one cache directory and, if there is one, the farm; for one session."""
@@ -120,41 +136,55 @@ class Site:
                     else HttpAnswer(HTTPStatus.OK, *file)
                 )
 
-    @property
-    def _frame(self) -> PageFrame:
+    def _frame(self, request: Request) -> PageFrame:
         root, farm = self._session.root, self._farm
+        theme = theme_of(request.header("cookie"))
         if farm is None:
-            return PageFrame(root)
-        return PageFrame(root, (*farm.sections, (THIS_MACHINE, BUILDS)), farm.who)
+            return PageFrame(root, theme=theme)
+        return PageFrame(root, (*farm.sections, (THIS_MACHINE, BUILDS)), farm.who, theme)
 
     async def _page(self, request: Request, rest: str) -> HttpAnswer:
+        frame = self._frame(request)
         try:
             fields = _fields(request.query)
             page, tag = await self._page_and_tag(rest, fields)
         except NotFoundError as error:
             page = Page("Not here", f"<h1>Not here</h1><p>{text(error)}</p>", section="")
-            return HttpAnswer(HTTPStatus.NOT_FOUND, document(page, self._frame), HTML)
+            return HttpAnswer(HTTPStatus.NOT_FOUND, document(page, frame), HTML)
         if "live" not in fields:
-            return HttpAnswer(HTTPStatus.OK, document(page, self._frame, tag), HTML)
+            return HttpAnswer(HTTPStatus.OK, document(page, frame, tag), HTML)
         headers = (("ETag", tag),)
         if request.header("if-none-match") == tag:
             return HttpAnswer(HTTPStatus.NOT_MODIFIED, b"", HTML, headers)
         return HttpAnswer(HTTPStatus.OK, fragment(page), HTML, headers)
 
     async def _page_and_tag(self, rest: str, fields: Mapping[str, str]) -> tuple[Page, str]:
+        if rest == SEARCH:
+            found = await self._search(fields.get("q", "").strip()[:MAX_SEARCH])
+            return found, _tag(found)
         if self._farm is not None:
             page = await self._farm.page_or_none(rest, fields)
             if page is not None:
                 return page, _tag(page)
             rest = "" if rest == BUILDS else rest
-        made = await self._in_turn(_target_of(rest, fields))
+        made = await self._in_turn(partial(self._current, _target_of(rest, fields)))
         page = made.page if self._farm is None else made.page._replace(section=THIS_MACHINE)
         return page, made.tag
 
-    async def _in_turn(self, target: _Target) -> _Made:
-        """Return a page. The turn ends with the thread, also when the request ends before it."""
+    async def _search(self, wanted: str) -> Page:
+        found = await self._farm.places(wanted) if self._farm is not None and wanted else []
+        if wanted:
+            lines = await self._in_turn(self._lines.lines)
+            found += self._pages.places(lines, wanted)
+        return search_page(self._session.root, wanted, found)
+
+    async def _in_turn[T](self, make: Callable[[], T]) -> T:
+        """Return what a thread makes, one at a time: a page, or the list for a search.
+
+        The turn ends with the thread, also when the request ends before it.
+        """
         await self._turn.acquire()
-        making = asyncio.get_running_loop().run_in_executor(None, self._current, target)
+        making = asyncio.get_running_loop().run_in_executor(None, make)
         making.add_done_callback(lambda _: self._turn.release())
         return await asyncio.shield(making)
 

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from hpcc.cli.builds.parts import panel, quoted, text
 from hpcc.cli.builds.timeline import length_bar
 from hpcc.cli.builds.words import percent
-from hpcc.cli.web.farm_page import farm_footer, sentence, tenants_panel
-from hpcc.cli.web.farm_parts import Figure, count, figures, heading
-from hpcc.cli.web.farm_routes import refused, routes_panel
-from hpcc.cli.web.shell import Page
+from hpcc.cli.web.parts.farm_panels import farm_footer, sentence, tenants_panel
+from hpcc.cli.web.parts.farm_parts import Figure, count, figures, heading
+from hpcc.cli.web.parts.farm_routes import refused, routes_panel
+from hpcc.cli.web.parts.shell import Page
+from hpcc.cli.web.parts.sums import Ends
 from hpcc.core import NotFoundError
 from hpcc.rpc.scheduler.farm_picture import FarmPicture
 from hpcc.rpc.scheduler.observe import TenantStatus
 
+_HOUR: Final = '<span class="more note">compiles of the last hour</span>'
 _LIMITS: Final = "Granted and wanted are counted for tenants with `farm_execs` or `farm_weight`."
 
 
-def tenants_page(picture: FarmPicture, root: str) -> Page:
-    """Return the page of all tenants that may be seen."""
+def tenants_page(picture: FarmPicture, root: str, ends: Mapping[str, Ends]) -> Page:
+    """Return the page of all tenants that may be seen; `ends` are of the last hour."""
     many = count(len(picture.tenants), "tenant has", "tenants have")
     sub = f"<b>{text(many)} something to show.</b> {text(sentence(picture))}"
-    main = heading("Tenants", sub) + tenants_panel(picture.tenants, root) + farm_footer(picture)
+    main = (
+        heading("Tenants", sub)
+        + tenants_panel(picture.tenants, root, _HOUR, ends)
+        + farm_footer(picture)
+    )
     return Page("Tenants", main, is_live=True, section="Tenants")
 
 

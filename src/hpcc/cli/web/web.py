@@ -74,8 +74,8 @@ async def _serve_farm(paths: Paths, port: int) -> None:
 async def _serve(
     paths: Paths, port: int, asks: tuple[FarmObserver, FarmObjects] | None = None
 ) -> None:
+    from hpcc.cli.web.parts.shell import HEADERS
     from hpcc.cli.web.session import BrowserSession
-    from hpcc.cli.web.shell import HEADERS
     from hpcc.cli.web.site import Site
     from hpcc.obs.http.serve import MAX_HEAD_BYTES, BoundedServer, listen
     from hpcc.ports import SystemClock

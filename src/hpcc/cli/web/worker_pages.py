@@ -5,9 +5,17 @@ from __future__ import annotations
 from typing import Final
 
 from hpcc.cli.builds.parts import panel, table, text
-from hpcc.cli.web.farm_page import farm_footer, sentence, workers_panel
-from hpcc.cli.web.farm_parts import (
+from hpcc.cli.web.parts.farm_panels import (
+    age_words,
+    farm_footer,
+    has_load,
+    sentence,
+    wait_words,
+    workers_panel,
+)
+from hpcc.cli.web.parts.farm_parts import (
     Figure,
+    digest_or_text,
     dot,
     facts,
     figures,
@@ -17,7 +25,7 @@ from hpcc.cli.web.farm_parts import (
     tenant_name,
     warnings,
 )
-from hpcc.cli.web.shell import Page
+from hpcc.cli.web.parts.shell import Page
 from hpcc.core import NotFoundError
 from hpcc.rpc.scheduler.farm_picture import FarmPicture
 from hpcc.rpc.scheduler.observe import FarmStatus, WorkerStatus
@@ -87,7 +95,7 @@ def _figures(worker: WorkerStatus) -> list[Figure]:
     free = worker.capacity - busy
     return [
         Figure("Places busy", f"{busy:,}", f"of {worker.capacity:,}", f"{free:,} free"),
-        Figure("Compiles that wait", f"{worker.queued:,}", "", "here, for a place"),
+        Figure("Compiles that wait", f"{worker.queued:,}", "", _waits(worker)),
         Figure(
             "Guests lost lately", f"{worker.lost_guests:g}", "", "each heartbeat forgets a tenth"
         ),
@@ -97,6 +105,12 @@ def _figures(worker: WorkerStatus) -> list[Figure]:
         ),
         Figure("Drain", *_drain(worker)),
     ]
+
+
+def _waits(worker: WorkerStatus) -> str:
+    if not worker.waits:
+        return "here, for a place"
+    return f"95 of 100 waited at most {wait_words(worker)}; {worker.waits:,} in ten minutes"
 
 
 def _drain(worker: WorkerStatus) -> tuple[str, str, str]:
@@ -112,6 +126,16 @@ def _facts(worker: WorkerStatus) -> str:
         "What the scheduler knows",
         (
             ("Address", worker.endpoint),
+            ("Version", worker.version),
+            ("Load for each processor", f"{worker.load:.2f}" if has_load(worker) else ""),
+            (
+                "Store",
+                f"{worker.store_bytes >> 20:,} of {worker.store_limit_bytes >> 20:,} MiB, of"
+                " tenants that it has served"
+                if worker.store_limit_bytes
+                else "",
+            ),
+            ("Up for", age_words(worker.up_seconds) if worker.up_seconds else ""),
             ("Isolation of its guests", worker.isolation),
             ("Drained by", worker.drain_by),
             ("Because", worker.drain_reason),
@@ -144,7 +168,7 @@ def _images(worker: WorkerStatus, detail: WorkerDetail | None) -> str:
     if detail is None:
         return panel("Images", '<p class="pad note">No scheduler shows them now.</p>')
     rows = "".join(
-        f"<tr><td><code>{text(image.digest)}</code></td>"
+        f'<tr><td class="cut">{digest_or_text(image.digest)}</td>'
         f"<td>{text(', '.join(image.compilers)) or '-'}</td></tr>"
         for image in detail.images
     )

@@ -22,6 +22,7 @@ CLIENT: Final = (
     ("output-unwritten", "an output cannot be written: %s", "error"),
     ("records-unwritten", "cannot write records of compiles: %s", "error"),
     ("link-unrecorded", "a link is not recorded"),
+    ("local-compiles-unrecorded", "%d local compiles have no record: %s", "count", "error"),
     (
         "build-compiles-unrecorded",
         "%d compiles of too many builds at once are not recorded",

@@ -36,6 +36,13 @@ SCHEDULER: Final = (
         "request",
     ),
     ("audit-finding", "%s: worker %s: %s", "name", "worker", "what"),
+    ("audit-heads-wait", "heads of workers' trails wait: %s", "error"),
+    ("audit-head-failed", "the head of worker %s: %s", "worker", "error"),
+    (
+        "audit-history-acknowledged",
+        "the changed history of worker %s is acknowledged",
+        "worker",
+    ),
     ("audit-checkpoints-wait", "audit checkpoints wait: %s", "error"),
     ("audit-checkpoint-failed", "audit checkpoint of worker %s: %s", "worker", "error"),
     ("audit-partitions-missing", "no partitions are made for audit records: %s", "error"),

@@ -65,8 +65,11 @@ SHARED: Final = (
     ("otlp-back", "OTLP at %s takes security events again", "server"),
     ("otlp-failed", "the export of events over OTLP has failed"),
     ("audit-segments-kept", "cannot delete old audit segments: %s", "error"),
+    ("audit-disk-full", "the disk of the audit trail is full: %d bytes are free", "free_bytes"),
+    ("audit-head-missing", "the trail has no head: %s; restart this worker", "error"),
     ("audit-index-behind", "audit segments lag behind: %s", "error"),
     ("audit-index-missing", "an audit segment has no index, and is read whole: %s", "error"),
+    ("audit-not-packed", "an audit segment is not packed: %s", "error"),
     (
         "announced-certificates",
         "the scheduler announces %d certificates",

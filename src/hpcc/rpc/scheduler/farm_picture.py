@@ -45,6 +45,14 @@ class FarmPicture:
         return [said for _, said in self.answers if isinstance(said, FarmStatus)]
 
     @property
+    def farm_at(self) -> float:
+        """The moment of the answers by the schedulers' clocks, the latest; without one by ours.
+
+        Reports of builds have times of these clocks. This machine's may be hours behind or ahead.
+        """
+        return max((s.at for s in self.statuses if s.at > 0), default=self.at)
+
+    @property
     def is_operator(self) -> bool:
         """Whether the whole farm is shown."""
         return any(status.is_operator for status in self.statuses)
@@ -115,6 +123,7 @@ class FarmPicture:
             return "down"
         is_whole = len(self.statuses) == len(self.answers) and not self.stale
         is_whole = is_whole and len({s.scheduler_id for s in self.statuses}) == 1
+        is_whole = is_whole and not any(_has_changed(w) for w in self.workers)
         return "healthy" if is_whole and all(s.is_store_up for s in self.statuses) else "degraded"
 
     @property
@@ -196,7 +205,19 @@ class FarmPicture:
                 w.worker_id,
             )
             for w in self.workers
-            if w.drain_by
+            if w.drain_by and not _has_changed(w)
+        ]
+        found += [
+            FarmWarning(
+                "audit-history-changed",
+                f"the audit trail of worker {w.worker_id} is not the one that it was, so it gets no"
+                f" work: {w.drain_reason}",
+                "docs/runbook.md, hpccsecurityevent, has the steps; both heads: hpcc scheduler"
+                f" audit-history {w.worker_id}",
+                w.worker_id,
+            )
+            for w in self.workers
+            if _has_changed(w)
         ]
         return found
 
@@ -241,6 +262,10 @@ def _added(*parts: tuple[RouteCount, ...]) -> tuple[RouteCount, ...]:
         for one in counts:
             found[one.result] += one.count
     return tuple(RouteCount(*counted) for counted in sorted(found.items()))
+
+
+def _has_changed(worker: WorkerStatus) -> bool:
+    return worker.drain_reason.startswith("audit-history-changed: ")
 
 
 def _order(worker: WorkerStatus) -> str:

@@ -17,6 +17,8 @@ from hpcc.rpc.base.method import Call, Gate, Method, OnRefusal, service_handler
 from hpcc.rpc.scheduler.api import DrainState
 from hpcc.rpc.scheduler.builds import BuildBackend, build_methods
 from hpcc.rpc.scheduler.drain_messages import seconds_of
+from hpcc.rpc.scheduler.fact_messages import MAX_BYTES, bounded
+from hpcc.rpc.scheduler.recent_events import EventsBackend, events_method
 from hpcc.rpc.scheduler.registration_messages import worker_id_of
 from hpcc.rpc.scheduler.schedulers import Schedulers
 from hpcc.rpc.scheduler.worker_detail import WorkerDetail, worker_message
@@ -62,7 +64,8 @@ class WorkerStatus:
 
     `lost_guests` is of lately. `lease_seconds` are left until it is dropped, unless it reports.
     `drain` is a `DrainState`; what runs may take `drain_seconds`. `drain_by` and `drain_reason` are
-    those of an operator's order.
+    those of an operator's order. `heard_seconds` have passed since its last report here; what
+    follows is as in `WorkerFacts`.
     """
 
     worker_id: str
@@ -80,6 +83,14 @@ class WorkerStatus:
     drain_seconds: float = 0.0
     drain_by: str = ""
     drain_reason: str = ""
+    heard_seconds: float = 0.0
+    version: str = ""
+    up_seconds: float = 0.0
+    load: float = 0.0
+    store_bytes: int = 0
+    store_limit_bytes: int = 0
+    wait_p95_seconds: float = 0.0
+    waits: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +117,7 @@ class FarmStatus:
     draining: int = 0
 
 
-class ObserveBackend(BuildBackend, Protocol):
+class ObserveBackend(BuildBackend, EventsBackend, Protocol):
     """Shows a farm. `credential` is the bearer as sent, unchecked."""
 
     def judge(self, credential: str) -> None:
@@ -162,6 +173,7 @@ def observe_handlers(
         Method("Status", pb.StatusRequest, pb.StatusResponse, unary=status),
         Method("History", pb.HistoryRequest, pb.HistoryResponse, unary=history),
         Method("Worker", pb.WorkerRequest, pb.WorkerResponse, unary=worker),
+        events_method(backend),
         *build_methods(backend),
     )
     return (service_handler("hpcc.v1.ObserveService", methods, Gate(judge), on_refusal),)
@@ -273,7 +285,7 @@ async def _page(scheduler: Schedulers, session: str, tenant: TenantId, after: st
     return FarmStatus(
         scheduler_id=_text(answer.scheduler_id),
         version=_text(answer.version),
-        at=answer.at,
+        at=bounded(answer.at, _MAX_AT),
         is_operator=answer.is_operator,
         is_store_up=answer.is_store_up,
         live=answer.live,
@@ -317,6 +329,14 @@ def _worker(said: pb.WorkerStatus) -> WorkerStatus:
         drain_seconds=seconds_of(said.drain_seconds),
         drain_by=_text(said.drain_by),
         drain_reason=_text(said.drain_reason),
+        heard_seconds=bounded(said.heard_seconds),
+        version=_text(said.version),
+        up_seconds=bounded(said.up_seconds),
+        load=bounded(said.load),
+        store_bytes=min(said.store_bytes, MAX_BYTES),
+        store_limit_bytes=min(said.store_limit_bytes, MAX_BYTES),
+        wait_p95_seconds=bounded(said.wait_p95_seconds),
+        waits=said.waits,
     )
 
 
@@ -353,6 +373,9 @@ def _message(status: FarmStatus) -> pb.StatusResponse:
                 queued=w.queued, images=w.images, lost_guests=w.lost_guests,
                 lease_seconds=w.lease_seconds, drain=w.drain, drain_seconds=w.drain_seconds,
                 drain_by=w.drain_by, drain_reason=w.drain_reason,
+                heard_seconds=w.heard_seconds, version=w.version, up_seconds=w.up_seconds,
+                load=w.load, store_bytes=w.store_bytes, store_limit_bytes=w.store_limit_bytes,
+                wait_p95_seconds=w.wait_p95_seconds, waits=w.waits,
             )
             for w in status.workers
         ],

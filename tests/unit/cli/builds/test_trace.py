@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given
@@ -11,9 +12,11 @@ from hypothesis import strategies as st
 
 from hpcc.cache.base.times import Phase
 from hpcc.cache.recorder.compiles import PhasePart, nested
-from hpcc.cache.recorder.reading import RecordedBuild
+from hpcc.cache.recorder.places import DIRECTORY_NAME
+from hpcc.cache.recorder.reading import RecordedBuild, find_build
+from hpcc.cache.recorder.recorder import Recorder
 from hpcc.cli.builds.trace import lanes_of, trace_of
-from hpcc_testkit.cache.recorded import MS, compile_at, small_build
+from hpcc_testkit.cache.recorded import AT_US, MS, compile_at, large_build, small_build
 
 PARTS = st.lists(
     st.builds(PhasePart, st.sampled_from(Phase), st.integers(0, 60), st.integers(0, 60)), max_size=8
@@ -62,6 +65,48 @@ def test_every_compile_is_in_the_trace_once() -> None:
     compiles = [e for e in slices(trace_of(recorded)) if "outcome" in e.get("args", {})]
     assert len(compiles) == len(recorded.compiles)
     assert sum(e["dur"] for e in compiles) == sum(c.took_us for c in recorded.compiles)
+
+
+def test_no_slice_is_of_no_length() -> None:
+    parts = (
+        PhasePart(Phase.FARM, 0, 9 * MS), PhasePart(Phase.QUEUE, MS, 0),
+        PhasePart(Phase.GUEST, MS, 0),
+    )  # fmt: skip
+    compiles = (
+        compile_at(0, 0, "hit.local"),
+        compile_at(1, 9, "miss.remote.executed", where="w1", phases=parts),
+    )
+    found = slices(trace_of(RecordedBuild(build="b", compiles=compiles)))
+    check_rows(found)
+    assert [(e["name"], e["dur"]) for e in found] == [
+        ("a.c", 1), ("a.c", 9 * MS), ("attempt on the farm", 9 * MS), ("a.c", 1),
+    ]  # fmt: skip
+
+
+def test_in_a_build_of_500_units_each_is_there_once_and_parts_are_inside_their_compile(
+    tmp_path: Path,
+) -> None:
+    recorder = Recorder(str(tmp_path / DIRECTORY_NAME), lambda: AT_US / 1e6)
+    units = large_build(500).compiles
+    for compile_ in units:
+        recorder.add("large", compile_)
+    recorder.flush()
+    events = slices(json.loads(json.dumps(trace_of(find_build(str(tmp_path), "large")))))
+    check_rows(events)
+    compiles = [e for e in events if "outcome" in e.get("args", {})]
+    assert sorted(e["name"] for e in compiles) == sorted(c.source.rpartition("/")[2] for c in units)
+    assert sum(e["dur"] for e in compiles) == sum(c.took_us for c in units)
+    # At workers the wait and the guest are inside what is there of their compile.
+    parents = [*compiles, *(e for e in events if e["cat"] == "guest")]
+    rows = defaultdict(list)
+    for parent in parents:
+        rows[parent["pid"], parent["tid"]].append((parent["ts"], parent["ts"] + parent["dur"]))
+    parts = [e for e in events if e["cat"] == "phase"]
+    assert len(parts) > len(units)
+    for part in parts:
+        began, ended = part["ts"], part["ts"] + part["dur"]
+        row = rows[part["pid"], part["tid"]]
+        assert sum(at <= began and ended <= until for at, until in row) == 1, part
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)), max_size=30))

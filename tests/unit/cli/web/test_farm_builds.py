@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import re
 import shlex
@@ -9,18 +10,18 @@ import shlex
 import pytest
 
 from hpcc.cli.web.build_site import BuildsSeen
-from hpcc.cli.web.farm_builds import ROWS, build_page, builds_page
+from hpcc.cli.web.parts.farm_builds import ROWS, build_page, builds_page
 from hpcc.config.farm import Farm
 from hpcc.core import HpccError, NotFoundError
 from hpcc.core.build_summary import CauseTally, SlowCompile, Tally
-from hpcc.rpc.scheduler.builds import FarmBuild, KeptBuild
+from hpcc.rpc.scheduler.builds import FarmBuild, KeptBuild, KeptBuilds
 from hpcc_testkit.farm.in_process import IMAGE, LaterClock
 from hpcc_testkit.services.builds import ShownBuilds, kept, kept_builds
 from hpcc_testkit.services.pictures import member, picture, status, worker
 from hpcc_testkit.suite.markup import read_markup
 
 TAGS = ["a", "nav", "form", "label", "input", "button", "circle"]
-ATTRIBUTES = ["href", "method", "action", "value", "maxlength"]
+ATTRIBUTES = ["title", "href", "method", "action", "value", "maxlength"]
 EVIL = "'\"><img src=x onerror=alert(1)>"
 OLGA, ANN = picture(status(worker("w1"))), picture(member())
 
@@ -167,3 +168,28 @@ async def test_browsers_ask_seldom_and_another_login_gets_nothing_of_before() ->
         with pytest.raises(HpccError):
             await seen.builds(login("bob"))
     assert farm.lists == 4
+
+
+async def test_while_a_scheduler_hangs_other_requests_get_the_list_before() -> None:
+    class Hanging(ShownBuilds):
+        hangs: asyncio.Event | None = None
+
+        async def builds(self) -> KeptBuilds:
+            if self.hangs is not None:
+                await self.hangs.wait()
+            return await super().builds()
+
+    farm, clock = Hanging(kept()), LaterClock()
+    seen = BuildsSeen(farm, clock)
+    await seen.builds(login("ann"))
+    farm.hangs = asyncio.Event()
+    clock.ahead += 60
+    first = asyncio.Task(seen.builds(login("ann")))
+    await asyncio.sleep(0)
+    assert (await seen.builds(login("ann"))).kept == 1
+    another = asyncio.Task(seen.builds(login("bob")))
+    await asyncio.sleep(0)
+    assert not another.done(), "another login waits for what it may see"
+    farm.hangs.set()
+    assert (await first).kept == (await another).kept == 1
+    assert farm.lists == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import html
 import re
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 
@@ -12,32 +13,36 @@ import pytest
 
 from hpcc.cli.base.farm_object import FarmObject
 from hpcc.cli.web.alerts_page import RUNBOOK
-from hpcc.cli.web.farm_parts import MAX_CELLS
-from hpcc.cli.web.farm_site import FarmSite
+from hpcc.cli.web.farm_site import PLACES, FarmSite
+from hpcc.cli.web.parts.farm_parts import MAX_CELLS
 from hpcc.cli.web.session import BrowserSession
 from hpcc.cli.web.site import Site
 from hpcc.cli.web.worker_pages import ROWS
 from hpcc.config.farm import Farm as FarmFile
 from hpcc.core import CallerError, Digest, HpccError, NotFoundError
+from hpcc.core.build_summary import Tally
 from hpcc.obs.http.request import Request
 from hpcc.obs.http.serve import HttpAnswer
 from hpcc.routing.load import LoadSample
 from hpcc.rpc.base.errors import UnavailableError
+from hpcc.rpc.scheduler.builds import FarmBuild, KeptBuilds
 from hpcc.rpc.scheduler.farm_picture import FarmPicture
 from hpcc.rpc.scheduler.observe import RouteCount, TenantStatus
+from hpcc.rpc.scheduler.recent_events import SeenEvent, SeenEvents
 from hpcc.rpc.scheduler.worker_detail import TenantPlaces, WorkerDetail, WorkerImage
 from hpcc_testkit.farm.in_process import IMAGE, LaterClock
-from hpcc_testkit.services.builds import NoBuilds
+from hpcc_testkit.services.builds import BEGAN_MS, NoBuilds, kept, kept_builds
 from hpcc_testkit.services.pictures import hour, member, picture, status, worker
 from hpcc_testkit.suite.markup import read_markup
 
 TAGS = [
     "a", "nav", "link", "script", "polygon", "polyline", "circle", "form", "label", "select",
-    "input", "button",
+    "input", "button", "option",
 ]  # fmt: skip
 ATTRIBUTES = [
     "href", "rel", "type", "src", "id", "data-live", "aria-current", "points", "viewbox",
     "preserveaspectratio", "cx", "cy", "r", "method", "action", "value", "maxlength", "size",
+    "placeholder", "hidden", "selected", "title",
 ]  # fmt: skip
 AWAY = UnavailableError("no answer <b>in time</b>")
 EVIL = "<script>alert(1)</script>"
@@ -142,7 +147,7 @@ async def test_an_operator_reaches_every_page_by_links_and_each_has_its_figures(
     seen = await Visitor(tmp_path, farm).every_page()
     assert set(seen) == {
         "", "workers", "worker/w1", "worker/w2", "worker/w3", "tenants", "tenant/acme", "alerts",
-        "builds", "farm-builds", "objects",
+        "builds", "cache", "farm-builds", "objects",
     }  # fmt: skip
     assert "1 worker takes compiles; 3 of 4 places are busy, and 2 compiles wait." in seen[""]
     assert "1 of 2 schedulers answered." in seen[""]
@@ -163,7 +168,8 @@ async def test_a_member_sees_its_tenant_and_gets_not_found_for_everything_else(
     visitor = Visitor(tmp_path, Farm(picture(member())))
     seen = await visitor.every_page()
     assert set(seen) == {
-        "", "workers", "tenants", "tenant/acme", "alerts", "builds", "farm-builds", "objects",
+        "", "workers", "tenants", "tenant/acme", "alerts", "builds", "cache", "farm-builds",
+        "objects",
     }  # fmt: skip
     assert "2 workers take compiles, and there is room." in seen[""]
     assert "to operators only" in seen["workers"]
@@ -172,6 +178,23 @@ async def test_a_member_sees_its_tenant_and_gets_not_found_for_everything_else(
         for path in ("worker/w1", "worker/w1?live=1", "tenant/globex", "tenant/globex?live=1")
     }
     assert answers == {HTTPStatus.NOT_FOUND}
+
+
+async def test_at_every_address_that_names_something_a_member_finds_nothing_of_others(
+    tmp_path: Path,
+) -> None:
+    others = {
+        "worker": "w1", "tenant": "globex", "farm-build": kept(tenant="globex").build_id,
+        "object": f"{'ab' * 32}-150",
+    }  # fmt: skip
+    assert {place for place, is_named in PLACES.items() if is_named} == set(others)
+    visitor = Visitor(tmp_path, Farm(picture(member())))
+    # The question for objects is a form: it says the same of an object of others as of none.
+    assert "no worker has" in await visitor.text(f"object/{others.pop('object')}")
+    for place, name in others.items():
+        for more in ("", "?live=1"):
+            answer = await visitor.ask(f"{place}/{name}{more}")
+            assert answer.status is HTTPStatus.NOT_FOUND, place
 
 
 async def test_a_member_causes_no_question_that_the_farm_would_refuse(tmp_path: Path) -> None:
@@ -200,6 +223,28 @@ async def test_a_worker_has_its_images_and_the_tenants_that_have_places_there(
     farm.detail = AWAY
     visitor.clock.ahead += 3.0
     assert "No scheduler shows them now." in await visitor.text("worker/w1")
+
+
+async def test_a_worker_has_what_it_says_of_its_machine_and_one_that_says_nothing_has_none(
+    tmp_path: Path,
+) -> None:
+    says = worker(
+        "w1", version=EVIL, load=1.25, up_seconds=90_000.0, heard_seconds=2.0,
+        store_bytes=1 << 30, store_limit_bytes=4 << 30, wait_p95_seconds=1.5, waits=20,
+    )  # fmt: skip
+    visitor = Visitor(tmp_path, Farm(picture(status(says))))
+    assert "95 of 100 waited at most 1.50 s, at w1 the longest" in await visitor.text("")
+    assert "20 in ten minutes" in await visitor.text("worker/w1")
+    for part in (EVIL, "125 %", "25 %", "1 d", "2 s", "1.50 s"):
+        assert part in await visitor.text("workers"), part
+    for part in (EVIL, "1.25", "1,024 of 4,096 MiB", "1 d"):
+        assert part in await visitor.text("worker/w1"), part
+    assert "1,024 MiB" in await visitor.text("cache")
+    silent = Visitor(tmp_path, Farm(picture(status(worker("w2")))))
+    assert "%" not in (await silent.text("workers")).partition("w2")[2]
+    assert "No worker has told of its store." in await silent.text("cache")
+    member_pages = Visitor(tmp_path, Farm(picture(member())))
+    assert "Stores of workers" not in await member_pages.text("cache")
 
 
 @pytest.mark.parametrize("path", ["workers/", "worker", "tenants/x", "alerts/1", "builds/", "x"])
@@ -344,7 +389,7 @@ async def test_routes_that_were_refused_have_their_share_and_what_to_do(tmp_path
     globex = TenantStatus(tenant="globex", routes=(RouteCount("ok", 100),))
     visitor = Visitor(tmp_path, Farm(picture(status(worker("w1"), tenants=(acme, globex)))))
     front = await visitor.text("")
-    assert "50 of 200 requests, since the start" in front
+    assert "50 of 200 requests, since the schedulers started" in front
     assert "15.0 %" in front
     assert "Prepare it on one." in front
     assert "13 more reasons, 13 requests" in front
@@ -360,3 +405,103 @@ def test_each_warning_with_an_entry_in_the_runbook_names_one_that_exists() -> No
     runbook = (Path(__file__).parents[4] / "docs/runbook.md").read_text()
     entries = set(re.findall(r"^## (Hpcc\w+)$", runbook, re.M))
     assert set(RUNBOOK.values()) <= entries
+
+
+async def test_a_page_claims_nothing_of_builds_that_it_does_not_know(tmp_path: Path) -> None:
+    class Builds(Farm):
+        def __init__(self, shows: FarmPicture, said: KeptBuilds | HpccError) -> None:
+            super().__init__(shows)
+            self.said = said
+
+        async def builds(self) -> KeptBuilds:
+            if isinstance(self.said, HpccError):
+                raise self.said
+            return self.said
+
+    def farm(said: KeptBuilds | HpccError) -> Visitor:
+        return Visitor(tmp_path, Builds(picture(status(worker("w1"))), said))
+
+    away, off = farm(UnavailableError("away")), farm(kept_builds(keep_seconds=0))
+    for visitor, why in ((away, "builds are not shown"), (off, "this farm keeps no builds")):
+        front, cache = await visitor.text(""), await visitor.text("cache")
+        assert front.count(f"Nothing is known of it: {why}.") == 5
+        assert cache.count(f"Nothing is known of it: {why}.") == 2
+        for page in (front, cache):
+            assert "No client has told" not in page
+            assert "no client told" not in page
+            assert "The farm did each" not in page
+    assert "The farm did each" not in await farm(kept_builds()).text(""), "there is no compile"
+    now = BEGAN_MS / 1000 + 100.0
+    served = kept(reported_at=now, causes=(), kinds=(Tally("hit", 5, 9),))
+    told = kept_builds(served, since=now - 600.0, kept=9, silent=1)
+    shown = picture(status(worker("w1"), at=now))
+    visitor = Visitor(tmp_path, Builds(shown, said=told))
+    for page in (await visitor.text(""), await visitor.text("cache")):
+        assert "Builds are known since" in page
+        assert "1 scheduler showed nothing" in page
+        assert "8 older reports are kept" in page
+    assert "The farm did each" in await visitor.text("")
+    older = replace(told, since=now - 90_000.0, kept=1, silent=0)
+    assert "Builds are known" not in await Visitor(tmp_path, Builds(shown, said=older)).text("")
+
+
+async def test_security_events_are_on_an_operators_pages_escaped_and_asked_for_with_the_load(
+    tmp_path: Path,
+) -> None:
+    class Events(Farm):
+        asked_events = 0
+
+        async def events(self) -> SeenEvents:
+            self.asked_events += 1
+            one = SeenEvent(name="login-refused", at=9.0, peer=EVIL, fields=(("reason", EVIL),))
+            return SeenEvents(5.0, (one,) * 12, 1)
+
+    farm = Events(picture(status(worker("w1"))))
+    visitor = Visitor(tmp_path, farm)
+    front, alerts = await visitor.text(""), await visitor.text("alerts")
+    assert front.count("login-refused") == 8
+    assert alerts.count("login-refused") == 12
+    assert f"reason {EVIL}" in front
+    assert "1 of the schedulers show none" in alerts
+    assert (farm.hours, farm.asked_events) == (1, 1)
+    farm.shows = picture(member())
+    visitor.clock.ahead += 3.0
+    for path in ("", "alerts"):
+        assert "login-refused" not in await visitor.text(path)
+    assert farm.asked_events == 1
+    quiet = await Visitor(tmp_path, Farm(picture(status(worker("w1"))))).text("alerts")
+    assert "No scheduler shows events." in quiet
+
+
+@pytest.mark.parametrize("wrong_seconds", [-90_000.0, 90_000.0])
+async def test_a_viewer_whose_clock_is_wrong_loses_no_build(
+    tmp_path: Path, wrong_seconds: float
+) -> None:
+    class Builds(Farm):
+        async def builds(self) -> KeptBuilds:
+            return kept_builds(served, since=now - 600.0)
+
+        async def build(self, build_id: str) -> FarmBuild:
+            return FarmBuild(build_id=build_id, reports=(served,))
+
+    now = BEGAN_MS / 1000 + 100.0
+    served = kept(reported_at=now, causes=(), kinds=(Tally("hit", 5, 9),))
+    # Another scheduler's clock is a little behind.
+    said = status(worker("w1"), at=now), status(worker("w1"), at=now - 60.0)
+    shown = replace(picture(*said), at=now + wrong_seconds)
+    visitor = Visitor(tmp_path, Builds(shown))
+    front = await visitor.text("")
+    assert "5 of 5" in front
+    assert "reports now" in front
+    assert "reports now" in await visitor.text(f"farm-build/{served.build_id}")
+
+
+async def test_a_system_without_a_load_has_none_and_an_idle_one_has_it(tmp_path: Path) -> None:
+    idle = worker("w1", version="7.7.7")
+    windows = worker("w2", version="7.7.7", isolation="hyperv")
+    visitor = Visitor(tmp_path, Farm(picture(status(idle, windows))))
+    said = (await visitor.text("workers")).partition("w2")
+    assert "0 %" in said[0]
+    assert "%" not in said[2]
+    assert "Load for each processor" in await visitor.text("worker/w1")
+    assert "Load for each processor" not in await visitor.text("worker/w2")

@@ -11,9 +11,9 @@ import pytest
 
 from hpcc.cli.base.farm_object import CheckState, FarmObject, ObjectCheck, commands_of
 from hpcc.cli.farm.objects import document_of, lines_of
-from hpcc.cli.web.addresses import address_of
 from hpcc.cli.web.object_page import object_form, object_page
 from hpcc.cli.web.object_site import ObjectSite
+from hpcc.cli.web.parts.addresses import address_of
 from hpcc.core import Digest, HpccError, NotFoundError, SharingClass
 from hpcc.reapi.result import SharingEvidence
 from hpcc_testkit.farm.in_process import LaterClock
@@ -21,7 +21,7 @@ from hpcc_testkit.guests.objects import ACTION, ROW, farm_object
 from hpcc_testkit.suite.markup import read_markup
 
 TAGS = ["a", "form", "label", "input", "button", "circle"]
-ATTRIBUTES = ["href", "method", "action", "value", "maxlength", "size"]
+ATTRIBUTES = ["title", "href", "method", "action", "value", "maxlength", "size"]
 EVIL = "'\"><img src=x onerror=alert(1)>\x1b[2J"
 
 

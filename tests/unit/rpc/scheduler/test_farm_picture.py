@@ -50,6 +50,21 @@ def test_each_worker_is_as_the_scheduler_that_hears_it_shows_it() -> None:
             "healthy",
             ["worker-drained"],
         ),
+        (
+            [
+                status(
+                    worker("w1"),
+                    worker(
+                        "w2",
+                        drain="drained",
+                        drain_by="the schedulers",
+                        drain_reason="audit-history-changed: it has 4 records, and had 9",
+                    ),
+                )
+            ],
+            "degraded",
+            ["audit-history-changed"],
+        ),
         ([status(worker("w1", drain="draining"))], "down", ["no-worker"]),
         ([status(worker("w1")), status(version="2")], "healthy", ["several-versions"]),
         ([status(worker("w1")), status(scheduler_id="t")], "degraded", ["several-farms"]),
