@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcc_testkit.farm.booted import base_root, missing_or_none
 from hpcc_testkit.farm.machine import POLL_SECONDS, Machine
 
 
@@ -30,6 +31,14 @@ def toolchain(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> s
     machine = Machine(tmp_path_factory.mktemp("image"), shared_cache)
     done = machine.hpcc("image", "build-debian", "--if-missing", "gcc", "g++", timeout=900)
     return done.stdout.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="session")
+def machines_base(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
+    """Return the root, with hpcc's packages, that booted machines are overlays on."""
+    if missing := missing_or_none():
+        pytest.skip(missing)
+    return base_root(shared_cache, tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="session")

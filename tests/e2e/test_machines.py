@@ -6,8 +6,6 @@ The steps are those of docs/operate.md, "A farm on several machines", with the e
 from __future__ import annotations
 
 import itertools
-import json
-import secrets
 import shutil
 import subprocess
 import time
@@ -20,26 +18,17 @@ import pytest
 
 from hpcc import __version__
 from hpcc.wire.helper import FIRST_ID, IDS
-from hpcc_testkit.farm.booted import (
-    HERE,
-    THERE,
-    BootedMachine,
-    base_root,
-    missing_or_none,
-    own_network,
-)
-from hpcc_testkit.farm.estate import ProviderThread, log_in
+from hpcc_testkit.farm.booted import THERE, BootedMachine, own_network
+from hpcc_testkit.farm.estate import ProviderThread
 from hpcc_testkit.farm.machine import Machine
-from hpcc_testkit.services.identity_provider import CLIENT
+from hpcc_testkit.operate.set_up import log_in_at, start_scheduler, start_worker
 
 _DROP_IN = Path(__file__).parents[2] / "deploy/systemd/hpcc-worker-root.conf"
 pytestmark = [pytest.mark.vm, pytest.mark.nightly, pytest.mark.timeout(1500)]
-_OPERATOR = "/usr/bin/hpcc"
-_CONFIG = "/etc/hpcc/scheduler/scheduler.json"
 _USER = "hpcc-worker"
 
 
-# A second of the compiler, ten in an emulated guest, and little memory.
+# Much of the compiler, and little memory.
 _SLOW = """
 template <int N> constexpr long slow() {
     long sum = N;
@@ -48,8 +37,8 @@ template <int N> constexpr long slow() {
             sum += i ^ j;
     return sum;
 }
-constexpr long values[] = {slow<1>(), slow<2>()};
-long NAME() { return values[0] + values[1]; }
+constexpr long values[] = {PARTS};
+long NAME() { return values[0]; }
 """
 # linux/capability.h.
 _CAPABILITIES = {
@@ -84,6 +73,7 @@ from pathlib import Path
 from hpcc.rpc.base.process import run_service
 async def main(process):
     is_slow = sys.argv[1] == "slow"
+    process.health.end_seconds = 30
     await asyncio.sleep(25 * is_slow)
     process.ready({})
     await asyncio.sleep(1)
@@ -134,10 +124,14 @@ class Farm:
             time.sleep(1)
 
     @contextmanager
-    def slow_compile(self, name: str) -> Iterator[subprocess.Popen[str]]:
-        """Start a compile of some seconds; the block runs when a guest is at work on it."""
+    def slow_compile(self, name: str, parts: int = 2) -> Iterator[subprocess.Popen[str]]:
+        """Start a compile of some seconds; the block runs when a guest is at work on it.
+
+        Each part is half a second of the compiler, and five in an emulated guest.
+        """
         source = self.person.root / f"{name}.cc"
-        source.write_text(_SLOW.replace("NAME", name))
+        calls = ", ".join(f"slow<{number}>()" for number in range(parts))
+        source.write_text(_SLOW.replace("NAME", name).replace("PARTS", calls))
         before = _guests_ticks(self.worker)
         argv = ["hpcc", "g++", "-c", source.name]
         with self.person.spawn(argv, cwd=self.person.root) as compile_:
@@ -154,101 +148,28 @@ class Farm:
 
 @pytest.fixture(scope="module")
 def farm(
-    tmp_path_factory: pytest.TempPathFactory, shared_cache: Path, toolchain: str
+    tmp_path_factory: pytest.TempPathFactory,
+    machines_base: Path,
+    shared_cache: Path,
+    toolchain: str,
 ) -> Iterator[Farm]:
-    if missing := missing_or_none():
-        pytest.skip(missing)
     directory = tmp_path_factory.mktemp("machines")
-    base = base_root(shared_cache, directory)
     with own_network(), ProviderThread() as provider:
-        scheduler = BootedMachine(directory, base, "s1", cable=False)
-        worker = BootedMachine(directory, base, "w1", cable=True)
+        scheduler = BootedMachine(directory, machines_base, "s1", cable=False)
+        worker = BootedMachine(directory, machines_base, "w1", cable=True)
         person = Machine(directory / "ann", shared_cache)
         (person.root / ".hpcc").touch()
         try:
             scheduler.boot()
             worker.boot("/dev/kvm", "/dev/net/tun", "/dev/userfaultfd")
-            facts = _start_scheduler(scheduler, provider.issuer, toolchain)
-            _start_worker(worker, scheduler, facts, toolchain, shared_cache)
-            _log_in(person, facts, provider, toolchain)
+            started = start_scheduler(scheduler, provider.issuer, toolchain)
+            start_worker(worker, started, THERE, shared_cache, max_guests=2, memory_mib=2048)
+            log_in_at(started, person, provider)
             yield Farm(scheduler, worker, person)
         finally:
             person.close()
             for machine in (worker, scheduler):
                 machine.close()
-
-
-def _start_scheduler(machine: BootedMachine, issuer: str, image: str) -> dict[str, object]:
-    tenants = (
-        f'[tenants.acme]\nimages = ["{image}"]\nminimum_isolation = "qemu/tcg"\n'
-        f'parity = "ignore"\n[tenants.acme.identity]\nissuer = "{issuer}"\n'
-        f'audience = "{CLIENT}"\nclient_ids = ["{CLIENT}"]\n'
-    )
-    user = "hpcc-scheduler"
-    machine.write("/etc/hpcc/scheduler/tenants.toml", tenants, owner=user)
-    machine.write("/etc/hpcc/scheduler/sealing.key", secrets.token_hex(32), owner=user)
-    config = {
-        "sealing_key": "/etc/hpcc/scheduler/sealing.key",
-        "state": "/var/lib/hpcc-scheduler/state",
-        "keys": "/var/lib/hpcc-scheduler/keys",
-        "tenants": "/etc/hpcc/scheduler/tenants.toml",
-        "host": "0.0.0.0", "port": 7443, "worker_port": 7444,
-    }  # fmt: skip
-    machine.write(_CONFIG, json.dumps(config), owner=user)
-    machine.start("hpcc-scheduler", until='"worker_port"')
-    line = next(x for x in machine.journal("hpcc-scheduler").splitlines() if '"worker_port"' in x)
-    return dict(json.loads(line))
-
-
-def _start_worker(
-    machine: BootedMachine,
-    scheduler: BootedMachine,
-    facts: dict[str, object],
-    image: str,
-    shared_cache: Path,
-) -> None:
-    machine.run("install", "-d", "-m", "700", "-o", _USER, "/var/lib/hpcc-worker")
-    cache = machine.root / "var/lib/hpcc-worker/cache"
-    for name in ("images", "guest"):
-        shutil.copytree(shared_cache / name, cache / name, symlinks=True)
-    machine.run("chown", "-R", f"{_USER}:", "/var/lib/hpcc-worker")
-    token = scheduler.run(
-        "setpriv", "--reuid=hpcc-scheduler", "--regid=hpcc-scheduler", "--clear-groups",
-        _OPERATOR, "scheduler", "enrol-token", "--config", _CONFIG, "--name", "w1", "--valid", "1h",
-    )  # fmt: skip
-    machine.write("/etc/hpcc/worker/enrol.token", token, owner=_USER)
-    places = ("keys", "store", "audit", "state")
-    config = {
-        "worker_id": "w1", "host": THERE, "port": 7445,
-        **{p: f"/var/lib/hpcc-worker/{p}" for p in places},
-        "images": "/var/lib/hpcc-worker/cache/images",
-        "guest_assets": "/var/lib/hpcc-worker/cache/guest",
-        "image_digests": [image.partition("@")[2]],
-        "scheduler": f"{HERE}:7444",
-        "scheduler_certificate_pem": facts["certificate_pem"],
-        "enrol_at": f"{HERE}:7443",
-        "enrol_token_file": "/etc/hpcc/worker/enrol.token",
-        "max_guests": 2, "memory_mib": 2048, "guest_memory_mib": 512, "drain_seconds": 80,
-        "stores": {"kind": "disk"},
-    }  # fmt: skip
-    machine.write("/etc/hpcc/worker/worker.json", json.dumps(config), owner=_USER)
-    machine.start("hpcc-worker", until='"port"')
-    (machine.root / "etc/hpcc/worker/enrol.token").unlink()
-
-
-def _log_in(
-    person: Machine,
-    facts: dict[str, object],
-    provider: ProviderThread,
-    image: str,
-) -> None:
-    farm = person.root / "farm.toml"
-    farm.write_text(
-        f'scheduler = "{HERE}:7443"\ntenant = "acme"\nissuer = "{provider.issuer}"\n'
-        f'client_id = "{CLIENT}"\nimage = "{image}"\n'
-        f'scheduler_certificate = """\n{facts["certificate_pem"]}"""\n'
-    )
-    log_in(person, farm, provider, "ann")
 
 
 def _guests(worker: BootedMachine) -> list[int]:
@@ -319,6 +240,15 @@ def test_a_worker_that_is_stopped_lets_its_compiles_finish(farm: Farm) -> None:
     farm.compile_until_executed("again")
 
 
+def test_a_worker_that_is_restarted_cuts_none_of_its_compiles(farm: Farm) -> None:
+    farm.compile_until_executed("ready_again")
+    before = farm.executed()
+    with farm.slow_compile("left", parts=4), farm.slow_compile("right", parts=4):
+        farm.worker.run("systemctl", "restart", "hpcc-worker")
+    assert farm.executed() == before + 2, farm.worker.journal("hpcc-worker")[-4000:]
+    farm.compile_until_executed("restarted")
+
+
 def test_a_worker_that_is_killed_costs_no_build_and_comes_back(farm: Farm) -> None:
     with farm.slow_compile("killed"):
         # The next guest needs ids, and so a helper that has come back as well.
@@ -351,7 +281,7 @@ def test_systemd_waits_for_a_slow_service_and_ends_one_that_hangs(farm: Farm) ->
         time.sleep(0.5)
     assert machine.run("systemctl", "show", "-P", "Result", "hang") == "watchdog\n"
     # Where the loop hung.
-    assert 'File "/service.py", line 10 in main' in machine.journal("hang")
+    assert 'File "/service.py", line 11 in main' in machine.journal("hang")
 
 
 def _upgrade(machine: BootedMachine) -> str:

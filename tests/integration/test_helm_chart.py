@@ -28,7 +28,7 @@ from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.health import SchedulerSources, watch_scheduler
 from hpcc.scheduler.tenants.table import parse_tenants
 from hpcc.worker.base.config import WorkerConfig
-from hpcc_testkit.suite.helm_chart import CHART, ROOT, of_kind, pods, render, value_files
+from hpcc_testkit.packages.helm_chart import CHART, ROOT, of_kind, pods, render, value_files
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -22,7 +22,7 @@ from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.base.pod_tokens import MAX_POD_TOKEN_SECONDS
 from hpcc.scheduler.base.scale import PATH, ScaleBook
 from hpcc.worker.base.config import WorkerConfig
-from hpcc_testkit.suite.helm_chart import (
+from hpcc_testkit.packages.helm_chart import (
     ROOT,
     keda_types,
     of_kind,

@@ -15,6 +15,7 @@ from hpcc.images.oci.registry import OciRegistry
 from hpcc.images.store import ImageStore
 from hpcc.ports import SystemClock
 from hpcc_testkit.guests.images import Item, make_image, tar_bytes
+from hpcc_testkit.suite.pipes import gone
 
 pytestmark = [
     pytest.mark.skipif(
@@ -72,7 +73,7 @@ async def real_registry(directory: Path) -> AsyncIterator[int]:
         yield port
     finally:
         process.send_signal(signal.SIGTERM)
-        await process.wait()
+        await gone(process)
 
 
 async def test_pull_from_a_real_registry_and_refuse_what_its_disk_corrupted(

@@ -99,7 +99,7 @@ class WorkerRegistry:
         member.lease_until, member.is_stale = now + self.lease_seconds, False
         member.losses *= _LOSS_DECAY
         row.heard_at, row.return_until = now, None
-        row.drain, row.drain_seconds = beat.drain, beat.drain_seconds
+        row.drain, row.drain_seconds, row.facts = beat.drain, beat.drain_seconds, beat.facts
         self._dirty[beat.worker_id] = None
         return row.worker, dead
 

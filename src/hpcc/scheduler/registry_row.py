@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hpcc.core import ImageDigest, ImageToolchains
 from hpcc.ports import WorkerLease
 from hpcc.routing.fleet import Member
-from hpcc.rpc.scheduler.api import DrainState, Registration
+from hpcc.rpc.scheduler.api import NO_FACTS, DrainState, Registration, WorkerFacts
 from hpcc.rpc.scheduler.registration_messages import pack_registration
 
 
@@ -37,6 +37,7 @@ class Row:
     # What the worker said here last about its drain.
     drain: DrainState = DrainState.NONE
     drain_seconds: float = 0.0
+    facts: WorkerFacts = NO_FACTS
 
     @property
     def drain_state(self) -> DrainState:

@@ -44,6 +44,8 @@ class ScriptedEngine:
     # The same for each call to the CAS.
     cas_refuses: grpc.StatusCode | None = None
     is_silent: bool = False
+    # The only instance that it knows; None: each.
+    instance: str | None = None
     # Whether calls of an idle bot are held, as engines do.
     holds: bool = True
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -111,6 +113,15 @@ class ScriptedEngine:
         if self.cas_refuses is not None:
             await call.abort(self.cas_refuses, "no")
 
+    async def supported(self, request: pb.GetCapabilitiesRequest, call: Any) -> Any:  # noqa: ANN401 - a message
+        await self._begin(call)
+        if self.instance not in (None, request.instance_name):
+            await call.abort(grpc.StatusCode.INVALID_ARGUMENT, "no such instance")
+        answer = pb.ServerCapabilities()
+        answer.execution_capabilities.exec_enabled = True
+        answer.execution_capabilities.digest_function = pb.DigestFunction.SHA256
+        return answer
+
     async def missing(self, request: pb.FindMissingBlobsRequest, call: Any) -> Any:  # noqa: ANN401 - a message
         await self._refuse(call)
         absent = [d for d in request.blob_digests if d.hash not in self.blobs]
@@ -149,12 +160,14 @@ async def scripted_engine() -> AsyncGenerator[ScriptedEngine]:
     engine = ScriptedEngine()
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     reapi = "build.bazel.remote.execution.v2.ContentAddressableStorage"
+    capabilities = "build.bazel.remote.execution.v2.Capabilities"
     rwapi = "google.devtools.remoteworkers.v1test2.Bots"
-    unary = {
+    unary: dict[str, dict[str, tuple[Any, Any]]] = {
         rwapi: {
             "CreateBotSession": (engine.create, bots.CreateBotSessionRequest),
             "UpdateBotSession": (engine.update, bots.UpdateBotSessionRequest),
         },
+        capabilities: {"GetCapabilities": (engine.supported, pb.GetCapabilitiesRequest)},
         reapi: {
             "FindMissingBlobs": (engine.missing, pb.FindMissingBlobsRequest),
             "BatchReadBlobs": (engine.get, pb.BatchReadBlobsRequest),

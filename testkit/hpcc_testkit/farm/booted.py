@@ -27,6 +27,7 @@ _PACKAGES: Final = (
     "qemu-system-x86,erofs-utils,mmdebstrap,dpkg-dev,apt-utils",
 )
 _SUITE: Final = "trixie"
+_BRIDGE: Final = "hpcc0"
 # The two ends of a machine's cable.
 HERE: Final = "10.77.0.1"
 THERE: Final = "10.77.0.2"
@@ -62,7 +63,7 @@ def base_root(shared_cache: Path, directory: Path) -> Path:
     The distribution's part is kept in `shared_cache`; the rest is made below `directory`. The
     packages of the next revision are in /next, for upgrades.
     """
-    archive = _distribution(shared_cache)
+    archive = distribution(shared_cache)
     root, made = directory / "base", directory / "packages"
     root.mkdir(parents=True)
     _run("tar", "xf", str(archive), "-C", str(root))
@@ -75,13 +76,14 @@ def base_root(shared_cache: Path, directory: Path) -> Path:
     return root
 
 
-def _distribution(shared_cache: Path) -> Path:
-    name = hashlib.sha256(repr((_SUITE, _PACKAGES)).encode()).hexdigest()[:16]
+def distribution(shared_cache: Path, packages: tuple[str, ...] = _PACKAGES) -> Path:
+    """Return an archive of a root with the distribution's packages; the cache keeps it."""
+    name = hashlib.sha256(repr((_SUITE, packages)).encode()).hexdigest()[:16]
     archive = shared_cache / "machines" / f"{name}.tar"
     if not archive.exists():
         archive.parent.mkdir(parents=True, exist_ok=True)
         new = archive.with_name(f"{os.getpid()}.tar")
-        include = ",".join(_PACKAGES)
+        include = ",".join(packages)
         _run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={include}", _SUITE, str(new))
         new.rename(archive)
     return archive
@@ -111,15 +113,24 @@ def own_network() -> Iterator[None]:
         os.close(descriptor)
 
 
+def make_bridge() -> None:
+    """Make the bridge of the calling thread's network, for machines with addresses."""
+    _run("ip", "link", "add", _BRIDGE, "type", "bridge")
+    _run("ip", "link", "set", _BRIDGE, "up")
+
+
 class BootedMachine:
     """One machine on the network of the thread that boots it; `close` ends it.
 
     With a `cable` it has an own network, and a cable with the address `10.77.0.2` there and
-    `10.77.0.1` here. Without it uses the thread's network.
+    `10.77.0.1` here. With an `address` it has an own network on the thread's bridge. Without either
+    it uses the thread's network.
     """
 
-    def __init__(self, directory: Path, base: Path, name: str, *, cable: bool) -> None:
-        self.name, self._has_cable = name, cable
+    def __init__(
+        self, directory: Path, base: Path, name: str, *, cable: bool = False, address: str = ""
+    ) -> None:
+        self.name, self.address, self._has_cable = name, address, cable
         self.root = directory / name / "root"
         self.log = directory / name / "console.log"
         upper, work = directory / name / "upper", directory / name / "work"
@@ -138,6 +149,7 @@ class BootedMachine:
             "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--boot",
             f"--machine={self.name}", f"--directory={self.root}", "--resolv-conf=off",
             *(["--network-veth"] if self._has_cable else []),
+            *([f"--network-bridge={_BRIDGE}"] if self.address else []),
             *(f"--bind={d}" for d in devices if Path(d).exists()),
         ]  # fmt: skip
         with self.log.open("wb") as log:
@@ -149,22 +161,44 @@ class BootedMachine:
             end = f"ve-{self.name}"
             self._wait_for("its network", lambda: _tries("ip", "link", "set", end, "up"))
             _run("ip", "address", "add", f"{HERE}/24", "dev", end)
-            self.run("ip", "address", "add", f"{THERE}/24", "dev", "host0")
+        if own := THERE if self._has_cable else self.address:
+            self.run("ip", "address", "add", f"{own}/24", "dev", "host0")
             self.run("ip", "link", "set", "host0", "up")
         self._wait_for("its services", lambda: self._state() in ("running", "degraded"))
 
     def run(self, *argv: str, check: bool = True, timeout: float = 300) -> str:
         """Run a command in the machine as root; return what it prints."""
-        leader = self._leader()
-        assert leader is not None, f"{self.name} does not run:\n{self.log.read_text()[-3000:]}"
-        done = subprocess.run(
-            ["nsenter", "-t", str(leader), "-m", "-u", "-i", "-n", "-p", "-C", *argv],
-            env=_ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False,
-        )  # fmt: skip
+        with self.spawn(*argv) as process:
+            try:
+                said, _ = process.communicate(timeout=timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        done = subprocess.CompletedProcess(argv, process.returncode, said)
         if check and done.returncode:
             raise AssertionError(f"{self.name}: {argv} -> {done.returncode}\n{done.stdout}")
         return done.stdout
+
+    def spawn(self, *argv: str) -> subprocess.Popen[str]:
+        """Start a command in the machine as root; its output is one stream."""
+        entered = ["nsenter", "-t", str(self.pid), "-m", "-u", "-i", "-n", "-p", "-C", *argv]
+        return subprocess.Popen(
+            entered, env=_ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, errors="replace",
+        )  # fmt: skip
+
+    @property
+    def pid(self) -> int:
+        """Return the process of the machine's init, as this host numbers it."""
+        leader = self._leader()
+        assert leader is not None, f"{self.name} does not run:\n{self.log.read_text()[-3000:]}"
+        return leader
+
+    def processor_seconds(self) -> float:
+        """Return what its services have used since it was booted, of all processors."""
+        text = Path(f"/proc/{self.pid}/root/sys/fs/cgroup/cpu.stat").read_text()
+        facts = dict(line.split() for line in text.splitlines())
+        return int(facts["usage_usec"]) / 1e6
 
     def write(self, path: str, text: str, *, owner: str = "root") -> None:
         """Write a private file, as `install -m 600 -o OWNER` does. Parents must exist."""

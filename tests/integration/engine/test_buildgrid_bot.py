@@ -210,13 +210,13 @@ async def test_a_drained_bot_finishes_and_takes_no_more_and_then_takes_leases_ag
 async def test_a_lease_that_a_bot_gives_back_is_done_by_another(
     tmp_path: Path, servers: tuple[Server, ...]
 ) -> None:
-    go = tmp_path / "go"
-    blobs = action_of(f"[ -e {go} ] || sleep 600; cp a.c a.o")
+    go, began = tmp_path / "go", tmp_path / "began"
+    blobs = action_of(f"[ -e {go} ] || {{ : > {began}; sleep 600; }}; cp a.c a.o")
     async with asking(servers[0]) as client, asyncio.TaskGroup() as group:
         await client.upload(blobs)
         async with serving(tmp_path, servers, drain_seconds=0.1) as one:
             build = group.create_task(client.run(blobs[-1].digest, []))
-            await one.wait_guests(1)
+            await until(began.exists)
             go.touch()
         assert [r.cache_status for r in one.audit.rows] == ["abandoned"]
         async with serving(tmp_path, servers, "w2") as two:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hpcc.core import RemoteInput, RemoteRequest, RemoteResult, TenantId
 from hpcc.dispatch.remote import start_remote
 from hpcc.scheduler.tenants.sharing import TenantSharing
 from hpcc_testkit.farm.in_process import farm_under_test
+from hpcc_testkit.services.browser import browser, check_page, missing_or_none
 from hpcc_testkit.services.web import Fetched, web_pages
 from hpcc_testkit.suite.people import environment, hpcc, tenants
 
@@ -114,3 +116,30 @@ def pages(ann: dict[str, str], zed: dict[str, str], action: str) -> tuple[str, s
             name = action.replace("/", "-")
             found.append(client.page(f"{client.root}/object/{name}")[0])
     return found[0], found[1]
+
+
+@pytest.mark.skipif(bool(missing_or_none()), reason=missing_or_none() or "it is here")
+async def test_the_page_of_an_object_is_quiet_readable_and_reached_by_keyboard(
+    tmp_path: Path,
+) -> None:
+    table, people = tmp_path / "tenants.toml", tenants("acme")
+
+    def visit(env: dict[str, str], action: str) -> None:
+        with web_pages(env, local=False) as link, browser() as chromium:
+            root = link.partition("open?")[0]
+            chromium.do("open", url=link)
+            chromium.do("open", url=f"{root}object/{action.replace('/', '-')}")
+            chromium.do("wait", text="that are seen hold")
+            check_page(chromium, rules=True, name="web-object")
+            time.sleep(1.1)  # the pages put one question a second to workers
+            chromium.do("open", url=f"{root}object/{'0' * 64}-1")
+            chromium.do("wait", text="no worker has a result")
+            check_page(chromium, rules=True)
+
+    async with (
+        farm_under_test(tmp_path, tenants=table, authenticator=people) as farm,
+        farm.serving(),
+    ):
+        ann = environment(farm, "acme/ann")
+        result = await asyncio.to_thread(compiled, ann, tmp_path / "tree")
+        await asyncio.to_thread(visit, ann, result.action)

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Final
 
 from hpcc.cli.base.terminal import emit
@@ -28,19 +29,36 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "doctor", help="show what is present, what is missing, what that costs and how to fix it"
     )
     parser.add_argument("--json", action="store_true", help="print the checks as JSON")
+    parser.add_argument(
+        "--worker", type=Path, metavar="FILE",
+        help="also the engine that the bot of this worker's config file belongs to",
+    )  # fmt: skip
     parser.set_defaults(handler=run_doctor)
 
 
 def run_doctor(args: argparse.Namespace) -> int:
-    """Print every check; return 0 if the local cache works, else 1."""
+    """Print every check; return 0 if the local cache, and the bot's engine, work, else 1."""
     checks = asyncio.run(collect(Paths.from_env(os.environ)))
+    engine = [] if args.worker is None else asyncio.run(_engine(args.worker.absolute()))
     if args.json:
-        emit(json.dumps([asdict(c) for c in checks], indent=1))
+        emit(json.dumps([asdict(c) for c in (*checks, *engine)], indent=1))
     else:
-        for check in checks:
+        for check in (*checks, *engine):
             _print(check)
-        _print_summary(checks)
-    return int(any(c.is_local and c.state == "missing" for c in checks))
+        _print_summary(checks, engine)
+    needed = [*(c for c in checks if c.is_local), *engine]
+    return int(any(check.state == "missing" for check in needed))
+
+
+async def _engine(file: Path) -> list[DoctorCheck]:
+    if missing_modules("farm"):
+        return [DoctorCheck(
+            name="engine", state="missing", detail="hpcc[farm] is not installed",
+            remedy=adding("farm"),
+        )]  # fmt: skip
+    from hpcc.cli.doctor.engine import engine_checks
+
+    return await engine_checks(file)
 
 
 async def _no_farm(_: Paths) -> DoctorCheck:
@@ -86,9 +104,12 @@ def _print(check: DoctorCheck) -> None:
             emit(f"{indent}fix:  {check.remedy}")
 
 
-def _print_summary(checks: Sequence[DoctorCheck]) -> None:
+def _print_summary(checks: Sequence[DoctorCheck], engine: Sequence[DoctorCheck]) -> None:
     local = [c.name for c in checks if c.is_local and c.state == "missing"]
     guests = [c.name for c in checks if not c.is_local and c.state == "missing"]
     emit()
     emit("local cache:  " + (f"does not work ({', '.join(local)})" if local else "works"))
     emit("guests here:  " + (f"cannot run ({', '.join(guests)})" if guests else "can run"))
+    if engine:
+        bot = [c.name for c in engine if c.state == "missing"]
+        emit("bot:          " + (f"cannot serve ({', '.join(bot)})" if bot else "can serve"))

@@ -122,26 +122,30 @@ async def open_link(address: EngineAddress) -> AsyncGenerator[EngineLink]:
     Raises:
         CallerError: an endpoint, the instance or the token has another form.
     """
-
-    def service(endpoint: str) -> ServiceConfig:
-        return ServiceConfig(
-            endpoint=endpoint,
-            instance=address.instance,
-            token=address.token,
-            ca_pem=address.ca_pem,
-            client=address.client,
-            call_seconds=address.call_seconds,
-            transfer_seconds=address.transfer_seconds,
-        )
-
     options = (("grpc.max_metadata_size", _METADATA_BYTES),)
     async with AsyncExitStack() as stack:
 
         async def opened(config: ServiceConfig, *more: tuple[str, int]) -> grpc.aio.Channel:
             return await stack.enter_async_context(open_service_channel(config, more))
 
-        channels = [await opened(service(e), *options) for e in address.endpoints]
-        clients = [
-            service_client(await opened(service(e)), service(e)) for e in address.cas_endpoints
-        ]
+        channels = [await opened(service_of(address, e), *options) for e in address.endpoints]
+        services = [service_of(address, e) for e in address.cas_endpoints]
+        clients = [service_client(await opened(service), service) for service in services]
         yield EngineLink(address, tuple(channels), tuple(clients))
+
+
+def service_of(address: EngineAddress, endpoint: str) -> ServiceConfig:
+    """Return how one of the engine's servers is called.
+
+    Raises:
+        CallerError: the endpoint, the instance or the token has another form.
+    """
+    return ServiceConfig(
+        endpoint=endpoint,
+        instance=address.instance,
+        token=address.token,
+        ca_pem=address.ca_pem,
+        client=address.client,
+        call_seconds=address.call_seconds,
+        transfer_seconds=address.transfer_seconds,
+    )

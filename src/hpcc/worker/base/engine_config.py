@@ -78,7 +78,8 @@ class EngineConfig:
         TenantId(self.tenant)
         if not 0 < len(self.images) <= MAX_IMAGES:
             raise _wrong(f"images must be 1 to {MAX_IMAGES} values of container-image")
-        _ = self.image_digests
+        if len(self.image_digests) != len(self.images):
+            raise _wrong("two values of images name one image, and a bot offers each image once")
         if self.pool and not _POOL.fullmatch(self.pool):
             raise _wrong("pool must be a word of at most 128 characters")
         self._check_files()
