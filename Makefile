@@ -7,7 +7,7 @@ STAMP := $(VENV)/.hpcc-dev-stamp
 JOBS ?= auto
 
 .PHONY: help dev check static test test-fast test-vm test-chaos test-windows test-farm test-machines test-integration nightly nightly-restart \
-	fuzz demo evidence-demo bench bench-guest bench-signing bench-evidence bench-farm bench-farm-cost bench-farm-scale bench-farm-peers bench-remote-cache bench-sharing bench-packs bench-cxx bench-corpus soak gen docs clean lock changelog release-notes hooks packages release release-verify audit-deps
+	fuzz demo evidence-demo bench bench-guest bench-signing bench-evidence bench-recorder bench-farm bench-farm-cost bench-farm-scale bench-farm-peers bench-remote-cache bench-sharing bench-packs bench-cxx bench-corpus soak gen docs clean lock changelog release-notes hooks packages release release-verify audit-deps
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -118,6 +118,9 @@ bench-signing: dev  ## figures of signed results: to sign one, to check one
 
 bench-evidence: dev  ## figures of evidence: bytes and CPU of a row, verify, queries of a million rows; ten minutes: make bench-evidence ARGS=--quick
 	$(PY) bench/evidence.py $(ARGS)
+
+bench-recorder: dev  ## what the flight recorder costs a hit: two daemons, one of which drops its records; a minute
+	$(PY) bench/recorder.py $(ARGS)
 
 bench-farm: dev  ## a simulated farm: routes, heartbeats, memory, recovery, viewers; what a client pays: make bench-farm ARGS=--quick
 	$(PY) bench/farm.py $(ARGS)

@@ -32,7 +32,7 @@ from hpcc.identity.tls import PinnedPeer
 from hpcc.identity.worker_ca import new_worker_key
 from hpcc.ports import SystemClock
 from hpcc.rpc.base.channel import ClientTls, open_channel
-from hpcc.rpc.scheduler.api import Beat, Registration, RouteAsk
+from hpcc.rpc.scheduler.api import NO_FACTS, Beat, Registration, RouteAsk, WorkerFacts
 from hpcc.rpc.scheduler.client import RegistryClient, SchedulerClient
 from hpcc.rpc.scheduler.enrolment import ask_to_enrol
 
@@ -71,10 +71,14 @@ class Crowd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Busy:
-    """The rate of calls of all members together, and for how long."""
+    """The rate of calls of all members together, and for how long.
+
+    With `facts` heartbeats also say what a worker tells people of its machine.
+    """
 
     calls_per_second: float
     seconds: float
+    facts: bool = True
 
 
 class Member:
@@ -93,6 +97,8 @@ class Member:
 
 class Worker(Member):
     """Registers, then sends heartbeats whose load and audit anchor change each time."""
+
+    says_facts = True
 
     async def join(self, stack: AsyncExitStack) -> None:
         self.name = f"w{self.number}"
@@ -155,10 +161,23 @@ class Worker(Member):
                 running=running,
                 queued=0,
                 anchor=self.heads.sign(self.beats, f"{self.beats:064x}", time.time()),
+                facts=self._facts() if self.says_facts else NO_FACTS,
             )
         )
         self.generation = answer.generation
         self.lease_seconds = answer.lease_seconds
+
+
+    def _facts(self) -> WorkerFacts:
+        return WorkerFacts(
+            version="0.1.0",
+            up_seconds=float(self.beats),
+            load=random.random(),
+            store_bytes=self.beats << 20,
+            store_limit_bytes=1 << 40,
+            wait_p95_seconds=random.random(),
+            waits=self.beats,
+        )
 
 
 class Daemon(Member):
@@ -264,7 +283,10 @@ async def main() -> None:
         while line := await asyncio.to_thread(sys.stdin.readline):
             for worker in workers:
                 worker.resting.cancel()
-            said = await keep_busy(Busy(**json.loads(line)), members)
+            busy = Busy(**json.loads(line))
+            for worker in workers:
+                worker.says_facts = busy.facts
+            said = await keep_busy(busy, members)
             say({**said, "lease_seconds": max((w.lease_seconds for w in workers), default=0.0)})
         for member in members:
             if isinstance(member, Daemon):

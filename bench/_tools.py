@@ -189,16 +189,16 @@ class Hpcc(Tool):
         self.env["HPCC_DIR"] = str(self._home)
 
     def program(self) -> str:
-        return self._command("--version").strip()
+        return self.command("--version").strip()
 
-    def _command(self, *args: str) -> str:
+    def command(self, *args: str) -> str:
         return run([*self.prefix, *args], self.env, self._home)
 
     def daemon_pid(self) -> int:
-        return int(json.loads(self._command("status", "--json"))["pid"])
+        return int(json.loads(self.command("status", "--json"))["pid"])
 
     def start(self) -> None:
-        self._command("start")
+        self.command("start")
         self._pid = self.daemon_pid()
         get_to_know(self, self._home)
 
@@ -208,10 +208,10 @@ class Hpcc(Tool):
         self._pid = None
 
     def clear(self) -> None:
-        self._command("clean")
+        self.command("clean")
 
     def counts(self) -> Counts:
-        stats = json.loads(self._command("stats", "--json"))
+        stats = json.loads(self.command("stats", "--json"))
         return Counts(int(stats.get("hit.local", 0)), int(stats.get("miss.local", 0)))
 
     def server_seconds(self) -> float:

@@ -31,6 +31,7 @@ def test_a_small_farm_is_simulated_and_every_figure_is_written(tmp_path: Path) -
         "heartbeats a second",
         "a route: the scheduler's CPU",
         "the scheduler's memory",
+        "beside one that says nothing of the worker's machine",
     ):
         assert figures[what]["value"] > 0, what
 
