@@ -367,7 +367,7 @@ cosign() {
     rm -rf "$work"
 }
 
-# Debian's Go, likewise: its standard library only, for the second check of evidence (tests/integration/evidence/second).
+# Debian's Go, likewise: its standard library only, for the second check of evidence (testkit/hpcc_testkit/evidence/second_check).
 go() {
     target="${XDG_CACHE_HOME:-$HOME/.cache}/hpcc-tests/go"
     [ -x "$target/usr/lib/go/bin/go" ] && return 0

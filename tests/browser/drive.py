@@ -5,6 +5,7 @@ It runs in a separate process, with the packages that `tools/bootstrap.sh browse
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 WAIT_SECONDS = 60
+WALKS = 5
 ARGUMENTS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu")
 NAME = "(e => e.getAttribute('href') ?? e.getAttribute('aria-label') ?? e.name ?? e.type)"
 # Notes what gets the focus from now on, and returns what can have it.
@@ -131,11 +133,22 @@ class Browser:
         return self._driver.execute_async_script(RULES, only)
 
     def _keys(self) -> object:
-        """Press Tab through the page; return what can have the focus, and what got it."""
-        wanted = self._driver.execute_script(KEYS)
-        tabs = ActionChains(self._driver, duration=0)
-        tabs.send_keys(Keys.TAB * len(wanted)).perform()
-        return {"wanted": wanted, "reached": self._driver.execute_script("return reached")}
+        """Press Tab through the page; return what can have the focus, and what got it.
+
+        A page that follows a farm may show more or fewer links meanwhile: then it begins again. It
+        also gives the focus back to a link that it replaced, so of equal neighbours one is left.
+        """
+        for _ in range(WALKS):
+            wanted = self._driver.execute_script(KEYS)
+            tabs = ActionChains(self._driver, duration=0)
+            tabs.send_keys(Keys.TAB * len(wanted)).perform()
+            reached = self._driver.execute_script("return reached")
+            if self._driver.execute_script(KEYS) == wanted:
+                break
+        return {
+            "wanted": [name for name, _ in itertools.groupby(wanted)],
+            "reached": [name for name, _ in itertools.groupby(reached)],
+        }
 
 
 def main() -> None:

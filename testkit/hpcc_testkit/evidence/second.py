@@ -18,7 +18,7 @@ from hpcc.audit.tree.head import ORIGIN
 from hpcc.audit.tree.note import NoteKey
 from hpcc.evidence.keys import MAKER, PinnedKeys
 
-SOURCE: Final = Path(__file__).resolve().parents[3] / "tests/integration/evidence/second"
+SOURCE: Final = Path(__file__).resolve().with_name("second_check")
 
 
 def go_or_none() -> Path | None:

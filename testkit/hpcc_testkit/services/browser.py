@@ -85,7 +85,7 @@ def check_page(chromium: Browser, *, rules: bool, name: str = "") -> None:
         if rules and (width == _WIDE) != dark:
             assert chromium.do("rules", only=_FEW if dark else []) == []
     keys = chromium.do("keys")
-    assert keys["wanted"] == keys["reached"]
+    assert keys["wanted"] == keys["reached"], keys
     assert chromium.do("log") == []
 
 
