@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -327,13 +328,9 @@ def test_without_the_owners_check_a_stranger_would_be_believed(desk: Desk, tmp_p
     check = "is_own_object(pipe->handle) && "
     assert source.count(check) == 1
     tree = tmp_path / "tree"
-    for name in (
-        "launcher/wire.h",
-        "launcher/win_line.h",
-        "launcher/commands.h",
-        "src/hpcc/__init__.py",
-        "src/hpcc/wire/launcher.py",
-    ):
+    for name in ("launcher", "native"):
+        shutil.copytree(ROOT / name, tree / name)
+    for name in ("src/hpcc/__init__.py", "src/hpcc/wire/launcher.py"):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text((ROOT / name).read_text())
     unused = "__attribute__((unused)) static bool is_own_object"

@@ -141,7 +141,7 @@ def test_a_worker_opens_all_that_it_has_and_then_asks_for_containerd(host: Host)
     assert (done.returncode, done.stdout.count(b"\n")) == (1, 1), done
     assert b"containerd does not listen on \\\\.\\pipe\\containerd-containerd" in done.stderr
     found = {path.name for path in (host.home / "audit").iterdir()}
-    assert found == {"lock", "signer", "spool.hpcc", "tree-0"}
+    assert found == {"lock", "signer", "spool.hpcc", "tree-0", "tree.head"}
     assert (host.home / "keys/audit-signing.key").read_bytes().startswith(b"-----BEGIN")
 
 
