@@ -160,26 +160,30 @@ class EventsRequest(_message.Message):
     def __init__(self, tenant: _Optional[str] = ...) -> None: ...
 
 class EventsResponse(_message.Message):
-    __slots__ = ("since", "events")
+    __slots__ = ("since", "events", "worker_events")
     SINCE_FIELD_NUMBER: _ClassVar[int]
     EVENTS_FIELD_NUMBER: _ClassVar[int]
+    WORKER_EVENTS_FIELD_NUMBER: _ClassVar[int]
     since: float
     events: _containers.RepeatedCompositeFieldContainer[SeenEvent]
-    def __init__(self, since: _Optional[float] = ..., events: _Optional[_Iterable[_Union[SeenEvent, _Mapping]]] = ...) -> None: ...
+    worker_events: _containers.RepeatedCompositeFieldContainer[SeenEvent]
+    def __init__(self, since: _Optional[float] = ..., events: _Optional[_Iterable[_Union[SeenEvent, _Mapping]]] = ..., worker_events: _Optional[_Iterable[_Union[SeenEvent, _Mapping]]] = ...) -> None: ...
 
 class SeenEvent(_message.Message):
-    __slots__ = ("name", "at", "tenant", "peer", "fields")
+    __slots__ = ("name", "at", "tenant", "peer", "fields", "worker")
     NAME_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     PEER_FIELD_NUMBER: _ClassVar[int]
     FIELDS_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
     name: str
     at: float
     tenant: str
     peer: str
     fields: _containers.RepeatedCompositeFieldContainer[EventField]
-    def __init__(self, name: _Optional[str] = ..., at: _Optional[float] = ..., tenant: _Optional[str] = ..., peer: _Optional[str] = ..., fields: _Optional[_Iterable[_Union[EventField, _Mapping]]] = ...) -> None: ...
+    worker: str
+    def __init__(self, name: _Optional[str] = ..., at: _Optional[float] = ..., tenant: _Optional[str] = ..., peer: _Optional[str] = ..., fields: _Optional[_Iterable[_Union[EventField, _Mapping]]] = ..., worker: _Optional[str] = ...) -> None: ...
 
 class EventField(_message.Message):
     __slots__ = ("name", "value")

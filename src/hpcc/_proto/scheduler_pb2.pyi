@@ -1,3 +1,4 @@
+from hpcc._proto import observe_pb2 as _observe_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -295,7 +296,7 @@ class ShareGrant(_message.Message):
     def __init__(self, tenant: _Optional[str] = ..., principal: _Optional[str] = ..., places: _Optional[int] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
-    __slots__ = ("worker_id", "generation", "running", "queued", "audit", "drain", "drain_seconds", "tree", "facts")
+    __slots__ = ("worker_id", "generation", "running", "queued", "audit", "drain", "drain_seconds", "tree", "facts", "events")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     RUNNING_FIELD_NUMBER: _ClassVar[int]
@@ -305,6 +306,7 @@ class HeartbeatRequest(_message.Message):
     DRAIN_SECONDS_FIELD_NUMBER: _ClassVar[int]
     TREE_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     generation: int
     running: int
@@ -314,7 +316,8 @@ class HeartbeatRequest(_message.Message):
     drain_seconds: float
     tree: AuditTree
     facts: WorkerFacts
-    def __init__(self, worker_id: _Optional[str] = ..., generation: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., audit: _Optional[_Union[AuditAnchor, _Mapping]] = ..., drain: _Optional[_Union[DrainState, str]] = ..., drain_seconds: _Optional[float] = ..., tree: _Optional[_Union[AuditTree, _Mapping]] = ..., facts: _Optional[_Union[WorkerFacts, _Mapping]] = ...) -> None: ...
+    events: _containers.RepeatedCompositeFieldContainer[_observe_pb2.SeenEvent]
+    def __init__(self, worker_id: _Optional[str] = ..., generation: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., audit: _Optional[_Union[AuditAnchor, _Mapping]] = ..., drain: _Optional[_Union[DrainState, str]] = ..., drain_seconds: _Optional[float] = ..., tree: _Optional[_Union[AuditTree, _Mapping]] = ..., facts: _Optional[_Union[WorkerFacts, _Mapping]] = ..., events: _Optional[_Iterable[_Union[_observe_pb2.SeenEvent, _Mapping]]] = ...) -> None: ...
 
 class AuditTree(_message.Message):
     __slots__ = ("checkpoint", "public_key", "after", "proof")

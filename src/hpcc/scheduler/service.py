@@ -135,7 +135,7 @@ class SchedulerService:
             anchors=Anchors(clock, check=book.check, on_cut=book.cut),
             is_alone=not config.database,
         )
-        self._observer = self._new_observer(recent)
+        self._recent, self._observer = recent, self._new_observer(recent)
         builds = BuildStore(clock, config.build_limits, is_proved=bool(config.tenants))
         self.observing = ObserveCalls(self._sessions, self._observer, builds, metrics)
 
@@ -291,6 +291,8 @@ class SchedulerService:
             self.sharing.joined(beat.worker_id)
         if beat.anchor is not None:
             self.sharing.anchors.note(beat.anchor)
+        if beat.events:
+            self._recent.workers.note(beat.worker_id, beat.events)
         return BeatAnswer(
             self._keys.token_keys,
             worker.generation,

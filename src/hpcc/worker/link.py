@@ -25,7 +25,9 @@ from hpcc.rpc.scheduler.api import (
 )
 from hpcc.rpc.scheduler.client import RegistryClient
 from hpcc.rpc.scheduler.pulse import Pulse
+from hpcc.rpc.scheduler.recent_events import SeenEvent
 from hpcc.worker.base.config import WorkerConfig
+from hpcc.worker.base.noted_events import NotedEvents
 from hpcc.worker.base.result_key import ResultKeyFiles
 from hpcc.worker.base.stores_config import parse_stores
 from hpcc.worker.pool.guests import limits_of
@@ -135,6 +137,9 @@ class SchedulerLink:
         self._on_drain = on_drain
         # What the schedulers hold of the tree over this worker's trail, by the last answer.
         self._held: TreeMark | None = None
+        # The events of the trail, and up to which one the stream has carried them.
+        self.noted = NotedEvents()
+        self._told = 0
         # The pause before the next heartbeat, and whether there shall be none.
         self._pause: asyncio.Timeout | None = None
         self._is_hurried = False
@@ -306,14 +311,16 @@ class SchedulerLink:
     async def _answer(self) -> BeatAnswer:
         async with self._beat_lock:
             if self._pulse is None:
-                self._pulse = self._client.pulse()
+                self._pulse, self._told = self._client.pulse(), 0
+            noted = self.noted.after(self._told)
             try:
-                answer = await self._pulse.beat(self._beat())
+                answer = await self._pulse.beat(self._beat(tuple(one.event for one in noted)))
             except BaseException:
                 # After any error: a late answer would be taken for the answer to the next beat.
                 self._close_pulse()
                 raise
             self.answered_at = self._clock.monotonic()
+            self._told = noted[-1].number if noted else self._told
             return answer
 
     def _close_pulse(self) -> None:
@@ -321,7 +328,7 @@ class SchedulerLink:
         if pulse is not None:
             pulse.close()
 
-    def _beat(self) -> Beat:
+    def _beat(self, events: tuple[SeenEvent, ...]) -> Beat:
         state = self._state()
         return Beat(
             worker_id=self._registration.worker_id,
@@ -333,6 +340,7 @@ class SchedulerLink:
             drain_seconds=state.drain_seconds,
             tree=state.prove(self._held) if state.prove is not None else None,
             facts=state.facts,
+            events=events,
         )
 
     async def guest_lost(self, guest_id: str, reason: str) -> None:

@@ -375,7 +375,7 @@ async def _linked(
         on_certificates=channels.learn,
         on_drain=parts.drain.heard,
     )
-    link.progress = health.starting
+    link.progress, link.noted = health.starting, parts.metrics.noted
     admission = await link.register()
     parts.link = link
     parts.drain.changed = link.hurry

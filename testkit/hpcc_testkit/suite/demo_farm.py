@@ -56,6 +56,14 @@ _EVENTS: Final[tuple[tuple[float, str, str, str, tuple[tuple[str, str], ...]], .
      (("reason", "enrol-token-replayed"), ("worker", "w3"))),
 )  # fmt: skip
 
+_WORKER_EVENTS: Final[tuple[tuple[float, str, str, str, tuple[tuple[str, str], ...]], ...]] = (
+    (1_290, "w2", "guest-lost-in-compile", "acme", (("cause", "guest-silent"),
+                                                    ("guest", "7f3a0291c0de02"))),
+    (1_292, "w2", "guest-lost", "", (("guest", "7f3a0391c0de02"), ("reason", "guest-silent"))),
+    (6_940, "w3", "snapshot-damaged", "", (("file", "memory"),)),
+    (84_100, "w5", "token-refused", "globex", (("reason", "route-token-expired"),)),
+)  # fmt: skip
+
 
 class DemoClock(SystemClock):
     """Stands still for people, and goes for timers."""
@@ -134,6 +142,10 @@ class DemoFarm:
             tuple(
                 SeenEvent(name=name, at=NOW - ago, tenant=tenant, peer=peer, fields=fields)
                 for ago, name, tenant, peer, fields in _EVENTS
+            ),
+            of_workers=tuple(
+                SeenEvent(name=name, at=NOW - ago, tenant=tenant, fields=fields, worker=worker_id)
+                for ago, worker_id, name, tenant, fields in _WORKER_EVENTS
             ),
         )
 

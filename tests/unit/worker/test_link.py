@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from hpcc.core import ImageDigest, Isolation
-from hpcc.ports import SystemClock
+from hpcc.ports import SecurityEvent, SystemClock
 from hpcc.rpc.base.errors import UnavailableError
 from hpcc.rpc.scheduler.api import (
     Admission,
@@ -20,6 +20,7 @@ from hpcc.rpc.scheduler.api import (
     DrainState,
     Registration,
 )
+from hpcc.rpc.scheduler.recent_events import MAX_NOTED
 from hpcc.worker.link import LinkState, SchedulerLink
 
 REGISTRATION = Registration(
@@ -35,6 +36,7 @@ class Registry:
         self.registrations: list[Registration] = []
         self.beats: asyncio.Queue[Beat] = asyncio.Queue()
         self.order: DrainOrder | None = None
+        self.refuses = False
 
     async def register(self, registration: Registration) -> Admission:
         self.registrations.append(registration)
@@ -47,6 +49,8 @@ class Registry:
 
     async def beat(self, beat: Beat) -> BeatAnswer:
         self.beats.put_nowait(beat)
+        if self.refuses:
+            raise UnavailableError("no answer")
         return BeatAnswer((), 7, 400.0, drain=self.order)
 
     async def wait_ended(self) -> None:
@@ -136,3 +140,39 @@ async def test_a_drain_is_registered_at_once_and_obeyed() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+async def test_each_event_of_the_trail_goes_with_one_heartbeat_and_again_to_a_new_stream() -> None:
+    client, state = Registry(), LinkState(running=0, queued=0, anchor=None)
+    link = SchedulerLink(
+        cast("Any", client),
+        REGISTRATION,
+        SystemClock(),
+        state=lambda: state,
+        on_admission=lambda _: None,
+        keys=cast("Any", SimpleNamespace()),
+        on_certificates=cast("Any", None),
+    )
+    names = [f"kind-{number}" for number in range(10)]
+    for name in names:
+        link.noted.put(SecurityEvent(name=name, at=1.0))
+
+    async def told() -> list[str]:
+        await link._answer()
+        return [event.name for event in client.beats.get_nowait().events]
+
+    assert await told() == names[:MAX_NOTED]
+    assert await told() == names[MAX_NOTED:]
+    assert await told() == []
+    for number in range(50):
+        link.noted.put(SecurityEvent(name="flood", at=float(number)))
+    link.noted.put(SecurityEvent(name="late", at=1.0))
+    assert await told() == ["flood"] * 4 + ["late"]
+    client.refuses = True
+    link.noted.put(SecurityEvent(name="lost-answer", at=1.0))
+    with pytest.raises(UnavailableError):
+        await told()
+    client.refuses = False
+    client.beats.get_nowait()
+    assert await told() == names[:MAX_NOTED], "another stream: perhaps another scheduler"
+    assert await told() == [*names[MAX_NOTED:], *["flood"] * 4, "late", "lost-answer"]

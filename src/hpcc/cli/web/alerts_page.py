@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from hpcc.cli.builds.parts import panel, quoted, table, text
-from hpcc.cli.web.parts.farm_events import events_panel
+from hpcc.cli.web.parts.farm_events import events_panel, worker_events_panel
 from hpcc.cli.web.parts.farm_panels import farm_footer, sentence
 from hpcc.cli.web.parts.farm_parts import heading, health_tag, tag
 from hpcc.cli.web.parts.shell import Page
@@ -31,7 +31,7 @@ _BEYOND: Final = (
 )
 
 
-def alerts_page(picture: FarmPicture, events: SeenEvents | None = None) -> Page:
+def alerts_page(picture: FarmPicture, events: SeenEvents | None, root: str) -> Page:
     """Return the page; a member's has what members see, without events."""
     rows = "".join(map(_row, picture.warnings))
     content = (
@@ -41,11 +41,16 @@ def alerts_page(picture: FarmPicture, events: SeenEvents | None = None) -> Page:
     main = (
         heading("Alerts", f"<b>{text(sentence(picture))}</b>", health_tag(picture))
         + panel("Now", content)
-        + (events_panel(events, picture.farm_at, MAX_EVENTS) if events is not None else "")
+        + (_events(picture, events, root) if events is not None else "")
         + panel("Not seen here", f'<p class="pad note">{quoted(_BEYOND)}</p>')
         + farm_footer(picture)
     )
     return Page("Alerts", main, is_live=True, section="Alerts")
+
+
+def _events(picture: FarmPicture, events: SeenEvents, root: str) -> str:
+    now = picture.farm_at
+    return events_panel(events, now, MAX_EVENTS) + worker_events_panel(events, now, root)
 
 
 def _row(warning: FarmWarning) -> str:

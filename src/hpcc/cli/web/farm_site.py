@@ -168,13 +168,13 @@ class FarmSite:
                 return workers_page(picture, _number(fields), root)
             case "worker":
                 worker = worker_of(picture, name)
-                return worker_page(picture, worker, await self._detail(name), root)
+                return worker_page(picture, worker, await self._detail(name), said.events, root)
             case "tenants":
                 return tenants_page(picture, root, (await self._front(said, {})).sums.tenants)
             case "tenant":
                 return tenant_page(picture, name, root)
             case "alerts":
-                return alerts_page(picture, said.events)
+                return alerts_page(picture, said.events, root)
             case "cache":
                 return cache_page(await self._front(said, fields), root)
             case _:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from hpcc.cli.builds.parts import panel, table, text
+from hpcc.cli.web.parts.farm_events import worker_events_panel
 from hpcc.cli.web.parts.farm_panels import (
     age_words,
     farm_footer,
@@ -29,6 +30,7 @@ from hpcc.cli.web.parts.shell import Page
 from hpcc.core import NotFoundError
 from hpcc.rpc.scheduler.farm_picture import FarmPicture
 from hpcc.rpc.scheduler.observe import FarmStatus, WorkerStatus
+from hpcc.rpc.scheduler.recent_events import SeenEvents
 from hpcc.rpc.scheduler.worker_detail import WorkerDetail
 
 ROWS: Final = 100
@@ -74,8 +76,9 @@ def worker_of(picture: FarmPicture, name: str) -> WorkerStatus:
 
 
 def worker_page(
-    picture: FarmPicture, worker: WorkerStatus, detail: WorkerDetail | None, root: str
-) -> Page:
+    picture: FarmPicture, worker: WorkerStatus, detail: WorkerDetail | None,
+    events: SeenEvents | None, root: str,
+) -> Page:  # fmt: skip
     """Return the page of one worker. `detail` is None where no scheduler shows it."""
     own = [w for w in picture.warnings if w.about == worker.worker_id]
     main = (
@@ -84,6 +87,7 @@ def worker_page(
         + figures(_figures(worker))
         + f'<div class="grid two">{_facts(worker)}{_seen_by(picture, worker)}'
         + f"{_images(worker, detail)}{_places(detail, root)}</div>"
+        + _events(picture, worker, events, root)
         + _commands(worker)
         + farm_footer(picture)
     )
@@ -192,6 +196,15 @@ def _places(detail: WorkerDetail | None, root: str) -> str:
         return panel("Places by tenant", none)
     columns = ("Tenant", "#Held", "#Granted", "#Wanted", "#People")
     return panel("Places by tenant", table("Places by tenant", columns, rows, "some"))
+
+
+def _events(
+    picture: FarmPicture, worker: WorkerStatus, events: SeenEvents | None, root: str
+) -> str:
+    if events is None:
+        return ""
+    drawn = worker_events_panel(events, picture.farm_at, root, worker.worker_id)
+    return f'<div class="grid">{drawn}</div>'
 
 
 def _commands(worker: WorkerStatus) -> str:

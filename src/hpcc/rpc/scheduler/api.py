@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from hpcc.core import (
     PRIVATE_ONLY,
@@ -20,6 +20,9 @@ from hpcc.core import (
     TenantId,
 )
 from hpcc.ports import SignedHead, SignedTree, TreeMark
+
+if TYPE_CHECKING:  # it imports this module
+    from hpcc.rpc.scheduler.recent_events import SeenEvent
 
 # The most routes of one answer, and the most warm workers that a request names.
 MAX_ROUTES: Final = 32
@@ -225,6 +228,8 @@ class Beat:
     # The head of the tree over that chain; None of a worker that has none.
     tree: SignedTree | None = None
     facts: WorkerFacts = NO_FACTS
+    # Of the worker's trail, what this stream has not carried yet.
+    events: tuple[SeenEvent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from hpcc.rpc.scheduler.drain_messages import (
 )
 from hpcc.rpc.scheduler.fact_messages import facts_message, facts_of
 from hpcc.rpc.scheduler.history_messages import mark_message, mark_of, tree_message, tree_of
+from hpcc.rpc.scheduler.recent_events import noted_messages, noted_of
 from hpcc.rpc.scheduler.registration_messages import generation_of, worker_id_of
 from hpcc.rpc.scheduler.schedulers import Schedulers, is_away
 
@@ -232,6 +233,7 @@ def beat_message(beat: Beat) -> pb.HeartbeatRequest:
         drain_seconds=beat.drain_seconds,
         tree=tree_message(beat.tree),
         facts=facts_message(beat.facts),
+        events=noted_messages(beat.events) if beat.events else None,
     )
 
 
@@ -260,6 +262,7 @@ def beat_of(request: pb.HeartbeatRequest) -> Beat:
         drain_seconds=seconds_of(request.drain_seconds),
         tree=tree_of(request, worker_id),
         facts=facts_of(request.facts),
+        events=noted_of(request.events) if request.events else (),
     )
 
 

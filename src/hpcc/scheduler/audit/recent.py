@@ -8,9 +8,10 @@ each of at most `MAX_FIELDS` short texts.
 
 from __future__ import annotations
 
-from collections import deque
+from itertools import islice
 from typing import Final
 
+from hpcc.core.name_lists import NameLists
 from hpcc.ports import Clock, SecurityEvent
 from hpcc.rpc.scheduler.recent_events import (
     MAX_EVENTS,
@@ -19,30 +20,26 @@ from hpcc.rpc.scheduler.recent_events import (
     newest_first,
     seen_event,
 )
+from hpcc.scheduler.audit.worker_events import WorkerEvents
 
 OF_A_NAME: Final = 10
 # More than there are. The names are hpcc's own; further ones share a list.
 MAX_NAMES: Final = 64
-_OTHERS: Final = ""
 
 
 class RecentEvents:
-    """The last events by name. A listener of the trail."""
+    """The last events by name, and those that workers told of. A listener of the trail."""
 
     def __init__(self, clock: Clock) -> None:
         self._since = clock.now()
-        self._kinds: dict[str, deque[SeenEvent]] = {}
+        self._held = NameLists[SeenEvent](OF_A_NAME, MAX_NAMES)
+        self.workers: Final = WorkerEvents(clock)
 
     def put(self, event: SecurityEvent) -> None:
         """Hold an event; the oldest one of its name makes room."""
-        name = event.name
-        if name not in self._kinds and len(self._kinds) >= MAX_NAMES:
-            name = _OTHERS
-        self._kinds.setdefault(name, deque(maxlen=OF_A_NAME)).append(seen_event(event))
+        self._held.put(event.name, seen_event(event))
 
     def shown(self) -> SeenEvents:
         """Return the newest events, of each name first the last one, then the one before."""
-        found: list[SeenEvent] = []
-        for rank in range(1, OF_A_NAME + 1):
-            found += [held[-rank] for held in self._kinds.values() if len(held) >= rank]
-        return SeenEvents(self._since, newest_first(found[:MAX_EVENTS]))
+        found = newest_first(islice(self._held, MAX_EVENTS))
+        return SeenEvents(self._since, found, of_workers=self.workers.shown())

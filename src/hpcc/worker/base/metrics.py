@@ -10,6 +10,7 @@ from hpcc.obs.health.health import Health
 from hpcc.obs.metrics.registry import OTHER, Reader, Values, Words
 from hpcc.obs.metrics.service import ServiceMetrics
 from hpcc.ports import AuditRow, SecurityEvent
+from hpcc.worker.base.noted_events import NotedEvents
 
 # What a row's status is called here. A question for `hpcc explain` does not count.
 _OUTCOMES: Final = {
@@ -37,6 +38,8 @@ class WorkerMetrics:
     def __init__(self, version: str, health: Health | None = None) -> None:
         self.service = ServiceMetrics(version, health)
         self.audit = AuditMetrics(self.service)
+        # What is counted of the trail is also what heartbeats tell of it.
+        self.noted = NotedEvents()
         registry = self._registry = self.service.registry
         self._reasons = Words(_MAX_REASONS)
         self._compiles = registry.counter(
@@ -200,8 +203,9 @@ class WorkerMetrics:
             self._seconds.of(tenant).observe(row.duration_seconds)
 
     def event(self, event: SecurityEvent) -> None:
-        """Count an event of the trail, and a breach from its event, so that both always agree."""
+        """Count and note an event of the trail; count a breach from it, so that both agree."""
         self.audit.event(event)
+        self.noted.put(event)
         if event.name == _BREACH:
             cause = next((value for name, value in event.fields if name == "cause"), "")
             self._breaches.of(cause if cause in _CAUSES else OTHER).add()

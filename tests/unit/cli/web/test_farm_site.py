@@ -454,20 +454,28 @@ async def test_security_events_are_on_an_operators_pages_escaped_and_asked_for_w
         async def events(self) -> SeenEvents:
             self.asked_events += 1
             one = SeenEvent(name="login-refused", at=9.0, peer=EVIL, fields=(("reason", EVIL),))
-            return SeenEvents(5.0, (one,) * 12, 1)
+            lost = SeenEvent(name="guest-lost", at=8.0, worker="w1")
+            odd = SeenEvent(name=EVIL, at=7.0, worker=EVIL)
+            return SeenEvents(5.0, (one,) * 12, 1, (lost, lost, lost, lost, lost, odd))
 
     farm = Events(picture(status(worker("w1"))))
     visitor = Visitor(tmp_path, farm)
     front, alerts = await visitor.text(""), await visitor.text("alerts")
-    assert front.count("login-refused") == 8
-    assert alerts.count("login-refused") == 12
+    # Half of the rows are for workers, and a worker that says much hides no other.
+    assert (front.count("login-refused"), front.count("guest-lost")) == (4, 3)
+    assert (alerts.count("login-refused"), alerts.count("guest-lost")) == (12, 5)
+    assert front.count(EVIL) == 4 * 2 + 2
+    own = await visitor.text("worker/w1")
+    assert (own.count("guest-lost"), own.count(EVIL)) == (5, 0)
     assert f"reason {EVIL}" in front
     assert "1 of the schedulers show none" in alerts
     assert (farm.hours, farm.asked_events) == (1, 1)
     farm.shows = picture(member())
     visitor.clock.ahead += 3.0
     for path in ("", "alerts"):
-        assert "login-refused" not in await visitor.text(path)
+        page = await visitor.text(path)
+        assert "login-refused" not in page
+        assert "guest-lost" not in page
     assert farm.asked_events == 1
     quiet = await Visitor(tmp_path, Farm(picture(status(worker("w1"))))).text("alerts")
     assert "No scheduler shows events." in quiet

@@ -15,7 +15,7 @@ from hpcc.cli.web.overview.outcome_chart import NONE_TOLD, outcome_panel, series
 from hpcc.cli.web.overview.reasons import reasons_panel
 from hpcc.cli.web.parts.farm_builds import ADDRESS, is_reported, outcome_bar, tenant_link
 from hpcc.cli.web.parts.farm_chart import Value, load_panel, spark
-from hpcc.cli.web.parts.farm_events import events_panel
+from hpcc.cli.web.parts.farm_events import newest_events_panel
 from hpcc.cli.web.parts.farm_panels import (
     farm_footer,
     schedulers_panel,
@@ -123,7 +123,7 @@ def farm_page(seen: FarmSeen, root: str) -> Page:
         main += f'<div class="grid two">{_slowest(seen, root)}{schedulers_panel(picture)}</div>'
         if events is not None:
             alerts = _more(root, "alerts", "all events")
-            main += events_panel(events, picture.farm_at, _MAX_EVENTS, alerts)
+            main += newest_events_panel(events, picture.farm_at, _MAX_EVENTS, root, alerts)
     else:
         main += f'<div class="grid two">{_slowest(seen, root)}{routes_panel(picture.tenants)}</div>'
         main += schedulers_panel(picture)

@@ -1,0 +1,43 @@
+"""The security events of this worker's trail that its heartbeats tell a scheduler, from memory.
+
+The trail has all of them. A scheduler that starts anew has none, so each new stream of heartbeats
+begins with what is held here: the last events of each name, in the order of the trail.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from hpcc.core.name_lists import NameLists
+from hpcc.ports import SecurityEvent
+from hpcc.rpc.scheduler.recent_events import MAX_NOTED, SeenEvent, seen_event
+
+# As many as a scheduler holds of a worker.
+_OF_A_NAME: Final = 4
+_MAX_NAMES: Final = 16
+
+
+class Noted(NamedTuple):
+    """An event with its place in the order of all that were noted."""
+
+    number: int
+    event: SeenEvent
+
+
+class NotedEvents:
+    """The last events by name. A listener of the trail."""
+
+    def __init__(self) -> None:
+        self._held = NameLists[Noted](_OF_A_NAME, _MAX_NAMES)
+        self._count = 0
+
+    def put(self, event: SecurityEvent) -> None:
+        """Hold an event; the oldest one of its name makes room."""
+        self._count += 1
+        self._held.put(event.name, Noted(self._count, seen_event(event)))
+
+    def after(self, number: int) -> tuple[Noted, ...]:
+        """Return the first events after a place, as many as one heartbeat carries."""
+        if self._count <= number:
+            return ()
+        return tuple(sorted(one for one in self._held if one.number > number)[:MAX_NOTED])
