@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14hpcc/v1/builds.proto\x12\x07hpcc.v1\"L\n\x12ReportBuildRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12&\n\x07summary\x18\x02 \x01(\x0b\x32\x15.hpcc.v1.BuildSummary\"\x15\n\x13ReportBuildResponse\"\x9f\x03\n\x0c\x42uildSummary\x12\r\n\x05\x62uild\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x10\n\x08\x62\x65gan_ms\x18\x03 \x01(\x04\x12\x10\n\x08\x65nded_ms\x18\x04 \x01(\x04\x12\x0e\n\x06\x63ommit\x18\x05 \x01(\t\x12\x0f\n\x07\x62usy_ms\x18\x06 \x01(\r\x12\x10\n\x08total_ms\x18\x07 \x01(\r\x12\x0f\n\x07\x61t_once\x18\x08 \x01(\r\x12\x10\n\x08left_out\x18\t \x01(\r\x12\x12\n\nis_damaged\x18\n \x01(\x08\x12\"\n\x05kinds\x18\x0b \x03(\x0b\x32\x13.hpcc.v1.BuildTally\x12#\n\x06\x63\x61uses\x18\x0c \x03(\x0b\x32\x13.hpcc.v1.BuildCause\x12#\n\x06phases\x18\r \x03(\x0b\x32\x13.hpcc.v1.BuildTally\x12#\n\x06places\x18\x0e \x03(\x0b\x32\x13.hpcc.v1.BuildTally\x12%\n\x07slowest\x18\x0f \x03(\x0b\x32\x14.hpcc.v1.SlowCompile\x12(\n\x08\x61\x63tivity\x18\x10 \x03(\x0b\x32\x16.hpcc.v1.BuildActivity\"=\n\nBuildTally\x12\x0c\n\x04word\x18\x01 \x01(\t\x12\x10\n\x08\x63ompiles\x18\x02 \x01(\r\x12\x0f\n\x07took_ms\x18\x03 \x01(\r\"M\n\nBuildCause\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\x0c\n\x04word\x18\x02 \x01(\t\x12\x10\n\x08\x63ompiles\x18\x03 \x01(\r\x12\x0f\n\x07took_ms\x18\x04 \x01(\r\"k\n\x0bSlowCompile\x12\x11\n\toffset_ms\x18\x01 \x01(\r\x12\x0f\n\x07took_ms\x18\x02 \x01(\r\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0c\n\x04word\x18\x04 \x01(\t\x12\r\n\x05where\x18\x05 \x01(\t\x12\r\n\x05guest\x18\x06 \x01(\t\"U\n\rBuildActivity\x12\x0e\n\x06served\x18\x01 \x01(\r\x12\x0f\n\x07\x66\x61rm_ms\x18\x02 \x01(\r\x12\x0f\n\x07here_ms\x18\x03 \x01(\r\x12\x12\n\ninstead_ms\x18\x04 \x01(\r\"\x1f\n\rBuildsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"z\n\x0e\x42uildsResponse\x12\"\n\x06\x62uilds\x18\x01 \x03(\x0b\x32\x12.hpcc.v1.KeptBuild\x12\r\n\x05since\x18\x02 \x01(\x01\x12\x11\n\tdisplaced\x18\x03 \x01(\x04\x12\x0c\n\x04kept\x18\x04 \x01(\r\x12\x14\n\x0ckeep_seconds\x18\x05 \x01(\r\"0\n\x0c\x42uildRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08\x62uild_id\x18\x02 \x01(\t\"B\n\rBuildResponse\x12#\n\x07reports\x18\x01 \x03(\x0b\x32\x12.hpcc.v1.KeptBuild\x12\x0c\n\x04kept\x18\x02 \x01(\r\"\xa8\x01\n\tKeptBuild\x12\x10\n\x08\x62uild_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x11\n\tprincipal\x18\x03 \x01(\t\x12\x16\n\x0e\x63lient_version\x18\x04 \x01(\t\x12\x13\n\x0breported_at\x18\x05 \x01(\x01\x12&\n\x07summary\x18\x06 \x01(\x0b\x32\x15.hpcc.v1.BuildSummary\x12\x11\n\tis_proved\x18\x07 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14hpcc/v1/builds.proto\x12\x07hpcc.v1\"L\n\x12ReportBuildRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12&\n\x07summary\x18\x02 \x01(\x0b\x32\x15.hpcc.v1.BuildSummary\"\x15\n\x13ReportBuildResponse\"\xd5\x03\n\x0c\x42uildSummary\x12\r\n\x05\x62uild\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x10\n\x08\x62\x65gan_ms\x18\x03 \x01(\x04\x12\x10\n\x08\x65nded_ms\x18\x04 \x01(\x04\x12\x0e\n\x06\x63ommit\x18\x05 \x01(\t\x12\x0f\n\x07\x62usy_ms\x18\x06 \x01(\r\x12\x10\n\x08total_ms\x18\x07 \x01(\r\x12\x0f\n\x07\x61t_once\x18\x08 \x01(\r\x12\x10\n\x08left_out\x18\t \x01(\r\x12\x12\n\nis_damaged\x18\n \x01(\x08\x12\"\n\x05kinds\x18\x0b \x03(\x0b\x32\x13.hpcc.v1.BuildTally\x12#\n\x06\x63\x61uses\x18\x0c \x03(\x0b\x32\x13.hpcc.v1.BuildCause\x12#\n\x06phases\x18\r \x03(\x0b\x32\x13.hpcc.v1.BuildTally\x12#\n\x06places\x18\x0e \x03(\x0b\x32\x13.hpcc.v1.BuildTally\x12%\n\x07slowest\x18\x0f \x03(\x0b\x32\x14.hpcc.v1.SlowCompile\x12(\n\x08\x61\x63tivity\x18\x10 \x03(\x0b\x32\x16.hpcc.v1.BuildActivity\x12!\n\x05lanes\x18\x11 \x03(\x0b\x32\x12.hpcc.v1.BuildLane\x12\x11\n\toff_lanes\x18\x12 \x01(\r\"=\n\nBuildTally\x12\x0c\n\x04word\x18\x01 \x01(\t\x12\x10\n\x08\x63ompiles\x18\x02 \x01(\r\x12\x0f\n\x07took_ms\x18\x03 \x01(\r\"M\n\nBuildCause\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\x0c\n\x04word\x18\x02 \x01(\t\x12\x10\n\x08\x63ompiles\x18\x03 \x01(\r\x12\x0f\n\x07took_ms\x18\x04 \x01(\r\"k\n\x0bSlowCompile\x12\x11\n\toffset_ms\x18\x01 \x01(\r\x12\x0f\n\x07took_ms\x18\x02 \x01(\r\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0c\n\x04word\x18\x04 \x01(\t\x12\r\n\x05where\x18\x05 \x01(\t\x12\r\n\x05guest\x18\x06 \x01(\t\"U\n\rBuildActivity\x12\x0e\n\x06served\x18\x01 \x01(\r\x12\x0f\n\x07\x66\x61rm_ms\x18\x02 \x01(\r\x12\x0f\n\x07here_ms\x18\x03 \x01(\r\x12\x12\n\ninstead_ms\x18\x04 \x01(\r\"(\n\tBuildLane\x12\r\n\x05place\x18\x01 \x01(\r\x12\x0c\n\x04\x62\x61rs\x18\x02 \x03(\r\"\x1f\n\rBuildsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"z\n\x0e\x42uildsResponse\x12\"\n\x06\x62uilds\x18\x01 \x03(\x0b\x32\x12.hpcc.v1.KeptBuild\x12\r\n\x05since\x18\x02 \x01(\x01\x12\x11\n\tdisplaced\x18\x03 \x01(\x04\x12\x0c\n\x04kept\x18\x04 \x01(\r\x12\x14\n\x0ckeep_seconds\x18\x05 \x01(\r\"0\n\x0c\x42uildRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08\x62uild_id\x18\x02 \x01(\t\"B\n\rBuildResponse\x12#\n\x07reports\x18\x01 \x03(\x0b\x32\x12.hpcc.v1.KeptBuild\x12\x0c\n\x04kept\x18\x02 \x01(\r\"\xa8\x01\n\tKeptBuild\x12\x10\n\x08\x62uild_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x11\n\tprincipal\x18\x03 \x01(\t\x12\x16\n\x0e\x63lient_version\x18\x04 \x01(\t\x12\x13\n\x0breported_at\x18\x05 \x01(\x01\x12&\n\x07summary\x18\x06 \x01(\x0b\x32\x15.hpcc.v1.BuildSummary\x12\x11\n\tis_proved\x18\x07 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,23 +36,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPORTBUILDRESPONSE']._serialized_start=111
   _globals['_REPORTBUILDRESPONSE']._serialized_end=132
   _globals['_BUILDSUMMARY']._serialized_start=135
-  _globals['_BUILDSUMMARY']._serialized_end=550
-  _globals['_BUILDTALLY']._serialized_start=552
-  _globals['_BUILDTALLY']._serialized_end=613
-  _globals['_BUILDCAUSE']._serialized_start=615
-  _globals['_BUILDCAUSE']._serialized_end=692
-  _globals['_SLOWCOMPILE']._serialized_start=694
-  _globals['_SLOWCOMPILE']._serialized_end=801
-  _globals['_BUILDACTIVITY']._serialized_start=803
-  _globals['_BUILDACTIVITY']._serialized_end=888
-  _globals['_BUILDSREQUEST']._serialized_start=890
-  _globals['_BUILDSREQUEST']._serialized_end=921
-  _globals['_BUILDSRESPONSE']._serialized_start=923
-  _globals['_BUILDSRESPONSE']._serialized_end=1045
-  _globals['_BUILDREQUEST']._serialized_start=1047
-  _globals['_BUILDREQUEST']._serialized_end=1095
-  _globals['_BUILDRESPONSE']._serialized_start=1097
-  _globals['_BUILDRESPONSE']._serialized_end=1163
-  _globals['_KEPTBUILD']._serialized_start=1166
-  _globals['_KEPTBUILD']._serialized_end=1334
+  _globals['_BUILDSUMMARY']._serialized_end=604
+  _globals['_BUILDTALLY']._serialized_start=606
+  _globals['_BUILDTALLY']._serialized_end=667
+  _globals['_BUILDCAUSE']._serialized_start=669
+  _globals['_BUILDCAUSE']._serialized_end=746
+  _globals['_SLOWCOMPILE']._serialized_start=748
+  _globals['_SLOWCOMPILE']._serialized_end=855
+  _globals['_BUILDACTIVITY']._serialized_start=857
+  _globals['_BUILDACTIVITY']._serialized_end=942
+  _globals['_BUILDLANE']._serialized_start=944
+  _globals['_BUILDLANE']._serialized_end=984
+  _globals['_BUILDSREQUEST']._serialized_start=986
+  _globals['_BUILDSREQUEST']._serialized_end=1017
+  _globals['_BUILDSRESPONSE']._serialized_start=1019
+  _globals['_BUILDSRESPONSE']._serialized_end=1141
+  _globals['_BUILDREQUEST']._serialized_start=1143
+  _globals['_BUILDREQUEST']._serialized_end=1191
+  _globals['_BUILDRESPONSE']._serialized_start=1193
+  _globals['_BUILDRESPONSE']._serialized_end=1259
+  _globals['_KEPTBUILD']._serialized_start=1262
+  _globals['_KEPTBUILD']._serialized_end=1430
 # @@protoc_insertion_point(module_scope)

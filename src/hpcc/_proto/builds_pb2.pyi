@@ -19,7 +19,7 @@ class ReportBuildResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class BuildSummary(_message.Message):
-    __slots__ = ("build", "source", "began_ms", "ended_ms", "commit", "busy_ms", "total_ms", "at_once", "left_out", "is_damaged", "kinds", "causes", "phases", "places", "slowest", "activity")
+    __slots__ = ("build", "source", "began_ms", "ended_ms", "commit", "busy_ms", "total_ms", "at_once", "left_out", "is_damaged", "kinds", "causes", "phases", "places", "slowest", "activity", "lanes", "off_lanes")
     BUILD_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     BEGAN_MS_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +36,8 @@ class BuildSummary(_message.Message):
     PLACES_FIELD_NUMBER: _ClassVar[int]
     SLOWEST_FIELD_NUMBER: _ClassVar[int]
     ACTIVITY_FIELD_NUMBER: _ClassVar[int]
+    LANES_FIELD_NUMBER: _ClassVar[int]
+    OFF_LANES_FIELD_NUMBER: _ClassVar[int]
     build: str
     source: str
     began_ms: int
@@ -52,7 +54,9 @@ class BuildSummary(_message.Message):
     places: _containers.RepeatedCompositeFieldContainer[BuildTally]
     slowest: _containers.RepeatedCompositeFieldContainer[SlowCompile]
     activity: _containers.RepeatedCompositeFieldContainer[BuildActivity]
-    def __init__(self, build: _Optional[str] = ..., source: _Optional[str] = ..., began_ms: _Optional[int] = ..., ended_ms: _Optional[int] = ..., commit: _Optional[str] = ..., busy_ms: _Optional[int] = ..., total_ms: _Optional[int] = ..., at_once: _Optional[int] = ..., left_out: _Optional[int] = ..., is_damaged: _Optional[bool] = ..., kinds: _Optional[_Iterable[_Union[BuildTally, _Mapping]]] = ..., causes: _Optional[_Iterable[_Union[BuildCause, _Mapping]]] = ..., phases: _Optional[_Iterable[_Union[BuildTally, _Mapping]]] = ..., places: _Optional[_Iterable[_Union[BuildTally, _Mapping]]] = ..., slowest: _Optional[_Iterable[_Union[SlowCompile, _Mapping]]] = ..., activity: _Optional[_Iterable[_Union[BuildActivity, _Mapping]]] = ...) -> None: ...
+    lanes: _containers.RepeatedCompositeFieldContainer[BuildLane]
+    off_lanes: int
+    def __init__(self, build: _Optional[str] = ..., source: _Optional[str] = ..., began_ms: _Optional[int] = ..., ended_ms: _Optional[int] = ..., commit: _Optional[str] = ..., busy_ms: _Optional[int] = ..., total_ms: _Optional[int] = ..., at_once: _Optional[int] = ..., left_out: _Optional[int] = ..., is_damaged: _Optional[bool] = ..., kinds: _Optional[_Iterable[_Union[BuildTally, _Mapping]]] = ..., causes: _Optional[_Iterable[_Union[BuildCause, _Mapping]]] = ..., phases: _Optional[_Iterable[_Union[BuildTally, _Mapping]]] = ..., places: _Optional[_Iterable[_Union[BuildTally, _Mapping]]] = ..., slowest: _Optional[_Iterable[_Union[SlowCompile, _Mapping]]] = ..., activity: _Optional[_Iterable[_Union[BuildActivity, _Mapping]]] = ..., lanes: _Optional[_Iterable[_Union[BuildLane, _Mapping]]] = ..., off_lanes: _Optional[int] = ...) -> None: ...
 
 class BuildTally(_message.Message):
     __slots__ = ("word", "compiles", "took_ms")
@@ -103,6 +107,14 @@ class BuildActivity(_message.Message):
     here_ms: int
     instead_ms: int
     def __init__(self, served: _Optional[int] = ..., farm_ms: _Optional[int] = ..., here_ms: _Optional[int] = ..., instead_ms: _Optional[int] = ...) -> None: ...
+
+class BuildLane(_message.Message):
+    __slots__ = ("place", "bars")
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    BARS_FIELD_NUMBER: _ClassVar[int]
+    place: int
+    bars: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, place: _Optional[int] = ..., bars: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class BuildsRequest(_message.Message):
     __slots__ = ("tenant",)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from hpcc.core.build_lanes import PARTS, LaneRow, LaneSpan, lanes_of_spans
 from hpcc.core.build_summary import (
     BINS,
     MAX_CAUSES,
@@ -38,6 +39,8 @@ def merged(summaries: Sequence[BuildSummary]) -> BuildSummary:
         for slow in s.slowest
     ]
     slowest.sort(key=lambda slow: slow.took_ms, reverse=True)
+    places = _tallies((t for s in summaries for t in s.places), MAX_PLACES)
+    lanes, off_lanes = _lanes(summaries, began_ms, ended_ms, [tally.word for tally in places])
     return replace(
         summaries[0],
         began_ms=began_ms,
@@ -51,10 +54,32 @@ def merged(summaries: Sequence[BuildSummary]) -> BuildSummary:
         kinds=_tallies((t for s in summaries for t in s.kinds), MAX_KINDS),
         causes=_causes(c for s in summaries for c in s.causes),
         phases=_tallies((t for s in summaries for t in s.phases), MAX_PHASES),
-        places=_tallies((t for s in summaries for t in s.places), MAX_PLACES),
+        places=places,
         slowest=_slow(slowest),
         activity=_activity(summaries, began_ms, ended_ms),
+        lanes=lanes,
+        off_lanes=number_of(off_lanes + sum(s.off_lanes for s in summaries)),
     )
+
+
+def _lanes(
+    summaries: Sequence[BuildSummary], began_ms: int, ended_ms: int, places: Sequence[str]
+) -> tuple[tuple[LaneRow, ...], int]:
+    """Put the bars of all machines onto the time of all. Their clocks may differ."""
+    # In units that are parts of each machine's time and of that of all.
+    spans = [
+        LaneSpan(
+            lane.where,
+            s.began_ms * PARTS + (s.ended_ms - s.began_ms) * bar.began,
+            s.began_ms * PARTS + (s.ended_ms - s.began_ms) * bar.ended,
+            bar.compiles,
+            bar.end,
+        )
+        for s in summaries
+        for lane in s.lanes
+        for bar in lane.bars()
+    ]
+    return lanes_of_spans(spans, began_ms * PARTS, ended_ms * PARTS, places)
 
 
 def _slow(ordered: Sequence[SlowCompile]) -> tuple[SlowCompile, ...]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Final, NamedTuple
 
+from hpcc.core.build_lanes import MAX_BARS, MAX_LANES, LaneRow, is_lane
 from hpcc.core.errors import CallerError
 
 MAX_NAME_CHARS: Final = 128
@@ -93,6 +94,7 @@ class Activity(NamedTuple):
 _ROWS: Final[Mapping[str, Callable[..., tuple[object, ...]]]] = {
     "kinds": Tally, "causes": CauseTally, "phases": Tally, "places": Tally,
     "slowest": SlowCompile, "activity": Activity,
+    "lanes": lambda where, numbers: LaneRow(where, tuple(numbers)),
 }  # fmt: skip
 
 
@@ -102,7 +104,7 @@ class BuildSummary:
 
     `source` names the recorder: the jobs of one CI run are one build, on several machines. `commit`
     is what the project's repository had checked out, "" if unknown. `left_out` compiles are not
-    counted, because the record did not keep them.
+    counted, because the record did not keep them. `off_lanes` compiles that ran are in no lane.
     """
 
     build: str
@@ -121,6 +123,8 @@ class BuildSummary:
     places: tuple[Tally, ...] = ()
     slowest: tuple[SlowCompile, ...] = ()
     activity: tuple[Activity, ...] = ()
+    lanes: tuple[LaneRow, ...] = ()
+    off_lanes: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what is outside the bounds."""
@@ -133,6 +137,18 @@ class BuildSummary:
         if not 0 <= self.began_ms <= self.ended_ms <= MAX_AT_MS:
             raise CallerError("a build ends after its begin", reason="build")
         self._check_rows()
+        self._check_lanes()
+
+    def _check_lanes(self) -> None:
+        """Refuse too much, and lanes whose place is not in `places`, which a message refers to."""
+        bars = sum(len(lane.numbers) for lane in self.lanes) // 3
+        if len(self.lanes) > MAX_LANES or bars > MAX_BARS:
+            raise CallerError(
+                f"a build has at most {MAX_LANES} lanes and {MAX_BARS} bars in them", reason="build"
+            )
+        places = {tally.word for tally in self.places}
+        if not all(lane.where in places and is_lane(lane) for lane in self.lanes):
+            raise CallerError("a lane of a build has another form", reason="build")
 
     def _check_rows(self) -> None:
         for rows, most in (
@@ -169,11 +185,12 @@ class BuildSummary:
         causes = _few([c for c in self.causes if c.family in _HEAD_FAMILIES])
         activity = _coarse(self.activity)
         return replace(
-            self, causes=causes, phases=(), places=(), slowest=self.slowest[:1], activity=activity
-        )
+            self, causes=causes, phases=(), places=(), slowest=self.slowest[:1], activity=activity,
+            lanes=(), off_lanes=0,
+        )  # fmt: skip
 
     def _numbers(self) -> list[int]:
-        found = [self.busy_ms, self.total_ms, self.at_once, self.left_out]
+        found = [self.busy_ms, self.total_ms, self.at_once, self.left_out, self.off_lanes]
         for tally in (*self.kinds, *self.phases, *self.places):
             found += [tally.compiles, tally.took_ms]
         for cause in self.causes:

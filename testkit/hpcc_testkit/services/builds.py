@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from hpcc.core import HpccError, NotFoundError
+from hpcc.core.build_lanes import LaneRow
 from hpcc.core.build_summary import Activity, BuildSummary, CauseTally, SlowCompile, Tally
 from hpcc.rpc.scheduler.builds import FarmBuild, KeptBuild, KeptBuilds
 from hpcc.rpc.scheduler.recent_events import SeenEvents
@@ -40,8 +41,13 @@ def summary(build: str = "release-7", **changes: object) -> BuildSummary:
             SlowCompile(2_000, 30_000, "here", "guest-lost", "", ""),
         ),
         "activity": tuple(Activity(n % 3, 1_400, 800, 400) for n in range(48)),
+        "lanes": (
+            LaneRow("w1", (100, 700, 8)), LaneRow("w1", (200, 200, 4)), LaneRow("", (50, 400, 9)),
+        ),
         **changes,
     }  # fmt: skip
+    if "places" in changes and "lanes" not in changes:
+        values["lanes"] = ()  # a lane is at a place
     return BuildSummary(**values)  # type: ignore[arg-type]  # built by name
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from hpcc.cli.web.session import BrowserSession
 from hpcc.cli.web.site import Site
 from hpcc.config.farm import Farm
 from hpcc.core import Digest, NotFoundError
+from hpcc.core.build_lanes import AS_PLACE, INSTEAD, LaneSpan, lanes_of_spans
 from hpcc.core.build_summary import Activity, BuildSummary, CauseTally, SlowCompile, Tally
 from hpcc.obs.http.serve import MAX_HEAD_BYTES, BoundedServer, listen
 from hpcc.ports import SystemClock
@@ -226,6 +228,12 @@ def _build(name: str, tenant: str, who: str, ago: int, number: int) -> KeptBuild
         )
         for n in range(8)
     )  # fmt: skip
+    places = (
+        *(Tally(f"w{n}", farm // 6 + n, (farm // 6 + n) * 3_900) for n in (1, 3, 4, 6)),
+        Tally("", here + instead, 3_000 * (here + instead)),
+    )
+    spans = [span for tally in places for span in _spans(tally.word, took_ms, number)]
+    lanes, off_lanes = lanes_of_spans(spans, 0, took_ms, [tally.word for tally in places])
     summary = BuildSummary(
         build=name, source=f"{number:016x}", began_ms=ended_ms - took_ms, ended_ms=ended_ms,
         commit="9c02e7a14be1" + "0" * 28, busy_ms=took_ms - 900, total_ms=farm * 4_100,
@@ -246,10 +254,7 @@ def _build(name: str, tenant: str, who: str, ago: int, number: int) -> KeptBuild
             Tally("queue", 0, farm * 210), Tally("guest", 0, farm * 3_500),
             Tally("place", 0, 12_000),
         ),
-        places=(
-            *(Tally(f"w{n}", farm // 6 + n, (farm // 6 + n) * 3_900) for n in (1, 3, 4, 6)),
-            Tally("", here + instead, 3_000 * (here + instead)),
-        ),
+        places=places, lanes=lanes, off_lanes=off_lanes,
         slowest=slowest,
         activity=tuple(
             Activity(
@@ -264,6 +269,23 @@ def _build(name: str, tenant: str, who: str, ago: int, number: int) -> KeptBuild
         tenant=tenant, principal=who, client_version="0.4.0", reported_at=NOW - ago,
         summary=summary,
     )  # fmt: skip
+
+
+def _spans(where: str, took_ms: int, number: int) -> list[LaneSpan]:
+    """Return what ran at a place: full at the begin, less towards the end."""
+    chance = random.Random(f"{where} {number}")  # noqa: S311 - invented data, always the same
+    found = []
+    for row in range({"w1": 8, "w3": 8, "w4": 7, "w6": 4}.get(where, 2)):
+        at = 500 + 700 * chance.random() + 90 * row
+        last = took_ms * (0.98 - 0.06 * (row % 4))
+        while True:
+            took = min(chance.lognormvariate(7.9, 0.7), 26_000) * (1 if where else 0.7)
+            if at + took > last:
+                break
+            end = AS_PLACE if where or chance.random() < 0.6 else INSTEAD
+            found.append(LaneSpan(where, int(at), int(at + took), 1, end))
+            at += took + chance.random() * (1_400 if where else 21_000)
+    return found
 
 
 def _head(build: KeptBuild) -> KeptBuild:

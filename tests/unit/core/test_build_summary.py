@@ -8,6 +8,7 @@ import pytest
 
 from hpcc.cli.builds.farm_words import instead_of
 from hpcc.core import CallerError
+from hpcc.core.build_lanes import MAX_BARS, MAX_LANES, LaneBar, LaneRow
 from hpcc.core.build_merge import merged
 from hpcc.core.build_summary import (
     BINS,
@@ -93,6 +94,11 @@ def test_a_list_counts_what_the_farm_should_have_done_as_the_build_does() -> Non
         {"slowest": (SlowCompile(0, 1, "farm", "", "w1", "g\n"),)},
         {"activity": (Activity(0, 0, 0, 0),) * (BINS + 1)},
         {"activity": (Activity(0, 0, -1, 0),)},
+        {"off_lanes": -1},
+        {"lanes": (LaneRow("w9", (0, 9, 4)),)},
+        {"lanes": (LaneRow("w1", (0, 0, 4)),)},
+        {"lanes": (LaneRow("w1", (0, 9, 4)),) * (MAX_LANES + 1)},
+        {"lanes": (LaneRow("w1", (0, 1, 4) * 16),) * (MAX_BARS // 16 + 1)},
     ],
     ids=str,
 )
@@ -111,8 +117,22 @@ def test_what_is_outside_its_bounds_is_refused(changes: dict[str, object]) -> No
         {**summary().table(), "more": 1},
         {**summary().table(), "build": 7},
         {**summary().table(), "slowest": 3},
+        {**summary().table(), "lanes": [["w1", 3]]},
+        {**summary().table(), "lanes": [[["w1"], [0, 1, 4]]]},
+        {**summary().table(), "lanes": [["w1", ["0", 1, 4]]]},
     ],
-    ids=["nothing", "little", "short", "texts", "more", "number", "no-rows"],
+    ids=[
+        "nothing",
+        "little",
+        "short",
+        "texts",
+        "more",
+        "number",
+        "no-rows",
+        "no-numbers",
+        "list-of-places",
+        "text-in-lane",
+    ],
 )
 def test_a_table_of_another_form_is_no_summary(table: dict[str, object]) -> None:
     with pytest.raises(CallerError):
@@ -161,3 +181,19 @@ def test_forged_numbers_of_many_sources_stay_inside_their_range() -> None:
     assert both.total_ms == both.left_out == MAX_NUMBER
     assert both.kinds == (Tally("farm", MAX_NUMBER, MAX_NUMBER),)
     assert all(s.offset_ms == MAX_NUMBER for s in both.slowest)
+
+
+def test_lanes_of_several_machines_are_rows_of_one_time() -> None:
+    one = summary()
+    later = summary(
+        source="f" * 16, began_ms=BEGAN_MS + 75_000, ended_ms=BEGAN_MS + 150_000, off_lanes=3,
+        lanes=(LaneRow("w1", (0, 1024, 8)),), places=(Tally("w1", 2, 75_000),),
+    )  # fmt: skip
+    found = merged([one, later])
+    assert [(lane.where, list(lane.bars())) for lane in found.lanes] == [
+        ("w1", [LaneBar(50, 400, 2, 0), LaneBar(512, 1024, 2, 0)]),
+        ("w1", [LaneBar(100, 200, 1, 0)]),
+        ("", [LaneBar(25, 225, 2, 1)]),
+    ]
+    assert found.off_lanes == 3
+    assert found.head().lanes == ()

@@ -6,9 +6,13 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
+from hpcc.cache.base.times import Phase
 from hpcc.cache.recorder.compiles import Compile, CompileKind
 from hpcc.cache.recorder.reading import RecordedBuild
 from hpcc.cache.recorder.report import RAN, SERVED, causes_of, report_of
+from hpcc.core.build_lanes import AS_PLACE, LaneSpan, lanes_of_spans
+from hpcc.core.build_lanes import FAILED as LANE_FAILED
+from hpcc.core.build_lanes import INSTEAD as LANE_INSTEAD
 from hpcc.core.build_summary import (
     BINS,
     INSTEAD,
@@ -35,7 +39,11 @@ def summary_of_build(recorded: RecordedBuild, source: str, commit: str = "") -> 
     """Return the summary of a build that has at least one compile; `source` names the recorder."""
     report = report_of(recorded)
     causes = _causes(recorded.compiles)
-    places = [(place_name(p.where), p.compiles, p.took_us) for p in report.places]
+    places = [(place_name(p.where), p.compiles, p.took_us) for p in report.places][:MAX_PLACES]
+    lanes, off_lanes = lanes_of_spans(
+        map(_span, (c for c in recorded.compiles if c.kind in RAN)),
+        report.began_us, report.ended_us, [name for name, _, _ in places],
+    )  # fmt: skip
     return BuildSummary(
         build=recorded.build,
         source=source,
@@ -54,10 +62,29 @@ def summary_of_build(recorded: RecordedBuild, source: str, commit: str = "") -> 
         ),
         causes=tuple(causes[:MAX_CAUSES]),
         phases=tuple(Tally(phase.value, 0, _ms(us)) for phase, us in report.phases.items()),
-        places=tuple(Tally(name, number_of(n), _ms(us)) for name, n, us in places[:MAX_PLACES]),
+        places=tuple(Tally(name, number_of(n), _ms(us)) for name, n, us in places),
         slowest=tuple(_slow(c, report.began_us) for c in report.slowest[:MAX_SLOWEST]),
         activity=_activity(recorded.compiles, report.began_us, report.ended_us),
+        lanes=lanes,
+        off_lanes=number_of(off_lanes),
     )
+
+
+def _span(c: Compile) -> LaneSpan:
+    """Return when a compile was at its place: on the farm the time in the guest, if it is known."""
+    began_us, ended_us = c.began_us, c.ended_us
+    if c.kind is CompileKind.FARM:
+        guest = next((part for part in c.phases if part.phase is Phase.GUEST), None)
+        if guest is not None:
+            began_us += guest.offset_us
+            ended_us = min(began_us + guest.took_us, ended_us)
+        return LaneSpan(place_name(c.where), began_us, ended_us, 1, AS_PLACE)
+    end = AS_PLACE
+    if c.kind is CompileKind.FAILED:
+        end = LANE_FAILED
+    elif c.fallback_word:
+        end = LANE_INSTEAD
+    return LaneSpan("", began_us, ended_us, 1, end)
 
 
 def _causes(compiles: Iterable[Compile]) -> list[CauseTally]:

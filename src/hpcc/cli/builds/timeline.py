@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 
 from hpcc.cache.recorder.compiles import Compile, CompileKind
 from hpcc.cache.recorder.report import RAN
-from hpcc.cli.builds.trace import lanes_of
 from hpcc.cli.builds.words import duration, name_of, place_of
+from hpcc.core.build_lanes import lane_numbers
 from hpcc.obs.text import one_line
 
 # More rectangles make a page slow; the table has the slowest.
@@ -64,7 +64,7 @@ def timeline(compiles: Sequence[Compile], span: Span, base: str) -> tuple[str, i
         group = groups[place]
         parts.append(_label("this machine" if place == "here" else place, top))
         top += _TITLE
-        lanes = lanes_of([(c.began_us, c.ended_us) for c in group])
+        lanes = lane_numbers([(c.began_us, c.ended_us) for c in group])
         for c, lane in zip(group, lanes, strict=True):
             if lane > _MAX_LANES:
                 left_out += 1

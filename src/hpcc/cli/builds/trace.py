@@ -14,7 +14,6 @@ a part of no length is left out.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
@@ -22,6 +21,7 @@ from hpcc.cache.base.times import Phase
 from hpcc.cache.recorder.compiles import Compile, CompileKind, nested
 from hpcc.cache.recorder.reading import RecordedBuild
 from hpcc.cli.builds.words import KINDS, PHASES, common_directory, name_of
+from hpcc.core.build_lanes import lane_numbers
 from hpcc.obs.text import one_line
 
 _HITS: Final = 1
@@ -44,7 +44,7 @@ def trace_of(recorded: RecordedBuild) -> dict[str, object]:
     for process, name, group in (
         (_HITS, "hits", hits), (_HERE, "compiles of this machine", others),
     ):  # fmt: skip
-        lanes = lanes_of([(c.began_us, c.ended_us) for c in group])
+        lanes = lane_numbers([(c.began_us, c.ended_us) for c in group])
         if group:
             events += _rows(process, name, lanes)
         for c, lane in zip(group, lanes, strict=True):
@@ -67,27 +67,6 @@ def _rows(process: int, name: str, lanes: Iterable[int]) -> Iterator[Event]:
 
 def _meta(what: str, process: int, lane: int, args: dict[str, object]) -> Event:
     return {"ph": "M", "name": what, "pid": process, "tid": lane, "args": args}
-
-
-def lanes_of(spans: Sequence[tuple[int, int]]) -> list[int]:
-    """Return a lane for each span, from 1, so that spans of one lane do not overlap.
-
-    Spans are begin and end, sorted by begin.
-    """
-    free: list[int] = []
-    busy: list[tuple[int, int]] = []
-    most, found = 0, []
-    for began, ended in spans:
-        while busy and busy[0][0] <= began:
-            heapq.heappush(free, heapq.heappop(busy)[1])
-        if free:
-            lane = heapq.heappop(free)
-        else:
-            most += 1
-            lane = most
-        heapq.heappush(busy, (max(ended, began + 1), lane))
-        found.append(lane)
-    return found
 
 
 def _compile_events(
@@ -123,7 +102,7 @@ def _workers(
     flow = 0
     for process, where in enumerate(sorted(by_worker), _FIRST_WORKER):
         spans = sorted(by_worker[where], key=lambda span: span[1])
-        lanes = lanes_of([(start, end) for _, start, end in spans])
+        lanes = lane_numbers([(start, end) for _, start, end in spans])
         yield from _rows(process, f"worker {where}", lanes)
         for (c, start, end), lane in zip(spans, lanes, strict=True):
             flow += 1

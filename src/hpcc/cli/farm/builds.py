@@ -14,9 +14,11 @@ from hpcc.config.paths import Paths
 from hpcc.core import CallerError, NotFoundError
 
 if TYPE_CHECKING:
+    from hpcc.core.build_lanes import LaneRow
     from hpcc.rpc.scheduler.builds import FarmBuild, KeptBuilds
 
 FORMAT = 1
+_BAR_ENDS = ("as-place", "instead", "failed")
 
 
 def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -118,6 +120,23 @@ def build_document(build: FarmBuild) -> dict[str, Any]:
         "places": [
             {"worker": t.word or None, "compiles": t.compiles, "seconds": t.took_ms / 1000}
             for t in summary.places
+        ],
+        "lanes": [_lane(lane, summary.ended_ms - summary.began_ms) for lane in summary.lanes],
+        "not_in_lanes": summary.off_lanes,
+    }  # fmt: skip
+
+
+def _lane(lane: LaneRow, took_ms: int) -> dict[str, Any]:
+    from hpcc.core.build_lanes import PARTS
+
+    part_seconds = took_ms / 1000 / PARTS
+    return {
+        "worker": lane.where or None,
+        "bars": [
+            {"began_after_seconds": round(bar.began * part_seconds, 3),
+             "seconds": round((bar.ended - bar.began) * part_seconds, 3),
+             "compiles": bar.compiles, "end": _BAR_ENDS[bar.end]}
+            for bar in lane.bars()
         ],
     }  # fmt: skip
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from hpcc._proto import builds_pb2 as pb
 from hpcc.core import CallerError
+from hpcc.core.build_lanes import LaneRow
 from hpcc.core.build_summary import Activity, BuildSummary, CauseTally, SlowCompile, Tally
 
 MAX_SUMMARY_BYTES: Final = 32 << 10
@@ -43,12 +46,21 @@ def summary_of(said: pb.BuildSummary) -> BuildSummary:
         activity=tuple(
             Activity(a.served, a.farm_ms, a.here_ms, a.instead_ms) for a in said.activity
         ),
+        lanes=tuple(map(partial(_lane, said.places), said.lanes)),
+        off_lanes=said.off_lanes,
     )
+
+
+def _lane(places: Sequence[pb.BuildTally], said: pb.BuildLane) -> LaneRow:
+    if said.place >= len(places):
+        raise CallerError("a lane of a build has a place that is not there", reason="build")
+    return LaneRow(places[said.place].word, tuple(said.bars))
 
 
 def summary_message(summary: BuildSummary) -> pb.BuildSummary:
     """Build the message of a summary."""
     s = summary
+    places = {tally.word: at for at, tally in enumerate(s.places)}
     return pb.BuildSummary(
         build=s.build,
         source=s.source,
@@ -80,6 +92,8 @@ def summary_message(summary: BuildSummary) -> pb.BuildSummary:
             )
             for a in s.activity
         ],
+        lanes=[pb.BuildLane(place=places[e.where], bars=e.numbers) for e in s.lanes],
+        off_lanes=s.off_lanes,
     )  # fmt: skip
 
 

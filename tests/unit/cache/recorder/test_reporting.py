@@ -17,6 +17,7 @@ from hpcc.cache.recorder.report import report_of
 from hpcc.cache.recorder.reporting import FAILED, REPORTED, BuildReports
 from hpcc.cache.recorder.summary import summary_of_build
 from hpcc.cli.web.parts.sums import Ends, ends_of
+from hpcc.core import build_lanes
 from hpcc.core.build_summary import BINS, NO_DISPATCHER, NO_REPORTS, BuildSummary
 from hpcc_testkit.cache.recorded import AT_US, HOSTILE, compile_at, small_build
 from hpcc_testkit.services.builds import SOURCE
@@ -41,6 +42,25 @@ def test_a_summary_has_the_numbers_of_the_report() -> None:
     assert sum(part.served for part in said.activity) == report.served
     on_farm = sum(part.farm_ms for part in said.activity)
     assert 900 - BINS <= on_farm <= 900, "each part rounds down"
+
+
+def test_lanes_have_each_compile_that_ran_at_its_place_and_its_guests_time() -> None:
+    recorded = small_build()
+    said = summary_of_build(recorded, SOURCE)
+    took_ms = said.ended_ms - said.began_ms
+    found = [
+        (
+            lane.where,
+            [(b.began * took_ms // build_lanes.PARTS, b.compiles, b.end) for b in lane.bars()],
+        )
+        for lane in said.lanes
+    ]
+    # 101 ms after the begin the guest began; what a cache served is in no lane.
+    assert found == [
+        ("w1", [(100, 1, build_lanes.AS_PLACE)]),
+        ("", [(1, 1, build_lanes.INSTEAD), (419, 1, 0), (729, 1, build_lanes.FAILED)]),
+    ]
+    assert said.off_lanes == 0
 
 
 def test_a_fallback_before_a_hit_or_an_error_is_nothing_that_the_farm_should_have_done() -> None:

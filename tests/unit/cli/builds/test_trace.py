@@ -15,7 +15,8 @@ from hpcc.cache.recorder.compiles import PhasePart, nested
 from hpcc.cache.recorder.places import DIRECTORY_NAME
 from hpcc.cache.recorder.reading import RecordedBuild, find_build
 from hpcc.cache.recorder.recorder import Recorder
-from hpcc.cli.builds.trace import lanes_of, trace_of
+from hpcc.cli.builds.trace import trace_of
+from hpcc.core.build_lanes import lane_numbers
 from hpcc_testkit.cache.recorded import AT_US, MS, compile_at, large_build, small_build
 
 PARTS = st.lists(
@@ -115,7 +116,7 @@ def test_a_row_holds_no_two_compiles_at_once(spans: list[tuple[int, int]]) -> No
     if compiles:
         check_rows(slices(trace_of(RecordedBuild(build="b", compiles=compiles))))
     ends = [(began, began + took) for began, took in sorted(spans)]
-    assert max(lanes_of(ends), default=0) <= len(spans)
+    assert max(lane_numbers(ends), default=0) <= len(spans)
 
 
 @given(PARTS)

@@ -121,6 +121,22 @@ def test_several_machines_are_one_build_and_the_page_says_so() -> None:
         assert part in found, part
 
 
+def test_lanes_are_rows_by_place_with_what_is_not_drawn() -> None:
+    build = kept(off_lanes=7)
+    page = shown(build)
+    drawing = build_page(OLGA, FarmBuild(build_id="", reports=(build,)), "/r").main
+    (lanes,) = re.findall(r'<svg class="chart"[^>]*by place.*?</svg>', drawing)
+    assert re.findall(r'<rect class="(\w+)" [^>]*y="(\d+)"[^>]*><title>([^<]*)', lanes) == [
+        ("farm", "18", "2 compiles, 51.3 s from 7.32 s"),
+        ("farm", "27", "1 compile, 14.6 s from 14.6 s"),
+        ("fallback", "60", "2 compiles, 29.3 s from 3.66 s"),
+    ]
+    assert "7 compiles are not drawn" in page
+    assert "of an earlier version" in shown(kept(lanes=()))
+    assert "Lanes" not in shown(kept(places=(), slowest=()))
+    assert "the machines that built" in shown(kept(), kept(source="f" * 16))
+
+
 def test_a_search_and_pages_of_a_long_list() -> None:
     many = [kept(f"b{n:03}", reported_at=1e9 - n) for n in range(2 * ROWS + 1)]
     every = kept_builds(*many)

@@ -11,6 +11,20 @@ from google.protobuf.message import Message
 from hpcc._proto import builds_pb2 as pb
 from hpcc.cli.farm.builds import build_document, build_lines, builds_document, builds_lines
 from hpcc.core import CallerError, HpccError, NotFoundError, TenantId
+from hpcc.core.build_lanes import MAX_BARS, MAX_COMPILES, MAX_LANES, PARTS, LaneRow
+from hpcc.core.build_summary import (
+    BINS,
+    MAX_CAUSES,
+    MAX_KINDS,
+    MAX_NUMBER,
+    MAX_PHASES,
+    MAX_PLACES,
+    MAX_SLOWEST,
+    Activity,
+    CauseTally,
+    SlowCompile,
+    Tally,
+)
 from hpcc.rpc.base.errors import UnavailableError
 from hpcc.rpc.scheduler.build_messages import (
     MAX_SUMMARY_BYTES,
@@ -72,6 +86,37 @@ def test_a_summary_of_many_bytes_is_refused_before_its_rows_are_read() -> None:
     said = summary_message(summary())
     said.commit = "a" * MAX_SUMMARY_BYTES
     with pytest.raises(CallerError, match="32 KiB"):
+        summary_of(said)
+
+
+def test_the_largest_summary_that_is_inside_its_bounds_is_inside_the_largest_message() -> None:
+    name, word, most = "n" * 128, "w" * 64, MAX_NUMBER
+    # Widest where numbers are largest: the sum of gaps and lengths is limited.
+    bars = (1, 127, MAX_COMPILES * 4 + 2) * (MAX_BARS // MAX_LANES)
+    said = summary(
+        name, commit="ab" * 32, busy_ms=most, total_ms=most, at_once=most, left_out=most,
+        off_lanes=most, is_damaged=True,
+        kinds=(Tally(word, most, most),) * MAX_KINDS,
+        causes=(CauseTally(word, word, most, most),) * MAX_CAUSES,
+        phases=(Tally(word, most, most),) * MAX_PHASES,
+        places=tuple(Tally(f"w{n}".ljust(128, "x"), most, most) for n in range(MAX_PLACES)),
+        slowest=(SlowCompile(most, most, word, word, name, name),) * MAX_SLOWEST,
+        activity=(Activity(most, most, most, most),) * BINS,
+        lanes=tuple(
+            LaneRow(f"w{n % MAX_PLACES}".ljust(128, "x"), bars) for n in range(MAX_LANES)
+        ),
+    )  # fmt: skip
+    assert summary_of(summary_message(said)) == said
+
+
+def test_a_lane_of_a_place_that_is_not_there_is_refused() -> None:
+    said = summary_message(summary())
+    said.lanes[0].place = len(said.places)
+    with pytest.raises(CallerError, match="a place that is not there"):
+        summary_of(said)
+    said = summary_message(summary())
+    said.lanes[0].bars[1] = PARTS + 1
+    with pytest.raises(CallerError, match="another form"):
         summary_of(said)
 
 

@@ -33,7 +33,7 @@ def activity_panel(s: BuildSummary, machines: int) -> str:
     label = "Time line of the build; the tables below hold the same sums"
     chart = (
         f'<svg class="chart" height="{top + 20}" role="img" aria-label="{label}">'
-        f"{drawn}{_axis(s.ended_ms - s.began_ms, top)}</svg>"
+        f"{drawn}{axis(s.ended_ms - s.began_ms, top)}</svg>"
     )
     note = f"{len(parts)} equal parts of the time"
     if machines > 1:
@@ -79,7 +79,8 @@ def _bars_ran(parts: tuple[Activity, ...], top: int, most_ms: float) -> str:
     return found
 
 
-def _axis(took_ms: int, bottom: int) -> str:
+def axis(took_ms: int, bottom: int) -> str:
+    """Return the ticks of a drawing of a build's time, down to `bottom`."""
     found = f'<line class="tick" x1="0" x2="100%" y1="{bottom}" y2="{bottom}"/>'
     for number in range(_TICKS + 1):
         x = 100 * number / _TICKS

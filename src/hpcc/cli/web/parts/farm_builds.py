@@ -28,6 +28,7 @@ from hpcc.cli.builds.words import duration, moment, percent, words_of
 from hpcc.cli.web.parts.activity import activity_panel
 from hpcc.cli.web.parts.farm_panels import farm_footer
 from hpcc.cli.web.parts.farm_parts import Figure, count, figures, heading, tag, tenant_name
+from hpcc.cli.web.parts.lanes import lanes_panel
 from hpcc.cli.web.parts.shell import Page
 from hpcc.cli.web.parts.sums import ends_of
 from hpcc.core.build_summary import BuildSummary, CauseTally
@@ -175,12 +176,14 @@ def outcome_bar(s: BuildSummary, height: int) -> str:
 
 def build_page(picture: FarmPicture, build: FarmBuild, root: str) -> Page:
     """Return the page of one build."""
+    # Put together once: each of many machines reports up to a thousand rows.
     s, last = build.summary, build.last
     main = (
-        heading(s.build, _sub(picture, build, root), _state(build, picture.farm_at))
+        heading(s.build, _sub(picture, build, s, root), _state(build, picture.farm_at))
         + _warnings(s, lacking(build.silent, build.left_out))
-        + figures(_figures(build))
+        + figures(_figures(build, s))
         + activity_panel(s, len(build.reports))
+        + lanes_panel(s, len(build.reports))
         + _shares(s)
         + f'<div class="grid two">{_causes(s)}<div class="stack">{_places(picture, s, root)}'
         + f"{_commands(last.summary.build)}</div></div>"
@@ -190,8 +193,8 @@ def build_page(picture: FarmPicture, build: FarmBuild, root: str) -> Page:
     return Page(s.build, main, is_live=True, section="Builds")
 
 
-def _sub(picture: FarmPicture, build: FarmBuild, root: str) -> str:
-    last, s = build.last, build.summary
+def _sub(picture: FarmPicture, build: FarmBuild, s: BuildSummary, root: str) -> str:
+    last = build.last
     proof = "proved by the login" if last.is_proved else "a claim: all have one secret"
     parts = [
         f"<b>{text(last.principal)}</b> of {tenant_link(picture, last.tenant, root)} ({proof})",
@@ -221,8 +224,7 @@ def _warnings(s: BuildSummary, lack: str) -> str:
     return "".join(f'<p class="panel warn">{text(line)}</p>' for line in found)
 
 
-def _figures(build: FarmBuild) -> list[Figure]:
-    s = build.summary
+def _figures(build: FarmBuild, s: BuildSummary) -> list[Figure]:
     served, lookups = served_of(s)
     farm = count_of(s, "farm")
     here = count_of(s, "here", "not-kept")
