@@ -26,6 +26,7 @@ from hpcc.cli.web.pages import id_of  # noqa: E402 - likewise
 from hpcc_testkit.cache.recorded import small_build  # noqa: E402 - likewise
 from hpcc_testkit.services.browser import browser, missing_or_none  # noqa: E402 - the zone first
 from hpcc_testkit.suite.demo_farm import (  # noqa: E402 - likewise
+    EARLIER_BUILD,
     MACHINE_BUILD,
     OBJECT,
     DemoFarm,
@@ -41,13 +42,15 @@ Colour = tuple[int, ...]
 
 def addresses() -> dict[str, str]:
     """Return the pages: what a picture is called, and where the page is."""
-    build = DemoFarm()._builds[1].build_id  # noqa: SLF001 - any one
+    before, build = (DemoFarm()._builds[n].build_id for n in (19, 13))  # noqa: SLF001 - any two
     machine = f"build/{hash_of(MACHINE_BUILD)}"
     compile_id = id_of(small_build().compiles[1])
     return {
-        "farm": "", "builds": "farm-builds", "build": f"farm-build/{build}", "workers": "workers",
+        "farm": "", "builds": "farm-builds", "build": f"farm-build/{build}",
+        "compare": f"farm-build/{build}/compare/{before}", "workers": "workers",
         "worker": "worker/w5", "tenants": "tenants", "tenant": "tenant/acme", "cache": "cache",
         "evidence": "objects", "object": OBJECT, "alerts": "alerts", "search": "search?q=w3",
+        "machine-compare": f"{machine}/compare/{hash_of(EARLIER_BUILD)}",
         "machine": "builds", "machine-build": machine, "machine-compile": f"{machine}/{compile_id}",
     }  # fmt: skip
 

@@ -46,6 +46,18 @@ def compile_at(
     )
 
 
+def earlier_build(build: str = "release-6") -> RecordedBuild:
+    """Return a build before `small_build`, in which two of its compiles were hits or faster."""
+    compiles = (
+        compile_at(-9_000, 1, "hit.local", "/home/ann/app/net/far.cc"),
+        compile_at(-8_990, 250, source="/home/ann/app/here.c", reason="new-command"),
+        compile_at(-8_700, 480, source="/home/ann/app/h1.c", reason="new-command"),
+        compile_at(-8_200, 350, "uncacheable", "/home/ann/app/now.c", reason="date-time"),
+        compile_at(-7_800, 60, source="/home/ann/app/gone.c", reason="evicted"),
+    )  # fmt: skip
+    return RecordedBuild(build=build, compiles=compiles)
+
+
 def small_build(build: str = "release-7") -> RecordedBuild:
     """Return a build with a compile of each kind, sorted by begin."""
     at_farm = (

@@ -36,7 +36,7 @@ from hpcc.rpc.scheduler.farm_picture import FarmPicture, picture_of
 from hpcc.rpc.scheduler.observe import RouteCount, TenantStatus
 from hpcc.rpc.scheduler.recent_events import SeenEvent, SeenEvents
 from hpcc.rpc.scheduler.worker_detail import TenantPlaces, WorkerDetail, WorkerImage
-from hpcc_testkit.cache.recorded import AT_US, small_build
+from hpcc_testkit.cache.recorded import AT_US, earlier_build, small_build
 from hpcc_testkit.guests.objects import ACTION, IMAGE, farm_object
 from hpcc_testkit.services.builds import kept_builds
 from hpcc_testkit.services.pictures import status, worker
@@ -44,6 +44,7 @@ from hpcc_testkit.services.pictures import status, worker
 # 2026-11-30 06:29:30 UTC.
 NOW: Final = AT_US / 1e6 + 1770.0
 MACHINE_BUILD: Final = "release-7"
+EARLIER_BUILD: Final = "release-6"
 OBJECT: Final = f"object/{ACTION.hash}-{ACTION.size_bytes}"
 _OTHERS: Final = ("parity", "no-worker", "worker-gone")
 _ISOLATIONS: Final = ("firecracker/kvm", "qemu/kvm")
@@ -232,7 +233,7 @@ def _build(name: str, tenant: str, who: str, ago: int, number: int) -> KeptBuild
         *(Tally(f"w{n}", farm // 6 + n, (farm // 6 + n) * 3_900) for n in (1, 3, 4, 6)),
         Tally("", here + instead, 3_000 * (here + instead)),
     )
-    spans = [span for tally in places for span in _spans(tally.word, took_ms, number)]
+    spans = [span for tally in places for span in _spans(tally, took_ms, number)]
     lanes, off_lanes = lanes_of_spans(spans, 0, took_ms, [tally.word for tally in places])
     summary = BuildSummary(
         build=name, source=f"{number:016x}", began_ms=ended_ms - took_ms, ended_ms=ended_ms,
@@ -271,20 +272,19 @@ def _build(name: str, tenant: str, who: str, ago: int, number: int) -> KeptBuild
     )  # fmt: skip
 
 
-def _spans(where: str, took_ms: int, number: int) -> list[LaneSpan]:
-    """Return what ran at a place: full at the begin, less towards the end."""
-    chance = random.Random(f"{where} {number}")  # noqa: S311 - invented data, always the same
+def _spans(tally: Tally, took_ms: int, number: int) -> list[LaneSpan]:
+    """Return what ran at a place: most at the begin, less towards the end."""
+    chance = random.Random(f"{tally.word} {number}")  # noqa: S311 - invented, always the same
+    rows = min(8 if tally.word else 2, -(-tally.compiles // 2))
+    ends = [500.0 + 700 * chance.random() + 90 * row for row in range(rows)]
     found = []
-    for row in range({"w1": 8, "w3": 8, "w4": 7, "w6": 4}.get(where, 2)):
-        at = 500 + 700 * chance.random() + 90 * row
-        last = took_ms * (0.98 - 0.06 * (row % 4))
-        while True:
-            took = min(chance.lognormvariate(7.9, 0.7), 26_000) * (1 if where else 0.7)
-            if at + took > last:
-                break
-            end = AS_PLACE if where or chance.random() < 0.6 else INSTEAD
-            found.append(LaneSpan(where, int(at), int(at + took), 1, end))
-            at += took + chance.random() * (1_400 if where else 21_000)
+    for _ in range(tally.compiles):
+        row = min(range(rows), key=ends.__getitem__)
+        took = min(chance.lognormvariate(8.6, 0.8), took_ms * 0.4)
+        began = min(ends[row] + chance.random() * 6_000, took_ms - took)
+        end = AS_PLACE if tally.word or chance.random() < 0.2 else INSTEAD
+        found.append(LaneSpan(tally.word, int(began), int(began + took), 1, end))
+        ends[row] = began + took
     return found
 
 
@@ -326,6 +326,8 @@ def _object() -> FarmObject:
 def demo_pages(directory: Path, *, operator: bool = True) -> Iterator[str]:
     """Serve the pages on loopback from a thread; yield the link."""
     recorder = Recorder(str(directory / DIRECTORY_NAME), lambda: AT_US / 1e6)
+    for c in earlier_build().compiles:
+        recorder.add(EARLIER_BUILD, c)
     for c in small_build().compiles:
         recorder.add(MACHINE_BUILD, c)
     recorder.flush()

@@ -8,7 +8,7 @@ import pytest
 
 from hpcc.cache.recorder.places import hash_of
 from hpcc_testkit.services.browser import browser, check_page, missing_or_none
-from hpcc_testkit.suite.demo_farm import MACHINE_BUILD, OBJECT, DemoFarm, demo_pages
+from hpcc_testkit.suite.demo_farm import EARLIER_BUILD, MACHINE_BUILD, OBJECT, DemoFarm, demo_pages
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -18,19 +18,22 @@ MACHINE = f"build/{hash_of(MACHINE_BUILD)}"
 PAGES = (
     "", "?hours=24&tenant=globex", "farm-builds", "workers", "worker/w5", "tenants", "tenant/acme",
     "cache", "objects", OBJECT, "alerts", "search?q=w3", "search?q=%3Cb%3E", "builds",
-    MACHINE, f"{MACHINE}/compiles",
+    MACHINE, f"{MACHINE}/compiles", f"{MACHINE}/compare",
+    f"{MACHINE}/compare/{hash_of(EARLIER_BUILD)}",
 )  # fmt: skip
 
 
 async def test_every_page_with_data_is_quiet_and_readable_in_each_width_and_theme(
     tmp_path: Path,
 ) -> None:
-    (first, *_) = (await DemoFarm().builds()).builds
+    first, second, *_ = (await DemoFarm().builds()).builds
+    compare = f"farm-build/{first.build_id}/compare"
     with demo_pages(tmp_path) as link, browser() as chromium:
         root = link.partition("open?")[0]
         chromium.do("open", url=link)
         chromium.do("wait", text="5 workers take compiles")
-        for path in (*PAGES, f"farm-build/{first.build_id}"):
+        build = f"farm-build/{first.build_id}"
+        for path in (*PAGES, build, compare, f"{compare}/{second.build_id}"):
             chromium.do("open", url=f"{root}{path}")
             check_page(chromium, rules=True)
         assert "globex" in chromium.do("open", url=f"{root}?hours=24&tenant=globex")["text"]

@@ -34,6 +34,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _add_build(report)
     report.add_argument("--json", action="store_true", help="print one JSON document")
     report.add_argument("--html", metavar="FILE", help="write one page without scripts to FILE")
+    report.add_argument(
+        "--compare",
+        metavar="OTHER",
+        help="show what changed since this build: a name or a part of it, as for BUILD",
+    )
     report.set_defaults(handler=_report)
     trace = subparsers.add_parser(
         "trace",
@@ -99,6 +104,8 @@ def _report(args: argparse.Namespace) -> int:
 
     A build is named by TRACEPARENT, HPCC_BUILD or the run of a CI system; else it is guessed.
     """
+    if args.compare is not None:
+        return _compare(args)
     recorded, report = _found(args.build)
     if args.html is not None:
         from hpcc.cli.builds.page import page_of
@@ -112,6 +119,29 @@ def _report(args: argparse.Namespace) -> int:
         from hpcc.cli.builds.text import report_lines
 
         emit("\n".join(report_lines(report)))
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from hpcc.cache.recorder.reading import find_build
+    from hpcc.cli.builds.compare_text import comparison_document, comparison_lines
+    from hpcc.cli.builds.comparison import changed_units, comparable, units_of
+
+    if args.html is not None:
+        raise CallerError("--compare prints text or --json; `hpcc web` has the page")
+    found, names, cache = [], set[str](), _recorded_in()
+    for name in (args.compare, args.build):
+        recorded = find_build(cache, name)
+        names.add(recorded.build)
+        found.append((comparable(recorded), units_of(recorded)))
+    (before, old), (now, new) = found
+    if len(names) == 1:
+        raise CallerError(f"{now.build!r} is both builds: `hpcc builds` lists the names of others")
+    units = changed_units(old, new)
+    if args.json:
+        emit(json.dumps(comparison_document(before, now, units), indent=1))
+    else:
+        emit("\n".join(comparison_lines(before, now, units)))
     return 0
 
 

@@ -14,7 +14,10 @@ from hpcc.config.paths import Paths
 from hpcc.core import CallerError, NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hpcc.core.build_lanes import LaneRow
+    from hpcc.core.build_summary import BuildSummary
     from hpcc.rpc.scheduler.builds import FarmBuild, KeptBuilds
 
 FORMAT = 1
@@ -34,6 +37,9 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     build.add_argument("build", metavar="ID", help="the id that `hpcc farm builds` lists")
     build.add_argument(
         "--json", action="store_true", help="print one JSON document (docs/spec/farm-builds.md)"
+    )
+    build.add_argument(
+        "--compare", metavar="OTHER", help="show what changed since the build of this id"
     )
     build.set_defaults(handler=_build)
 
@@ -59,15 +65,29 @@ def _build(args: argparse.Namespace) -> int:
     """Show one build: how its compiles ended, why they were not served, where they ran."""
     from hpcc.rpc.scheduler.builds import BUILD_ID
 
-    if not BUILD_ID.fullmatch(args.build):
+    wanted = [args.build] if args.compare is None else [args.compare, args.build]
+    if not all(map(BUILD_ID.fullmatch, wanted)):
         raise CallerError("an id has 32 digits: `hpcc farm builds` lists them")
-    build = asyncio.run(_asked_one(args.build))
+    *others, build = asyncio.run(_asked_some(wanted))
+    if others:
+        _show_comparison(others[0].summary, build.summary, is_json=args.json)
+        return 0
     if args.json:
         emit(json.dumps(build_document(build), indent=1, sort_keys=True))
         return 0
     for line in build_lines(build):
         emit(line)
     return 0
+
+
+def _show_comparison(before: BuildSummary, now: BuildSummary, *, is_json: bool) -> None:
+    from hpcc.cli.builds.compare_text import comparison_document, comparison_lines
+
+    if is_json:
+        emit(json.dumps(comparison_document(before, now), indent=1, sort_keys=True))
+        return
+    for line in comparison_lines(before, now):
+        emit(line)
 
 
 async def _asked() -> KeptBuilds:
@@ -78,13 +98,13 @@ async def _asked() -> KeptBuilds:
         return await observer.builds()
 
 
-async def _asked_one(build_id: str) -> FarmBuild:
+async def _asked_some(build_ids: Sequence[str]) -> list[FarmBuild]:
     from hpcc.cli.base.farm_observer import FarmObserver
     from hpcc.ports import SystemClock
 
     async with FarmObserver(Paths.from_env(os.environ), SystemClock()) as observer:
         try:
-            return await observer.build(build_id)
+            return [await observer.build(build_id) for build_id in build_ids]
         except NotFoundError as error:
             raise NotFoundError(
                 f"{error}: `hpcc farm builds` lists those that you may see", reason=error.reason

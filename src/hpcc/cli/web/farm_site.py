@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from hpcc.cli.builds.parts import quoted
 from hpcc.cli.web.alerts_page import alerts_page
 from hpcc.cli.web.build_site import BuildsSeen, ShowsBuilds
+from hpcc.cli.web.compare_page import COMPARE, compared
+from hpcc.cli.web.farm_offer import farm_offer_page
 from hpcc.cli.web.object_page import ADDRESS as OBJECTS
 from hpcc.cli.web.object_site import FindsObjects, ObjectSite
 from hpcc.cli.web.overview.cache_page import ADDRESS as CACHE
@@ -207,10 +209,14 @@ class FarmSite:
         return farm_places(said.picture, by_build(kept.builds), wanted)
 
     async def _build_page(self, picture: FarmPicture, name: str, fields: Mapping[str, str]) -> Page:
-        if name and not BUILD_ID.fullmatch(name):
+        name, *others = name.split(f"/{COMPARE}")
+        other = others[0].removeprefix("/") if others else ""
+        if not _names_builds(name, others):
             raise NotFoundError("no build has this address")
         try:
             farm = self._observer.farm()
+            if others:
+                return await self._compare_page(farm, name, other)
             if name:
                 return build_page(picture, await self._builds.build(farm, name), self._root)
             kept = await self._builds.builds(farm)
@@ -220,6 +226,17 @@ class FarmSite:
             return _nothing(error, "Builds")
         search = fields.get("q", "")[:MAX_SEARCH]
         return builds_page(picture, kept, self._root, search=search, number=_number(fields))
+
+    async def _compare_page(self, farm: Farm, name: str, other: str) -> Page:
+        """Return the comparison of a build with another; without one the builds to choose from."""
+        build, where = await self._builds.build(farm, name), f"{self._root}/farm-build"
+        if not other:
+            found = by_build((await self._builds.builds(farm)).builds)
+            return farm_offer_page(build, found, where)
+        before = await self._builds.build(farm, other)
+        main = compared(before.summary, build.summary, (f"{where}/{other}", f"{where}/{name}"))
+        note = footer("Counts and names are what the clients say; times are their machines'.")
+        return Page("Two builds", main + note, is_live=True, section="Builds")
 
     async def _seen(self) -> _Seen | HpccError:
         """Return what is new enough. One request at a time asks for more.
@@ -282,6 +299,15 @@ class FarmSite:
                     detail = None
                 self._worker = (self._last, worker_id, detail)
             return self._worker[2]
+
+
+def _names_builds(name: str, others: Sequence[str]) -> bool:
+    """Return whether an address after `farm-build/` names a build, or two; "" is the list."""
+    if not others:
+        return not name or BUILD_ID.fullmatch(name) is not None
+    other = others[0].removeprefix("/")
+    is_other = not others[0] or (others[0] != other and BUILD_ID.fullmatch(other) is not None)
+    return len(others) == 1 and BUILD_ID.fullmatch(name) is not None and is_other
 
 
 def _number(fields: Mapping[str, str]) -> int:

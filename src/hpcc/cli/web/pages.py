@@ -11,6 +11,7 @@ from hpcc.cache.recorder.compiles import Compile, CompileKind
 from hpcc.cache.recorder.places import hash_of
 from hpcc.cache.recorder.reading import BuildLine, RecordedBuild
 from hpcc.cache.recorder.report import BuildReport, causes_of
+from hpcc.cli.builds.comparison import UnitChanges
 from hpcc.cli.builds.page import body_of
 from hpcc.cli.builds.parts import (
     COMPILE_COLUMNS,
@@ -34,9 +35,12 @@ from hpcc.cli.builds.words import (
     place_of,
     words_of,
 )
+from hpcc.cli.web.compare_page import COMPARE, Offered, compared, offer
 from hpcc.cli.web.overview.search import FoundPlace
 from hpcc.cli.web.parts.addresses import address_of
 from hpcc.cli.web.parts.shell import Page, footer
+from hpcc.core import NotFoundError
+from hpcc.core.build_summary import BuildSummary
 
 ROWS: Final = 100
 MAX_SEARCH: Final = 200
@@ -133,10 +137,38 @@ class Pages:
         body = body_of(report, recorded, lambda c: f"{where}/{id_of(c)}")
         more = (
             f'<p class="sub"><a href="{where}/compiles">All {report.compiles:,} compiles</a>'
+            f' · <a href="{where}/{COMPARE}">compare with…</a>'
             " · <code>hpcc trace</code> writes a build for ui.perfetto.dev</p>"
         )
         head, end, rest = body.partition("</h1>")
         return Page(recorded.build, f"{head}{end}{more}{rest}", is_live=True)
+
+    def offer_of(self, name: str, lines: Sequence[BuildLine]) -> Page:
+        """Return the builds with which the build of a hashed name can be compared.
+
+        Raises:
+            NotFoundError: it is not recorded.
+        """
+        own = next((line for line in lines if hash_of(line.build) == name), None)
+        if own is None:
+            raise NotFoundError("this build is not recorded, or no longer")
+        where = self._build(own.build)
+        offered = [
+            Offered(
+                f"{where}/{COMPARE}/{hash_of(line.build)}", line.build, "", line.ended_us,
+                line.ended_us - line.began_us, line.compiles, (line.hits, line.lookups),
+            )
+            for line in reversed(lines)
+            if line is not own
+        ]  # fmt: skip
+        return Page("Compare", offer(own.build, where, offered) + footer(_RUNS), is_live=True)
+
+    def compared(
+        self, names: tuple[str, str], before: BuildSummary, now: BuildSummary, units: UnitChanges
+    ) -> Page:
+        """Return the comparison of two builds; `names` are their hashed names."""
+        links = f"{self._root}/build/{names[0]}", f"{self._root}/build/{names[1]}"
+        return Page("Two builds", compared(before, now, links, units) + footer(_RUNS), is_live=True)
 
     def compiles_of(self, recorded: RecordedBuild, chosen: Filter) -> Page:
         """Return a hundred compiles of a build, the last that began first."""

@@ -23,8 +23,10 @@ from hpcc.cache.recorder.reading import BuildLines, RecordedBuild, files_of, rea
 from hpcc.cache.recorder.report import changed_key, report_of
 from hpcc.cache.results.changed_inputs import changed_inputs
 from hpcc.cache.results.records_read import CompileRecord, read_records
+from hpcc.cli.builds.comparison import changed_units, comparable, units_of
 from hpcc.cli.builds.parts import text
 from hpcc.cli.cache.explain import explain_lines
+from hpcc.cli.web.compare_page import COMPARE
 from hpcc.cli.web.overview.search import FoundPlace, search_page
 from hpcc.cli.web.pages import MAX_SEARCH, Filter, Pages, id_of
 from hpcc.cli.web.parts.shell import (
@@ -51,7 +53,9 @@ THIS_MACHINE: Final = "This machine"
 """What the bar calls it there: `Builds` are the farm's."""
 _PAUSES: Final = 9
 _MAX_PAGE: Final = 1_000_000
-_BUILD: Final = re.compile(r"build/([0-9a-f]{16})(?:/(compiles|[0-9]{1,18}-[0-9a-f]{8}))?")
+_BUILD: Final = re.compile(
+    r"build/([0-9a-f]{16})(?:/(compiles|compare(?:/[0-9a-f]{16})?|[0-9]{1,18}-[0-9a-f]{8}))?"
+)
 _REFUSAL: Final = (
     b"This page belongs to the browser that opened the link of `hpcc web`.\n"
     b"The link works once. Run the command again for another one.\n"
@@ -192,6 +196,8 @@ class Site:
         """Return a page that is new enough. Runs in a thread, one call at a time."""
         began = self._clock.monotonic()
         files = files_of(self._directory, target.build or None)
+        if target.part.startswith(f"{COMPARE}/"):
+            files += files_of(self._directory, _other_of(target))
         made = self._made.get(target)
         if made is None or (
             made.files != files and began >= made.made_at + _PAUSES * made.cost_seconds
@@ -207,6 +213,10 @@ class Site:
     def _new(self, target: _Target, files: tuple[PartFile, ...]) -> Page:
         if not target.build:
             return self._pages.list_of(self._lines.lines())
+        if target.part == COMPARE:
+            return self._pages.offer_of(target.build, self._lines.lines())
+        if target.part.startswith(COMPARE):
+            return self._comparison(target)
         if self._held is None or self._held[0] != files:
             self._held = None  # two builds do not have to fit into memory
             self._held = files, read_build(self._directory, target.build)
@@ -218,6 +228,18 @@ class Site:
         asked = {changed_key(c) for c in recorded.compiles if c.reason == "inputs-changed"}
         changed = changed_inputs(self._directory, asked) if asked else {}
         return self._pages.build_of(report_of(recorded, changed), recorded)
+
+    def _comparison(self, target: _Target) -> Page:
+        """Return a comparison. One build after the other is in memory, and then a row of each."""
+        self._held = None
+        found = []
+        names = _other_of(target), target.build
+        for name in names:
+            recorded = read_build(self._directory, name)
+            found.append((comparable(recorded), units_of(recorded)))
+            del recorded
+        (before, old), (now, new) = found
+        return self._pages.compared(names, before, now, changed_units(old, new))
 
     def _compile(self, recorded: RecordedBuild, name: str) -> Page:
         found = next((c for c in recorded.compiles if id_of(c) == name), None)
@@ -243,6 +265,11 @@ class Site:
             if abs(round(history[number - 1].at * 1000) - ended_ms) <= 1:
                 return history[:number]
         return []
+
+
+def _other_of(target: _Target) -> str:
+    """Return the hashed name of the build that another one is compared with."""
+    return target.part.partition("/")[2]
 
 
 def _tag(page: Page) -> str:

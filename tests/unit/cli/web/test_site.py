@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.cache.recorder.places import DIRECTORY_NAME
+from hpcc.cache.recorder.places import DIRECTORY_NAME, hash_of
 from hpcc.cache.recorder.reading import read_build
 from hpcc.cache.recorder.recorder import Recorder
 from hpcc.cli.web import site as site_module
@@ -22,7 +22,14 @@ from hpcc.cli.web.site import MAX_HELD, Site
 from hpcc.obs.http.request import Request
 from hpcc.obs.http.serve import HttpAnswer
 from hpcc.ports import Clock, SystemClock
-from hpcc_testkit.cache.recorded import AT_US, HOSTILE, compile_at, hostile_build, small_build
+from hpcc_testkit.cache.recorded import (
+    AT_US,
+    HOSTILE,
+    compile_at,
+    earlier_build,
+    hostile_build,
+    small_build,
+)
 from hpcc_testkit.farm.in_process import LaterClock
 from hpcc_testkit.suite.markup import read_markup
 
@@ -101,7 +108,7 @@ async def test_each_page_is_reached_by_links_and_none_shows_markup_of_a_record(
             ahead += visitor.links(seen[path])
     kinds = {re.sub(r"[0-9a-f]{16}", "B", re.sub(r"[0-9]{16}-\w{8}", "C", path)) for path in seen}
     assert kinds == {
-        "", "build/B", "build/B/compiles", "build/B/C", "hpcc.css", "live.js", "theme.js",
+        "", "build/B", "build/B/compiles", "build/B/C", "build/B/compare", "hpcc.css", "live.js", "theme.js",
         "favicon.svg", "search",
     }  # fmt: skip
     compiles = [path for path in seen if re.search(r"-\w{8}$", path)]
@@ -317,3 +324,25 @@ async def test_searches_and_pages_read_the_list_of_builds_one_at_a_time(
     assert most == 1
     assert "build of this machine" in first
     assert "build of this machine" not in other
+
+
+async def test_builds_of_this_machine_are_compared_by_output(tmp_path: Path) -> None:
+    recorder = Recorder(str(tmp_path / DIRECTORY_NAME), lambda: AT_US / 1e6)
+    for build in (earlier_build(), small_build()):
+        for c in build.compiles:
+            recorder.add(build.build, c)
+    recorder.flush()
+    record(tmp_path, hostile=True)
+    visitor = Visitor(tmp_path)
+    now, before = hash_of("release-7"), hash_of("release-6")
+    page = await visitor.markup(f"build/{now}/compare/{before}")
+    for part in ("/home/ann/app/net/far.o", "/home/ann/app/here.o", "served", "+150 ms",
+                 "Faster than before", "only in the other build"):  # fmt: skip
+        assert part in page, part
+    assert f"build/{now}/compare/{before}" in await visitor.markup(f"build/{now}/compare")
+    offered = visitor.links(await visitor.markup(f"build/{now}/compare"))
+    (odd,) = (p for p in offered if "/compare/" in p and not p.endswith(before))
+    assert "<script>" not in await visitor.markup(odd)
+    for path in (f"build/{now}/compare/{'0' * 16}", f"build/{'0' * 16}/compare",
+                 f"build/{now}/compare/x"):  # fmt: skip
+        assert (await visitor.ask(path)).status is HTTPStatus.NOT_FOUND, path

@@ -204,7 +204,8 @@ def _sub(picture: FarmPicture, build: FarmBuild, s: BuildSummary, root: str) -> 
         parts.append(f"commit <code>{text(s.commit[:_SHORT])}</code>")
     if is_guessed(s.build):
         parts.append("guessed: no variable named the build")
-    parts += [text(_CLAIMED), f'<a href="{root}/{ADDRESS}">all builds</a>']
+    compare = f'<a href="{root}/farm-build/{build.build_id}/compare">compare with…</a>'
+    parts += [text(_CLAIMED), compare, f'<a href="{root}/{ADDRESS}">all builds</a>']
     return " · ".join(parts)
 
 
