@@ -34,7 +34,7 @@ from hpcc_testkit.suite.demo_farm import (  # noqa: E402 - likewise
 )
 
 WIDTHS = {"wide": 1440, "narrow": 430}
-MAX_BYTES = 3 << 20
+MAX_BYTES = 7 << 19
 COLOURS = 96
 LEAST_DISTANCE = 60
 Colour = tuple[int, ...]

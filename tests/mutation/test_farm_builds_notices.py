@@ -14,7 +14,36 @@ REPORTS = "tests/unit/cache/recorder/test_reporting.py::"
 PAGE, PAGES = "cli/web/parts/farm_builds.py", "tests/unit/cli/web/test_farm_builds.py::"
 SUMS = "tests/unit/cli/web/test_overview.py::"
 OBJECT, OBJECTS = "cli/base/farm_object.py", "tests/unit/cli/base/test_farm_object.py::"
+LANES, LANE_TESTS = "core/build_lanes.py", "tests/unit/core/test_build_lanes.py::"
+EVENTS, EVENT_TESTS = (
+    "scheduler/audit/worker_events.py",
+    "tests/unit/scheduler/audit/test_worker_events.py::",
+)
+NOTED, NOTED_TESTS = (
+    "rpc/scheduler/recent_events.py",
+    "tests/unit/rpc/scheduler/test_recent_events.py::",
+)
 CASES = {
+    "lane-inside": Case(LANES, "and sum(gaps) + sum(lengths) <= PARTS", "and True",
+                        LANE_TESTS + "test_what_is_no_bar_of_the_builds_time_is_no_lane"),
+    "lane-room": Case(LANES, "    _close_gaps(drawn)\n", "",
+                      LANE_TESTS + "test_more_bars_than_may_be_lose_their_narrowest_gaps_and_no_compile"),
+    "lane-place": Case(SUMMARY, "lane.where in places and is_lane(lane)", "is_lane(lane)",
+                       SUMMARIES + "test_what_is_outside_its_bounds_is_refused"),
+    "event-of-whom": Case(EVENTS, "replace(event, worker=worker_id, at=min(event.at, now))", "replace(event, at=min(event.at, now))",
+                          EVENT_TESTS + "test_an_event_is_of_who_sent_it_and_not_of_later_than_now"),
+    "event-later": Case(EVENTS, "at=min(event.at, now))", "at=event.at)",
+                        EVENT_TESTS + "test_an_event_is_of_who_sent_it_and_not_of_later_than_now"),
+    "event-again": Case(EVENTS, "                continue\n", "                pass\n",
+                        EVENT_TESTS + "test_what_a_new_stream_says_again_is_there_once"),
+    "event-greediest": Case(EVENTS, "worker_id = max(self._held", "worker_id = min(self._held",
+                            EVENT_TESTS + "test_all_workers_together_have_a_limit_and_who_has_most_loses"),
+    "event-turns": Case(NOTED, "newest_first(islice(_in_turns(by_worker.values()), most))", "newest_first(events)[:most]",
+                        NOTED_TESTS + "test_a_worker_that_says_much_hides_no_other_in_a_short_list"),
+    "event-length": Case(NOTED, "        if room < 0:\n", "        if False:\n",
+                         NOTED_TESTS + "test_a_heartbeats_events_are_cut_to_their_bounds_and_claim_no_worker"),
+    "event-stream": Case("worker/link.py", "self._pulse, self._told = self._client.pulse(), 0", "self._pulse = self._client.pulse()",
+                         "tests/unit/worker/test_link.py::test_each_event_of_the_trail_goes_with_one_heartbeat_and_again_to_a_new_stream"),
     "tenant": Case(STORE, "if only in {None, person[0]}:", "if True:",
                    STORES + "test_another_tenants_builds_are_not_shown_and_look_as_if_there_were_none"),
     "losses": Case(STORE, "self._displaced.total() if only is None else self._displaced[only]", "self._displaced.total()",

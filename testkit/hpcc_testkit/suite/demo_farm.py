@@ -275,16 +275,12 @@ def _build(name: str, tenant: str, who: str, ago: int, number: int) -> KeptBuild
 def _spans(tally: Tally, took_ms: int, number: int) -> list[LaneSpan]:
     """Return what ran at a place: most at the begin, less towards the end."""
     chance = random.Random(f"{tally.word} {number}")  # noqa: S311 - invented, always the same
-    rows = min(8 if tally.word else 2, -(-tally.compiles // 2))
-    ends = [500.0 + 700 * chance.random() + 90 * row for row in range(rows)]
     found = []
     for _ in range(tally.compiles):
-        row = min(range(rows), key=ends.__getitem__)
-        took = min(chance.lognormvariate(8.6, 0.8), took_ms * 0.4)
-        began = min(ends[row] + chance.random() * 6_000, took_ms - took)
+        took = min(chance.lognormvariate(8.6 if tally.word else 8.0, 0.8), took_ms * 0.4)
+        began = (took_ms - took) * chance.random() ** 1.5
         end = AS_PLACE if tally.word or chance.random() < 0.2 else INSTEAD
         found.append(LaneSpan(tally.word, int(began), int(began + took), 1, end))
-        ends[row] = began + took
     return found
 
 

@@ -97,6 +97,16 @@ async def test_a_real_build_is_seen_by_its_tenant_and_operators_and_has_no_name_
             whole = await asyncio.to_thread(document, who, "build", build["id"])
             assert whole["compiles"] == 10
             assert [c["reason"] for c in whole["causes"]] == [c["reason"] for c in report["causes"]]
+            bars = [bar for lane in whole["lanes"] for bar in lane["bars"]]
+            compiled = sum(
+                report["counts"].get(k, 0) for k in ("farm", "here", "not-kept", "failed")
+            )
+            assert sum(bar["compiles"] for bar in bars) + whole["not_in_lanes"] == compiled > 0
+            same = await asyncio.to_thread(
+                document, who, "build", build["id"], "--compare", build["id"]
+            )
+            assert {row["change"] for row in (*same["ends"], *same["causes"])} == {"same"}
+            assert same["now"]["compiles"] == 10
             for name in ("secret", str(tmp_path), "/"):
                 assert name not in json.dumps(whole), name
         code, text, _ = await asyncio.to_thread(hpcc, ann, "farm", "builds")
@@ -105,6 +115,11 @@ async def test_a_real_build_is_seen_by_its_tenant_and_operators_and_has_no_name_
 
         nothing = await asyncio.to_thread(document, zed, "builds")
         assert nothing["builds"] == []
+        code, text, err = await asyncio.to_thread(
+            hpcc, ann, "farm", "build", build["id"], "--compare", build["id"]
+        )
+        assert (code, err) == (0, "")
+        assert "from a cache" in text
         code, out, err = await asyncio.to_thread(hpcc, zed, "farm", "build", build["id"])
         assert (code != 0, out) == (True, "")
         assert "no build of this id" in err

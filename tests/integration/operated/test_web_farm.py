@@ -34,7 +34,10 @@ ODD = (
 )
 # Pages of which docs/images has pictures.
 _PICTURES = {"farm-builds": "web-builds", f"farm-build/{SECRET}": "web-farm-build"}
-PATHS = ("worker/w1", "tenant/acme", "workers?page=2", f"farm-build/{SECRET}")
+PATHS = (
+    "worker/w1", "tenant/acme", "workers?page=2", f"farm-build/{SECRET}",
+    f"farm-build/{SECRET}/compare", f"farm-build/{SECRET}/compare/{SECRET}",
+)  # fmt: skip
 
 
 def policy(name: str) -> TenantPolicy:
@@ -105,7 +108,7 @@ async def test_an_operator_sees_the_farm_and_a_member_nothing_of_others(tmp_path
             assert "ipv4:127.0.0.1" in seen[path], "who called"
         assert {
             "", "workers", "worker/w1", "worker/w2", "tenants", "alerts", "builds", "cache", "farm-builds",
-            f"farm-build/{SECRET}",
+            f"farm-build/{SECRET}", f"farm-build/{SECRET}/compare",
         } <= set(seen)  # fmt: skip
         assert "2 workers take compiles; 0 of 4 places are busy" in seen[""]
         assert found[0] == http.client.OK
@@ -119,7 +122,7 @@ async def test_an_operator_sees_the_farm_and_a_member_nothing_of_others(tmp_path
         }  # fmt: skip
         assert "2 workers take compiles, and there is room." in seen[""]
         assert found[:2] == [http.client.NOT_FOUND] * 2
-        assert found[3:] == [http.client.NOT_FOUND], "nor that there is such a build"
+        assert found[3:] == [http.client.NOT_FOUND] * 3, "nor that there is such a build"
         assert not [path for path, page in seen.items() if "w1" in page or "acme" in page]
         assert not [path for path, page in seen.items() if "foreign-tenant" in page]
 
@@ -153,7 +156,8 @@ async def test_every_page_of_a_farm_is_quiet_readable_and_reached_by_keyboard_an
             assert chromium.do("wait", text="live")["url"] == root
             check_page(chromium, rules=True)
             odd = f"farm-build/{build_id_of('acme', 'ann', ODD)}"
-            builds = ("farm-builds", f"farm-build/{SECRET}", odd)
+            pair = f"{odd}/compare/{SECRET}"
+            builds = ("farm-builds", f"farm-build/{SECRET}", odd, f"{odd}/compare", pair)
             for path in (
                 "workers",
                 "worker/w1",

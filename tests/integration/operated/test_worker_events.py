@@ -61,7 +61,7 @@ async def test_what_a_worker_notes_is_shown_under_its_name_also_by_a_scheduler_t
             assert not any(e.name == _KIND for e in seen.events), "the scheduler's own are apart"
             shown = await asyncio.to_thread(pages)
             assert all(_KIND in page for page in shown.values()), shown.keys()
-            assert "Security events of workers" in shown["worker/w1"]
+            assert "What it says of its security events" in shown["worker/w1"]
 
             await farm.kill("scheduler")
             await farm.start_scheduler()

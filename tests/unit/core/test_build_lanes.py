@@ -47,16 +47,20 @@ def test_compiles_at_once_are_rows_and_those_that_touch_are_one_bar() -> None:
 
 
 def test_more_bars_than_may_be_lose_their_narrowest_gaps_and_no_compile() -> None:
-    # A gap of 3 parts after each but every tenth, which has 30.
-    spans, at = [], 0
-    for number in range(3 * MAX_BARS):
-        spans.append(span(at * 1000, at * 1000 + 900))
-        at += 31 if number % 10 == 9 else 4
-    found, left_out = lanes_of_spans(spans, 0, at * 1000, ["w1"])
-    ((_, drawn),) = bars(found)
+    # In each of eight lanes: gaps of two parts, and a wide one after each tenth bar.
+    starts, at = [], 0
+    while at < PARTS - 3:
+        starts.append(at)
+        at += 14 if len(starts) % 10 == 0 else 5
+    spans = [span(began, began + 3) for began in starts for _ in range(8)]
+    assert len(spans) > MAX_BARS
+    found, left_out = lanes_of_spans(spans, 0, PARTS, ["w1"])
     assert left_out == 0
-    assert len(drawn) <= MAX_BARS
-    assert sum(bar.compiles for bar in drawn) == len(spans)
+    assert sum(len(lane.numbers) // 3 for lane in found) == MAX_BARS
+    assert sum(bar.compiles for lane in found for bar in lane.bars()) == len(spans)
+    wide = {began for n, began in enumerate(starts) if n % 10 == 0}
+    for lane in found:
+        assert wide <= {bar.began for bar in lane.bars()}
 
 
 def test_more_lanes_than_may_be_leave_each_place_its_busiest_ones() -> None:

@@ -16,6 +16,7 @@ from hpcc.rpc.scheduler.recent_events import SeenEvent, SeenEvents, fair
 
 _TITLE: Final = "Security events"
 _OF_WORKERS: Final = "Security events of workers"
+_OF_ONE: Final = "What it says of its security events"
 _COLUMNS: Final = ("When", "Event", "Tenant", "Caller", "What")
 _MEANINGS: Final = (
     "`docs/spec/audit.md` has the meanings. The trails have all events: `hpcc audit list --events`."
@@ -42,16 +43,17 @@ def events_panel(seen: SeenEvents, now: float, most: int) -> str:
 
 
 def worker_events_panel(seen: SeenEvents, now: float, root: str, only: str = "") -> str:
-    """Return the box of what workers say of their own trails; `only` is one worker's name."""
+    """Return the box of the events that workers tell; `only` is one worker's name."""
     found = [e for e in seen.of_workers if only in {"", e.worker}]
+    title = _OF_ONE if only else _OF_WORKERS
     if not found:
         none = '<p class="pad note">No scheduler has heard of one.</p>'
-        return panel(_OF_WORKERS, none, _silent(seen).removeprefix("; "))
-    note = f"of each worker's names the last four, newest first{_silent(seen)}"
+        return panel(title, none, _silent(seen).removeprefix("; "))
+    note = f"of each name the last four of a worker{_silent(seen)}"
     rows = "".join(_row(event, now, "" if only else _worker(event, root)) for event in found)
     columns = _COLUMNS if only else (*_COLUMNS[:1], "Worker", *_COLUMNS[1:])
     said = f'<p class="pad note">{_CLAIMS}</p>'
-    return panel(_OF_WORKERS, table(_OF_WORKERS, columns, rows, "wide") + said, note)
+    return panel(title, table(title, columns, rows, "wide") + said, note)
 
 
 def newest_events_panel(seen: SeenEvents, now: float, most: int, root: str, right: str) -> str:
