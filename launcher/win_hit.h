@@ -118,6 +118,16 @@ static bool hit_has_kind(const struct hit_check *check) {
     return is_known && check->entry == (is_directory ? HIT_A_DIRECTORY : HIT_A_FILE);
 }
 
+/* As os.path.realpath: what is there, through links, 8.3 names and `subst`. */
+static bool hit_is_real(const struct hit_check *check) {
+    HANDLE file = hit_open(check->path, FILE_READ_ATTRIBUTES, FILE_FLAG_BACKUP_SEMANTICS);
+    if (file == INVALID_HANDLE_VALUE) return false;
+    DWORD units = GetFinalPathNameByHandleW(file, hit_aside, LENGTH(hit_aside), FILE_NAME_NORMALIZED | VOLUME_NAME_DOS);
+    CloseHandle(file);
+    return units && units < LENGTH(hit_aside) && !wcsncmp(hit_aside, L"\\\\?\\", 4) && hit_widen(check->text, hit_name) &&
+           !wcscmp(hit_aside + 4, hit_name);
+}
+
 static bool hit_is_dots(const wchar_t *name) { return name[0] == L'.' && (!name[1] || (name[1] == L'.' && !name[2])); }
 
 /* Links are followed, as Python's DirEntry.is_dir does; `hit_name` is the pattern of this length. */
@@ -205,6 +215,9 @@ static bool hit_holds(const struct kept_hit *hit, BY_HANDLE_FILE_INFORMATION *so
             break;
         case HIT_LISTING:
             if (!hit_has_listing(&check)) return false;
+            break;
+        case HIT_REAL:
+            if (!hit_is_real(&check)) return false;
             break;
         default:
             if (!hit_lacks(&check)) return false;

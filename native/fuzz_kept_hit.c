@@ -36,6 +36,7 @@ static bool look(const uint8_t *data, size_t size, struct kept_hit *hit) {
         touch(check.path, strlen(check.path));
         if (check.digest) touch(check.digest, HIT_DIGEST_BYTES);
         if (check.kind == HIT_LACKS) search(&check);
+        if (check.kind == HIT_REAL) touch(check.text, strlen(check.text));
     }
     if (r.at != r.end) abort();
     touch(hit->request, hit->request_bytes);
@@ -61,6 +62,7 @@ static void print_check(const struct hit_check *check) {
     printf(" %u:%s", check->kind, check->path);
     for (unsigned i = 0; i < 5; i++) printf(":%llu", (unsigned long long)check->values[i]);
     printf(":%u:%u", check->entry, check->names);
+    if (check->kind == HIT_REAL) printf(":%s", check->text);
 }
 
 int main(int argc, char **argv) {

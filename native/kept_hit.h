@@ -10,6 +10,7 @@
  * Per check: u32 kind, u32 path bytes, path and NUL, then
  *   FILE: u64 size, SHA-256          STATE: u64 written, changed, size, volume, index
  *   KIND: u32 kind of entry          LISTING: SHA-256
+ *   REAL: u32 bytes, the path without links and NUL
  *   LACKS: u32 names, u32 text bytes, the text: per name a byte of bits and a key and NUL, in the order of keys
  * Paths are UTF-8 and begin with a drive. */
 #ifndef HPCC_KEPT_HIT_H
@@ -22,8 +23,8 @@
 #define HIT_MAGIC 0x31687768u /* "hwh1" */
 #define HIT_HEAD_BYTES 40u
 #define HIT_DIGEST_BYTES 32u
-/* A result of up to 16 MiB, and the request. */
-#define MAX_HIT_BYTES (32u << 20)
+/* A result of up to 64 MiB, and the request. */
+#define MAX_HIT_BYTES (80u << 20)
 #define MAX_HIT_CHECKS (1u << 16)
 #define MAX_HIT_PATH_BYTES (3u * 32767u)
 
@@ -33,6 +34,7 @@ enum hit_check_kind {
     HIT_KIND = 3,    /* nothing, a file or a directory is there */
     HIT_LISTING = 4, /* the directory has these entries in this order */
     HIT_LACKS = 5,   /* the directory exists, and none of its entries has one of these names */
+    HIT_REAL = 6,    /* what is there has this path without links */
 };
 enum hit_entry_kind { HIT_NOTHING = 0, HIT_A_FILE = 1, HIT_A_DIRECTORY = 2 };
 /* Of a name: what it must not be. */
@@ -120,6 +122,7 @@ static inline bool hit_next_check(struct hit_reader *r, struct hit_check *check)
         if (check->entry > HIT_A_DIRECTORY) r->is_bad = true;
         break;
     case HIT_LISTING: check->digest = hit_take(r, HIT_DIGEST_BYTES); break;
+    case HIT_REAL: check->text = hit_path(r, hit_word(r)); break;
     case HIT_LACKS:
         check->names = hit_word(r);
         check->text_bytes = hit_word(r);

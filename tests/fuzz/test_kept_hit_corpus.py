@@ -18,6 +18,7 @@ from hpcc.cache.windows.hit_bytes import (
     kind_check,
     lacks_check,
     listing_check,
+    real_check,
     state_check,
 )
 from hpcc.compilers.scan.windows_names import wide_key
@@ -40,6 +41,7 @@ def checks() -> list[bytes]:
         listing_check("C:\\LLVM\\bin", {"a.dll": False, "漢字": True}),
         lacks_check(absence),
         lacks_check(Absence(b"C:\\none", frozenset(), frozenset())),
+        real_check("C:\\w", "D:\\漢字"),
     ]
 
 
@@ -86,6 +88,7 @@ def test_the_parser_reads_what_the_daemon_writes(program: Path, tmp_path: Path) 
         "4:C:\\LLVM\\bin:0:0:0:0:0:0:0",
         "5:C:\\inc:0:0:0:0:0:0:4",
         "5:C:\\none:0:0:0:0:0:0:0",
+        "6:C:\\w:0:0:0:0:0:0:0:D:\\漢字",
     ]
 
 
@@ -112,6 +115,7 @@ def test_hostile_hits_are_refused_before_a_file_is_looked_at(program: Path, tmp_
         again(whole.replace(b"\1a.h\0", b"\1z.h\0")),  # not in order
         again(whole.replace(b"\1a.h\0", b"\4a.h\0")),
         again(whole.replace(b"\1a.h\0", b"\1A.h\0")),
+        again(whole.replace(b"D:\\\xe6", b"\\\\\\\xe6")),
         again(whole + b"x"),
     ]
     assert set(told(program, tmp_path, *hostile)) == {"malformed"}

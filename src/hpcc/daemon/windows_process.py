@@ -28,10 +28,12 @@ from hpcc.cache.base.api import (
 from hpcc.cache.base.counters import COUNTERS_NAME, Counters
 from hpcc.cache.fallbacks import take_fallbacks
 from hpcc.cache.farm import FarmCache
+from hpcc.cache.key.marker import Marker
 from hpcc.cache.remote.cl_client import cl_client
 from hpcc.cache.remote.cl_plan import ClCompile, ClJob, ClPlan
 from hpcc.cache.remote.windows_root import windows_marker, windows_root
 from hpcc.cache.root.build_identity import Builds
+from hpcc.cache.windows.disk import CacheDisk
 from hpcc.cache.windows.local import WindowsCache
 from hpcc.cache.windows.opening import open_windows_cache
 from hpcc.cache.windows.system_disk import WindowsDisk, WindowsHitFiles
@@ -46,7 +48,7 @@ from hpcc.daemon.pipe_lock import PipeLock
 from hpcc.daemon.windows_client import EXIT_ALREADY_RUNNING
 from hpcc.ports import Clock, SystemClock
 from hpcc.store.private import PrivateStore
-from hpcc.windows.files import directory_id, long_path, look_at
+from hpcc.windows.files import directory_id, long_path
 from hpcc.windows.library import Library, load_library
 from hpcc.windows.users import is_raised, own_sid
 
@@ -199,12 +201,11 @@ def product_parts(paths: Paths, settings: Settings) -> tuple[CompileHandler, Rem
         # An elevated daemon would start programs and write files for launchers with fewer rights.
         return LeftAlone(counters, run_directory, RAISED), None
     disk = WindowsDisk(library)
-    home, owner, look = (
-        os.environ.get("USERPROFILE", ""),
-        own_sid(library),
-        partial(look_at, library),
-    )
-    marker = partial(windows_marker, disk, look, home=home, owner=owner)
+    home, owner = os.environ.get("USERPROFILE", ""), own_sid(library)
+
+    def marker(asked: CacheDisk, cwd: bytes) -> tuple[WindowsPath, Marker] | None:
+        return windows_marker(asked, asked.look, cwd, home=home, owner=owner)
+
     cache, store = open_windows_cache(
         disk, paths, settings, counters, SystemClock(), marker, home, WindowsHitFiles(library)
     )
@@ -214,7 +215,7 @@ def product_parts(paths: Paths, settings: Settings) -> tuple[CompileHandler, Rem
 
     remote = InsideClient(paths, settings)
     farm = FarmCache(remote, cl_client(disk), counters, settings.remote, time.monotonic)
-    find_root = partial(windows_root, disk, look, home=home, owner=owner)
+    find_root = partial(windows_root, disk, disk.look, home=home, owner=owner)
     handler = OnFarm(
         counters,
         run_directory,

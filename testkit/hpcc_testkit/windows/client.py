@@ -68,6 +68,12 @@ class WindowsClient:
                 self._python, "-B", "-X", "utf8", "-c", program, *arguments, cwd=self.cwd
             )
 
+    @property
+    def launcher_hits(self) -> int:
+        """How many hits launchers answered by themselves since the daemon last looked."""
+        log = self.home / "run/hits.log"
+        return log.stat().st_size // 16 if log.exists() else 0
+
     def stats(self) -> dict[str, int]:
         """Return the daemon's counters."""
         found: dict[str, int] = json.loads(self.hpcc("stats", "--json").stdout)

@@ -76,6 +76,9 @@ def _check(reader: _Reader) -> Callable[[CacheDisk], bool]:
         case 4:
             listed = reader.take(32)
             return lambda disk: _has_listing(disk, path, listed)
+        case 6:
+            real = reader.take(reader.numbers("I")[0] + 1)[:-1].decode()
+            return lambda disk: disk.is_directory(path) is not None and disk.real(path) == real
         case _:
             assert kind == 5
     count, length = reader.numbers("2I")

@@ -73,6 +73,9 @@ class LocalDrive(Drive):
         file = Path(posix(path))
         return file.is_dir() if file.exists() else None
 
+    def look(self, path: str) -> None:
+        del path  # the bench finds no marker
+
 
 class LocalBench:
     """A project below `directory`, and the cache that answers its compiles."""
@@ -93,7 +96,7 @@ class LocalBench:
         paths = Paths.from_env({"HPCC_DIR": str(directory / "home")})
         opened = open_windows_cache(
             *(self.drive, paths, Settings(), self.counters, SystemClock()),
-            *(lambda _cwd: None, ""),
+            *(lambda _disk, _cwd: None, ""),
         )
         self.cache, self.store = opened
         self._counted: Counter[str] = Counter()

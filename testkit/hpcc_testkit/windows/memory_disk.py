@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 from hpcc.cache.base.tools import ProgramOutput
 from hpcc.cache.windows.disk import FileTimes
+from hpcc.windows.files import FileLook
+
+OWNER = "S-1-5-21-1"
 
 
 @dataclass
@@ -16,7 +19,8 @@ class MemoryDisk:
 
     `now` is the time of a file that is written. `changed` holds the times written and changed, by
     path in lower case. `writers` are open for writing, `odd` are links or read-only, and `links`
-    counts names. `answer` is what a program that is run says.
+    counts names. `owners` are those of other users, and `reals` where links lead. `answer` is what
+    a program that is run says.
     """
 
     now: int = 0
@@ -27,6 +31,8 @@ class MemoryDisk:
     writers: set[str] = field(default_factory=set)
     odd: set[str] = field(default_factory=set)
     links: dict[str, int] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
+    reals: dict[str, str] = field(default_factory=dict)
     answer: Callable[[Sequence[bytes], bytes], ProgramOutput] = lambda _argv, _cwd: ProgramOutput(
         1, b"", b""
     )
@@ -92,7 +98,13 @@ class MemoryDisk:
         self.put(path, data)
 
     def real(self, path: str) -> str:
-        return path
+        return self.reals.get(path, path)
+
+    def look(self, path: str) -> FileLook | None:
+        is_home = self.is_directory(path)
+        if is_home is None:
+            return None
+        return FileLook(is_home, path in self.odd, self.owners.get(path, OWNER))
 
     def state(self, path: str) -> bytes | None:
         return self.read(path, 1 << 30)

@@ -61,15 +61,23 @@ class Project:
         (self.directory / name).write_text(text)
         time.sleep(_SETTLED_SECONDS)
 
+    def write_bytes(self, name: str, data: bytes) -> None:
+        (self.directory / name).write_bytes(data)
+        time.sleep(_SETTLED_SECONDS)
+
     def object(self, name: str = "x.obj") -> bytes:
         return (self.directory / name).read_bytes()
 
-    def compile(self, *argv: str, runs: int) -> bytes:
-        """Compile; return what it printed on both streams. `runs`: whether the compiler started."""
-        started = self.client.clang.runs
+    def compile(self, *argv: str, runs: int, asked: int | None = None) -> bytes:
+        """Compile; return what it printed on both streams.
+
+        `runs`: whether the compiler started. `asked`: whether the launcher asked the daemon.
+        """
+        started, told = self.client.clang.runs, self.client.launcher_hits
         done = self.client.compile(*(argv or ARGV))
         assert done.returncode == 0, done
         assert bool(self.client.clang.runs - started) is bool(runs), done
+        assert asked is None or self.client.launcher_hits - told == 1 - asked
         return done.stdout + done.stderr
 
     def counted(self, **counts: int) -> None:
@@ -132,14 +140,8 @@ def test_a_hit_seen_before_is_answered_by_the_launcher_alone(client: WindowsClie
     project = Project(client, "kept")
     argv = (*ARGV, "/Brepro", "/showIncludes")
 
-    log = client.home / "run/hits.log"
-
     def compile_again(*, asked: int, runs: int = 0) -> bytes:
-        before = log.stat().st_size if log.exists() else 0
-        shown = project.compile(*argv, runs=runs)
-        after = log.stat().st_size if log.exists() else 0
-        assert (after == before + 16) is not bool(asked)
-        return shown
+        return project.compile(*argv, runs=runs, asked=asked)
 
     shown = compile_again(asked=1, runs=1)
     first = project.object()
@@ -176,6 +178,22 @@ def test_a_hit_seen_before_is_answered_by_the_launcher_alone(client: WindowsClie
     project.counted(miss__local=4, hit__local=10)
     names = sorted(p.name for p in project.directory.iterdir())
     assert names == ["early", "inc", "x.c", "x.obj"]
+
+
+def test_the_launcher_answers_with_an_object_of_20_mib(client: WindowsClient) -> None:
+    project = Project(client, "large", "char large[20 << 20] = {1};\n")
+    argv = ("/nologo", "/c", "/Brepro", "x.c")
+    project.compile(*argv, runs=1)
+    made = project.object()
+    assert len(made) > 20 << 20
+    project.compile(*argv, runs=0, asked=1)
+    (project.directory / "x.obj").unlink()
+    project.compile(*argv, runs=0, asked=0)
+    assert project.object() == made
+    project.write("x.c", "char large[20 << 20] = {2};\n")
+    project.compile(*argv, runs=1, asked=1)
+    assert project.object() != made
+    project.counted(miss__local=2, hit__local=2)
 
 
 def test_a_name_that_was_asked_for_must_stay_absent(client: WindowsClient) -> None:
@@ -271,8 +289,19 @@ def test_a_precompiled_header_and_its_users(client: WindowsClient) -> None:
     time.sleep(_SETTLED_SECONDS)
     project.compile(*use, runs=1)
     assert project.object() != used
-    project.compile(*use, runs=0)
+    project.compile(*use, runs=0, asked=1)
     project.counted(miss__local=3, hit__local=1, uncacheable__pch_stale=1)
+    # The launcher answers for a user, and for the maker the daemon.
+    project.compile(*use, runs=0, asked=0)
+    project.compile(*make, runs=0, asked=1)
+    project.compile(*make, runs=0, asked=1)
+    whole = (project.directory / "out.pch").read_bytes()
+    project.write_bytes("out.pch", whole[:-1] + bytes([whole[-1] ^ 1]))
+    client.compile(*use)  # the compiler may refuse it
+    project.write_bytes("out.pch", whole)
+    project.compile(*use, runs=0, asked=0)
+    project.write("inc/h.h", "#define X 7\n")
+    project.compile(*use, runs=1, asked=1)
 
 
 def test_a_precompiled_header_with_times_is_made_each_time(client: WindowsClient) -> None:

@@ -91,6 +91,25 @@ def test_the_second_checkout_hits_and_has_its_own_object(client: WindowsClient, 
     assert made == (two / "build/x.obj").read_bytes()
     assert (second.stdout, second.stderr) == (own.stdout, own.stderr)
     assert first.stdout != second.stdout
+    # The launcher answers alone, in both checkouts; with another marker it asks the daemon.
+    for root, asked in ((two, 0), (one, 1), (one, 0)):
+        before_hits, expected = client.launcher_hits, (root / "build/x.obj").read_bytes()
+        (root / "build/x.obj").unlink()
+        compiled(client, root, *arguments(client, root, style), runs=0)
+        assert client.launcher_hits - before_hits == 1 - asked
+        assert (root / "build/x.obj").read_bytes() == expected
+    assert client.stats()["hit.shared"] - before.get("hit.shared", 0) == 2
+    (two / ".hpcc").unlink()
+    before_hits = client.launcher_hits
+    unmapped = compiled(client, two, *arguments(client, two, style), runs=1)
+    assert (two / "build/x.obj").read_bytes() != made
+    assert client.launcher_hits == before_hits
+    assert unmapped.stdout == second.stdout
+    (two / ".hpcc").write_text("")
+    time.sleep(0.3)
+    compiled(client, two, *arguments(client, two, style), runs=0)
+    assert client.launcher_hits == before_hits
+    assert (two / "build/x.obj").read_bytes() == made
     # A change in one checkout is a miss there, and none of the other's business.
     (two / "inc/h.h").write_text("#define X 4\n#define HERE __FILE__\n")
     time.sleep(0.3)

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, Protocol
 
 from hpcc.cache.base.stamps import is_in_window
 from hpcc.cache.remote.cl_host import LocalMachine
+from hpcc.cache.remote.windows_root import Look
 
 MAX_INPUT_BYTES: Final = 256 << 20
 _SECOND_NS: Final = 1_000_000_000
@@ -65,4 +66,8 @@ class CacheDisk(LocalMachine, Protocol):
 
     def is_directory(self, path: str) -> bool | None:
         """Tell whether a path is a directory; None if it is missing."""
+        ...
+
+    def look(self, path: str) -> Look | None:
+        """Return one entry, whose link is not followed; None if it is missing or unreadable."""
         ...

@@ -14,7 +14,7 @@ from hpcc.cache.base.manifest import Absence
 from hpcc.cache.results.results import Result
 from hpcc.cache.windows.disk import FileTimes
 
-MAX_HIT_BYTES: Final = 32 << 20
+MAX_HIT_BYTES: Final = 80 << 20
 MAX_CHECKS: Final = 1 << 16
 _MAGIC: Final = 0x31687768
 _FRONT: Final = struct.Struct("<2I")
@@ -24,7 +24,7 @@ _SIZE: Final = struct.Struct("<Q")
 _STATE: Final = struct.Struct("<5Q")
 _KIND: Final = struct.Struct("<I")
 _NAMES: Final = struct.Struct("<2I")
-_FILE, _STATE_KIND, _KIND_KIND, _LISTING, _LACKS = range(1, 6)
+_FILE, _STATE_KIND, _KIND_KIND, _LISTING, _LACKS, _REAL = range(1, 7)
 _MASK: Final = (1 << 64) - 1
 _NO_FILE, _NO_DIRECTORY = 1, 2
 
@@ -44,6 +44,12 @@ def kind_check(path: str, *, is_directory: bool | None) -> bytes:
     """At the path is nothing (None), a file or a directory; links are followed."""
     kind = 0 if is_directory is None else 1 + is_directory
     return _check(_KIND_KIND, path, _KIND.pack(kind))
+
+
+def real_check(path: str, real: str) -> bytes:
+    """The file or directory at the path is there, and this is its path without links."""
+    data = real.encode()
+    return _check(_REAL, path, _KIND.pack(len(data)) + data + b"\0")
 
 
 def listing_check(path: str, entries: Mapping[str, bool]) -> bytes:

@@ -32,7 +32,6 @@ from typing import Final, NamedTuple, Protocol
 
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.manifest import InputSet
-from hpcc.cache.remote.windows_root import marker_of, marker_places
 from hpcc.cache.replay.writing import Writing
 from hpcc.cache.results.records import Records
 from hpcc.cache.results.results import Found
@@ -41,17 +40,17 @@ from hpcc.cache.windows.disk import CacheDisk
 from hpcc.cache.windows.hit_bytes import encode_hit, file_check, kind_check, lacks_check
 from hpcc.cache.windows.notes import WindowsNote, noted
 from hpcc.cache.windows.noting_disk import NotingDisk, NotNotableError
-from hpcc.cache.windows.sharing import SharedCompile
+from hpcc.cache.windows.sharing import SharedCompile, WindowsSharing
 from hpcc.compilers.spec.table import Bypass
-from hpcc.core import HpccError, parse_windows_path, windows_key
+from hpcc.core import HpccError, windows_key
 from hpcc.ports import Clock
 from hpcc.wire.address import fnv1a
 
 HITS_NAME: Final = "hits"
 LOCK_NAME: Final = "hits.lock"
 LOG_NAME: Final = "hits.log"
-MAX_ONE_BYTES: Final = 16 << 20
-MAX_BYTES: Final = 128 << 20
+MAX_ONE_BYTES: Final = 64 << 20
+MAX_BYTES: Final = 512 << 20
 MAX_HITS: Final = 4096
 # Numbers of hits that were replaced, which a launcher may still have read.
 _MAX_NUMBERS: Final = 2 * MAX_HITS
@@ -93,13 +92,14 @@ class HitFiles(Protocol):
 class _Kept(NamedTuple):
     """A hit under its number: what is counted and recorded when a launcher tells of it.
 
-    `output` is the `written_key` of what it writes.
+    `output` is the `written_key` of what it writes. `is_foreign`: another checkout made it.
     """
 
     note: WindowsNote
     key: bytes
     size_bytes: int
     output: bytes
+    is_foreign: bool
 
 
 class KeptHits:
@@ -112,10 +112,10 @@ class KeptHits:
         run_directory: Path,
         counters: Counters,
         records: Records,
-        home: str,
+        sharing: WindowsSharing,
         clock: Clock,
     ) -> None:
-        self._disk, self._files, self._home = disk, files, home
+        self._disk, self._files, self._sharing = disk, files, sharing
         self._counters, self._records = counters, records
         self._directory, self._clock = run_directory / HITS_NAME, clock
         self._lock_path, self._log_path = run_directory / LOCK_NAME, run_directory / LOG_NAME
@@ -159,7 +159,8 @@ class KeptHits:
     def keep(self, asked: SharedCompile, found: Found, sizes: dict[bytes, int], key: bytes) -> None:
         """Keep a hit that was just answered, unless something in it cannot be checked so."""
         request = asked.compiled.request
-        if not request.frame or asked.share is not None or asked.private:
+        # One with a second output is a precompiled header, whose record the launcher cannot check.
+        if not request.frame or found.result.side:
             return
         if self._close is None:
             self.open()
@@ -179,7 +180,8 @@ class KeptHits:
             return
         note = noted(asked)
         note = replace(note, request=request._replace(frame=b""))  # the longest part of it
-        kept = _Kept(note, key, found.result.size_bytes, written_key(output))
+        is_foreign = asked.is_foreign(found.result.origin)
+        kept = _Kept(note, key, found.result.size_bytes, written_key(output), is_foreign)
         with self._lock, suppress(OSError):  # a launcher may be reading the old file
             self._write(f"{fnv1a(request.frame):016x}", data, same.digest(), number, kept)
 
@@ -198,14 +200,8 @@ class KeptHits:
         again = read_compile(noting, compiled.request)
         if isinstance(again, Bypass) or again.key != compiled.key:
             raise NotNotableError
-        cwd = compiled.request.cwd.decode()
-        if self._disk.real(cwd) != cwd:
+        if self._sharing.ask(noting, again) != replace(asked, compiled=again):
             raise NotNotableError
-        for directory in marker_places(parse_windows_path(cwd), self._home):
-            place = marker_of(directory)
-            if self._disk.is_directory(place) is not None:
-                raise NotNotableError
-            noting.note(kind_check(place, is_directory=None))
         source = str(compiled.source).encode()
         first = [(path, digest) for path, digest in inputs.files if path == source]
         if not first:
@@ -280,6 +276,8 @@ class KeptHits:
             return False
         writing.disturb([kept.output])
         self._counters.add("hit.local")
+        if kept.is_foreign:
+            self._counters.add("hit.shared")
         self._counters.add("bytes.served", kept.size_bytes)
         at = ticks / _TICKS_PER_SECOND - _UNTIL_1970_SECONDS
         self._records.hit(kept.note, kept.key, build="", size_bytes=kept.size_bytes, at=at)

@@ -79,7 +79,7 @@ class WindowsCache:
             compiled = read_compile(self._disk, self._replaced(request))
             if isinstance(compiled, Bypass):
                 return self._bypass(request, compiled.reason)
-            return self._begin(self._sharing.ask(compiled), is_cancelled)
+            return self._begin(self._sharing.ask(self._disk, compiled), is_cancelled)
         except (NotPortableError, CallerError):  # it does not answer as cl does
             return self._bypass(request, BypassReason.UNKNOWN_COMPILER)
         except Exception:  # noqa: BLE001 - the front must get an answer: a fault in hpcc costs a local compile
@@ -269,9 +269,7 @@ class WindowsCache:
         self._counters.add("bytes.served", result.size_bytes)
         if self._kept.has_long_log():
             self._is_known()
-        # The launcher has neither the records of precompiled headers nor the setting.
-        if compiled.precompiled is None and not self._embeds_debug_info:
-            self._kept.keep(asked, found, state.sizes, key)
+        self._kept.keep(asked, found, state.sizes, key)
         return Done(0, result.stdout, result.stderr)
 
     def _is_ours(self, compiled: WindowsCompile, found: Found, output: WindowsPath) -> bool:

@@ -11,8 +11,15 @@ from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from hpcc.cache.base.tools import ProgramOutput
+from hpcc.cache.remote.windows_root import Look
 from hpcc.cache.windows.disk import CacheDisk, FileTimes
-from hpcc.cache.windows.hit_bytes import file_check, kind_check, listing_check, state_check
+from hpcc.cache.windows.hit_bytes import (
+    file_check,
+    kind_check,
+    listing_check,
+    real_check,
+    state_check,
+)
 
 
 class NotNotableError(Exception):
@@ -73,12 +80,22 @@ class NotingDisk:
         return found
 
     def real(self, path: str) -> str:
-        """Return the real path.
+        """See `LocalMachine.real`."""
+        found = self._disk.real(path)
+        self.note(real_check(path, found))
+        return found
 
-        It is not noted. The callers list and look at what is at the path itself, through its links,
-        before they look at the real one: if a link leads elsewhere, those checks fail.
-        """
-        return self._disk.real(path)
+    def look(self, path: str) -> Look | None:
+        """See `CacheDisk.look`. A new owner gives the entry another time of change."""
+        found = self._disk.look(path)
+        if found is None:
+            if self.is_directory(path) is not None:
+                raise NotNotableError  # it may not be read
+        elif found.is_link:  # a state is that of what the link leads to
+            raise NotNotableError
+        else:
+            self.times(path, is_at_rest=False)
+        return found
 
     # No hit runs a program or writes before its key is known.
 

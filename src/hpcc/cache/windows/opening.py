@@ -48,9 +48,9 @@ def open_windows_cache(
     results = Results(store, FileMemo(time.time_ns), counters)
     builds = Builds(counters.add, clock.monotonic, lambda cwd: cwd)
     records = make_records(os.fspath(paths.cache), results, counters, builds)
-    sharing = WindowsSharing(disk, find_marker, home)
+    sharing = WindowsSharing(find_marker, home)
     made = PrecompiledRecords(disk, store)
-    kept = KeptHits(disk, files, paths.run, counters, records, home, clock)
+    kept = KeptHits(disk, files, paths.run, counters, records, sharing, clock)
     kept.open()
     cache = WindowsCache(disk, results, counters, records, sharing, made, kept, limits)
     return cache, store

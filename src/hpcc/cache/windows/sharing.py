@@ -35,7 +35,7 @@ from hpcc.compilers.spec.table import Effect, Flag, Operand
 from hpcc.core import WindowsPath, WindowsPathError, parse_windows_path, windows_key
 from hpcc.core.reasons.private import PrivateReason
 
-FindMarker = Callable[[bytes], tuple[WindowsPath, Marker] | None]
+FindMarker = Callable[[CacheDisk, bytes], tuple[WindowsPath, Marker] | None]
 ORIGIN_BYTES: Final = 8
 _PLAIN_ROOT: Final = re.compile(r"[A-Z]:(?:\\[\w.+@ ()-]+)+")
 _PATH_EFFECTS: Final = frozenset({Effect.OUTPUT, Effect.INCLUDE_DIR, Effect.FORCED_INCLUDE})
@@ -183,32 +183,32 @@ class WindowsSharing:
     `find_marker` returns the marker of a working directory, `home` is the profile, "" if unknown.
     """
 
-    def __init__(self, disk: CacheDisk, find_marker: FindMarker, home: str) -> None:
-        self._disk, self._find_marker, self._home = disk, find_marker, home
+    def __init__(self, find_marker: FindMarker, home: str) -> None:
+        self._find_marker, self._home = find_marker, home
 
-    def ask(self, compiled: WindowsCompile) -> SharedCompile:
+    def ask(self, disk: CacheDisk, compiled: WindowsCompile) -> SharedCompile:
         """Decide for one compile. Runs no program."""
-        found = self._share(compiled)
+        found = self._share(disk, compiled)
         if isinstance(found, WindowsShare):
             return SharedCompile(compiled, found)
         return SharedCompile(compiled, private=found)
 
-    def _share(self, compiled: WindowsCompile) -> WindowsShare | str:
+    def _share(self, disk: CacheDisk, compiled: WindowsCompile) -> WindowsShare | str:
         try:
-            found = self._find_marker(compiled.request.cwd)
+            found = self._find_marker(disk, compiled.request.cwd)
         except WindowsPathError:
             found = None
         if found is None:
             return ""
         root, marker = found
-        reason = self._why_private(compiled, root, marker)
+        reason = self._why_private(disk, compiled, root, marker)
         if reason:
             return reason
         arguments = _canonical(compiled, root)
         if arguments is None:
             return PrivateReason.ROOT_IN_ARGUMENT
         inside = str(compiled.cwd)[len(str(root)) :].encode()
-        rest = [inside, *arguments, compiled.identity, self._disk.languages]
+        rest = [inside, *arguments, compiled.identity, disk.languages]
         request = compiled.request
         fields = [b"shared", KEY_FORMAT, request.compiler, request.argv[0]]
         fields += [encode_fields(key_environment(request.env, compiled.family)), *rest]
@@ -220,7 +220,9 @@ class WindowsSharing:
         kept = tuple(path for path in secrets if path.components)
         return WindowsShare(root, key, kept, is_whole)
 
-    def _why_private(self, compiled: WindowsCompile, root: WindowsPath, marker: Marker) -> str:
+    def _why_private(
+        self, disk: CacheDisk, compiled: WindowsCompile, root: WindowsPath, marker: Marker
+    ) -> str:
         request, home = compiled.request, windows_key(self._home)
         if not _PLAIN_ROOT.fullmatch(str(root)) or windows_key(str(root)) == home:
             return PrivateReason.ROOT
@@ -242,26 +244,27 @@ class WindowsSharing:
         env = key_environment(request.env, compiled.family)
         if any(names(value, root) for value in (*env, request.compiler, request.argv[0])):
             return PrivateReason.ENVIRONMENT
-        return self._why_not_searched(compiled, root)
+        return _why_not_searched(disk, compiled, root)
 
-    def _why_not_searched(self, compiled: WindowsCompile, root: WindowsPath) -> str:
-        """Check that directories of flags below the root are not links, and lead nowhere else."""
-        for value in search_directories(compiled.request, compiled.invocation):
-            try:
-                name = value.decode()
-                path = parse_windows_path(name, cwd=compiled.cwd)
-            except WindowsPathError:
-                return PrivateReason.BORDER  # on a server, or of the current drive
-            except UnicodeDecodeError:
-                return PrivateReason.ROOT_IN_ARGUMENT
-            if leaves(name, root, compiled.cwd):
+
+def _why_not_searched(disk: CacheDisk, compiled: WindowsCompile, root: WindowsPath) -> str:
+    """Check that directories of flags below the root are not links, and lead nowhere else."""
+    for value in search_directories(compiled.request, compiled.invocation):
+        try:
+            name = value.decode()
+            path = parse_windows_path(name, cwd=compiled.cwd)
+        except WindowsPathError:
+            return PrivateReason.BORDER  # on a server, or of the current drive
+        except UnicodeDecodeError:
+            return PrivateReason.ROOT_IN_ARGUMENT
+        if leaves(name, root, compiled.cwd):
+            return PrivateReason.BORDER
+        if not _is_below(path, root):
+            if name[1:2] != ":":
                 return PrivateReason.BORDER
-            if not _is_below(path, root):
-                if name[1:2] != ":":
-                    return PrivateReason.BORDER
-            elif windows_key(self._disk.real(str(path))) != windows_key(str(path)):
-                return PrivateReason.LINKED_DIRECTORY
-        return ""
+        elif windows_key(disk.real(str(path))) != windows_key(str(path)):
+            return PrivateReason.LINKED_DIRECTORY
+    return ""
 
 
 def why_result_is_private(

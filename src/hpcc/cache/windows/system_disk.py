@@ -10,7 +10,7 @@ from typing import Final
 from hpcc.cache.remote.windows_machine import LocalWindowsMachine, read_regular
 from hpcc.cache.windows.disk import FileTimes
 from hpcc.files import open_shared
-from hpcc.windows.files import WindowsLock, make_private_directory, take_file
+from hpcc.windows.files import FileLook, WindowsLock, look_at, make_private_directory, take_file
 from hpcc.windows.library import Library
 from hpcc.windows.times import look_at_times
 from hpcc.windows.users import own_sid
@@ -60,6 +60,9 @@ class WindowsDisk(LocalWindowsMachine):
             return stat.S_ISDIR(os.stat(path).st_mode)
         except (OSError, ValueError):
             return None
+
+    def look(self, path: str) -> FileLook | None:
+        return look_at(self._library, path)
 
 
 class WindowsHitFiles:

@@ -12,6 +12,8 @@ from hpcc.cache.base.api import CompileRequest, Done, Exec, Run, RunReport
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.tools import ProgramOutput
 from hpcc.cache.key.marker import Marker
+from hpcc.cache.remote.windows_root import windows_marker
+from hpcc.cache.windows.disk import CacheDisk
 from hpcc.cache.windows.local import WindowsCache
 from hpcc.cache.windows.opening import open_windows_cache
 from hpcc.config.paths import Paths
@@ -20,7 +22,7 @@ from hpcc.core import WindowsPath
 from hpcc.ports import SystemClock
 from hpcc.wire.address import fnv1a
 from hpcc_testkit.windows.kept_hit import ModelLauncher
-from hpcc_testkit.windows.memory_disk import MemoryDisk
+from hpcc_testkit.windows.memory_disk import OWNER, MemoryDisk
 
 ENV = {
     "VCToolsInstallDir": "C:\\VC\\",
@@ -85,6 +87,8 @@ class Desk:
     def __init__(self, directory: Path, settings: Settings | None = None) -> None:
         self.disk, self.late, self.extra, self.refuses_maps = machine(), b"", b"", False
         self.listed = b""  # a further name on the compiler's list
+        self.written: dict[str, bytes] = {}  # further outputs
+        self.program = "clang-cl.exe"
         self.disk.answer = self.answer
         paths = Paths.from_env({"HPCC_DIR": str(directory / "home")})
         self.counters = Counters(str(directory / "counters"), now=lambda: 0.0)
@@ -99,11 +103,18 @@ class Desk:
         self.launcher, self.frame = ModelLauncher(self.disk, kept), b""
         opened = open_windows_cache(
             *(self.disk, paths, settings or Settings(), self.counters, SystemClock()),
-            *(self.markers.get, "C:\\u", self.launcher),
+            *(self.find_marker, "C:\\u", self.launcher),
         )
         self.cache, self.store = opened
 
+    def find_marker(self, disk: CacheDisk, cwd: bytes) -> tuple[WindowsPath, Marker] | None:
+        if cwd in self.markers:
+            return self.markers[cwd]
+        return windows_marker(disk, disk.look, cwd, home="C:\\u", owner=OWNER)
+
     def answer(self, argv: Sequence[bytes], cwd: bytes) -> ProgramOutput:
+        if b"-EP" in argv and self.program == "cl.exe":
+            return ProgramOutput(0, b"HPCC_PROBE cl 193833130\r\n", b"")
         if b"-Foempty.obj" in argv:
             return ProgramOutput(0, b"", b"unused" if self.refuses_maps else b"")
         return answer(argv, cwd)
@@ -123,7 +134,7 @@ class Desk:
         output = output or f"{cwd}\\x.obj"
         if self.frame and self.launcher.answer(self.frame) is not None:
             return "kept"
-        asked = request(*argv, cwd=cwd)._replace(frame=self.frame)
+        asked = request(*argv, cwd=cwd, program=self.program)._replace(frame=self.frame)
         found = self.cache.begin(asked, lambda: False)
         if isinstance(found, Done):
             assert (found.exit_code, found.stdout, found.stderr) == (0, out, err)
@@ -134,6 +145,8 @@ class Desk:
         self.disk.put("C:\\w\\late.rsp", self.late)
         header = self.disk.read(f"{cwd}\\inc\\h.h", 1 << 20) or b""
         self.disk.put(output, b"object of " + header + self.extra, at=time.time_ns())
+        for path, data in self.written.items():
+            self.disk.put(path, data, at=time.time_ns())
         notes = NOTES + b".\\inc/h.h\r\n"
         notes += NOTES + self.listed + b"\r\n" if self.listed else b""
         ended = self.cache.finish(found, RunReport(0, 0, notes + out, err, False))
