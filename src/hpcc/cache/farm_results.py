@@ -10,15 +10,14 @@ from typing import Final
 from hpcc.cache.analysers.report import check_report
 from hpcc.cache.base.api import Done
 from hpcc.cache.base.counters import Counters
-from hpcc.cache.base.times import CompileTimes, Phase
 from hpcc.cache.base.uncacheable import absolute
 from hpcc.cache.inputs.twins import names_a_place
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.client import (
     BadResultError,
     FarmCompile,
-    FarmMoments,
     OutputNotOursError,
+    add_phases,
 )
 from hpcc.cache.remote.depfiles import Depfiles
 from hpcc.cache.remote.job import RemoteJob
@@ -36,13 +35,12 @@ from hpcc.compilers.invocation.guest import (
     warns_of_missing_directories,
 )
 from hpcc.config.farm import Farm
-from hpcc.core import CallerError, FarmRun, RemoteResult
+from hpcc.core import CallerError, RemoteResult
 from hpcc.core.basis import FarmTerms, ResultBasis
 from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 _HIT: Final = "hit.remote"
-_DAY_SECONDS: Final = 86_400.0
 _ENGINE_HIT: Final = "hit.engine"
 # With the first component below the root. Not inside another path, such as /usr/src/.
 _GUEST_NAME: Final = re.compile(
@@ -130,27 +128,6 @@ def _replayed(prepared: Prepared) -> Prepared:
     """Return what a replay is remembered for: no analyser, since no replay compares headers."""
     is_report = prepared.family.analyser is not None
     return replace(prepared, replay_ok=False) if is_report else prepared
-
-
-def add_phases(times: CompileTimes, moments: FarmMoments, ran: FarmRun | None) -> None:
-    """Add what the farm's part of a compile consists of.
-
-    A worker's clock is another one: what it says is moved into the middle of the call, and cut to
-    its length.
-    """
-    began_ns, sent_ns, answered_ns = moments
-    times.add(Phase.PLAN, began_ns, sent_ns)
-    times.add(Phase.CALL, sent_ns, answered_ns)
-    if ran is not None and ran.ran_seconds > 0:
-        room_ns = answered_ns - sent_ns
-        run_ns = min(int(min(_DAY_SECONDS, ran.ran_seconds) * 1e9), room_ns)
-        waited_seconds = min(_DAY_SECONDS, max(0.0, ran.waited_seconds))
-        wait_ns = min(int(waited_seconds * 1e9), room_ns - run_ns)
-        queued_ns = sent_ns + (room_ns - run_ns - wait_ns) // 2
-        if wait_ns:
-            times.add(Phase.QUEUE, queued_ns, queued_ns + wait_ns)
-        times.add(Phase.GUEST, queued_ns + wait_ns, queued_ns + wait_ns + run_ns)
-    times.begin(Phase.PLACE)
 
 
 def _counts(result: Result, terms: FarmTerms) -> bool:

@@ -13,6 +13,7 @@ from typing import Final, NoReturn, cast
 
 from hpcc import __version__
 from hpcc.cli.base.terminal import emit
+from hpcc.cli.builds import builds
 from hpcc.cli.cache import clean, config, explain, local, stats
 from hpcc.cli.doctor import selftest
 from hpcc.cli.farm import services, windows_agent
@@ -25,7 +26,6 @@ _COMMANDS: tuple[ModuleType, ...]
 if sys.platform != "win32":
     from hpcc.cli import completion
     from hpcc.cli.audit import audit
-    from hpcc.cli.builds import builds
     from hpcc.cli.cache import checkout, pack, remote
     from hpcc.cli.doctor import doctor
     from hpcc.cli.farm import jobs, login, status, tenants_table, token, up
@@ -60,7 +60,7 @@ if sys.platform != "win32":
     )
 else:
     # The other commands still need POSIX (docs/windows.md).
-    _COMMANDS = (local, stats, clean, explain, config, services, selftest, windows_agent)
+    _COMMANDS = (local, stats, clean, explain, builds, config, services, selftest, windows_agent)
 
 # What a command needs besides the local cache. It is asked before the command runs, so that none
 # stops half-way.

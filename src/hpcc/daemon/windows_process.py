@@ -26,13 +26,14 @@ from hpcc.cache.base.api import (
     RunReport,
 )
 from hpcc.cache.base.counters import COUNTERS_NAME, Counters
+from hpcc.cache.base.times import CompileTimes, Phase, measured
 from hpcc.cache.fallbacks import take_fallbacks
 from hpcc.cache.farm import FarmCache
 from hpcc.cache.key.marker import Marker
+from hpcc.cache.recorder.compiles import FAILED, REFUSED
 from hpcc.cache.remote.cl_client import cl_client
 from hpcc.cache.remote.cl_plan import ClCompile, ClJob, ClPlan
 from hpcc.cache.remote.windows_root import windows_marker, windows_root
-from hpcc.cache.root.build_identity import Builds
 from hpcc.cache.windows.disk import CacheDisk
 from hpcc.cache.windows.local import WindowsCache
 from hpcc.cache.windows.opening import open_windows_cache
@@ -105,19 +106,35 @@ class OnDisk(LeftAlone):
     ) -> None:
         super().__init__(counters, run_directory)
         self._cache, self._store = cache, store
+        self._records, self._builds = cache.records, cache.records.builds
 
     def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec | Run:
         """See `CompileHandler.begin`."""
+        facts, cwd, times = request.facts, request.cwd, CompileTimes()
+        request = request._replace(build=self._builds.begin(facts, cwd), times=times)
+        answer: Done | Exec | Run | None = None
+        try:
+            answer = self._begin(request, is_cancelled)
+        finally:
+            if isinstance(answer, Run):
+                times.begin(Phase.COMPILE)
+            else:
+                self._builds.end(facts, cwd)
+        return answer
+
+    def _begin(
+        self, request: CompileRequest, is_cancelled: Callable[[], bool]
+    ) -> Done | Exec | Run:
         return self._cache.begin(request, is_cancelled)
 
     def finish(self, request: CompileRequest, run: Run, report: RunReport) -> Finish:
         """See `CompileHandler.finish`."""
-        del request
+        self._builds.end(request.facts, request.cwd)
         return self._cache.finish(run, report)
 
     def abandon(self, request: CompileRequest, run: Run) -> None:
         """See `CompileHandler.abandon`."""
-        del request
+        self._builds.end(request.facts, request.cwd)
         self._cache.abandon(run)
 
     def counters(self) -> dict[str, int]:
@@ -157,39 +174,40 @@ class OnFarm(OnDisk):
         resolve: Callable[[str], str],
     ) -> None:
         super().__init__(counters, run_directory, cache, store)
-        self._builds = Builds(counters.add, time.monotonic, self._build_root)
         self._farm, self._has_farm, self._find_root = farm, has_farm, find_root
         self._resolve = resolve
 
-    def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec | Run:
-        """See `CompileHandler.begin`."""
+    def _begin(
+        self, request: CompileRequest, is_cancelled: Callable[[], bool]
+    ) -> Done | Exec | Run:
         if not self._has_farm():
-            return super().begin(request, is_cancelled)
+            return super()._begin(request, is_cancelled)
         self._cache.end_kept_hits()  # with a farm the local results are not asked
+        with measured(request.times, Phase.FARM):
+            answer = self._ask_farm(request, is_cancelled)
+        fallback = self._records.fallback()
+        if isinstance(answer, Exec):
+            # The launcher runs the compiler, and nobody observes it.
+            self._records.ended(request, "bypass", answer.reason, fallback)
+        elif answer.exit_code:
+            self._records.ended(request, REFUSED if fallback else FAILED, fallback)
+        return answer
+
+    def _ask_farm(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec:
+        """Return the farm's answer; one with status 0 is recorded."""
         if not family_of(request.compiler, request.argv[1:]).has_windows_farm:
             return self._farm.leave(BypassReason.OTHER_COMPILER)
         try:
             root = self._find_root(request.cwd)
         except WindowsPathError as error:
             return self._farm.fall_back(error.reason, "the working directory cannot be sent")
-        facts, cwd = request.facts, request.cwd
         program = self._resolve(request.compiler.decode("utf-8", "surrogateescape"))
         compiler = program.encode("utf-8", "surrogateescape")
         argv = (compiler, *request.argv[1:])
-        build = self._builds.begin(facts, cwd)
-        request = request._replace(build=build, compiler=compiler, argv=argv)
-        try:
-            answer = self._farm.begin(ClCompile(request, root), is_cancelled)
-        finally:
-            self._builds.end(facts, cwd)
+        request = request._replace(compiler=compiler, argv=argv)
+        answer = self._farm.begin(ClCompile(request, root), is_cancelled)
         assert not isinstance(answer, RunHere), "no request of this client permits one"
         return answer or self._farm.leave(BypassReason.NO_FARM)
-
-    def _build_root(self, cwd: bytes) -> bytes:
-        try:
-            return str(self._find_root(cwd)).encode()
-        except WindowsPathError:
-            return cwd
 
 
 def product_parts(paths: Paths, settings: Settings) -> tuple[CompileHandler, RemoteClient | None]:
@@ -214,7 +232,8 @@ def product_parts(paths: Paths, settings: Settings) -> tuple[CompileHandler, Rem
     from hpcc.dispatch.remote_inside import InsideClient  # late: gRPC is in the extra hpcc[client]
 
     remote = InsideClient(paths, settings)
-    farm = FarmCache(remote, cl_client(disk), counters, settings.remote, time.monotonic)
+    client = cl_client(disk, cache.records)
+    farm = FarmCache(remote, client, counters, settings.remote, time.monotonic)
     find_root = partial(windows_root, disk, disk.look, home=home, owner=owner)
     handler = OnFarm(
         counters,

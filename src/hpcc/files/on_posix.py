@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from hpcc.core import CallerError
 from hpcc.files.access import FileAccess
 
 # Opening a pipe or a device must not block.
@@ -21,6 +22,33 @@ def open_file(path: Path | str, flags: int, mode: int = 0o600) -> int:
         OSError: see `os.open`; ELOOP: it is a link.
     """
     return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+
+
+def own_uid() -> int:
+    """Return what `st_uid` is of this user's files."""
+    return os.getuid()
+
+
+def make_own_directory(directory: Path | str) -> None:
+    """Create a directory, or check that it is this user's, and close it to all others.
+
+    Raises:
+        CallerError: it belongs to another user (reason `foreign-directory`).
+        OSError: it cannot be created, or is a link.
+    """
+    Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status = os.fstat(fd)
+        if status.st_uid != os.getuid():
+            raise CallerError(
+                f"{directory} belongs to user {status.st_uid}; remove it, or set HPCC_DIR",
+                reason="foreign-directory",
+            )
+        if status.st_mode & 0o077:
+            os.fchmod(fd, 0o700)
+    finally:
+        os.close(fd)
 
 
 def open_shared(path: Path | str) -> int:

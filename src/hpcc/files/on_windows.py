@@ -13,7 +13,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
+from hpcc.core import CallerError
 from hpcc.files.access import FileAccess
+from hpcc.windows.files import SYSTEM_OWNERS, look_at, make_private_directory
 from hpcc.windows.library import Library, WindowsError, load_library
 from hpcc.windows.open_files import (
     CREATE_NEW,
@@ -66,6 +68,25 @@ def open_file(path: Path | str, flags: int, mode: int = 0o600) -> int:
     except OSError:
         _library().call("CloseHandle", handle)
         raise
+
+
+def own_uid() -> int:
+    """Return 0: Windows has no such number, and Python's `st_uid` is 0 for each file."""
+    return 0
+
+
+def make_own_directory(directory: Path | str) -> None:
+    """Create a directory that only this user and the system may use, or check whose it is."""
+    Path(directory).parent.mkdir(parents=True, exist_ok=True)
+    with _as_os_errors(Path(directory)):
+        owner = own_sid(_library())
+        make_private_directory(_library(), str(directory), owner)
+    found = look_at(_library(), str(directory))
+    if found is None or found.is_link or found.owner not in {owner, *SYSTEM_OWNERS}:
+        raise CallerError(
+            f"{directory} belongs to another user or is a link; remove it, or set HPCC_DIR",
+            reason="foreign-directory",
+        )
 
 
 def open_shared(path: Path | str) -> int:

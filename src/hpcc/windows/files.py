@@ -39,7 +39,7 @@ _MAX_PATH_UNITS: Final = 32_768
 REPARSE_POINT: Final = 0x400
 # LocalSystem and Administrators have full access. Nobody else has any, and nothing is inherited.
 _SYSTEM_ONLY: Final = "O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)"
-_SYSTEM_OWNERS: Final = frozenset({"S-1-5-18", "S-1-5-32-544"})
+SYSTEM_OWNERS: Final = frozenset({"S-1-5-18", "S-1-5-32-544"})
 # BY_HANDLE_FILE_INFORMATION: attributes, three times, serial, size, links, index high and low.
 INFORMATION: Final = struct.Struct("<I3Q6I")
 
@@ -148,7 +148,7 @@ def prepare_system_directory(library: Library, path: str) -> None:
     handle = _open(library, path, _READ_CONTROL, flags)
     try:
         is_link = _information(library, handle)[0] & REPARSE_POINT
-        is_system = owner_of_file(library, handle) in _SYSTEM_OWNERS
+        is_system = owner_of_file(library, handle) in SYSTEM_OWNERS
     finally:
         library.call("CloseHandle", handle)
     if is_link or not is_system:

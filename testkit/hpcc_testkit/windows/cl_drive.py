@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,12 +19,17 @@ from pathlib import Path
 
 from hpcc.cache.base.api import CompileRequest, RemoteClient
 from hpcc.cache.base.counters import Counters
+from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.tools import ProgramOutput
 from hpcc.cache.farm import FarmCache
 from hpcc.cache.remote.cl_client import cl_client
 from hpcc.cache.remote.cl_plan import ClCompile, ClJob, ClPlan
+from hpcc.cache.results.records import Records, make_records
+from hpcc.cache.results.results import Results
+from hpcc.cache.root.build_identity import Builds
 from hpcc.config.settings import RemoteSettings
 from hpcc.core import WindowsPath, parse_windows_path
+from hpcc.store.private import PrivateStore
 from hpcc_testkit.windows.image import OF_CL
 
 ENGLISH, GERMAN = b"Note: including file:", "Hinweis: Einlesen der Datei:".encode("cp850")
@@ -120,10 +126,23 @@ def client_of(
     counters: Counters,
     settings: RemoteSettings | None = None,
     monotonic: Callable[[], float] = lambda: 0.0,
+    records: Records | None = None,
 ) -> FarmCache[ClCompile, ClJob, ClPlan]:
     """Build the farm cache of a Windows client."""
     settings = settings or RemoteSettings()
-    return FarmCache(remote, cl_client(drive), counters, settings, monotonic)
+    records = records or records_in(Path(tempfile.mkdtemp()), counters)
+    return FarmCache(remote, cl_client(drive, records), counters, settings, monotonic)
+
+
+def records_in(directory: Path, counters: Counters) -> Records:
+    """Build what a client writes about its compiles, as its daemon does."""
+    store = PrivateStore(
+        str(directory / "store"), max_size_bytes=1 << 20, max_entry_bytes=1 << 20,
+        now=time.time, count=counters.add,
+    )  # fmt: skip
+    results = Results(store, FileMemo(time.time_ns), counters)
+    builds = Builds(counters.add, time.monotonic, lambda cwd: cwd)
+    return make_records(str(directory), results, counters, builds)
 
 
 REPORTED = ("/sourceDependencies", "ROOT\\x.json")

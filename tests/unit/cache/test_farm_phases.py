@@ -7,8 +7,7 @@ import math
 import pytest
 
 from hpcc.cache.base.times import CompileTimes, Phase
-from hpcc.cache.farm_results import add_phases
-from hpcc.cache.remote.client import FarmMoments
+from hpcc.cache.remote.client import FarmMoments, add_phases
 from hpcc.core import FarmRun
 
 MS = 1_000_000

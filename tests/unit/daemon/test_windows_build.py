@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from types import SimpleNamespace
 from typing import Any, cast
 
 from hpcc.cache.base.api import CompileRequest, Done
+from hpcc.cache.root.build_identity import Builds
 from hpcc.core import WindowsPathError, parse_windows_path
 from hpcc.core.windows_paths import WindowsPath
 from hpcc.daemon.windows_process import OnFarm
@@ -42,10 +44,12 @@ def handler(
     counters = SimpleNamespace(add=lambda name: counts.update([name]))
     farm = SimpleNamespace(begin=begin)
     ended = [] if ended is None else ended
+    builds = Builds(counters.add, time.monotonic, lambda cwd: cwd[:4])
+    records = SimpleNamespace(builds=builds, fallback=str)
     return OnFarm(
         cast("Any", counters),
         "",
-        cast("Any", SimpleNamespace(end_kept_hits=lambda: ended.append(True))),
+        cast("Any", SimpleNamespace(end_kept_hits=lambda: ended.append(True), records=records)),
         cast("Any", None),
         farm=cast("Any", farm),
         has_farm=lambda: True,

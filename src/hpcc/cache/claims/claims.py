@@ -21,10 +21,11 @@ from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.files import FileMemo, signature_of
 from hpcc.cache.claims.places import BOOK, DIRECTORY_NAME, LIMITS, key_path, public_path
 from hpcc.cache.recorder.link_record import digest_of_command
-from hpcc.cache.recorder.places import find_parts, hash_of, make_place, new_name, superfluous
+from hpcc.cache.recorder.places import find_parts, hash_of, new_name, superfluous
 from hpcc.cache.results.pending import Pending
 from hpcc.config.paths import Paths
 from hpcc.core import HpccError
+from hpcc.files import make_own_directory
 
 # Objects between two flushes; of more the oldest have no record.
 _MAX_PENDING: Final = 8192
@@ -156,7 +157,7 @@ class LocalClaims:
         """Append one line to this daemon's file; a file that is full is not written to again."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         if not self._path:
-            make_place(self._directory)
+            make_own_directory(self._directory)
             for part in superfluous(find_parts(self._directory), LIMITS, newest=hash_of(BOOK)):
                 with suppress(OSError):
                     os.unlink(os.path.join(self._directory, part.name))

@@ -2,7 +2,7 @@
 
 A file is `BEGAN-BUILD-WRITER.part`: when it was begun (milliseconds since the epoch, 12 hex
 digits), the start of the SHA-256 of the build's identity, and 16 random digits. So the oldest are
-found without opening any. Directory and files belong to one user, with modes 0700 and 0600.
+found without opening any. Directory and files belong to one user, and others cannot open them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import secrets
 import stat
 from typing import Final, NamedTuple
 
-from hpcc.core import CallerError
+from hpcc.files import own_uid
 
 DIRECTORY_NAME: Final = "builds"
 # Beside it and with separate limits, so that large links do not displace compiles.
@@ -61,28 +61,6 @@ def new_name(build: str, began_ms: int) -> str:
     return f"{began_ms & (1 << 48) - 1:012x}-{hash_of(build)}-{secrets.token_hex(8)}.part"
 
 
-def make_place(directory: str) -> None:
-    """Create the directory, or check that it is this user's, and close it to all others.
-
-    Raises:
-        CallerError: it belongs to another user (reason `foreign-directory`).
-        OSError: it cannot be created, or is a link.
-    """
-    os.makedirs(directory, mode=0o700, exist_ok=True)
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        status = os.fstat(fd)
-        if status.st_uid != os.getuid():
-            raise CallerError(
-                f"{directory} belongs to user {status.st_uid}; remove it, or set HPCC_DIR",
-                reason="foreign-directory",
-            )
-        if status.st_mode & 0o077:
-            os.fchmod(fd, 0o700)
-    finally:
-        os.close(fd)
-
-
 def find_parts(directory: str) -> list[PartFile]:
     """Return the files of this user, oldest first; empty without the directory."""
     found: list[PartFile] = []
@@ -94,7 +72,7 @@ def find_parts(directory: str) -> list[PartFile]:
                     continue
                 with contextlib.suppress(OSError):
                     status = entry.stat(follow_symlinks=False)
-                    if stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid():
+                    if stat.S_ISREG(status.st_mode) and status.st_uid == own_uid():
                         age = int(match[1], 16)
                         found.append(PartFile(age, match[2], entry.name, status.st_size))
     except OSError:

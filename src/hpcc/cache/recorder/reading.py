@@ -25,6 +25,7 @@ from hpcc.cache.recorder.places import (
     hash_of,
 )
 from hpcc.core import CallerError, IntegrityError, NotFoundError
+from hpcc.files import NONBLOCK, open_file
 
 # A report holds this many compiles in memory, and leaves out older ones.
 MAX_COMPILES: Final = 200_000
@@ -258,9 +259,8 @@ def _newest(parts: list[PartFile]) -> list[PartFile]:
 
 def _content(path: str) -> bytes:
     """Return a file's bytes; empty if it cannot be opened, or is longer than a part can be."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        fd = os.open(path, flags)
+        fd = open_file(path, os.O_RDONLY | NONBLOCK)
     except OSError:
         return b""
     with open(fd, "rb") as file:

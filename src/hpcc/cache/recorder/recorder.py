@@ -24,11 +24,11 @@ from hpcc.cache.recorder.places import (
     Limits,
     find_parts,
     hash_of,
-    make_place,
     new_name,
     superfluous,
 )
 from hpcc.core import CallerError
+from hpcc.files import make_own_directory, open_file
 
 _log: Final = logging.getLogger("hpcc.daemon.recorder")
 # Builds under way. A further one, or one without a compile for so long, continues in another file.
@@ -37,6 +37,7 @@ _IDLE_SECONDS: Final = 300.0
 # Of more new builds between two flushes the compiles are not recorded: only 64 are kept anyway.
 _MAX_NEW: Final = 64
 _MAX_UNITS: Final = 16_384
+_APPENDING: Final = os.O_WRONLY | os.O_APPEND
 
 
 class _Book:
@@ -162,16 +163,16 @@ class Recorder:
         rows = book.units_text, book.compiles, book.hits
         path = book.path
         if not path:
-            make_place(self._directory)
+            make_own_directory(self._directory)
             self._make_room(book.build)
             path = os.path.join(
                 self._directory, new_name(book.build, int(max(self._now(), 0) * 1000))
             )
             frame = encode_frame(*rows, book.build, book.links)
-            fd = _open(path, os.O_CREAT | os.O_EXCL)
+            fd = open_file(path, _APPENDING | os.O_CREAT | os.O_EXCL)
         else:
             frame = encode_frame(*rows, links=book.links)
-            fd = _open(path, 0)
+            fd = open_file(path, _APPENDING)
         try:
             _write_all(fd, frame, book.size)
         except BaseException:
@@ -194,11 +195,6 @@ def _begin_anew(book: _Book) -> None:
     """Continue in another file, where no unit has a number yet."""
     book.path, book.size = "", 0
     book.units = {}
-
-
-def _open(path: str, how: int) -> int:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-    return os.open(path, flags | how, 0o600)
 
 
 def _write_all(fd: int, frame: bytes, size: int) -> None:

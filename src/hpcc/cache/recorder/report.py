@@ -177,6 +177,8 @@ def causes_of(c: Compile) -> list[tuple[str, str]]:
     match c.kind:
         case CompileKind.HIT | CompileKind.FARM_CACHE:
             pass
+        case CompileKind.BYPASS if c.fallback_word:
+            pass  # on Windows the launcher runs the compiler that the farm did not
         case CompileKind.BYPASS:
             found.append(("bypass", c.reason))
         case CompileKind.NOT_KEPT:

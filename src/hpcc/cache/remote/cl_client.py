@@ -1,7 +1,7 @@
 """The parts of a Windows client beside its planner: cl and clang-cl on a farm.
 
-There is no local cache: it is not proved what a `stat` shows about a file on Windows. The farm
-answers repeated compiles from its own results. Not yet run on Windows.
+The local cache is not asked. The farm answers repeated compiles from its own results. What each
+compile did is recorded, as on other systems. Not yet run on Windows.
 """
 
 from __future__ import annotations
@@ -19,15 +19,20 @@ from hpcc.cache.remote.client import (
     FarmCompile,
     OutputNotOursError,
     ParityAnswer,
+    add_phases,
 )
+from hpcc.cache.results.note import PlainNote
+from hpcc.cache.results.records import Records
 from hpcc.compilers.msvc.guest import client_source_dependencies, windows_guest_text
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
-from hpcc.core import CallerError, Parity, RemoteResult, WindowsPath
+from hpcc.core import CallerError, Parity, RemoteResult, WindowsPath, parse_windows_path
 from hpcc.core.basis import FarmTerms
 
 _log: Final = logging.getLogger("hpcc.daemon.cl")
 
+# The farm had no result either: this client stores none by which to tell more.
+_NEW: Final = "new-command"
 _NO_PARITY: Final = (
     'compilers on Windows are not compared yet, and parity is "refuse": set it to "warn" '
     "(remote.parity in hpcc.toml; of a farm, its operator in the tenants table)"
@@ -51,10 +56,10 @@ class ClParity:
 
 
 class ClResults:
-    """`ClientResults` of a client that stores and records nothing."""
+    """`ClientResults` of a client that stores nothing."""
 
-    def __init__(self, machine: LocalMachine) -> None:
-        self._machine = machine
+    def __init__(self, machine: LocalMachine, records: Records) -> None:
+        self._machine, self._records = machine, records
 
     def stored(self, job: ClJob, farm: Farm, terms: FarmTerms) -> Done | None:
         """Return None; see the module."""
@@ -63,7 +68,8 @@ class ClResults:
 
     def take(self, job: ClJob, plan: ClPlan, outcome: RemoteResult, compiled: FarmCompile) -> Done:
         """See `client.ClientResults.take`."""
-        del compiled
+        if (times := job.request.times) is not None:
+            add_phases(times, compiled.moments, outcome.ran)
         there = {output.path: output.data for output in outcome.outputs}
         try:
             if plan.report:
@@ -77,6 +83,17 @@ class ClResults:
         except OSError as error:
             _log.warning("an output cannot be written: %s", error)
             raise OutputNotOursError("an output cannot be written") from error
+        self._records.compiled(
+            _noted(job),
+            compiled.outcome,
+            key=job.key,
+            started_ns=compiled.started_ns,
+            image=compiled.image,
+            action=compiled.action,
+            reason=_NEW,
+            size_bytes=sum(len(there[path]) for path, _ in plan.outputs),
+            ran=outcome.ran,
+        )
         return _done(0, outcome, job.root)
 
     def failed(self, job: ClJob, plan: ClPlan, outcome: RemoteResult) -> Done:
@@ -85,7 +102,8 @@ class ClResults:
         return _done(outcome.exit_code, outcome, job.root)
 
     def fell_back(self, reason: str) -> None:
-        """Do nothing: there is no `hpcc explain` on Windows."""
+        """See `client.ClientResults.fell_back`."""
+        self._records.fell_back(reason)
 
     def _is_here(self, path: str) -> bool:
         return self._machine.state(path) is not None
@@ -99,6 +117,15 @@ def _done(exit_code: int, outcome: RemoteResult, root: WindowsPath) -> Done:
     )
 
 
-def cl_client(machine: LocalMachine) -> FarmClient[ClCompile, ClJob, ClPlan]:
+def _noted(job: ClJob) -> PlainNote:
+    source, output = (
+        parse_windows_path(name.decode(), cwd=job.cwd)
+        for name in (job.invocation.source, job.invocation.output)
+    )
+    paths = str(source).encode(), str(output).encode()
+    return PlainNote(job.request, job.invocation, b"", job.key, *paths)
+
+
+def cl_client(machine: LocalMachine, records: Records) -> FarmClient[ClCompile, ClJob, ClPlan]:
     """Build the client of one machine."""
-    return FarmClient(ClParity(), ClPlanner(ClHost(machine)), ClResults(machine))
+    return FarmClient(ClParity(), ClPlanner(ClHost(machine)), ClResults(machine, records))

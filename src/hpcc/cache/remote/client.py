@@ -20,14 +20,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from hpcc.cache.base.api import Done
+from hpcc.cache.base.times import CompileTimes, Phase
 from hpcc.compilers.spec.table import Bypass
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
-from hpcc.core import LocalSlots, Parity, RemoteRequest, RemoteResult, Toolchain
+from hpcc.core import FarmRun, LocalSlots, Parity, RemoteRequest, RemoteResult, Toolchain
 from hpcc.core.basis import FarmTerms
+
+_DAY_SECONDS: Final = 86_400.0
 
 
 class BadResultError(Exception):
@@ -60,6 +63,27 @@ class FarmMoments(NamedTuple):
     began_ns: int
     sent_ns: int
     answered_ns: int
+
+
+def add_phases(times: CompileTimes, moments: FarmMoments, ran: FarmRun | None) -> None:
+    """Add what the farm's part of a compile consists of.
+
+    A worker's clock is another one: what it says is moved into the middle of the call, and cut to
+    its length.
+    """
+    began_ns, sent_ns, answered_ns = moments
+    times.add(Phase.PLAN, began_ns, sent_ns)
+    times.add(Phase.CALL, sent_ns, answered_ns)
+    if ran is not None and ran.ran_seconds > 0:
+        room_ns = answered_ns - sent_ns
+        run_ns = min(int(min(_DAY_SECONDS, ran.ran_seconds) * 1e9), room_ns)
+        waited_seconds = min(_DAY_SECONDS, max(0.0, ran.waited_seconds))
+        wait_ns = min(int(waited_seconds * 1e9), room_ns - run_ns)
+        queued_ns = sent_ns + (room_ns - run_ns - wait_ns) // 2
+        if wait_ns:
+            times.add(Phase.QUEUE, queued_ns, queued_ns + wait_ns)
+        times.add(Phase.GUEST, queued_ns + wait_ns, queued_ns + wait_ns + run_ns)
+    times.begin(Phase.PLACE)
 
 
 class FarmCompile(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from hpcc.cache.base.api import CompileRequest
@@ -63,6 +64,29 @@ class NotedCompile(Protocol):
     def source(self) -> bytes: ...
     @property
     def output(self) -> bytes | None: ...
+
+
+class _Digest(NamedTuple):
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PlainNote:
+    """A `NotedCompile` of a client that has no `Prepared`. `compiler` is a digest of its files."""
+
+    request: CompileRequest
+    invocation: Invocation
+    compiler: bytes
+    key: bytes
+    source: bytes
+    output: bytes
+    share: _Shared | None = None
+    colour: tuple[bytes, ...] = ()
+
+    @property
+    def identity(self) -> _Compiler:
+        """See `NotedCompile`."""
+        return _Digest(self.compiler)
 
 
 class Note(NamedTuple):

@@ -113,10 +113,13 @@ class Records:
         """Note a bypass with its reason."""
         self.ended(request, "bypass", reason)
 
-    def ended(self, request: CompileRequest, outcome: str, reason: str = "") -> None:
+    def ended(
+        self, request: CompileRequest, outcome: str, reason: str = "", fallback: str = ""
+    ) -> None:
         """Note the end of a compile of which nothing else is recorded."""
+        seconds = _elapsed(request)
         self._pending.append(
-            Note(time.time(), outcome, request, None, reason, seconds=_elapsed(request))
+            Note(time.time(), outcome, request, None, reason, fallback=fallback, seconds=seconds)
         )
 
     def compiled(  # noqa: PLR0913 - each one is a field of the record

@@ -33,12 +33,13 @@ from typing import Final, NamedTuple, Protocol
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.manifest import InputSet
 from hpcc.cache.replay.writing import Writing
+from hpcc.cache.results.note import PlainNote
 from hpcc.cache.results.records import Records
 from hpcc.cache.results.results import Found
 from hpcc.cache.windows.command import read_compile
 from hpcc.cache.windows.disk import CacheDisk
 from hpcc.cache.windows.hit_bytes import encode_hit, file_check, kind_check, lacks_check
-from hpcc.cache.windows.notes import WindowsNote, noted
+from hpcc.cache.windows.notes import noted
 from hpcc.cache.windows.noting_disk import NotingDisk, NotNotableError
 from hpcc.cache.windows.sharing import SharedCompile, WindowsSharing
 from hpcc.compilers.spec.table import Bypass
@@ -95,7 +96,7 @@ class _Kept(NamedTuple):
     `output` is the `written_key` of what it writes. `is_foreign`: another checkout made it.
     """
 
-    note: WindowsNote
+    note: PlainNote
     key: bytes
     size_bytes: int
     output: bytes

@@ -16,6 +16,7 @@ from typing import Final
 
 from hpcc.cache.base.api import CompileRequest, Done, Exec, Finish, Run, RunReport
 from hpcc.cache.base.counters import Counters
+from hpcc.cache.base.times import Phase, measured
 from hpcc.cache.base.uncacheable import UncacheableError
 from hpcc.cache.recorder.compiles import ABANDONED
 from hpcc.cache.remote.cl_host import ClHost
@@ -65,6 +66,7 @@ class WindowsCache:
         self._disk, self._results = disk, results
         self._host = ClHost(disk, partial(state_of, disk))
         self._counters, self._records, self._sharing = counters, records, sharing
+        self.records: Final = records
         self._kept = kept
         self._inflight = Inflight(wait_seconds=DEDUP_SECONDS)
         self._writing = Writing(self._real)
@@ -76,7 +78,8 @@ class WindowsCache:
     def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec | Run:
         """Answer one compile; see `CompileHandler.begin`. Never raises."""
         try:
-            compiled = read_compile(self._disk, self._replaced(request))
+            with measured(request.times, Phase.CLASSIFY):
+                compiled = read_compile(self._disk, self._replaced(request))
             if isinstance(compiled, Bypass):
                 return self._bypass(request, compiled.reason)
             return self._begin(self._sharing.ask(self._disk, compiled), is_cancelled)
@@ -99,6 +102,9 @@ class WindowsCache:
         pending = run.token
         assert isinstance(pending, WindowsPending)
         compiled, stdout = pending.compiled, report.stdout
+        if (times := compiled.request.times) is not None:
+            times.end(Phase.COMPILE)
+            times.begin(Phase.STORE)
         names: tuple[str, ...] | None = None
         try:
             names, rest = self._host.notes(compiled.request, report.stdout)
@@ -162,7 +168,8 @@ class WindowsCache:
     def _begin(self, asked: SharedCompile, is_cancelled: Callable[[], bool]) -> Done | Run | Exec:
         compiled = asked.compiled
         while True:
-            located = self._find(asked)
+            with measured(compiled.request.times, Phase.LOOK_UP):
+                located = self._find(asked)
             if located is not None:
                 done = self._put(asked, *located)
                 if done is not None:

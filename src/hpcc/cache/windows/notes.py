@@ -1,18 +1,12 @@
-"""What is recorded of a Windows client's compile, for `hpcc explain`."""
+"""What is recorded of a Windows client's compile, for `hpcc explain` and `hpcc report`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
-from hpcc.cache.base.api import CompileRequest
+from hpcc.cache.results.note import PlainNote
 from hpcc.cache.windows.sharing import SharedCompile
-from hpcc.compilers.invocation.invocation import Invocation
-
-
-class _Compiler(NamedTuple):
-    digest: bytes
 
 
 class _Checkout(NamedTuple):
@@ -24,21 +18,7 @@ class _Shared(NamedTuple):
     checkout: _Checkout
 
 
-@dataclass(frozen=True, slots=True)
-class WindowsNote:
-    """See `results.note.NotedCompile`."""
-
-    request: CompileRequest
-    invocation: Invocation
-    identity: _Compiler
-    key: bytes
-    source: bytes
-    output: bytes
-    share: _Shared | None
-    colour: tuple[bytes, ...] = ()
-
-
-def noted(asked: SharedCompile) -> WindowsNote:
+def noted(asked: SharedCompile) -> PlainNote:
     """Return what a record tells of this compile.
 
     A result under another key than the note's has names with marks.
@@ -47,10 +27,10 @@ def noted(asked: SharedCompile) -> WindowsNote:
     shared = None
     if share is not None:
         shared = _Shared(_Checkout(str(share.root).encode(), share.spell))
-    return WindowsNote(
+    return PlainNote(
         compiled.request,
         compiled.invocation,
-        _Compiler(compiled.identity),
+        compiled.identity,
         asked.key,
         str(compiled.source).encode(),
         str(compiled.output).encode(),

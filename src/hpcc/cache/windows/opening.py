@@ -17,6 +17,7 @@ from hpcc.cache.windows.precompiled import PrecompiledRecords
 from hpcc.cache.windows.sharing import FindMarker, WindowsSharing
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
+from hpcc.core import WindowsPathError
 from hpcc.ports import Clock
 from hpcc.store.private import STORE_NAME, PrivateStore
 
@@ -46,7 +47,16 @@ def open_windows_cache(
     )
     counters.on_flush(store.flush)
     results = Results(store, FileMemo(time.time_ns), counters)
-    builds = Builds(counters.add, clock.monotonic, lambda cwd: cwd)
+
+    def root_of(cwd: bytes) -> bytes:
+        """Return what compiles of one build have in common, without a name of the build."""
+        try:
+            found = find_marker(disk, cwd)
+        except WindowsPathError:
+            return cwd
+        return cwd if found is None else str(found[0]).encode()
+
+    builds = Builds(counters.add, clock.monotonic, root_of)
     records = make_records(os.fspath(paths.cache), results, counters, builds)
     sharing = WindowsSharing(find_marker, home)
     made = PrecompiledRecords(disk, store)

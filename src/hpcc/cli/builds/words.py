@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import ntpath
 import posixpath
 import time
 from collections.abc import Iterable
@@ -128,10 +128,17 @@ def percent(part: int, whole: int) -> str:
 
 def common_directory(compiles: Iterable[Compile]) -> str:
     """Return the directory that holds all sources, "" without one."""
-    found = {posixpath.dirname(c.source) for c in compiles if c.source.startswith("/")}
+    paths = [c.source for c in compiles]
+    if any(path[1:3] == ":\\" for path in paths):
+        homes = {ntpath.dirname(path) for path in paths if path[1:3] == ":\\"}
+        if len({ntpath.splitdrive(home)[0].lower() for home in homes}) > 1:
+            return ""
+        common = ntpath.commonpath(homes)
+        return "" if common.endswith("\\") else common
+    found = {posixpath.dirname(path) for path in paths if path.startswith("/")}
     if not found:
         return ""
-    common = os.path.commonpath(found)
+    common = posixpath.commonpath(found)
     return "" if common == "/" else common
 
 
@@ -142,7 +149,8 @@ def name_of(compile_: Compile, base: str) -> str:
 
 def below(path: str, base: str) -> str:
     """Return a path as seen from a directory, if it is below it."""
-    return path[len(base) + 1 :] if base and path.startswith(base + "/") else path
+    is_below = base and path.startswith((base + "/", base + "\\"))
+    return path[len(base) + 1 :] if is_below else path
 
 
 def place_of(compile_: Compile) -> str:
