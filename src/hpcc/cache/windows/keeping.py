@@ -48,7 +48,7 @@ class WindowsPending:
     `names_before` are the names beside source and output, by directory; `started_ns` is from after
     that and before the answer. `step_ns` tells whether the clock was set. `writer` tells
     whether another compile wrote the same output meanwhile. `key` is the one under which the result
-    is stored, and `private` why it is not shared.
+    is stored, and `private` why it is not shared. Its command compiles `sources` sources.
     """
 
     asked: SharedCompile
@@ -60,6 +60,7 @@ class WindowsPending:
     writer: Writer
     key: bytes
     private: str
+    sources: int = 1
 
     @property
     def compiled(self) -> WindowsCompile:
@@ -89,15 +90,18 @@ class ResultKeeper:
         self._max_output_bytes, self._texts = max_output_bytes, Texts()
 
     def keep(
-        self, pending: WindowsPending, report: RunReport, names: tuple[str, ...], stdout: bytes
+        self, pending: WindowsPending, report: RunReport, names: tuple[str, ...]
     ) -> tuple[bytes, str]:
         """Store a result; return its key, and why it is not shared ("" without a marker, too).
+
+        `names` are the headers that the compiler listed. The report has its output without a list
+        that only hpcc asked for.
 
         Raises:
             UncacheableError: it must not be stored.
             NotPortableError: the compiler does not list where it searches.
         """
-        compiled = pending.compiled
+        compiled, stdout = pending.compiled, report.stdout
         if report.is_truncated:
             raise UncacheableError(UncacheableReason.LONG_DIAGNOSTICS)
         if stdout and report.stderr and not compiled.lists:

@@ -21,7 +21,7 @@ from hpcc.cache.base.uncacheable import UncacheableError
 from hpcc.cache.recorder.compiles import ABANDONED
 from hpcc.cache.remote.cl_host import ClHost
 from hpcc.cache.replay.writing import Writing
-from hpcc.cache.results.inflight import Inflight
+from hpcc.cache.results.inflight import Flight, Inflight
 from hpcc.cache.results.records import Records
 from hpcc.cache.results.results import Found, Results
 from hpcc.cache.windows.command import WindowsCompile, read_compile
@@ -31,6 +31,7 @@ from hpcc.cache.windows.kept_hits import KeptHits, written_key
 from hpcc.cache.windows.notes import noted
 from hpcc.cache.windows.precompiled import PrecompiledRecords
 from hpcc.cache.windows.programs import is_installed_in, state_of
+from hpcc.cache.windows.several import SeveralRun, WindowsSeveral
 from hpcc.cache.windows.sharing import SharedCompile, WindowsSharing
 from hpcc.cache.windows.state import State
 from hpcc.compilers.invocation.guest import NotPortableError
@@ -46,6 +47,7 @@ from hpcc.core.reasons.uncacheable import UncacheableReason
 
 _log: Final = logging.getLogger("hpcc.daemon.cl")
 DEDUP_SECONDS: Final = 300.0
+_SEVERAL: Final = Bypass(BypassReason.MULTIPLE_SOURCES)
 
 
 class WindowsCache:
@@ -68,6 +70,7 @@ class WindowsCache:
         self._counters, self._records, self._sharing = counters, records, sharing
         self.records: Final = records
         self._kept = kept
+        self._several = WindowsSeveral(disk, sharing, self)
         self._inflight = Inflight(wait_seconds=DEDUP_SECONDS)
         self._writing = Writing(self._real)
         self._keeper = ResultKeeper(
@@ -80,9 +83,13 @@ class WindowsCache:
         try:
             with measured(request.times, Phase.CLASSIFY):
                 compiled = read_compile(self._disk, self._replaced(request))
+            if compiled == _SEVERAL:
+                answer = self._several.begin(self._replaced(request), is_cancelled)
+                if answer is not None:
+                    return answer
             if isinstance(compiled, Bypass):
                 return self._bypass(request, compiled.reason)
-            return self._begin(self._sharing.ask(self._disk, compiled), is_cancelled)
+            return self.begin_one(self._sharing.ask(self._disk, compiled), is_cancelled)
         except (NotPortableError, CallerError):  # it does not answer as cl does
             return self._bypass(request, BypassReason.UNKNOWN_COMPILER)
         except Exception:  # noqa: BLE001 - the front must get an answer: a fault in hpcc costs a local compile
@@ -100,16 +107,35 @@ class WindowsCache:
     def finish(self, run: Run, report: RunReport) -> Finish:
         """Store the result if that is safe; return the output that the user has not seen."""
         pending = run.token
-        assert isinstance(pending, WindowsPending)
-        compiled, stdout = pending.compiled, report.stdout
-        if (times := compiled.request.times) is not None:
+        request = _parts(run)[0].compiled.request
+        if (times := request.times) is not None:
             times.end(Phase.COMPILE)
             times.begin(Phase.STORE)
-        names: tuple[str, ...] | None = None
+        if isinstance(pending, SeveralRun):
+            return self._several.finish(pending, report)
+        assert isinstance(pending, WindowsPending)
+        names, rest = self.names(request, report.stdout)
+        compiled = pending.compiled
+        shown = report.stdout if compiled.lists else rest
+        self.settle(pending, report._replace(stdout=shown), names, "")
+        return Finish(b"", b"") if compiled.lists else Finish(shown, report.stderr)
+
+    def names(self, request: CompileRequest, stdout: bytes) -> tuple[tuple[str, ...] | None, bytes]:
+        """See `several.OneSource`."""
         try:
-            names, rest = self._host.notes(compiled.request, report.stdout)
-            stdout = report.stdout if compiled.lists else rest
-            outcome = self._store(pending, report, names, stdout)
+            return self._host.notes(request, stdout)
+        except NotPortableError:
+            return None, stdout
+        except Exception:  # noqa: BLE001 - the compile succeeded; only its result is not kept
+            _log.exception("the compiler's list cannot be read")
+            return None, stdout
+
+    def settle(
+        self, pending: WindowsPending, report: RunReport, names: tuple[str, ...] | None, reason: str
+    ) -> None:
+        """See `several.OneSource`."""
+        try:
+            outcome = self._store(pending, report, names, reason)
             self._record(pending, outcome, pending.missed)
         except NotPortableError:
             self._refuse(pending, UncacheableReason.DEPENDENCIES_FAILED)
@@ -119,8 +145,7 @@ class WindowsCache:
             _log.exception("finish failed")
             self._refuse(pending, UncacheableReason.INTERNAL_ERROR)
         finally:
-            self._end(pending)
-        return Finish(b"", b"") if compiled.lists else Finish(stdout, report.stderr)
+            self.end(pending)
 
     def _refuse(self, pending: WindowsPending, reason: str, path: bytes = b"") -> None:
         self._counters.add(f"uncacheable.{reason}")
@@ -137,14 +162,15 @@ class WindowsCache:
             started_ns=pending.started_ns,
             reason=reason,
             culprit=culprit,
+            sources=pending.sources,
         )
 
     def abandon(self, run: Run) -> None:
         """Forget a `Run` whose launcher vanished before it reported."""
-        assert isinstance(run.token, WindowsPending)
         self._counters.add("miss.abandoned")
-        self._records.ended(run.token.compiled.request, ABANDONED)
-        self._end(run.token)
+        for pending in _parts(run):
+            self._records.ended(pending.compiled.request, ABANDONED)
+            self.end(pending)
 
     def flush(self) -> None:
         """Write what is recorded of compiles, for a command that reads it."""
@@ -165,13 +191,15 @@ class WindowsCache:
         self._records.bypass(request, reason)
         return Exec(reason)
 
-    def _begin(self, asked: SharedCompile, is_cancelled: Callable[[], bool]) -> Done | Run | Exec:
+    def begin_one(
+        self, asked: SharedCompile, is_cancelled: Callable[[], bool]
+    ) -> Done | Run | Exec:
+        """Answer a compile of one source."""
         compiled = asked.compiled
         while True:
-            with measured(compiled.request.times, Phase.LOOK_UP):
-                located = self._find(asked)
+            located = self.find(asked)
             if located is not None:
-                done = self._put(asked, *located)
+                done = self.put(asked, *located)
                 if done is not None:
                     return done
             if (flight := self._inflight.lead(compiled.key)) is not None:
@@ -180,31 +208,45 @@ class WindowsCache:
             if not self._inflight.wait(compiled.key, is_cancelled):
                 break
         try:
-            # The compiler may be another than its name says, and its list has words to be learned.
-            family, _ = self._host.version(compiled.request)
-            if family is not compiled.family:
+            if reason := self.why_not(compiled):
                 self._inflight.release(flight)
-                return self._bypass(compiled.request, BypassReason.OTHER_COMPILER)
-            if family.has_local_cache and not self._is_where_it_says(compiled):
-                self._inflight.release(flight)
-                return self._bypass(compiled.request, BypassReason.STARTER)
-            self._host.words(compiled.request)
-            injected = asked.injected if self._takes_maps(asked) else ()
-            missed = self._why_missed(asked)
-            before = self._names_before(compiled)
-            self._is_known()  # what hits wrote before this compile does not count against it
-            writer = self._writing.begin([written_key(str(path)) for path in compiled.outputs])
+                return self._bypass(compiled.request, reason)
+            pending, injected = self.pending(asked, flight=flight)
         except BaseException:
             self._inflight.release(flight)
             raise
+        argv = compiled.argv(injected)
+        return Run(argv, pending, filter_headers=not compiled.lists)
+
+    def why_not(self, compiled: WindowsCompile) -> str:
+        """Return why the compiler is another than its name says; "" if it is not."""
+        family, _ = self._host.version(compiled.request)
+        if family is not compiled.family:
+            return BypassReason.OTHER_COMPILER
+        if family.has_local_cache and not self._is_where_it_says(compiled):
+            return BypassReason.STARTER
+        self._host.words(compiled.request)  # its list has words to be learned
+        return ""
+
+    def pending(
+        self, asked: SharedCompile, *, flight: Flight | None = None, sources: int = 1
+    ) -> tuple[WindowsPending, tuple[bytes, ...]]:
+        """Count a miss; return the token of the compile that runs and the flags that hpcc adds."""
+        compiled = asked.compiled
+        injected = asked.injected if self._takes_maps(asked) else ()
+        missed = self._why_missed(asked)
+        before = self._names_before(compiled)
+        self._is_known()  # what hits wrote before this compile does not count against it
+        writer = self._writing.begin([written_key(str(path)) for path in compiled.outputs])
         self._counters.add("miss.local")
         private = asked.private
         if asked.share is not None and not injected:
             private = PrivateReason.MAPS_REFUSED
         times = time.time_ns(), step_ns()
-        pending = WindowsPending(asked, *times, before, flight, missed, writer, asked.key, private)
-        argv = compiled.argv(injected)
-        return Run(argv, pending, filter_headers=not compiled.lists)
+        pending = WindowsPending(
+            asked, *times, before, flight, missed, writer, asked.key, private, sources
+        )
+        return pending, injected
 
     def _takes_maps(self, asked: SharedCompile) -> bool:
         return asked.share is not None and self._host.takes(asked.compiled.request, asked.injected)
@@ -223,7 +265,8 @@ class WindowsCache:
     def _real(self, path: bytes) -> bytes:
         return written_key(self._disk.real(path.decode()))
 
-    def _end(self, pending: WindowsPending) -> None:
+    def end(self, pending: WindowsPending) -> None:
+        """Release what a run holds."""
         pending.writer.end()
         self._inflight.release(pending.flight)
 
@@ -235,8 +278,12 @@ class WindowsCache:
             found[str(path).encode()] = frozenset(name.encode() for name in names)
         return found
 
-    def _find(self, asked: SharedCompile) -> tuple[Found, bytes, State] | None:
+    def find(self, asked: SharedCompile) -> tuple[Found, bytes, State] | None:
         """Return the result whose inputs are those of now, its key, and what was looked at."""
+        with measured(asked.compiled.request.times, Phase.LOOK_UP):
+            return self._find(asked)
+
+    def _find(self, asked: SharedCompile) -> tuple[Found, bytes, State] | None:
         state = State(self._disk)
         for key in asked.keys:
             sets = self._results.sets(key)
@@ -252,7 +299,7 @@ class WindowsCache:
                 return Found(inputs, asked.spelled(key, result)), key, state
         return None
 
-    def _put(self, asked: SharedCompile, found: Found, key: bytes, state: State) -> Done | None:
+    def put(self, asked: SharedCompile, found: Found, key: bytes, state: State) -> Done | None:
         """Put a result in place; None if only the compiler may write there."""
         compiled, result = asked.compiled, found.result
         try:
@@ -290,13 +337,26 @@ class WindowsCache:
         return is_plain and (times is None or times.identity != source.identity)
 
     def _store(
-        self, pending: WindowsPending, report: RunReport, names: tuple[str, ...], stdout: bytes
+        self, pending: WindowsPending, report: RunReport, names: tuple[str, ...] | None, reason: str
     ) -> str:
         """Store the result; return how the compile ended."""
+        if names is None:
+            raise UncacheableError(UncacheableReason.DEPENDENCIES_FAILED)
         if report.signal or report.exit_code:
             self._counters.add("miss.failed")
             return "miss.failed"
-        pending.key, pending.private = self._keeper.keep(pending, report, names, stdout)
+        if reason:
+            raise UncacheableError(reason)
+        pending.key, pending.private = self._keeper.keep(pending, report, names)
         if pending.private:
             self._counters.add(f"private.{pending.private}")
         return "miss.local"
+
+
+def _parts(run: Run) -> tuple[WindowsPending, ...]:
+    """Return the compiles of a run."""
+    token = run.token
+    if isinstance(token, SeveralRun):
+        return token.parts
+    assert isinstance(token, WindowsPending)
+    return (token,)
