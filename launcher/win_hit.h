@@ -342,9 +342,10 @@ static bool hit_is_whole(const unsigned char *data, uint64_t bytes) {
     return hit_add(data + HIT_HEAD_BYTES, bytes - HIT_HEAD_BYTES) && hit_ends_as(data + HIT_HEAD_BYTES - HIT_DIGEST_BYTES);
 }
 
+/* The machine's code pages are not compared: they are those of the boot, which no daemon outlives. This program's
+ * own ones say nothing about them, because its manifest asks for UTF-8. */
 static bool hit_is_for(const struct kept_hit *hit, const unsigned char *request, size_t bytes) {
-    return hit->request_bytes == bytes && !memcmp(hit->request, request, bytes) && hit->code_page == GetACP() &&
-           hit->console_page == GetOEMCP() && hit->language == GetUserDefaultUILanguage();
+    return hit->request_bytes == bytes && !memcmp(hit->request, request, bytes) && hit->language == GetUserDefaultUILanguage();
 }
 
 /* Ends the process if the request was answered. `frame` is the whole request. */

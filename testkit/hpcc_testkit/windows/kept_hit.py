@@ -130,7 +130,8 @@ class ModelLauncher:
         if data is None:
             return None
         hit = decode_hit(data)
-        if hit.request != request or hit.languages != self._disk.languages:
+        language = self._disk.languages.rpartition(b" ")[2]  # code pages end with a boot
+        if hit.request != request or hit.languages.rpartition(b" ")[2] != language:
             return None
         there = self._disk.times(hit.output, is_at_rest=False)
         is_ours = there is None or (there.is_plain and there.links == 1)
