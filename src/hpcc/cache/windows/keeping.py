@@ -138,7 +138,11 @@ class ResultKeeper:
         if compiled.made is not None:
             self._precompiled.remember(compiled, search, inputs, side[0])
             if compiled.made.has_times:  # put back, it is an error for its users
-                raise UncacheableError(UncacheableReason.PCH_TIMESTAMP)
+                is_clang = compiled.family.has_local_cache
+                reason = (
+                    UncacheableReason.PCH_TIMESTAMP if is_clang else UncacheableReason.PCH_OF_CL
+                )
+                raise UncacheableError(reason)
         result = Result(data, None, stdout, report.stderr, tuple(side))
         key, private = pending.key, pending.private
         if share is not None:

@@ -1,4 +1,4 @@
-"""The flags of clang-cl about precompiled headers: `/Yc`, `/Yu` and `/Fp`.
+"""The flags of clang-cl and cl about precompiled headers: `/Yc`, `/Yu` and `/Fp`.
 
 Sources: cpp-docs, "/Yc", "/Yu" and "/Fp"; LLVM's Driver.cpp (`GetClPchPath`) and Clang.cpp. `/YcH`
 writes the file that `/Fp` names, of all text of the source through its `#include "H"`, and then the
@@ -7,6 +7,9 @@ preprocessor (`/E`) ignores all three flags and reads the headers.
 
 So these flags are taken out of a command, and what is left is read as any other. `/Fp` without the
 other two does nothing; MSBuild always passes it.
+
+What is known of cl is from the documents only: whether its file may be put back is not. So cl makes
+each one itself. Not yet run with a real cl.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ class PrecompiledFlags:
     """What a command tells of a precompiled header. `words` are all its flags about them.
 
     `header` is the name behind `/Yc` (`is_made`) or `/Yu`, and `path` the one behind `/Fp`; both
-    are "" if neither flag is there. `has_times`: it gets the times of its headers.
+    are "" if neither flag is there. `has_times`: it gets the times of its headers, or may.
     """
 
     words: tuple[bytes, ...] = ()
@@ -47,15 +50,12 @@ class PrecompiledFlags:
 def read_with_precompiled(
     arguments: Sequence[bytes], *, is_clang: bool
 ) -> tuple[Invocation, PrecompiledFlags] | Bypass:
-    """Return what expanded arguments mean without their flags about precompiled headers, and these.
-
-    cl's `/Yc` and `/Yu` are refused: nobody compared its objects.
-    """
+    """Return what expanded arguments mean without flags about precompiled headers, and these."""
     parts = parse_arguments(arguments, is_clang=is_clang)
     if isinstance(parts, Bypass):
         return parts
     about = [p for p in parts if isinstance(p, Flag) and _is_about(p, is_clang=is_clang)]
-    flags = _read(about, is_clang=is_clang)
+    flags = _read(about)
     if isinstance(flags, Bypass):
         return flags
     rest = tuple(p for p in parts if isinstance(p, Operand) or p not in about)
@@ -69,14 +69,14 @@ def _is_about(flag: Flag, *, is_clang: bool) -> bool:
     return flag.spec.spelling in {_MADE, _USED, _FILE}
 
 
-def _read(about: Sequence[Flag], *, is_clang: bool) -> PrecompiledFlags | Bypass:
+def _read(about: Sequence[Flag]) -> PrecompiledFlags | Bypass:
     words = tuple(word for flag in about for word in flag.raw)
     kinds = [flag for flag in about if flag.spec.spelling in {_MADE, _USED}]
     if not kinds:
         return PrecompiledFlags(words)
     paths = [flag.value for flag in about if flag.spec.spelling == _FILE]
     header, path = kinds[0].value, paths[-1] if paths else b""
-    if not is_clang or len(kinds) > 1 or not header or not _NAME.fullmatch(path):
+    if len(kinds) > 1 or not header or not _NAME.fullmatch(path):
         return Bypass(BypassReason.PCH)
     has_times = all(flag.spec.spelling != _TO_FRONT_END for flag in about)
     return PrecompiledFlags(words, header, path, kinds[0].spec.spelling == _MADE, has_times)

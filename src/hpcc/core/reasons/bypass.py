@@ -146,7 +146,8 @@ class BypassReason(Reason, prefix="bypass"):
         "With `-c` or `-S` each source is cached separately. Refused are a flag for one file of "
         "all sources (`-o`, `-MF`), further outputs, profiles, sources of several languages, "
         "objects of one name, a source that is missing or reads another's object, an `@file`, and "
-        "cl and clang-cl. MSBuild gives them one source in a command with `UseMultiToolTask`.")
+        "cl and clang-cl except on Windows, there with `/Z7` and with precompiled headers, too. "
+        "MSBuild gives them one source in a command with `UseMultiToolTask`.")
     NATIVE = (
         "native", "`-march=native`, and the compiler does not report what that means",
         "Name the processor in `-march=`.")
@@ -206,8 +207,8 @@ class BypassReason(Reason, prefix="bypass"):
         "pch", "a precompiled header of another compiler or form", "Build without it.",
         "GCC 12 to 14 with an output `NAME.gch`, and Clang 17, 19 and 22 with `-o NAME.pch` and "
         "no times in it, are cached. All others are not: `-fpch-deps` and its like, the driver's "
-        "`-include-pch`, further outputs such as `--coverage`, cl. clang-cl's `/Yc` and `/Yu` are "
-        "cached on Windows, with a header and a file in them and in `/Fp`.")
+        "`-include-pch`, further outputs such as `--coverage`. On Windows the `/Yc` and `/Yu` of "
+        "clang-cl, and cl's `/Yu`, are cached, with a header and a file in them and in `/Fp`.")
     PCH_TIMESTAMP = (
         "pch-timestamp", "a precompiled header of Clang with the times of its headers in it",
         "CMake: `add_compile_options(\"SHELL:-Xclang -fno-pch-timestamp\")` for Clang; else give "

@@ -270,6 +270,10 @@ _OWN: Final[tuple[tuple[Reason, Debt], ...]] = (
     (UncacheableReason.PCH_INCLUDE, Debt(
         "none seen", "refused", "resolve the macro",
     )),
+    (UncacheableReason.PCH_OF_CL, Debt(
+        "one compile for each precompiled header, each time", "its users are cached",
+        "a proof with the real cl",
+    )),
     (UncacheableReason.PCH_STALE, Debt(
         "none: build systems make it again", "every file that it was made from is compared",
         "nothing",

@@ -138,6 +138,10 @@ class UncacheableReason(Reason, prefix="uncacheable"):
         "Write the header's name literally, or compile this source without the precompiled header: "
         "`SKIP_PRECOMPILE_HEADERS` in CMake.",
         "GCC skips a header that is in the precompiled one, and lists it nowhere.")
+    PCH_OF_CL = (
+        "pch-of-cl", "a precompiled header of cl, which cl makes each time",
+        "Nothing to do: the sources that use it are cached.",
+        "Microsoft's documents do not say whether cl takes one that was put back.")
     PCH_STALE = (
         "pch-stale", "a header changed since it was precompiled, or is gone",
         "Make the precompiled header again.",

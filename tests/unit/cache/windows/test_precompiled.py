@@ -44,7 +44,8 @@ class Headers:
         return self.run(argv or USE, {"C:\\w\\x.obj": b"object of a user"}, ())
 
     def run(self, argv: tuple[str, ...], written: dict[str, bytes], files: tuple[str, ...]) -> str:
-        found = self.desk.cache.begin(request(*argv), lambda: False)
+        asked = request(*argv, program=self.desk.program)
+        found = self.desk.cache.begin(asked, lambda: False)
         if isinstance(found, Done):
             return "hit"
         if isinstance(found, Exec):
@@ -196,11 +197,29 @@ def test_only_the_flag_about_times_goes_to_the_front_end() -> None:
     assert found == Bypass("pass-through")  # type: ignore[arg-type]  # a word
     for name in ("cl.exe", "c1xx.dll", "c2.dll"):
         disk.put(f"C:\\LLVM\\bin\\{name}")
-    asked = request(*FLAGS, "/Yuh.h", "/Fpp.pch", "x.c", program="cl.exe")
-    assert read_compile(disk, asked) == Bypass("pch")  # type: ignore[arg-type]  # a word
     # MSBuild names the file always.
     asked = request(*FLAGS, "/Fpdir\\", "x.c", program="cl.exe")
     assert isinstance(read_compile(disk, asked), WindowsCompile)
+
+
+def test_cl_makes_each_one_itself_and_its_users_are_cached(headers: Headers) -> None:
+    desk = headers.desk
+    for name in ("cl.exe", "c1xx.dll", "c2.dll"):
+        desk.disk.put(f"C:\\LLVM\\bin\\{name}", b"program", LONG_AGO)
+    desk.program = "cl.exe"
+    make = tuple(word for word in MAKE if word not in NO_TIMES)
+    assert [headers.make(*make), headers.use(), headers.use()] == ["miss", "miss", "hit"]
+    assert [headers.make(*make), headers.use()] == ["miss", "hit"]
+    assert headers.refused() == {"pch-of-cl": 2}
+    # Each run of cl may write other bytes: those are another input of its users.
+    desk.disk.put("C:\\w\\inc\\in.h", b"#define Y 5\n")
+    assert headers.use() == "miss"
+    assert headers.refused()["pch-stale"] == 1
+    assert [headers.make(*make), headers.use(), headers.use()] == ["miss", "miss", "hit"]
+    desk.disk.put(PCH, b"made elsewhere", at=LONG_AGO)
+    assert headers.use() == "miss"
+    assert headers.refused()["pch"] == 1
+    assert headers.run((*FLAGS, "/Yu", "/Fpp.pch", "x.c"), {}, ()) == "pch"
 
 
 def test_a_record_that_is_gone_keeps_the_stored_header_away(headers: Headers) -> None:
