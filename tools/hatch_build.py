@@ -151,6 +151,15 @@ def build_windows_service(root: Path, output: Path, *, flags: tuple[str, ...] = 
         )
 
 
+def build_windows_cli(root: Path, output: Path) -> None:
+    """Compile launcher/hpcc_cli.c with mingw-w64."""
+    with tempfile.TemporaryDirectory(prefix="hpcc-resources-") as directory:
+        resources = Path(directory, "hpcc-cli.res.o")
+        build_resources(root, "hpcc-cli.exe", resources)
+        source = root / "launcher/hpcc_cli.c"
+        build_windows(source, output, "-municode", libraries=(), resources=str(resources))
+
+
 def build_windows_agent(root: Path, output: Path) -> None:
     """Compile the first process of a Windows guest with mingw-w64."""
     build_windows(root / AGENT_SOURCE, output, libraries=("-lshell32",))
