@@ -35,7 +35,7 @@ _CHECK_SECONDS: Final = 300.0
 _DEADLINE_CODE: Final = 124
 _LEASE_HOURS: Final = 1
 _MAX_REASON_CHARS: Final = 600
-_NO_CHECK: Final = "no check for it: Windows documents no question for a VM's list of shares"
+_NO_CHECK: Final = "no check: neither Windows nor containerd documents a question for a VM's shares"
 
 # WSAEAFNOSUPPORT
 _NO_SUCH_FAMILY: Final = 10047
