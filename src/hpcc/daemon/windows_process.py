@@ -36,6 +36,7 @@ from hpcc.cache.remote.cl_plan import ClCompile, ClJob, ClPlan
 from hpcc.cache.remote.windows_root import windows_marker, windows_root
 from hpcc.cache.windows.disk import CacheDisk
 from hpcc.cache.windows.local import WindowsCache
+from hpcc.cache.windows.notes import FarmRecords
 from hpcc.cache.windows.opening import open_windows_cache
 from hpcc.cache.windows.system_disk import WindowsDisk, WindowsHitFiles
 from hpcc.compilers.families import family_of
@@ -232,7 +233,7 @@ def product_parts(paths: Paths, settings: Settings) -> tuple[CompileHandler, Rem
     from hpcc.dispatch.remote_inside import InsideClient  # late: gRPC is in the extra hpcc[client]
 
     remote = InsideClient(paths, settings)
-    client = cl_client(disk, cache.records)
+    client = cl_client(disk, FarmRecords(cache.records))
     farm = FarmCache(remote, client, counters, settings.remote, time.monotonic)
     find_root = partial(windows_root, disk, disk.look, home=home, owner=owner)
     handler = OnFarm(

@@ -27,6 +27,7 @@ from hpcc.cache.remote.cl_plan import ClCompile, ClJob, ClPlan
 from hpcc.cache.results.records import Records, make_records
 from hpcc.cache.results.results import Results
 from hpcc.cache.root.build_identity import Builds
+from hpcc.cache.windows.notes import FarmRecords
 from hpcc.config.settings import RemoteSettings
 from hpcc.core import WindowsPath, parse_windows_path
 from hpcc.store.private import PrivateStore
@@ -131,7 +132,8 @@ def client_of(
     """Build the farm cache of a Windows client."""
     settings = settings or RemoteSettings()
     records = records or records_in(Path(tempfile.mkdtemp()), counters)
-    return FarmCache(remote, cl_client(drive, records), counters, settings, monotonic)
+    client = cl_client(drive, FarmRecords(records))
+    return FarmCache(remote, client, counters, settings, monotonic)
 
 
 def records_in(directory: Path, counters: Counters) -> Records:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from hpcc.cache.base.api import Done
 from hpcc.cache.remote.cl_host import ClHost, LocalMachine
@@ -21,18 +21,14 @@ from hpcc.cache.remote.client import (
     ParityAnswer,
     add_phases,
 )
-from hpcc.cache.results.note import PlainNote
-from hpcc.cache.results.records import Records
 from hpcc.compilers.msvc.guest import client_source_dependencies, windows_guest_text
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
-from hpcc.core import CallerError, Parity, RemoteResult, WindowsPath, parse_windows_path
+from hpcc.core import CallerError, FarmRun, Parity, RemoteResult, WindowsPath
 from hpcc.core.basis import FarmTerms
 
 _log: Final = logging.getLogger("hpcc.daemon.cl")
 
-# The farm had no result either: this client stores none by which to tell more.
-_NEW: Final = "new-command"
 _NO_PARITY: Final = (
     'compilers on Windows are not compared yet, and parity is "refuse": set it to "warn" '
     "(remote.parity in hpcc.toml; of a farm, its operator in the tenants table)"
@@ -55,10 +51,24 @@ class ClParity:
         return ParityAnswer(_NO_PARITY if parity == "refuse" else "")
 
 
+class ClRecords(Protocol):
+    """Records what the farm did, for `hpcc explain` and `hpcc report`; `windows.notes` has it."""
+
+    def compiled(
+        self, job: ClJob, compiled: FarmCompile, size_bytes: int, ran: FarmRun | None
+    ) -> None:
+        """Note a compile of the farm, with the size of its outputs."""
+        ...
+
+    def fell_back(self, reason: str) -> None:
+        """Note why the farm did not do the compile that this thread handles now."""
+        ...
+
+
 class ClResults:
     """`ClientResults` of a client that stores nothing."""
 
-    def __init__(self, machine: LocalMachine, records: Records) -> None:
+    def __init__(self, machine: LocalMachine, records: ClRecords) -> None:
         self._machine, self._records = machine, records
 
     def stored(self, job: ClJob, farm: Farm, terms: FarmTerms) -> Done | None:
@@ -83,17 +93,8 @@ class ClResults:
         except OSError as error:
             _log.warning("an output cannot be written: %s", error)
             raise OutputNotOursError("an output cannot be written") from error
-        self._records.compiled(
-            _noted(job),
-            compiled.outcome,
-            key=job.key,
-            started_ns=compiled.started_ns,
-            image=compiled.image,
-            action=compiled.action,
-            reason=_NEW,
-            size_bytes=sum(len(there[path]) for path, _ in plan.outputs),
-            ran=outcome.ran,
-        )
+        size = sum(len(there[path]) for path, _ in plan.outputs)
+        self._records.compiled(job, compiled, size, outcome.ran)
         return _done(0, outcome, job.root)
 
     def failed(self, job: ClJob, plan: ClPlan, outcome: RemoteResult) -> Done:
@@ -117,15 +118,6 @@ def _done(exit_code: int, outcome: RemoteResult, root: WindowsPath) -> Done:
     )
 
 
-def _noted(job: ClJob) -> PlainNote:
-    source, output = (
-        parse_windows_path(name.decode(), cwd=job.cwd)
-        for name in (job.invocation.source, job.invocation.output)
-    )
-    paths = str(source).encode(), str(output).encode()
-    return PlainNote(job.request, job.invocation, b"", job.key, *paths)
-
-
-def cl_client(machine: LocalMachine, records: Records) -> FarmClient[ClCompile, ClJob, ClPlan]:
+def cl_client(machine: LocalMachine, records: ClRecords) -> FarmClient[ClCompile, ClJob, ClPlan]:
     """Build the client of one machine."""
     return FarmClient(ClParity(), ClPlanner(ClHost(machine)), ClResults(machine, records))
