@@ -16,8 +16,34 @@ DISK, STATE = "cache/windows/disk.py", "cache/windows/state.py"
 MADE, KEEPING = "cache/windows/precompiled.py", "cache/windows/keeping.py"
 OF_MADE = "tests/unit/cache/windows/test_precompiled.py::"
 WRITERS = "windows/writers.py"
+KEPT = "tests/unit/cache/windows/test_kept_hits.py::"
+SEVERAL = "tests/unit/cache/windows/test_several.py::"
 
 CASES = {
+    "marker-state": Case(
+        "cache/windows/noting_disk.py",
+        "        else:\n            self.times(path, is_at_rest=False)\n",
+        "",
+        f"{KEPT}test_below_a_marker_the_daemon_is_asked_after_any_change",
+    ),
+    "real-paths": Case(
+        "cache/windows/noting_disk.py",
+        "        self.note(real_check(path, found))\n",
+        "",
+        f"{KEPT}test_below_a_marker_the_daemon_is_asked_after_any_change",
+    ),
+    "object-of-another-source": Case(
+        "cache/windows/several.py",
+        "if room < 0 or _reads_one(located[0], written):",
+        "if room < 0:",
+        f"{SEVERAL}test_an_object_that_is_read_leaves_the_command_to_the_compiler",
+    ),
+    "mixed-messages": Case(
+        "cache/windows/several.py",
+        'return None if rest else [b""] * len(several.parts)',
+        'return [b""] * len(several.parts)',
+        f"{SEVERAL}test_messages_that_belong_to_an_unknown_source_are_not_stored",
+    ),
     "at-rest": Case(
         INPUTS,
         "before = disk.times(name, is_at_rest=True)",

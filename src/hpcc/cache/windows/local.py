@@ -117,7 +117,7 @@ class WindowsCache:
         names, rest = self.names(request, report.stdout)
         compiled = pending.compiled
         shown = report.stdout if compiled.lists else rest
-        self.settle(pending, report._replace(stdout=shown), names, "")
+        self.settle(pending, report._replace(stdout=shown), names, None)
         return Finish(b"", b"") if compiled.lists else Finish(shown, report.stderr)
 
     def names(self, request: CompileRequest, stdout: bytes) -> tuple[tuple[str, ...] | None, bytes]:
@@ -131,7 +131,11 @@ class WindowsCache:
             return None, stdout
 
     def settle(
-        self, pending: WindowsPending, report: RunReport, names: tuple[str, ...] | None, reason: str
+        self,
+        pending: WindowsPending,
+        report: RunReport,
+        names: tuple[str, ...] | None,
+        reason: UncacheableReason | None,
     ) -> None:
         """See `several.OneSource`."""
         try:
@@ -337,7 +341,11 @@ class WindowsCache:
         return is_plain and (times is None or times.identity != source.identity)
 
     def _store(
-        self, pending: WindowsPending, report: RunReport, names: tuple[str, ...] | None, reason: str
+        self,
+        pending: WindowsPending,
+        report: RunReport,
+        names: tuple[str, ...] | None,
+        reason: UncacheableReason | None,
     ) -> str:
         """Store the result; return how the compile ended."""
         if names is None:

@@ -81,7 +81,11 @@ class OneSource(Protocol):
         ...
 
     def settle(
-        self, pending: WindowsPending, report: RunReport, names: tuple[str, ...] | None, reason: str
+        self,
+        pending: WindowsPending,
+        report: RunReport,
+        names: tuple[str, ...] | None,
+        reason: UncacheableReason | None,
     ) -> None:
         """Store a result, or count the reason why it is not, and release what a run holds."""
         ...
@@ -131,7 +135,7 @@ class WindowsSeveral:
         names, rest = self._one.names(compiled.request, report.stdout)
         texts = self._texts(several, rest, report.stderr)
         for number, pending in enumerate(several.parts):
-            reason = "" if texts is not None else UncacheableReason.MIXED_MESSAGES
+            reason = None if texts is not None else UncacheableReason.MIXED_MESSAGES
             text = texts[number] if texts is not None else b""
             self._one.settle(pending, report._replace(stdout=text), names, reason)
         return Finish(b"", b"") if compiled.lists else Finish(rest, report.stderr)
