@@ -1,5 +1,5 @@
 /* hpcc-cli.exe of the archive for Windows: runs `python.exe -I -m hpcc.cli WORDS...` with the Python beside it.
- * In an environment of pip its place has the program that pip makes. Run under Wine, not yet on Windows. */
+ * In an environment of pip its place has the program that pip makes. Not yet run on Windows. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <wchar.h>
