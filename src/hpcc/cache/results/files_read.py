@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.files import FileMemo, Listing
 from hpcc.cache.base.outputs import read_output
 from hpcc.cache.base.uncacheable import UncacheableError, absolute, all_absolute
 from hpcc.cache.inputs.discovery import ask_dependencies, parse_dependencies
@@ -225,10 +225,17 @@ def _unlisted(
         return ()
     _refuse_odd_names(prepared, listed, memo)
     search = tuple(absolute(prepared.cwd, d.rstrip(b"/") or b"/") for d in search_path(prepared))
+    places = _Places(memo)
     found: dict[bytes, None] = {}
-    waiting = [[d + b"/" + name for d in search] for name in names]
+    # Those in quotes are looked for beside their header, too.
+    waiting = [(b"", name) for name in names]
+    asked: set[tuple[bytes, bytes]] = set()  # most names are in several headers
     while waiting:
-        there = [path for path in waiting.pop() if os.path.isfile(path)]
+        if (wanted := waiting.pop()) in asked:
+            continue
+        asked.add(wanted)
+        home, name = wanted
+        there = places.files((home, *search) if home else search, name)
         if not found and not there:
             raise UncacheableError(UncacheableReason.SEARCH_PATH)
         for path in (path for path in there if path not in found):
@@ -237,9 +244,32 @@ def _unlisted(
             if scan is None:
                 raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE, path)
             home = path.rpartition(b"/")[0]
-            waiting += [[d + b"/" + n for d in (home, *search)] for n in scan[1].quoted]
-            waiting += [[d + b"/" + n for d in search] for n in scan[1].angled]
+            waiting += [(home, n) for n in scan[1].quoted]
+            waiting += [(b"", n) for n in scan[1].angled]
     return tuple(found)
+
+
+class _Places:
+    """Looks for files in directories, each of which is listed once."""
+
+    def __init__(self, memo: FileMemo) -> None:
+        self._memo = memo
+        self._listings: dict[bytes, Listing | None] = {}
+
+    def files(self, directories: Iterable[bytes], name: bytes) -> list[bytes]:
+        """Return the paths of the files with this name below these directories."""
+        first = name.partition(b"/")[0]
+        return [
+            path
+            for directory in directories
+            if not self._lacks(directory, first) and os.path.isfile(path := directory + b"/" + name)
+        ]
+
+    def _lacks(self, directory: bytes, first: bytes) -> bool:
+        if directory not in self._listings:
+            self._listings[directory] = self._memo.listing(directory)
+        listing = self._listings[directory]
+        return listing is not None and listing.lacks(first)
 
 
 def _omitted(pending: Pending, search_path: SearchPath) -> tuple[bytes, ...]:

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from hpcc.compilers.scan import assembler_names
 from hpcc.compilers.scan.assembler_names import may_name_for_assembler, strings_may_direct
+
+# What begins, ends or joins strings, and what strings may hold.
+_PIECES = (
+    b'"', b"'", b'R"(', b')"', b'u8R"m(', b')m"', b"L", b"R", b'"R"', b"(", b")", b"asm", b"__asm__",
+    b"volatile", b"\n", b"\n", b"\n", b" ", b"\\", b"\\\n", b'\\"', b"int a;", b";", b"1'000", b"#pragma ",
+    b".incbin", b".inc", b"bin", b".macro m", b"\\x69", b"x.i", b".",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -98,3 +108,20 @@ def test_strings_that_may_hold_a_directive(text: bytes) -> None:
 )
 def test_strings_without_a_directive(text: bytes) -> None:
     assert not strings_may_direct(b"int a;\n" + text + b"\nint b;\n")
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=40).map(b"".join))
+@example(b'asm\nvolatile\n(".incbin"\n)')
+@example(b'int a;\nasm\n(\n".inc"\n"bin")')
+@example(b'".inc"\n\n"bin"')
+@example(b'".inc"\nint a;\n"bin"')
+@example(b'R"(\n.incbin\n)"')
+@example(b'#pragma R"')
+def test_lines_without_quotes_change_no_answer(text: bytes) -> None:
+    found = assembler_names.RAW_IN_PRAGMA.search(text) or assembler_names._strings_direct(text)
+    assert strings_may_direct(text) == bool(found)
+
+
+def test_each_string_without_an_end_on_its_line_counts() -> None:
+    assert strings_may_direct(b"int a;\n" * 1000 + b'"\n')
+    assert not strings_may_direct(b"int a;\n" * 1000 + b"'\n" + b"int b;\n" * 1000)
