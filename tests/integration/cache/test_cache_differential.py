@@ -500,6 +500,7 @@ def test_response_files_are_read_and_their_content_is_in_the_key(
         (("gcc", "-c", "-Iinc", "src/main.c", "-fprofile-note=n"), "profile"),
         (("gcc", "-c", "-Iinc", "src/main.c", "-aux-info=x"), "side-output"),
         (("gcc", "-S", "-c", "-Iinc", "src/main.c"), "several-modes"),
+        (("gcc", "-traditional-cpp", "-c", "-Iinc", "src/main.c"), "unknown-flag"),
         (("gcc", "-c", "-Iinc", "src/main.c", "-fembed-bitcode"), "record-switches"),
         (("gcc", "-c", "-Iinc", "src/main.c", "-Wa,-a=list"), "assembler-flag"),
     ],

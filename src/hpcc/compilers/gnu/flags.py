@@ -140,7 +140,16 @@ _PREPROCESS: Final = [
         "-pthread",
         is_stable=True,
     ),
-    *gcc_rows(ALONE, Effect.PREPROCESS, "Preprocessor Options", "-traditional-cpp"),
+    # Arguments of macros replace words in strings there, and a comment joins the words beside it:
+    # no scan of a text holds.
+    *rows(
+        ALONE,
+        Effect.SHOWN,
+        _CPP,
+        "-traditional-cpp",
+        reason=BypassReason.UNKNOWN_FLAG,
+        clang=NO_MAJORS,
+    ),
     *rows(ALONE, Effect.SHOWN, _CPP, "-C", "-CC", reason=BypassReason.UNKNOWN_FLAG),
     *rows(ALONE, Effect.SHOWN, _CPP, "-dM", "-dD", "-dI", reason=BypassReason.DUMP),
     *rows(ALONE, Effect.SHOWN, _CPP, "-dN", "-dU", reason=BypassReason.DUMP, clang=NO_MAJORS),
