@@ -45,12 +45,16 @@ def _rule(
 
 
 _CALL: Final = rb"_{0,2}\s*+(?:\(|/[*/])"
+# Such a name is an operand and begins no statement. It is the whole argument: with another string
+# beside it, or a macro, it would not end here.
+_PLAIN_NAME: Final = rb'\s*+"[\w.,]{0,200}+"\s*+\)'
+_CALL_WITH_MORE: Final = rb"_{0,2}\s*+(?:\((?!" + _PLAIN_NAME + rb")|/[*/])"
 _ARGUMENT: Final = rb"_{0,2}" + _GAP + rb"[,)]"
 _END: Final = rb"_{0,2}(?![\w$])"
 _RULES: Final = (
     # With an argument. A comment may stand between. libstdc++ makes the string of a weak name from
     # a macro's argument, for each thread function.
-    _rule(b"section", _CALL, _WORD + rb"(?:fentry_)?", b"__", b"fentry_"),
+    _rule(b"section", _CALL_WITH_MORE, _WORD + rb"(?:fentry_)?", b"__", b"fentry_"),
     _rule(b"weakref", rb"_{0,2}\s*+(?:\((?!#name2\))|/[*/])", _WORD, b"__"),
     _rule(b"symver", _CALL, _WORD, b"__"),
     _rule(b"fentry_name", _CALL, _WORD, b"__"),
@@ -72,7 +76,7 @@ _RULES: Final = (
     _rule(b"sccs", rb"\b", _HASH),
 )
 _IN_DEFINITION: Final = tuple(
-    (word, re.compile(word + rb"(?![A-Za-z0-9$]|_{0,2}[ \t]*\()"))
+    (word, re.compile(word + rb"_{0,2}(?![\w$]|[ \t]*\()"))
     for word in (b"section", b"weakref", b"symver", b"fentry_name")
 )
 _DEFINE: Final = re.compile(rb"[ \t]*(?:\#|%:|\?\?=)[ \t]*define\b")
