@@ -41,6 +41,7 @@ _ONCE: Final = re.compile(rb"^[ \t]*#[ \t]*pragma[ \t]+once\b", re.MULTILINE)
 _GUARD: Final = re.compile(
     rb"(?:\s|//[^\n]*\n|/\*[\s\S]*?\*/|#[ \t]*+(?=[\n/]))*+#[ \t]*ifndef[ \t]+(\w+)\b"
 )
+_DEFINE: Final = re.compile(rb"#[ \t]*define[ \t]+(\w+)")
 _MOST_INCLUSIONS: Final = 64
 _FEW_INCLUSIONS: Final = 4
 # A file whose bound of locations is larger is asked about.
@@ -284,7 +285,8 @@ def _facts(data: bytes) -> _Facts:
 def _most_inclusions(data: bytes) -> int:
     """Return an upper bound of how often a file is included in one compile."""
     guard = _GUARD.match(data)
-    if guard is not None and re.search(rb"#[ \t]*define[ \t]+%s\b" % guard[1], data):
+    # Not a pattern with the guard's name: each header would compile one.
+    if guard is not None and any(m[1] == guard[1] for m in _DEFINE.finditer(data)):
         return 1
     if b"once" in data and b"pragma" in data and _ONCE.search(data):
         return 1
