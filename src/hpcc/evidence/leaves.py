@@ -1,23 +1,19 @@
 """The worker's tree as it follows from a trail that is read from its begin.
 
-Leaves of records that retention removed come from the worker's own file of them, `tree-0`. They
-are believed only because the root is then compared with a head that the worker signed.
+Of records that retention removed only hashes are left, in the worker's own files of the tree. They
+are believed because the root is then compared with a head that the worker signed. A few of them
+are enough, so files of any size cost no memory.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Final
 
 from hpcc.audit.base.canonical import AuditDamagedError, Record
-from hpcc.audit.base.segments import open_trail_file
 from hpcc.audit.tree.head import record_leaf, start_leaf
-from hpcc.audit.tree.merkle import HASH_BYTES, LeafTree
-from hpcc.core import NotFoundError
+from hpcc.audit.tree.kept import KeptHashes
+from hpcc.audit.tree.merkle import LeafTree, TreeRange, is_consistent
 from hpcc.evidence.heads import WorkerHead
-
-_FILE: Final = "tree-0"
 
 
 class TrailLeaves:
@@ -26,37 +22,24 @@ class TrailLeaves:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.tree, self.first = LeafTree(), 0
+        # What retention removed, and the right border of it.
+        self._kept, self._border = KeptHashes(directory, 0), TreeRange()
 
     def index_of(self, record: Record) -> int:
         """Return the number of a record's leaf."""
         return record.sequence - self.first + 1
 
     def skip(self, until: int) -> None:
-        """Add the leaves of records that retention removed, up to record `until`.
+        """Go on behind the leaves of records that retention removed, up to record `until`.
 
         Raises:
-            NotFoundError: the file of leaves is missing, or has fewer.
+            NotFoundError: a file of hashes is missing, or has fewer.
+            AuditDamagedError: one is not a regular file.
         """
-        missing = until - self.first + 1 - self.tree.size
-        if until <= self.first or missing <= 0:
-            return
-        lacking = NotFoundError(
-            f"{self._directory / _FILE} lacks hashes of records that retention removed:"
-            " copy the tree-… files with the trail"
-        )
-        try:
-            with open_trail_file(self._directory / _FILE) as file:
-                # Before anything is read: a forged seal can name any number.
-                if file.seek(0, os.SEEK_END) < (self.tree.size + missing) * HASH_BYTES:
-                    raise lacking
-                file.seek(self.tree.size * HASH_BYTES)
-                for _ in range(missing):
-                    leaf = file.read(HASH_BYTES)
-                    if len(leaf) != HASH_BYTES:
-                        raise lacking
-                    self.tree.append(leaf)
-        except FileNotFoundError:
-            raise lacking from None
+        if until > self.first:
+            self._kept = KeptHashes(self._directory, until - self.first + 1)
+            self._border = self._kept.border()
+            self.tree = LeafTree(before=self._border)
 
     def add(self, record: Record) -> None:
         """Add the next record, unless it is older than the tree."""
@@ -78,8 +61,16 @@ class TrailLeaves:
                 f"{self._directory}: the end is missing: {known.where} is of {head.count} records."
                 " Of a running worker: copy the trail after its head was printed"
             )
-        if self.tree.size and self.tree.root(head.size) != head.root:
+        if self.tree.size and not self._has(head.size, head.root):
             raise AuditDamagedError(
                 f"{self._directory}: the records are not those of {known.where}: the trail was"
                 " changed"
             )
+
+    def _has(self, size: int, root: bytes) -> bool:
+        """Return whether the first `size` leaves have this root."""
+        if size >= self._border.size:
+            return self.tree.root(size) == root
+        # An older head. The border, of which the tree goes on, must extend it.
+        proof = self._kept.consistency(size, self._border.size)
+        return is_consistent(size, self._border.size, root, self._border.root(), proof)

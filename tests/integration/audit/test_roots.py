@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,47 @@ async def test_removed_records_count_by_their_kept_hashes(tmp_path: Path) -> Non
     hashes = (tmp_path / "tree-0").read_bytes()
     (tmp_path / "tree-0").write_bytes(hashes[:40] + b"\xff" + hashes[41:])
     with pytest.raises(AuditDamagedError):
+        check_roots(tmp_path)
+
+
+async def test_only_the_first_segments_may_be_missing(tmp_path: Path) -> None:
+    await trail(tmp_path, packs=False)
+    found = list(seals(tmp_path))
+    segment_path(tmp_path, found[1].first).unlink()
+    with pytest.raises(AuditDamagedError, match="is missing, and earlier ones are not"):
+        check_roots(tmp_path)
+    segment_path(tmp_path, 0).unlink()
+    assert check_roots(tmp_path).removed == found[1].end
+    (tmp_path / "tree-0").unlink()
+    with pytest.raises(NotFoundError, match="copy the tree-… files"):
+        check_roots(tmp_path)
+
+
+@pytest.mark.parametrize("packs", [False, True])
+async def test_sealed_records_behind_an_older_head_are_checked_one_by_one(
+    tmp_path: Path, packs: bool
+) -> None:
+    """A copy is made while a worker goes on: its head may be older than its last segments."""
+    await trail(tmp_path, packs=False)
+    head, count = (tmp_path / "tree.head").read_bytes(), list(seals(tmp_path))[-1].end
+    async with opened(tmp_path, limits=LIMITS) as log:
+        for number in range(90):
+            await log.append(row(2000 + number))
+        await log.seal()
+        if packs:
+            await log.pack_old()
+    (tmp_path / "tree.head").write_bytes(head)
+    found, last = check_roots(tmp_path), list(seals(tmp_path))[-1]
+    assert (found.leaves, found.behind) == (count + 1, last.end - count)
+    path = segment_path(tmp_path, last.first)
+    records = [item.record for item in walk_segment(tmp_path, last)]
+    # The chain does not cover a signature.
+    records[1] = signed_record(replace(records[1], signature=b""), records[0].signature)
+    path.write_bytes(b"".join(packed_bytes(records) if packs else map(frame_of, records)))
+    with pytest.raises(AuditDamagedError, match=f"record {last.first + 1} has a wrong signature"):
+        check_roots(tmp_path)
+    path.unlink()
+    with pytest.raises(AuditDamagedError, match=r"copy tree\.head again"):
         check_roots(tmp_path)
 
 

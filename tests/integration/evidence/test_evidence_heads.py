@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tracemalloc
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from hpcc.audit.base.canonical import GENESIS, AuditDamagedError
 from hpcc.audit.base.heads import HeadSigner
 from hpcc.audit.base.segments import Seal, sign_seal, write_seal
 from hpcc.audit.base.spool_limits import SpoolLimits
+from hpcc.audit.roots import check_roots
 from hpcc.audit.tree.head import TreeHead, read_tree_head, sign_tree_head
 from hpcc.core import CallerError, NotFoundError
 from hpcc.evidence.bundle import seal_evidence
@@ -90,17 +93,39 @@ async def test_sealed_rows_have_the_head_that_the_worker_signed_at_its_seal(farm
 
 @pytest.mark.parametrize("count", [1 << 40, (1 << 62) - 1])
 def test_a_forged_seal_of_countless_removed_records_takes_no_memory(farm: Farm, count: int) -> None:
-    farm.trail.mkdir()
+    countless(farm.trail, count)
+    (farm.trail / "tree-0").write_bytes(bytes(64))
+    with pytest.raises(NotFoundError, match=r"tree-\d lacks hashes of records"):
+        farm.attest()
+
+
+def countless(trail: Path, count: int) -> None:
+    """Write a trail whose seal and head say that retention removed so many records."""
+    trail.mkdir()
     signed = SignedHead(worker="", count=count, head="a" * 64, at=1.0, key=b"", signature=b"")
     forged = Seal(first=0, previous=GENESIS, size_bytes=5, signed=signed, signed_from=0)
     signer = HeadSigner("w1", KEY)
-    write_seal(farm.trail, sign_seal(signer, forged), lambda _: None)
+    write_seal(trail, sign_seal(signer, forged), lambda _: None)
     head = TreeHead(worker="w1", size=count + 1, root=bytes(32), first=0, head="a" * 64, at=1.0)
     checkpoint = sign_tree_head(head, signer.public_key, signer.sign_message)
-    (farm.trail / "tree.head").write_bytes(checkpoint)
-    (farm.trail / "tree-0").write_bytes(bytes(64))
-    with pytest.raises(NotFoundError, match="tree-0 lacks hashes of records"):
-        farm.attest()
+    (trail / "tree.head").write_bytes(checkpoint)
+
+
+def test_sparse_files_of_hashes_take_no_memory(farm: Farm) -> None:
+    """Of two tebibytes a few kilobytes are read."""
+    countless(farm.trail, 1 << 35)
+    for level in range(5):
+        (farm.trail / f"tree-{level}").touch()
+        os.truncate(farm.trail / f"tree-{level}", (64 << 35) >> (8 * level))
+    tracemalloc.start()
+    try:
+        with pytest.raises(AuditDamagedError, match="the trail was changed"):
+            farm.attest()
+        with pytest.raises(AuditDamagedError, match="not those of the head"):
+            check_roots(farm.trail)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
 
 
 async def test_without_a_later_head_the_maker_signs_the_same_tree(farm: Farm) -> None:
@@ -123,9 +148,24 @@ async def test_leaves_of_removed_records_come_from_the_workers_file(farm: Farm) 
     first.unlink()
     assert farm.attest(held(said)).data == before.data
     assert farm.attest().evidence.rows == before.evidence.rows
+    older = held(said)
+    await farm.write(more=8)
+    for path in sorted(farm.trail.glob("sealed-*.hpcc"))[:-1]:
+        path.unlink()
+    # A head that is older than the removal: the kept hashes lead to it.
+    farm.attest(older)
+    with pytest.raises(AuditDamagedError, match="the trail was changed"):
+        farm.attest({"w1": HeldCheckpoint(forged(said))})
     (farm.trail / "tree-0").write_bytes((farm.trail / "tree-0").read_bytes()[:40])
     with pytest.raises(NotFoundError, match="tree-0 lacks hashes of records"):
         farm.attest()
+
+
+def forged(said: SignedTree) -> bytes:
+    """Return the same head with another root, signed by the worker."""
+    signer = HeadSigner("w1", KEY)
+    head = replace(read_tree_head("w1", said.checkpoint, raw(KEY)), root=bytes(32))
+    return sign_tree_head(head, signer.public_key, signer.sign_message)
 
 
 async def test_forged_leaves_of_removed_records_are_found(farm: Farm) -> None:

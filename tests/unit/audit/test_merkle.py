@@ -158,3 +158,19 @@ def test_no_proof_is_made_of_a_leaf_before_the_first() -> None:
     for size in (0, 5):
         with pytest.raises(ValueError, match="no such leaf"):
             tree.inclusion(-1, size)
+
+
+def test_a_tree_goes_on_behind_leaves_that_it_does_not_have() -> None:
+    data = [leaf_hash(b"%d" % number) for number in range(70)]
+    whole = LeafTree(data)
+    for before in range(len(data)):
+        border = LeafTree(data[:before])
+        tree = LeafTree(data[before:], TreeRange(before, border.peaks()))
+        assert (tree.size, tree.root(), tree.peaks()) == (70, whole.root(), whole.peaks())
+        for size in range(max(before, 1), 71):
+            assert tree.root(size) == whole.root(size)
+            assert tree.consistency(before, size) == whole.consistency(before, size)
+            for index in range(before, size):
+                assert tree.inclusion(index, size) == whole.inclusion(index, size)
+    with pytest.raises(ValueError, match="does not have these leaves"):
+        LeafTree(data[64:], TreeRange(64, LeafTree(data[:64]).peaks())).root(63)

@@ -29,6 +29,7 @@ from hpcc.audit.tree.head import (
     sign_tree_head,
     start_leaf,
 )
+from hpcc.audit.tree.kept import STEP, folded
 from hpcc.audit.tree.merkle import HASH_BYTES, ProofMaker, TreeRange, node_hash
 from hpcc.files import open_file, sync_file
 from hpcc.files.whole import FaultPoint, Sync, no_fault, whole_file
@@ -36,7 +37,6 @@ from hpcc.ports import SignedTree, TreeMark
 
 HEAD_NAME: Final = "tree.head"
 _HEAD: Final = HEAD_NAME
-_STEP: Final = 8
 # 256**8 leaves are more than a trail can have.
 _LEVELS: Final = 8
 
@@ -65,8 +65,8 @@ class HistoryTree(ProofMaker):
         return sum(file.count for file in list(self._files)) * HASH_BYTES
 
     def perfect(self, level: int, index: int) -> bytes:
-        step, rest = divmod(level, _STEP)
-        return _folded(self._files[step].read(index << rest, 1 << rest))
+        step, rest = divmod(level, STEP)
+        return folded(self._files[step].read(index << rest, 1 << rest))
 
     def begin(self, count: int, head: str) -> None:
         """Load the tree of a trail whose seals lead to record `count` - 1 of hash `head`.
@@ -91,23 +91,15 @@ class HistoryTree(ProofMaker):
             if self.size < sealed or not self._is_whole(sealed):
                 self._remake(count)
             for level, file in enumerate(self._files):
-                file.cut(sealed >> (_STEP * level))
-            self._peaks = self._read_peaks()
-
-    def _read_peaks(self) -> list[bytes]:
-        peaks, place = [], 0
-        for level in range(self.size.bit_length() - 1, -1, -1):
-            if self.size >> level & 1:
-                peaks.append(self.perfect(level, place >> level))
-                place += 1 << level
-        return peaks
+                file.cut(sealed >> (STEP * level))
+            self._peaks = self.peaks()
 
     def _is_whole(self, size: int) -> bool:
         """Return whether each level has the hashes of `size` leaves, and those of the signed head.
 
         A head that a crash left without its seal covers more: `check` compares it.
         """
-        if any(f.count < size >> (_STEP * level) for level, f in enumerate(self._files)):
+        if any(f.count < size >> (STEP * level) for level, f in enumerate(self._files)):
             return False
         signed = self._signed
         return signed is None or signed.size > size or self.root(signed.size) == signed.root
@@ -129,8 +121,8 @@ class HistoryTree(ProofMaker):
         while rest & 1:
             node = node_hash(self._peaks.pop(), node)
             rest, level = rest >> 1, level + 1
-            if level % _STEP == 0 and level // _STEP < _LEVELS:
-                self._files[level // _STEP].add(node)
+            if level % STEP == 0 and level // STEP < _LEVELS:
+                self._files[level // STEP].add(node)
         self._peaks.append(node)
 
     def flush(self) -> None:
@@ -284,13 +276,6 @@ class HistoryTree(ProofMaker):
             for file in self._files:
                 file.close()
             self._files = []
-
-
-def _folded(hashes: list[bytes]) -> bytes:
-    """Return the root of a power of two of neighbours."""
-    while len(hashes) > 1:
-        hashes = [node_hash(*hashes[i : i + 2]) for i in range(0, len(hashes), 2)]
-    return hashes[0]
 
 
 class _Hashes:

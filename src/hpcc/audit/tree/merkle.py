@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 HASH_BYTES: Final = 32
@@ -99,6 +99,15 @@ class ProofMaker(ABC):
         self._require(0, count)
         return self._hash(0, count) if count else EMPTY_ROOT
 
+    def peaks(self) -> list[bytes]:
+        """Return the hashes of the perfect subtrees that the size consists of, largest first."""
+        found, place = [], 0
+        for level in range(self.size.bit_length() - 1, -1, -1):
+            if self.size >> level & 1:
+                found.append(self.perfect(level, place >> level))
+                place += 1 << level
+        return found
+
     def inclusion(self, index: int, size: int) -> list[bytes]:
         """Return the proof that leaf `index` is in the tree of the first `size` leaves.
 
@@ -154,33 +163,53 @@ class ProofMaker(ABC):
 
 
 class LeafTree(ProofMaker):
-    """A tree of leaf hashes in memory. Perfect subtrees are computed once."""
+    """A tree of leaf hashes in memory. Perfect subtrees are computed once.
 
-    def __init__(self, leaves: Sequence[bytes] = ()) -> None:
-        """Begin with these leaf hashes."""
-        # Level k has the hashes of all perfect subtrees of 2**k leaves.
+    It can go on behind leaves that it does not have. Then it gives the roots and proofs of all
+    sizes from theirs on, and of the leaves that it has.
+    """
+
+    def __init__(self, leaves: Iterable[bytes] = (), before: TreeRange | None = None) -> None:
+        """Begin with these leaf hashes, behind the right border of those that it does not have."""
+        # Level k has the hashes of perfect subtrees of 2**k leaves, from number `_begins[k]` on.
         self._levels: list[list[bytes]] = [[]]
+        self._begins = [0]
+        if before is not None and before.size:
+            peaks = list(before.peaks)
+            bits = [before.size >> level & 1 for level in range(before.size.bit_length())]
+            self._levels = [[peaks.pop()] if bit else [] for bit in bits]
+            self._begins = [(before.size >> level) - bit for level, bit in enumerate(bits)]
         for leaf in leaves:
             self.append(leaf)
 
     @property
     def size(self) -> int:
         """Return the number of leaves."""
-        return len(self._levels[0])
+        return self._begins[0] + len(self._levels[0])
 
     def append(self, leaf: bytes) -> None:
         """Add the hash of a leaf."""
         for level in range(MAX_PROOF):
             row = self._levels[level]
             row.append(leaf)
-            if len(row) % 2:
+            if (self._begins[level] + len(row)) % 2:
                 return
+            # The left one is a peak of what was before, or behind it.
             leaf = node_hash(row[-2], row[-1])
             if level + 1 == len(self._levels):
                 self._levels.append([])
+                self._begins.append(0)
 
     def perfect(self, level: int, index: int) -> bytes:
-        return self._levels[level][index]
+        """Return the hash of a subtree.
+
+        Raises:
+            ValueError: it is of leaves that this tree does not have.
+        """
+        at = index - self._begins[level]
+        if at < 0:
+            raise ValueError("the tree does not have these leaves")
+        return self._levels[level][at]
 
 
 def _split(count: int) -> int:
