@@ -11,11 +11,20 @@ from pathlib import Path
 import httpx
 import pytest
 
+from hpcc.audit.base.canonical import AuditDamagedError
+from hpcc.audit.base.segments import seals
 from hpcc.audit.base.spool_limits import SpoolLimits
+from hpcc.audit.roots import check_roots
 from hpcc.audit.verify import verify_trail
+from hpcc.cli.main import main
 from hpcc.core import CallerError
 from hpcc.ports import SystemClock
-from hpcc.worker.audit.objects import ObjectSinkConfig, SegmentUploader, read_credential
+from hpcc.worker.audit.objects import (
+    ObjectSinkConfig,
+    SegmentUploader,
+    read_credential,
+    sealed_head_or_none,
+)
 from hpcc_testkit.farm.audit_rows import SMALL, opened, row, written
 from hpcc_testkit.services.s3_servers import (
     ADMIN,
@@ -105,6 +114,48 @@ async def test_each_sealed_segment_and_its_seal_are_in_the_bucket(
     assert len(files) >= 8
     for file in files:
         assert stored(server, "audit", "w-copy", file.name).content == file.read_bytes()
+
+
+async def test_a_copy_of_the_bucket_is_compared_with_the_root_that_the_worker_signed(
+    server: S3Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trail, copy = tmp_path / "trail", tmp_path / "copy"
+    await written(trail, 20)
+    async with opened(trail, limits=SMALL) as log:
+        for number in range(2):
+            await log.append(row(20 + number))
+            await log.seal()
+            async with uploading(trail, config(server), "w-root") as uploader:
+                await until(lambda: uploader.headed == 21 + number)  # noqa: B023 - awaited here
+    copy.mkdir()
+    for file in [*sealed(trail), trail / "tree.head"]:
+        (copy / file.name).write_bytes(stored(server, "audit", "w-root", file.name).content)
+    roots = check_roots(copy)
+    assert (roots.leaves, roots.behind, roots.removed) == (23, 0, 0)
+    assert main(["audit", "verify", "--roots", "--directory", str(copy)]) == 0
+    assert roots.root in capsys.readouterr().out
+    last = max(copy.glob("*.hpcc"))
+    last.write_bytes(last.read_bytes()[:-9] + bytes(9))
+    with pytest.raises(AuditDamagedError):
+        check_roots(copy)
+
+
+async def test_the_head_that_goes_to_the_bucket_covers_what_is_there_and_no_more(
+    tmp_path: Path,
+) -> None:
+    await written(tmp_path, 8)
+    async with opened(tmp_path, limits=SMALL) as log:
+        await log.seal()
+    *earlier, last = seals(tmp_path)
+    head = (tmp_path / "tree.head").read_bytes()
+    assert sealed_head_or_none(tmp_path, last) == head
+    # The seal of the head is not in the bucket yet.
+    assert sealed_head_or_none(tmp_path, earlier[-1]) is None
+    (tmp_path / "tree.head").write_bytes(head.replace(b"chain", b"chaim"))
+    with pytest.raises(AuditDamagedError):
+        sealed_head_or_none(tmp_path, last)
+    (tmp_path / "tree.head").unlink()
+    assert sealed_head_or_none(tmp_path, last) is None
 
 
 async def test_a_copy_is_under_a_lock_and_cannot_be_removed(

@@ -23,7 +23,15 @@ from urllib.parse import quote
 import httpx
 
 from hpcc.audit.base.canonical import GENESIS
-from hpcc.audit.base.segments import Seal, seal_or_none, seal_path, segment_path
+from hpcc.audit.base.segments import (
+    Seal,
+    open_trail_file,
+    seal_or_none,
+    seal_path,
+    segment_path,
+)
+from hpcc.audit.tree.head import MAX_CHECKPOINT_BYTES, read_tree_head
+from hpcc.audit.tree.history import HEAD_NAME
 from hpcc.core import CallerError, HpccError, InfrastructureError
 from hpcc.files import access_of, open_file, privacy_remedy
 from hpcc.obs.faults import connection_fault
@@ -81,7 +89,11 @@ def read_credential(path: Path) -> tuple[str, str]:
 
 
 class SegmentUploader:
-    """Copies each sealed segment and its seal. The bucket has the records below `acknowledged`."""
+    """Copies each sealed segment and its seal. The bucket has the records below `acknowledged`.
+
+    Once it has all sealed ones it gets `tree.head` as well, the head that the worker signed at the
+    last seal. So a copy of the bucket is compared with that, and the head never covers more.
+    """
 
     def __init__(
         self, directory: Path, worker: str, config: ObjectSinkConfig, clock: Clock
@@ -90,6 +102,9 @@ class SegmentUploader:
         self._config, self._clock = config, clock
         self.name, self.acknowledged = "bucket", 0
         self._head = GENESIS
+        self._last: Seal | None = None
+        # How many records the head of the tree has that the bucket got last; 0 if it has none.
+        self.headed = 0
 
     async def run(self) -> None:
         """Copy sealed segments until cancelled; failures are retried after growing pauses."""
@@ -117,6 +132,7 @@ class SegmentUploader:
                 seal_or_none, self._directory, self.acknowledged, self._head
             )
             if seal is None:
+                await self._follow_head(http)
                 return
             segment = segment_path(self._directory, seal.first)
             # A segment that retention removed before the bucket was configured cannot be copied.
@@ -124,7 +140,25 @@ class SegmentUploader:
                 await self._put(http, segment)
                 # The seal comes last: if it exists, its segment is complete.
                 await self._put(http, seal_path(self._directory, seal.first))
-            self.acknowledged, self._head = seal.end, seal.signed.head
+            self.acknowledged, self._head, self._last = seal.end, seal.signed.head, seal
+
+    async def _follow_head(self, http: httpx.AsyncClient) -> None:
+        """Copy the head of the tree if it is that of the last seal in the bucket.
+
+        A later one waits: its seal is being made, and comes first.
+        """
+        if self._last is None or self.headed == self._last.end:
+            return
+        data = await asyncio.to_thread(sealed_head_or_none, self._directory, self._last)
+        if data is None:
+            return
+        body = _Body.of_bytes(data)
+        copy = await self._send(http, "HEAD", HEAD_NAME, _EMPTY)
+        if copy.status_code != httpx.codes.NOT_FOUND:
+            _require(copy)
+        if copy.headers.get("etag", "").strip('"') != base64.b64decode(body.md5).hex():
+            await self._put_body(http, HEAD_NAME, body)
+        self.headed = self._last.end
 
     async def _is_there(self, http: httpx.AsyncClient, seal: Seal) -> bool:
         """Return whether the bucket has segment and seal; the seal is compared by MD5 (S3's ETag).
@@ -149,7 +183,9 @@ class SegmentUploader:
         )
 
     async def _put(self, http: httpx.AsyncClient, path: Path) -> None:
-        body = await asyncio.to_thread(_Body.of, path)
+        await self._put_body(http, path.name, await asyncio.to_thread(_Body.of, path))
+
+    async def _put_body(self, http: httpx.AsyncClient, name: str, body: _Body) -> None:
         headers = {"content-md5": body.md5, "content-length": str(body.size)}
         if self._config.lock_days:
             until = self._clock.now() + self._config.lock_days * _DAY_SECONDS
@@ -157,7 +193,7 @@ class SegmentUploader:
             headers["x-amz-object-lock-retain-until-date"] = datetime.fromtimestamp(
                 until, UTC
             ).strftime("%Y-%m-%dT%H:%M:%SZ")
-        _require(await self._send(http, "PUT", path.name, body, headers))
+        _require(await self._send(http, "PUT", name, body, headers))
 
     async def _send(
         self,
@@ -177,7 +213,7 @@ class SegmentUploader:
             owner, method, url, body.sha256, region=config.region, now=self._clock.now(),
             extra=headers,
         )  # fmt: skip
-        content = body.chunks() if body.path is not None else None
+        content = body.chunks() if body.path is not None else body.data or None
         request = http.build_request(method, url, content=content, headers=signed)
         try:
             async with asyncio.timeout(_REQUEST_SECONDS + body.size / _BYTES_PER_SECOND):
@@ -206,6 +242,13 @@ class _Body:
     size: int
     sha256: str
     md5: str
+    data: bytes = b""
+
+    @classmethod
+    def of_bytes(cls, data: bytes) -> _Body:
+        md5 = hashlib.md5(data, usedforsecurity=False).digest()
+        digest = hashlib.sha256(data).hexdigest()
+        return cls(None, len(data), digest, base64.b64encode(md5).decode(), data)
 
     @classmethod
     def of(cls, path: Path) -> _Body:
@@ -225,3 +268,19 @@ class _Body:
 
 
 _EMPTY: Final = _Body(None, 0, hashlib.sha256(b"").hexdigest(), "")
+
+
+def sealed_head_or_none(directory: Path, seal: Seal) -> bytes | None:
+    """Return the head of a trail's tree if it has the records up to a seal, and no more.
+
+    Raises:
+        AuditDamagedError: another key or worker signed it, or it has another form.
+        OSError: it cannot be read.
+    """
+    try:
+        with open_trail_file(directory / HEAD_NAME) as file:
+            data = file.read(MAX_CHECKPOINT_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    head = read_tree_head(seal.signed.worker, data, seal.signed.key)
+    return data if (head.count, head.head) == (seal.end, seal.signed.head) else None
