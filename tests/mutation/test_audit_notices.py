@@ -169,9 +169,21 @@ CASES = {
     ),
     "retirement-allowed": Case(
         "audit/holds.py",
-        "if self._role.keys and seal.signed.at >= self._before:",
+        "if self._role.keys and not any(allowed.covers(seal) for allowed in self._allowed):",
         "if False:",
         HOLDS + "test_without_its_permission_nothing_is_removed_whatever_is_configured",
+    ),
+    "retirement-of-the-past": Case(
+        "audit/holds.py",
+        "seal.signed.at < self.before and seal.end <= self.until",
+        "seal.signed.at < self.before",
+        HOLDS + "test_a_permission_covers_what_was_sealed_before_it_whatever_the_clock_says",
+    ),
+    "retirement-replayed": Case(
+        "audit/holds.py",
+        "if self._allowed and found.at <= self._allowed[-1].at:",
+        "if False:",
+        HOLDS + "test_a_permission_of_the_future_and_one_that_was_given_before_are_refused",
     ),
     "full-disk": Case(
         "audit/spool.py",

@@ -7,13 +7,15 @@ Rule: each of their statements is a signed event of the chain before it has an e
 chain has it. So a restart reads them from the trail, and who changes the trail is found as with any
 record. While a hold is in force, retention removes no segment that has a row of it, nor any that
 ends behind the event of the hold, so that the event itself stays. Where the role has keys,
-retention removes only what the role has allowed, whatever the configuration says.
+retention removes only what the role has allowed, whatever the configuration says. A permission
+covers segments that end before its own event: nobody allows the removal of what is not there yet,
+and a permission is never removed by itself. So the newest one is always in the trail.
 
 Example: a hold of build ci/4711 is record 900. Its rows are 300 to 420. Retention removes what lies
 before the segment of record 300, and nothing else until the hold is released.
 
 What must never happen: a held row is removed because a statement could not be read. Whatever fails
-here keeps everything.
+here keeps everything. Nor does a clock that the operator sets back make a permission cover more.
 """
 
 from __future__ import annotations
@@ -56,6 +58,22 @@ class HeldRows:
     sequence: int
 
 
+@dataclass(frozen=True, slots=True)
+class AllowedRemoval:
+    """A permission, given at a time by the clock of who signed it.
+
+    What was sealed before `before` may be removed, of the records before number `until`.
+    """
+
+    before: float
+    until: int
+    at: float
+
+    def covers(self, seal: Seal) -> bool:
+        """Return whether a segment may be removed."""
+        return seal.signed.at < self.before and seal.end <= self.until
+
+
 class Retentions:
     """The statements in force over one trail. Its methods block: one thread at a time."""
 
@@ -63,8 +81,7 @@ class Retentions:
         self._directory, self._worker, self._role = directory, worker, role
         self._holds: dict[str, HeldRows] = {}
         self._known: set[str] = set()
-        # What was sealed before may be removed.
-        self._before = 0.0
+        self._allowed: list[AllowedRemoval] = []
         self._is_loaded = False
 
     def load(self) -> None:
@@ -76,8 +93,7 @@ class Retentions:
         """
         if self._is_loaded:
             return
-        holds, known, before = in_force(self._directory)
-        self._holds, self._known, self._before = holds, known, before
+        self._holds, self._known, self._allowed = in_force(self._directory)
         self._is_loaded = True
 
     @property
@@ -113,11 +129,28 @@ class Retentions:
             raise CallerError(f"no hold {found.id} is in force", reason="retention")
         if found.action is not RetentionAction.RELEASE and found.id in self._known:
             raise CallerError(f"the statement {found.id} was given before", reason="retention")
+        if found.action is RetentionAction.RETIRE:
+            self._check_permission(found)
         return found
+
+    def _check_permission(self, found: RetentionStatement) -> None:
+        if found.before > found.at:
+            raise CallerError(
+                "a permission to remove covers what is sealed when it is given, and this one names"
+                " a later time: give it again then",
+                reason="retention",
+            )
+        # An older one may have left the trail, and its id with it.
+        if self._allowed and found.at <= self._allowed[-1].at:
+            raise CallerError(
+                "a later permission to remove was given already: sign a new one, and compare the"
+                " clock of this machine",
+                reason="retention",
+            )
 
     def enter(self, statement: RetentionStatement, sequence: int) -> None:
         """Let a statement count, whose event is durable as record `sequence` or a later one."""
-        self._before = _entered(statement, sequence, self._holds, self._known, self._before)
+        _enter(statement, sequence, self._holds, self._known, self._allowed)
 
     def removable(self, chosen: list[Seal]) -> list[Seal]:
         """Return the segments, of those that retention would remove, that nobody keeps.
@@ -130,7 +163,7 @@ class Retentions:
             self.load()
         found: list[Seal] = []
         for seal in chosen:
-            if self._role.keys and seal.signed.at >= self._before:
+            if self._role.keys and not any(allowed.covers(seal) for allowed in self._allowed):
                 break
             if any(self._keeps(hold, seal) for hold in self.holds):
                 break
@@ -184,8 +217,10 @@ def statement_of(record: Record) -> RetentionStatement:
     return statement
 
 
-def in_force(directory: Path) -> tuple[dict[str, HeldRows], set[str], float]:
-    """Return the holds in force, the ids of all statements, and before when removal is allowed.
+def in_force(directory: Path) -> tuple[dict[str, HeldRows], set[str], list[AllowedRemoval]]:
+    """Return the holds in force, the ids of all statements, and what may be removed.
+
+    The newest permission is the last.
 
     Raises:
         AuditDamagedError: the trail was changed.
@@ -197,25 +232,26 @@ def in_force(directory: Path) -> tuple[dict[str, HeldRows], set[str], float]:
         records += TrailReader(directory).find(query, oldest_first=True)
     holds: dict[str, HeldRows] = {}
     known: set[str] = set()
-    before = 0.0
+    allowed: list[AllowedRemoval] = []
     for record in sorted(records, key=lambda r: r.sequence):
-        before = _entered(statement_of(record), record.sequence, holds, known, before)
-    return holds, known, before
+        _enter(statement_of(record), record.sequence, holds, known, allowed)
+    return holds, known, allowed
 
 
-def _entered(
+def _enter(
     statement: RetentionStatement,
     sequence: int,
     holds: dict[str, HeldRows],
     known: set[str],
-    before: float,
-) -> float:
-    if statement.action is RetentionAction.HOLD:
-        known.add(statement.id)
-        holds[statement.id] = HeldRows(statement, sequence)
-    elif statement.action is RetentionAction.RELEASE:
+    allowed: list[AllowedRemoval],
+) -> None:
+    if statement.action is RetentionAction.RELEASE:
         holds.pop(statement.id, None)
-    else:
-        known.add(statement.id)
-        before = max(before, statement.before)
-    return before
+        return
+    known.add(statement.id)
+    if statement.action is RetentionAction.HOLD:
+        holds[statement.id] = HeldRows(statement, sequence)
+        return
+    # Those that the new one covers count no more. So few are kept.
+    allowed[:] = [one for one in allowed if one.before > statement.before]
+    allowed.append(AllowedRemoval(statement.before, sequence, statement.at))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ from hpcc.audit.base.retention_statement import (
 )
 from hpcc.audit.base.segments import seals, segment_path
 from hpcc.audit.base.spool_limits import RetentionRole, SpoolLimits, retention_role
-from hpcc.audit.holds import in_force
+from hpcc.audit.holds import Retentions, in_force
 from hpcc.audit.log import SpoolAuditLog
 from hpcc.audit.lookup.reader import TrailReader
 from hpcc.audit.verify import verify_trail
@@ -38,11 +38,12 @@ ROLE = RetentionRole(keys=frozenset({raw_key(ONE), raw_key(TWO)}), quorum=2)
 OLD = SpoolLimits(segment_bytes=6300, max_bytes=600_000, keep_seconds=1e-6, role=ROLE)
 FREE = replace(OLD, role=RetentionRole(keys=ROLE.keys))
 _ids: Iterator[str] = (f"{n:016x}" for n in range(1, 1000))
+_times: Iterator[float] = (1e13 + n for n in range(1000))
 
 
 def said(action: RetentionAction, *keys: Ed25519PrivateKey, **more: object) -> bytes:
     values: dict[str, object] = {
-        "action": action, "id": next(_ids), "worker": "w1", "at": 5.0, "by": "olga",
+        "action": action, "id": next(_ids), "worker": "w1", "at": next(_times), "by": "olga",
         "reason": "incident 12", **more,
     }  # fmt: skip
     return sign_statement(RetentionStatement(**values), keys or (ONE,))  # type: ignore[arg-type]  # as above
@@ -52,8 +53,8 @@ def hold(what: str, value: str, *keys: Ed25519PrivateKey) -> bytes:
     return said(RetentionAction.HOLD, *keys, what=what, value=value)
 
 
-async def allow(log: SpoolAuditLog) -> None:
-    await log.obey(said(RetentionAction.RETIRE, ONE, TWO, before=1e12))
+async def allow(log: SpoolAuditLog, before: float = 1e12) -> None:
+    await log.obey(said(RetentionAction.RETIRE, ONE, TWO, before=before))
 
 
 async def rows(log: SpoolAuditLog, first: int, last: int, **more: object) -> None:
@@ -85,6 +86,8 @@ async def test_held_rows_stay(tmp_path: Path, what: str, value: str) -> None:
     assert len(kept(tmp_path)) > 3
     async with opened(tmp_path, limits=OLD) as log:
         await log.obey(said(RetentionAction.RELEASE, ONE, TWO, id=found.id))
+        await log.seal()
+        await allow(log)
         await log.retire()
         assert kept(tmp_path) == []
     assert verify_trail(tmp_path).first > 20
@@ -172,6 +175,78 @@ async def test_without_its_permission_nothing_is_removed_whatever_is_configured(
         assert await log.retire() == 0
         await allow(log)
         assert await log.retire() > 0
+
+
+class SetClock(SystemClock):
+    """Tells a time that a test sets; timers are the machine's."""
+
+    time = 1000.0
+
+    def now(self) -> float:
+        return self.time
+
+
+async def test_a_permission_covers_what_was_sealed_before_it_whatever_the_clock_says(
+    tmp_path: Path,
+) -> None:
+    """Over a restart too: an operator who sets the clock back can remove nothing more."""
+    clock = SetClock()
+    async with opened(tmp_path, limits=OLD, clock=clock) as log:
+        await rows(log, 0, 20)
+        clock.time += 100
+        await allow(log, before=clock.time)
+        clock.time -= 90
+        await rows(log, 20, 40)
+        await log.seal()
+        clock.time += 1000
+        assert await log.retire() > 0
+        first = kept(tmp_path)[0]
+        assert 0 < first <= 20
+    async with opened(tmp_path, limits=OLD, clock=clock) as log:
+        assert await log.retire() == 0
+        assert kept(tmp_path)[0] == first
+        await allow(log, before=clock.time)
+        assert await log.retire() > 0
+    # The permission is in the trail as long as it counts.
+    ((_, until, _),) = map(astuple, in_force(tmp_path)[2])
+    assert until > 40
+    verify_trail(tmp_path)
+
+
+async def test_a_permission_of_the_future_and_one_that_was_given_before_are_refused(
+    tmp_path: Path,
+) -> None:
+    first = said(RetentionAction.RETIRE, ONE, TWO, before=1e12)
+    async with opened(tmp_path, limits=OLD) as log:
+        await rows(log, 0, 20)
+        with pytest.raises(CallerError, match="names a later time: give it again then"):
+            await log.obey(said(RetentionAction.RETIRE, ONE, TWO, before=2e13))
+        await log.obey(first)
+        await rows(log, 20, 40)
+        await log.seal()
+        await allow(log)
+        assert await log.retire() > 0
+        assert kept(tmp_path) == []
+    async with opened(tmp_path, limits=OLD) as log:
+        # Its event is gone.
+        await rows(log, 40, 60)
+        with pytest.raises(CallerError, match="a later permission to remove was given already"):
+            await log.obey(first)
+        assert await log.retire() == 0
+
+
+async def test_a_permission_of_the_future_that_an_earlier_version_took_covers_its_past(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Retentions, "_check_permission", lambda *_: None)
+    async with opened(tmp_path, limits=OLD) as log:
+        await rows(log, 0, 20)
+        await allow(log, before=9e13)
+        await rows(log, 20, 40)
+        assert await log.retire() > 0
+        assert 0 < kept(tmp_path)[0] <= 20
+    async with opened(tmp_path, limits=OLD) as log:
+        assert await log.retire() == 0
 
 
 async def test_a_hold_stays_when_the_keys_are_taken_out_of_the_configuration(
@@ -301,6 +376,8 @@ async def test_the_commands_give_statements_to_a_worker_that_runs(
         await rows(log, 0, 20)
         assert await ran("hold", "add", "--tenant", "acme") == 0
         name = capsys.readouterr().out.split()[1]
+        assert await ran("retire", "--before", "2999-01-31") == 2
+        assert "Run this again after that time" in capsys.readouterr().err
         assert await ran("retire", "--before", "0s") == 0
         assert await ran("hold", "release", "0" * 16) == 2
         assert f"no hold {'0' * 16} is in force" in capsys.readouterr().err

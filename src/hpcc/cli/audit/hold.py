@@ -114,13 +114,20 @@ def _release(args: argparse.Namespace) -> int:
 
 
 def _retire(args: argparse.Namespace) -> int:
-    """Allow a worker to remove segments that were sealed before a time.
+    """Allow a worker to remove segments that were sealed before a time, which is past.
 
     They go once every sink has them, unless a hold keeps them or audit_keep_days does.
     """
     from hpcc.audit.base.retention_statement import RetentionAction
 
-    before = since_seconds(args.before, utc_now(), "--before")
+    now = utc_now()
+    before = since_seconds(args.before, now, "--before")
+    if before > now.timestamp():
+        raise CallerError(
+            f"--before {args.before}: a permission covers what is sealed already. Run this again"
+            " after that time",
+            reason="usage",
+        )
     if before <= 0:
         raise CallerError(f"--before {args.before!r}: write 400d or 2030-01-31", reason="usage")
     _said(args, RetentionAction.RETIRE, secrets.token_hex(8), before=before)
@@ -191,7 +198,7 @@ def _list(args: argparse.Namespace) -> int:
 
     directory = directory_of(args)
     require_trail(directory)
-    holds, _, before = in_force(directory)
+    holds, _, allowed = in_force(directory)
     for hold in holds.values():
         said = hold.statement
         emit(
@@ -200,6 +207,9 @@ def _list(args: argparse.Namespace) -> int:
         )
     if not holds:
         emit("no hold is in force")
-    if before:
-        emit(f"what was sealed before {time_text(before)} may be removed")
+    for one in allowed:
+        emit(
+            f"what was sealed before {time_text(one.before)} may be removed, of the records before"
+            f" {one.until}"
+        )
     return 0
