@@ -14,6 +14,7 @@ FILE = "tests/integration/evidence/test_evidence_file.py::"
 HEADS = "tests/integration/evidence/test_evidence_heads.py::"
 CONTAINER = "tests/unit/evidence/test_container.py::"
 SOURCES = "tests/unit/worker/stores/test_sources.py::"
+COMMIT = "tests/unit/cache/git/test_commit_files.py::"
 CHECKOUT = "tests/integration/audit/test_audit_sources.py::"
 BUILD = "tests/integration/audit/test_reproduce_build.py::"
 LOCAL = "tests/integration/evidence/test_local_records.py::"
@@ -46,7 +47,7 @@ CASES = {
     ),
     "held-head": Case(
         "evidence/leaves.py",
-        "if self.tree.size and self.tree.root(head.size) != head.root:",
+        "if self.tree.size and not self._has(head.size, head.root):",
         "if False:",
         HEADS + "test_forged_leaves_of_removed_records_are_found",
     ),
@@ -115,6 +116,24 @@ CASES = {
         "self._mark(tenant, root, marked.setdefault(tenant.value, set()))",
         "pass",
         SOURCES + "test_what_a_row_leads_to_stays_when_other_rows_are_removed",
+    ),
+    "commit-content": Case(
+        "cache/git/commit_files.py",
+        "if hasher.hexdigest() != name.decode():",
+        "if False:",
+        COMMIT + "test_an_object_of_another_content_than_its_name_is_refused[blob]",
+    ),
+    "commit-links": Case(
+        "cache/git/commit_files.py",
+        'or text.startswith(b"/")',
+        "",
+        COMMIT + "test_links_that_leave_the_commit_or_go_round_are_absent",
+    ),
+    "sparse-hashes": Case(
+        "evidence/leaves.py",
+        "return is_consistent(size, self._border.size, root, self._border.root(), proof)",
+        "return True",
+        HEADS + "test_leaves_of_removed_records_come_from_the_workers_file",
     ),
     "checkout-content": Case(
         "evidence/checkout.py",

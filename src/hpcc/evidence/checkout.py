@@ -1,7 +1,6 @@
-"""Compares the sources of a row with a checkout: which files have the bytes that the guest had.
+"""Compares the sources of a row with a checkout or a commit: which files have the guest's bytes.
 
-Only contents count. To see whether a row is of a commit, check the commit out and compare. A link
-in the checkout is followed, as the compiler followed it.
+Only contents count. A link in the checkout is followed, as the compiler followed it.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import hashlib
 import os
 import posixpath
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -23,19 +22,21 @@ from hpcc.compilers.invocation.guest import (
     SAME_LENGTH_WORD,
     WIDE_ROOT,
 )
-from hpcc.core import CallerError, InputFile
+from hpcc.core import CallerError, Digest, InputFile
 
 _CHUNK: Final = 1 << 20
 
 
 class SourceState(StrEnum):
-    """What a checkout has at the place of a source."""
+    """What a checkout or a commit has at the place of a source."""
 
     SAME = "same"
     DIFFERENT = "different"
     ABSENT = "absent"
     # It cannot be opened, or is not a regular file.
     UNREADABLE = "unreadable"
+    # Below a place where the commit has another repository.
+    SUBMODULE = "submodule"
     # Not of the project: a file that is installed on the machine that compiled.
     INSTALLED = "installed"
 
@@ -56,13 +57,38 @@ def compare_checkout(files: Iterable[InputFile], checkout: Path) -> list[Compare
     """
     if not checkout.is_dir():
         raise CallerError(f"{checkout} is not a directory: give the root of a checkout")
+    return _compared(files, lambda file, path: _state(file, checkout / path))
+
+
+def compare_contents(
+    files: Iterable[InputFile], content: Callable[[str], bytes | SourceState], most: int
+) -> list[ComparedSource]:
+    """Compare the files of an input tree with contents by path: of a commit.
+
+    `content` gives a file's bytes, at most `most`, or why there are none.
+    """
+
+    def state(file: InputFile, path: str) -> SourceState:
+        if file.digest.size_bytes > most:
+            return SourceState.UNREADABLE
+        found = content(path)
+        if isinstance(found, SourceState):
+            return found
+        return SourceState.SAME if Digest.of(found) == file.digest else SourceState.DIFFERENT
+
+    return _compared(files, state)
+
+
+def _compared(
+    files: Iterable[InputFile], state: Callable[[InputFile, str], SourceState]
+) -> list[ComparedSource]:
     found = []
     for file in files:
         path = project_path_or_none(file.path)
         if path is None:
             found.append(ComparedSource(file, file.path, SourceState.INSTALLED))
         else:
-            found.append(ComparedSource(file, path, _state(file, checkout / path)))
+            found.append(ComparedSource(file, path, state(file, path)))
     return found
 
 

@@ -94,6 +94,60 @@ def test_an_edited_and_a_missing_file_are_named(
     assert "0 of 2 files are those of" in out
 
 
+def git(directory: Path, *words: str) -> str:
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.com")
+    done = subprocess.run(
+        ["git", "-C", str(directory), *who, *words], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+def committed(checkout: Path) -> str:
+    git(checkout, "init", "-q", "-b", "main")
+    git(checkout, "add", "-A")
+    git(checkout, "commit", "-q", "-m", "one")
+    return git(checkout, "rev-parse", "HEAD")
+
+
+def test_a_commit_with_the_same_contents_is_the_one_whatever_is_checked_out(
+    compiled: Compiled, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = committed(compiled.checkout)
+    (compiled.checkout / "b.h").write_bytes(b"int z;\n")
+    (compiled.checkout / "dir/a.c").unlink()
+    for revision in ("HEAD", "main", first):
+        assert compiled.run("--checkout", str(compiled.checkout), "--commit", revision) == 0
+        said = capsys.readouterr().out
+        assert f"2 of 2 files are those of commit {first} of {compiled.checkout}" in said
+    second = committed(compiled.checkout)
+    assert compiled.run("--checkout", str(compiled.checkout), "--commit", second) == 3
+    out = capsys.readouterr().out
+    assert f"different  {Blob.of(FILES['b.h']).digest.hash}  b.h" in out
+    assert f"absent     {Blob.of(FILES['dir/a.c']).digest.hash}  dir/a.c" in out
+    assert f"0 of 2 files are those of commit {second}" in out
+
+
+def test_a_repository_that_lacks_or_changed_the_commit_proves_nothing(
+    compiled: Compiled, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--checkout", str(compiled.checkout), "--commit")
+    assert compiled.run("--commit", "HEAD") == 1
+    assert compiled.run(*where, "HEAD") == 1
+    assert "is in no git repository" in capsys.readouterr().err
+    committed(compiled.checkout)
+    assert compiled.run(*where, "v1") == 1
+    assert "there is no tag or branch 'v1'" in capsys.readouterr().err
+    tree, blob = (git(compiled.checkout, "rev-parse", f"HEAD:{name}") for name in ("dir", "b.h"))
+    objects = compiled.checkout / ".git/objects"
+    shutil.copy(objects / tree[:2] / tree[2:], compiled.checkout / "tree")
+    (objects / tree[:2] / tree[2:]).unlink()
+    assert compiled.run(*where, "HEAD") == 4
+    assert "fetch the commit into a whole clone" in capsys.readouterr().err
+    shutil.copy(objects / blob[:2] / blob[2:], objects / tree[:2] / tree[2:])
+    assert compiled.run(*where, "HEAD") == 5
+    assert "has another content than its name says" in capsys.readouterr().err
+
+
 def test_a_pipe_in_a_checkout_does_not_hang_the_comparison(
     compiled: Compiled, capsys: pytest.CaptureFixture[str]
 ) -> None:

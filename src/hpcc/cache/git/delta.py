@@ -31,15 +31,15 @@ def size_at(data: bytes, at: int) -> tuple[int, int]:
             return value, at
 
 
-def apply_delta(base: bytes, delta: bytes) -> bytes:
-    """Return the object that a delta makes of its base; at most `MAX_OBJECT_BYTES`.
+def apply_delta(base: bytes, delta: bytes, limit: int = MAX_OBJECT_BYTES) -> bytes:
+    """Return the object that a delta makes of its base; at most `limit` bytes.
 
     Raises:
         GitError: it is damaged, for another base, or makes too much.
     """
     base_size, at = size_at(delta, 0)
     size, at = size_at(delta, at)
-    if base_size != len(base) or size > MAX_OBJECT_BYTES:
+    if base_size != len(base) or size > limit:
         raise GitError("a delta is for another object, or makes a too large one")
     made = bytearray()
     while at < len(delta):

@@ -1,7 +1,7 @@
-"""Reads commits of a repository: loose ones, and those in packs of version 2, also as deltas.
+"""Reads objects of a repository: loose ones, and those in packs of version 2, also as deltas.
 
-An object's bytes are not compared with its name. A clone that lies about a commit's parents only
-chooses which signed pack is asked for.
+An object's bytes are not compared with its name here. Of commits nobody does: a clone that lies
+about a commit's parents only chooses which signed pack is asked for. `commit_files` does.
 """
 
 from __future__ import annotations
@@ -12,27 +12,33 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import islice, pairwise
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from hpcc.cache.git.delta import MAX_OBJECT_BYTES, apply_delta, size_at
 from hpcc.cache.git.reading import OBJECT_ID, GitError, open_file, read_at, read_file
 from hpcc.cache.git.refs import Repository
 
-_MAX_LOOSE_BYTES: Final = 1 << 20
 _MAX_PACKS: Final = 256
 _MAX_NAMES: Final = 4096
 _MAX_ALTERNATES: Final = 8
 _MAX_ALTERNATES_BYTES: Final = 16 << 10
-# As the default of `git repack --depth`.
-_MAX_DEPTH: Final = 50
-# All that is inflated to read one commit.
-_MAX_INFLATED_BYTES: Final = 4 << 20
 _MAX_PARENTS: Final = 64
 _PIECE: Final = 16 << 10
 _INDEX_HEAD: Final = b"\xfftOc\0\0\0\x02"
 _FANOUT: Final = 256
 _FAR: Final = 0x80000000
-_COMMIT, _OFFSET_DELTA, _REFERENCE_DELTA = 1, 6, 7
+COMMIT, TREE, BLOB, TAG = 1, 2, 3, 4
+_OFFSET_DELTA, _REFERENCE_DELTA = 6, 7
+_KINDS: Final = {b"commit": COMMIT, b"tree": TREE, b"blob": BLOB, b"tag": TAG}
+
+
+class ObjectLimits(NamedTuple):
+    """Bounds of an object: its bytes, all that is inflated to read it, and its chain of deltas."""
+
+    object_bytes: int = MAX_OBJECT_BYTES
+    inflated_bytes: int = 4 << 20
+    # As the default of `git repack --depth`.
+    depth: int = 50
 
 
 class _Pack(NamedTuple):
@@ -43,51 +49,53 @@ class _Pack(NamedTuple):
     fanout: tuple[int, ...]
 
 
-class Commits:
-    """The commits of one repository. Used as a context manager; reads files only."""
+class Objects:
+    """The objects of one repository. Used as a context manager; reads files only."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, limits: ObjectLimits | None = None) -> None:
         self._stores = list(_stores(repository.common + b"/objects"))
         self._packs: list[_Pack] | None = None
         self._stack = ExitStack()
+        self._limits = limits or ObjectLimits()
         self._budget = 0
 
-    def __enter__(self) -> Commits:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def parents(self, commit: bytes) -> tuple[bytes, ...]:
-        """Return the parents of a commit, all in hexadecimal; () if the commit is not here.
+    @property
+    def inflated_bytes(self) -> int:
+        """Return how much was inflated to read the last object, of a pack."""
+        return self._limits.inflated_bytes - self._budget
+
+    def read_or_none(self, name: bytes) -> tuple[int, bytes] | None:
+        """Return kind and content of an object, named in hexadecimal; None if it is not here.
 
         Raises:
-            GitError: it is damaged, or no commit.
+            GitError: it is damaged, or over a limit.
         """
-        self._budget = _MAX_INFLATED_BYTES
+        self._budget = self._limits.inflated_bytes
         for store in self._stores:
+            path = store + b"/%b/%b" % (name[:2], name[2:])
             try:
-                data = read_file(store + b"/%b/%b" % (commit[:2], commit[2:]), _MAX_LOOSE_BYTES)
+                return self._loose(read_file(path, self._limits.object_bytes))
             except FileNotFoundError:
                 continue
-            return _parents(self._loose(data))
-        kind_and_data = self._packed(bytes.fromhex(commit.decode()), _MAX_DEPTH)
-        if kind_and_data is None:
-            return ()
-        kind, data = kind_and_data
-        if kind != _COMMIT:
-            raise GitError("not a commit")
-        return _parents(data)
+        return self._packed(bytes.fromhex(name.decode()), self._limits.depth)
 
-    def _loose(self, data: bytes) -> bytes:
+    def _loose(self, data: bytes) -> tuple[int, bytes]:
+        most = self._limits.object_bytes
         try:
-            text = zlib.decompressobj().decompress(data, MAX_OBJECT_BYTES)
+            text = zlib.decompressobj().decompress(data, most)
         except zlib.error as error:
             raise GitError("a loose object is damaged") from error
         head, _, body = text.partition(b"\0")
-        if not head.startswith(b"commit "):
-            raise GitError("not a commit")
-        return body
+        kind = _KINDS.get(head.partition(b" ")[0])
+        if kind is None:
+            raise GitError("a loose object is of no known kind")
+        return kind, body
 
     def _packed(self, name: bytes, depth: int) -> tuple[int, bytes] | None:
         """Return kind and content of an object in a pack; None if no pack has it."""
@@ -149,13 +157,14 @@ class Commits:
             return kind, self._inflate(pack.pack_fd, offset + at, size)
         if found is None:
             raise GitError("a delta's base is not here")
-        return found[0], apply_delta(found[1], self._inflate(pack.pack_fd, offset + at, size))
+        delta = self._inflate(pack.pack_fd, offset + at, size)
+        return found[0], apply_delta(found[1], delta, self._limits.object_bytes)
 
     def _inflate(self, fd: int, at: int, size: int) -> bytes:
         self._budget -= size
-        if size > MAX_OBJECT_BYTES or self._budget < 0:
-            raise GitError("an object is too large for a commit")
-        reader, made = zlib.decompressobj(), b""
+        if size > self._limits.object_bytes or self._budget < 0:
+            raise GitError("an object is too large")
+        reader, made = zlib.decompressobj(), bytearray()
         try:
             while len(made) < size and not reader.eof:
                 piece = read_at(fd, _PIECE, at)
@@ -168,7 +177,24 @@ class Commits:
             raise GitError("an object in a pack is damaged") from error
         if len(made) != size:
             raise GitError("an object in a pack is damaged")
-        return made
+        return bytes(made)
+
+
+class Commits(Objects):
+    """The commits of one repository. Used as a context manager; reads files only."""
+
+    def parents(self, commit: bytes) -> tuple[bytes, ...]:
+        """Return the parents of a commit, all in hexadecimal; () if the commit is not here.
+
+        Raises:
+            GitError: it is damaged, or no commit.
+        """
+        found = self.read_or_none(commit)
+        if found is None:
+            return ()
+        if found[0] != COMMIT:
+            raise GitError("not a commit")
+        return _parents(found[1])
 
 
 def _stores(objects: bytes) -> Iterator[bytes]:

@@ -14,6 +14,8 @@ _MAX_PACKED_REFS_BYTES: Final = 16 << 20
 # As git's SYMREF_MAXDEPTH.
 _MAX_SYMBOLIC: Final = 5
 _GIT_FILE: Final = re.compile(rb"gitdir: ([^\r\n\0]+)[\r\n]*")
+_NAME: Final = re.compile(rb"[^\0-\x20~^:?*\[\\\x7f]{1,500}")
+_PLACES: Final = (b"refs/tags/", b"refs/heads/", b"refs/remotes/")
 _SYMBOLIC: Final = re.compile(rb"ref: *(refs/[^\0-\x20~^:?*\[\\\x7f]{1,500})\n?")
 
 
@@ -58,20 +60,54 @@ def read_head(repository: Repository) -> bytes:
     Raises:
         GitError: HEAD names no commit, or is of a form that is not read.
     """
-    place, name = repository.own, b"HEAD"
+    found = _followed(repository, repository.own, b"HEAD")
+    if found is None:
+        raise GitError("HEAD names no commit")
+    return found
+
+
+def named_object(repository: Repository, revision: bytes) -> bytes:
+    """Return the object that a revision names, in hexadecimal: a whole id, HEAD, a tag or a branch.
+
+    Raises:
+        GitError: there is none, there are two, or the revision has another form.
+    """
+    if OBJECT_ID.fullmatch(revision):
+        return revision
+    if revision == b"HEAD":
+        return read_head(repository)
+    text = os.fsdecode(revision)
+    if not _NAME.fullmatch(revision) or not _is_plain(revision):
+        raise GitError(f"{text!r} is not HEAD, a tag, a branch or a whole id: see `git rev-parse`")
+    names = [revision] if revision.startswith(b"refs/") else [p + revision for p in _PLACES]
+    found = {name: _followed(repository, repository.common, name) for name in names}
+    have = {name: one for name, one in found.items() if one is not None}
+    if len(set(have.values())) > 1:
+        raise GitError(f"{text!r} is ambiguous: write {' or '.join(map(os.fsdecode, have))}")
+    if not have:
+        raise GitError(f"there is no tag or branch {text!r}; an id needs all of its digits")
+    return next(iter(have.values()))
+
+
+def _followed(repository: Repository, place: bytes, name: bytes) -> bytes | None:
+    """Return the object that a ref leads to in hexadecimal; None if a ref does not exist."""
     for _ in range(_MAX_SYMBOLIC):
         try:
             text = read_file(place + b"/" + name, _MAX_SMALL_BYTES)
         except FileNotFoundError:
             return _packed(repository, name)
+        except GitError:
+            if os.path.isdir(place + b"/" + name):
+                return _packed(repository, name)
+            raise
         if OBJECT_ID.fullmatch(text.rstrip()):
             return text.rstrip()
         match = _SYMBOLIC.fullmatch(text)
         if match is None or not _is_plain(match[1]):
-            raise GitError("HEAD is of a form that is not read")
+            raise GitError(f"{os.fsdecode(name)} is of a form that is not read")
         # HEAD is never on one of a worktree's separate refs (refs/bisect, refs/worktree).
         place, name = repository.common, match[1]
-    raise GitError("HEAD leads through too many names")
+    raise GitError("a ref leads through too many names")
 
 
 def _is_plain(name: bytes) -> bool:
@@ -79,13 +115,11 @@ def _is_plain(name: bytes) -> bool:
     return all(part and not part.startswith(b".") and b".." not in part for part in parts)
 
 
-def _packed(repository: Repository, name: bytes) -> bytes:
+def _packed(repository: Repository, name: bytes) -> bytes | None:
     try:
         text = b"\n" + read_file(repository.common + b"/packed-refs", _MAX_PACKED_REFS_BYTES)
-    except FileNotFoundError as error:
-        raise GitError("HEAD names no commit") from error
+    except FileNotFoundError:
+        return None
     end = text.find(b" " + name + b"\n")
     line = text[text.rfind(b"\n", 0, max(end, 0)) + 1 : end] if end > 0 else b""
-    if not OBJECT_ID.fullmatch(line):
-        raise GitError("HEAD names no commit")
-    return line
+    return line if OBJECT_ID.fullmatch(line) else None

@@ -1,4 +1,4 @@
-"""`hpcc audit sources ROW`: the files that a compile had, and whether a checkout has the same.
+"""`hpcc audit sources ROW`: the files that a compile had, and which a checkout or a commit has.
 
 Exit statuses are those of evidence: 0 all is there and the same, 3 the checkout differs, 4 the list
 or a content is not kept any more, 5 it was changed, 1 the command was called wrongly.
@@ -20,7 +20,7 @@ from hpcc.cli.audit.evidence import (
 )
 from hpcc.cli.base.terminal import emit
 from hpcc.config.paths import Paths
-from hpcc.core import CallerError, Digest, IntegrityError
+from hpcc.core import CallerError, Digest, HpccError, IntegrityError, NotFoundError
 from hpcc.obs.text import one_line
 
 if TYPE_CHECKING:
@@ -51,6 +51,13 @@ def register(parser: argparse.ArgumentParser) -> None:
         help="write the contents into this new directory, as far as they are kept",
     )
     parser.add_argument(
+        "--commit",
+        default="",
+        metavar="REV",
+        help="with --checkout: compare with this commit of the git repository there, not with the"
+        " files; a whole id, HEAD, a tag or a branch",
+    )
+    parser.add_argument(
         "--format",
         choices=("table", "sha256sum"),
         default="table",
@@ -76,6 +83,8 @@ def _run(args: argparse.Namespace) -> int:
     from hpcc.worker.stores.retained import RetainedReader
     from hpcc.worker.stores.source_list import read_sources
 
+    if args.commit and args.checkout is None:
+        raise CallerError("--commit needs --checkout, the project's root in a git repository")
     trail, store = _places(args)
     reader = TrailReader(trail)
     row = row_of(reader.row(args.row))
@@ -86,7 +95,9 @@ def _run(args: argparse.Namespace) -> int:
         found = read_sources(kept, Digest.parse(row.input_root_digest))
     except CallerError as error:
         raise IntegrityError(f"row {row.row_id}: {error}", reason="audit-row") from error
-    if args.checkout is not None:
+    if args.commit:
+        status = _compare_commit(row, found, args.checkout, args.commit)
+    elif args.checkout is not None:
         status = _compare(row, found, args.checkout)
     elif args.output is not None:
         status = _write(row, found, kept, args.output)
@@ -149,17 +160,52 @@ def _sum_line(digest: str, path: str) -> str:
 
 
 def _compare(row: AuditRow, found: SourceList, checkout: Path) -> int:
-    from hpcc.evidence.checkout import SourceState, compare_checkout
+    from hpcc.evidence.checkout import compare_checkout
 
-    compared = compare_checkout(found.files, checkout)
+    return _say_compared(row, compare_checkout(found.files, checkout), one_line(checkout))
+
+
+def _compare_commit(row: AuditRow, found: SourceList, checkout: Path, revision: str) -> int:
+    """Compare with a commit. No program is started and nothing of the configuration is read."""
+    from hpcc.cache.git.commit_files import MAX_FILE_BYTES, CommitFiles, NoFile, repository_around
+    from hpcc.cache.git.reading import GitError
+    from hpcc.evidence.checkout import SourceState, compare_contents
+
+    try:
+        repository, below = repository_around(str(checkout))
+        commit = CommitFiles(repository, revision, below)
+    except GitError as error:
+        raise _refused(error, CallerError(f"no such commit: {error}")) from error
+
+    def content(path: str) -> bytes | SourceState:
+        there = commit.content(path)
+        return SourceState(there.value) if isinstance(there, NoFile) else there
+
+    with commit:
+        try:
+            compared = compare_contents(found.files, content, MAX_FILE_BYTES)
+        except GitError as error:
+            changed = IntegrityError(f"the repository: {error}", reason="git-repository")
+            raise _refused(error, changed) from error
+    return _say_compared(row, compared, f"commit {commit.commit} of {one_line(checkout)}")
+
+
+def _refused(error: Exception, other: HpccError) -> HpccError:
+    from hpcc.cache.git.commit_files import MissingObjectError
+
+    if isinstance(error, MissingObjectError):
+        return NotFoundError(f"{error}: fetch the commit into a whole clone")
+    return other
+
+
+def _say_compared(row: AuditRow, compared: list[ComparedSource], what: str) -> int:
+    from hpcc.evidence.checkout import SourceState
+
     same = sum(source.state is SourceState.SAME for source in compared)
     for state in SourceState:
         if state is not SourceState.SAME:
             _name_some([source for source in compared if source.state is state])
-    emit(
-        f"row {row.row_id[:_ROW_CHARS]}: {same} of {len(compared)} files are those of"
-        f" {one_line(checkout)}"
-    )
+    emit(f"row {row.row_id[:_ROW_CHARS]}: {same} of {len(compared)} files are those of {what}")
     return EXIT_PROVED if same == len(compared) and compared else EXIT_NOT_PROVED
 
 
