@@ -32,7 +32,9 @@ def open_file(path: bytes) -> int:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or status.st_uid not in {0, os.geteuid()}:
         os.close(fd)
-        raise GitError(f"{os.fsdecode(path)!r} is not an ordinary file of this user")
+        raise GitError(
+            f"{os.fsdecode(path)!r} is not an ordinary file of this user: clone as this user"
+        )
     return fd
 
 
