@@ -47,7 +47,7 @@ MAX_FRAMES_BYTES: Final = MAX_RECORD_BYTES + 256
 _FRAMES, _UNSIGNED, _SIGNED = 1, 2, 3
 # Each takes a reader some microseconds, however short it is.
 _MAX_COLUMNS: Final = 8192
-_LEVEL: Final = 9
+_LEVEL: Final = 15
 # A block's text fits, so that honest frames never ask for more.
 _MAX_WINDOW_BYTES: Final = 32 << 20
 _HASH_BYTES: Final = 32

@@ -178,8 +178,9 @@ def audit_row(
         )
     return AuditRow(
         row_id=uuid.uuid4().hex,
-        started_at=started_at,
-        duration_seconds=max(ended_at - started_at, 0.0),
+        # Microseconds. A clock's further digits mean nothing, and no method packs them.
+        started_at=round(started_at, 6),
+        duration_seconds=round(max(ended_at - started_at, 0.0), 6),
         tenant=who.tenant.value,
         principal=who.principal,
         build_id=who.build_id,
