@@ -25,7 +25,7 @@ import os
 from collections import deque
 from typing import Final, NamedTuple, Self
 
-from hpcc.cache.git.objects import BLOB, COMMIT, TAG, TREE, ObjectLimits, Objects
+from hpcc.cache.git.objects import BLOB, COMMIT, TAG, TREE, GitObjects, ObjectLimits
 from hpcc.cache.git.reading import OBJECT_ID, GitError
 from hpcc.cache.git.refs import Repository, find_repository, named_object
 
@@ -104,7 +104,7 @@ class CommitFiles:
         Raises:
             GitError: there is no such commit, or it is damaged.
         """
-        self._objects = Objects(repository, _LIMITS)
+        self._objects = GitObjects(repository, _LIMITS)
         self._below = [part for part in below.split(b"/") if part]
         self._trees: dict[bytes, dict[bytes, _Entry]] = {}
         self._room, self._work = _MAX_TREES_BYTES, _MAX_WORK_BYTES

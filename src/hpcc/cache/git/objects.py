@@ -49,7 +49,7 @@ class _Pack(NamedTuple):
     fanout: tuple[int, ...]
 
 
-class Objects:
+class GitObjects:
     """The objects of one repository. Used as a context manager; reads files only."""
 
     def __init__(self, repository: Repository, limits: ObjectLimits | None = None) -> None:
@@ -180,7 +180,7 @@ class Objects:
         return bytes(made)
 
 
-class Commits(Objects):
+class Commits(GitObjects):
     """The commits of one repository. Used as a context manager; reads files only."""
 
     def parents(self, commit: bytes) -> tuple[bytes, ...]:
