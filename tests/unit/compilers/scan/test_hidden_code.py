@@ -41,7 +41,7 @@ def test_code_behind_a_hiding_text_is_found(begin: str) -> None:
     found = scan_definitions(text("#define N <a.h>"), frozenset({b"N"}))
     assert found.is_opaque or (False, b"a.h") in found.names
     assert may_be_read_once(text("#pragma once"))
-    assert may_name_for_assembler(text('int v __attribute__((section("a")));'))
+    assert may_name_for_assembler(text('int v __attribute__((section("a" B)));'))
 
 
 def test_slashes_that_are_no_comment_in_c90_hide_nothing() -> None:
