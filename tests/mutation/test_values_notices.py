@@ -30,6 +30,8 @@ CASES = {
                  UNIT + "test_plain_definitions_are_found_and_the_rest_is_compared"),
     "unclear": Case("cache/content/macros.py", "comment_free(text, mode)", "comment_free(text.replace(b'\"', b' '), mode)",
                     "tests/unit/cache/content/test_macros.py::test_a_word_counts_where_comments_are_unclear"),
+    "dollar": Case("cache/content/macros.py", '_WORD: Final = rb"A-Za-z0-9_"', '_WORD: Final = rb"A-Za-z0-9_$"',
+                   "tests/unit/cache/content/test_macros.py::test_only_whole_words_of_code_count"),
     "wrapped": Case("cache/content/macros.py", '_WRAPPED.sub(b", ", plain)', "plain",
                     TEST + "test_what_a_line_shows_in_other_ways_is_compiled"),
 }  # fmt: skip

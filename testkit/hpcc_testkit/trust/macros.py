@@ -30,11 +30,14 @@ _READ: Final = {
     "restored": ("-Dlib_V=other", '#pragma push_macro("lib_V")\n#undef lib_V\n'
                  '#pragma pop_macro("lib_V")\nint lib_V;\n'),
     "through-another": ("-Dlib_V=other -DONE=lib_V", "int ONE;\n"),
+    "behind-a-dollar": ("-fno-dollars-in-identifiers -Dlib_V=4", "#define S2(x) #x\n"
+                        "#define S(x) S2(x)\nconst char *v = S($lib_V);\n"),
     "included": ("-DNAME_H=<errno.h>", "#include NAME_H\nint e = EINTR;\n"),
 }  # fmt: skip
 _FIRST: Final = {
     "joined-by-a-trigraph": "-trigraphs",
     "through-another": "-DONE=lib_V",
+    "behind-a-dollar": "-fno-dollars-in-identifiers -Dlib_V=3",
     "included": "-DNAME_H=<signal.h> -DEINTR=7",
     "undefined": "-Dlib_V=4",
     "expanded": "-Dlib_V=first",
@@ -102,6 +105,26 @@ def _unread(cc: str, number: int, definition: str) -> Iterator[Scenario]:
             step(f"{cc} -Iinc -c main.c -o four.o", "any"),
         ),
     )  # fmt: skip
+
+
+def _in_assembler(cc: str) -> Iterator[Scenario]:
+    """Yield constants of an assembler source: there `$` begins an operand and no name."""
+    for name, text in {
+        "behind-a-dollar": "movl $STACK_SIZE, %eax",
+        "behind-a-minus": "movl $-STACK_SIZE, %eax",
+        "in-brackets": "movl $(STACK_SIZE+1), %eax",
+        "before-a-dollar": "#define S $STACK_SIZE\nmovl S, %eax",
+        "pasted-behind-a-dollar": "#define S(x) STACK_##x\nmovl $S(SIZE), %eax",
+    }.items():
+        rest = "-c main.S -o"
+        yield Scenario(
+            name=f"macro-in-assembler-{name}-{cc}",
+            steps=(
+                step(f"{cc} -DSTACK_SIZE=16 {rest} one.o", "miss", write("main.S", text + "\n")),
+                step(f"{cc} -DSTACK_SIZE=32 {rest} two.o", "nohit"),
+                step(f"{cc} -DSTACK_SIZE=16 {rest} three.o", "hit"),
+            ),
+        )
 
 
 def _messages(cc: str) -> Iterator[Scenario]:
@@ -238,5 +261,6 @@ def scenarios() -> Iterator[Scenario]:
             edits = (write("main.c", _PLAIN),)
             level = definition.split()[0] if definition.startswith("-g") else ""
             yield _differing(cc, f"macro-that-shows-{number}", level, definition, edits)
+        yield from _in_assembler(cc)
         yield from _messages(cc)
     yield from _by_pragmas()

@@ -172,3 +172,18 @@ def test_what_the_assembler_prints_is_never_taken_from_another_compile(
     words = ["gcc", "-c", "{root}/src/prints.s", "-o"]
     assert project.compile([*words, "a.o"]) == "miss"
     assert project.compile([*words, "b.o"]) == "miss"
+
+
+@pytest.mark.parametrize("cc", ["gcc", "gcc-14", "clang-19"])
+@pytest.mark.parametrize(
+    "text", ["\tmovl $SIZE_B, %eax\n", "#define OF(x) $SIZE_##x\n\tmovl OF(B), %eax\n"]
+)
+def test_a_macro_behind_a_dollar_is_read(cc: str, text: str, make: Callable[..., Project]) -> None:
+    """In an assembler source `$` is no letter of a name."""
+    project = make("p", {"src/f.S": text, "src/other.S": "\tret\n"})
+    words = [cc, "-c", "../src/f.S", "-o", "a.o"]
+    assert project.compile([*words, "-DSIZE_B=16"]) == "miss"
+    assert project.compile([*words, "-DSIZE_B=32"]) == "miss"
+    words[2] = "../src/other.S"
+    assert project.compile([*words, "-DSIZE_B=16"]) == "miss"
+    assert project.compile([*words, "-DSIZE_B=32"]) == "hit"

@@ -22,7 +22,10 @@ C90 = LexMode(has_line_comments=False, has_digit_separators=False)
         (b"a /* lib */\nb; // lib_\n", set()),
         (b"a /* lib */ b // lib_\n", {3}),
         (b'"lib_"', {4}),
-        (b"2lib_V $lib_V lib_V$", set()),
+        (b"2lib_V", set()),
+        (b"$lib_V", {5}),  # in an assembler source
+        (b"lib_V$", {5}),
+        (b"x$lib_$V", {4}),
         ("\u00e9lib_V".encode(), {5}),
         (b"other", set()),
     ],
