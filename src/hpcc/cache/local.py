@@ -373,7 +373,8 @@ class LocalCache:
         prepared = pending.prepared
         watched = watched_names(prepared, self._search.config_names(prepared))
         if pending.way is Way.OWN_TEXT:
-            listed = None if pending.listing is None else partial(names_listed, pending)
+            listing = partial(names_listed, self._memo, pending, ())
+            listed = None if pending.listing is None else listing
             closure = own_closure(self._memo, prepared, watched, listed, pending.started)
             return self._checked(pending, closure, ())
         homes = prepared.family.quoted_homes((prepared.invocation.source, *files))

@@ -187,3 +187,45 @@ def test_a_macro_behind_a_dollar_is_read(cc: str, text: str, make: Callable[...,
     words[2] = "../src/other.S"
     assert project.compile([*words, "-DSIZE_B=16"]) == "miss"
     assert project.compile([*words, "-DSIZE_B=32"]) == "hit"
+
+
+@pytest.mark.parametrize("name", ["src/gen.s", "src/gen.S"])
+def test_the_name_of_a_source_that_is_gone_hits(
+    name: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    """Compilers and generators write `.file`, which GNU as lists and does not open."""
+    text = '\t.file "made/from.c"\n\t.text\nf:\tret\n'
+    project = make("p", {name: text})
+    words = ["gcc", "-O1", "-c", f"../{name}", "-o"]
+    assert project.compile([*words, "a.o"]) == "miss"
+    assert project.compile([*words, "a.o"]) == "hit"
+    assert project.compile([*words, "b.o"]) == "hit"
+    assert move(project, "q").compile([*words, "a.o"]) == "hit"
+    project.write(name, text + "\tnop\n")
+    age(project.root)
+    assert project.compile([*words, "a.o"]) == "miss"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        '\t.data\n\t.incbin "blob"\n',
+        '\t.data\n\t.include "more.inc"\n',
+        "\t.macro m a\n\t.data\n\t\\a\n\t.endm\n\tm .long\n",
+    ],
+)
+def test_with_a_file_that_is_read_a_name_that_is_gone_is_not_kept(
+    more: str, make: Callable[..., Project]
+) -> None:
+    """A file that vanished during the compile would look like the name in `.file`."""
+    text = '\t.file "from.c"\n' + more
+    project = make("p", {"src/gen.s": text, "inc/blob": "one", "inc/more.inc": "\t.byte 1\n"})
+    words = ["gcc", "-I../inc", "-c", "../src/gen.s", "-o", "a.o"]
+    assert project.compile(words) == "miss"
+    assert project.compile(words) == "miss"
+    project.write("build/from.c", "int there;\n")
+    age(project.root)
+    assert project.compile(words) == "miss"
+    assert project.compile(words) == "hit"
+    (project.root / "build/from.c").unlink()
+    assert project.compile(words) == "miss"

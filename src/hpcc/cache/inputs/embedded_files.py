@@ -15,7 +15,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
@@ -26,7 +26,13 @@ from hpcc.cache.inputs.pragmas import is_preprocessor_blind, refuse_parsed_clock
 from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.invocation.interfaces import INTERFACE_FLAG
 from hpcc.compilers.invocation.invocation import Language, Product
-from hpcc.compilers.scan.assembler import Directives, read_assembler, read_statements
+from hpcc.compilers.scan.assembler import (
+    Directives,
+    may_open_files,
+    read_assembler,
+    read_origins,
+    read_statements,
+)
 from hpcc.compilers.scan.assembler_names import (
     may_name_for_assembler,
     may_name_in_arguments,
@@ -36,6 +42,7 @@ from hpcc.compilers.scan.scan import Hazard
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 _ASSEMBLY: Final = Hazard.ASSEMBLER_FILE | Hazard.OPAQUE_ASSEMBLY | Hazard.ASSEMBLER_STRINGS
+_ASSEMBLER_SOURCES: Final = frozenset({Language.ASSEMBLER, Language.PLAIN_ASSEMBLER})
 # Where the machine's zone counts leap seconds, `__TIME__` is half a minute from the kernel's time.
 _NO_LEAP_SECONDS: Final = {b"TZ": b"UTC0"}
 _MAX_INCLUDED: Final = 200
@@ -65,10 +72,44 @@ def listing_flag(prepared: Prepared, path: bytes) -> tuple[bytes, ...]:
     return (b"-Wa,--MD," + path,)
 
 
-def read_listing(prepared: Prepared, data: bytes, named: Iterable[bytes] = ()) -> tuple[bytes, ...]:
+def unopened_names(memo: FileMemo, prepared: Prepared, files: Iterable[bytes]) -> frozenset[bytes]:
+    """Return the names of `.file` in an assembler source, which GNU as lists and does not open.
+
+    `files` are its headers. Empty if a text may name a file that is opened: one that vanished
+    during the compile would look alike.
+    """
+    names = frozenset[bytes]()
+    is_assembler = prepared.invocation.language in _ASSEMBLER_SOURCES
+    if not is_assembler or may_open_files(b"\n".join(prepared.invocation.arguments)):
+        return names
+    for path in dict.fromkeys((prepared.source, *(absolute(prepared.cwd, f) for f in files))):
+        digest = memo.digest(path)
+        found = None if digest is None else memo.derived(path, digest, "origins", _origins)
+        if found is None or not found.is_sure:
+            return frozenset()
+        names |= found.names
+    return names
+
+
+class _Origins(NamedTuple):
+    names: frozenset[bytes]
+    is_sure: bool
+
+
+def _origins(text: bytes) -> _Origins:
+    return _Origins(read_origins(text), not may_open_files(text))
+
+
+def read_listing(
+    prepared: Prepared,
+    data: bytes,
+    named: Iterable[bytes] = (),
+    unopened: Callable[[], frozenset[bytes]] = frozenset,
+) -> tuple[bytes, ...]:
     """Return the names of the files in the assembler's list, without its own source.
 
-    `named` are files that the source gives as its origin; they need not exist.
+    `named` are files that the source gives as its origin; they need not exist. Nor need those of
+    `unopened`, which is asked if a file is missing.
 
     Raises:
         UncacheableError: the list cannot be read, or a file in it does not exist.
@@ -89,8 +130,8 @@ def read_listing(prepared: Prepared, data: bytes, named: Iterable[bytes] = ()) -
         full = absolute(cwd, path)
         # `.file "main.c"` adds the source's name without its directory.
         is_known = path == source or path.rpartition(b"/")[2] in unread
-        if not is_known and not os.path.exists(full):
-            raise UncacheableError(UncacheableReason.INPUT_VANISHED)
+        if not is_known and not os.path.exists(full) and path not in unopened():
+            raise UncacheableError(UncacheableReason.INPUT_VANISHED, full)
         names[path] = None
         for directory in directories:
             if full.startswith(directory + b"/"):

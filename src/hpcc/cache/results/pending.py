@@ -18,7 +18,12 @@ from hpcc.cache.base.stamps import CompileStart, StampClock, take_start
 from hpcc.cache.base.uncacheable import UncacheableError, absolute, check_start
 from hpcc.cache.content.key import ContentKey
 from hpcc.cache.inputs.closure_types import ClosureRequest, MadeFrom
-from hpcc.cache.inputs.embedded_files import look_again, read_listing, unlisted_doubts
+from hpcc.cache.inputs.embedded_files import (
+    look_again,
+    read_listing,
+    unlisted_doubts,
+    unopened_names,
+)
 from hpcc.cache.inputs.where import find_culprit
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.replay.writing import Writer
@@ -153,7 +158,7 @@ def closure_request(
         allow_date=prepared.dates_are_pinned,
         arguments=invocation.arguments,
         macros=invocation.macros,
-        data=names_listed(pending),
+        data=names_listed(memo, pending, files),
         absent=watched,
         twin_rule=family.twin_rule,
         doubts=family.doubts(invocation)
@@ -219,10 +224,13 @@ def culprit_of(memo: FileMemo, pending: Pending, error: UncacheableError) -> str
     return str(find_culprit(memo, error, files, arguments, pending.started) or "")
 
 
-def names_listed(pending: Pending, named: Iterable[bytes] = ()) -> tuple[bytes, ...]:
+def names_listed(
+    memo: FileMemo, pending: Pending, files: Iterable[bytes], named: Iterable[bytes] = ()
+) -> tuple[bytes, ...]:
     """Return the names of the files that the assembler opened; empty if it got no listing flag.
 
-    `named` are files that the source gives as its origin; they need not exist.
+    `files` are the headers. `named` are files that the source gives as its origin; they need not
+    exist.
 
     Raises:
         UncacheableError: its list is missing or cannot be read.
@@ -233,7 +241,9 @@ def names_listed(pending: Pending, named: Iterable[bytes] = ()) -> tuple[bytes, 
     # On a full disk GNU as only warns, and writes the first blocks.
     if data is None or not data.endswith(b"\n") or data.endswith(b"\\\n"):
         raise UncacheableError(UncacheableReason.DEPFILE_UNREADABLE)
-    return read_listing(pending.prepared, data, named)
+    prepared = pending.prepared
+    unopened = partial(unopened_names, memo, prepared, tuple(files))
+    return read_listing(prepared, data, named, unopened)
 
 
 def read_side_outputs(pending: Pending, limit: int) -> tuple[bytes, ...]:

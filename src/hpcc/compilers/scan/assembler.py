@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from hpcc.compilers.scan.text import without_comments, without_prose
+from hpcc.compilers.scan.text import joined, without_comments, without_prose
 
 
 class Directives(NamedTuple):
@@ -56,6 +56,15 @@ _MADE_BY_OPERAND: Final = re.compile(
     rb"(?:^|[\n;:])(?=[ \t]*(?:\.(?!L)[\w.$]*[%{|}]|[\w.$]*%[^%\s;\"](?P<operand>)))"
 )
 _QUOTE_OR_END: Final = re.compile(rb'[\n;"]')
+
+# GNU as lists the name in `.file "a.c"` and does not open it.
+_ORIGIN: Final = re.compile(rb'\.file(?![\w.$])[ \t]*"([^"\\\n]+)"', re.IGNORECASE)
+# All of which a directive that opens a file can be made, before the preprocessor or after it.
+_MAY_OPEN: Final = re.compile(
+    rb"incbin|\.[ \t]*inc|##|%:%:|\?\?[=/]|\.(?:macro|irpc?|altmacro)(?![\w.$])"
+    rb"|(?<!#)(?<!#[ \t])(?<!#[ \t][ \t])include",
+    re.IGNORECASE,
+)
 
 # A literal first, which is found at memory speed. What precedes it is checked afterwards.
 _KEYWORD: Final = re.compile(rb"asm(?:__)?(?![\w$])")
@@ -146,6 +155,16 @@ def read_assembler(text: bytes) -> Directives:
     ):
         return OPAQUE
     return _literal(text)
+
+
+def read_origins(text: bytes) -> frozenset[bytes]:
+    """Return the names of `.file` in a text of the assembler; it may be unpreprocessed."""
+    return frozenset(_ORIGIN.findall(text))
+
+
+def may_open_files(text: bytes) -> bool:
+    """Return whether a text may hold a part of `.incbin` or `.include`; a wide superset."""
+    return _MAY_OPEN.search(without_comments(joined(text))) is not None
 
 
 def _literal(text: bytes) -> Directives:

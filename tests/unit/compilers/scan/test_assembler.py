@@ -13,7 +13,13 @@ from hpcc.cache.host.driver_files import lists_its_files
 from hpcc.compilers.clang.config_files import config_names, named_target
 from hpcc.compilers.gnu.driver_files import specs_names
 from hpcc.compilers.gnu.family import GNU
-from hpcc.compilers.scan.assembler import Directives, read_assembler, read_statements
+from hpcc.compilers.scan.assembler import (
+    Directives,
+    may_open_files,
+    read_assembler,
+    read_origins,
+    read_statements,
+)
 from hpcc.compilers.scan.scan import Hazard, scan_arguments, scan_source
 
 _OPAQUE = Hazard.OPAQUE_ASSEMBLY
@@ -310,3 +316,29 @@ def test_an_assembler_that_lists_nothing_is_found_out(tmp_path: Path) -> None:
         script.write_text(f"#!/bin/sh\n{body}\n")
         script.chmod(0o755)
         assert lists_its_files(bytes(script), {b"PATH": b"/usr/bin:/bin"}) is expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'.incbin "a"', b'.INCLUDE "a"', b'. include "a"', b'#define D incbin\n.D "a"',
+        b'#define D include\n.D "a"', b'.inc\\\nbin "a"', b'#define C(a, b) .a##b\nC(in, cbin)',
+        b".macro m a\n\\a\n.endm", b".irp x, y\n.endr", b".altmacro\n", b"/* a */ incbin",
+        b"don't /*\n.incbin \"a\"\n/* */",
+    ],
+)  # fmt: skip
+def test_text_of_which_a_directive_could_be_made_may_open_files(text: bytes) -> None:
+    assert may_open_files(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b'\t.file "a.c"\n\tret\n', b"#include <a.h>\n# include <b.h>\n", b"/* include */ nop\n"],
+)
+def test_other_text_opens_no_file(text: bytes) -> None:
+    assert not may_open_files(text)
+
+
+def test_the_names_of_file_directives_are_found() -> None:
+    text = b'.file "a.c"\n.FILE\t"d/b.c"\n.file 1 "c.c"\n.files "d.c"\n.file "e\\"f"\n'
+    assert read_origins(text) == {b"a.c", b"d/b.c"}
