@@ -118,11 +118,47 @@ def test_outputs_are_put_in_place_all_or_none(compiler: str, launcher: FakeLaunc
 def test_a_file_that_the_flags_announce_and_nobody_writes_is_not_kept(
     launcher: FakeLauncher, cache: Cache
 ) -> None:
-    argv = ("clang", "-Iinc", "-gsplit-dwarf", "-c", "src/main.c", "-o", "build/x.o")
+    argv = (
+        "clang",
+        "-Iinc",
+        "-gsplit-dwarf",
+        "-gcolumn-info",
+        "-c",
+        "src/main.c",
+        "-o",
+        "build/x.o",
+    )
     (launcher.cwd / "build/x.dwo").write_text("left by another compile")
     assert launcher.compile(*argv).answer == "run"
     assert launcher.compile(*argv).answer == "run"
     assert cache.counters()["uncacheable.side-output-missing"] == 2
+
+
+@pytest.mark.parametrize("clang", ["clang", "clang-19"])
+@pytest.mark.parametrize(
+    "flags", [("-gsplit-dwarf",), ("-g", "-gsplit-dwarf", "-g0")], ids=" ".join
+)
+def test_without_debug_information_clang_writes_no_split_file(
+    launcher: FakeLauncher, clang: str, flags: tuple[str, ...]
+) -> None:
+    """An old file stays as it is, as it does with the compiler alone."""
+    argv = (clang, "-Iinc", *flags, "-c", "src/main.c", "-o", "build/x.o")
+    assert launcher.compile(*argv).answer == "run"
+    (launcher.cwd / "build/x.o").unlink()
+    assert launcher.compile(*argv).answer == "done"
+    assert (launcher.cwd / "build/x.o").exists()
+    old = launcher.cwd / "build/x.dwo"
+    assert not old.exists()
+    old.write_text("left by another compile")
+    assert launcher.compile(*argv).answer == "done"
+    assert old.read_text() == "left by another compile"
+    # With debug information there is one, and the file is part of the result.
+    debug = (clang, "-Iinc", "-g", "-gsplit-dwarf", "-c", "src/main.c", "-o", "build/x.o")
+    assert launcher.compile(*debug).answer == "run"
+    made = old.read_bytes()
+    old.unlink()
+    assert launcher.compile(*debug).answer == "done"
+    assert old.read_bytes() == made
 
 
 def test_an_output_that_is_the_source_is_left_to_the_compiler(launcher: FakeLauncher) -> None:

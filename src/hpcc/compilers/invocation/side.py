@@ -149,10 +149,17 @@ def _by_output(
     if spellings & _SPLIT:
         if invocation.is_assembly_output:
             return Bypass(BypassReason.SPLIT_DWARF)  # compilers differ in its name, or write none
-        side.append(SideFile(stem + b".dwo", keeps_mode=is_clang))
+        is_optional = is_clang and not _asks_for_debug_information(invocation)
+        side.append(SideFile(stem + b".dwo", keeps_mode=is_clang, may_be_missing=is_optional))
     names = invocation.values("--serialize-diagnostics", INTERFACE_FLAG)
     side += (SideFile(name, keeps_mode=False) for name in names)
     return tuple(side)
+
+
+def _asks_for_debug_information(invocation: Invocation) -> bool:
+    """Return whether a flag may turn it on; to Clang, unlike GCC, -gsplit-dwarf is no such flag."""
+    levels = [f.raw[0] for f in invocation.flags if f.spec.spelling == "-g"]
+    return bool(levels) and levels[-1] != b"-g0"
 
 
 def _shows_assembly(invocation: Invocation) -> bool:
