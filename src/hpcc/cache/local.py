@@ -57,6 +57,7 @@ from hpcc.cache.results.pending import (
     checked_report,
     closure_request,
     culprit_of,
+    is_tied,
     names_listed,
     read_side_outputs,
     record_end,
@@ -366,16 +367,15 @@ class LocalCache:
         content = pending.content
         if stored is not None and content is not None and not closure.precompiled:
             made, path = (closure, result, stored), self._search.of
-            self._contents.keep(prepared, content, *made, path, is_private=pending.private != "")
+            self._contents.keep(prepared, content, *made, path, is_private=is_tied(pending))
         return stored is not None
 
     def _closure(self, pending: Pending, files: tuple[bytes, ...]) -> Closure:
         prepared = pending.prepared
         watched = watched_names(prepared, self._search.config_names(prepared))
         if pending.way is Way.OWN_TEXT:
-            listing = partial(names_listed, self._memo, pending, ())
-            listed = None if pending.listing is None else listing
-            closure = own_closure(self._memo, prepared, watched, listed, pending.started)
+            given = partial(names_listed, self._memo, pending, ()) if pending.listing else None
+            closure = own_closure(self._memo, prepared, watched, given, pending.started)
             return self._checked(pending, closure, ())
         homes = prepared.family.quoted_homes((prepared.invocation.source, *files))
         search = (*self._search.of(prepared), *embed_directories(prepared), *homes)

@@ -179,7 +179,7 @@ def test_what_the_assembler_prints_is_never_taken_from_another_compile(
     "text", ["\tmovl $SIZE_B, %eax\n", "#define OF(x) $SIZE_##x\n\tmovl OF(B), %eax\n"]
 )
 def test_a_macro_behind_a_dollar_is_read(cc: str, text: str, make: Callable[..., Project]) -> None:
-    """In an assembler source `$` is no letter of a name."""
+    """In an assembler source `$` ends a name."""
     project = make("p", {"src/f.S": text, "src/other.S": "\tret\n"})
     words = [cc, "-c", "../src/f.S", "-o", "a.o"]
     assert project.compile([*words, "-DSIZE_B=16"]) == "miss"
@@ -229,3 +229,23 @@ def test_with_a_file_that_is_read_a_name_that_is_gone_is_not_kept(
     assert project.compile(words) == "hit"
     (project.root / "build/from.c").unlink()
     assert project.compile(words) == "miss"
+
+
+@pytest.mark.parametrize("cc", ["gcc", "clang-19"])
+def test_a_marker_costs_an_assembler_source_no_hit_in_a_second_clone(
+    cc: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    """It is not on the list for sharing, so it runs as it does without a marker."""
+    files = {"src/f.S": '#include "n.h"\n\tmovl $N, %eax\n', "inc/n.h": "#define N 3\n"}
+    project = make("p", files, root_name=".hpcc")
+    project.gets_maps = False
+    words = [cc, "-I../inc", "-c", "../src/f.S", "-o", "a.o"]
+    assert project.compile(words) == "miss"
+    moved = move(project, "q")
+    moved.gets_maps = False
+    assert moved.compile(words) == "hit"
+    moved.write("inc/n.h", "#define N 4\n")
+    age(moved.root)
+    assert moved.compile(words) == "miss"
+    assert moved.compile([cc, "-g", *words[1:]]) == "miss"
+    assert project.compile([cc, "-g", *words[1:]]) == "miss"

@@ -59,7 +59,7 @@ _MAX_NAME_BYTES: Final = 128
 _MAX_NAMES: Final = 16
 # In a name, at which words may meet. Each costs a search in all texts that was not made before.
 _MAX_PLACES: Final = 24
-# `$` is a letter of C's names, but not in assembler sources (`movl $SIZE, %eax`), nor with
+# `$` is a letter of names in C, but not in assembler sources (`movl $SIZE, %eax`), nor with
 # -fno-dollars-in-identifiers. No name that is looked for holds one, so it may always end a word.
 _WORD: Final = rb"A-Za-z0-9_"
 

@@ -19,6 +19,7 @@ from hpcc.cache.base.uncacheable import UncacheableError, absolute, check_start
 from hpcc.cache.content.key import ContentKey
 from hpcc.cache.inputs.closure_types import ClosureRequest, MadeFrom
 from hpcc.cache.inputs.embedded_files import (
+    ASSEMBLER_SOURCES,
     look_again,
     read_listing,
     unlisted_doubts,
@@ -37,6 +38,7 @@ from hpcc.compilers.invocation.invocation import Product
 from hpcc.compilers.invocation.precompiled import GCH_SUFFIX
 from hpcc.compilers.scan.scan import Hazard
 from hpcc.core import RunHere
+from hpcc.core.reasons.private import PrivateReason
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 
@@ -175,6 +177,18 @@ def closure_request(
         # Clang writes another file first. One that it includes by a flag may be the old one.
         output=output if is_header and prepared.written.output_keeps_mode else b"",
     )
+
+
+def is_tied(pending: Pending) -> bool:
+    """Return whether a result may name this checkout, whose marker asks for sharing.
+
+    Not for an assembler source, which is not on the list for sharing: it runs without maps, as it
+    does without a marker, and content keys have their own list of flags.
+    """
+    prepared, reason = pending.prepared, pending.private
+    is_assembler = prepared.invocation.language in ASSEMBLER_SOURCES
+    is_plain = is_assembler and prepared.share is None and reason == PrivateReason.FLAGS
+    return reason != "" and not is_plain
 
 
 def signature_or_none(path: bytes) -> Signature | None:
