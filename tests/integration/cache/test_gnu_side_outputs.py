@@ -141,7 +141,7 @@ def test_a_file_that_the_flags_announce_and_nobody_writes_is_not_kept(
 def test_without_debug_information_clang_writes_no_split_file(
     launcher: FakeLauncher, clang: str, flags: tuple[str, ...]
 ) -> None:
-    """An old file stays as it is, as it does with the compiler alone."""
+    """An old file stays as it is, as it does with the bare compiler."""
     argv = (clang, "-Iinc", *flags, "-c", "src/main.c", "-o", "build/x.o")
     assert launcher.compile(*argv).answer == "run"
     (launcher.cwd / "build/x.o").unlink()
