@@ -42,7 +42,7 @@ from hpcc.compilers.scan.scan import Hazard
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 _ASSEMBLY: Final = Hazard.ASSEMBLER_FILE | Hazard.OPAQUE_ASSEMBLY | Hazard.ASSEMBLER_STRINGS
-ASSEMBLER_SOURCES: Final = frozenset({Language.ASSEMBLER, Language.PLAIN_ASSEMBLER})
+_ASSEMBLER_SOURCES: Final = frozenset({Language.ASSEMBLER, Language.PLAIN_ASSEMBLER})
 # Where the machine's zone counts leap seconds, `__TIME__` is half a minute from the kernel's time.
 _NO_LEAP_SECONDS: Final = {b"TZ": b"UTC0"}
 _MAX_INCLUDED: Final = 200
@@ -79,7 +79,7 @@ def unopened_names(memo: FileMemo, prepared: Prepared, files: Iterable[bytes]) -
     during the compile would look alike.
     """
     names = frozenset[bytes]()
-    is_assembler = prepared.invocation.language in ASSEMBLER_SOURCES
+    is_assembler = prepared.invocation.language in _ASSEMBLER_SOURCES
     if not is_assembler or may_open_files(b"\n".join(prepared.invocation.arguments)):
         return names
     for path in dict.fromkeys((prepared.source, *(absolute(prepared.cwd, f) for f in files))):

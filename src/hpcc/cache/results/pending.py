@@ -19,7 +19,6 @@ from hpcc.cache.base.uncacheable import UncacheableError, absolute, check_start
 from hpcc.cache.content.key import ContentKey
 from hpcc.cache.inputs.closure_types import ClosureRequest, MadeFrom
 from hpcc.cache.inputs.embedded_files import (
-    ASSEMBLER_SOURCES,
     look_again,
     read_listing,
     unlisted_doubts,
@@ -182,13 +181,11 @@ def closure_request(
 def is_tied(pending: Pending) -> bool:
     """Return whether a result may name this checkout, whose marker asks for sharing.
 
-    Not for an assembler source, which is not on the list for sharing: it runs without maps, as it
-    does without a marker, and content keys have their own list of flags.
+    Not if it is private for its flags alone, as each assembler source is: it runs without maps, as
+    it does without a marker, and content keys have their own list of flags.
     """
     prepared, reason = pending.prepared, pending.private
-    is_assembler = prepared.invocation.language in ASSEMBLER_SOURCES
-    is_plain = is_assembler and prepared.share is None and reason == PrivateReason.FLAGS
-    return reason != "" and not is_plain
+    return reason != "" and not (prepared.share is None and reason == PrivateReason.FLAGS)
 
 
 def signature_or_none(path: bytes) -> Signature | None:
