@@ -167,7 +167,6 @@ class Worker(Member):
         self.generation = answer.generation
         self.lease_seconds = answer.lease_seconds
 
-
     def _facts(self) -> WorkerFacts:
         return WorkerFacts(
             version="0.1.0",

@@ -21,6 +21,7 @@ CLIENT: Final = (
     ("native-library-unused", "hits are slower, the native library is not used: %s", "what"),
     ("output-unwritten", "an output cannot be written: %s", "error"),
     ("records-unwritten", "cannot write records of compiles: %s", "error"),
+    ("compiler-list-unread", "the compiler's list cannot be read"),
     ("link-unrecorded", "a link is not recorded"),
     ("local-compiles-unrecorded", "%d local compiles have no record: %s", "count", "error"),
     (
