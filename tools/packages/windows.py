@@ -55,7 +55,7 @@ class Archive:
         """Return hpcc's version.
 
         Raises:
-            RefusedError: it is no wheel for Windows.
+            RefusedError: the file is not a wheel for Windows.
         """
         try:
             name, version, _, tags = parse_wheel_filename(self.wheel.name)

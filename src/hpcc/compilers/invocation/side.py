@@ -157,7 +157,7 @@ def _by_output(
 
 
 def _asks_for_debug_information(invocation: Invocation) -> bool:
-    """Return whether a flag may turn it on; to Clang, unlike GCC, -gsplit-dwarf is no such flag."""
+    """Return whether a flag may turn it on; for GCC -gsplit-dwarf does, for Clang it does not."""
     levels = [f.raw[0] for f in invocation.flags if f.spec.spelling == "-g"]
     return bool(levels) and levels[-1] != b"-g0"
 

@@ -14,7 +14,7 @@ from hpcc.compilers.invocation.several import MAX_SOURCES, SeveralSources
 from hpcc.compilers.msvc.invocation import parse_arguments
 from hpcc.compilers.spec.table import Bypass, Operand
 
-# A source with a language of its own may be between others of another one.
+# A source with its own language may be between others of another one.
 _OF_ONE_SOURCE: Final = frozenset({"Tc", "Tp"})
 _SEVERAL: Final = 2
 # The compiler's last line: "Generating Code...", in the user's language. No message ends so.
