@@ -99,11 +99,15 @@ def noted_of(said: Iterable[pb.SeenEvent]) -> tuple[SeenEvent, ...]:
 
     The texts of one event are together at most `MAX_CLAIM_CHARS` long.
     """
-    return tuple(map(_noted, islice(said, MAX_NOTED)))
+    return tuple(claimed(_event(one)) for one in islice(said, MAX_NOTED))
 
 
-def _noted(said: pb.SeenEvent) -> SeenEvent:
-    event = _event(said)
+def claimed(event: SeenEvent) -> SeenEvent:
+    """Return an event as a heartbeat may carry it.
+
+    A worker cuts its own, too: a scheduler refuses a whole heartbeat that is too large, and the
+    worker would be lost to it with each new stream.
+    """
     room, fields = MAX_CLAIM_CHARS, []
     for name, value in event.fields:
         room -= len(name) + len(value)
