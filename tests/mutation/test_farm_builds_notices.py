@@ -38,7 +38,7 @@ CASES = {
                         EVENT_TESTS + "test_what_a_new_stream_says_again_is_there_once"),
     "event-greediest": Case(EVENTS, "worker_id = max(self._held", "worker_id = min(self._held",
                             EVENT_TESTS + "test_all_workers_together_have_a_limit_and_who_has_most_loses"),
-    "event-turns": Case(NOTED, "newest_first(islice(_in_turns(by_worker.values()), most))", "newest_first(events)[:most]",
+    "event-turns": Case(NOTED, "newest_first(islice(_in_turns(map(_by_rank, by_worker.values())), most))", "newest_first(events)[:most]",
                         NOTED_TESTS + "test_a_worker_that_says_much_hides_no_other_in_a_short_list"),
     "event-length": Case(NOTED, "        if room < 0:\n", "        if False:\n",
                          NOTED_TESTS + "test_a_heartbeats_events_are_cut_to_their_bounds_and_claim_no_worker"),

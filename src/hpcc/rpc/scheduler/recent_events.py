@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice, zip_longest
+from operator import itemgetter
 from typing import Final, Protocol
 
 from hpcc._proto import observe_pb2 as pb
@@ -160,13 +161,23 @@ async def ask_events(schedulers: Schedulers, session: str, tenant: TenantId) -> 
 def fair(events: Iterable[SeenEvent], most: int) -> tuple[SeenEvent, ...]:
     """Return at most so many events of workers, the newest first.
 
-    The first one of each worker is chosen before the second one of any, in the order of `events`:
-    a worker that says much hides no other.
+    The first one of each worker is chosen before the second one of any: a worker that says much
+    hides no other. Of one worker, the newest one of each name comes before the second one of any
+    name.
     """
     by_worker: defaultdict[str, list[SeenEvent]] = defaultdict(list)
-    for event in events:
+    for event in newest_first(events):
         by_worker[event.worker].append(event)
-    return newest_first(islice(_in_turns(by_worker.values()), most))
+    return newest_first(islice(_in_turns(map(_by_rank, by_worker.values())), most))
+
+
+def _by_rank(newest: Iterable[SeenEvent]) -> list[SeenEvent]:
+    """Return the last event of each name, then those before them, and so on."""
+    before, ranked = Counter[str](), list[tuple[int, SeenEvent]]()
+    for event in newest:
+        ranked.append((before[event.name], event))
+        before[event.name] += 1
+    return [event for _, event in sorted(ranked, key=itemgetter(0))]
 
 
 def _in_turns(lists: Iterable[list[SeenEvent]]) -> Iterator[SeenEvent]:

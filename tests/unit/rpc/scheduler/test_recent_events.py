@@ -79,6 +79,19 @@ def test_a_worker_that_says_much_hides_no_other_in_a_short_list() -> None:
     assert {e.worker for e in fair((*flood, *quiet), 2)} == {"w1", "q4"}
 
 
+async def test_a_workers_newest_event_is_the_first_and_no_name_hides_another() -> None:
+    start, lost = (SeenEvent(name=n, at=t, worker="w1") for n, t in (("start", 1.0), ("lost", 9.0)))
+    assert fair((start, lost), 1) == (lost,)
+    flood = [SeenEvent(name="lost", at=10.0 + n, worker="w1") for n in range(4)]
+    assert fair((start, *flood), 2) == (flood[-1], start)
+    # It went from the first scheduler to the second one.
+    others = [SeenEvent(name="x", at=5.0, worker=f"w{n}") for n in range(2, MAX_EVENTS + 1)]
+    first, second = (SeenEvents(1.0, of_workers=one) for one in ((start,), (lost, *others)))
+    seen = await asked(events_message(first), events_message(second))
+    assert lost in seen.of_workers
+    assert len(seen.of_workers) == MAX_EVENTS
+
+
 def test_a_heartbeats_events_are_cut_to_their_bounds_and_claim_no_worker() -> None:
     field = pb.EventField(name="n" * 900, value="v\n" * 900)
     long = pb.SeenEvent(name="guest-lost", worker="w9", fields=[field] * 90)
