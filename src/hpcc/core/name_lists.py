@@ -15,9 +15,10 @@ class NameLists[T]:
     def __init__(self, of_a_name: int, most_names: int) -> None:
         self._of_a_name, self._most_names = of_a_name, most_names
         self._lists: dict[str, deque[T]] = {}
+        self._count = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self._lists.values()))
+        return self._count
 
     def __iter__(self) -> Iterator[T]:
         """Iterate over the last item of each name, then those before them, and so on."""
@@ -34,7 +35,9 @@ class NameLists[T]:
 
     def put(self, name: str, item: T) -> None:
         """Hold an item; the oldest one of its name makes room."""
-        self.of(name).append(item)
+        held = self.of(name)
+        self._count += len(held) < self._of_a_name
+        held.append(item)
 
     def drop_one(self) -> None:
         """Drop the oldest item of the longest list, if there is any item."""
@@ -42,5 +45,6 @@ class NameLists[T]:
         if name is None:
             return
         self._lists[name].popleft()
+        self._count -= 1
         if not self._lists[name]:
             del self._lists[name]

@@ -61,6 +61,8 @@ class WorkerEvents:
     def _drop_one(self) -> None:
         worker_id = max(self._held, key=lambda one: len(self._held[one]))
         self._held[worker_id].drop_one()
+        if not self._held[worker_id]:
+            del self._held[worker_id]
         self._count -= 1
 
 

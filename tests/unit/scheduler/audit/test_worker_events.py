@@ -59,3 +59,12 @@ def test_all_workers_together_have_a_limit_and_who_has_most_loses() -> None:
     assert events._count == MAX_HELD == sum(map(len, events._held.values()))
     assert len(events._held["quiet"]) == 1
     assert len(events.shown()) == MAX_EVENTS
+
+
+def test_workers_without_an_event_left_take_no_room() -> None:
+    events = WorkerEvents(Clock())
+    for number in range(MAX_HELD + 10):
+        events.note(f"w{number}", [event()])
+    assert len(events._held) == events._count == MAX_HELD
+    assert [len(held) for held in events._held.values()] == [1] * MAX_HELD
+    assert f"w{MAX_HELD + 9}" in events._held
