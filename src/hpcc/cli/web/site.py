@@ -195,7 +195,9 @@ class Site:
     def _current(self, target: _Target) -> _Made:
         """Return a page that is new enough. Runs in a thread, one call at a time."""
         began = self._clock.monotonic()
-        files = files_of(self._directory, target.build or None)
+        # The page that offers builds is of all of them.
+        build = target.build if target.part != COMPARE else ""
+        files = files_of(self._directory, build or None)
         if target.part.startswith(f"{COMPARE}/"):
             files += files_of(self._directory, _other_of(target))
         made = self._made.get(target)

@@ -326,6 +326,16 @@ async def test_searches_and_pages_read_the_list_of_builds_one_at_a_time(
     assert "build of this machine" not in other
 
 
+async def test_a_build_that_is_recorded_later_is_offered_for_a_comparison(tmp_path: Path) -> None:
+    record(tmp_path)
+    visitor = Visitor(tmp_path, clock := LaterClock())
+    path = f"build/{hash_of('release-7')}/compare"
+    assert "Only this build is known." in await visitor.markup(path)
+    record(tmp_path, "release-8")
+    clock.ahead += 600.0
+    assert f"{path}/{hash_of('release-8')}" in await visitor.markup(path)
+
+
 async def test_builds_of_this_machine_are_compared_by_output(tmp_path: Path) -> None:
     recorder = Recorder(str(tmp_path / DIRECTORY_NAME), lambda: AT_US / 1e6)
     for build in (earlier_build(), small_build()):
