@@ -130,8 +130,9 @@ class UnitChange(NamedTuple):
 class UnitChanges(NamedTuple):
     """What changed between two builds of one machine, by output.
 
-    `slower` and `faster` ran in both. `missed` ran now and not before. `served` ran before only.
-    `new` and `gone` are only in one build. Lists have at most `MAX_UNITS`, counts have all.
+    `slower` and `faster` ran in both. `missed` ran now, and before a cache served it or it was not
+    there. `served` ran before only. `new` and `gone` are only in one build. Lists have at most
+    `MAX_UNITS`, counts have all.
     """
 
     slower: tuple[UnitChange, ...]
@@ -153,7 +154,8 @@ def changed_units(before: Mapping[str, Unit], now: Mapping[str, Unit]) -> UnitCh
     """Return what changed."""
     every = [UnitChange(n, before.get(n), now.get(n)) for n in dict.fromkeys((*now, *before))]
     both = [u for u in every if _ran(u.before) and _ran(u.now)]
-    missed = [u for u in every if _ran(u.now) and not _ran(u.before)]
+    # Of a bypass, or of a launcher that ended early, it is not known whether a compiler ran.
+    missed = [u for u in every if _ran(u.now) and (u.before is None or u.before.is_served)]
     slower, faster = [u for u in both if growth(u) > 0], [u for u in both if growth(u) < 0]
     return UnitChanges(
         _most(slower, growth),

@@ -34,7 +34,7 @@ _STYLES: Final = {
 }  # fmt: skip
 _COUNTS: Final = (
     ("slower", "ran in both, and took longer"), ("faster", "ran in both, and took less"),
-    ("missed", "ran now, and before a cache served it or nothing was made"),
+    ("missed", "ran now, and before a cache served it"),
     ("served", "ran before, and a cache served it now"), ("new", "only in this build"),
     ("gone", "only in the other build"),
 )  # fmt: skip
@@ -235,4 +235,4 @@ def _unit_panel(title: str, found: Sequence[UnitChange]) -> str:
 def _took(unit: Unit | None) -> str:
     if unit is None:
         return "not there"
-    return duration(unit.took_us) if unit.is_ran else "served" if unit.is_served else "not made"
+    return duration(unit.took_us) if unit.is_ran else "served"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from hpcc.cache.recorder.reading import RecordedBuild
 from hpcc.cli.builds.compare_text import comparison_document, comparison_lines
 from hpcc.cli.builds.comparison import (
@@ -64,6 +66,15 @@ def test_outputs_are_compared_by_their_last_compile() -> None:
     assert len(lists.missed) == MAX_UNITS
     assert lists.missed[0].name == "/s/98.o"
     assert lists.counts["new"] == 99
+
+
+@pytest.mark.parametrize("outcome", ["bypass", "miss.abandoned", "refused"])
+def test_of_a_compile_that_hpcc_did_not_see_nothing_is_claimed(outcome: str) -> None:
+    unseen = RecordedBuild(build="a", compiles=(compile_at(0, 1, outcome),))
+    ran = RecordedBuild(build="b", compiles=(compile_at(0, 900),))
+    found = changed_units(units_of(unseen), units_of(ran))
+    assert found.missed == found.slower == ()
+    assert not any(found.counts.values())
 
 
 def test_a_terminal_gets_lines_without_control_characters_and_a_script_a_document() -> None:
