@@ -36,12 +36,24 @@ def test_a_plain_name_is_kept(
         + "int w __attribute__((P(S, E)));\n",
         f'#define E ("d" {_EVIL})\n#define P(a, b) a##b\n'
         + "int w __attribute__((P(sec, tion) E));\n",
+        # The argument is a macro's, or that of another file.
+        f'#define E ("d" {_EVIL})\nint v __attribute__((section E)) = 1;\n',
+        f'#define E ("d" {_EVIL})\nint v __attribute__((section\n#if 1\nE\n#endif\n)) = 1;\n',
+        'int v __attribute__((section\n#include "name.h"\n)) = 1;\n',
+        'int v __attribute__((\n#include "word.h"\n' + f'("d" {_EVIL}))) = 1;\n',
+        # A directive may begin in another way, and a comment of it may have lines.
+        f'#define S /*\n*/ section\n;\nint v __attribute__((S ("d" {_EVIL}))) = 1;\n',
+        f'\f#define S section\n;\nint v __attribute__((S ("d" {_EVIL}))) = 1;\n',
+        f'/**/#define S section\n;\nint v __attribute__((S ("d" {_EVIL}))) = 1;\n',
+        f'int v __attribute__((section\0("d" {_EVIL}))) = 1;\n',
     ],
 )
 def test_a_name_that_is_put_together_is_read_where_it_is_whole(
     text: str, launcher: FakeLauncher, cache: Cache, project: Any
 ) -> None:
     project.write("u.c", text)
+    project.write("name.h", f'("d" {_EVIL})\n')
+    project.write("word.h", "section")
     for content in ("DATA-1", "DATA-2"):
         project.write("data.txt", content)
         project.settle()

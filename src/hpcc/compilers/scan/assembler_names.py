@@ -12,7 +12,7 @@ first. Clang quotes such names.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 from hpcc.compilers.scan.assembler import (
     RAW_IN_PRAGMA,
@@ -20,7 +20,7 @@ from hpcc.compilers.scan.assembler import (
     read_assembler,
     unescape,
 )
-from hpcc.compilers.scan.text import joined, without_comments
+from hpcc.compilers.scan.text import joined, may_hold_comments, without_comments
 
 # Each pattern begins with a literal, which is found at memory speed. What precedes it is checked
 # afterwards. `fentry_name` and `fentry_section` are attributes for x86.
@@ -29,33 +29,45 @@ _WORD: Final = rb"(?:.*[^\w$])?_{0,2}"
 _GAP: Final = rb"(?:\s|/\*(?:[^*]|\*(?!/)){0,60}+\*/|//[^\n]{0,60}+\n)*"
 _HASH: Final = rb".*(?:\#|%:|\?\?=)" + _GAP
 _PIECE: Final = rb".*(?:[(,]|" + _PASTE + rb")" + _GAP + rb"_{0,2}"
+_TOKEN_END: Final = rb"(?![\w$])"
+_END: Final = rb"_{0,2}" + _TOKEN_END
 
 
-def _rule(
-    literal: bytes, behind: bytes, before: bytes, *starts: bytes
-) -> tuple[bytes, re.Pattern[bytes], re.Pattern[bytes]]:
-    """Return a literal, a pattern that begins with it, and one for what precedes it.
+class _Rule(NamedTuple):
+    """`token` finds all that `pattern` does, and also where comments stand between tokens."""
 
-    The token is the literal, or one of `starts` and the literal. Python searches a pattern fast if
-    it begins with a literal, so that the token's begin is checked behind it.
+    literal: bytes
+    token: re.Pattern[bytes]
+    pattern: re.Pattern[bytes]
+    before: re.Pattern[bytes]
+
+
+def _rule(literal: bytes, behind: bytes, before: bytes, *starts: bytes, rest: bytes = b"") -> _Rule:
+    """Return a literal, patterns that begin with it, and one for what precedes it.
+
+    The token is the literal, or one of `starts` and the literal, with `rest` behind it. Python
+    searches a pattern fast if it begins with a literal, so that the token's begin is checked
+    behind it.
     """
     begins = [rb"(?<![\w$]%s)" % literal, *(rb"(?<=%s%s)" % (s, literal) for s in starts)]
-    pattern = literal + rb"(?:" + b"|".join(begins) + rb")" + behind
-    return literal, re.compile(pattern), re.compile(before, re.DOTALL)
+    token = literal + rb"(?:" + b"|".join(begins) + rb")" + rest
+    ends, pattern = re.compile(token + _END), re.compile(token + behind)
+    return _Rule(literal, ends, pattern, re.compile(before, re.DOTALL))
 
 
-_CALL: Final = rb"_{0,2}\s*+(?:\(|/[*/])"
+# A macro, a directive or another file may have the bracket, too.
+_ELSEWHERE: Final = rb"/[*/]|[A-Za-z_$\\\x80-\xff]|\#|%:|\?\?=|\Z"
+_CALL: Final = _END + rb"\s*+(?:\(|" + _ELSEWHERE + rb")"
 # Such a name is an operand and begins no statement. It is the whole argument: with another string
 # beside it, or a macro, it would not end here.
 _PLAIN_NAME: Final = rb'\s*+"[\w.,]{0,200}+"\s*+\)'
-_CALL_WITH_MORE: Final = rb"_{0,2}\s*+(?:\((?!" + _PLAIN_NAME + rb")|/[*/])"
+_CALL_WITH_MORE: Final = _END + rb"\s*+(?:\((?!" + _PLAIN_NAME + rb")|" + _ELSEWHERE + rb")"
 _ARGUMENT: Final = rb"_{0,2}" + _GAP + rb"[,)]"
-_END: Final = rb"_{0,2}(?![\w$])"
 _RULES: Final = (
     # With an argument. A comment may stand between. libstdc++ makes the string of a weak name from
     # a macro's argument, for each thread function.
     _rule(b"section", _CALL_WITH_MORE, _WORD + rb"(?:fentry_)?", b"__", b"fentry_"),
-    _rule(b"weakref", rb"_{0,2}\s*+(?:\((?!#name2\))|/[*/])", _WORD, b"__"),
+    _rule(b"weakref", _END + rb"\s*+(?:\((?!#name2\))|" + _ELSEWHERE + rb")", _WORD, b"__"),
     _rule(b"symver", _CALL, _WORD, b"__"),
     _rule(b"fentry_name", _CALL, _WORD, b"__"),
     # As the argument of a macro.
@@ -63,23 +75,27 @@ _RULES: Final = (
     _rule(b"weakref", _ARGUMENT, _PIECE, b"__"),
     _rule(b"symver", _ARGUMENT, _PIECE, b"__"),
     _rule(b"fentry_name", _ARGUMENT, _PIECE, b"__"),
-    # Most of a word beside `##`, or as an argument of a macro that may hold `##`.
-    _rule(b"tion", _END, _PIECE + rb"(?:e?c)?", rb"[^\w$]c", rb"[^\w$]ec"),
-    _rule(b"kref", _END, _PIECE + rb"(?:e?a)?", rb"[^\w$]a", rb"[^\w$]ea"),
+    # Most of a word: macros may hold it and `##`.
+    _rule(b"tion", _END, _WORD + rb"(?:e?c)?", rb"[^\w$]c", rb"[^\w$]ec", rb"_c", rb"_ec"),
+    _rule(b"kref", _END, _WORD + rb"(?:e?a)?", rb"[^\w$]a", rb"[^\w$]ea"),
     _rule(b"ref", _END, rb".*(?:weak\s*,|" + _PASTE + rb")" + _GAP + rb"_{0,2}"),
-    _rule(b"mver", _END, _PIECE + rb"y?", rb"[^\w$]y"),
-    _rule(b"sect", rb"(?:io?)?" + _GAP + rb"(?:[,)]|" + _PASTE + rb")", _WORD, b"__"),
-    _rule(b"weakr", rb"e?" + _GAP + rb"(?:[,)]|" + _PASTE + rb")", _WORD, b"__"),
+    _rule(b"mver", _END, _WORD + rb"y?", rb"[^\w$]y"),
+    _rule(b"ver", _END, rb".*(?:sym\s*,|" + _PASTE + rb")" + _GAP + rb"_{0,2}"),
+    _rule(b"sect", _TOKEN_END, _WORD, b"__", rest=rb"(?:io?)?"),
+    _rule(b"weakr", _TOKEN_END, _WORD, b"__", rest=rb"e?"),
     _rule(b"weak", _GAP + _PASTE, _WORD, b"__"),
-    _rule(b"symv", rb"e?" + _GAP + rb"(?:[,)]|" + _PASTE + rb")", _WORD, b"__"),
+    _rule(b"symv", _TOKEN_END, _WORD, b"__", rest=rb"e?"),
+    _rule(b"sym", _GAP + _PASTE, _WORD, b"__"),
     _rule(b"ident", rb"\b", _HASH),
     _rule(b"sccs", rb"\b", _HASH),
 )
+_OTHERS: Final = (b"ver", b"ident", b"sccs")  # a macro of a command line has no directive
+_LITERALS: Final = tuple(r.literal for r in _RULES if r.literal not in _OTHERS)
 _IN_DEFINITION: Final = tuple(
-    (word, re.compile(word + rb"_{0,2}(?![\w$]|[ \t]*\()"))
+    (word, re.compile(word + _END + rb"(?![ \t]*\()"))
     for word in (b"section", b"weakref", b"symver", b"fentry_name")
 )
-_DEFINE: Final = re.compile(rb"[ \t]*(?:\#|%:|\?\?=)[ \t]*define\b")
+_DEFINE: Final = re.compile(rb"[ \t\f\v\r]*(?:\#|%:|\?\?=)[ \t\f\v]*define\b")
 _LOOK_BEHIND: Final = 64
 _MAX_BEFORE: Final = 4096  # on the line of a word; more is not searched
 
@@ -107,19 +123,25 @@ _SPLICE: Final = b"\\\n"
 
 def may_name_for_assembler(data: bytes) -> bool:
     """Return whether a source may give GCC a string to copy; a superset."""
-    data = joined(data)
-    return _seems_to_name(data) and _seems_to_name(without_comments(data))
+    if b"??/" in data:
+        return True  # GCC joins lines there in some modes
+    data = joined(data.replace(b"\0", b" "))  # a blank to GCC
+    if not any(rule.literal in data and rule.token.search(data) for rule in _RULES):
+        return False
+    code = without_comments(data)
+    return may_hold_comments(code, data) or _seems_to_name(code)
 
 
 def may_name_in_arguments(text: bytes) -> bool:
     """Return whether the macros of a command line may hold one of the words."""
-    return any(literal in text for literal, _, _ in _RULES[:-2])
+    return any(literal in text for literal in _LITERALS)
 
 
 def _seems_to_name(data: bytes) -> bool:
-    for literal, pattern, before in _RULES:
+    for literal, _, pattern, before in _RULES:
         if literal in data and any(
-            before.fullmatch(data[max(0, match.start() - _LOOK_BEHIND) : match.start()])
+            before.fullmatch(near := data[max(0, match.start() - _LOOK_BEHIND) : match.start()])
+            or near.isspace()
             for match in pattern.finditer(data)
         ):
             return True

@@ -69,10 +69,31 @@ _PIECES = (
         b'#ident "x"',
         b' # /* a */ sccs "x"',
         b'%:ident "x"',
+        b"#" + b" " * 90 + b'ident "x"',
+        b"int v __attribute__((section E));",
+        b'int v __attribute__((section\n#include "x.h"\n));',
+        b'int v __attribute__((section\0("x" Y)));',
+        b"int f() __attribute__((weakref E));",
+        b"int f() __attribute__((symver E));",
+        b"#define S /*\n*/ section\n;",
+        b"/**/#define S section\n;",
+        b"\f#define S section\n;",
+        b"#define A sec\n#define B tion\n",
+        b"#define B sect\n",
+        b"P(sec, /* " + b"x" * 90 + b" */ tion)",
+        b"P(sec," + b" " * 90 + b"tion)",
+        b"P(sym, ver)",
+        b"sym##ver",
+        b"sec??/\ntion",
     ],
 )
 def test_words_with_which_gcc_copies_a_string(text: bytes) -> None:
     assert may_name_for_assembler(b"int a;\n" + text + b"\nint b;\n")
+
+
+@pytest.mark.parametrize("text", [b"section", b"int a;\n__section__\n", b"weakref", b"symver "])
+def test_a_word_at_the_end_goes_on_in_the_next_file(text: bytes) -> None:
+    assert may_name_for_assembler(text)
 
 
 @pytest.mark.parametrize(
