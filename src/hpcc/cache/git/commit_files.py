@@ -26,12 +26,13 @@ from collections import deque
 from typing import Final, NamedTuple, Self
 
 from hpcc.cache.git.objects import BLOB, COMMIT, TAG, TREE, GitObjects, ObjectLimits
-from hpcc.cache.git.reading import OBJECT_ID, GitError
+from hpcc.cache.git.reading import OBJECT_ID, GitError, TooLargeError
 from hpcc.cache.git.refs import Repository, find_repository, named_object
 
 MAX_FILE_BYTES: Final = 64 << 20
 _LIMITS: Final = ObjectLimits(
-    object_bytes=MAX_FILE_BYTES,
+    # With a loose object's head, and more than the most: what is cut there is noticed.
+    object_bytes=MAX_FILE_BYTES + 64,
     inflated_bytes=512 << 20,
     # Twice what `git gc --aggressive` ever made; each takes two calls of the interpreter's stack.
     depth=250,
@@ -129,14 +130,14 @@ class CommitFiles:
         """Return the content of a file of the commit.
 
         Raises:
-            GitError: an object is damaged or missing, or over a limit.
+            GitError: an object is damaged; or one on the way is missing, or over a limit.
         """
         found = self._entry(os.fsencode(path))
         if isinstance(found, NoFile):
             return found
         try:
             return self._object(found.name, BLOB)
-        except MissingObjectError:
+        except (MissingObjectError, TooLargeError):
             return NoFile.UNREADABLE
 
     def _found(self, name: bytes) -> tuple[bytes, bytes]:
@@ -202,6 +203,8 @@ class CommitFiles:
         self._work -= self._objects.inflated_bytes + len(data)
         if self._work < 0:
             raise GitError("reading this commit inflates too much")
+        if len(data) > MAX_FILE_BYTES:
+            raise TooLargeError(f"the object {name.decode()} is too large")
         if kind not in _KINDS:
             raise GitError(f"the object {name.decode()} is of no known kind")
         is_long = len(name) == 2 * hashlib.sha256().digest_size

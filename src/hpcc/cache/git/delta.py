@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hpcc.cache.git.reading import GitError
+from hpcc.cache.git.reading import GitError, TooLargeError
 
 # A commit with a long message and signatures has a few kilobytes.
 MAX_OBJECT_BYTES: Final = 1 << 20
@@ -35,12 +35,15 @@ def apply_delta(base: bytes, delta: bytes, limit: int = MAX_OBJECT_BYTES) -> byt
     """Return the object that a delta makes of its base; at most `limit` bytes.
 
     Raises:
-        GitError: it is damaged, for another base, or makes too much.
+        TooLargeError: it makes more.
+        GitError: it is damaged, or for another base.
     """
     base_size, at = size_at(delta, 0)
     size, at = size_at(delta, at)
-    if base_size != len(base) or size > limit:
-        raise GitError("a delta is for another object, or makes a too large one")
+    if size > limit:
+        raise TooLargeError("a delta makes a too large object")
+    if base_size != len(base):
+        raise GitError("a delta is for another object")
     made = bytearray()
     while at < len(delta):
         code = delta[at]

@@ -15,7 +15,14 @@ from itertools import islice, pairwise
 from typing import Final, NamedTuple, Self
 
 from hpcc.cache.git.delta import MAX_OBJECT_BYTES, apply_delta, size_at
-from hpcc.cache.git.reading import OBJECT_ID, GitError, open_file, read_at, read_file
+from hpcc.cache.git.reading import (
+    OBJECT_ID,
+    GitError,
+    TooLargeError,
+    open_file,
+    read_at,
+    read_file,
+)
 from hpcc.cache.git.refs import Repository
 
 _MAX_PACKS: Final = 256
@@ -152,6 +159,8 @@ class GitObjects:
             )
         elif kind == _REFERENCE_DELTA:
             name, at = head[at : at + name_bytes], at + name_bytes
+            if len(name) != name_bytes:
+                raise GitError("an object is beyond the end of its pack")
             found = self._packed(name, depth - 1)
         else:
             return kind, self._inflate(pack.pack_fd, offset + at, size)
@@ -163,10 +172,12 @@ class GitObjects:
     def _inflate(self, fd: int, at: int, size: int) -> bytes:
         self._budget -= size
         if size > self._limits.object_bytes or self._budget < 0:
-            raise GitError("an object is too large")
+            raise TooLargeError("an object is too large")
         reader, made = zlib.decompressobj(), bytearray()
+        # Empty blocks make nothing, so a pack could be read to its end for each object.
+        last = at + size + size // 100 + 4 * _PIECE
         try:
-            while len(made) < size and not reader.eof:
+            while len(made) < size and not reader.eof and at < last:
                 piece = read_at(fd, _PIECE, at)
                 if not piece:
                     break

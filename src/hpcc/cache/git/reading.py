@@ -16,6 +16,10 @@ class GitError(Exception):
     """A repository is damaged, hostile or of a form that is not read; the text says which."""
 
 
+class TooLargeError(GitError):
+    """Something is over a limit."""
+
+
 def open_file(path: bytes) -> int:
     """Open an ordinary file of this user or of root; links are refused. The caller closes it.
 
@@ -43,12 +47,13 @@ def read_file(path: bytes, limit: int) -> bytes:
 
     Raises:
         FileNotFoundError: it does not exist.
-        GitError: it is larger, or see `open_file`.
+        TooLargeError: it is larger.
+        GitError: see `open_file`.
     """
     fd = open_file(path)
     try:
         if os.fstat(fd).st_size > limit:
-            raise GitError(f"{os.fsdecode(path)!r} is larger than {limit} bytes")
+            raise TooLargeError(f"{os.fsdecode(path)!r} is larger than {limit} bytes")
         return read_at(fd, limit, 0)
     finally:
         os.close(fd)

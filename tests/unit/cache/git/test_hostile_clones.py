@@ -14,6 +14,7 @@ from typing import Final
 
 import pytest
 
+from hpcc.cache.git import objects, reading
 from hpcc.cache.git.delta import MAX_OBJECT_BYTES, apply_delta, size_at
 from hpcc.cache.git.objects import Commits
 from hpcc.cache.git.reading import GitError
@@ -181,6 +182,32 @@ def test_a_packed_bomb_that_announces_little_is_refused(clone: Path) -> None:
     write_pack(clone, {_NAME: entry(1, bytes(32 << 20), size=100)})
     with little_memory(), pytest.raises(GitError, match="not a commit"):
         parents(clone)
+
+
+@pytest.mark.parametrize("size", [0, 1, 19])
+def test_a_base_whose_name_is_cut_by_the_end_of_the_pack_is_refused(clone: Path, size: int) -> None:
+    write_pack(clone, {_NAME: bytes([7 << 4 | 5]) + _NAME[:size]})
+    with pytest.raises(GitError, match="beyond the end of its pack"):
+        parents(clone)
+
+
+def test_blocks_that_make_nothing_are_not_read_to_the_end(
+    clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = b"\x78\x9c" + b"\0\0\0\xff\xff" * 200_000
+    write_pack(clone, {_NAME: bytes([1 << 4 | 5]) + blocks})
+    read: list[int] = []
+    at = reading.read_at
+
+    def counted(fd: int, size: int, offset: int) -> bytes:
+        data = at(fd, size, offset)
+        read.append(len(data))
+        return data
+
+    monkeypatch.setattr(objects, "read_at", counted)
+    with pytest.raises(GitError, match="damaged"):
+        parents(clone)
+    assert sum(read) < 100_000
 
 
 def test_a_delta_bomb_makes_no_more_than_its_limit() -> None:
