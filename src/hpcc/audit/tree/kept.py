@@ -13,8 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from hpcc.audit.base.canonical import AuditDamagedError
 from hpcc.audit.base.segments import open_trail_file
-from hpcc.audit.tree.merkle import HASH_BYTES, ProofMaker, TreeRange, node_hash
+from hpcc.audit.tree.merkle import HASH_BYTES, MAX_SIZE, ProofMaker, TreeRange, node_hash
 from hpcc.core import NotFoundError
 
 # `tree-L` has the hashes of the perfect subtrees of 256**L leaves.
@@ -58,8 +59,10 @@ class KeptHashes(ProofMaker):
 
         Raises:
             NotFoundError: a file that should have a part of it is missing, or is shorter.
-            AuditDamagedError: one is not a regular file.
+            AuditDamagedError: one is not a regular file, or a tree has fewer leaves.
         """
+        if self._size > MAX_SIZE:
+            raise AuditDamagedError(f"{self._directory}: a seal is of more records than a tree has")
         return TreeRange(self._size, self.peaks())
 
 
