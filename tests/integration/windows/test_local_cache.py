@@ -288,6 +288,7 @@ def test_a_precompiled_header_and_its_users(client: WindowsClient) -> None:
     project.compile(*use, runs=0, asked=0)
     project.write("inc/h.h", "#define X 7\n")
     project.compile(*use, runs=1, asked=1)
+    project.counted(miss__local=2, hit__local=4, uncacheable__pch=1, uncacheable__pch_stale=1)
 
 
 def test_a_precompiled_header_with_times_is_made_each_time(client: WindowsClient) -> None:
