@@ -160,7 +160,7 @@ class WindowsSeveral:
             if isinstance(compiled, Bypass) or not self._stands_alone(compiled, own):
                 return None
             each.append(self._sharing.ask(self._disk, compiled))
-        return each if _fit_together([asked.compiled for asked in each]) else None
+        return each if _fit_together(each) else None
 
     def _stands_alone(self, compiled: WindowsCompile, own: tuple[bytes, ...]) -> bool:
         return (
@@ -239,14 +239,18 @@ class WindowsSeveral:
         return Run(argv, SeveralRun(tuple(parts)), filter_headers=not compiled.lists)
 
 
-def _fit_together(each: Sequence[WindowsCompile]) -> bool:
-    """Tell whether no compile writes a file of another, and all are compiled alike."""
-    outputs = {key_of(compiled.output) for compiled in each}
-    names = {wide_key(compiled.output.components[-1]) for compiled in each}
+def _fit_together(each: Sequence[SharedCompile]) -> bool:
+    """Tell whether no compile writes a file of another, and all are compiled alike.
+
+    A marker may exclude one of the sources: then the flags for sharing are not those of all.
+    """
+    outputs = {key_of(asked.compiled.output) for asked in each}
+    names = {wide_key(asked.compiled.output.components[-1]) for asked in each}
     return len(outputs) == len(names) == len(each) and all(
-        compiled.invocation.language is each[0].invocation.language
-        and wide_key(compiled.source.components[-1]) not in names
-        for compiled in each
+        asked.compiled.invocation.language is each[0].compiled.invocation.language
+        and asked.injected == each[0].injected
+        and wide_key(asked.compiled.source.components[-1]) not in names
+        for asked in each
     )
 
 

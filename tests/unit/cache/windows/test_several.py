@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from hpcc.cache.base.api import Done, Exec, Run, RunReport
+from hpcc.cache.key.marker import Marker
 from hpcc.compilers.msvc.several import sources_in, split_names
+from hpcc.core import parse_windows_path
 
 from .conftest import LONG_AGO, NOTES, Desk, request
 
@@ -237,3 +239,17 @@ def test_places_are_those_of_the_sources() -> None:
     assert found.only({1}) == (b"/c", b"/I", b"x.c", b"--", b"/src/b.c")
     for words in ((b"/c", b"a.c"), (b"/c", b"/Tpa.c", b"b.c", b"c.c"), (b"/unknown:", b"a", b"b")):
         assert sources_in(words, is_clang=False) is None
+
+
+@pytest.mark.parametrize("names", [("a.c", "out\\d.c"), ("out\\d.c", "a.c")])
+def test_sources_that_get_other_flags_for_sharing_are_left_to_the_compiler(
+    desk: Several, names: tuple[str, str]
+) -> None:
+    marker = Marker(b"", excluded=(b"out",))
+    desk.markers[b"C:\\w"] = parse_windows_path("C:\\w"), marker
+    desk.put("out\\d.c", b"int d;\n")
+    desk.disk.directories |= {"C:\\w"}
+    assert desk.build(*FLAGS, *names) == "multiple-sources"
+    assert desk.build(*FLAGS, "a.c", "b.c") == "miss"
+    desk.clear()
+    assert desk.build(*FLAGS, "a.c", "b.c") == "hit"
