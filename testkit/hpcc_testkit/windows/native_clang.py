@@ -54,7 +54,7 @@ def windows_name(wine: Wine, path: Path) -> str:
 
 
 def install_clang_cl(wine: Wine, place: str, more: str = "") -> NativeClangCl:
-    r"""Put the compiler into a directory below `C:\`, as links, and the program of the tests.
+    r"""Put the compiler and the program of the tests into a directory below `C:\`.
 
     `more` are flags of every compile, so that two installations differ.
     """
@@ -62,11 +62,9 @@ def install_clang_cl(wine: Wine, place: str, more: str = "") -> NativeClangCl:
     directory = drive_c(wine) / place / "bin"
     directory.mkdir(parents=True, exist_ok=True)
     if not (directory / "clang-cl.exe").exists():
-        # 190 MB are not copied for each place. clang names its directory without links of Unix.
-        try:
-            os.link(windows_clang() / "zig.exe", directory / "zig.exe")
-        except OSError:
-            shutil.copyfile(windows_clang() / "zig.exe", directory / "zig.exe")
+        # clang names its directory without links of Unix. A further hard link changes the time of
+        # change, which is in every key: another test run would see another compiler.
+        shutil.copyfile(windows_clang() / "zig.exe", directory / "zig.exe")
         os.symlink(windows_clang() / "lib", directory / "lib")
         cross_build(_PROGRAM, directory / "clang-cl.exe", f'-DMORE=L"{more}"')
     return NativeClangCl(wine, directory)
