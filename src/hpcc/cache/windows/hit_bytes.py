@@ -98,11 +98,14 @@ def encode_hit(
     texts = (result.object_data, result.stdout, result.stderr)
     sizes = (len(request), len(checks), len(path), *map(len, texts))
     head = _HEAD.pack(number, *map(int, languages.split()), *sizes)
-    rest = b"".join((head, request, *checks, path, b"\0", *texts))
-    size = _FRONT.size + hashlib.sha256().digest_size + len(rest)
+    parts = (head, request, *checks, path, b"\0", *texts)
+    digest = hashlib.sha256()
+    size = _FRONT.size + digest.digest_size + sum(map(len, parts))
     if size > MAX_HIT_BYTES or len(checks) > MAX_CHECKS:
         raise ValueError("too large for the launcher")
-    return _FRONT.pack(_MAGIC, size) + hashlib.sha256(rest).digest() + rest
+    for part in parts:
+        digest.update(part)
+    return b"".join((_FRONT.pack(_MAGIC, size), digest.digest(), *parts))
 
 
 def _check(kind: int, path: str, rest: bytes) -> bytes:

@@ -9,9 +9,9 @@ a run has all files that the run read as its inputs. That costs a compile after 
 that only another one reads; then that source runs alone, and is stored with its own files.
 
 What is printed must be what the whole command prints. clang-cl prints nothing without messages. cl
-prints each source's name, and behind all of them one line if there are several. A run that printed
-anything else is not stored (`mixed-messages`), and stored results with messages are put in place
-only if nothing runs beside them.
+prints each source's name, and behind all of them that it generates code, which a hit leaves out. A
+run that printed anything else is not stored (`mixed-messages`), and stored results with messages
+are put in place only if nothing runs beside them.
 
 What must never happen: a source that reads what another one's compile writes gets the file of
 another moment. As elsewhere: a stored result that read or looked for a name of an output leaves the
