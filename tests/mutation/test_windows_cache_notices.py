@@ -38,6 +38,12 @@ CASES = {
         "if room < 0:",
         f"{SEVERAL}test_an_object_that_is_read_leaves_the_command_to_the_compiler",
     ),
+    "flags-for-sharing": Case(
+        "cache/windows/several.py",
+        "        and asked.injected == each[0].injected\n",
+        "",
+        f"{SEVERAL}test_sources_that_get_other_flags_for_sharing_are_left_to_the_compiler",
+    ),
     "mixed-messages": Case(
         "cache/windows/several.py",
         'return None if rest else [b""] * len(several.parts)',

@@ -99,6 +99,13 @@ def test_the_second_checkout_hits_and_has_its_own_object(client: WindowsClient, 
         assert (client.launcher_hits == before_hits + 1) is not bool(asked)
         assert (root / "build/x.obj").read_bytes() == expected
     assert client.stats()["hit.shared"] - before.get("hit.shared", 0) == 2
+    # Only the real path of a directory differs.
+    (two / "inc").rename(two / "INC")
+    for asked in (1, 0):
+        before_hits = client.launcher_hits
+        compiled(client, two, *arguments(client, two, style), runs=0)
+        assert (client.launcher_hits == before_hits + 1) is not bool(asked)
+    (two / "INC").rename(two / "inc")
     (two / ".hpcc").unlink()
     before_hits = client.launcher_hits
     unmapped = compiled(client, two, *arguments(client, two, style), runs=1)

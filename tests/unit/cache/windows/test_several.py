@@ -253,3 +253,17 @@ def test_sources_that_get_other_flags_for_sharing_are_left_to_the_compiler(
     assert desk.build(*FLAGS, "a.c", "b.c") == "miss"
     desk.clear()
     assert desk.build(*FLAGS, "a.c", "b.c") == "hit"
+
+
+def test_lists_that_the_user_asks_for_belong_to_an_unknown_source(desk: Several) -> None:
+    argv = (*ALL, "/showIncludes")
+    assert [desk.build(*argv), desk.build(*argv)] == ["miss", "miss"]
+    assert desk.counted() == {"miss.local": 6, "uncacheable.mixed-messages": 6}
+    # Each alone has its own list, and together they are what the command prints.
+    assert [desk.build(*FLAGS, name, "/showIncludes") for name in ("a.c", "b.c", "c.c")] == [
+        "miss",
+        "miss",
+        "miss",
+    ]
+    assert desk.build(*argv) == "hit"
+    assert desk.shown == (NOTES + b".\\inc/h.h\r\n") * 2
