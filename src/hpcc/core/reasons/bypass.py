@@ -146,7 +146,8 @@ class BypassReason(Reason, prefix="bypass"):
         "With `-c` or `-S` each source is cached separately. Refused are a flag for one file of "
         "all sources (`-o`, `-MF`), further outputs, profiles, sources of several languages, "
         "objects of one name, a source that is missing or reads another's object, an `@file`, and "
-        "cl and clang-cl except on Windows, there with `/Z7` and with precompiled headers, too. "
+        "cl and clang-cl except on Windows, there with `/Z7`, with precompiled headers and with "
+        "sources of which a marker excludes some, too. "
         "MSBuild gives them one source in a command with `UseMultiToolTask`.")
     NATIVE = (
         "native", "`-march=native`, and the compiler does not report what that means",
