@@ -55,7 +55,7 @@ class Archive:
         """Return hpcc's version.
 
         Raises:
-            RefusedError: the file is not a wheel for Windows.
+            RefusedError: it is not a wheel for Windows.
         """
         try:
             name, version, _, tags = parse_wheel_filename(self.wheel.name)

@@ -150,7 +150,7 @@ class WindowsSeveral:
         return None if split is None else split[0]
 
     def _each(self, request: CompileRequest, line: SeveralSources) -> list[SharedCompile] | None:
-        """Return the compile of each source; None if one of them needs another one."""
+        """Return the compile of each source; None if one of them is not a compile by itself."""
         each: list[SharedCompile] = []
         for number in range(len(line.places)):
             own = line.only({number})
