@@ -59,7 +59,7 @@ _RECORD: Final = struct.Struct("<2Q")
 # Half of what launchers write at most.
 _LONG_LOG_BYTES: Final = 1 << 15
 _WITHDRAWN: Final = 1 << 63
-# A hit has the log open for the few milliseconds in which it writes the object.
+# A hit has the log open while it writes the object: milliseconds, and more for a large one.
 _WAIT_SECONDS: Final = 0.5
 _TRY_SECONDS: Final = 5.0
 _TICKS_PER_SECOND: Final = 10_000_000
