@@ -154,10 +154,7 @@ class LocalCache:
             return found is not None, None if found is None else self._put(prepared, *found)
 
     def find(self, prepared: Prepared) -> tuple[PartHit | None, str]:
-        """Return a stored result for `put`, and what the remote cache had.
-
-        It waits for no other compile: the caller looks for several results at once.
-        """
+        """Return a stored result for `put`, and what the remote cache had. Waits for nothing."""
         found, asked = self._found(prepared), ""
         if found is None:
             content = self._content_key(prepared)
@@ -205,6 +202,10 @@ class LocalCache:
         self, prepared: Prepared, content: ContentKey | None, waits: Callable[[bytes], bool]
     ) -> tuple[Done | None, str]:
         """Put another compile's equal result in place; also return what the remote cache had."""
+        # In their order, so that no two requests wait for each other.
+        waited = sum(map(waits, self._shared.comparisons(prepared.share)))
+        if waited and (done := self._look_up(prepared)[1]) is not None:
+            return done, ""
         if content is not None:
             known = self._contents.find(prepared, content)
             if known is None and waits(content.key):

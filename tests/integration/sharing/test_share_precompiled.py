@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from hpcc.cache.cache import Cache, open_cache
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
 from hpcc_testkit.cache.clocks import TrustedClock
-from hpcc_testkit.cache.compiles import log_counters, run_bare
+from hpcc_testkit.cache.compiles import FakeLauncher, log_counters, run_bare
 from hpcc_testkit.cache.precompiled import Build
 
 USERS = ("u.cpp", "v.cpp", "w.cpp")
@@ -253,6 +255,84 @@ def test_the_md5_of_a_source_that_names_the_clone(first: Build) -> None:
     first.write("src/u.cpp", f"unsigned char u[] = {{{', '.join(map(str, md5))}}};\n")
     assert (first.make(), first.use()) == ("run", "run")
     assert first.counted("private") == {"private.pch": 1, "private.embeds-path": 1}
+
+
+def _use_at_once(build: Build, sources: Sequence[str], cache: Cache) -> list[str]:
+    """Use in one thread each, while the compile of the first one runs; return the answers."""
+    answers = dict.fromkeys(sources, "")
+    others: list[threading.Thread] = []
+    before = cache.counters().get("dedup.waited", 0)
+
+    def use(source: str, launcher: FakeLauncher) -> None:
+        argv = list(build.using(source=source))
+        argv[argv.index("-o") + 1] = f"{source}.o"
+        ended = launcher.compile(*argv)
+        assert ended.exit_code == 0, ended.stderr
+        answers[source] = ended.answer
+
+    def start_others(_: Run) -> None:
+        for source in sources[1:]:
+            launcher = FakeLauncher(handler=cache, cwd=build.directory)
+            others.append(threading.Thread(target=use, args=(source, launcher)))
+            others[-1].start()
+        deadline = time.monotonic() + 60
+        while cache.counters().get("dedup.waited", 0) < before + len(others):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    first = FakeLauncher(handler=cache, cwd=build.directory)
+    first.after_run = start_others
+    use(sources[0], first)
+    for other in others:
+        other.join()
+    return [answers[source] for source in sources]
+
+
+@two_compilers
+def test_of_users_that_run_at_once_one_is_compared(
+    first: Build, second: Build, cache: Cache
+) -> None:
+    for build in (first, second):
+        build.always = ("-O1", *build.always[2:])  # without -g
+        assert build.make() == "run"
+    sources = ("x.cpp", "v.cpp", "w.cpp")
+    expected = {}
+    for build in (first, second):
+        for source in sources:
+            argv = list(build.using(source=source))
+            argv[argv.index("-o") + 1] = f"{source}.o"
+            if build is first:
+                assert build.launcher.compile(*argv).answer == "run"
+            else:
+                assert run_bare((*argv, *build.maps), cwd=build.directory)[0] == 0
+                expected[source] = (build.directory / f"{source}.o").read_bytes()
+                (build.directory / f"{source}.o").unlink()
+    assert _use_at_once(second, sources, cache) == ["run", "done", "done"]
+    for source in sources:
+        assert (second.directory / f"{source}.o").read_bytes() == expected[source]
+    assert second.counted("hit")["hit.shared"] == 2
+
+
+@two_compilers
+def test_users_that_wait_for_a_difference_are_compiled(
+    first: Build, second: Build, cache: Cache
+) -> None:
+    sources = ("x.cpp", "y.cpp", "u.cpp")
+    for build in (first, second):
+        build.always = build.always[:1] + build.always[2:]  # without -g
+    assert first.make() == "run"
+    for source in sources:
+        argv = list(first.using(source=source))
+        argv[argv.index("-o") + 1] = f"{source}.o"
+        assert first.launcher.compile(*argv).answer == "run"
+
+    def make_again(_: Run) -> None:
+        assert run_bare(second.making(), cwd=second.directory)[0] == 0
+
+    second.launcher.after_run = make_again
+    assert second.make() == "run"
+    assert _use_at_once(second, sources, cache) == ["run"] * 3
+    assert "hit.shared" not in second.counted("hit")
 
 
 @two_compilers

@@ -38,6 +38,7 @@ from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.inputs.flag_inputs import digest_if_quiet
 from hpcc.cache.key.interfaces import interfaces_of_map
 from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.results.results import Result
 from hpcc.compilers.invocation.interfaces import (
     IMPORT_FLAG,
     INTERFACE_FLAG,
@@ -239,3 +240,10 @@ def _files(paths: bytes, digests: bytes) -> _Files:
     starts = range(0, len(digests), _DIGEST_BYTES)
     pieces = (digests[start : start + _DIGEST_BYTES] for start in starts)
     return tuple(zip(names, pieces, strict=True))
+
+
+def binary_outputs(prepared: Prepared, result: Result) -> list[tuple[bytes, bytes]]:
+    """Return path and content of the outputs that other compiles read."""
+    if prepared.invocation.language.is_header:
+        return [(prepared.output or b"", result.object_data)]
+    return interfaces_written(prepared, result.side)

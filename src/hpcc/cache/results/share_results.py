@@ -19,7 +19,7 @@ from hpcc.cache.inputs.respelling import are_real, has_system_text
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.key.relocate import BY_ORIGIN, BY_TEXT, ORIGIN_BYTES
 from hpcc.cache.key.share import Share
-from hpcc.cache.results.interfaces import interfaces_written
+from hpcc.cache.results.interfaces import binary_outputs
 from hpcc.cache.results.origins import Origins, contents_of
 from hpcc.cache.results.results import Found, Result, Results, basis_text, signer_of
 from hpcc.cache.results.share_check import SourceCheck, marked_sources, why_not_shared
@@ -82,11 +82,15 @@ class _View(NamedTuple):
 
 
 class _Match(NamedTuple):
-    """A set that holds here. `made` is None if its result was never compared with these files."""
+    """A set that holds here. `made` is None if its result was never compared with these files.
+
+    `unproved` then names the contents whose origins a comparison would prove.
+    """
 
     stored: InputSet
     view: InputSet
     made: Result | None
+    unproved: tuple[bytes, ...] = ()
 
 
 class SharedResults:
@@ -140,7 +144,9 @@ class SharedResults:
             state = view.inputs._replace(files=(*texts, *files))
             if self._is_proved(view.by_origin, files, _made_with(result)):
                 return _Match(inputs, state, result)
-            unproved = _Match(inputs, state, None)
+            pairs = zip(view.by_origin, files, strict=True)
+            names = sorted(origin + here for (_, origin), (_, here) in pairs)
+            unproved = _Match(inputs, state, None, tuple(names))
         return unproved
 
     def _files_here(self, by_origin: _Files, root: bytes) -> _Files | None:
@@ -225,17 +231,21 @@ class SharedResults:
 
     def why_missed(self, share: Share | None, key: bytes) -> str:
         """Return why no result was found: "unproved", or what `Results.why_missed` returns."""
-        if share is not None and self._is_unproved(share):
+        if self.comparisons(share):
             return "unproved"
         new = "new-command"
         keys = [key] if share is None else [share.key, key]
         reasons = [reason for k in keys if (reason := self._results.why_missed(k)) != new]
         return reasons[0] if reasons else new
 
-    def _is_unproved(self, share: Share) -> bool:
+    def comparisons(self, share: Share | None) -> tuple[bytes, ...]:
+        """Return names, longer than keys, of what a compile would prove for others, sorted."""
+        if share is None:
+            return ()
         stored = self._results.sets(share.key)
         is_possible = any(view.by_origin for view in self._view(share, share.key, stored))
-        return is_possible and self._match(share, share.key, stored) is not None
+        match = self._match(share, share.key, stored) if is_possible else None
+        return () if match is None else match.unproved
 
     def latest_files(self, share: Share | None, key: bytes) -> tuple[bytes, ...]:
         """Return the files of the newest hit or result by their paths here, () if not in memory.
@@ -263,7 +273,7 @@ class SharedResults:
             return None, PrivateReason.MODULES if closure.interfaces else PrivateReason.PCH
         inputs, made_with = named
         if reason:
-            for path, data in _binary_outputs(prepared, result):
+            for path, data in binary_outputs(prepared, result):
                 self._origins.remember(path, data, inputs.result_key, share.checkout.root)
             return None, reason
         checkout = share.checkout
@@ -362,13 +372,6 @@ def _spelled(share: Share, view: InputSet, result: Result) -> Found:
     """Return a result with the paths of a clone."""
     depfile, stderr = share.checkout.spelled_texts(result.depfile, result.stderr)
     return Found(view, result._replace(depfile=depfile, stderr=stderr))
-
-
-def _binary_outputs(prepared: Prepared, result: Result) -> list[tuple[bytes, bytes]]:
-    """Return path and content of the outputs that other compiles read."""
-    if prepared.invocation.language.is_header:
-        return [(prepared.output or b"", result.object_data)]
-    return interfaces_written(prepared, result.side)
 
 
 def _made_with(result: Result) -> tuple[bytes, ...]:
