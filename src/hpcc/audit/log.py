@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -12,21 +11,23 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.audit.base.canonical import MAX_RECORD_BYTES, Record, encode_record, signed_record
-from hpcc.audit.base.frames import frame_of, signed_message
 from hpcc.audit.base.heads import HeadSigner
 from hpcc.audit.base.retention_statement import RetentionAction, RetentionStatement
 from hpcc.audit.base.retirement import retired_event
-from hpcc.audit.base.segments import Placed, Seal
+from hpcc.audit.base.segments import Seal
 from hpcc.audit.base.signing import signing_event
 from hpcc.audit.base.spool_limits import SpoolFullError, SpoolLimits
+from hpcc.audit.base.trail_signer import SignerError, SignerRefusedError, TrailSigner
 from hpcc.audit.disk import watched_disk
 from hpcc.audit.holds import Retentions, retention_event
 from hpcc.audit.packing import packing_event
 from hpcc.audit.room import TenantRoom
+from hpcc.audit.signer.process import SignerProcess
+from hpcc.audit.signer.watch import watched_signer
 from hpcc.audit.spool import Spool
 from hpcc.audit.tail import torn_event
-from hpcc.audit.waiting import Waiting, fail, new_future, settle
+from hpcc.audit.writing.group import GroupWriter
+from hpcc.audit.writing.waiting import Waiting, new_future, settle
 from hpcc.core import HpccError, InfrastructureError, IntegrityError
 from hpcc.files.whole import FaultPoint, no_fault
 from hpcc.ports import AuditRow, Clock, SecurityEvent, SignedHead, SignedTree, TreeMark
@@ -34,9 +35,6 @@ from hpcc.ports import AuditRow, Clock, SecurityEvent, SignedHead, SignedTree, T
 _log: Final = logging.getLogger(__name__)
 _MAX_WAITING: Final = 4096
 _MAX_GROUP: Final = 256
-# Of the records that are encoded at once: a row can have 15 MiB.
-_MAX_PART_BYTES: Final = 1 << 20
-_LOST: Final = "audit record is not durable"
 # The pause between two runs of retention. Nothing waits for them.
 RETENTION_SECONDS: Final = 60.0
 
@@ -45,16 +43,15 @@ class SpoolAuditLog:
     """`AuditLog` over a spool. `open_audit_log` creates it."""
 
     def __init__(
-        self, spool: Spool, signer: HeadSigner, clock: Clock, retentions: Retentions
+        self, spool: Spool, signer: TrailSigner, clock: Clock, retentions: Retentions
     ) -> None:
         self._spool, self._signer, self._clock = spool, signer, clock
         self._retentions, self._retaining = retentions, asyncio.Lock()
         self._queue: asyncio.Queue[Waiting] = asyncio.Queue(_MAX_WAITING)
         self._room = TenantRoom()
+        self._groups = GroupWriter(spool, signer, self._room)
         self._indexing = asyncio.Lock()
         self.lost_events = 0
-        # One tuple, so that a reader never pairs a new count with an old head.
-        self._anchor = (spool.count, spool.head)
         self._acknowledged: Callable[[], int] | None = None
         self._listeners: list[Callable[[SecurityEvent], None]] = []
 
@@ -66,11 +63,23 @@ class SpoolAuditLog:
     @property
     def anchor(self) -> tuple[int, str]:
         """Return the number of records and the hash of the last one."""
-        return self._anchor
+        return self._groups.anchor
 
-    def signed_anchor(self) -> SignedHead:
-        """Return the current end of the chain, signed, for the scheduler to store."""
-        return self._signer.sign(*self._anchor, self._clock.now())
+    @property
+    def signer(self) -> TrailSigner:
+        """Return what signs this trail."""
+        return self._signer
+
+    def signed_anchor(self) -> SignedHead | None:
+        """Return the current end of the chain, signed, for the scheduler to store.
+
+        None if the process that signs gives no answer.
+        """
+        try:
+            return self._spool.tree.anchor(self._clock.now())
+        except (SignerError, SignerRefusedError) as error:
+            _log.error("the signer of the trail gives no head: %s", error)
+            return None
 
     def signed_tree(self, held: TreeMark | None) -> SignedTree | None:
         """Return the signed head of the tree, with the proof that it contains a scheduler's.
@@ -81,7 +90,9 @@ class SpoolAuditLog:
             return self._spool.tree.prove(held, self._clock.now())
         except OSError as error:
             _log.error("the trail has no head: %s; restart this worker", error)
-            return None
+        except (SignerError, SignerRefusedError) as error:
+            _log.error("the signer of the trail gives no head: %s", error)
+        return None
 
     def hold_for(self, acknowledged: Callable[[], int]) -> None:
         """Keep the segments with records from number `acknowledged()` on: a sink lacks them."""
@@ -113,7 +124,7 @@ class SpoolAuditLog:
         """
         if not self._spool.must_announce:
             return
-        first, lost = self._anchor[0], self.lost_events
+        first, lost = self._groups.anchor[0], self.lost_events
         await self.event(signing_event(self._clock.now(), first))
         if self.lost_events == lost:
             try:
@@ -122,6 +133,10 @@ class SpoolAuditLog:
                 _log.warning("audit segments lag behind: %s", error)
 
     def require_room(self, tenant: str = "") -> None:
+        if self._signer.trouble:
+            raise SignerError(
+                f"no new work, because nothing signs the audit trail: {self._signer.trouble}"
+            )
         if self._spool.is_nearly_full:
             raise SpoolFullError(
                 "the audit trail has no room for new work: the disk is full, a sink is behind, a"
@@ -149,7 +164,9 @@ class SpoolAuditLog:
                 await self._commit(self._more(group))
         finally:
             while not self._queue.empty():
-                self._write_group(self._more([]))
+                group = self._more([])
+                self._groups.write(group)
+                settle(group)
 
     async def keep_house(self) -> None:
         """Run retention and sealing by age, and make indexes that are missing, until cancelled."""
@@ -170,7 +187,7 @@ class SpoolAuditLog:
         async with self._indexing:
             while has_more:
                 try:
-                    has_more = await asyncio.to_thread(self._spool.index_old)
+                    has_more = await asyncio.to_thread(self._spool.missing.make_one)
                 except (OSError, InfrastructureError, IntegrityError) as error:
                     _log.warning("an audit segment has no index, and is read whole: %s", error)
 
@@ -215,7 +232,10 @@ class SpoolAuditLog:
         """
         async with self._retaining:
             found = await asyncio.to_thread(self._retentions.check, envelope)
-            first, event = self._anchor[0], retention_event(found, envelope, self._clock.now())
+            first, event = (
+                self._groups.anchor[0],
+                retention_event(found, envelope, self._clock.now()),
+            )
             await self._put(Waiting(event, new_future(), is_forced=True))
             self._retentions.enter(found, first)
         self._tell(event)
@@ -245,7 +265,7 @@ class SpoolAuditLog:
 
     async def _commit(self, group: list[Waiting]) -> None:
         """Write one group in a thread. A cancel waits for the thread, which keeps the order."""
-        writing = asyncio.get_running_loop().run_in_executor(None, self._write, group)
+        writing = asyncio.get_running_loop().run_in_executor(None, self._groups.write, group)
         try:
             await asyncio.shield(writing)
         except asyncio.CancelledError:
@@ -254,83 +274,17 @@ class SpoolAuditLog:
             raise
         settle(group)
 
-    def _write_group(self, group: list[Waiting]) -> None:
-        self._write(group)
-        settle(group)
-
-    def _write(self, group: list[Waiting]) -> None:
-        """Write a group in parts. Each of its records is durable then, or has an error."""
-        rest = deque(group)
-        while rest:
-            part: list[Waiting] = []
-            try:
-                self._write_part(rest, part)
-            except SpoolFullError as error:
-                fail(part, error)
-            except (OSError, IntegrityError) as error:
-                # Without an open segment nothing was taken, and nothing can be written.
-                part = part or [rest.popleft()]
-                fail(part, InfrastructureError(f"{_LOST}: {error}", reason="audit"))
-
-    def _write_part(self, rest: deque[Waiting], part: list[Waiting]) -> None:
-        """Move records from `rest` to `part`; chain, write and sync them.
-
-        Raises:
-            SpoolFullError: they would exceed the size limit.
-            OSError: they are not durable.
-            IntegrityError: the segment to open was changed.
-        """
-        count, head = self._spool.count, self._spool.head
-        placed: list[Placed] = []
-        frames = bytearray()
-        self._spool.ensure_open()
-        segment, place = self._spool.first, self._spool.size_bytes
-        while rest and len(frames) < _MAX_PART_BYTES:
-            part.append(rest.popleft())
-            record = self._encoded_or_none(part[-1], count, head)
-            if record is not None:
-                placed.append(Placed(segment, place + len(frames), record))
-                frames += frame_of(record)
-                count, head = count + 1, record.hash
-        if frames:
-            self._spool.append(bytes(frames), force=any(w.segments or w.is_forced for w in part))
-            self._spool.note(placed)
-            self._spool.tree.flush()
-            self._room.add(placed)
-        self._spool.count, self._spool.head = self._anchor = count, head
-        must_seal = any(w.content is None for w in part)
-        retired = [s for w in part if w.error is None for s in w.segments]
-        self._follow(retired, must_seal=must_seal)
-
-    def _encoded_or_none(self, waiting: Waiting, count: int, head: str) -> Record | None:
-        """Return the next record; None if there is none, or it cannot be written: only it fails."""
-        if waiting.content is None:
-            return None
-        try:
-            record = encode_record(
-                waiting.content, sequence=count, previous=head, worker=self._signer.worker
-            )
-        except ValueError as error:
-            waiting.error = InfrastructureError(f"{_LOST}: {error}", reason="audit")
-            return None
-        if len(record.data) > MAX_RECORD_BYTES:
-            waiting.error = InfrastructureError("audit record is too large", reason="audit")
-            return None
-        return signed_record(record, self._signer.sign_message(signed_message(record.data)))
-
-    def _follow(self, retired: list[Seal], *, must_seal: bool) -> None:
-        """Remove and seal segments. A failure here does not harm the records."""
-        try:
-            self._spool.retire(retired)
-            if retired:
-                self._room.forget(retired[-1].end)
-            self._spool.rotate(at_least=1 if must_seal else None)
-        except (OSError, InfrastructureError, IntegrityError) as error:
-            _log.warning("audit segments lag behind: %s", error)
-
     async def seal(self) -> None:
         """Seal the open segment at any size. If the disk fails, it stays open."""
         await self._put(Waiting(None, new_future()))
+
+
+def _signer(
+    worker: str, key: Ed25519PrivateKey | Path | SignerProcess
+) -> HeadSigner | SignerProcess:
+    if isinstance(key, SignerProcess):
+        return key
+    return SignerProcess(key, worker) if isinstance(key, Path) else HeadSigner(worker, key)
 
 
 @asynccontextmanager
@@ -338,7 +292,7 @@ async def open_audit_log(
     directory: Path,
     *,
     worker: str,
-    key: Ed25519PrivateKey,
+    key: Ed25519PrivateKey | Path | SignerProcess,
     clock: Clock,
     limits: SpoolLimits | None = None,
     fault: FaultPoint = no_fault,
@@ -348,14 +302,15 @@ async def open_audit_log(
     """Open the trail in `directory` for its single writer. Leaving the block writes the queue.
 
     `listeners` are given to `listen` before the first event, which tells of a torn tail.
-    `key` signs records, heads and seals, and should be used for nothing else. `mark` is a file
-    beside the key, made at the first start of a version that signs records: see `Spool`.
+    `key` signs records, heads and seals, and should be used for nothing else: a key, or the file
+    of one, which a process by itself gets (`hpcc.audit.signer`). `mark` is a file beside the key,
+    made at the first start of a version that signs records: see `Spool`.
 
     Raises:
         AuditDamagedError: the trail was changed. It is left as it is.
         InfrastructureError: it cannot be opened, or another process writes it.
     """
-    signer = HeadSigner(worker, key)
+    signer = _signer(worker, key)
     spool = await asyncio.to_thread(
         Spool, directory, signer, clock, limits or SpoolLimits(), fault=fault, mark=mark
     )
@@ -368,7 +323,8 @@ async def open_audit_log(
             await log.begin_signing()
             if spool.torn is not None:
                 await log.event(torn_event(spool.torn, clock.now()))
-            yield log
+            async with watched_signer(signer, log.event, clock):
+                yield log
     finally:
         spool.packer.stop()
         spool.close()

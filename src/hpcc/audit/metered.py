@@ -56,6 +56,17 @@ class AuditMetrics:
         self.lost_events = registry.asked_counter(
             "hpcc_audit_lost_events_total", "Security events that the disk had no room for."
         )
+        self.signer_restarts = registry.asked_counter(
+            "hpcc_audit_signer_restarts_total",
+            "How often the process that signs was started again.",
+        )
+        self.signer = registry.asked_gauge(
+            "hpcc_audit_signer_up",
+            "1 if records can be signed, by how their signer is kept apart: own-uid, same-uid, or"
+            " in-process.",
+            "separation",
+            most=3,
+        )
         for name in WATCHED:
             service.security_event(name, 0)
 
@@ -66,6 +77,9 @@ class AuditMetrics:
         self.trail_bytes.read = lambda: [((), log.size[0])]
         self.limit_bytes.read = lambda: [((), log.size[1])]
         self.lost_events.read = lambda: [((), log.lost_events)]
+        signer = log.signer
+        self.signer.read = lambda: [((signer.separation,), int(not signer.trouble))]
+        self.signer_restarts.read = lambda: [((), signer.restarts)]
 
     def event(self, event: SecurityEvent) -> None:
         """Count a security event of the trail; this is one of its listeners."""

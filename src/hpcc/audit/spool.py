@@ -11,7 +11,6 @@ from pathlib import Path
 
 from hpcc.audit.base.canonical import GENESIS, MAX_RECORD_BYTES, AuditDamagedError, Record
 from hpcc.audit.base.frames import frame_bytes, is_signed_by, read_placed
-from hpcc.audit.base.heads import HeadSigner
 from hpcc.audit.base.index_statement import MAX_INDEX_BYTES, IndexStatement, sign_index
 from hpcc.audit.base.packed import frames_size
 from hpcc.audit.base.segments import (
@@ -30,8 +29,10 @@ from hpcc.audit.base.segments import (
 from hpcc.audit.base.signer import name_signer
 from hpcc.audit.base.signing import begin_mark, finish_mark, is_signing_event, mark_or_none
 from hpcc.audit.base.spool_limits import SpoolFullError, SpoolLimits
+from hpcc.audit.base.trail import placed_frames
+from hpcc.audit.base.trail_signer import SignerError, SignerRefusedError, TrailSigner
 from hpcc.audit.lock import lock_trail
-from hpcc.audit.lookup.making import lacks_index, reindex_segment
+from hpcc.audit.lookup.missing import MissingIndexes
 from hpcc.audit.lookup.open_index import OpenIndex
 from hpcc.audit.lookup.sealed import remove_index, write_index
 from hpcc.audit.packing import Packer
@@ -59,7 +60,7 @@ class Spool:
     def __init__(
         self,
         directory: Path,
-        signer: HeadSigner,
+        signer: TrailSigner,
         clock: Clock,
         limits: SpoolLimits,
         *,
@@ -83,8 +84,10 @@ class Spool:
         self._file = -1
         self.index = OpenIndex()
         self.tree = HistoryTree(directory, signer, fault)
+        self.missing = MissingIndexes(directory, signer, self)
         self.packer = Packer(directory, lambda: list(self.kept.seals), limits, fault)
         try:
+            signer.open()
             self._recover()
         except OSError as error:
             self.close()
@@ -106,7 +109,6 @@ class Spool:
         self.must_announce = self._mark is not None and (
             self._marked is None or self._marked.first is None
         )
-        self._unindexable: set[int] = set()
         self.kept = KeptSegments(self._directory)
         self._signed_from: int | None = None
         is_old = False
@@ -125,6 +127,7 @@ class Spool:
         if unsealed:
             self._finish_sealing()
         self._open_segment()
+        self._meet(self.first, self._previous, self.size_bytes)
         self.tree.check(self.count)
         self.tree.flush()
         self.tree.found(self._clock.now())
@@ -169,8 +172,19 @@ class Spool:
         size = self._read(path)
         if path.stat().st_size != size or self.count == first:
             raise AuditDamagedError(f"the segment at record {first} is cut or empty")
+        self._meet(first, previous, size)
         self.tree.check(self.count)
         self._seal(first, previous, size)
+
+    def _meet(self, first: int, previous: str, size: int) -> None:
+        """Write what was signed for a writer that was killed before it had written it."""
+        frames = self._signer.meet(self.tree.end(first, previous, size, self._signed_from))
+        if not frames:
+            return
+        placed = list(placed_frames(frames, first, size, self.count, self.head))
+        self.append(frames, force=True)
+        self.note(placed)
+        self.count, self.head = placed[-1].record.sequence + 1, placed[-1].record.hash
 
     def _open_segment(self) -> None:
         path = spool_path(self._directory)
@@ -231,33 +245,6 @@ class Spool:
             leaves = [record_leaf(item.record) for item in placed]
             self.tree.append(leaves, placed[-1].record.hash)
 
-    def index_old(self) -> bool:
-        """Make one index that is missing; return whether there may be more.
-
-        Any thread may call this: a sealed segment does not change.
-
-        Raises:
-            AuditDamagedError: a segment was changed.
-            OSError: the index cannot be written.
-            InfrastructureError: the database failed.
-        """
-        for seal in list(self.kept.seals):
-            if seal.first in self._unindexable or not lacks_index(self._directory, seal):
-                continue
-            # An index is a help. It must not take the room that records need.
-            if self.free_bytes < self._limits.max_bytes // 8 + seal.size_bytes // 2:
-                return False
-            # Once in this process: a segment that fails would be read every minute.
-            self._unindexable.add(seal.first)
-            try:
-                reindex_segment(self._directory, seal, self._signer)
-            except FileNotFoundError:
-                continue  # retention removed the segment
-            self._unindexable.discard(seal.first)
-            self.kept.measure(seal.first)
-            return True
-        return False
-
     @property
     def total_bytes(self) -> int:
         """Return the bytes of all existing segments, with their seals and indexes."""
@@ -289,6 +276,17 @@ class Spool:
         least = self._limits.max_bytes // 16
         return self.is_disk_full or self.total_bytes > self._limits.max_bytes - least
 
+    def require_bytes(self, size: int) -> None:
+        """Check that the trail may take `size` bytes more.
+
+        Raises:
+            SpoolFullError: it may not.
+        """
+        if self.total_bytes + size > self._limits.max_bytes:
+            raise SpoolFullError(
+                "the audit trail has no room: a sink is behind, or audit_max_bytes is too small"
+            )
+
     def append(self, frames: bytes, *, force: bool = False) -> None:
         """Write whole frames and sync them; on an error they are cut off again.
 
@@ -299,10 +297,8 @@ class Spool:
             OSError: the frames are not durable.
         """
         self.ensure_open()
-        if not force and self.total_bytes + len(frames) > self._limits.max_bytes:
-            raise SpoolFullError(
-                "the audit trail has no room: a sink is behind, or audit_max_bytes is too small"
-            )
+        if not force:
+            self.require_bytes(len(frames))
         try:
             view = memoryview(frames)
             while view:
@@ -335,7 +331,7 @@ class Spool:
             self._fault("segment-directory-sync")
             sync_directory(self._directory)
             self._seal(first, previous, size)
-        except OSError:
+        except (OSError, SignerError, SignerRefusedError):
             # Undo: writing continues in the same file under its first name.
             path.rename(spool_path(self._directory))
             seal_path(self._directory, first).unlink(missing_ok=True)
@@ -395,4 +391,5 @@ class Spool:
         for descriptor in (self._file, self._lock):
             if descriptor >= 0:
                 os.close(descriptor)
+        self._signer.close()
         self._file = self._lock = -1

@@ -19,8 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from hpcc.audit.base.canonical import canonical
-from hpcc.audit.base.frames import PAYLOAD_TYPE
+from hpcc.audit.base.canonical import PAYLOAD_TYPE, canonical
 from hpcc.core.names import Isolation
 from hpcc.evidence.forms.dsse import Envelope, envelope_text, seal_statement
 from hpcc.evidence.keys import key_id_of, keys_text, pem_of, worker_word

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import sys
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -52,6 +53,18 @@ def load_or_create_signing_key(path: Path) -> Ed25519PrivateKey:
     if not isinstance(loaded, Ed25519PrivateKey):
         raise CallerError(f"{path} is not an Ed25519 key: remove it to make a new one")
     return loaded
+
+
+def trail_key(path: Path) -> Ed25519PrivateKey | Path:
+    """Return what signs a trail: the path itself, for the process that gets this key file.
+
+    On Windows there is no such process, and the key is in this one. The first call creates it.
+
+    Raises:
+        CallerError: the file is not such a key, or others can read it.
+        InfrastructureError: it cannot be written.
+    """
+    return load_or_create_signing_key(path) if sys.platform == "win32" else path
 
 
 def load_or_create_secret(path: Path) -> str:

@@ -22,8 +22,8 @@ from hpcc.control.metered import MeteredControlStore
 from hpcc.core import CallerError
 from hpcc.files.disk import size_of_disk
 from hpcc.identity.keys import (
-    load_or_create_signing_key,
     read_secret_file,
+    trail_key,
 )
 from hpcc.identity.tls import TlsIdentity
 from hpcc.obs.health.health import Health
@@ -324,7 +324,7 @@ async def _events(
         open_audit_log(
             config.events,
             worker=name,
-            key=load_or_create_signing_key(config.keys / EVENTS_KEY_NAME),
+            key=trail_key(config.keys / EVENTS_KEY_NAME),
             mark=config.keys / f"{EVENTS_KEY_NAME}.signs-records",
             clock=clock,
             limits=config.event_limits(disk_bytes),

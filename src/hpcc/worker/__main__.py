@@ -16,7 +16,7 @@ from hpcc.audit.syslog import open_syslog
 from hpcc.config.private_file import make_directory, make_private_directory
 from hpcc.config.service_file import load_service_file
 from hpcc.core import ImageDigest, NotFoundError, Toolchain
-from hpcc.identity.keys import load_or_create_signing_key
+from hpcc.identity.keys import trail_key
 from hpcc.images.store import ImageStore
 from hpcc.images.survey import Survey
 from hpcc.images.toolchains import label_trouble
@@ -171,7 +171,7 @@ async def main(process: ServiceProcess) -> None:
         open_audit_log(
             config.audit,
             worker=config.worker_id,
-            key=load_or_create_signing_key(config.keys / AUDIT_KEY_NAME),
+            key=trail_key(config.keys / AUDIT_KEY_NAME),
             mark=config.keys / f"{AUDIT_KEY_NAME}.signs-records",
             clock=clock,
             limits=config.audit_limits,

@@ -87,7 +87,11 @@ def watch_worker(
             parts.audit.require_room()
         except InfrastructureError as error:
             # The other reason is of one tenant.
-            return str(error) if error.reason == "audit-full" else parts.audit_metrics.trouble
+            return (
+                str(error)
+                if error.reason in {"audit-full", "audit-signer"}
+                else parts.audit_metrics.trouble
+            )
         return parts.audit_metrics.trouble
 
     def draining() -> str:

@@ -18,6 +18,7 @@ from hpcc.audit.base.segments import Placed
 from hpcc.audit.base.spool_limits import SpoolLimits
 from hpcc.audit.base.trail import walk
 from hpcc.audit.log import SpoolAuditLog, open_audit_log
+from hpcc.audit.signer.process import SignerProcess
 from hpcc.audit.tree.head import record_leaf, start_leaf
 from hpcc.audit.tree.merkle import LeafTree
 from hpcc.core import Blob, InputFile
@@ -57,7 +58,7 @@ async def opened(
     directory: Path,
     *,
     worker: str = "w1",
-    key: Ed25519PrivateKey = KEY,
+    key: Ed25519PrivateKey | Path | SignerProcess = KEY,
     limits: SpoolLimits | None = None,
     clock: Clock | None = None,
     fault: FaultPoint = no_fault,

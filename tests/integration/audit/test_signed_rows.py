@@ -20,8 +20,9 @@ from hpcc.audit.base.canonical import (
     canonical,
     decode_record,
     encode_record,
+    signed_message,
 )
-from hpcc.audit.base.frames import frame_of, read_frames, signed_message
+from hpcc.audit.base.frames import frame_of, read_frames
 from hpcc.audit.base.heads import HeadSigner
 from hpcc.audit.base.query import Query
 from hpcc.audit.base.segments import Placed, seal_path, seals, segment_path, spool_path

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.audit.base.canonical import Record, canonical, decode_record
-from hpcc.audit.base.frames import signed_message
+from hpcc.audit.base.canonical import Record, canonical, decode_record, signed_message
 from hpcc.evidence.bundle import EvidenceContent, seal_evidence
 from hpcc.evidence.forms.container import pack_files
 from hpcc.evidence.forms.dsse import seal_statement

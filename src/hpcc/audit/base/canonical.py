@@ -17,6 +17,7 @@ GENESIS: Final = "0" * 64
 MAX_RECORD_BYTES: Final = 15 << 20
 _DOMAIN: Final = b"hpcc-audit-1\0"
 _MAX_NUMBER: Final = 1 << 63
+PAYLOAD_TYPE: Final = b"application/vnd.hpcc.audit-record+json"
 
 
 def _types(kind: type) -> dict[str, type]:
@@ -98,6 +99,11 @@ def canonical(value: object) -> bytes:
 def record_hash(data: bytes) -> str:
     """Return the hash of a record's bytes in lower-case hex."""
     return hashlib.sha256(_DOMAIN + data).hexdigest()
+
+
+def signed_message(data: bytes) -> bytes:
+    """Return what is signed of a record: DSSE's pre-authentication encoding."""
+    return b"DSSEv1 %d %b %d %b" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE, len(data), data)
 
 
 def decode_record(data: bytes, signature: bytes = b"") -> Record:

@@ -18,12 +18,12 @@ from hpcc.audit.base.canonical import (
     AuditDamagedError,
     Record,
     decode_record,
+    signed_message,
 )
 from hpcc.audit.base.heads import is_signed
 
 LENGTH: Final = struct.Struct(">I")
 SIGNATURE_BYTES: Final = 64
-PAYLOAD_TYPE: Final = b"application/vnd.hpcc.audit-record+json"
 _SIGNED: Final = 1 << 24
 _END: Final = b"\n"
 
@@ -34,11 +34,6 @@ class SegmentFrame(NamedTuple):
     after: int
     data: bytes
     signature: bytes
-
-
-def signed_message(data: bytes) -> bytes:
-    """Return what is signed of a record: DSSE's pre-authentication encoding."""
-    return b"DSSEv1 %d %b %d %b" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE, len(data), data)
 
 
 def is_signed_by(record: Record, key: bytes) -> bool:

@@ -6,13 +6,15 @@ import functools
 import json
 import math
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from hpcc.audit.base.canonical import AuditDamagedError, canonical
+from hpcc.audit.base.canonical import AuditDamagedError, canonical, signed_message
+from hpcc.audit.base.trail_signer import TrailEnd, TrailSigner, Wanted, WantedHead, WantedName
 from hpcc.ports import SignedHead
 
 _DOMAIN: Final = b"hpcc-audit-head-1\0"
@@ -49,7 +51,13 @@ def head_message(worker: str, count: int, head: str, at: float) -> bytes:
 
 
 class HeadSigner:
-    """Signs the heads of one worker's chain."""
+    """Signs the trail of one worker with a key in this process: a `TrailSigner`."""
+
+    # A record that the disk refused is forgotten, and its number given to another.
+    remembers = False
+    trouble = ""
+    separation = "in-process"
+    restarts = 0
 
     def __init__(self, worker: str, key: Ed25519PrivateKey) -> None:
         self.worker, self._key = worker, key
@@ -61,13 +69,41 @@ class HeadSigner:
         """Return the signature of bytes that begin with a domain of the trail."""
         return self._key.sign(message)
 
+    def open(self) -> None:
+        """Do nothing: the key is here."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def meet(self, end: TrailEnd) -> bytes:
+        del end
+        return b""
+
+    def sign_records(self, records: Sequence[bytes]) -> list[bytes]:
+        return [self.sign_message(signed_message(data)) for data in records]
+
+    def sign_text(self, wanted: Wanted, text: bytes) -> bytes:
+        del wanted
+        return self.sign_message(text)
+
     def sign(self, count: int, head: str, at: float) -> SignedHead:
         """Return a signed head of the first `count` records."""
-        signature = self.sign_message(head_message(self.worker, count, head, at))
-        return SignedHead(
-            worker=self.worker, count=count, head=head, at=at, key=self.public_key,
-            signature=signature,
-        )  # fmt: skip
+        return signed_head(self, count, head, at)
+
+
+def signed_head(signer: TrailSigner, count: int, head: str, at: float) -> SignedHead:
+    """Return a signed head of the first `count` records.
+
+    Raises:
+        SignerRefusedError: the chain never ended there.
+        SignerError: the signer gives no answer.
+    """
+    wanted = WantedHead(count, at) if count else WantedName(at)
+    signature = signer.sign_text(wanted, head_message(signer.worker, count, head, at))
+    return SignedHead(
+        worker=signer.worker, count=count, head=head, at=at, key=signer.public_key,
+        signature=signature,
+    )  # fmt: skip
 
 
 def check_head(head: SignedHead, what: str = "a head") -> None:

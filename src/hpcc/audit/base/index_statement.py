@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hpcc.audit.base.canonical import AuditDamagedError, canonical
-from hpcc.audit.base.heads import HeadSigner, check_signature
+from hpcc.audit.base.heads import check_signature
+from hpcc.audit.base.trail_signer import IndexDigest, TrailSigner, WantedIndex
 
 if TYPE_CHECKING:
     from hpcc.audit.base.query import Query
@@ -68,17 +69,38 @@ class IndexFacts:
     until: float
 
 
-def sign_index(signer: HeadSigner, first: int, head: str, facts: IndexFacts) -> IndexStatement:
-    """Return the signed statement about an index."""
-    unsigned = IndexStatement(
-        worker=signer.worker, first=first, head=head,
+def sign_index(
+    signer: TrailSigner, first: int, head: str, facts: IndexFacts, seal: bytes = b""
+) -> IndexStatement:
+    """Return the signed statement about an index.
+
+    `seal` is the seal of the segment, as it is on the disk; empty for the open segment.
+
+    Raises:
+        SignerRefusedError: it is not a segment of this signer.
+        SignerError: the signer gives no answer.
+    """
+    digest = IndexDigest(
         sha256=hashlib.sha256(facts.data).hexdigest(), size_bytes=len(facts.data),
-        since=facts.since, until=facts.until, key=signer.public_key, signature=b"",
+        since=facts.since, until=facts.until,
     )  # fmt: skip
-    return replace(unsigned, signature=signer.sign_message(_message(unsigned)))
+    unsigned = unsigned_index(signer.worker, signer.public_key, first, head, digest)
+    wanted = WantedIndex(first=first, index=digest, seal=seal)
+    return replace(unsigned, signature=signer.sign_text(wanted, index_message(unsigned)))
 
 
-def _message(statement: IndexStatement) -> bytes:
+def unsigned_index(
+    worker: str, key: bytes, first: int, head: str, digest: IndexDigest
+) -> IndexStatement:
+    """Return the statement about an index, without a signature."""
+    return IndexStatement(
+        worker=worker, first=first, head=head, sha256=digest.sha256, size_bytes=digest.size_bytes,
+        since=digest.since, until=digest.until, key=key, signature=b"",
+    )  # fmt: skip
+
+
+def index_message(statement: IndexStatement) -> bytes:
+    """Return the bytes that are signed of a statement."""
     table = statement_table(statement)
     del table["signature"]
     return _DOMAIN + canonical(table)
@@ -122,7 +144,7 @@ def statement_of(table: object) -> IndexStatement:
         worker=texts[0], first=numbers[0], head=texts[1], sha256=texts[2], size_bytes=numbers[1],
         since=times[0], until=times[1], key=key, signature=signature,
     )  # fmt: skip
-    check_signature(key, signature, _message(statement), "the statement about an index")
+    check_signature(key, signature, index_message(statement), "the statement about an index")
     return statement
 
 

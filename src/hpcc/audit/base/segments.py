@@ -29,7 +29,6 @@ from hpcc.audit.base.canonical import (
 )
 from hpcc.audit.base.heads import (
     MAX_COUNT,
-    HeadSigner,
     check_head,
     check_signature,
     head_message,
@@ -37,6 +36,7 @@ from hpcc.audit.base.heads import (
     head_text,
 )
 from hpcc.audit.base.index_statement import IndexStatement, statement_of, statement_table
+from hpcc.audit.base.trail_signer import IndexDigest, TrailSigner, WantedSeal
 from hpcc.files import NONBLOCK, access_of
 from hpcc.files.whole import FaultPoint, Sync, whole_file
 from hpcc.ports import SignedHead
@@ -44,7 +44,7 @@ from hpcc.ports import SignedHead
 SPOOL_NAME: Final = "spool.hpcc"
 _SEALED: Final = re.compile(r"sealed-([0-9]{20})\.hpcc")
 _SEALS: Final = re.compile(r"sealed-([0-9]{20})\.(?:hpcc|seal)")
-_MAX_SEAL_BYTES: Final = 4096
+MAX_SEAL_BYTES: Final = 4096
 _SEAL_FIELDS: Final = frozenset({"first", "format", "previous", "signed", "size_bytes"})
 # A seal of format 2 has the statement about its index, or null, and each later frame is signed.
 _SEAL_FORMAT: Final = 1
@@ -146,18 +146,36 @@ def has_later(directory: Path, first: int) -> bool:
     return any(int(m[1]) > first for m in found if m)
 
 
-def sign_seal(signer: HeadSigner, seal: Seal) -> Seal:
+def sign_seal(signer: TrailSigner, seal: Seal) -> Seal:
     """Return a seal of format 3 with the signer's name, key and signature.
 
     `seal` has the rest. What its head has of these does not count.
+
+    Raises:
+        SignerRefusedError: the signer did not sign what the segment has.
+        SignerError: the signer gives no answer.
     """
     head = replace(seal.signed, worker=signer.worker, key=signer.public_key, signature=b"")
     unsigned = replace(seal, signed=head, is_signing=True)
-    signature = signer.sign_message(_message(unsigned))
+    assert seal.signed_from is not None
+    wanted = WantedSeal(
+        first=seal.first, signed_from=seal.signed_from, at=seal.signed.at,
+        index=_digest_or_none(seal.index),
+    )  # fmt: skip
+    signature = signer.sign_text(wanted, seal_message(unsigned))
     return replace(unsigned, signed=replace(head, signature=signature))
 
 
-def _message(seal: Seal) -> bytes:
+def _digest_or_none(index: IndexStatement | None) -> IndexDigest | None:
+    if index is None:
+        return None
+    return IndexDigest(
+        sha256=index.sha256, size_bytes=index.size_bytes, since=index.since, until=index.until
+    )
+
+
+def seal_message(seal: Seal) -> bytes:
+    """Return the bytes that are signed of a seal of format 3."""
     table = _whole_table(seal)
     del table["signature"]
     return _WHOLE_DOMAIN + canonical(table)
@@ -218,20 +236,32 @@ def seal_or_none(directory: Path, first: int, previous: str) -> Seal | None:
     Raises:
         AuditDamagedError: it is malformed, of another place in the chain, or wrongly signed.
     """
-    try:
-        with open_trail_file(seal_path(directory, first)) as file:
-            data = file.read(_MAX_SEAL_BYTES + 1)
-    except FileNotFoundError:
+    data = seal_bytes_or_none(directory, first)
+    if data is None:
         return None
-    seal = _parse_seal(data, first)
+    seal = parse_seal(data, first)
     if seal.first != first or seal.previous != previous or seal.end <= first:
         raise AuditDamagedError(f"the seal at record {first} is of another place")
     return seal
 
 
-def _parse_seal(data: bytes, first: int) -> Seal:
+def seal_bytes_or_none(directory: Path, first: int) -> bytes | None:
+    """Return a seal as it is on the disk, at most a byte more than one can have."""
     try:
-        table = json.loads(data) if len(data) <= _MAX_SEAL_BYTES else None
+        with open_trail_file(seal_path(directory, first)) as file:
+            return file.read(MAX_SEAL_BYTES + 1)
+    except FileNotFoundError:
+        return None
+
+
+def parse_seal(data: bytes, first: int) -> Seal:
+    """Convert a seal and check its signature with the key that it names; its place is not checked.
+
+    Raises:
+        AuditDamagedError: it has another form, or is wrongly signed.
+    """
+    try:
+        table = json.loads(data) if len(data) <= MAX_SEAL_BYTES else None
     except (ValueError, RecursionError) as error:
         raise AuditDamagedError(f"the seal at record {first} is not JSON") from error
     if isinstance(table, dict) and table.get("format") == _WHOLE_FORMAT:
@@ -272,7 +302,7 @@ def _whole_seal(table: dict[str, Any], data: bytes, first: int) -> Seal:
     head_message(seal.signed.worker, seal.end, seal.signed.head, seal.signed.at)
     if canonical(_whole_table(seal)) != data:
         raise wrong
-    check_signature(key, signature, _message(seal), f"the seal at record {first}")
+    check_signature(key, signature, seal_message(seal), f"the seal at record {first}")
     return seal
 
 

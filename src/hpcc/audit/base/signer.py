@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.audit.base.canonical import GENESIS, AuditDamagedError
-from hpcc.audit.base.heads import HeadSigner, check_head, head_of_text, head_text
+from hpcc.audit.base.heads import check_head, head_of_text, head_text, signed_head
 from hpcc.audit.base.segments import Seal, open_trail_file
+from hpcc.audit.base.trail_signer import TrailSigner
 from hpcc.files.whole import Sync, write_whole
 
 _NAME: Final = "signer"
 _MAX_BYTES: Final = 4096
 
 
-def name_signer(directory: Path, signer: HeadSigner, now: float) -> None:
+def name_signer(directory: Path, signer: TrailSigner, now: float) -> None:
     """Write the file, unless it names this key.
 
     Raises:
@@ -30,7 +31,7 @@ def name_signer(directory: Path, signer: HeadSigner, now: float) -> None:
     with suppress(AuditDamagedError):
         known = _key_or_none(directory)
     if known != signer.public_key:
-        data = head_text(signer.sign(0, GENESIS, now))
+        data = head_text(signed_head(signer, 0, GENESIS, now))
         write_whole(directory / _NAME, data, sync=Sync.NAME)
 
 

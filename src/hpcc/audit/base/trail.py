@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -81,6 +82,18 @@ def walk(directory: Path, start: TrailStart | None = None) -> Iterator[Placed | 
             return  # no record was written since the last seal
         yield Retired(seal)
         at = _behind(seal.end, seal.signed.head)
+
+
+def placed_frames(
+    frames: bytes, segment: int, place: int, sequence: int, head: str
+) -> Iterator[Placed]:
+    """Yield the records of frames that come to byte `place` of a segment, and check the chain.
+
+    Raises:
+        AuditDamagedError: the chain is broken.
+    """
+    for offset, record in read_placed(io.BytesIO(frames), sequence=sequence, head=head):
+        yield Placed(segment, place + offset, record)
 
 
 def walk_segment(directory: Path, seal: Seal) -> Iterator[Placed]:

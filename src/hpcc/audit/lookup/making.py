@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.audit.base.canonical import Record
-from hpcc.audit.base.heads import HeadSigner
 from hpcc.audit.base.index_statement import (
     MAX_INDEX_BYTES,
     IndexFacts,
@@ -20,8 +19,9 @@ from hpcc.audit.base.index_statement import (
     sign_index,
     statement_path,
 )
-from hpcc.audit.base.segments import Seal, seals, segment_path
+from hpcc.audit.base.segments import Seal, seal_bytes_or_none, seals, segment_path
 from hpcc.audit.base.trail import walk_segment
+from hpcc.audit.base.trail_signer import TrailSigner
 from hpcc.audit.lookup.index import IndexBuilder
 from hpcc.audit.lookup.sealed import (
     IndexChangedError,
@@ -56,7 +56,7 @@ class Reindexed:
     remade: Remade
 
 
-def reindex(directory: Path, signer: HeadSigner | None = None) -> Iterator[Reindexed]:
+def reindex(directory: Path, signer: TrailSigner | None = None) -> Iterator[Reindexed]:
     """Make each missing or changed index of a trail again, and yield what was done.
 
     With `signer`, the worker's, an index that no statement names gets a new one.
@@ -76,7 +76,7 @@ def lacks_index(directory: Path, seal: Seal) -> bool:
     return not has_statement or not index_path(directory, seal.first).exists()
 
 
-def reindex_segment(directory: Path, seal: Seal, signer: HeadSigner | None) -> Remade:
+def reindex_segment(directory: Path, seal: Seal, signer: TrailSigner | None) -> Remade:
     """Make the index of one segment again, unless it is the sealed one.
 
     Raises:
@@ -104,7 +104,8 @@ def reindex_segment(directory: Path, seal: Seal, signer: HeadSigner | None) -> R
         return Remade.REMOVED if existed else Remade.ABSENT
     # The index last: commands refuse an index that no statement names.
     remove_index(directory, seal.first)
-    write_statement(directory, sign_index(signer, seal.first, seal.signed.head, facts))
+    said = seal_bytes_or_none(directory, seal.first) or b""
+    write_statement(directory, sign_index(signer, seal.first, seal.signed.head, facts, said))
     write_index(directory, seal.first, facts.data)
     if not segment_path(directory, seal.first).exists():
         remove_index(directory, seal.first)

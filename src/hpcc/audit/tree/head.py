@@ -84,10 +84,14 @@ def sign_tree_head(
     head: TreeHead, key: bytes, sign: Callable[[bytes], bytes], signer: str = ""
 ) -> bytes:
     """Return a head as a signed checkpoint. `signer` names the key if it is not the worker's."""
-    origin = origin_of(head.worker)
+    name = NoteKey(signer or origin_of(head.worker), key)
+    return sign_note(tree_text(head), name, sign).encode()
+
+
+def tree_text(head: TreeHead) -> str:
+    """Return the text that is signed of a head."""
     lines = (f"first {head.first}", f"chain {head.head}", f"at {head.at!r}")
-    text = Checkpoint(origin, head.size, head.root, lines).text()
-    return sign_note(text, NoteKey(signer or origin, key), sign).encode()
+    return Checkpoint(origin_of(head.worker), head.size, head.root, lines).text()
 
 
 def read_tree_head(worker: str, checkpoint: bytes, key: bytes, signer: str = "") -> TreeHead:

@@ -14,13 +14,15 @@ import errno
 import os
 import threading
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from hpcc.audit.base.canonical import AuditDamagedError
-from hpcc.audit.base.heads import HeadSigner
+from hpcc.audit.base.heads import signed_head
 from hpcc.audit.base.segments import open_trail_file, seals
 from hpcc.audit.base.trail import walk_segment
+from hpcc.audit.base.trail_signer import SignerError, TrailEnd, TrailSigner, WantedTree
 from hpcc.audit.tree.head import (
     MAX_CHECKPOINT_BYTES,
     TreeHead,
@@ -33,7 +35,7 @@ from hpcc.audit.tree.kept import STEP, folded
 from hpcc.audit.tree.merkle import HASH_BYTES, ProofMaker, TreeRange, node_hash
 from hpcc.files import open_file, sync_file
 from hpcc.files.whole import FaultPoint, Sync, no_fault, whole_file
-from hpcc.ports import SignedTree, TreeMark
+from hpcc.ports import SignedHead, SignedTree, TreeMark
 
 HEAD_NAME: Final = "tree.head"
 _HEAD: Final = HEAD_NAME
@@ -44,7 +46,7 @@ _LEVELS: Final = 8
 class HistoryTree(ProofMaker):
     """The tree of one trail. One thread appends; others may ask for proofs."""
 
-    def __init__(self, directory: Path, signer: HeadSigner, fault: FaultPoint = no_fault) -> None:
+    def __init__(self, directory: Path, signer: TrailSigner, fault: FaultPoint = no_fault) -> None:
         self._directory, self._signer, self._fault = directory, signer, fault
         self._lock = threading.RLock()
         self._files: list[_Hashes] = []
@@ -157,7 +159,7 @@ class HistoryTree(ProofMaker):
         room on the disk the first seal does it.
         """
         if self._signed is None:
-            with suppress(OSError):
+            with suppress(OSError, SignerError):
                 self.seal(at)
 
     def _behind(self, count: int) -> str:
@@ -206,10 +208,30 @@ class HistoryTree(ProofMaker):
             proof: tuple[bytes, ...] = ()
             if held is not None and held.size <= head.size:
                 proof = tuple(self.consistency(held.size, head.size))
+            # With the lock: a signer signs only heads of the last two groups.
+            checkpoint = self._sign(head)
         return SignedTree(
-            worker=head.worker, checkpoint=self._sign(head), key=self._signer.public_key,
+            worker=head.worker, checkpoint=checkpoint, key=self._signer.public_key,
             after=held, proof=proof,
         )  # fmt: skip
+
+    def anchor(self, at: float) -> SignedHead:
+        """Return the signed end of the chain.
+
+        Raises:
+            SignerError: the signer gives no answer.
+        """
+        with self._lock:
+            return signed_head(self._signer, self.first + self.size - 1, self._chain, at)
+
+    def end(self, first: int, previous: str, size_bytes: int, signed_from: int | None) -> TrailEnd:
+        """Return where the trail ends, whose open segment is given."""
+        with self._lock:
+            return TrailEnd(
+                count=self.first + self.size - 1, head=self._chain, tree_first=self.first,
+                peaks=tuple(self._peaks), first=first, previous=previous, size_bytes=size_bytes,
+                signed_from=signed_from,
+            )  # fmt: skip
 
     def _head(self, at: float) -> TreeHead:
         root = TreeRange(self.size, self._peaks).root()
@@ -219,7 +241,9 @@ class HistoryTree(ProofMaker):
         )  # fmt: skip
 
     def _sign(self, head: TreeHead) -> bytes:
-        return sign_tree_head(head, self._signer.public_key, self._signer.sign_message)
+        wanted = WantedTree(head.count, head.at)
+        sign = partial(self._signer.sign_text, wanted)
+        return sign_tree_head(head, self._signer.public_key, sign)
 
     def _read_head(self) -> TreeHead | None:
         try:
