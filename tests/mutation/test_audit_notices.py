@@ -127,7 +127,7 @@ CASES = {
     ),
     "whole-seal-signature": Case(
         "audit/base/segments.py",
-        '    check_signature(key, signature, _message(seal), f"the seal at record {first}")\n',
+        '    check_signature(key, signature, seal_message(seal), f"the seal at record {first}")\n',
         "",
         SIGNED + "test_each_part_of_a_seal_is_signed",
     ),
@@ -295,15 +295,15 @@ CASES = {
         VERIFY + "test_every_field_of_an_anchor_has_its_type",
     ),
     "large-row": Case(
-        "audit/log.py",
+        "audit/writing/group.py",
         'waiting.error = InfrastructureError("audit record is too large", reason="audit")\n'
         "            return None",
         'raise OSError("audit record is too large")',
         GROUPS + "test_a_row_that_cannot_be_written_fails_no_other_tenants_row",
     ),
     "parts": Case(
-        "audit/log.py",
-        "while rest and len(frames) < _MAX_PART_BYTES:",
+        "audit/writing/group.py",
+        "while rest and place - begin < _MAX_PART_BYTES:",
         "while rest:",
         GROUPS + "test_large_rows_at_once_are_not_all_in_memory_at_once",
     ),
@@ -352,7 +352,7 @@ CASES = {
     ),
     "index-signature": Case(
         "audit/base/index_statement.py",
-        '    check_signature(key, signature, _message(statement), "the statement about an index")\n',
+        '    check_signature(key, signature, index_message(statement), "the statement about an index")\n',
         "",
         INDEX + "test_forged_index_row_is_never_shown_and_no_row_is_left_out",
     ),
@@ -485,7 +485,7 @@ CASES = {
         ROOM + "test_a_tenant_that_fills_the_trail_leaves_room_for_every_other",
     ),
     "room-of-removed-segments": Case(
-        "audit/log.py",
+        "audit/writing/group.py",
         "self._room.forget(retired[-1].end)",
         "pass",
         ROOM + "test_what_retention_removes_counts_against_no_tenant",

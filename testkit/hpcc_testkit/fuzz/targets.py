@@ -14,6 +14,7 @@ from hpcc_testkit.fuzz import (
     farm_bytes,
     local_bytes,
     pack_bytes,
+    signer_bytes,
     worker_bytes,
 )
 
@@ -62,6 +63,8 @@ _WORKERS: Final = (
     Target("object_sections", worker_bytes.object_sections, worker_bytes.object_sections_seeds),
 )
 _EVIDENCE: Final = (
+    Target("signer_messages", signer_bytes.signer_messages, signer_bytes.signer_messages_seeds),
+    Target("signer_state", signer_bytes.signer_state, signer_bytes.signer_state_seeds),
     Target("packed_block", audit_bytes.packed_block, audit_bytes.packed_block_seeds),
     Target("evidence_file", evidence_bytes.evidence_file, evidence_bytes.evidence_file_seeds),
     Target("library_members", evidence_bytes.library_members, evidence_bytes.library_members_seeds),
