@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hpcc.config.service_file import load_service_file
+from hpcc.identity.keys import trail_key
 from hpcc.ports import SystemClock
 from hpcc.rpc.base.process import ServiceProcess, run_service
 from hpcc.scheduler.base.collector import Collector
@@ -17,7 +18,7 @@ async def main(process: ServiceProcess) -> None:
     config = load_service_file(process.config_path, SchedulerConfig)
     process.log.configured(config.log_format)
     async with serve_scheduler(
-        config, SystemClock(), collector=Collector(), health=process.health
+        config, SystemClock(), collector=Collector(), health=process.health, key_of=trail_key
     ) as running:
         process.ready(
             {

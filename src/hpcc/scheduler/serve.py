@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import grpc
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hpcc import __version__
 from hpcc.audit.limiter import EventLimiter
@@ -22,8 +23,8 @@ from hpcc.control.metered import MeteredControlStore
 from hpcc.core import CallerError
 from hpcc.files.disk import size_of_disk
 from hpcc.identity.keys import (
+    load_or_create_signing_key,
     read_secret_file,
-    trail_key,
 )
 from hpcc.identity.tls import TlsIdentity
 from hpcc.obs.health.health import Health
@@ -65,6 +66,7 @@ from hpcc.scheduler.tenants.authenticator import (
 from hpcc.scheduler.watchers import MAX_WATCHERS
 
 _log: Final = logging.getLogger(__name__)
+type KeyOf = Callable[[Path], Ed25519PrivateKey | Path]
 EVENTS_KEY_NAME: Final = "events-signing.key"
 _GRACE_SECONDS = 1.0
 _MIN_TOKEN_CHARS: Final = 32
@@ -94,10 +96,12 @@ async def serve_scheduler(
     authenticator: Authenticator | None = None,
     collector: Collector | None = None,
     health: Health | None = None,
+    key_of: KeyOf = load_or_create_signing_key,
 ) -> AsyncGenerator[RunningScheduler]:
     """Serve while the block runs. `authenticator` defaults to the one that `config` describes.
 
     `collector` is for a process that runs nothing else, `health` for one with a service manager.
+    `key_of` gives the key of the scheduler's trail for its file: by default one in this process.
 
     Raises:
         CallerError: the tenants table is invalid, or the database lacks its tables.
@@ -114,7 +118,7 @@ async def serve_scheduler(
     recent = RecentEvents(clock)
     async with (
         open_control(config, clock, on_wait=health.starting) as (plain_store, keys),
-        _events(config, keys.issuer, clock, metrics, recent) as events,
+        _events(config, keys.issuer, clock, metrics, recent, key_of) as events,
         _audit_sink_or_none(config, clock) as sink,
     ):
         store = MeteredControlStore(plain_store, clock, metrics.store_call)
@@ -311,6 +315,7 @@ async def _events(
     clock: Clock,
     metrics: SchedulerMetrics,
     recent: RecentEvents,
+    key_of: KeyOf,
 ) -> AsyncGenerator[EventLimiter]:
     """Yield the scheduler's own trail: its refusals, and faults that it found."""
     _, disk_bytes = await asyncio.to_thread(size_of_disk, config.events.parent)
@@ -324,7 +329,7 @@ async def _events(
         open_audit_log(
             config.events,
             worker=name,
-            key=trail_key(config.keys / EVENTS_KEY_NAME),
+            key=key_of(config.keys / EVENTS_KEY_NAME),
             mark=config.keys / f"{EVENTS_KEY_NAME}.signs-records",
             clock=clock,
             limits=config.event_limits(disk_bytes),

@@ -33,6 +33,7 @@ from hpcc_testkit.signer.failing import PROGRAM as FAILING
 from hpcc_testkit.signer.failing import fail_at
 from hpcc_testkit.signer.records import chain
 from hpcc_testkit.signer.writer import PROGRAM as WRITER
+from hpcc_testkit.suite.sampling import every_nth
 
 pytestmark = [
     pytest.mark.timeout(300),
@@ -150,7 +151,7 @@ def test_another_user_of_the_machine_cannot_read_the_key(tmp_path: Path) -> None
     assert said.returncode != 0
 
 
-@pytest.mark.parametrize("step", range(1, SIGNER_STEPS + 1))
+@pytest.mark.parametrize("step", every_nth(range(1, SIGNER_STEPS + 1), 6))
 async def test_a_signer_killed_at_any_step_loses_nothing(tmp_path: Path, step: int) -> None:
     async with signed(tmp_path) as log:
         await log.append(row(0))
@@ -177,7 +178,7 @@ async def test_a_signer_killed_at_any_step_loses_nothing(tmp_path: Path, step: i
         assert step > 18
 
 
-@pytest.mark.parametrize("step", range(1, WRITER_STEPS + 1))
+@pytest.mark.parametrize("step", every_nth(range(1, WRITER_STEPS + 1), 8))
 async def test_a_writer_killed_at_any_step_loses_nothing(tmp_path: Path, step: int) -> None:
     key_path(tmp_path)
     arguments = [sys.executable, str(WRITER), str(tmp_path), str(step), "6"]
