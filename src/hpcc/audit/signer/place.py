@@ -17,12 +17,15 @@ from hpcc import __version__
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.files import access_of, open_file, sync_directory
 from hpcc.files.whole import Sync, write_whole
+from hpcc.wire.helper import FIRST_ID
 
 KEY_NAME: Final = "key"
 STATE_NAMES: Final = ("state-0", "state-1")
 _NOTE_START: Final = b"moved"
-# Directly below the ids of guests (`hpcc.wire.helper`), and of no other process.
-SIGNER_UID: Final = 0x7740_0000 - 1
+# Directly below the ids of guests, and of no other process.
+SIGNER_UID: Final = FIRST_ID - 1
+# linux/capability.h: CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_SETGID, CAP_SETUID.
+_NEEDED: Final = 1 << 0 | 1 << 1 | 1 << 6 | 1 << 7
 OWN_UID: Final = "own-uid"
 SAME_UID: Final = "same-uid"
 
@@ -33,10 +36,23 @@ def signer_directory(key_path: Path) -> Path:
 
 
 def signer_uid() -> int | None:
-    """Return the uid of signers; None: that of this process, which is not root or lacks the id."""
-    if sys.platform == "win32" or os.geteuid() != 0 or not _is_mapped(SIGNER_UID):
+    """Return the uid of signers; None: that of this process.
+
+    It is not root then, or in a container that has not the id or the capabilities.
+    """
+    if sys.platform == "win32" or os.geteuid() != 0:
         return None
-    return SIGNER_UID
+    return SIGNER_UID if _may_change_ids() and _is_mapped(SIGNER_UID) else None
+
+
+def _may_change_ids() -> bool:
+    """Return whether this process may give files away and become another user."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        found = next(line.split()[1] for line in lines if line.startswith("CapEff:"))
+        return int(found, 16) & _NEEDED == _NEEDED
+    except (OSError, StopIteration, IndexError, ValueError):
+        return False
 
 
 def _is_mapped(uid: int) -> bool:

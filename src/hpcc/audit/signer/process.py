@@ -69,6 +69,7 @@ class SignerProcess:
         self.has_begun = False
         self._trouble = self._refusal = ""
         self._pid, self._errors, self._starts = 0, -1, 0
+        self._is_closed = True
         self._life = threading.RLock()
         self._control, self._heads = _Line(_CONTROL_SECONDS), _Line(_HEADS_SECONDS)
 
@@ -95,6 +96,7 @@ class SignerProcess:
             InfrastructureError: they cannot be written, or the process does not start.
         """
         with self._life:
+            self._is_closed = False
             self._directory = prepare_place(self._key_path, self._uid)
             self._start()
 
@@ -135,14 +137,21 @@ class SignerProcess:
                 for end in (*ends, errors_end):
                     os.close(end)
         self._starts += 1
-        self._trouble = ""
         self._control.connect(control)
+        try:
+            key = self._ask(self._control, Kind.STATE)[:KEY_BYTES]
+            self._require_same(key)
+        except BaseException:
+            heads.close()
+            raise
+        # Not before: a heartbeat does not wait for a process that starts.
         self._heads.connect(heads)
-        key = self._ask(self._control, Kind.STATE)[:KEY_BYTES]
+        self.public_key, self._trouble = key, ""
+
+    def _require_same(self, key: bytes) -> None:
         if self.public_key not in {b"", key}:
             self._refusal = "the signer has another key than before"
             raise SignerError(self._refusal)
-        self.public_key = key
 
     def _ask(self, line: _Line, kind: Kind, content: bytes = b"") -> bytes:
         """Return the content of an answer.
@@ -152,6 +161,9 @@ class SignerProcess:
             SignerRefusedError: it refuses.
         """
         seen = self._starts
+        if not line.is_up:
+            why = self._trouble or "it starts"
+            raise SignerError(f"the process that signs the trail: {why}")
         try:
             answer, said = line.ask(message(kind, content))
         except (OSError, EOFError, SignerMessageError) as error:
@@ -167,11 +179,16 @@ class SignerProcess:
     def _lost(self, seen: int, error: Exception) -> None:
         """End the process that gave no answer, unless another one was started meanwhile."""
         why = "it does not answer" if isinstance(error, TimeoutError) else "it ended"
-        with self._life:
-            if self._starts == seen and not self._trouble:
+        # Another thread that has the lock ends or starts it: a heartbeat must not wait for that.
+        if not self._life.acquire(blocking=False):
+            return
+        try:
+            if self._starts == seen and self._pid:
                 self._end()
                 self._trouble = f"{why}{self._last_words()}"
                 _log.error("the signer of the trail is lost: %s", self._trouble)
+        finally:
+            self._life.release()
 
     def _last_words(self) -> str:
         try:
@@ -199,13 +216,14 @@ class SignerProcess:
             SignerError: it does not start.
         """
         with self._life:
-            if self._pid and not self._has_ended():
+            if self._is_closed or (self._pid and not self._has_ended()):
                 return False
             self._end()
+            self._trouble = self._trouble or "it ended"
             self._close_errors()
-            self.restarts += 1
             prepare_place(self._key_path, self._uid)
             self._start()
+            self.restarts += 1
             _log.warning("the signer of the trail was started again: %d times", self.restarts)
             return True
 
@@ -258,6 +276,7 @@ class SignerProcess:
     def close(self) -> None:
         """End the process. Its state stays."""
         with self._life:
+            self._is_closed = True
             self._end()
             self._close_errors()
 
@@ -273,6 +292,11 @@ class _Line:
     def __init__(self, seconds: float) -> None:
         self._seconds, self._lock = seconds, threading.Lock()
         self._socket: socket.socket | None = None
+
+    @property
+    def is_up(self) -> bool:
+        """Return whether there is a process behind it, as far as is known."""
+        return self._socket is not None
 
     def connect(self, connection: socket.socket) -> None:
         """Use a connection from now on."""

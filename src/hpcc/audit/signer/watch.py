@@ -19,6 +19,8 @@ from hpcc.ports import Clock, SecurityEvent
 RESTARTED_EVENT: Final = "audit-signer-restarted"
 BEGUN_EVENT: Final = "audit-signer"
 _LOOK_SECONDS: Final = 1.0
+# A start takes a quarter of a second of CPU, also if it fails.
+_MOST_SECONDS: Final = 16.0
 _log: Final = logging.getLogger(__name__)
 
 type Report = Callable[[SecurityEvent], Awaitable[None]]
@@ -42,16 +44,18 @@ async def watched_signer(signer: TrailSigner, report: Report, clock: Clock) -> A
 
 
 async def _watch(signer: SignerProcess, report: Report, clock: Clock) -> None:
-    reported = 0
+    reported, pause = 0, _LOOK_SECONDS
     while True:
         try:
             await asyncio.to_thread(signer.revive)
+            pause = _LOOK_SECONDS
         except (HpccError, OSError) as error:
             _log.warning("the signer of the trail does not start: %s", error)
+            pause = min(pause * 2, _MOST_SECONDS)
         if signer.restarts != reported and not signer.trouble:
             reported = signer.restarts
             await report(_event(RESTARTED_EVENT, signer, clock.now()))
-        await clock.sleep(_LOOK_SECONDS)
+        await clock.sleep(pause)
 
 
 def _event(name: str, signer: SignerProcess, at: float) -> SecurityEvent:
