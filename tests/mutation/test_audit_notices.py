@@ -295,14 +295,14 @@ CASES = {
         VERIFY + "test_every_field_of_an_anchor_has_its_type",
     ),
     "large-row": Case(
-        "audit/writing/group.py",
+        "audit/group.py",
         'waiting.error = InfrastructureError("audit record is too large", reason="audit")\n'
         "            return None",
         'raise OSError("audit record is too large")',
         GROUPS + "test_a_row_that_cannot_be_written_fails_no_other_tenants_row",
     ),
     "parts": Case(
-        "audit/writing/group.py",
+        "audit/group.py",
         "while rest and place - begin < _MAX_PART_BYTES:",
         "while rest:",
         GROUPS + "test_large_rows_at_once_are_not_all_in_memory_at_once",
@@ -485,7 +485,7 @@ CASES = {
         ROOM + "test_a_tenant_that_fills_the_trail_leaves_room_for_every_other",
     ),
     "room-of-removed-segments": Case(
-        "audit/writing/group.py",
+        "audit/group.py",
         "self._room.forget(retired[-1].end)",
         "pass",
         ROOM + "test_what_retention_removes_counts_against_no_tenant",

@@ -18,7 +18,9 @@ from hpcc.audit.base.segments import Seal
 from hpcc.audit.base.signing import signing_event
 from hpcc.audit.base.spool_limits import SpoolFullError, SpoolLimits
 from hpcc.audit.base.trail_signer import SignerError, SignerRefusedError, TrailSigner
+from hpcc.audit.base.waiting import Waiting, new_future, settle
 from hpcc.audit.disk import watched_disk
+from hpcc.audit.group import GroupWriter
 from hpcc.audit.holds import Retentions, retention_event
 from hpcc.audit.packing import packing_event
 from hpcc.audit.room import TenantRoom
@@ -26,8 +28,6 @@ from hpcc.audit.signer.process import SignerProcess
 from hpcc.audit.signer.watch import watched_signer
 from hpcc.audit.spool import Spool
 from hpcc.audit.tail import torn_event
-from hpcc.audit.writing.group import GroupWriter
-from hpcc.audit.writing.waiting import Waiting, new_future, settle
 from hpcc.core import HpccError, InfrastructureError, IntegrityError
 from hpcc.files.whole import FaultPoint, no_fault
 from hpcc.ports import AuditRow, Clock, SecurityEvent, SignedHead, SignedTree, TreeMark

@@ -14,7 +14,7 @@ from typing import Final
 from hpcc.audit.log import open_audit_log
 from hpcc.config.service_file import load_service_file
 from hpcc.core import ImageDigest, Isolation
-from hpcc.identity.keys import load_or_create_signing_key
+from hpcc.identity.keys import trail_key
 from hpcc.ports import SystemClock
 from hpcc.rpc.base.process import ServiceProcess, run_service
 from hpcc.worker.base.config import AUDIT_KEY_NAME, WorkerConfig
@@ -56,7 +56,7 @@ async def main(process: ServiceProcess, guest_class: type[FakeGuest] = FakeGuest
         open_audit_log(
             config.audit,
             worker=config.worker_id,
-            key=load_or_create_signing_key(config.keys / AUDIT_KEY_NAME),
+            key=trail_key(config.keys / AUDIT_KEY_NAME),
             mark=config.keys / f"{AUDIT_KEY_NAME}.signs-records",
             clock=clock,
             limits=config.audit_limits,

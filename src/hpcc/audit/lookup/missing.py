@@ -5,17 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from hpcc.audit.base.segments import Seal
 from hpcc.audit.base.spool_limits import SpoolLimits
 from hpcc.audit.base.trail_signer import TrailSigner
 from hpcc.audit.lookup.making import lacks_index, reindex_segment
-from hpcc.audit.retention import KeptSegments
+
+
+class SealedSegments(Protocol):
+    """The sealed segments that exist."""
+
+    seals: list[Seal]
+
+    def measure(self, first: int) -> None:
+        """Count again what a segment takes of the disk."""
+        ...
 
 
 class SealedTrail(Protocol):
     """A trail: its sealed segments, its limits, and how many bytes it may still take."""
 
     @property
-    def kept(self) -> KeptSegments:
+    def kept(self) -> SealedSegments:
         """Return the sealed segments that exist."""
         ...
 

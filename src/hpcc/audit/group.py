@@ -17,9 +17,9 @@ from hpcc.audit.base.frames import SIGNATURE_BYTES, frame_bytes, frame_of
 from hpcc.audit.base.segments import Placed, Seal
 from hpcc.audit.base.spool_limits import SpoolFullError
 from hpcc.audit.base.trail_signer import SignerError, TrailSigner
+from hpcc.audit.base.waiting import Waiting, fail
 from hpcc.audit.room import TenantRoom
 from hpcc.audit.spool import Spool
-from hpcc.audit.writing.waiting import Waiting, fail
 from hpcc.core import InfrastructureError, IntegrityError
 
 _log: Final = logging.getLogger(__name__)
