@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hpcc.audit.signer.ledger import Ledger, LedgerState
 from hpcc.audit.signer.messages import MAX_STATE_BYTES
-from hpcc.audit.signer.place import KEY_NAME
+from hpcc.audit.signer.place import KEY_NAME, require_private
 from hpcc.audit.signer.served import Served, serve
 from hpcc.audit.signer.slots import SignerStateError, Slots, decode_state
 from hpcc.core import CallerError, HpccError
@@ -70,6 +70,7 @@ def load_or_create_key(path: Path) -> Ed25519PrivateKey:
     with os.fdopen(descriptor, "rb") as file:
         if not access_of(descriptor).is_regular:
             raise CallerError(f"{path} is not an ordinary file: remove it", reason="keys")
+        require_private(path, descriptor)
         data = file.read(_MAX_KEY_BYTES)
     try:
         loaded = serialization.load_pem_private_key(data, password=None)

@@ -9,13 +9,14 @@ of this version takes it again, and begins a state anew.
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import Final
 
 from hpcc import __version__
 from hpcc.core import CallerError, InfrastructureError
-from hpcc.files import access_of, open_file, sync_directory
+from hpcc.files import access_of, open_file, privacy_remedy, sync_directory
 from hpcc.files.whole import Sync, write_whole
 from hpcc.wire.helper import FIRST_ID
 
@@ -75,6 +76,7 @@ def prepare_place(key_path: Path, uid: int | None) -> Path:
     directory = signer_directory(key_path)
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _require_closed(directory)
         _move(key_path, directory / KEY_NAME)
         for name in ("", KEY_NAME, *STATE_NAMES):
             _own(directory / name, uid)
@@ -83,6 +85,17 @@ def prepare_place(key_path: Path, uid: int | None) -> Path:
             f"cannot use {directory}: {error.strerror}", reason="keys"
         ) from error
     return directory
+
+
+def _require_closed(directory: Path) -> None:
+    status = directory.lstat()
+    is_own = stat.S_ISDIR(status.st_mode) and status.st_uid in {os.geteuid(), SIGNER_UID}
+    if not is_own or status.st_mode & 0o077:
+        raise CallerError(
+            f"others may use {directory}, or it is not your own directory: chmod 700 it, or move it"
+            " away",
+            reason="keys",
+        )
 
 
 def _move(old: Path, new: Path) -> None:
@@ -118,11 +131,28 @@ def _is_key(path: Path) -> bool:
         return False
     try:
         # It may be the signer's, if an operator moved it back.
-        if not access_of(descriptor).is_regular:
-            raise CallerError(f"{path} is not an ordinary file: remove it", reason="keys")
-        return not os.read(descriptor, len(_NOTE_START)).startswith(_NOTE_START)
+        owners = {os.geteuid(), SIGNER_UID}
+        if not access_of(descriptor).is_regular or os.fstat(descriptor).st_uid not in owners:
+            raise CallerError(f"{path} is not your own ordinary file: remove it", reason="keys")
+        if os.read(descriptor, len(_NOTE_START)).startswith(_NOTE_START):
+            return False
+        require_private(path, descriptor)
+        return True
     finally:
         os.close(descriptor)
+
+
+def require_private(path: Path, descriptor: int) -> None:
+    """Check that only its owner can read an open key.
+
+    Raises:
+        CallerError: others can.
+    """
+    if not access_of(descriptor).is_private:
+        raise CallerError(
+            f"others can read {path}: {privacy_remedy(path)}, or remove it for a new one",
+            reason="keys",
+        )
 
 
 def _own(path: Path, uid: int | None) -> None:
