@@ -129,7 +129,9 @@ def main(arguments: Sequence[str]) -> None:
     """Serve a worker. Files that cannot be used end the process; standard error says why."""
     control, heads, directory, worker = arguments[:4]
     uid = int(arguments[4]) if arguments[4:] else None
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # It ends when its worker does: a worker that is asked to end signs what it still does.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     connections = [socket.socket(fileno=int(fd)) for fd in (control, heads)]
     os.umask(0o077)
     try:
