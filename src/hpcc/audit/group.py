@@ -48,7 +48,9 @@ class GroupWriter:
             except SpoolFullError as error:
                 fail(part, error)
             except SignerError as error:
-                part = part or [rest.popleft()]
+                # The others too: each would start a process, and wait for it.
+                part.extend(rest)
+                rest.clear()
                 fail(part, SignerError(f"{_LOST}: {error}"))
             except (OSError, IntegrityError) as error:
                 # Without an open segment nothing was taken, and nothing can be written.
