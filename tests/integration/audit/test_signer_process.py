@@ -10,8 +10,9 @@ import stat
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from hpcc.audit.base.trail_signer import SignerError
 from hpcc.audit.log import SpoolAuditLog
 from hpcc.audit.signer.messages import Kind, encode_records, message
 from hpcc.audit.signer.place import SIGNER_UID, signer_directory
-from hpcc.audit.signer.process import SignerProcess
+from hpcc.audit.signer.process import SignerProcess, _Line
 from hpcc.audit.verify import verify_trail
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.identity.keys import load_or_create_signing_key
@@ -206,6 +207,67 @@ async def test_a_signer_that_was_closed_is_not_started_again(tmp_path: Path) -> 
     assert signer.pid == 0
 
 
+async def test_a_signer_that_was_started_meanwhile_is_asked_again(tmp_path: Path) -> None:
+    async with signed(tmp_path) as log:
+        await log.append(row(0))
+        signer, revive = signer_of(log), signer_of(log).revive
+
+        def revived_by_another_thread() -> bool:
+            revive()
+            return False
+
+        setattr(signer, "revive", revived_by_another_thread)  # noqa: B010 - as a test would patch it
+        os.kill(signer.pid, signal.SIGKILL)
+        await log.append(row(1))
+        assert signer.restarts == 1
+
+
+async def test_a_worker_that_is_asked_to_end_keeps_its_signer(tmp_path: Path) -> None:
+    async with signed(tmp_path) as log:
+        signer = signer_of(log)
+        for number in (signal.SIGTERM, signal.SIGINT):  # of a service manager, to the whole group
+            os.kill(signer.pid, number)
+        await log.append(row(0))
+        assert signer.restarts == 0
+
+
+def test_a_late_answer_is_not_that_of_the_next_request() -> None:
+    ours, theirs = socket.socketpair()
+    line = _Line(0.01)
+    line.connect(ours)
+    with pytest.raises(TimeoutError):
+        line.ask(message(Kind.STATE))
+    with suppress(OSError):
+        theirs.sendall(message(Kind.DONE, b"late"))
+    with pytest.raises(EOFError):
+        line.ask(message(Kind.STATE))
+    theirs.close()
+
+
+def test_an_exchange_that_fails_does_not_end_the_next_connection() -> None:
+    line, (ours, theirs), (newer, other) = _Line(60), socket.socketpair(), socket.socketpair()
+    line.connect(ours)
+    failed: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            line.ask(message(Kind.STATE))
+        except (OSError, EOFError) as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    theirs.recv(1)  # the request is sent
+    line.connect(newer)
+    theirs.close()
+    thread.join()
+    assert failed
+    other.sendall(message(Kind.DONE, b"new"))
+    assert line.ask(message(Kind.STATE)) == (Kind.DONE, b"new")
+    line.hang_up()
+    other.close()
+
+
 async def test_a_heartbeat_waits_for_no_signer_that_starts(tmp_path: Path) -> None:
     async with signed(tmp_path) as log:
         await log.append(row(0))
@@ -251,6 +313,26 @@ async def test_without_a_signer_there_is_no_new_work(tmp_path: Path) -> None:
         await log.append(row(2))
     # Row 1 has its number: it was written before row 2.
     assert rows(tmp_path) == numbers(0, 1, 2)
+    verify_trail(tmp_path / "trail")
+
+
+async def test_records_that_wait_for_no_signer_start_it_once(tmp_path: Path) -> None:
+    async with signed(tmp_path) as log:
+        signer = signer_of(log)
+        key = signer_directory(key_path(tmp_path)) / "key"
+        key.rename(key.with_name("away"))
+        os.kill(signer.pid, signal.SIGKILL)
+        with pytest.raises(InfrastructureError, match="is missing"):
+            await log.append(row(0))
+        starts = signer._starts
+        waiting = [log.append(row(number)) for number in range(1, 31)]
+        failed = await asyncio.gather(*waiting, return_exceptions=True)
+        assert all(isinstance(error, SignerError) for error in failed)
+        # One for the group; the watch may start it as well.
+        assert signer._starts - starts < 10
+        key.with_name("away").rename(key)
+        await log.append(row(31))
+    assert rows(tmp_path) == numbers(0, 31)
     verify_trail(tmp_path / "trail")
 
 
@@ -394,6 +476,28 @@ async def test_an_earlier_trail_goes_on_and_its_key_moves_once(tmp_path: Path) -
     assert rows(tmp_path) == numbers(*range(12))
     assert events(tmp_path).count("audit-signer") == 2
     verify_trail(tmp_path / "trail")
+
+
+async def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    path = key_path(tmp_path)
+    load_or_create_signing_key(path)
+    path.chmod(0o640)
+    with pytest.raises(CallerError, match="others can read"):
+        async with signed(tmp_path):
+            pass
+    path.chmod(0o600)
+    async with signed(tmp_path) as log:
+        await log.append(row(0))
+    directory = signer_directory(path)
+    (directory / "key").chmod(0o640)
+    with pytest.raises(InfrastructureError, match="others can read"):
+        async with signed(tmp_path):
+            pass
+    (directory / "key").chmod(0o600)
+    directory.chmod(0o755)
+    with pytest.raises(CallerError, match="others may use"):
+        async with signed(tmp_path):
+            pass
 
 
 async def test_two_keys_are_refused(tmp_path: Path) -> None:

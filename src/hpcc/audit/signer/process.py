@@ -143,6 +143,7 @@ class SignerProcess:
             self._require_same(key)
         except BaseException:
             heads.close()
+            self._end()
             raise
         # Not before: a heartbeat does not wait for a process that starts.
         self._heads.connect(heads)
@@ -216,7 +217,7 @@ class SignerProcess:
             SignerError: it does not start.
         """
         with self._life:
-            if self._is_closed or (self._pid and not self._has_ended()):
+            if self._is_closed or (self._pid and self._control.is_up and not self._has_ended()):
                 return False
             self._end()
             self._trouble = self._trouble or "it ended"
@@ -250,11 +251,13 @@ class SignerProcess:
     def sign_records(self, records: Sequence[bytes]) -> list[bytes]:
         content = encode_records(records)
         try:
+            seen = self._starts
             try:
                 said = self._ask(self._control, Kind.RECORDS, content)
             except SignerError:
-                # The next process has the state of this one, and signs the same bytes again.
-                if not self.revive():
+                # The next process has the state of this one, and signs the same bytes again. The
+                # watch may have started it meanwhile.
+                if not self.revive() and self._starts == seen:
                     raise
                 said = self._ask(self._control, Kind.RECORDS, content)
         except SignerRefusedError as error:
@@ -315,15 +318,25 @@ class _Line:
             connection = self._socket
             if connection is None:
                 raise EOFError("there is no process")
-            connection.sendall(request)
-            return read_message(receiver(connection))
+            try:
+                connection.sendall(request)
+                return read_message(receiver(connection))
+            except BaseException:
+                # An answer that comes late must not be taken for that of the next request.
+                self._drop(connection)
+                raise
 
     def hang_up(self) -> None:
         """Close the connection; idempotent."""
         if self._socket is not None:
-            with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
-            self._socket.close()
+            self._drop(self._socket)
+
+    def _drop(self, connection: socket.socket) -> None:
+        """Close a connection, also if there is another one meanwhile."""
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
+        if self._socket is connection:
             self._socket = None
 
 
