@@ -50,6 +50,8 @@ async def test_worker_and_scheduler_have_a_signer_that_may_be_killed(tmp_path: P
         assert len(first) == 2
         for pid in first:
             os.kill(pid, signal.SIGKILL)
+        # Until it is started again there is no new work: a build compiles on its own machine then.
+        await farm.back()
         await farm.compiled(["b"])
         trail = farm.directory / "worker/audit"
         async with asyncio.timeout(120):

@@ -66,8 +66,9 @@ def test_a_link_and_the_age_of_the_anchor() -> None:
 
 def test_a_sink_lacks_what_it_has_not_confirmed() -> None:
     metrics = WorkerMetrics("1")
+    signer = SimpleNamespace(separation="own-uid", trouble="it ended", restarts=3)
     trail: Any = SimpleNamespace(
-        anchor=(10, "head"), size=(5, 50), lost_events=2, listen=lambda _: None
+        anchor=(10, "head"), size=(5, 50), lost_events=2, listen=lambda _: None, signer=signer
     )
     sinks: list[Any] = []
     show_trail(metrics, trail, lambda: sinks)
@@ -81,6 +82,8 @@ def test_a_sink_lacks_what_it_has_not_confirmed() -> None:
     assert found.value("hpcc_audit_sink_lag_records", sink="scheduler") == 2
     assert found.value("hpcc_audit_sink_lag_records", sink="bucket") == 0
     assert found.value("hpcc_audit_limit_bytes") == 50
+    assert found.value("hpcc_audit_signer_up", separation="own-uid") == 0
+    assert found.value("hpcc_audit_signer_restarts_total") == 3
 
 
 def test_the_causes_are_those_of_the_page() -> None:
