@@ -136,8 +136,8 @@ class SignerProcess:
             finally:
                 for end in (*ends, errors_end):
                     os.close(end)
-        self._starts += 1
         self._control.connect(control)
+        self._starts += 1
         try:
             key = self._ask(self._control, Kind.STATE)[:KEY_BYTES]
             self._require_same(key)
