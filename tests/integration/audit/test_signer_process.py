@@ -40,7 +40,7 @@ pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.skipif(sys.platform == "win32", reason="on Windows the key is in the worker"),
 ]
-# All steps of a run of two groups and a seal, and some more: a step that is not reached is no test.
+# All steps of a run of two groups and a seal, and some more: a step that is not reached tests nothing.
 SIGNER_STEPS = 26
 WRITER_STEPS = 121
 
