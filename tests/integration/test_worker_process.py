@@ -110,8 +110,8 @@ async def test_a_worker_killed_in_mid_compile_is_a_failure_before_the_compile_en
                 assert isinstance(again, RemoteResult), again
         finally:
             await asyncio.to_thread(client.close)
-    # The event that signing began, and the row of the second compile.
-    assert verify_trail(tmp_path / "worker" / "audit").count == 2
+    # The events that signing and its process began, and the row of the second compile.
+    assert verify_trail(tmp_path / "worker" / "audit").count == 3
 
 
 async def test_a_worker_that_is_told_to_end_takes_its_compiles_along(tmp_path: Path) -> None:
