@@ -105,7 +105,7 @@ class TrailEnd:
 
 
 class TrailSigner(Protocol):
-    """Signs the records of one worker and what is said about them. Any thread may call it."""
+    """Signs the records of one worker and the statements about them. Any thread may call it."""
 
     worker: str
     public_key: bytes

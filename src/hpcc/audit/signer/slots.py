@@ -223,7 +223,7 @@ def _digest(number: int, data: bytes) -> bytes:
 
 
 def _read(file: int) -> tuple[int, bytes] | bool | None:
-    """Return number and state; False if none was written, None if it is damaged."""
+    """Return number and state; False: there is no state yet, None: it is damaged."""
     header = os.pread(file, _HEADER.size, 0)
     if not any(header):
         return False
