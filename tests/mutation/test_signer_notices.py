@@ -40,7 +40,7 @@ CASES = {
                     SAYS + "test_a_state_that_is_not_durable_signs_nothing"),
     "begin-once": Case(SERVED, "            if state is not None:\n", "            if False:\n",
                        SAYS + "test_a_trail_begins_once"),
-    "heads-only": Case(SERVED, "if kind not in {Kind.HEAD, Kind.TREE}:", "if False:",
+    "heads-only": Case(SERVED, "if kind not in {MessageKind.HEAD, MessageKind.TREE}:", "if False:",
                        SAYS + "test_the_connection_of_heads_changes_nothing"),
     "length": Case(MESSAGES, "if length > _LIMITS.get(kind, _SMALL_BYTES):", "if False:",
                    SAYS + "test_nothing_is_read_of_a_message_that_is_too_long_or_unknown"),

@@ -11,7 +11,7 @@ from hpcc.audit.base.trail_signer import IndexDigest, WantedHead, WantedIndex, W
 from hpcc.audit.signer.fields import SignerMessageError
 from hpcc.audit.signer.ledger import Ledger, begun
 from hpcc.audit.signer.messages import (
-    Kind,
+    MessageKind,
     encode_end,
     encode_records,
     encode_wanted,
@@ -52,14 +52,15 @@ def signer_messages(data: bytes) -> None:
 def signer_messages_seeds() -> Mapping[str, bytes]:
     """Return what workers send."""
     records = chain(3)
-    begin = message(Kind.BEGIN, encode_end(EMPTY))
-    group = message(Kind.RECORDS, encode_records(records[:2]))
+    begin = message(MessageKind.BEGIN, encode_end(EMPTY))
+    group = message(MessageKind.RECORDS, encode_records(records[:2]))
     seal = message(*encode_wanted(WantedSeal(first=0, signed_from=0, at=1.0, index=_INDEX)))
     index = message(*encode_wanted(WantedIndex(first=0, index=_INDEX)))
     head = message(*encode_wanted(WantedHead(2, 1.0)))
     return {
-        "begun": begin + message(Kind.STATE), "again": begin + group + group,
-        "sealed": begin + group + index + seal + message(Kind.RECORDS, encode_records(records[2:])),
+        "begun": begin + message(MessageKind.STATE), "again": begin + group + group,
+        "sealed": begin + group + index + seal
+        + message(MessageKind.RECORDS, encode_records(records[2:])),
         "head": begin + group + head,
     }  # fmt: skip
 

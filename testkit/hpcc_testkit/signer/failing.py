@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcc.audit.signer import main as signer_main
-from hpcc.audit.signer.messages import Kind
+from hpcc.audit.signer.messages import MessageKind
 from hpcc.audit.signer.served import Served
-from hpcc.audit.signer.slots import Slots
+from hpcc.audit.signer.slots import StateSlots
 
 PROGRAM = Path(__file__)
 
@@ -55,17 +55,17 @@ def main() -> None:
         file.unlink()
     answer = Served.answer
 
-    class FailingSlots(Slots):
+    class FailingSlots(StateSlots):
         def __init__(self, directory: Path) -> None:
             super().__init__(directory, failing.step)
 
-    def failing_answer(self: Served, kind: Kind, content: bytes) -> bytes:
+    def failing_answer(self: Served, kind: MessageKind, content: bytes) -> bytes:
         failing.step("request")
         said = answer(self, kind, content)
         failing.step("answer")
         return said
 
-    setattr(signer_main, "Slots", FailingSlots)  # noqa: B010 - as a test would patch it
+    setattr(signer_main, "StateSlots", FailingSlots)  # noqa: B010 - as a test would patch it
     Served.answer = failing_answer  # type: ignore[method-assign]  # as a test would patch it
     signer_main.main(sys.argv[1:])
 

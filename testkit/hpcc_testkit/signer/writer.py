@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from hpcc.audit.signer.messages import Kind
+from hpcc.audit.signer.messages import MessageKind
 from hpcc.audit.signer.process import SignerProcess, _Line
 from hpcc.ports import SystemClock
 from hpcc_testkit.farm.audit_rows import SMALL, opened, row
@@ -33,7 +33,7 @@ async def write(directory: Path, step: int, rows: int) -> None:
 
     ask = _Line.ask
 
-    def asked(self: _Line, request: bytes) -> tuple[Kind, bytes]:
+    def asked(self: _Line, request: bytes) -> tuple[MessageKind, bytes]:
         pass_step()
         said = ask(self, request)
         pass_step()

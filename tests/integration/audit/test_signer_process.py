@@ -23,7 +23,7 @@ from hpcc.audit.base.segments import Placed, spool_path
 from hpcc.audit.base.trail import walk
 from hpcc.audit.base.trail_signer import SignerError
 from hpcc.audit.log import SpoolAuditLog
-from hpcc.audit.signer.messages import Kind, encode_records, message
+from hpcc.audit.signer.messages import MessageKind, encode_records, message
 from hpcc.audit.signer.place import SIGNER_UID, signer_directory
 from hpcc.audit.signer.process import SignerProcess, _Line
 from hpcc.audit.verify import verify_trail
@@ -236,11 +236,11 @@ def test_a_late_answer_is_not_that_of_the_next_request() -> None:
     line = _Line(0.01)
     line.connect(ours)
     with pytest.raises(TimeoutError):
-        line.ask(message(Kind.STATE))
+        line.ask(message(MessageKind.STATE))
     with suppress(OSError):
-        theirs.sendall(message(Kind.DONE, b"late"))
+        theirs.sendall(message(MessageKind.DONE, b"late"))
     with pytest.raises(EOFError):
-        line.ask(message(Kind.STATE))
+        line.ask(message(MessageKind.STATE))
     theirs.close()
 
 
@@ -251,7 +251,7 @@ def test_an_exchange_that_fails_does_not_end_the_next_connection() -> None:
 
     def ask() -> None:
         try:
-            line.ask(message(Kind.STATE))
+            line.ask(message(MessageKind.STATE))
         except (OSError, EOFError) as error:
             failed.append(error)
 
@@ -262,8 +262,8 @@ def test_an_exchange_that_fails_does_not_end_the_next_connection() -> None:
     theirs.close()
     thread.join()
     assert failed
-    other.sendall(message(Kind.DONE, b"new"))
-    assert line.ask(message(Kind.STATE)) == (Kind.DONE, b"new")
+    other.sendall(message(MessageKind.DONE, b"new"))
+    assert line.ask(message(MessageKind.STATE)) == (MessageKind.DONE, b"new")
     line.hang_up()
     other.close()
 
@@ -533,8 +533,8 @@ async def test_another_workers_trail_is_not_signed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "sent",
     [
-        b"\xff\xff\xff\xff\3", struct.pack(">IB", 16 << 20, Kind.HEAD), b"\0\0\0\0\xc8",
-        message(Kind.RECORDS, b"\xff\xff"), message(Kind.SEAL, b"x"), message(Kind.DONE),
+        b"\xff\xff\xff\xff\3", struct.pack(">IB", 16 << 20, MessageKind.HEAD), b"\0\0\0\0\xc8",
+        message(MessageKind.RECORDS, b"\xff\xff"), message(MessageKind.SEAL, b"x"), message(MessageKind.DONE),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("line", ["_control", "_heads"])
@@ -548,7 +548,7 @@ async def test_a_hostile_message_ends_the_process_and_signs_nothing(
         assert isinstance(raw, socket.socket)
         raw.sendall(sent)
         said = await asyncio.to_thread(raw.recv, 65536)
-        assert not said or said[4] == Kind.REFUSED
+        assert not said or said[4] == MessageKind.REFUSED
         raw.close()
         await log.append(row(1))
         assert signer.restarts <= 1
@@ -567,8 +567,8 @@ async def test_another_record_under_a_signed_number_stops_the_trail(tmp_path: Pa
             log.require_room()
         raw = signer._control._socket
         assert raw is not None
-        raw.sendall(message(Kind.RECORDS, encode_records([other])))
-        assert (await asyncio.to_thread(raw.recv, 4096))[4] == Kind.REFUSED
+        raw.sendall(message(MessageKind.RECORDS, encode_records([other])))
+        assert (await asyncio.to_thread(raw.recv, 4096))[4] == MessageKind.REFUSED
 
 
 async def test_a_second_worker_gets_no_signer(tmp_path: Path) -> None:

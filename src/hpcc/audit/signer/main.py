@@ -19,7 +19,7 @@ from hpcc.audit.signer.ledger import Ledger, LedgerState
 from hpcc.audit.signer.messages import MAX_STATE_BYTES
 from hpcc.audit.signer.place import KEY_NAME, require_private
 from hpcc.audit.signer.served import Served, serve
-from hpcc.audit.signer.slots import SignerStateError, Slots, decode_state
+from hpcc.audit.signer.slots import SignerStateError, StateSlots, decode_state
 from hpcc.core import CallerError, HpccError
 from hpcc.files import access_of, open_file
 from hpcc.files.whole import Sync, whole_file
@@ -88,7 +88,7 @@ def open_signer(directory: Path, worker: str, uid: int | None) -> Served:
         HpccError: they are another signer's, damaged, or in use.
         OSError: they cannot be opened.
     """
-    slots = Slots(directory)
+    slots = StateSlots(directory)
     data, path = slots.load(), directory / KEY_NAME
     if data is not None and not path.exists():
         raise SignerStateError(f"{path} is missing, and the trail was signed with it")

@@ -49,7 +49,7 @@ _SMALL_BYTES: Final = 16 << 10
 _F64: Final = struct.Struct(">d")
 
 
-class Kind(enum.IntEnum):
+class MessageKind(enum.IntEnum):
     """What a message is."""
 
     STATE = 1
@@ -66,15 +66,15 @@ class Kind(enum.IntEnum):
     FAILED = 66
 
 
-_LIMITS: Final = {Kind.RECORDS: MAX_GROUP_BYTES, Kind.DONE: MAX_STATE_BYTES}
+_LIMITS: Final = {MessageKind.RECORDS: MAX_GROUP_BYTES, MessageKind.DONE: MAX_STATE_BYTES}
 
 
-def message(kind: Kind, content: bytes = b"") -> bytes:
+def message(kind: MessageKind, content: bytes = b"") -> bytes:
     """Return a message's bytes."""
     return HEADER.pack(len(content), kind) + content
 
 
-def read_message(receive: Callable[[int], bytes]) -> tuple[Kind, bytes]:
+def read_message(receive: Callable[[int], bytes]) -> tuple[MessageKind, bytes]:
     """Read a message; `receive` returns exactly so many bytes.
 
     Raises:
@@ -82,7 +82,7 @@ def read_message(receive: Callable[[int], bytes]) -> tuple[Kind, bytes]:
     """
     length, number = HEADER.unpack(receive(HEADER.size))
     try:
-        kind = Kind(number)
+        kind = MessageKind(number)
     except ValueError as error:
         raise SignerMessageError(f"there is no message of kind {number}") from error
     if length > _LIMITS.get(kind, _SMALL_BYTES):
@@ -114,24 +114,24 @@ def decode_records(content: bytes) -> list[bytes]:
     return records
 
 
-def encode_wanted(wanted: Wanted) -> tuple[Kind, bytes]:
+def encode_wanted(wanted: Wanted) -> tuple[MessageKind, bytes]:
     """Return kind and content of a request for another signature."""
     match wanted:
         case WantedHead():
-            return Kind.HEAD, U64.pack(wanted.count) + _F64.pack(wanted.at)
+            return MessageKind.HEAD, U64.pack(wanted.count) + _F64.pack(wanted.at)
         case WantedTree():
-            return Kind.TREE, U64.pack(wanted.count) + _F64.pack(wanted.at)
+            return MessageKind.TREE, U64.pack(wanted.count) + _F64.pack(wanted.at)
         case WantedSeal():
             start = U64.pack(wanted.first) + U64.pack(wanted.signed_from) + _F64.pack(wanted.at)
-            return Kind.SEAL, start + (_packed_index(wanted.index) if wanted.index else b"")
+            return MessageKind.SEAL, start + (_packed_index(wanted.index) if wanted.index else b"")
         case WantedIndex():
             start = U64.pack(wanted.first) + _packed_index(wanted.index)
-            return Kind.INDEX, start + wanted.seal
+            return MessageKind.INDEX, start + wanted.seal
         case WantedName():
-            return Kind.NAME, _F64.pack(wanted.at)
+            return MessageKind.NAME, _F64.pack(wanted.at)
 
 
-def decode_wanted(kind: Kind, content: bytes) -> Wanted:
+def decode_wanted(kind: MessageKind, content: bytes) -> Wanted:
     """Return what a request wants to have signed.
 
     Raises:
@@ -140,21 +140,21 @@ def decode_wanted(kind: Kind, content: bytes) -> Wanted:
     fields = Fields(content)
     wanted: Wanted
     match kind:
-        case Kind.HEAD:
+        case MessageKind.HEAD:
             wanted = WantedHead(_count(fields), _time(fields))
-        case Kind.TREE:
+        case MessageKind.TREE:
             wanted = WantedTree(_count(fields), _time(fields))
-        case Kind.SEAL:
+        case MessageKind.SEAL:
             first, signed_from, at = _count(fields), _count(fields), _time(fields)
             index = _index(fields) if fields.left else None
             wanted = WantedSeal(first=first, signed_from=signed_from, at=at, index=index)
-        case Kind.INDEX:
+        case MessageKind.INDEX:
             first, digest = _count(fields), _index(fields)
             if fields.left > MAX_SEAL_BYTES:
                 raise SignerMessageError("a seal is too long")
             seal = fields.take(fields.left)
             wanted = WantedIndex(first=first, index=digest, seal=seal)
-        case Kind.NAME:
+        case MessageKind.NAME:
             wanted = WantedName(_time(fields))
         case _:
             raise SignerMessageError(f"a message of kind {kind.name} asks for no signature")

@@ -32,7 +32,7 @@ from hpcc.audit.base.trail_signer import (
 from hpcc.audit.signer.fields import SignerMessageError
 from hpcc.audit.signer.ledger import LedgerState, extended, frames_from
 from hpcc.audit.signer.messages import (
-    Kind,
+    MessageKind,
     encode_end,
     encode_records,
     encode_wanted,
@@ -139,7 +139,7 @@ class SignerProcess:
         self._control.connect(control)
         self._starts += 1
         try:
-            key = self._ask(self._control, Kind.STATE)[:KEY_BYTES]
+            key = self._ask(self._control, MessageKind.STATE)[:KEY_BYTES]
             self._require_same(key)
         except BaseException:
             heads.close()
@@ -154,7 +154,7 @@ class SignerProcess:
             self._refusal = "the signer has another key than before"
             raise SignerError(self._refusal)
 
-    def _ask(self, line: _Line, kind: Kind, content: bytes = b"") -> bytes:
+    def _ask(self, line: _Line, kind: MessageKind, content: bytes = b"") -> bytes:
         """Return the content of an answer.
 
         Raises:
@@ -170,10 +170,10 @@ class SignerProcess:
         except (OSError, EOFError, SignerMessageError) as error:
             self._lost(seen, error)
             raise SignerError(f"the process that signs the trail: {self._trouble}") from error
-        if answer is Kind.DONE:
+        if answer is MessageKind.DONE:
             return said
         text = said.decode("utf-8", "replace")
-        if answer is Kind.REFUSED:
+        if answer is MessageKind.REFUSED:
             raise SignerRefusedError(f"the signer of the trail refuses: {text}")
         raise SignerError(text)
 
@@ -236,9 +236,9 @@ class SignerProcess:
             return True
 
     def meet(self, end: TrailEnd) -> bytes:
-        said = self._ask(self._control, Kind.STATE)[KEY_BYTES:]
+        said = self._ask(self._control, MessageKind.STATE)[KEY_BYTES:]
         if not said:
-            self._ask(self._control, Kind.BEGIN, encode_end(end))
+            self._ask(self._control, MessageKind.BEGIN, encode_end(end))
             self.has_begun = True
             return b""
         try:
@@ -253,13 +253,13 @@ class SignerProcess:
         try:
             seen = self._starts
             try:
-                said = self._ask(self._control, Kind.RECORDS, content)
+                said = self._ask(self._control, MessageKind.RECORDS, content)
             except SignerError:
                 # The next process has the state of this one, and signs the same bytes again. The
                 # watch may have started it meanwhile.
                 if not self.revive() and self._starts == seen:
                     raise
-                said = self._ask(self._control, Kind.RECORDS, content)
+                said = self._ask(self._control, MessageKind.RECORDS, content)
         except SignerRefusedError as error:
             # Nothing can be written after that: no other bytes will have this number.
             self._refusal = str(error)
@@ -306,7 +306,7 @@ class _Line:
         connection.settimeout(self._seconds)
         self._socket = connection
 
-    def ask(self, request: bytes) -> tuple[Kind, bytes]:
+    def ask(self, request: bytes) -> tuple[MessageKind, bytes]:
         """Send a request and return the answer.
 
         Raises:

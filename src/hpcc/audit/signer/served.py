@@ -17,7 +17,7 @@ from hpcc.audit.base.trail_signer import SignerRefusedError, WantedName
 from hpcc.audit.signer.ledger import Ledger, LedgerState, begun
 from hpcc.audit.signer.messages import (
     MAX_REASON_BYTES,
-    Kind,
+    MessageKind,
     decode_end,
     decode_records,
     decode_wanted,
@@ -60,44 +60,46 @@ class Served:
     ) -> None:
         self._ledger, self._state, self._worker, self._store = ledger, state, worker, store
 
-    def answer(self, kind: Kind, content: bytes) -> bytes:
+    def answer(self, kind: MessageKind, content: bytes) -> bytes:
         """Return the answer to a request that may change the state.
 
         Raises:
             SignerMessageError: it has another form.
         """
         try:
-            return message(Kind.DONE, self._done(kind, content))
+            return message(MessageKind.DONE, self._done(kind, content))
         except SignerRefusedError as error:
-            return _refusal(Kind.REFUSED, str(error))
+            return _refusal(MessageKind.REFUSED, str(error))
         except OSError as error:
             text = f"the state of the trail's signer is not durable: {error.strerror}"
-            return _refusal(Kind.FAILED, text)
+            return _refusal(MessageKind.FAILED, text)
 
-    def answer_head(self, kind: Kind, content: bytes) -> bytes:
+    def answer_head(self, kind: MessageKind, content: bytes) -> bytes:
         """Return the answer to a request for a head, which changes nothing."""
-        if kind not in {Kind.HEAD, Kind.TREE}:
-            return _refusal(Kind.REFUSED, f"a message of kind {kind.name} has another connection")
+        if kind not in {MessageKind.HEAD, MessageKind.TREE}:
+            return _refusal(
+                MessageKind.REFUSED, f"a message of kind {kind.name} has another connection"
+            )
         return self.answer(kind, content)
 
-    def _done(self, kind: Kind, content: bytes) -> bytes:
+    def _done(self, kind: MessageKind, content: bytes) -> bytes:
         state = self._state
-        if kind is Kind.STATE:
+        if kind is MessageKind.STATE:
             known = encode_state(state, self._ledger.public_key) if state is not None else b""
             return self._ledger.public_key + known
-        if kind is Kind.BEGIN:
+        if kind is MessageKind.BEGIN:
             if state is not None:
                 raise SignerRefusedError("this signer has begun its trail already")
             self._keep(begun(self._worker, decode_end(content)))
             return b""
-        if kind is Kind.NAME:
+        if kind is MessageKind.NAME:
             # The one text that says nothing of the trail.
             wanted = decode_wanted(kind, content)
             assert isinstance(wanted, WantedName)
             return self._ledger.sign(self._ledger.name_text(wanted))
         if state is None:
             raise SignerRefusedError("this signer has no trail yet")
-        if kind is Kind.RECORDS:
+        if kind is MessageKind.RECORDS:
             after, signatures = self._ledger.records(state, decode_records(content))
             if after is not state:
                 self._keep(after)
@@ -113,7 +115,7 @@ class Served:
         self._state = state
 
 
-def _refusal(kind: Kind, text: str) -> bytes:
+def _refusal(kind: MessageKind, text: str) -> bytes:
     return message(kind, text.encode("utf-8", "replace")[:MAX_REASON_BYTES])
 
 
@@ -125,7 +127,7 @@ def serve(control: socket.socket, heads: socket.socket, served: Served) -> None:
     _serve(control, served.answer)
 
 
-def _serve_heads(connection: socket.socket, answer: Callable[[Kind, bytes], bytes]) -> None:
+def _serve_heads(connection: socket.socket, answer: Callable[[MessageKind, bytes], bytes]) -> None:
     try:
         _serve(connection, answer)
     finally:
@@ -133,7 +135,7 @@ def _serve_heads(connection: socket.socket, answer: Callable[[Kind, bytes], byte
         os._exit(1)
 
 
-def _serve(connection: socket.socket, answer: Callable[[Kind, bytes], bytes]) -> None:
+def _serve(connection: socket.socket, answer: Callable[[MessageKind, bytes], bytes]) -> None:
     receive = receiver(connection)
     try:
         while True:

@@ -123,7 +123,7 @@ def _record_of(fields: Fields) -> tuple[bytes, bytes]:
     return data, signature
 
 
-class Slots:
+class StateSlots:
     """The files of one signer, which holds their lock until `close`."""
 
     def __init__(

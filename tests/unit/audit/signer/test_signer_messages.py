@@ -22,7 +22,7 @@ from hpcc.audit.signer.ledger import Ledger
 from hpcc.audit.signer.messages import (
     MAX_GROUP_BYTES,
     MAX_RECORDS,
-    Kind,
+    MessageKind,
     decode_end,
     decode_records,
     decode_wanted,
@@ -64,8 +64,10 @@ def test_a_time_is_a_number(at: float) -> None:
         decode_wanted(*encode_wanted(WantedHead(1, at)))
 
 
-@pytest.mark.parametrize("kind", [Kind.STATE, Kind.BEGIN, Kind.RECORDS, Kind.DONE])
-def test_another_message_wants_no_signature(kind: Kind) -> None:
+@pytest.mark.parametrize(
+    "kind", [MessageKind.STATE, MessageKind.BEGIN, MessageKind.RECORDS, MessageKind.DONE]
+)
+def test_another_message_wants_no_signature(kind: MessageKind) -> None:
     with pytest.raises(SignerMessageError):
         decode_wanted(kind, b"")
 
@@ -91,7 +93,13 @@ def test_wrong_groups_are_refused(content: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "size"),
-    [(Kind.RECORDS, MAX_GROUP_BYTES + 1), (Kind.HEAD, (16 << 10) + 1), (9, 0), (0, 0), (255, 0)],
+    [
+        (MessageKind.RECORDS, MAX_GROUP_BYTES + 1),
+        (MessageKind.HEAD, (16 << 10) + 1),
+        (9, 0),
+        (0, 0),
+        (255, 0),
+    ],
 )
 def test_nothing_is_read_of_a_message_that_is_too_long_or_unknown(kind: int, size: int) -> None:
     asked: list[int] = []
@@ -106,8 +114,8 @@ def test_nothing_is_read_of_a_message_that_is_too_long_or_unknown(kind: int, siz
 
 
 def test_a_message_is_read_as_it_was_written() -> None:
-    file = io.BytesIO(message(Kind.HEAD, b"abc"))
-    assert read_message(file.read) == (Kind.HEAD, b"abc")
+    file = io.BytesIO(message(MessageKind.HEAD, b"abc"))
+    assert read_message(file.read) == (MessageKind.HEAD, b"abc")
 
 
 def test_the_end_of_a_trail_is_read_as_it_was_written() -> None:
@@ -135,30 +143,30 @@ def served() -> tuple[Served, list[bytes]]:
 def test_a_signer_without_a_trail_signs_only_its_name() -> None:
     signer, stored = served()
     for kind, content in (
-        (Kind.RECORDS, encode_records(chain(1))), encode_wanted(WantedHead(0, 1.0)),
+        (MessageKind.RECORDS, encode_records(chain(1))), encode_wanted(WantedHead(0, 1.0)),
     ):  # fmt: skip
-        assert signer.answer(kind, content)[4] == Kind.REFUSED
-    assert signer.answer(*encode_wanted(WantedName(1.0)))[4] == Kind.DONE
+        assert signer.answer(kind, content)[4] == MessageKind.REFUSED
+    assert signer.answer(*encode_wanted(WantedName(1.0)))[4] == MessageKind.DONE
     assert not stored
 
 
 def test_a_trail_begins_once() -> None:
     signer, stored = served()
-    assert signer.answer(Kind.BEGIN, encode_end(EMPTY))[4] == Kind.DONE
-    assert signer.answer(Kind.RECORDS, encode_records(chain(1)))[4] == Kind.DONE
-    assert signer.answer(Kind.BEGIN, encode_end(EMPTY))[4] == Kind.REFUSED
+    assert signer.answer(MessageKind.BEGIN, encode_end(EMPTY))[4] == MessageKind.DONE
+    assert signer.answer(MessageKind.RECORDS, encode_records(chain(1)))[4] == MessageKind.DONE
+    assert signer.answer(MessageKind.BEGIN, encode_end(EMPTY))[4] == MessageKind.REFUSED
     assert len(stored) == 2
 
 
 def test_the_connection_of_heads_changes_nothing() -> None:
     signer, stored = served()
-    signer.answer(Kind.BEGIN, encode_end(EMPTY))
+    signer.answer(MessageKind.BEGIN, encode_end(EMPTY))
     for kind, content in (
-        (Kind.RECORDS, encode_records(chain(1))), (Kind.STATE, b""),
+        (MessageKind.RECORDS, encode_records(chain(1))), (MessageKind.STATE, b""),
         encode_wanted(WantedSeal(first=0, signed_from=0, at=1.0, index=None)),
     ):  # fmt: skip
-        assert signer.answer_head(kind, content)[4] == Kind.REFUSED
-    assert signer.answer_head(*encode_wanted(WantedHead(0, 1.0)))[4] == Kind.DONE
+        assert signer.answer_head(kind, content)[4] == MessageKind.REFUSED
+    assert signer.answer_head(*encode_wanted(WantedHead(0, 1.0)))[4] == MessageKind.DONE
     assert len(stored) == 1
 
 
@@ -171,15 +179,17 @@ def test_a_state_that_is_not_durable_signs_nothing() -> None:
             raise OSError(28, "No space left on device")
 
     signer = Served(Ledger("w1", KEY), None, "w1", store)
-    assert signer.answer(Kind.BEGIN, encode_end(EMPTY))[4] == Kind.FAILED
+    assert signer.answer(MessageKind.BEGIN, encode_end(EMPTY))[4] == MessageKind.FAILED
     full = False
-    signer.answer(Kind.BEGIN, encode_end(EMPTY))
+    signer.answer(MessageKind.BEGIN, encode_end(EMPTY))
     full = True
     records = encode_records(chain(1))
-    said = signer.answer(Kind.RECORDS, records)
-    assert said[4] == Kind.FAILED
+    said = signer.answer(MessageKind.RECORDS, records)
+    assert said[4] == MessageKind.FAILED
     assert b"No space left" in said
     # Another record may have the number: nothing was signed.
     full = False
-    assert signer.answer(Kind.RECORDS, encode_records(chain(1, base=9)))[4] == Kind.DONE
-    assert signer.answer(Kind.RECORDS, records)[4] == Kind.REFUSED
+    assert (
+        signer.answer(MessageKind.RECORDS, encode_records(chain(1, base=9)))[4] == MessageKind.DONE
+    )
+    assert signer.answer(MessageKind.RECORDS, records)[4] == MessageKind.REFUSED

@@ -11,7 +11,7 @@ import pytest
 from hpcc.audit.base.trail_signer import WantedSeal
 from hpcc.audit.signer.fields import SignerMessageError
 from hpcc.audit.signer.ledger import Ledger, LedgerState, begun
-from hpcc.audit.signer.slots import SignerStateError, Slots, decode_state, encode_state
+from hpcc.audit.signer.slots import SignerStateError, StateSlots, decode_state, encode_state
 from hpcc.core import InfrastructureError
 from hpcc_testkit.farm.audit_rows import KEY
 from hpcc_testkit.signer.records import EMPTY, chain
@@ -27,14 +27,14 @@ def states() -> list[LedgerState]:
 
 
 def stored(directory: Path, states: list[LedgerState]) -> None:
-    slots = Slots(directory)
+    slots = StateSlots(directory)
     for state in states:
         slots.store(encode_state(state, b"k" * 32))
     slots.close()
 
 
 def loaded(directory: Path) -> LedgerState | None:
-    slots = Slots(directory)
+    slots = StateSlots(directory)
     try:
         data = slots.load()
     finally:
@@ -88,7 +88,7 @@ def test_a_full_disk_keeps_the_state_before(tmp_path: Path, states: list[LedgerS
     for failing in ("signer-write", "signer-sync"):
         directory = tmp_path / failing
         directory.mkdir()
-        slots = Slots(directory, fault)
+        slots = StateSlots(directory, fault)
         slots.store(encode_state(states[0], b"k" * 32))
         full = True
         with pytest.raises(OSError, match="No space"):
@@ -97,7 +97,7 @@ def test_a_full_disk_keeps_the_state_before(tmp_path: Path, states: list[LedgerS
         slots.close()
         assert loaded(directory) == states[0]
         # The next state takes the same file.
-        slots = Slots(directory)
+        slots = StateSlots(directory)
         assert slots.load() is not None
         slots.store(encode_state(states[1], b"k" * 32))
         slots.store(encode_state(states[2], b"k" * 32))
@@ -106,13 +106,13 @@ def test_a_full_disk_keeps_the_state_before(tmp_path: Path, states: list[LedgerS
 
 
 def test_one_process_has_the_files(tmp_path: Path) -> None:
-    slots = Slots(tmp_path)
+    slots = StateSlots(tmp_path)
     waits: list[float] = []
     with pytest.raises(InfrastructureError, match="another process signs"):
-        Slots(tmp_path, sleep=waits.append)
+        StateSlots(tmp_path, sleep=waits.append)
     assert 4.9 < sum(waits) < 5.1
     slots.close()
-    Slots(tmp_path, sleep=waits.append).close()
+    StateSlots(tmp_path, sleep=waits.append).close()
 
 
 def test_a_state_takes_no_new_blocks(tmp_path: Path, states: list[LedgerState]) -> None:
