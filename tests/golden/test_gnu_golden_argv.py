@@ -167,7 +167,7 @@ _BYPASSES = [
     ("gcc", "-E -o a.i a.h", "preprocess-only"),
     ("gcc", "-E -o a.i b.i", "preprocess-only"),
     ("gcc", "-E -fdirectives-only -o a.i a.c", "preprocess-only"),
-    ("gcc", "-E -traditional-cpp -o a.i a.c", "preprocess-only"),
+    ("gcc", "-E -traditional-cpp -o a.i a.c", "unknown-flag"),
     ("gcc", "-c -traditional-cpp a.c", "unknown-flag"),
     ("gcc", "-c -Wp,-traditional-cpp a.c", "preprocessor-flag"),
     ("gcc", "-c -Xpreprocessor -traditional-cpp a.c", "preprocessor-flag"),

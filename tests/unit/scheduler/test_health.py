@@ -99,7 +99,8 @@ async def test_the_trail_of_events_is_opened_for_its_disk(
     (tmp_path / "keys").mkdir(mode=0o700)
     config = scheduler_config(tmp_path, database=DATABASE)
     recent = RecentEvents(SystemClock())
-    async with serve._events(config, "farm", SystemClock(), metrics, recent):
+    key_of = serve.load_or_create_signing_key
+    async with serve._events(config, "farm", SystemClock(), metrics, recent, key_of):
         assert shown[0].size[1] == 2 << 20
 
 

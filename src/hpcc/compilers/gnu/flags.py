@@ -144,7 +144,7 @@ _PREPROCESS: Final = [
     # no scan of a text holds.
     *rows(
         ALONE,
-        Effect.SHOWN,
+        Effect.REFUSE,
         _CPP,
         "-traditional-cpp",
         reason=BypassReason.UNKNOWN_FLAG,

@@ -31,7 +31,7 @@ _NO_CHECK: Final = re.compile(rb"-fno-syntax-only")
 # With these the text is more than the source with its macros expanded, or less.
 _OTHER_TEXT: Final = re.compile(
     rb"-f(?:no-)?(?:pch|rewrite|debug-cpp|preprocessed|directives-only|keep-system|search-include"
-    rb"|syntax-only).*|-traditional-cpp",
+    rb"|syntax-only).*",
     re.DOTALL,
 )
 
