@@ -97,7 +97,9 @@ def test_a_source_that_a_string_outside_of_asm_makes_data(
 
 def test_strings_that_hold_no_directive_are_settled_once(make: Callable[..., Project]) -> None:
     text = "int one(void) { return 1; } // first\n"
-    text += '__attribute__((section("my." "section"))) int v = 1; const char *s = "see .include x";\n'
+    text += (
+        '__attribute__((section("my." "section"))) int v = 1; const char *s = "see .include x";\n'
+    )
     text = text.replace("see .include x", "x.h, see; .text")
     project = make("p", {"a.c": text})
     assert project.compile(["gcc", *WORDS], cwd=".") == "miss"
