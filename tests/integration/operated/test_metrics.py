@@ -70,11 +70,12 @@ async def test_the_figures_of_a_build_equal_its_audit_rows(tmp_path: Path) -> No
         build_on(farm, name="one", build_class=EqualBuild) as one,
         build_on(farm, name="two", build_class=EqualBuild) as two,
     ):
-        busy = asyncio.ensure_future(one.run(units, jobs=2, seconds=0.3))
         during = await until(farm.scheduler.admin, "hpcc_scheduler_workers", 1, state="live")
+        # So long that a busy machine sees both slots busy before the build is over.
+        busy = asyncio.ensure_future(one.run(units, jobs=2, seconds=1.5))
         await until(worker.admin, "hpcc_worker_slots", 2, state="busy")
         await busy
-        await two.run(units, jobs=2, seconds=0.3)
+        await two.run(units, jobs=2, seconds=1.5)
         await refused(farm)
         figures = await shown(worker.admin)
         rows = Counter(row.cache_status for row in farm.audit.rows)
