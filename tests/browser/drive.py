@@ -63,6 +63,9 @@ class Browser:
     def _click(self, css: str) -> None:
         self._element(css).click()
 
+    def _type(self, css: str, text: str) -> None:
+        self._element(css).send_keys(text)
+
     def _write(self, css: str, text: str) -> None:
         """Write into a field, and press Enter."""
         self._element(css).send_keys(text + Keys.ENTER)

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,8 @@ from hpcc.core import RemoteFailure, RemoteInput, RemoteOutcome, RemoteRequest, 
 from hpcc.dispatch.remote import start_remote
 from hpcc.identity.login.file import load_login_or_none, save_login
 from hpcc_testkit.farm.in_process import IMAGE, FarmUnderTest, farm_under_test
+from hpcc_testkit.services.browser import browser
+from hpcc_testkit.services.browser import missing_or_none as no_browser_or_none
 from hpcc_testkit.services.identity_provider import (
     CI_CLIENT,
     CI_SECRET,
@@ -80,7 +82,13 @@ class Site:
         assert process.returncode is not None
         return process.returncode, (out + errors).decode()
 
-    async def log_in(self, person: str = "ann", *more: str) -> str:
+    async def log_in(
+        self,
+        person: str = "ann",
+        *more: str,
+        confirm: Callable[[str, str], Awaitable[None]] | None = None,
+    ) -> str:
+        """Log in as a person, who confirms at the provider's page, by default without a browser."""
         process = await self.start("login", str(self.farm_file()), *more)
         assert process.stdout is not None
         head = ""
@@ -93,7 +101,7 @@ class Site:
         assert page is not None
         assert code is not None
         assert code[1] in page[1]
-        await self.provider.confirm(page[1], person)
+        await (confirm or self.provider.confirm)(page[1], person)
         out, errors = await process.communicate()
         assert process.returncode == 0, errors.decode()
         return head + out.decode()
@@ -213,6 +221,36 @@ async def test_the_farms_pages_are_shown_with_the_login_of_their_person(
                 assert secret not in front
             await there.hpcc("logout")
             assert "worker takes" not in await until("no farm")
+            await asyncio.to_thread(stack.close)
+
+
+@pytest.mark.skipif(bool(no_browser_or_none()), reason=no_browser_or_none() or "it is here")
+async def test_a_person_confirms_in_a_browser_and_looks_at_the_farm_there(
+    tmp_path: Path, provider: RealProvider
+) -> None:
+    async with site(tmp_path, provider) as there:
+        with ExitStack() as stack:
+            chromium = await asyncio.to_thread(stack.enter_context, browser())
+
+            def confirm(page: str, person: str) -> None:
+                chromium.do("open", url=page)
+                chromium.do("click", css="button[type='submit']")  # this is my code
+                chromium.do("type", css="input[name='login']", text=person)
+                chromium.do("write", css="input[name='password']", text="any")
+                chromium.do("click", css="button[type='submit']")  # hpcc may know my name
+                chromium.do("wait", text="Sign-in Success")
+                chromium.do("log")  # the provider's pages want fonts from the internet
+
+            said = await there.log_in(confirm=lambda *a: asyncio.to_thread(confirm, *a))
+            assert "as ann of acme\nthe scheduler accepts it" in said
+            link = await asyncio.to_thread(stack.enter_context, web_pages(there.env, local=False))
+            await asyncio.to_thread(chromium.do, "open", url=link)
+            await asyncio.to_thread(chromium.do, "wait", text="what members of acme see")
+            front = await asyncio.to_thread(chromium.do, "wait", text="1 worker takes compiles")
+            assert "ann" in front["text"]
+            assert await asyncio.to_thread(chromium.do, "log") == []
+            await there.hpcc("logout")
+            await asyncio.to_thread(chromium.do, "wait", text="no farm")
             await asyncio.to_thread(stack.close)
 
 
