@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from hpcc.core import PRIVATE_ONLY, GuestReuse, Isolation, PolicyError, TenantId
@@ -27,6 +28,17 @@ from hpcc.scheduler.registry_row import Worker
 from hpcc.scheduler.tenants.table import TenantPolicy, TenantQuotas
 
 _PSEUDONYM_CHARS: Final = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Terms:
+    """What the routes of an answer have in common; `claims` lacks what depends on the worker."""
+
+    claims: partial[RouteClaims]
+    sharing: RouteSharing | None
+    is_leased: bool
+    has_others: bool
+    packs: bool
 
 
 class RouteIssuer:
@@ -62,17 +74,18 @@ class RouteIssuer:
         first = self._registry.choose(request, secrets.randbelow)
         workers, slots = self._workers(request, first, ask.wanted, policy.quotas)
         shares = policy.quotas.split(slots)
-        claims = self._claims(session, policy, ask, minimum)
-        has_others = self._registry.has_others(image)
-        one, *more = (
-            replace(
-                self._route(claims, worker, places, share),
-                has_others=has_others,
-                packs=policy.sharing.packs,
-            )
-            for worker, places, share in zip(workers, slots, shares, strict=True)
+        terms = _Terms(
+            claims=self._claims(session, policy, ask, minimum),
+            sharing=self._sharing(policy, session.principal),
+            is_leased=policy.quotas.is_leased,
+            has_others=self._registry.has_others(image),
+            packs=policy.sharing.packs,
         )
-        return replace(one, more=tuple(more))
+        one, *more = [
+            self._route(terms, worker, places, share)
+            for worker, places, share in zip(workers, slots, shares, strict=True)
+        ]
+        return replace(one, more=tuple(more)) if more else one
 
     def _workers(
         self, request: RouteRequest, first: Worker, wanted: int, quotas: TenantQuotas
@@ -97,16 +110,13 @@ class RouteIssuer:
             self._registry.count_route(worker)
         return workers, slots
 
-    def _route(
-        self, claims: RouteClaims, worker: Worker, slots: int, share: RouteShare | None
-    ) -> Route:
+    def _route(self, terms: _Terms, worker: Worker, slots: int, share: RouteShare | None) -> Route:
         registration = worker.registration
-        claims = replace(
-            claims,
+        claims = terms.claims(
             audience=worker.audience,
             generation=worker.generation,
-            leased=claims.leased and registration.knows_leases,
-            sharing=_known_sharing(claims.sharing, registration),
+            leased=terms.is_leased and registration.knows_leases,
+            sharing=_known_sharing(terms.sharing, registration),
             share=share,
             token_id=secrets.token_urlsafe(16),
         )
@@ -124,6 +134,8 @@ class RouteIssuer:
             slots=slots,
             store=_store_of(claims.tenant, registration.store),
             sharing=claims.sharing.policy if claims.sharing else PRIVATE_ONLY,
+            has_others=terms.has_others,
+            packs=terms.packs,
         )
 
     def _sharing(self, policy: TenantPolicy, principal: str) -> RouteSharing | None:
@@ -149,26 +161,22 @@ class RouteIssuer:
         policy: TenantPolicy,
         ask: RouteAsk,
         minimum: Isolation,
-    ) -> RouteClaims:
+    ) -> partial[RouteClaims]:
         """Return what the tokens of an answer have in common; `_route` names the worker."""
         now = self._clock.now()
-        return RouteClaims(
+        return partial(
+            RouteClaims,
             issuer=self._keys.issuer,
             subject=session.principal,
             tenant=policy.tenant,
-            audience="",
             image=ask.image.digest,
             minimum_isolation=minimum,
-            generation=0,
             rights=frozenset({"cache", "execute"}),
             guest_reuse=policy.sharing.reuse_of(session.principal, policy.guest_reuse),
-            sharing=self._sharing(policy, session.principal),
             client_key=ask.client_key,
             quotas=policy.quotas.of_one_worker,
-            leased=policy.quotas.is_leased,
             not_before=now,
             expires_at=now + self._config.token_seconds,
-            token_id="",
             client_version=session.client_version,
         )
 

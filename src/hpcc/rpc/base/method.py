@@ -183,7 +183,7 @@ def _certificate(auth: Mapping[str, Iterable[bytes]]) -> bytes:
 def _peer(text: str) -> str:
     """Turn grpc's name of a peer (`ipv4:127.0.0.1:4711`, percent-encoded) into a printable one."""
     plain = unquote(text[:_MAX_PEER_CHARS])
-    return "".join(c for c in plain if c.isprintable())
+    return plain if plain.isprintable() else "".join(c for c in plain if c.isprintable())
 
 
 # Called for each refused call with the call, its request and the error. The request is empty if
@@ -295,7 +295,9 @@ class _Served:
     async def _judged(self, call: Call) -> Call:
         if self._method.is_login:
             return call
-        return replace(call, known=await self._gate.judge(call))
+        known = await self._gate.judge(call)
+        # A copy takes as long as the whole of `Call.of`, so there is none without need.
+        return call if known is None else replace(call, known=known)
 
     async def _first(self, duplex: Duplex, call: Call) -> Any:  # noqa: ANN401 - see UnaryFn
         if self._method.is_login:
