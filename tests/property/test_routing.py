@@ -166,6 +166,36 @@ def test_the_only_fit_one_is_found_among_many(count: int) -> None:
     assert chosen.worker_id == "wx"
 
 
+class Looked(dict[str, Member]):
+    """Members that count how often one is looked at."""
+
+    looks = 0
+
+    def __getitem__(self, worker_id: str) -> Member:
+        self.looks += 1
+        return super().__getitem__(worker_id)
+
+    def get(self, worker_id: str, default: object = None) -> Member | None:  # type: ignore[override]  # as `Fleet` calls it
+        self.looks += 1
+        return super().get(worker_id)
+
+
+@pytest.mark.parametrize("count", [10, 100, 1000, 10_000])
+def test_a_choice_looks_at_few_workers_however_many_there_are(count: int) -> None:
+    listed = [worker(f"w{n}", generation=n + 2, running=n % 3) for n in range(count)]
+    fleet = fleet_of(listed)
+    looked = fleet._members = Looked(fleet._members)
+    for home in range(20):
+        before = looked.looks
+        asked = request(home, last="w1", preferred="w2")
+        first = fleet.choose(asked, NOW, random.Random(home).randrange)
+        assert first is not None
+        assert looked.looks - before <= 6
+        before = looked.looks
+        fleet.further(asked, first, NOW, 15)
+        assert looked.looks - before <= 15 * 8
+
+
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.frozensets(st.sampled_from(IMAGES)))))
 def test_what_came_and_went_leaves_nothing(steps: list[tuple[str, frozenset[ImageDigest]]]) -> None:
     fleet, model = Fleet(), dict[str, frozenset[ImageDigest]]()
