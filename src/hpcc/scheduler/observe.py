@@ -10,6 +10,7 @@ worker it uses. So what a member gets is made without the part for operators, no
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -42,8 +43,11 @@ from hpcc.scheduler.drains import DrainMark
 from hpcc.scheduler.registry import WorkerRegistry
 from hpcc.scheduler.registry_row import Row
 
-# Members may ask as often as they like; all workers are counted at most so often.
+# Members may ask as often as they like; all workers are counted at most so often, and operators who
+# look at the same time get one page. To make a page takes as long as a dozen routes.
 _COUNT_SECONDS: Final = 1.0
+# More than there are in the largest farm. Further ones are made for each who asks.
+_MAX_PAGES: Final = 64
 _MAX_UINT32: Final = (1 << 32) - 1
 
 
@@ -75,6 +79,10 @@ class Observer:
         # Its members share one secret, so a name proves nothing, and there is nobody else.
         self._is_one_tenant = not config.tenants
         self._load, self._counted_at = Load(), float("-inf")
+        # Live workers by id, and the pages of them that were asked for, by the id before each.
+        self._rows: list[Row] = []
+        self._pages: dict[str, tuple[WorkerStatus, ...]] = {}
+        self._listed_at = float("-inf")
         self._history = LoadHistory()
 
     def is_operator(self, tenant: str, principal: str) -> bool:
@@ -105,18 +113,29 @@ class Observer:
         )
         if not is_operator:
             return common
-        rows = sorted(
-            (r for r in self._registry.live() if r.member.worker_id > after_worker),
-            key=lambda r: r.member.worker_id,
-        )
+        workers = self._page(after_worker)
         return replace(
             common,
             capacity=load.capacity,
             running=load.running,
             queued=min(load.queued, _MAX_UINT32),
-            workers=tuple(map(self._worker, rows[:WORKERS_AT_ONCE])),
-            has_more=len(rows) > WORKERS_AT_ONCE,
+            workers=workers,
+            has_more=bool(workers) and workers[-1].worker_id != _id_of(self._rows[-1]),
         )
+
+    def _page(self, after_worker: str) -> tuple[WorkerStatus, ...]:
+        """Return the workers behind an id, as they were at most a second ago."""
+        now = self._clock.monotonic()
+        if now - self._listed_at >= _COUNT_SECONDS:
+            self._rows, self._listed_at = sorted(self._registry.live(), key=_id_of), now
+            self._pages.clear()
+        page = self._pages.get(after_worker)
+        if page is None:
+            start = bisect.bisect_right(self._rows, after_worker, key=_id_of)
+            page = tuple(map(self._worker, self._rows[start : start + WORKERS_AT_ONCE]))
+            if len(self._pages) < _MAX_PAGES:
+                self._pages[after_worker] = page
+        return page
 
     def history(self, session: SessionClaims) -> tuple[LoadSample, ...]:
         """Return the load of the last hour.
@@ -244,7 +263,8 @@ class Observer:
             queued=member.queued,
             images=len(member.images),
             lost_guests=round(member.losses, 2),
-            lease_seconds=round(member.lease_until - self._clock.monotonic(), 1),
+            # A worker that was listed up to a second ago may have lost its lease since.
+            lease_seconds=max(round(member.lease_until - self._clock.monotonic(), 1), 0.0),
             drain=row.drain_state.value,
             drain_seconds=round(row.drain_seconds, 1) if row.drain_state else 0.0,
             drain_by=mark.by if mark is not None else "",
@@ -259,3 +279,7 @@ class Observer:
             wait_p95_seconds=round(facts.wait_p95_seconds, 3),
             waits=facts.waits,
         )
+
+
+def _id_of(row: Row) -> str:
+    return row.member.worker_id

@@ -19,7 +19,7 @@ from hpcc.core import (
     Toolchain,
 )
 from hpcc.identity.session_token import SessionClaims
-from hpcc.ports import LeasedShare, SystemClock
+from hpcc.ports import Clock, LeasedShare, SystemClock
 from hpcc.routing.load import MAX_SAMPLES, SAMPLE_SECONDS, Load, LoadHistory
 from hpcc.rpc.scheduler.api import Beat, DrainState, Registration, WorkerFacts
 from hpcc.rpc.scheduler.observe import WORKERS_AT_ONCE
@@ -29,6 +29,7 @@ from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.drains import DrainMark
 from hpcc.scheduler.observe import Observer, Sources
 from hpcc.scheduler.registry import WorkerRegistry
+from hpcc_testkit.services.idp_tokens import FixedClock
 
 KEYS = {"keys": Path("/keys"), "state": Path("/state")}
 TABLE = SchedulerConfig(**KEYS, tenants="/t.toml", operators=("acme/ops/ann", "globex/op"))  # type: ignore[arg-type]  # built by name
@@ -61,8 +62,8 @@ def session(tenant: str, principal: str) -> SessionClaims:
     )  # fmt: skip
 
 
-def farm(*workers: str) -> WorkerRegistry:
-    registry = WorkerRegistry(SystemClock(), 10.0)
+def farm(*workers: str, clock: Clock | None = None) -> WorkerRegistry:
+    registry = WorkerRegistry(clock or SystemClock(), 10.0)
     for name in workers:
         registration = Registration(
             worker_id=name, endpoint=f"{name}.internal:7445", certificate=name.encode(),
@@ -151,6 +152,55 @@ def test_large_farms_come_in_pages() -> None:
     assert sizes == [WORKERS_AT_ONCE, WORKERS_AT_ONCE, 1]
     with pytest.raises(PolicyError, match="only operators"):
         watched.status(session("acme", "ann"), "w00001")
+
+
+def test_operators_who_look_in_one_second_get_one_page() -> None:
+    """Ten open pages must not cost ten times the work, because routes wait for it."""
+    made, clock = list[str](), FixedClock()
+
+    def mark_or_none(worker_id: str) -> DrainMark | None:
+        made.append(worker_id)
+        return None
+
+    names = [f"w{number:05}" for number in range(WORKERS_AT_ONCE + 3)]
+    registry = farm(*names, clock=clock)
+    watched = Observer(TABLE, registry, replace(SOURCES, drain_mark=mark_or_none), clock)
+    ann, olga = session("acme", "ops/ann"), session("globex", "op")
+    for _ in range(5):
+        for operator in (ann, olga):
+            assert len(watched.status(operator, "").workers) == WORKERS_AT_ONCE
+            assert [w.worker_id for w in watched.status(operator, names[-4]).workers] == names[-3:]
+    assert made == names
+    clock.time += 1.0
+    registry.remove(names[-1])
+    after = watched.status(olga, names[-4])
+    assert ([w.worker_id for w in after.workers], after.has_more) == (names[-3:-1], False)
+    assert made == [*names, *names[-3:-1]]
+
+
+def test_pages_that_an_operator_asks_for_take_bounded_memory() -> None:
+    made, clock = list[str](), FixedClock()
+    names = [f"w{number:03}" for number in range(100)]
+    sources = replace(SOURCES, drain_mark=made.append)
+    watched = Observer(TABLE, farm(*names, clock=clock), sources, clock)
+    counts = []
+    for _ in range(2):
+        made.clear()
+        for after in names:
+            watched.status(session("globex", "op"), after)
+        counts.append(len(made))
+    assert 0 < counts[1] < counts[0], "some pages are kept, and not all"
+
+
+def test_a_page_of_one_second_ago_has_no_lease_below_zero() -> None:
+    clock = FixedClock()
+    registry = farm("w1", clock=clock)
+    watched, ann = Observer(TABLE, registry, SOURCES, clock), session("acme", "ops/ann")
+    clock.time += 9.9
+    watched.status(ann, "w1")  # lists the workers, and shows none
+    clock.time += 0.5
+    (shown,) = watched.status(ann, "").workers
+    assert shown.lease_seconds == 0.0
 
 
 @pytest.mark.parametrize(
