@@ -67,7 +67,10 @@ class Watchers:
         Raises:
             PolicyError: no share is larger than the newcomer's by two or more.
         """
-        self.sweep()
+        if len(self._all) >= self._most:
+            # Only here: a look at all of them for each one that comes back is too much when all
+            # come back at once.
+            self.sweep()
         if len(self._all) >= self._most:
             victim = self._victim(watcher)
             if victim is None:

@@ -93,3 +93,19 @@ async def test_a_full_queue_costs_an_announcement_and_not_the_watch() -> None:
         assert await watcher.next_or_none() == ASK_AGAIN
     watchers.tell([NEWS])
     assert await watcher.next_or_none() == NEWS
+
+
+async def test_a_watch_that_begins_looks_at_the_others_only_if_there_is_no_place() -> None:
+    """A thousand daemons that come back at once would otherwise look at a million sessions."""
+    looks, watchers = list[int](), Watchers(most=50)
+
+    def look(number: int) -> bool:
+        looks.append(number)
+        return number == 7
+
+    for number in range(50):
+        watchers.add(Watcher(ACME, "ann", lambda number=number: look(number)))  # type: ignore[misc]  # bound now
+    assert looks == []
+    watchers.add(of(ACME, "bob"))
+    assert looks == list(range(50))
+    assert watchers.by_tenant() == {"acme": 50}, "an ended one made place, so nobody lost a watch"
