@@ -1,4 +1,7 @@
-"""Child processes of the farm simulator: exchange JSON lines, end in any case, report memory."""
+"""Child processes of the farm simulator: exchange JSON lines, end in any case, report memory.
+
+And what else ran on the core that one of them has.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,41 @@ import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from _measure import BenchError
+
+
+@dataclass(frozen=True, slots=True)
+class CoreUse:
+    """Seconds that programs had of a core since the start, and that a hypervisor took from it.
+
+    The kernel's interrupts are in neither: those of the loopback device belong to the load.
+    """
+
+    programs: float
+    stolen: float
+
+    @classmethod
+    def of(cls, core: str, stat: str) -> Self:
+        """Read the line of a core in the text of `/proc/stat`.
+
+        Raises:
+            BenchError: there is no such core.
+        """
+        for line in stat.splitlines():
+            name, *ticks = line.split()
+            if name == f"cpu{core}":
+                user, nice, system, _, _, _, _, stolen = map(int, ticks[:8])
+                second = os.sysconf("SC_CLK_TCK")
+                return cls((user + nice + system) / second, stolen / second)
+        raise BenchError(f"no core {core}")
+
+    @classmethod
+    def now(cls, core: str) -> Self:
+        return cls.of(core, Path("/proc/stat").read_text())
 
 
 class Process:

@@ -1,6 +1,7 @@
 """Measures the figures of a farm in docs/scaling.md: a scheduler's load, a client's cost.
 
   farm.py                   every section but scale, which takes 20 minutes, rate and viewers
+  farm.py work              what routes and heartbeats cost a scheduler's own code, on any machine
   farm.py viewers           what ten `hpcc web` with open pages cost the scheduler; 2 minutes
   farm.py load              routes and heartbeats of a simulated farm through one replica
   farm.py recovery          a route after a replica was killed; needs PostgreSQL
@@ -35,11 +36,13 @@ from _farm_recovery import RecoveryBench
 from _farm_rows import Figure
 from _farm_scale import Scale, ScaleBench
 from _farm_viewers import MOST_WORKERS, ViewersBench
+from _farm_work import Work, WorkBench
 from _measure import BenchError
 
 RESULTS: Final = Path(__file__).parent / "results"
 QUICK: Final = Load(workers=30, daemons=5, routes_per_minute=3_000, seconds=2.0)
 QUICK_SCALE: Final = Scale(units=36, jobs=6, sleep=0.2, workers=(1, 2), joins=1)
+QUICK_WORK: Final = Work(workers=(10, 30), seconds=1.0)
 QUICK_RATE: Final = Rate(clients=2, jobs=2, compiles=3, headers=30)
 ROUNDS: Final = 4
 # Six of these, beside what joins: under two minutes.
@@ -59,6 +62,12 @@ def viewers_section(directory: Path, args: argparse.Namespace, show: Show) -> No
     ViewersBench(
         replace(load, is_pinned=args.pin), directory, show, rounds=1 if args.quick else 3
     ).run()
+
+
+def work_section(directory: Path, args: argparse.Namespace, show: Show) -> None:
+    """Measure a scheduler's own code, in this process."""
+    work = QUICK_WORK if args.quick else Work(seconds=args.seconds)
+    WorkBench(work, directory, show).run()
 
 
 def recovery_section(directory: Path, args: argparse.Namespace, show: Show) -> None:
@@ -85,6 +94,7 @@ def rate_section(directory: Path, args: argparse.Namespace, show: Show) -> None:
 
 def sections() -> dict[str, Callable[[Path, argparse.Namespace, Show], None]]:
     found = {
+        "work": work_section,
         "load": load_section,
         "viewers": viewers_section,
         "recovery": recovery_section,

@@ -32,8 +32,28 @@ def test_a_small_farm_is_simulated_and_every_figure_is_written(tmp_path: Path) -
         "a route: the scheduler's CPU",
         "the scheduler's memory",
         "beside one that says nothing of the worker's machine",
+        "the scheduler's CPU by the crowds'",
     ):
         assert figures[what]["value"] > 0, what
+
+
+@pytest.mark.timeout(240)
+def test_the_work_of_a_route_and_of_a_heartbeat_does_not_grow_with_the_farm(tmp_path: Path) -> None:
+    """Bytecodes are counted, so a busy machine does not matter."""
+    out = tmp_path / "farm.json"
+    done = subprocess.run(
+        [sys.executable, BENCH / "farm.py", "work", "--quick", "--out", out],
+        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
+        check=False, capture_output=True, text=True, timeout=220,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = {(f["what"], f["unit"]): f for f in json.loads(out.read_text())["work"]}
+    for what in ("a route", "a heartbeat"):
+        grown = figures[f"{what}: bytecodes with 30 workers by 10", "times"]
+        assert grown["value"] <= grown["goal"] == 1.1
+    assert figures["30 workers: a route", "bytecodes"]["value"] < 6_500
+    # With what brings it to the worker's stream and back.
+    assert figures["30 workers: a heartbeat", "bytecodes"]["value"] < 3_500
 
 
 @pytest.mark.nightly

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from hpcc.core import Digest, ExecRequest, InputFile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "bench"))
 
+from _farm_process import CoreUse
 from _farm_rows import Figure
 from _farm_scale import Run, idle
 from _farm_sleeper import stub
@@ -25,6 +27,15 @@ from _peers import Programs
 )  # fmt: skip
 def test_a_goal_is_the_most_or_the_least(value: float, is_least: bool, verdict: str) -> None:
     assert verdict in Figure("x", value, "", 0.9, is_least=is_least).line()
+
+
+def test_the_use_of_a_core_is_that_of_its_own_line_and_has_no_interrupts() -> None:
+    second = os.sysconf("SC_CLK_TCK")
+    ticks = [n * second for n in (5, 1, 2, 90, 7, 30, 40, 3, 4, 0)]
+    stat = "cpu " + "9 " * 10 + "\ncpu1 " + " ".join(map(str, ticks)) + "\ncpu10 " + "8 " * 10
+    assert CoreUse.of("1", stat) == CoreUse(programs=8.0, stolen=3.0)
+    with pytest.raises(BenchError, match="no core 2"):
+        CoreUse.of("2", stat)
 
 
 def test_a_slot_is_idle_between_two_runs_and_not_before_the_build() -> None:
