@@ -1,7 +1,7 @@
 """What holds an event loop up: the CPU of each turn of a task, of each collection of garbage.
 
 CPU and not wall time, so a busy machine changes little: what waits for a core costs nothing. Turns
-of one task count under its name, so that periodic work has a line of its own.
+of one task count under its name, so that periodic work has a separate line.
 """
 
 from __future__ import annotations
