@@ -12,7 +12,7 @@ from hpcc.routing.fleet import Fleet, Member, RouteRequest
 from hpcc.rpc.scheduler.api import Beat, Registration, RouteChange
 from hpcc.rpc.scheduler.registration_messages import unpack_registration
 from hpcc.scheduler.generations import Generations
-from hpcc.scheduler.registry_row import Row, Worker, newest_toolchains
+from hpcc.scheduler.registry_row import Capacities, Row, Worker, newest_toolchains
 
 MAX_WORKERS: Final = 10_000
 BEATS_IN_A_LEASE: Final = 4
@@ -197,9 +197,9 @@ class WorkerRegistry:
         """Return an image's compilers, as the worker that registered last reported them."""
         return newest_toolchains(self.live(), image)
 
-    def capacities(self) -> dict[str, int]:
+    def capacities(self) -> Capacities:
         """Return how many compiles at once each worker takes."""
-        return {worker_id: row.member.capacity for worker_id, row in self._rows.items()}
+        return Capacities(self._rows)
 
     def live(self) -> list[Row]:
         """Return the workers whose lease has not ended; the caller changes nothing in them."""

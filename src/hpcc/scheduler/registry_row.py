@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from hpcc.core import ImageDigest, ImageToolchains
@@ -62,6 +62,25 @@ class Row:
             seconds=member.lease_until - now,
             facts=pack_registration(self.registration) if self.needs_facts else None,
         )
+
+
+class Capacities:
+    """How many compiles at once each worker takes, as it is now; a question costs one look."""
+
+    def __init__(self, rows: Mapping[str, Row]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def get(self, worker_id: str) -> int | None:
+        """Return a worker's capacity; None for a worker that is not registered."""
+        row = self._rows.get(worker_id)
+        return row.member.capacity if row is not None else None
+
+    def copy(self) -> dict[str, int]:
+        """Return all of them; a thread must not do this while workers come and go."""
+        return {worker_id: row.member.capacity for worker_id, row in self._rows.items()}
 
 
 def newest_toolchains(rows: Iterable[Row], image: ImageDigest) -> ImageToolchains | None:

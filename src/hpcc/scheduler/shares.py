@@ -31,6 +31,7 @@ from hpcc.ports import (
 )
 from hpcc.routing.fair import Rules, divide
 from hpcc.rpc.scheduler.api import ShareAsk, ShareGrants
+from hpcc.scheduler.registry_row import Capacities
 from hpcc.scheduler.tenants.table import TenantPolicy
 
 _log: Final = logging.getLogger(__name__)
@@ -44,8 +45,11 @@ _ASKS_PER_SECOND: Final = 400.0
 _TURN_SECONDS: Final = 10.0
 # A worker's compiles wait for the first answer.
 _STORE_SECONDS: Final = 2.5
-# Between two divisions, however often workers ask.
+# Between two divisions, however often workers ask: at least this, and so many times what the last
+# one took, because routes wait meanwhile. Workers wait for their first answer, so not more.
 _BREATH_SECONDS: Final = 0.02
+_BREATHS: Final = 9.0
+_MAX_BREATH_SECONDS: Final = 0.5
 _RETRY_SECONDS: Final = 3.0
 
 
@@ -58,7 +62,7 @@ class ShareBook:
         clock: Clock,
         *,
         policy_or_none: Callable[[TenantId], TenantPolicy | None],
-        capacities: Callable[[], Mapping[str, int]],
+        capacities: Callable[[], Capacities | dict[str, int]],
         lease_seconds: float,
     ) -> None:
         self._store, self._clock = store, clock
@@ -68,7 +72,7 @@ class ShareBook:
         self._pending: dict[ShareKey, LeasedShare] = {}
         # As last divided, with the end of each (monotonic).
         self._known: dict[ShareKey, tuple[LeasedShare, float]] = {}
-        self._divided_at = float("-inf")
+        self._divided_at, self._took_seconds = float("-inf"), 0.0
         self._is_away, self._retry_at = False, float("-inf")
         # Until then a store that is back may lack shares that workers hold.
         self._settled_at = float("-inf")
@@ -86,7 +90,8 @@ class ShareBook:
             mine[share.key] = share
         self._pending |= mine
         async with self._turn:
-            await asyncio.sleep(self._divided_at + _BREATH_SECONDS - self._clock.monotonic())
+            breath = max(_BREATH_SECONDS, min(_BREATHS * self._took_seconds, _MAX_BREATH_SECONDS))
+            await asyncio.sleep(self._divided_at + breath - self._clock.monotonic())
             if any(self._pending.get(key) is share for key, share in mine.items()):
                 await self._divide_pending()
                 self._divided_at = self._clock.monotonic()
@@ -117,9 +122,11 @@ class ShareBook:
 
     async def _divide_pending(self) -> None:
         asks = tuple(self._pending.values())
-        shares = await self._shared_or_none(asks)
+        # Copied here, because the store divides in a thread while workers come and go.
+        capacities = self._capacities().copy()
+        shares = await self._shared_or_none(asks, capacities)
         if shares is None:
-            shares = self._alone(asks)
+            shares = self._alone(asks, capacities)
         now, asked = self._clock.monotonic(), {ask.key for ask in asks}
         kept = {}
         if now < self._settled_at:
@@ -130,17 +137,19 @@ class ShareBook:
                 del self._pending[ask.key]
 
     async def _shared_or_none(
-        self, asks: Sequence[LeasedShare]
+        self, asks: Sequence[LeasedShare], capacities: Mapping[str, int]
     ) -> Mapping[ShareKey, LeasedShare] | None:
         """Divide in the store; return None if it does not answer."""
         if self._clock.monotonic() < self._retry_at:
             return None
         keys = [ask.key for ask in asks]
+
+        def places(live: Mapping[ShareKey, LeasedShare]) -> dict[ShareKey, int]:
+            return self._places(self._with_known(live), keys, capacities)
+
         try:
             async with asyncio.timeout(_STORE_SECONDS):
-                shares = await self._store.lease_shares(
-                    asks, self.seconds, lambda live: self._places(self._with_known(live), keys)
-                )
+                shares = await self._store.lease_shares(asks, self.seconds, places)
         except (ControlStoreError, TimeoutError) as error:
             if not self._is_away:
                 _log.error(
@@ -160,13 +169,15 @@ class ShareBook:
             return live
         return {key: share for key, (share, until) in self._known.items() if until > now} | {**live}
 
-    def _alone(self, asks: Sequence[LeasedShare]) -> Mapping[ShareKey, LeasedShare]:
+    def _alone(
+        self, asks: Sequence[LeasedShare], capacities: Mapping[str, int]
+    ) -> Mapping[ShareKey, LeasedShare]:
         """Divide by what is known here. No share ends meanwhile."""
         keys = [ask.key for ask in asks]
         known = (share for share, _ in self._known.values())
 
         def places(live: Mapping[ShareKey, LeasedShare]) -> dict[ShareKey, int]:
-            found = self._places(live, keys)
+            found = self._places(live, keys, capacities)
             # One at least, because nothing shows when others give theirs back.
             return {key: max(n, min(live[key].wanted, 1)) for key, n in found.items()}
 
@@ -174,10 +185,14 @@ class ShareBook:
         return shares
 
     def _places(
-        self, shares: Mapping[ShareKey, LeasedShare], keys: Sequence[ShareKey]
+        self,
+        shares: Mapping[ShareKey, LeasedShare],
+        keys: Sequence[ShareKey],
+        capacities: Mapping[str, int],
     ) -> dict[ShareKey, int]:
         """Return the places of the shares that were asked for."""
-        tenants = {TenantId(share.tenant) for share in shares.values()}
+        started = self._clock.monotonic()
+        tenants = map(TenantId, {share.tenant for share in shares.values()})
         quotas = {
             tenant.value: policy.quotas
             for tenant in tenants
@@ -192,7 +207,7 @@ class ShareBook:
         fair = divide(
             wants,
             Rules(
-                capacities=self._capacities(),
+                capacities=capacities,
                 limits=limits,
                 weights={t: q.farm_weight or 1 for t, q in quotas.items()},
                 turn=int(self._clock.now() / _TURN_SECONDS),
@@ -211,4 +226,5 @@ class ShareBook:
             room = max(limits.get(share.tenant, others + fair[key]) - others, 0)
             places[key] = min(fair[key], room)
             held[share.tenant] = others + max(places[key], share.held)
+        self._took_seconds = self._clock.monotonic() - started
         return places

@@ -489,3 +489,15 @@ def test_a_worker_that_drains_gets_no_route_and_its_routes_end(
     for known, count in zip((registry, other), counts, strict=True):
         assert choose(known) == "w1"
         assert known.additions == count + 1, "daemons are told to ask again"
+
+
+def test_capacities_are_those_of_now_and_a_copy_those_of_then(registry: WorkerRegistry) -> None:
+    capacities = registry.capacities()
+    assert (len(capacities), capacities.get("w1"), capacities.copy()) == (0, None, {})
+    take(registry, registration("w1"))
+    before = capacities.copy()
+    assert len(capacities) == 1
+    assert before == {"w1": capacities.get("w1")}
+    registry.remove("w1")
+    assert (len(capacities), capacities.get("w1")) == (0, None)
+    assert before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -28,7 +29,9 @@ from hpcc.ports import (
 )
 from hpcc.rpc.scheduler.api import ShareAsk
 from hpcc.scheduler.shares import ShareBook
+from hpcc.scheduler.tenants.table import TenantPolicy
 from hpcc_testkit.farm.policies import TenantsAuthenticator
+from hpcc_testkit.services.idp_tokens import FixedClock
 from hpcc_testkit.services.postgres import PrivatePostgres
 from hpcc_testkit.suite.shared_farm import policy
 
@@ -267,3 +270,70 @@ async def test_a_tenant_without_farm_limits_needs_no_lease(farm: Schedulers) -> 
     ask = ShareAsk(TenantId(ACME), "ann", 4, 0)
     grants = await farm.workers[0].book.lease("w0", [ask])
     assert grants.places == {}
+
+
+class Watched(dict[str, int]):
+    """Capacities that note which threads copied them, and how often."""
+
+    def __init__(self, workers: int) -> None:
+        super().__init__({f"w{number}": 4 for number in range(workers)})
+        self.threads: list[threading.Thread] = []
+
+    def copy(self) -> dict[str, int]:
+        self.threads.append(threading.current_thread())
+        return dict(self)
+
+
+async def test_a_division_sees_the_workers_of_one_moment_and_an_ask_looks_at_one(
+    tmp_path: Path,
+) -> None:
+    """The store divides in a thread, in which the farm's workers would come and go."""
+    capacities, clock = Watched(100), SystemClock()
+    authenticator = TenantsAuthenticator(policy(ACME, farm_execs=400))
+    with EmbeddedControlStore(tmp_path / "control.sqlite", clock) as store:
+        book = ShareBook(
+            store, clock, policy_or_none=authenticator.policy_or_none,
+            capacities=lambda: capacities, lease_seconds=10.0,
+        )  # fmt: skip
+        workers = [Worker(name, book) for name in capacities]
+        for worker in workers:
+            worker.want(ACME, "ann", 4)
+        async with asyncio.TaskGroup() as group:
+            for worker in workers:
+                group.create_task(worker.ask())
+    assert capacities.threads == [threading.main_thread()], "once for all that asked together"
+    assert sum(worker.total(ACME) for worker in workers) == 400
+
+
+async def test_the_more_a_division_takes_the_longer_is_the_pause_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Routes wait for a division, so a farm with many shares must not divide all the time."""
+    clock, pauses = FixedClock(), list[float]()
+    authenticator, takes = TenantsAuthenticator(policy(ACME, farm_execs=6)), [0.0]
+
+    def slow_policy(tenant: TenantId) -> TenantPolicy | None:
+        clock.time += takes[0]
+        return authenticator.policy_or_none(tenant)
+
+    plain = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await plain(0)
+
+    monkeypatch.setattr("hpcc.scheduler.shares.asyncio.sleep", sleep)
+    with EmbeddedControlStore(tmp_path / "control.sqlite", clock) as store:
+        book = ShareBook(
+            store, clock, policy_or_none=slow_policy,
+            capacities=lambda: {"w0": 4}, lease_seconds=10.0,
+        )  # fmt: skip
+        worker = Worker("w0", book)
+        worker.want(ACME, "ann", 4)
+        found = []
+        for takes[0] in (0.0, 0.0078125, 0.03125, 1.0, 0.0):
+            await worker.ask()
+            await worker.ask()
+            # The policy is asked for once in the division and maybe behind it.
+            found.append(pauses[-1])
+    assert found == pytest.approx([0.02, 9 / 128, 9 / 32, 0.5, 0.02])
