@@ -111,6 +111,8 @@ CASES = {
                        SHARES + "test_what_runs_on_counts_until_it_ends"),
     "share-tenant": Case(SHARE, "is not None and policy.quotas.is_leased\n        }", "is not None\n        }",
                          SHARES + "test_a_tenant_without_farm_limits_needs_no_lease"),
+    "share-pause": Case(SHARE, "min(_BREATHS * self._took_seconds, _MAX_BREATH_SECONDS)", "0.0",
+                        SHARES + "test_the_more_a_division_takes_the_longer_is_the_pause_behind_it"),
     "share-held": Case(DEAL, "held = max(granted, share.held) if key in places else 0", "held = granted if key in places else 0",
                        SHARES + "test_what_runs_on_counts_until_it_ends"),
     "lease-current": Case(LEASE, "return self.places if self._leases.is_current else 0", "return self.places",
