@@ -22,7 +22,19 @@ from hpcc.core import CallerError, HpccError
 from hpcc.obs.text import one_line, plain
 
 # Each module has `register(subparsers)`. The order is that of --help.
-_COMMANDS: tuple[ModuleType, ...]
+_ON_WINDOWS: Final[tuple[ModuleType, ...]] = (
+    *(local, stats, clean, explain, builds, config, services, selftest, windows_agent),
+)
+_COMMANDS = _ON_WINDOWS
+# The other commands still need POSIX (docs/windows.md). Their names, with what helps there.
+_STATE: Final = "`hpcc status`, `hpcc stats`, `hpcc explain` and `hpcc config show` tell its state"
+_FARM: Final = "docs/windows.md tells how to name a farm"
+_NOT_ON_WINDOWS: Final[Mapping[str, str]] = {
+    "doctor": _STATE,
+    **dict.fromkeys(("up", "login", "logout", "whoami", "token", "jobs", "farm"), _FARM),
+    **dict.fromkeys(("down", "cache", "pack", "web", "completion", "debug-map"), ""),
+    **dict.fromkeys(("image", "assets", "audit", "attest", "verify-evidence", "tenants"), ""),
+}
 if sys.platform != "win32":
     from hpcc.cli import completion
     from hpcc.cli.audit import audit
@@ -58,9 +70,6 @@ if sys.platform != "win32":
         windows_agent,
         completion,
     )
-else:
-    # The other commands still need POSIX (docs/windows.md).
-    _COMMANDS = (local, stats, clean, explain, builds, config, services, selftest, windows_agent)
 
 # What a command needs besides the local cache. It is asked before the command runs, so that none
 # stops half-way.
@@ -155,6 +164,9 @@ def _why_no_command(parser: argparse.ArgumentParser, word: str) -> str:
     known = [str(name) for action in actions for name in action.choices or ()]
     if word.startswith("-") or word in known:
         return ""
+    if word in _NOT_ON_WINDOWS:
+        hint = _NOT_ON_WINDOWS[word] or "run it on Linux; docs/windows.md lists what is there"
+        return f"`hpcc {word}` does not exist on Windows yet: {hint}."
     near = difflib.get_close_matches(word, known, n=1)
     hint = f"did you mean `hpcc {near[0]}`?" if near else "`hpcc --help` lists the commands."
     return f"{word!r} is neither a command nor a program on PATH; {hint}"

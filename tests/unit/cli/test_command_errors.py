@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from hpcc.cli import main as root
 from hpcc.cli.main import main
 from hpcc.config.private_file import make_private_directory
 from hpcc.config.service_file import load_service_file, parse_service_file
@@ -40,6 +42,29 @@ def test_a_word_that_is_no_command_is_answered_in_one_line(
     answer = capsys.readouterr().err
     assert said in answer
     assert answer.count("\n") == 1
+
+
+def test_a_command_that_windows_lacks_is_answered_with_what_helps_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    everywhere = _names(root.build_parser().format_help())
+    monkeypatch.setattr(root, "_COMMANDS", root._ON_WINDOWS)
+    there = _names(root.build_parser().format_help())
+    assert everywhere - there == root._NOT_ON_WINDOWS.keys()
+    for word in sorted(everywhere - there):
+        assert main([word, "x.c"]) == 2
+        answer = capsys.readouterr().err
+        assert answer.startswith(f"hpcc: `hpcc {word}` does not exist on Windows yet: ")
+        assert answer.count("\n") == 1
+        named = set(re.findall(r"`hpcc ([a-z-]+)[^`]*`", answer)) - {word}
+        assert named <= there
+    assert main(["stat"]) == 2
+    assert "did you mean `hpcc stats`?" in capsys.readouterr().err
+
+
+def _names(shown: str) -> set[str]:
+    """Return the commands in the text of `--help`."""
+    return set(re.findall(r"^    ([a-z][a-z-]*)\b", shown, re.MULTILINE))
 
 
 def test_a_terminal_without_our_letters_ends_no_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ _REFUSED: Final[Mapping[str, type[Reason]]] = {
     "pack-refused": RefusedPack,
 }
 _UNASKED: Final = {
-    "no-daemon": "no daemon was running and it could not be started",
+    "no-daemon": "no daemon was running, and a new one was not ready in time",
     "daemon-left-alone": "it hung or could not start a moment before",
     "silent-daemon": "it did not answer in time",
     "lost-daemon": "the connection ended before the answer",
