@@ -69,7 +69,26 @@ _BYPASSES = [
     ("/c a.cpp /interface", "modules"),
     ("/c a.c -Xclang -ast-dump", "pass-through"),
     ("/c a.c /clang:-save-temps", "pass-through"),
-    ("/c a.c /clang:-MD", "pass-through"),
+    # A depfile is named, and asked for once.
+    *(
+        (f"/c a.c {words}", "pass-through")
+        for words in (
+            "/clang:-MD",
+            "/clang:-MMD /clang:-MTa.obj",
+            "/clang:-MFx.d /clang:-MTa.obj",
+            "/clang:-MD /clang:-MF",
+            "/clang:-MD /clang:-MFx.d /clang:-MT",
+            "/clang:-MD /clang:-MFx.d /clang:-MFy.d",
+            "/clang:-MD /clang:-MMD /clang:-MFx.d",
+            "/clang:-MD /clang:-MFx.d /clang:-MG",
+            "/clang:-MD /clang:-MFx.d /clang:-MV",
+            "/clang:-MD /clang:-MFx.d /clang:-MJy.json",
+            "/clang:-M /clang:-MFx.d",
+        )
+    ),
+    ("/c a.c /clang:-MD /clang:-MF-", "odd-output"),
+    ("/c a.c /clang:-MD /clang:-MFnul", "odd-output"),
+    ("/c a.c /clang:-MD /clang:-MFout\\", "odd-output"),
     *(
         (f"/c a.c /clang:{flag}", "pass-through")
         for flag in (
@@ -247,3 +266,23 @@ def test_search_directories_and_forced_includes_are_known() -> None:
 )  # fmt: skip
 def test_programs_are_known_by_name(program: bytes, expected: bool | None) -> None:
     assert is_clang_cl(program) is expected
+
+
+@pytest.mark.parametrize(
+    ("words", "mode", "depfile"),
+    [
+        # What CMake passes to clang-cl since 4.
+        ("-clang:-MD -clang:-MTd\\a.c.obj -clang:-MFd\\a.c.obj.d", "-MD", "d\\a.c.obj.d"),
+        ("/clang:-MFx.d /clang:-MMD /clang:-MP /clang:-MQx", "-MMD", "x.d"),
+        ("", "none", None),
+    ],
+)
+def test_a_depfile_behind_clang_is_read(words: str, mode: str, depfile: str | None) -> None:
+    argv = [*words.split(), "/c", "--", "a.c"]
+    found = read_msvc_invocation([a.encode() for a in argv], is_clang=True)
+    assert isinstance(found, Invocation), found
+    name = None if found.depfile is None else found.depfile.decode()
+    assert (found.dep_mode.value, name) == (mode, depfile)
+    # cl has no such flags.
+    if words:
+        assert isinstance(read_msvc_invocation([a.encode() for a in argv], is_clang=False), Bypass)

@@ -35,6 +35,29 @@ def test_an_object_is_the_bare_compilers_cold_and_hit(bench: ClBench, flags: str
     assert found[:2] == b"\x64\x86"  # COFF, x86-64
 
 
+@pytest.mark.parametrize(
+    "flags",
+    ["-MD", "-MD /Z7", "-MMD /Zi /O1", "-MD -clang:-MP -pedantic", "-MD /showIncludes -clang:-MQx"],
+)
+def test_a_depfile_is_the_bare_compilers_cold_and_hit(bench: ClBench, flags: str) -> None:
+    """What CMake passes to clang-cl since 4, in place of `/showIncludes`."""
+    fill(bench)
+    argv = ("/c", "/Brepro", "/Iinc", "-clang:-MTout/x.obj", "-clang:-MFx.c.d", "x.c")
+    mode, *more = flags.split()
+    argv = (f"-clang:{mode}", *more, *argv)
+    depfile = bench.cwd / "x.c.d"
+    assert run_bare(("clang-cl", *argv), cwd=bench.cwd, env=bench.env)[0] == 0
+    expected = depfile.read_bytes()
+    assert b"inc/h.h" in expected
+    bench.twice(*argv)
+    depfile.unlink()
+    (bench.cwd / "x.obj").unlink()
+    got = bench.launcher.compile("clang-cl", *argv)
+    assert (got.answer, depfile.read_bytes()) == ("done", expected)
+    bench.write("inc/h.h", "#define X 4\n")
+    assert bench.compile(*argv)[0].answer == "run"
+
+
 def test_a_changed_header_is_a_miss(bench: ClBench) -> None:
     fill(bench)
     argv = ("/c", "/Brepro", "/Iinc", "x.c")
@@ -194,7 +217,7 @@ _VALUES = {
     "diagnostics:": "caret", "errorReport:": "none", "MP": "2", "cgthreads": "2", "-target=": "x86_64-pc-windows-msvc",
     "winsysroot": "/nowhere", "vctoolsdir": "/nowhere", "winsdkdir": "/nowhere", "vctoolsversion": "14.38",
     "winsdkversion": "10", "diasdkdir": "/nowhere", "fdiagnostics-color": "=never", "fmsc-version=": "1930",
-    "clang:": "-fno-plt", "fms-compatibility": "", "gline-tables": "-only", "gcodeview": "", "gno-codeview": "-command-line",
+    "clang:": "-fno-plt", "clang:-MF": "x.d", "clang:-MT": "y", "clang:-MQ": "y", "fms-compatibility": "", "gline-tables": "-only", "gcodeview": "", "gno-codeview": "-command-line",
     "Fd": "x.pdb", "sourceDependencies": "x.json", "JMC": "", "u": "", "Qvec": "", "Qpar": "", "Qspectre": "", "Qfast": "_transcendentals", "jumptablerdata": "",
 }  # fmt: skip
 
@@ -220,6 +243,8 @@ def test_each_row_is_taken_and_writes_the_object_alone(
     (tmp_path / "inc/h.h").write_text("#define X 3\n")
     (tmp_path / "x.c").write_text("int f(void) { return 3; }\n")
     own = _asked(spec)
+    is_depfile = spec.effect is Effect.DEPENDENCY
+    own = ["/clang:-MD", "/clang:-MFx.d", *own] if is_depfile else own
     source = [] if spec.spelling in {"Tc", "Tp"} else ["x.c"]
     mode = [] if spec.spelling == "c" else ["/c"]
     done = subprocess.run(
@@ -231,4 +256,5 @@ def test_each_row_is_taken_and_writes_the_object_alone(
     assert "unknown argument" not in done.stderr, done.stderr
     assert done.returncode == 0, done.stderr
     left = {p.name for p in tmp_path.iterdir()} - {"inc", "x.c"}
-    assert left == {"y.obj" if spec.effect is Effect.OUTPUT else "x.obj"}
+    objects = {"y.obj" if spec.effect is Effect.OUTPUT else "x.obj"}
+    assert left == objects | ({"x.d"} if is_depfile else set())

@@ -87,6 +87,23 @@ def test_with_debug_information_no_path_of_this_machine_is_in_the_object(
     assert [i.path for i in request.inputs] == ["inc/h.h", "x.c"]
 
 
+def test_a_depfile_of_a_guest_names_this_machines_files(far: ClBench) -> None:
+    header = far.write("out/inc/other.h", "#define Y 1\n")
+    far.write("x.c", f'#include "{header}"\n{SOURCE}')
+    depfile = far.cwd / "out/x.d"
+    named = ("-clang:-MD", "-clang:-MTx.obj", f"-clang:-MF{depfile}")
+    for flags in ((*named, "x.c"), ("/Z7", *named, "-clang:-MP", str(far.cwd / "x.c"))):
+        bare = far.compile(*FLAGS, *flags) if "/Z7" not in flags else None
+        assert bare is None or bare[0].answer == "done"
+        depfile.unlink(missing_ok=True)
+        got = far.launcher.compile("clang-cl", *FLAGS, *flags)
+        assert (got.answer, got.exit_code, got.stderr) == ("done", 0, b"")
+        text = depfile.read_bytes()
+        assert text.startswith(b"x.obj:")
+        assert str(header).encode() in text
+        assert b"/src" not in text
+
+
 def test_a_header_beside_an_includers_includer_travels(far: ClBench) -> None:
     far.write("x.c", '#include "sub/a.h"\nint f(void) { return X; }\n')
     far.write("sub/a.h", '#include "b.h"\n')

@@ -28,7 +28,7 @@ from hpcc_testkit.windows.wine import Wine
 pytestmark = pytest.mark.timeout(600)
 ARGV = ("/nologo", "/c", "/O2", "/Iearly", "/Iinc", "x.c")
 # A file that is younger than this when the compiler starts may have changed since.
-_SETTLED_SECONDS = 0.3
+SETTLED_SECONDS = 0.3
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +59,11 @@ class Project:
 
     def write(self, name: str, text: str) -> None:
         (self.directory / name).write_text(text)
-        time.sleep(_SETTLED_SECONDS)
+        time.sleep(SETTLED_SECONDS)
 
     def write_bytes(self, name: str, data: bytes) -> None:
         (self.directory / name).write_bytes(data)
-        time.sleep(_SETTLED_SECONDS)
+        time.sleep(SETTLED_SECONDS)
 
     def object(self, name: str = "x.obj") -> bytes:
         return (self.directory / name).read_bytes()
@@ -254,7 +254,7 @@ def test_a_precompiled_header_and_its_users(client: WindowsClient) -> None:
     make, use = (*flags, *NO_TIMES, "/Ycp.h", "p.c"), (*flags, "/Yup.h", "x.c")
     project.compile(*make, runs=1)
     made = project.object("out.pch"), project.object("p.obj")
-    time.sleep(_SETTLED_SECONDS)
+    time.sleep(SETTLED_SECONDS)
     shown = project.compile(*use, runs=1)
     used = project.object()
     assert project.compile(*use, runs=0) == shown
@@ -272,7 +272,7 @@ def test_a_precompiled_header_and_its_users(client: WindowsClient) -> None:
     project.write("inc/h.h", "#define X 5\n")
     project.compile(*use, runs=1)
     project.compile(*make, runs=1)
-    time.sleep(_SETTLED_SECONDS)
+    time.sleep(SETTLED_SECONDS)
     project.compile(*use, runs=1)
     assert project.object() != used
     project.compile(*use, runs=0, asked=1)
@@ -299,7 +299,7 @@ def test_a_precompiled_header_with_times_is_made_each_time(client: WindowsClient
     make, use = (*flags, f"/Yc{header}", "--", "p.c"), (*flags, f"/Yu{header}", "--", "x.c")
     for runs in (1, 0):
         project.compile(*make, runs=1)
-        time.sleep(_SETTLED_SECONDS)
+        time.sleep(SETTLED_SECONDS)
         project.compile(*use, runs=runs)
     project.counted(miss__local=3, hit__local=1, uncacheable__pch_timestamp=2)
 

@@ -27,7 +27,7 @@ from hpcc.cache.windows.programs import (
 )
 from hpcc.compilers.families import family_of
 from hpcc.compilers.invocation.dependencies import Recording
-from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.invocation.invocation import DepMode, Invocation
 from hpcc.compilers.msvc.family import MsvcFamily, msvc_family
 from hpcc.compilers.msvc.precompiled import PrecompiledFlags, read_with_precompiled
 from hpcc.compilers.scan.windows_names import key_of
@@ -84,6 +84,17 @@ class WindowsCompile:
     key: bytes
     precompiled: Precompiled | None = None
     about_precompiled: tuple[bytes, ...] = ()
+    depfile: WindowsPath | None = None
+
+    @property
+    def reads_depfile(self) -> bool:
+        """Whether the user's depfile lists all headers, so that hpcc adds no `/showIncludes`."""
+        return self.invocation.dep_mode is DepMode.ALL and not self.lists
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether the user's own flags list the headers, so that all output is the user's."""
+        return self.lists or self.reads_depfile
 
     @property
     def made(self) -> Precompiled | None:
@@ -93,12 +104,13 @@ class WindowsCompile:
 
     @property
     def outputs(self) -> tuple[WindowsPath, ...]:
-        """The object, and the precompiled header if it makes one."""
-        return (self.output,) if self.made is None else (self.output, self.made.path)
+        """The object, then the precompiled header if it makes one, then the depfile."""
+        made = () if self.made is None else (self.made.path,)
+        return (self.output, *made, *(() if self.depfile is None else (self.depfile,)))
 
     def argv(self, injected: tuple[bytes, ...] = ()) -> tuple[bytes, ...]:
         """Return the command to run, with flags that hpcc adds."""
-        extra = (*injected, *(() if self.lists else (b"-showIncludes",)))
+        extra = (*injected, *(() if self.is_listed else (b"-showIncludes",)))
         request = self.request
         return self.family.command(request.argv, request.compiler, self.invocation, extra, ())
 
@@ -121,6 +133,8 @@ def read_compile(disk: CacheDisk, request: CompileRequest) -> WindowsCompile | B
         source = parse_windows_path(invocation.source.decode(), cwd=cwd)
         output = parse_windows_path(invocation.output.decode(), cwd=cwd)
         precompiled = _precompiled(about, cwd)
+        named = invocation.depfile
+        depfile = None if named is None else parse_windows_path(named.decode(), cwd=cwd)
     except (WindowsPathError, UnicodeDecodeError):
         return Bypass(BypassReason.WINDOWS_PATH)
     reason = _refusal(request.env, family, invocation)
@@ -128,7 +142,8 @@ def read_compile(disk: CacheDisk, request: CompileRequest) -> WindowsCompile | B
         return Bypass(reason)
     lists = any(f.spec.spelling == _LISTING for f in invocation.flags)
     places = (cwd, family, invocation, source, output, lists)
-    files = [source, output, *(() if precompiled is None else (precompiled.path,))]
+    pch = None if precompiled is None else precompiled.path
+    files = [path for path in (source, output, pch, depfile) if path is not None]
     if len({key_of(path) for path in files}) < len(files) or any(
         disk.is_directory(str(path)) for path in files[1:]
     ):
@@ -149,7 +164,7 @@ def read_compile(disk: CacheDisk, request: CompileRequest) -> WindowsCompile | B
             ]
         )
     ).digest()
-    return WindowsCompile(request, *places, identity, key, precompiled, about.words)
+    return WindowsCompile(request, *places, identity, key, precompiled, about.words, depfile)
 
 
 def _precompiled(about: PrecompiledFlags, cwd: WindowsPath) -> Precompiled | None:
@@ -190,7 +205,8 @@ def _refusal(
     is_debug = family.recording(invocation) is Recording.ALWAYS
     # cl warns of `/MP` beside `/showIncludes` (D9030), also beside the one that hpcc adds.
     warns = not family.has_local_cache and any(f.spec.spelling == "MP" for f in invocation.flags)
-    if listing - {_LISTING} or ((is_debug or warns) and not listing):
+    is_listed = listing or invocation.dep_mode is DepMode.ALL
+    if listing - {_LISTING} or ((is_debug or warns) and not is_listed):
         return BypassReason.SHOW_INCLUDES
     return None
 

@@ -22,7 +22,8 @@ from hpcc.cache.base.manifest import Absence
 from hpcc.cache.base.uncacheable import UncacheableError
 from hpcc.cache.windows.border import leaves
 from hpcc.cache.windows.disk import MAX_INPUT_BYTES, CacheDisk, FileTimes
-from hpcc.cache.windows.sharing import WindowsShare, names, names_beginning
+from hpcc.cache.windows.root_text import names, names_beginning
+from hpcc.cache.windows.sharing import WindowsShare
 from hpcc.cache.windows.state import Inputs, Names, State
 from hpcc.compilers.scan.assembler import has_asm_word
 from hpcc.compilers.scan.questions import Questions

@@ -25,14 +25,16 @@ from hpcc.cache.results.inflight import Flight
 from hpcc.cache.results.results import Result, Results
 from hpcc.cache.windows.border import leaves
 from hpcc.cache.windows.command import WindowsCompile, read_compile
+from hpcc.cache.windows.depfiles import names_in
 from hpcc.cache.windows.disk import CacheDisk
 from hpcc.cache.windows.inputs import CompileFiles, Texts, find_inputs
-from hpcc.cache.windows.precompiled import PrecompiledRecords
+from hpcc.cache.windows.precompiled import PrecompiledRecords, UsedHeader
 from hpcc.cache.windows.sharing import SharedCompile, why_result_is_private
 from hpcc.cache.windows.state import Inputs
 from hpcc.compilers.invocation.guest import NotPortableError
 from hpcc.compilers.scan.assembler import read_statements
 from hpcc.compilers.scan.scan import Hazard, scan_arguments
+from hpcc.compilers.scan.windows_names import key_of
 from hpcc.compilers.spec.table import Bypass
 from hpcc.core import WindowsPath, WindowsPathError, parse_windows_path
 from hpcc.core.reasons.uncacheable import UncacheableReason
@@ -107,11 +109,13 @@ class ResultKeeper:
         if stdout and report.stderr and not compiled.lists:
             raise UncacheableError(UncacheableReason.BOTH_STREAMS)
         data, *side = (self._output(pending, path) for path in compiled.outputs)
+        depfile = None if compiled.depfile is None else side.pop()
+        if compiled.reads_depfile:
+            names = names_in(depfile or b"")
         self._check_database(pending)
         search = self._search(compiled)
         used = self._precompiled.used(compiled, search)
-        paths = (compiled.source, *(_listed(name, compiled.cwd) for name in names))
-        paths += used.texts if used else ()
+        paths = _texts_read(compiled, names, used)
         share = None if pending.private else pending.asked.share
         in_arguments = scan_arguments(
             compiled.family.text_arguments(compiled.invocation), compiled.invocation.macros
@@ -143,7 +147,7 @@ class ResultKeeper:
                     UncacheableReason.PCH_TIMESTAMP if is_clang else UncacheableReason.PCH_OF_CL
                 )
                 raise UncacheableError(reason)
-        result = Result(data, None, stdout, report.stderr, tuple(side))
+        result = Result(data, depfile, stdout, report.stderr, tuple(side))
         key, private = pending.key, pending.private
         if share is not None:
             inputs = _with_ways(inputs, names, share.root, compiled.cwd)
@@ -175,7 +179,9 @@ class ResultKeeper:
 
     def may_be_put(self, compiled: WindowsCompile, result: Result) -> bool:
         """Tell whether a stored result may be put in place of the compile."""
-        if len(result.side) != len(compiled.outputs) - 1:
+        if (result.depfile is None) is not (compiled.depfile is None):
+            return False
+        if len(contents_of(result)) != len(compiled.outputs):
             return False
         return all(self._precompiled.has_record(compiled, data) for data in result.side)
 
@@ -244,6 +250,24 @@ class ResultKeeper:
             found = read_statements(text)
             if found.is_opaque or found.names:
                 raise UncacheableError(UncacheableReason.INCBIN)
+
+
+def contents_of(result: Result) -> tuple[bytes, ...]:
+    """Return the contents of a result in the order of `WindowsCompile.outputs`."""
+    depfile = () if result.depfile is None else (result.depfile,)
+    return (result.object_data, *result.side, *depfile)
+
+
+def _texts_read(
+    compiled: WindowsCompile, names: tuple[str, ...], used: UsedHeader | None
+) -> tuple[WindowsPath, ...]:
+    """Return the source, what the compiler listed, and what a precompiled header was made of."""
+    paths = (compiled.source, *(_listed(name, compiled.cwd) for name in names))
+    if used is None:
+        return paths
+    # A depfile lists the precompiled header as well, which is no text.
+    listed = tuple(path for path in paths if key_of(path) != key_of(used.path))
+    return listed + used.texts
 
 
 def _with_ways(

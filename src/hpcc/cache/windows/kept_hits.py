@@ -160,8 +160,8 @@ class KeptHits:
     def keep(self, asked: SharedCompile, found: Found, sizes: dict[bytes, int], key: bytes) -> None:
         """Keep a hit that was just answered, unless something in it cannot be checked so."""
         request = asked.compiled.request
-        # One with a second output is a precompiled header, whose record the launcher cannot check.
-        if not request.frame or found.result.side:
+        # The launcher writes one file, and cannot check the record of a precompiled header.
+        if not request.frame or len(asked.compiled.outputs) > 1:
             return
         if self._close is None:
             self.open()

@@ -26,7 +26,7 @@ from hpcc.cache.results.records import Records
 from hpcc.cache.results.results import Found, Results
 from hpcc.cache.windows.command import WindowsCompile, read_compile
 from hpcc.cache.windows.disk import CacheDisk
-from hpcc.cache.windows.keeping import ResultKeeper, WindowsPending, step_ns
+from hpcc.cache.windows.keeping import ResultKeeper, WindowsPending, contents_of, step_ns
 from hpcc.cache.windows.kept_hits import KeptHits, written_key
 from hpcc.cache.windows.notes import noted
 from hpcc.cache.windows.precompiled import PrecompiledRecords
@@ -114,11 +114,14 @@ class WindowsCache:
         if isinstance(pending, SeveralRun):
             return self._several.finish(pending, report)
         assert isinstance(pending, WindowsPending)
-        names, rest = self.names(request, report.stdout)
         compiled = pending.compiled
-        shown = report.stdout if compiled.lists else rest
+        names: tuple[str, ...] | None = ()
+        rest = report.stdout
+        if not compiled.reads_depfile:
+            names, rest = self.names(request, report.stdout)
+        shown = report.stdout if compiled.is_listed else rest
         self.settle(pending, report._replace(stdout=shown), names, None)
-        return Finish(b"", b"") if compiled.lists else Finish(shown, report.stderr)
+        return Finish(b"", b"") if compiled.is_listed else Finish(shown, report.stderr)
 
     def names(self, request: CompileRequest, stdout: bytes) -> tuple[tuple[str, ...] | None, bytes]:
         """See `several.OneSource`."""
@@ -220,7 +223,7 @@ class WindowsCache:
             self._inflight.release(flight)
             raise
         argv = compiled.argv(injected)
-        return Run(argv, pending, filter_headers=not compiled.lists)
+        return Run(argv, pending, filter_headers=not compiled.is_listed)
 
     def why_not(self, compiled: WindowsCompile) -> str:
         """Return why the compiler is another than its name says; "" if it is not."""
@@ -309,7 +312,7 @@ class WindowsCache:
         try:
             is_put = all(self._is_ours(compiled, found, path) for path in compiled.outputs)
             # Users of a precompiled header wait for the object as well: it comes last.
-            parts = zip(compiled.outputs, (result.object_data, *result.side), strict=True)
+            parts = zip(compiled.outputs, contents_of(result), strict=True)
             for output, data in reversed([*parts]) if is_put else ():
                 name = [written_key(str(output))]
                 self._writing.disturb(name)

@@ -31,7 +31,7 @@ from hpcc.cache.windows.disk import MAX_INPUT_BYTES, CacheDisk
 from hpcc.cache.windows.state import Inputs, State
 from hpcc.compilers.scan.text import without_comments
 from hpcc.compilers.scan.windows_names import UnclearNameError, candidate, key_of, parent
-from hpcc.compilers.spec.table import Flag
+from hpcc.compilers.spec.table import Effect, Flag
 from hpcc.core import IntegrityError, WindowsPath, parse_windows_path, windows_key
 from hpcc.core.reasons.uncacheable import UncacheableReason
 from hpcc.store.private import PrivateStore
@@ -161,5 +161,6 @@ def _flags_of_text(compiled: WindowsCompile) -> bytes:
 
 def _counts(flag: Flag) -> bool:
     spelling = flag.spec.spelling
-    is_source = spelling in {"Tc", "Tp"}  # `language` has what they decide
-    return not is_source and spelling not in _OTHER_FLAGS and not _WARNING.fullmatch(spelling)
+    # `language` has what the sources' flags decide. A depfile is an output.
+    is_other = spelling in {"Tc", "Tp"} or flag.spec.effect is Effect.DEPENDENCY
+    return not is_other and spelling not in _OTHER_FLAGS and not _WARNING.fullmatch(spelling)

@@ -167,6 +167,7 @@ class WindowsSeveral:
             # `CL` or a response file adds arguments, which `SeveralSources` does not hold.
             compiled.invocation.arguments == own
             and not compiled.about_precompiled
+            and compiled.depfile is None  # all would write the same one
             # The object holds the command line.
             and compiled.family.recording(compiled.invocation) is not Recording.ALWAYS
             and self._disk.is_directory(str(compiled.source)) is False

@@ -27,7 +27,9 @@ from hpcc.cache.remote.cl_host import search_directories
 from hpcc.cache.results.results import Result
 from hpcc.cache.windows.border import leaves
 from hpcc.cache.windows.command import KEY_FORMAT, WindowsCompile, key_environment
+from hpcc.cache.windows.depfiles import marked_depfile, spelled_depfile
 from hpcc.cache.windows.disk import CacheDisk
+from hpcc.cache.windows.root_text import MARKS, names, spellings
 from hpcc.cache.windows.state import Inputs
 from hpcc.compilers.invocation.share import ROOT_MARK
 from hpcc.compilers.invocation.share_text import mark_text
@@ -38,9 +40,10 @@ from hpcc.core.reasons.private import PrivateReason
 FindMarker = Callable[[CacheDisk, bytes], tuple[WindowsPath, Marker] | None]
 ORIGIN_BYTES: Final = 8
 _PLAIN_ROOT: Final = re.compile(r"[A-Z]:(?:\\[\w.+@ ()-]+)+")
-_PATH_EFFECTS: Final = frozenset({Effect.OUTPUT, Effect.INCLUDE_DIR, Effect.FORCED_INCLUDE})
+_PATH_EFFECTS: Final = frozenset(
+    {Effect.OUTPUT, Effect.DEPENDENCY, Effect.INCLUDE_DIR, Effect.FORCED_INCLUDE}
+)
 _PATH_FLAGS: Final = frozenset({"Tc", "Tp"})
-_BACKWARD, _FORWARD = ROOT_MARK + b"b", ROOT_MARK + b"f"
 _SHARED_FLAGS: Final = frozenset({
     "c", "Fo", "o", "TC", "TP", "Tc", "Tp", "Fd", "I", "external:I", "external:anglebrackets",
     "external:W", "imsvc", "X", "FI", "D", "U", "nologo", "w", "std:", "Zc:", "permissive",
@@ -54,8 +57,6 @@ _WARNING: Final = re.compile(r"W(?![alp],)[A-Za-z0-9+=-]*")
 # clang names an unnamed namespace by a hash of the source's path, which no map covers (LLVM,
 # MicrosoftMangle.cpp).
 _HASHED: Final = b"?A0x"
-_BEGINNING_NAMES: Final = 2
-_ANY: Final = re.compile(rb"[\x80-\xff]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +92,17 @@ class WindowsShare:
         """Return messages with marks; None if one names the root in another way."""
         if ROOT_MARK in text:
             return None
-        for root in _spellings(self.root):
+        for root in spellings(self.root):
             # Behind the root either separator is fine.
             if mark_text(text.replace(root + b"\\", root + b"/"), root) is None:
                 return None
-        for mark, root in zip((_BACKWARD, _FORWARD), _spellings(self.root), strict=True):
+        for mark, root in zip(MARKS, spellings(self.root), strict=True):
             text = text.replace(root, mark)
         return None if names(text, self.root) else text
 
     def spelled_text(self, text: bytes) -> bytes:
         """Reverse `marked_text`."""
-        for mark, root in zip((_BACKWARD, _FORWARD), _spellings(self.root), strict=True):
+        for mark, root in zip(MARKS, spellings(self.root), strict=True):
             text = text.replace(mark, root)
         return text
 
@@ -118,12 +119,17 @@ class WindowsShare:
         stdout, stderr = map(self.marked_text, (result.stdout, result.stderr))
         assert stdout is not None  # `why_result_is_private` checked them
         assert stderr is not None
-        return result._replace(stdout=stdout, stderr=stderr, origin=self.origin)
+        depfile = result.depfile
+        if depfile is not None:
+            depfile = marked_depfile(depfile, self.root)
+            assert depfile is not None
+        return result._replace(depfile=depfile, stdout=stdout, stderr=stderr, origin=self.origin)
 
     def spelled(self, result: Result) -> Result:
         """Return a stored result with this checkout's paths."""
         stdout, stderr = map(self.spelled_text, (result.stdout, result.stderr))
-        return result._replace(stdout=stdout, stderr=stderr)
+        depfile = result.depfile and spelled_depfile(result.depfile, self.root)
+        return result._replace(depfile=depfile, stdout=stdout, stderr=stderr)
 
     def is_below(self, path: WindowsPath) -> bool:
         """Tell whether a path is below the root, in any capitals, or the root itself."""
@@ -278,7 +284,9 @@ def why_result_is_private(
         return PrivateReason.EMBEDS_PATH
     if share.is_source_whole and _HASHED in made.object_data:
         return PrivateReason.EMBEDS_PATH
-    texts = map(share.marked_text, (made.stdout, made.stderr))
+    texts = [share.marked_text(text) for text in (made.stdout, made.stderr)]
+    if made.depfile is not None:
+        texts.append(marked_depfile(made.depfile, share.root))
     return PrivateReason.TEXT if None in texts else ""
 
 
@@ -313,53 +321,14 @@ def injected_flags(root: WindowsPath) -> tuple[bytes, ...]:
     )
 
 
-def names(data: bytes, root: WindowsPath) -> bool:
-    """Tell whether a text or an object names a directory, in any spelling.
-
-    Text of UTF-16 is searched, too. Letters outside of ASCII count as equal.
-    """
-    return _search(data, f"{root.drive}:/" + "/".join(root.components))
-
-
-def names_beginning(data: bytes, root: WindowsPath) -> bool:
-    """Tell whether a source names a directory above the root, as a part for a macro."""
-    parts = root.components[:_BEGINNING_NAMES]
-    return _search(data, f"{root.drive}:/" + "/".join(parts))
-
-
-def _search(data: bytes, text: str) -> bool:
-    low, text = data.lower(), windows_key(text)
-    wanted = text.rpartition("/")[2].encode()
-    ascii_part = max(_ANY.split(wanted), key=len)
-    if ascii_part in low or not ascii_part:
-        plain = low.replace(b"\\\\", b"/").replace(b"\\", b"/")
-        pattern = _ANY.sub(rb"[\\x80-\\xff]+", re.escape(text.encode()))
-        if re.search(pattern, plain):
-            return True
-    pattern = b"".join(map(_wide_pattern, text))
-    first = f"{text[0]}:".encode("utf-16-le")
-    return first in low and re.search(pattern, low, re.DOTALL) is not None
-
-
-def _wide_pattern(char: str) -> bytes:
-    """Return what matches one character of a path in UTF-16; `/` stands for every separator."""
-    if char == "/":
-        return rb"(?:(?:\\\0){1,2}|/\0)"
-    return re.escape(char.encode()) + rb"\0" if char.isascii() else rb"[\0-\xff]{2}"
-
-
-def _spellings(root: WindowsPath) -> tuple[bytes, bytes]:
-    text = str(root)
-    return text.encode(), text.replace("\\", "/").encode()
-
-
 def _is_below(path: WindowsPath, root: WindowsPath) -> bool:
     return windows_key(str(path) + "\\").startswith(windows_key(str(root)) + "\\")
 
 
 def _is_shared(flag: Flag) -> bool:
     spelling = flag.spec.spelling
-    return spelling in _SHARED_FLAGS or _WARNING.fullmatch(spelling) is not None
+    is_listed = spelling in _SHARED_FLAGS or flag.spec.effect is Effect.DEPENDENCY
+    return is_listed or _WARNING.fullmatch(spelling) is not None
 
 
 def _canonical(compiled: WindowsCompile, root: WindowsPath) -> tuple[bytes, ...] | None:
@@ -388,7 +357,7 @@ def _with_mark(part: Flag | Operand, root: WindowsPath) -> tuple[bytes, ...] | N
 
 
 def _marked(value: bytes, root: WindowsPath) -> bytes | None:
-    for mark, spelled in zip((_BACKWARD, _FORWARD), _spellings(root), strict=True):
+    for mark, spelled in zip(MARKS, spellings(root), strict=True):
         rest = value[len(spelled) :]
         if value.startswith(spelled) and rest[:1] in {b"", b"\\", b"/"} and not names(rest, root):
             return mark + rest

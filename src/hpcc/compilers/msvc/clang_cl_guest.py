@@ -13,7 +13,7 @@ from typing import Final
 
 from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, prefix_map
 from hpcc.compilers.invocation.invocation import Invocation
-from hpcc.compilers.msvc.flags import FULL_PATHS, TO_CLANG
+from hpcc.compilers.msvc.flags import DEPFILE, FULL_PATHS, TO_CLANG
 from hpcc.compilers.scan.includes import Includes
 from hpcc.compilers.scan.questions import Definitions
 from hpcc.compilers.spec.table import Effect, Flag, Operand
@@ -57,7 +57,7 @@ def _flag(flag: Flag, guest: GuestMap) -> tuple[bytes, ...]:
         raise NotPortableError(FallbackReason.FULL_PATHS)
     if effect is Effect.OUTPUT:
         return _respell(flag, _output(flag.value, guest)) if flag.value else flag.raw
-    if effect is Effect.FORCED_INCLUDE or spelling in _SOURCES:
+    if effect is Effect.FORCED_INCLUDE or spelling in _SOURCES or spelling == DEPFILE:
         return _respell(flag, guest.spell(flag.value))
     if spelling == "Fd":
         return ()  # clang-cl ignores it

@@ -55,7 +55,8 @@ from hpcc.core.reasons.fallback import FallbackReason
 _REFUSED_ENV: Final = b"VS_UNICODE_OUTPUT"
 _EXE: Final = re.compile(rb"\.exe\Z", re.IGNORECASE)
 _OF_ONE_SOURCE: Final = frozenset({Effect.LANGUAGE, Effect.FORCED_INCLUDE})
-_WITHOUT_TEXT: Final = frozenset({Effect.MODE, Effect.OUTPUT, Effect.CODEGEN})
+_WITHOUT_TEXT: Final = frozenset({Effect.MODE, Effect.OUTPUT, Effect.DEPENDENCY, Effect.CODEGEN})
+_OUTPUTS: Final = frozenset({Effect.MODE, Effect.OUTPUT, Effect.DEPENDENCY, Effect.SIDE_OUTPUT})
 _DEBUG: Final = ("Z7", "Zi", "g")
 # Search paths that a guest can have. All other variables of Visual Studio's prompts name
 # installations on this machine (LLVM's MSVCPaths.cpp).
@@ -337,4 +338,4 @@ def without_outputs(invocation: Invocation) -> tuple[bytes, ...]:
 
 def _is_output(flag: Flag) -> bool:
     is_note = flag.spec.spelling.startswith("showIncludes")
-    return is_note or flag.spec.effect in {Effect.MODE, Effect.OUTPUT, Effect.SIDE_OUTPUT}
+    return is_note or flag.spec.effect in _OUTPUTS

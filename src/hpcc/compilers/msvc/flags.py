@@ -20,6 +20,10 @@ _DOCS: Final = "cpp-docs, "
 _CLANG: Final = "clang-cl, "
 TO_CLANG: Final = "clang:"
 DATABASE: Final = "Fd"
+DEPFILE: Final = "clang:-MF"
+ALL_FILES: Final = ("clang:-MD", "clang:-MMD")
+"""With the first one a depfile lists every file, with the other one no system headers."""
+
 FULL_PATHS: Final = "FC"
 """Visual Studio always passes it. In a guest the paths would be the guest's."""
 
@@ -194,6 +198,9 @@ _MESSAGES: Final = [
     *_cl(_JOINED, Effect.CODEGEN, "ADR 26", "pathmap:", "d1trimfile:"),
     *_refuse(_SEPARATE, BypassReason.PASS_THROUGH, "-Xclang", "Xclang", "mllvm"),
     *_clang(_JOINED, Effect.LIST, "/clang:", TO_CLANG),
+    # clang's own flags for a depfile, which CMake passes in place of /showIncludes since 4.
+    *_clang(_ALONE, Effect.DEPENDENCY, "/clang:", *ALL_FILES, "clang:-MP"),
+    *_clang(_JOINED, Effect.DEPENDENCY, "/clang:", DEPFILE, "clang:-MT", "clang:-MQ"),
 ]
 
 

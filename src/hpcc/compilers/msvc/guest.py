@@ -100,10 +100,9 @@ def _flag(flag: Flag, guest: WindowsGuestMap) -> tuple[bytes, ...]:
         return ()  # clang-cl ignores it; with cl it is a bypass
     if effect is Effect.SEARCH and flag.value and spelling != "-target=":
         raise NotPortableError(FallbackReason.SYSROOT)
-    if effect is Effect.LIST:
-        raise NotPortableError(
-            FallbackReason.PASS_THROUGH
-        )  # the text behind /clang: may contain any path
+    if effect in {Effect.LIST, Effect.DEPENDENCY}:
+        # The text behind /clang: may contain any path, and a depfile does.
+        raise NotPortableError(FallbackReason.PASS_THROUGH)
     if any(_names(raw, guest.root) for raw in flag.raw):
         raise NotPortableError(FallbackReason.PATH_IN_FLAG)
     return flag.raw

@@ -8,7 +8,7 @@ from typing import Final
 
 from hpcc.compilers.gnu.flags import GNU_FLAGS
 from hpcc.compilers.invocation.invocation import DepMode, Dialect, Invocation, Language
-from hpcc.compilers.msvc.flags import MSVC_FLAGS, TO_CLANG, MsvcSpec
+from hpcc.compilers.msvc.flags import ALL_FILES, DEPFILE, MSVC_FLAGS, TO_CLANG, MsvcSpec
 from hpcc.compilers.spec.table import Arity, Bypass, Effect, Flag, Operand
 from hpcc.core.reasons.bypass import BypassReason
 
@@ -28,7 +28,9 @@ _OF_FILES: Final = re.compile(
     rb"-f(?:no-)?(?:cas|coverage|crash-diagnostics|cs-profile|extract-api|memory-profile|profile"
     rb"|sanitize|xray)"
 )
-_PLAIN_GNU: Final = re.compile(rb"-[fmgW].*|--?(?:no-)?(?:standard|pedantic)-.*", re.DOTALL)
+_PLAIN_GNU: Final = re.compile(
+    rb"-[fmgW].*|--?(?:no-)?(?:standard|pedantic)-.*|-pedantic", re.DOTALL
+)
 
 
 def read_msvc_invocation(arguments: Sequence[bytes], *, is_clang: bool) -> Invocation | Bypass:
@@ -49,12 +51,15 @@ def invocation_of(parts: tuple[Flag | Operand, ...], *, is_clang: bool) -> Invoc
     output = _output(parts, name)
     if isinstance(output, Bypass):
         return output
+    depfile = _depfile(parts)
+    if isinstance(depfile, Bypass):
+        return depfile
     return Invocation(
         language=language,
         source=name,
         output=output,
-        dep_mode=DepMode.NONE,
-        depfile=None,
+        dep_mode=depfile[0],
+        depfile=depfile[1],
         deps_by_wp=False,
         parts=parts,
         is_native=any(b"=native" in word for p in parts if isinstance(p, Flag) for word in p.raw),
@@ -192,7 +197,7 @@ def _output(parts: Sequence[Flag | Operand], source: bytes) -> bytes | Bypass:
     base = re.split(rb"[\\/]", source)[-1]
     default = base[: base.rfind(b".")] + b".obj" if b"." in base[1:] else base + b".obj"
     value = values[0] if values else b""
-    if b"\n" in value + source or value == b"-" or value.upper() in {b"NUL", b"/DEV/NULL"}:
+    if b"\n" in source or _is_odd(value):
         return Bypass(BypassReason.ODD_OUTPUT)
     if not value:
         return default
@@ -200,3 +205,29 @@ def _output(parts: Sequence[Flag | Operand], source: bytes) -> bytes | Bypass:
         return value + default
     name = re.split(rb"[\\/]", value)[-1]
     return value if b"." in name else value + b".obj"
+
+
+def _depfile(parts: Sequence[Flag | Operand]) -> tuple[DepMode, bytes | None] | Bypass:
+    """Return what clang's flags behind `/clang:` say about a depfile.
+
+    It must be named, and asked for once: clang derives other names from those of its outputs.
+    """
+    about = [p for p in parts if isinstance(p, Flag) and p.spec.effect is Effect.DEPENDENCY]
+    if not about:
+        return DepMode.NONE, None
+    modes = [flag.spec.spelling for flag in about if flag.spec.spelling in ALL_FILES]
+    names = [flag.value for flag in about if flag.spec.spelling == DEPFILE]
+    if len(modes) != 1 or len(names) != 1 or not all(p.value or _is_alone(p) for p in about):
+        return Bypass(BypassReason.PASS_THROUGH)
+    name = names[0]
+    if _is_odd(name) or name[-1:] in {b"/", b"\\"}:
+        return Bypass(BypassReason.ODD_OUTPUT)
+    return DepMode.ALL if modes[0] == ALL_FILES[0] else DepMode.USER_HEADERS, name
+
+
+def _is_alone(flag: Flag) -> bool:
+    return flag.spec.arity is Arity.ALONE
+
+
+def _is_odd(name: bytes) -> bool:
+    return b"\n" in name or name == b"-" or name.upper() in {b"NUL", b"/DEV/NULL"}

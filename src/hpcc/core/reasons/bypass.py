@@ -202,8 +202,8 @@ class BypassReason(Reason, prefix="bypass"):
     OTHER_OUTPUT = "other-output", "`-emit-ast`: the output is not an object", _NOT_NEEDED
     PASS_THROUGH = (
         "pass-through", "`-Xclang` or `-mllvm` with something that may not be harmless", _LEAVE_OUT,
-        "Also `/clang:` (clang-cl) with a flag that names or writes a file, such as a depfile: use "
-        "`/showIncludes` for that.")
+        "Also `/clang:` (clang-cl) with a flag that names or writes a file. A depfile is cached if "
+        "`/clang:-MD` or `-MMD` and one `/clang:-MFNAME` ask for it, as CMake does.")
     PCH = (
         "pch", "a precompiled header of another compiler or form", "Build without it.",
         "GCC 12 to 14 with an output `NAME.gch`, and Clang 17, 19 and 22 with `-o NAME.pch` and "
