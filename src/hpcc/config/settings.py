@@ -54,6 +54,9 @@ class CacheSettings:
     links: bool = False
     # Whether cl's /Zi is run as /Z7. Off: a build may need the program database of its compiles.
     embed_debug_info: bool = False
+    # Whether a precompiled header of cl is stored and put back. Off: no document says that cl
+    # takes one, and a header that cl refused would fail the build.
+    restore_cl_pch: bool = False
     remote: RemoteCacheSettings = field(default_factory=RemoteCacheSettings)
 
 

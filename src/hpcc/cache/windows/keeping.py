@@ -24,7 +24,7 @@ from hpcc.cache.replay.writing import Writer
 from hpcc.cache.results.inflight import Flight
 from hpcc.cache.results.results import Result, Results
 from hpcc.cache.windows.border import leaves
-from hpcc.cache.windows.command import WindowsCompile, read_compile
+from hpcc.cache.windows.command import Precompiled, WindowsCompile, read_compile
 from hpcc.cache.windows.depfiles import names_in
 from hpcc.cache.windows.disk import CacheDisk
 from hpcc.cache.windows.inputs import CompileFiles, Texts, find_inputs
@@ -36,6 +36,7 @@ from hpcc.compilers.scan.assembler import read_statements
 from hpcc.compilers.scan.scan import Hazard, scan_arguments
 from hpcc.compilers.scan.windows_names import key_of
 from hpcc.compilers.spec.table import Bypass
+from hpcc.config.settings import CacheSettings
 from hpcc.core import WindowsPath, WindowsPathError, parse_windows_path
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
@@ -83,13 +84,13 @@ class ResultKeeper:
         results: Results,
         precompiled: PrecompiledRecords,
         is_known: Callable[[], bool],
-        *,
-        max_output_bytes: int,
+        settings: CacheSettings,
     ) -> None:
         self._is_known = is_known
         self._disk, self._host, self._results = disk, host, results
         self._precompiled = precompiled
-        self._max_output_bytes, self._texts = max_output_bytes, Texts()
+        self._max_output_bytes, self._texts = settings.max_entry_bytes, Texts()
+        self._restores_cl_pch = settings.restore_cl_pch
 
     def keep(
         self, pending: WindowsPending, report: RunReport, names: tuple[str, ...]
@@ -141,11 +142,7 @@ class ResultKeeper:
         self._check_end(pending)
         if compiled.made is not None:
             self._precompiled.remember(compiled, search, inputs, side[0])
-            if compiled.made.has_times:  # put back, it is an error for its users
-                is_clang = compiled.family.has_local_cache
-                reason = (
-                    UncacheableReason.PCH_TIMESTAMP if is_clang else UncacheableReason.PCH_OF_CL
-                )
+            if reason := self._why_not_restored(compiled, compiled.made):
                 raise UncacheableError(reason)
         result = Result(data, depfile, stdout, report.stderr, tuple(side))
         key, private = pending.key, pending.private
@@ -183,7 +180,18 @@ class ResultKeeper:
             return False
         if len(contents_of(result)) != len(compiled.outputs):
             return False
+        if compiled.made is not None and self._why_not_restored(compiled, compiled.made):
+            return False  # it was stored with another setting
         return all(self._precompiled.has_record(compiled, data) for data in result.side)
+
+    def _why_not_restored(
+        self, compiled: WindowsCompile, made: Precompiled
+    ) -> UncacheableReason | None:
+        """Return why a precompiled header is not put back; None if it is."""
+        if compiled.family.has_local_cache:
+            # With the times of its headers in it, it is an error for its users.
+            return UncacheableReason.PCH_TIMESTAMP if made.has_times else None
+        return None if self._restores_cl_pch else UncacheableReason.PCH_OF_CL
 
     def _output(self, pending: WindowsPending, output: WindowsPath) -> bytes:
         """Return an output, which this compile must have written."""

@@ -74,8 +74,7 @@ class WindowsCache:
         self._inflight = Inflight(wait_seconds=DEDUP_SECONDS)
         self._writing = Writing(self._real)
         self._keeper = ResultKeeper(
-            *(disk, self._host, results, precompiled, self._is_known),
-            max_output_bytes=settings.max_entry_bytes,
+            *(disk, self._host, results, precompiled, self._is_known), settings
         )
 
     def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec | Run:

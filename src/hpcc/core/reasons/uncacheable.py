@@ -140,8 +140,9 @@ class UncacheableReason(Reason, prefix="uncacheable"):
         "GCC skips a header that is in the precompiled one, and lists it nowhere.")
     PCH_OF_CL = (
         "pch-of-cl", "a precompiled header of cl, which cl makes each time",
-        "Nothing to do: the sources that use it are cached.",
-        "Microsoft's documents do not say whether cl takes one that was put back.")
+        "To try it: set `cache.restore_cl_pch` (Windows).",
+        "Microsoft's documents do not say whether cl takes one that was put back. Sources that use "
+        "it are cached, and compiled again whenever cl writes other bytes.")
     PCH_STALE = (
         "pch-stale", "a header changed since it was precompiled, or is gone",
         "Make the precompiled header again.",

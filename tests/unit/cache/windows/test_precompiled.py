@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from hpcc.cache.base.api import Done, Exec, Run, RunReport
 from hpcc.cache.windows.command import WindowsCompile, read_compile
 from hpcc.compilers.spec.table import Bypass
+from hpcc.config.settings import CacheSettings, Settings
 
 from .conftest import LONG_AGO, NOTES, Desk, machine, request
 
@@ -220,6 +222,32 @@ def test_cl_makes_each_one_itself_and_its_users_are_cached(headers: Headers) -> 
     assert headers.use() == "miss"
     assert headers.refused()["pch"] == 1
     assert headers.run((*FLAGS, "/Yu", "/Fpp.pch", "x.c"), {}, ()) == "pch"
+
+
+def test_with_a_setting_those_of_cl_are_put_back(tmp_path: Path) -> None:
+    make = tuple(word for word in MAKE if word not in NO_TIMES)
+    outcomes = []
+    for restores in (True, False, True):
+        settings = Settings(cache=CacheSettings(restore_cl_pch=restores))
+        headers = Headers(Desk(tmp_path, settings))
+        desk, before = headers.desk, headers.refused()["pch-of-cl"]
+        for name in ("cl.exe", "c1xx.dll", "c2.dll"):
+            desk.disk.put(f"C:\\LLVM\\bin\\{name}", b"program", LONG_AGO)
+        desk.program = "cl.exe"
+        outcomes.append([headers.make(*make), headers.make(*make), headers.use(), headers.use()])
+        assert desk.disk.files[PCH] == desk.disk.files["C:\\w\\inc\\h.h"] + b"#define Y 4\n"
+        # Another text of a header is another one.
+        desk.disk.put("C:\\w\\inc\\in.h", b"#define Y 5\n")
+        outcomes.append([headers.make(*make)])
+        assert headers.refused()["pch-of-cl"] - before == (0 if restores else 3)
+        desk.counters.close()
+        desk.cache.end_kept_hits()
+    first, second, third = outcomes[0::2]
+    assert first == ["miss", "hit", "miss", "hit"]
+    # What is stored is not put back once the setting is off, and its users still hit.
+    assert second == ["miss", "miss", "hit", "hit"]
+    assert third == ["hit", "hit", "hit", "hit"]
+    assert outcomes[1::2] == [["miss"], ["miss"], ["hit"]]
 
 
 def test_a_record_that_is_gone_keeps_the_stored_header_away(headers: Headers) -> None:
