@@ -226,7 +226,7 @@ static bool hit_holds(const struct kept_hit *hit, BY_HANDLE_FILE_INFORMATION *so
     return true;
 }
 
-/* ---- the object ---- */
+/* ---- the object and the depfile ---- */
 
 /* No link, nothing read-only, no second name, not the source. */
 static bool hit_may_write(const wchar_t *path, const BY_HANDLE_FILE_INFORMATION *source) {
@@ -241,9 +241,9 @@ static bool hit_may_write(const wchar_t *path, const BY_HANDLE_FILE_INFORMATION 
 }
 
 /* Beside its place, then renamed: nobody sees half of it. */
-static bool hit_put(const struct kept_hit *hit, const BY_HANDLE_FILE_INFORMATION *source) {
+static bool hit_put(const char *path, const unsigned char *data, uint32_t bytes, const BY_HANDLE_FILE_INFORMATION *source) {
     char text[32];
-    if (!hit_widen(hit->path, hit_name) || !hit_may_write(hit_name, source)) return false;
+    if (!hit_widen(path, hit_name) || !hit_may_write(hit_name, source)) return false;
     size_t length = wcslen(hit_name);
     if (length + 24 > LENGTH(hit_aside)) return false;
     wcscpy(hit_aside, hit_name);
@@ -253,7 +253,7 @@ static bool hit_put(const struct kept_hit *hit, const BY_HANDLE_FILE_INFORMATION
     for (size_t i = 0; i <= strlen(text); i++) hit_aside[length + i] = (wchar_t)text[i];
     HANDLE file = CreateFileW(hit_aside, GENERIC_WRITE, 0, NULL, CREATE_NEW, FILE_ATTRIBUTE_NORMAL, NULL);
     if (file == INVALID_HANDLE_VALUE) return false;
-    bool is_written = write_all(file, hit->object, hit->object_bytes);
+    bool is_written = write_all(file, data, bytes);
     is_written = CloseHandle(file) && is_written;
     if (is_written && MoveFileExW(hit_aside, hit_name, MOVEFILE_REPLACE_EXISTING)) return true;
     DeleteFileW(hit_aside);
@@ -269,6 +269,13 @@ static bool hit_record(HANDLE log, uint64_t number) {
     return WriteFile(log, record, sizeof record, &written, NULL) && written == sizeof record;
 }
 
+/* The object comes last: who waits for it finds its depfile. If it cannot be put in place, the compiler runs
+ * and writes both. */
+static bool hit_put_all(const struct kept_hit *hit, const BY_HANDLE_FILE_INFORMATION *source) {
+    if (hit->depfile_path && !hit_put(hit->depfile_path, hit->depfile, hit->depfile_bytes, source)) return false;
+    return hit_put(hit->path, hit->object, hit->object_bytes, source);
+}
+
 /* The object in place and the hit recorded; false if neither is, and the daemon is to be asked. */
 static bool hit_replay(const struct kept_hit *hit, const BY_HANDLE_FILE_INFORMATION *source) {
     LARGE_INTEGER size;
@@ -277,7 +284,7 @@ static bool hit_replay(const struct kept_hit *hit, const BY_HANDLE_FILE_INFORMAT
     if (log == INVALID_HANDLE_VALUE) return false;
     bool is_done = false;
     if (GetFileSizeEx(log, &size) && size.QuadPart < MAX_HITS_LOG_BYTES && hit_record(log, hit->number)) {
-        is_done = hit_put(hit, source);
+        is_done = hit_put_all(hit, source);
         if (!is_done) hit_record(log, hit->number | HIT_WITHDRAWN);
     }
     CloseHandle(log);

@@ -42,6 +42,8 @@ static bool look(const uint8_t *data, size_t size, struct kept_hit *hit) {
     touch(hit->request, hit->request_bytes);
     touch(hit->path, strlen(hit->path));
     touch(hit->object, hit->object_bytes);
+    if (hit->depfile_path) touch(hit->depfile_path, strlen(hit->depfile_path));
+    touch(hit->depfile, hit->depfile_bytes);
     touch(hit->out, hit->out_bytes);
     touch(hit->err, hit->err_bytes);
     return true;
@@ -86,6 +88,8 @@ int main(int argc, char **argv) {
                    hit.console_page, hit.language, (int)hit.request_bytes, (const char *)hit.request, hit.path,
                    (int)hit.object_bytes, (const char *)hit.object, (int)hit.out_bytes, (const char *)hit.out,
                    (int)hit.err_bytes, (const char *)hit.err);
+            printf(" %s:%.*s", hit.depfile_path ? hit.depfile_path : "-", (int)hit.depfile_bytes,
+                   (const char *)hit.depfile);
             struct hit_reader r = hit.at_checks;
             for (uint32_t n = 0; n < hit.checks; n++) {
                 hit_next_check(&r, &check);

@@ -1,12 +1,13 @@
 /* A kept hit: a file in which the daemon on Windows writes what the launcher needs to answer one request
  * again, and the parser of such files. Pure, so that fuzz_kept_hit.c can feed it anything. The writer is
- * src/hpcc/cache/windows/hit_bytes.py; tests/contract/test_kept_hit_contract.py holds the two together.
+ * src/hpcc/cache/windows/hit_bytes.py; tests/fuzz/test_kept_hit_corpus.py holds the two together.
  *
  * Little-endian and without padding:
  *   u32 magic, u32 bytes (all of it), SHA-256 of all that follows,
  *   u64 number, u32 ANSI code page, u32 OEM code page, u32 language of the user,
- *   u32 request bytes, u32 checks, u32 path bytes, u32 object, stdout, stderr bytes,
- *   the request behind its build facts; the checks; path of the object and NUL; object; stdout; stderr.
+ *   u32 request bytes, u32 checks, u32 path bytes, u32 depfile's path bytes, u32 object, depfile, stdout, stderr bytes,
+ *   the request behind its build facts; the checks; path of the object and NUL; path of the depfile and NUL;
+ *   object; depfile; stdout; stderr. Without a depfile its path has 0 bytes and no NUL, and it has 0 bytes.
  * Per check: u32 kind, u32 path bytes, path and NUL, then
  *   FILE: u64 size, SHA-256          STATE: u64 written, changed, size, volume, index
  *   KIND: u32 kind of entry          LISTING: SHA-256
@@ -20,7 +21,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define HIT_MAGIC 0x31687768u /* "hwh1" */
+#define HIT_MAGIC 0x32687768u /* "hwh2" */
 #define HIT_HEAD_BYTES 40u
 #define HIT_DIGEST_BYTES 32u
 /* A result of up to 64 MiB, and the request. */
@@ -57,9 +58,9 @@ struct hit_reader {
 struct kept_hit {
     uint64_t number;
     uint32_t code_page, console_page, language;
-    uint32_t request_bytes, checks, object_bytes, out_bytes, err_bytes;
-    const unsigned char *request, *object, *out, *err;
-    const char *path;
+    uint32_t request_bytes, checks, object_bytes, depfile_bytes, out_bytes, err_bytes;
+    const unsigned char *request, *object, *depfile, *out, *err;
+    const char *path, *depfile_path; /* the latter is NULL without a depfile */
     struct hit_reader at_checks;
 };
 
@@ -147,8 +148,9 @@ static inline bool hit_parse(const unsigned char *data, uint64_t bytes, struct k
     hit->language = hit_word(&r);
     hit->request_bytes = hit_word(&r);
     hit->checks = hit_word(&r);
-    uint32_t path_bytes = hit_word(&r);
+    uint32_t path_bytes = hit_word(&r), depfile_path_bytes = hit_word(&r);
     hit->object_bytes = hit_word(&r);
+    hit->depfile_bytes = hit_word(&r);
     hit->out_bytes = hit_word(&r);
     hit->err_bytes = hit_word(&r);
     hit->request = hit_take(&r, hit->request_bytes);
@@ -159,7 +161,10 @@ static inline bool hit_parse(const unsigned char *data, uint64_t bytes, struct k
         if (!hit_next_check(&r, &check) || (!i && check.kind != HIT_FILE)) return false;
     hit->at_checks.end = r.at;
     hit->path = hit_path(&r, path_bytes);
+    hit->depfile_path = depfile_path_bytes ? hit_path(&r, depfile_path_bytes) : NULL;
+    if (!hit->depfile_path && hit->depfile_bytes) return false;
     hit->object = hit_take(&r, hit->object_bytes);
+    hit->depfile = hit_take(&r, hit->depfile_bytes);
     hit->out = hit_take(&r, hit->out_bytes);
     hit->err = hit_take(&r, hit->err_bytes);
     return !r.is_bad && r.at == r.end;

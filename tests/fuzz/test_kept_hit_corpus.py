@@ -45,10 +45,10 @@ def checks() -> list[bytes]:
     ]
 
 
-def hit(first: int = 0, count: int = 99) -> bytes:
-    result = Result(b"OBJ", None, b"out", b"err")
+def hit(first: int = 0, count: int = 99, depfile: str = "") -> bytes:
+    result = Result(b"OBJ", b"DEP" if depfile else None, b"out", b"err")
     some = checks()[first : first + count]
-    return encode_hit(7, b"1252 437 1033", b"request", some, "C:\\w\\x.obj", result)
+    return encode_hit(7, b"1252 437 1033", b"request", some, "C:\\w\\x.obj", depfile, result)
 
 
 def again(data: bytes) -> bytes:
@@ -80,7 +80,7 @@ def told(program: Path, directory: Path, *inputs: bytes) -> list[str]:
 def test_the_parser_reads_what_the_daemon_writes(program: Path, tmp_path: Path) -> None:
     (line,) = told(program, tmp_path, hit())
     assert line.split() == [
-        *("7", "1252", "437", "1033", "request", "C:\\w\\x.obj", "OBJ", "out", "err"),
+        *("7", "1252", "437", "1033", "request", "C:\\w\\x.obj", "OBJ", "out", "err", "-:"),
         "1:C:\\w\\x.c:6:0:0:0:0:0:0",
         "2:C:\\LLVM\\bin\\a.dll:1:2:3:4:5:0:0",
         "3:C:\\w\\.hpcc:0:0:0:0:0:0:0",
@@ -92,22 +92,34 @@ def test_the_parser_reads_what_the_daemon_writes(program: Path, tmp_path: Path) 
     ]
 
 
+def test_a_depfile_has_its_path_and_its_bytes(program: Path, tmp_path: Path) -> None:
+    (line,) = told(program, tmp_path, hit(count=1, depfile="C:\\w\\漢\\x.d"))
+    assert line.split()[8:10] == ["err", "C:\\w\\漢\\x.d:DEP"]
+    nothing = Result(b"OBJ", b"", b"out", b"err")
+    empty = encode_hit(7, b"1 2 3", b"r", checks()[:1], "C:\\w\\x.obj", "C:\\x.d", nothing)
+    (line,) = told(program, tmp_path, empty)
+    assert line.split()[8:10] == ["err", "C:\\x.d:"]
+
+
 def test_a_hit_that_is_cut_is_refused(program: Path, tmp_path: Path) -> None:
-    whole = hit()
+    whole = hit(depfile="C:\\w\\x.d")
     answers = told(program, tmp_path, *(whole[:size] for size in range(len(whole))))
     assert answers == ["malformed"] * len(whole)
 
 
 def test_hostile_hits_are_refused_before_a_file_is_looked_at(program: Path, tmp_path: Path) -> None:
-    whole = hit()
+    whole = hit(depfile="C:\\w\\x.d")
     hostile = [again(whole[:size]) for size in range(HEAD_BYTES, len(whole))]
     # Every number of the head, each with values that do not fit.
-    for at in range(HEAD_BYTES + 20, HEAD_BYTES + 44, 4):
+    for at in range(HEAD_BYTES + 20, HEAD_BYTES + 52, 4):
         for value in (0xFFFFFFFF, 0x7FFFFFFF, len(whole), 0):
             changed = whole[:at] + struct.pack("<I", value) + whole[at + 4 :]
             if changed != whole:
                 hostile.append(again(changed))
     hostile += [
+        again(whole.replace(b"C:\\w\\x.d\0", b"\\\\s\\x.d\0")),
+        again(whole.replace(b"C:\\w\\x.d\0", b"C:\\w\0x.d\0")),
+        again(whole.replace(b"C:\\w\\x.d\0", b"..\\w\\x.d\0")),
         hit(first=1),  # the first check is not that of a file
         hit(count=0),
         again(whole.replace(b"C:\\w\\x.c\0", b"\\\\s\\x.c\0")),

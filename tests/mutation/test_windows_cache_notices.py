@@ -17,6 +17,7 @@ MADE, KEEPING = "cache/windows/precompiled.py", "cache/windows/keeping.py"
 OF_MADE = "tests/unit/cache/windows/test_precompiled.py::"
 WRITERS = "windows/writers.py"
 KEPT = "tests/unit/cache/windows/test_kept_hits.py::"
+DEPFILES = "tests/unit/cache/windows/test_depfiles.py::"
 SEVERAL = "tests/unit/cache/windows/test_several.py::"
 
 CASES = {
@@ -43,6 +44,30 @@ CASES = {
         "        and asked.injected == each[0].injected\n",
         "",
         f"{SEVERAL}test_sources_that_get_other_flags_for_sharing_are_left_to_the_compiler",
+    ),
+    "depfile-of-several": Case(
+        "cache/windows/several.py",
+        "            and compiled.depfile is None  # all would write the same one\n",
+        "",
+        f"{DEPFILES}test_sources_of_one_command_do_not_share_a_depfile",
+    ),
+    "depfile-names-the-root": Case(
+        "cache/windows/depfiles.py",
+        "return None if is_left else _text(marked, data)",
+        "return _text(marked, data)",
+        f"{DEPFILES}test_a_text_that_cannot_be_marked",
+    ),
+    "depfile-of-a-launcher": Case(
+        "cache/windows/kept_hits.py",
+        "writing.disturb(kept.outputs)",
+        "writing.disturb(kept.outputs[:1])",
+        f"{DEPFILES}test_a_depfile_that_a_launcher_wrote_is_not_that_of_a_running_compile",
+    ),
+    "header-of-cl-by-setting": Case(
+        KEEPING,
+        "if compiled.made is not None and self._why_not_restored(compiled, compiled.made):",
+        "if False:",
+        f"{OF_MADE}test_with_a_setting_those_of_cl_are_put_back",
     ),
     "mixed-messages": Case(
         "cache/windows/several.py",
@@ -148,8 +173,8 @@ CASES = {
     ),
     "precompiled-texts": Case(
         KEEPING,
-        "        paths += used.texts if used else ()\n",
-        "",
+        "    return listed + used.texts\n",
+        "    return listed\n",
         f"{OF_MADE}test_every_text_in_it_is_an_input_of_its_users",
     ),
     "precompiled-file": Case(
@@ -160,8 +185,8 @@ CASES = {
     ),
     "precompiled-times": Case(
         KEEPING,
-        "if compiled.made.has_times:",
-        "if False:",
+        "return UncacheableReason.PCH_TIMESTAMP if made.has_times else None",
+        "return None",
         f"{OF_MADE}test_one_with_times_is_made_each_time_and_its_users_are_cached",
     ),
     "precompiled-record": Case(

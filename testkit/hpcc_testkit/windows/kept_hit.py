@@ -14,7 +14,7 @@ from hpcc.cache.windows.hit_bytes import listing_digest
 from hpcc.compilers.scan.windows_names import wide_key
 from hpcc.core import CallerError
 
-_HEAD = struct.Struct("<2I32sQ3I6I")
+_HEAD = struct.Struct("<2I32sQ3I8I")
 _WITHDRAWN = 1 << 63
 
 
@@ -26,7 +26,9 @@ class KeptHit(NamedTuple):
     request: bytes
     checks: list[Callable[[CacheDisk], bool]]
     output: str
+    depfile: str
     object_data: bytes
+    depfile_data: bytes
     stdout: bytes
     stderr: bytes
 
@@ -34,17 +36,19 @@ class KeptHit(NamedTuple):
 def decode_hit(data: bytes) -> KeptHit:
     """Decode what `encode_hit` made."""
     _, size, digest, number, *rest = _HEAD.unpack_from(data)
-    languages, (request, count, path, *texts) = rest[:3], rest[3:]
+    languages, (request, count, path, depfile_path, *texts) = rest[:3], rest[3:]
     assert size == len(data)
     assert digest == hashlib.sha256(data[40:]).digest()
     reader = _Reader(data, _HEAD.size)
     sent = reader.take(request)
     checks = [_check(reader) for _ in range(count)]
     output = reader.take(path + 1)[:-1].decode()
-    object_data, stdout, stderr = map(reader.take, texts)
+    depfile = reader.take(depfile_path + 1)[:-1].decode() if depfile_path else ""
+    object_data, depfile_data, stdout, stderr = map(reader.take, texts)
     assert reader.at == len(data)
     code_pages = b" ".join(b"%d" % n for n in languages)
-    return KeptHit(number, code_pages, sent, checks, output, object_data, stdout, stderr)
+    outputs = output, depfile, object_data, depfile_data
+    return KeptHit(number, code_pages, sent, checks, *outputs, stdout, stderr)
 
 
 @dataclass
@@ -133,15 +137,18 @@ class ModelLauncher:
         language = self._disk.languages.rpartition(b" ")[2]  # code pages end with a boot
         if hit.request != request or hit.languages.rpartition(b" ")[2] != language:
             return None
-        there = self._disk.times(hit.output, is_at_rest=False)
-        is_ours = there is None or (there.is_plain and there.links == 1)
+        written = [(hit.depfile, hit.depfile_data)] if hit.depfile else []
+        written.append((hit.output, hit.object_data))
+        there = [self._disk.times(path, is_at_rest=False) for path, _ in written]
+        is_ours = all(found is None or (found.is_plain and found.links == 1) for found in there)
         if not is_ours or not all(check(self._disk) for check in hit.checks):
             return None
         self.log += struct.pack("<2Q", hit.number, 134_000_000_000_000_000)
         if not is_put:
             self.log += struct.pack("<2Q", hit.number | _WITHDRAWN, 134_000_000_000_000_000)
             return None
-        self._disk.write(hit.output, hit.object_data)
+        for path, content in written:
+            self._disk.write(path, content)
         return hit
 
     def make(self, directory: str) -> None:

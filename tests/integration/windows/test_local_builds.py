@@ -93,19 +93,21 @@ def test_cmakes_depfile_is_put_back_and_lists_the_headers(client: WindowsClient)
     bare = client.bare(*argv)
     assert bare.returncode == 0, bare
     expected = [path.read_bytes() for path in files]
-    assert b"inc\\H.H" in expected[1], expected[1]
-    assert b"C:\\VC\\include\\v.h" in expected[1]
-    for runs in (1, 0, 0):
+    listed = expected[1].replace(b"\\", b"/")  # versions differ in it
+    assert b"inc/H.H" in listed, expected[1]
+    assert b"C:/VC/include/v.h" in listed
+    # Ninja removes the depfile once it has read it. The launcher answers the third time.
+    for runs, asked in ((1, 1), (0, 1), (0, 0)):
         for path in files:
             path.unlink()
-        assert project.compile(*argv, runs=runs) == bare.stdout + bare.stderr
+        assert project.compile(*argv, runs=runs, asked=asked) == bare.stdout + bare.stderr
         assert [path.read_bytes() for path in files] == expected
     project.write("inc/h.h", "#define X 5\n")
     project.compile(*argv, runs=1)
     assert files[0].read_bytes() != expected[0]
     project.write("early/h.h", "#define X 6\n")
     project.compile(*argv, runs=1)
-    assert b"early\\H.H" in files[1].read_bytes()
+    assert b"early/H.H" in files[1].read_bytes().replace(b"\\", b"/")
     project.counted(miss__local=3, hit__local=2)
 
 

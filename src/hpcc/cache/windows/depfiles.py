@@ -4,9 +4,9 @@ CMake passes `/clang:-MD` with a name and a target to clang-cl since 4, in place
 A depfile is an output like the object. With `-MD` it lists every file, so that the command needs no
 further flag, also with debug information, which would record one.
 
-Source: Clang's DependencyFile.cpp. It writes names with backslashes, targets as they are spelled,
-and the ends of lines as the system does. Lines are broken by the lengths of names, so a depfile of
-another checkout is laid out again, as `compilers.invocation.share_text` does elsewhere.
+Source: Clang's DependencyFile.cpp. Versions write names with either slash, targets as they are
+spelled, and the ends of lines as the system does. Lines are broken by the lengths of names, so a
+depfile of another checkout is laid out again, as `compilers.invocation.share_text` does elsewhere.
 """
 
 from __future__ import annotations

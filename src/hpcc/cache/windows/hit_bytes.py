@@ -16,9 +16,9 @@ from hpcc.cache.windows.disk import FileTimes
 
 MAX_HIT_BYTES: Final = 80 << 20
 MAX_CHECKS: Final = 1 << 16
-_MAGIC: Final = 0x31687768
+_MAGIC: Final = 0x32687768
 _FRONT: Final = struct.Struct("<2I")
-_HEAD: Final = struct.Struct("<Q3I6I")
+_HEAD: Final = struct.Struct("<Q3I8I")
 _CHECK: Final = struct.Struct("<2I")
 _SIZE: Final = struct.Struct("<Q")
 _STATE: Final = struct.Struct("<5Q")
@@ -87,18 +87,20 @@ def encode_hit(
     request: bytes,
     checks: Sequence[bytes],
     output: str,
+    depfile: str,
     result: Result,
 ) -> bytes:
-    """Return the file. The first check is that of the source's content.
+    """Return the file. The first check is that of the source's content; `depfile` may be "".
 
     Raises:
         ValueError: it would be larger than the launcher reads.
     """
-    path = output.encode()
-    texts = (result.object_data, result.stdout, result.stderr)
-    sizes = (len(request), len(checks), len(path), *map(len, texts))
+    paths = [output.encode(), depfile.encode()]
+    texts = (result.object_data, result.depfile or b"", result.stdout, result.stderr)
+    sizes = (len(request), len(checks), *map(len, paths), *map(len, texts))
     head = _HEAD.pack(number, *map(int, languages.split()), *sizes)
-    parts = (head, request, *checks, path, b"\0", *texts)
+    named = (path + b"\0" for path in paths if path)
+    parts = (head, request, *checks, *named, *texts)
     digest = hashlib.sha256()
     size = _FRONT.size + digest.digest_size + sum(map(len, parts))
     if size > MAX_HIT_BYTES or len(checks) > MAX_CHECKS:

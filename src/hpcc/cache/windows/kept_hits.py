@@ -23,7 +23,7 @@ import secrets
 import struct
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
@@ -93,13 +93,13 @@ class HitFiles(Protocol):
 class _Kept(NamedTuple):
     """A hit under its number: what is counted and recorded when a launcher tells of it.
 
-    `output` is the `written_key` of what it writes. `is_foreign`: another checkout made it.
+    `outputs` are the `written_key`s of what it writes. `is_foreign`: another checkout made it.
     """
 
     note: PlainNote
     key: bytes
     size_bytes: int
-    output: bytes
+    outputs: Sequence[bytes]
     is_foreign: bool
 
 
@@ -160,8 +160,8 @@ class KeptHits:
     def keep(self, asked: SharedCompile, found: Found, sizes: dict[bytes, int], key: bytes) -> None:
         """Keep a hit that was just answered, unless something in it cannot be checked so."""
         request = asked.compiled.request
-        # The launcher writes one file, and cannot check the record of a precompiled header.
-        if not request.frame or len(asked.compiled.outputs) > 1:
+        # The launcher cannot check the record of a precompiled header.
+        if not request.frame or asked.compiled.made is not None:
             return
         if self._close is None:
             self.open()
@@ -169,20 +169,23 @@ class KeptHits:
             return
         try:
             checks = list(self._checks(asked, found.inputs, sizes))
-            output = str(asked.compiled.output)
+            outputs = [str(path) for path in asked.compiled.outputs]
+            named = outputs[0], "".join(outputs[1:])
             with self._lock:
                 self._next += 1
                 number = self._next
             data = encode_hit(
-                number, self._disk.languages, request.frame, checks, output, found.result
+                number, self._disk.languages, request.frame, checks, *named, found.result
             )
-            same = sha256(b"".join((*checks, output.encode(), key, found.inputs.result_key)))
+            own = "\0".join(named).encode()
+            same = sha256(b"".join((*checks, own, key, found.inputs.result_key)))
         except (NotNotableError, HpccError, OSError, ValueError, KeyError):
             return
         note = noted(asked)
         note = replace(note, request=request._replace(frame=b""))  # the longest part of it
         is_foreign = asked.is_foreign(found.result.origin)
-        kept = _Kept(note, key, found.result.size_bytes, written_key(output), is_foreign)
+        written = [written_key(path) for path in outputs]
+        kept = _Kept(note, key, found.result.size_bytes, written, is_foreign)
         with self._lock, suppress(OSError):  # a launcher may be reading the old file
             self._write(f"{fnv1a(request.frame):016x}", data, same.digest(), number, kept)
 
@@ -195,8 +198,9 @@ class KeptHits:
             NotNotableError, HpccError, OSError, ValueError, KeyError: something cannot be checked.
         """
         compiled = asked.compiled
-        noting = NotingDisk(self._disk, str(compiled.output))
-        if inputs.twins or "~" in str(compiled.output):
+        outputs = [str(path) for path in compiled.outputs]
+        noting = NotingDisk(self._disk, outputs)
+        if inputs.twins or any("~" in path for path in outputs):
             raise NotNotableError
         again = read_compile(noting, compiled.request)
         if isinstance(again, Bypass) or again.key != compiled.key:
@@ -275,7 +279,7 @@ class KeptHits:
             kept = self._numbers.get(number)
         if kept is None:
             return False
-        writing.disturb([kept.output])
+        writing.disturb(kept.outputs)
         self._counters.add("hit.local")
         if kept.is_foreign:
             self._counters.add("hit.shared")

@@ -29,12 +29,12 @@ class NotNotableError(Exception):
 class NotingDisk:
     """A `CacheDisk` for one question. `checks` are in the order of what was asked.
 
-    Whether `output` is there is not noted, because the launcher looks at it before it writes: what
-    it writes over is a plain file, never a directory.
+    Whether one of `outputs` is there is not noted, because the launcher looks at it before it
+    writes: what it writes over is a plain file, never a directory.
     """
 
-    def __init__(self, disk: CacheDisk, output: str) -> None:
-        self._disk, self._output, self._checks = disk, output, dict[bytes, None]()
+    def __init__(self, disk: CacheDisk, outputs: Sequence[str]) -> None:
+        self._disk, self._outputs, self._checks = disk, outputs, dict[bytes, None]()
         self.encoding, self.languages = disk.encoding, disk.languages
 
     @property
@@ -75,7 +75,7 @@ class NotingDisk:
     def is_directory(self, path: str) -> bool | None:
         """See `CacheDisk.is_directory`."""
         found = self._disk.is_directory(path)
-        if path != self._output:
+        if path not in self._outputs:
             self.note(kind_check(path, is_directory=found))
         return found
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from hpcc.cache.base.api import RunReport
 from hpcc.cache.base.uncacheable import UncacheableError
 from hpcc.cache.windows.depfiles import marked_depfile, names_in, spelled_depfile
 from hpcc.compilers.invocation.depfile import escape_name
@@ -127,9 +130,32 @@ def test_sources_of_one_command_do_not_share_a_depfile(made: Desk) -> None:
     assert made.compile(*CMAKE, "y.c") == "multiple-sources"
 
 
-def test_a_hit_with_a_depfile_is_answered_by_the_daemon(made: Desk) -> None:
+def test_a_hit_with_a_depfile_is_kept_for_the_launcher(made: Desk) -> None:
     made.frame = b"the bytes of a request"
-    assert [made.compile(*CMAKE) for _ in range(3)] == ["miss", "hit", "hit"]
+    assert [made.compile(*CMAKE) for _ in range(3)] == ["miss", "hit", "kept"]
+    # Ninja has removed the depfile; an older one is written over.
+    for older in (None, b"of another compile"):
+        made.disk.files.pop("C:\\w\\x.d", None)
+        if older is not None:
+            made.disk.put("C:\\w\\x.d", older)
+        assert made.compile(*CMAKE) == "kept"
+        assert made.disk.files["C:\\w\\x.d"] == TEXT
+        assert made.disk.files["C:\\w\\x.obj"] == b"object of #define X 3\n"
+    made.disk.put("C:\\w\\inc\\h.h", b"#define X 4\n")
+    assert [made.compile(*CMAKE) for _ in range(3)] == ["miss", "hit", "kept"]
+
+
+def test_a_depfile_that_a_launcher_wrote_is_not_that_of_a_running_compile(made: Desk) -> None:
+    made.frame = b"the bytes of a request"
+    assert [made.compile(*CMAKE) for _ in range(2)] == ["miss", "hit"]
+    # Another command with the same depfile runs while the launcher answers the first one.
+    other = request("/DX", *CMAKE[:3], *(w for w in ARGV if w != "x.c"), "/Foy.obj", "x.c")
+    run = made.cache.begin(other, lambda: False)
+    assert made.compile(*CMAKE) == "kept"
+    made.disk.put("C:\\w\\y.obj", b"another object", at=time.time_ns())
+    made.disk.put("C:\\w\\x.d", TEXT, at=time.time_ns())
+    made.cache.finish(run, RunReport(0, 0, b"", b"", False))  # type: ignore[arg-type]  # a Run
+    assert counted(made, "uncacheable.") == ["uncacheable.modified-during-compile"]
 
 
 def text_for(root: str) -> bytes:
@@ -160,21 +186,30 @@ def test_a_depfile_that_names_the_checkout_oddly_is_private(two: Checkouts) -> N
     assert two.private() == {"private.text": 1}
 
 
+@pytest.mark.parametrize("style", ["\\", "/"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize(
     "root", ["C:\\w", "D:\\with a space\\and more of it", "E:\\" + "long" * 30]
 )
-def test_what_is_marked_is_spelled_again(root: str, end: str) -> None:
-    text = text_for(root).replace(b"\r\n", end.encode())
+def test_what_is_marked_is_spelled_again(root: str, end: str, style: str) -> None:
+    def shown(text: bytes) -> bytes:
+        """Clang writes names with one of the slashes; an escaped blank keeps its backslash."""
+        other = text.replace(b"\\ ", b"\1").replace(b"\\\r", b"\2")
+        other = other.replace(b"\\", style.encode())
+        return other.replace(b"\1", b"\\ ").replace(b"\2", b"\\\r").replace(b"\r\n", end.encode())
+
+    text = shown(text_for(root))
     marked = marked_depfile(text, parse_windows_path(root))
     assert marked is not None
-    assert root.encode() not in marked
-    assert escape_name(root.encode()) not in marked
+    for spelling in (root, root.replace("\\", "/")):
+        assert spelling.encode() not in marked
+        assert escape_name(spelling.encode()) not in marked
     assert spelled_depfile(marked, parse_windows_path(root)) == text
     other = "F:\\other one"
     spelled = spelled_depfile(marked, parse_windows_path(other))
-    assert spelled == text_for(other).replace(b"\r\n", end.encode())
-    assert names_in(spelled) == (f"{other}\\x.c", f"{other}\\inc\\h.h", "C:\\VC\\include\\v.h")
+    assert spelled == shown(text_for(other))
+    expected = f"{other}\\x.c", f"{other}\\inc\\h.h", "C:\\VC\\include\\v.h"
+    assert names_in(spelled) == tuple(name.replace("\\", style) for name in expected)
 
 
 @pytest.mark.parametrize(
