@@ -18,7 +18,7 @@ CASES = {
                   "        if image is None:\n            return True\n", STAYS + "[unknown]"),
     "compared": Case(PLAN, "    if not are_compared(others, compared):\n", "    if False:\n", STAYS + "[not compared]"),
     "link": Case(PLAN, "            if os.path.realpath(path) != normal:\n", "            if False:\n", STAYS + "[link]"),
-    "flag": Case(PLAN, "        if prepared.family.content_form(plain.invocation, prepared.identity.major) is None:\n", "        if False:\n",
+    "flag": Case(PLAN, "        if not is_proved_in_guests(form):\n", "        if False:\n",
                  STAYS + "[flag]"),
     "sources": Case(PLAN, "        every = dict(files.closure.files) | dict(made.files)\n", "        every = dict(files.closure.files)\n",
                     FARM + "test_an_edit_of_a_source_that_no_list_names_is_a_miss"),

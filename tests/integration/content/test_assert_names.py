@@ -13,7 +13,7 @@ import pytest
 
 from hpcc.compilers.clang.family import CLANG
 from hpcc.compilers.gnu.family import GNU
-from hpcc.compilers.invocation.content import names_arguments
+from hpcc.compilers.scan.shown_names import names_arguments
 
 _HEAD = "#include <assert.h>\nextern bool ok;\nstruct P { int v; operator int() const { return v; } };\n"
 _DEFAULTS = {

@@ -5,9 +5,13 @@ Each group of flags is compiled through the cache and bare in two places; the ob
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
+
+from hpcc.compilers.gnu.family import GNU
+from hpcc.compilers.spec.table import Bypass
 
 from .conftest import Project
 
@@ -66,6 +70,30 @@ PLAIN = {
     ],
     ("gcc", "a.S"): ["-Wa,--noexecstack", "-DX=1 -mno-red-zone"],
     ("clang-19", "a.S"): ["-DX=1"],
+    ("gcc-12", "a.c"): ["-fanalyzer"],
+    ("gcc-14", "a.c"): ["-fanalyzer -Wno-analyzer-malloc-leak"],
+    **{
+        (cc, source): [
+            "-Xclang -fno-pch-timestamp",
+            "-Xclang -disable-O0-optnone -Xclang -target-feature -Xclang +avx",
+        ]
+        for cc in ("clang-14", "clang-17")
+        for source in ("a.c", "a.cc")
+    },
+}
+# Bitcode holds the name of the source; what LLVM's switches do with names was not asked.
+BITCODE = {
+    (cc, source): [
+        "-emit-llvm",
+        "-emit-llvm -g -Xclang -disable-llvm-passes",
+        "-flto",
+        "-flto=thin -g",
+        "-flto=full -fno-common",
+        "-mllvm -inline-threshold=3",
+        "-g -mllvm -enable-misched=false -mllvm -unroll-count=4",
+    ]
+    for cc in ("clang-14", "clang-17", "clang-19")
+    for source in ("a.c", "a.cc")
 }
 DEBUG = {
     ("gcc", "a.c"): [
@@ -118,7 +146,7 @@ def test_another_output_and_another_place_hit(
     assert moved.compile(command(cc, source, flags, "b.o"), "other") == "hit"
 
 
-@pytest.mark.parametrize(("cc", "source", "flags"), [*rows(DEBUG), *rows(SHOWN)])
+@pytest.mark.parametrize(("cc", "source", "flags"), [*rows(DEBUG), *rows(SHOWN), *rows(BITCODE)])
 def test_an_object_that_holds_names_hits_for_another_output_only(
     cc: str,
     source: str,
@@ -173,3 +201,76 @@ def test_a_target_that_begins_with_the_directory_hits(
     words = command(cc, "a.c", ["-MD", "-MF", "x.d"], "a.o")
     assert project.compile([*words, "-MT", "a.o"]) == "miss"
     assert project.compile([*words, "-MT", target]) == "hit"
+
+
+# ---- what GCC's analyzer and Clang proper get ----
+
+LEAK = "#include <stdlib.h>\nint f(int n) { char *p = malloc(4); return n + (p != 0); }\n"
+# It knows these macros by their names; no file reads them.
+OPENS = (
+    "int open(const char *, int);\nlong read(int, void *, unsigned long);\nint close(int);\n"
+    "long f(const char *p) { char b[4]; int fd = open(p, 1); if (fd < 0) return 0;"
+    " long n = read(fd, b, 1); close(fd); return n; }\n"
+)
+
+
+@pytest.mark.parametrize("cc", ["gcc-12", "gcc-14"])
+def test_messages_of_the_analyzer_are_those_of_the_asking_compile(
+    cc: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    """`compile` compares them; here only what another output answers is known."""
+    project = make("p", {**FILES, "src/leak.c": LEAK})
+    flags = ["-fanalyzer", "-Wall"]
+    assert project.compile(command(cc, "leak.c", flags, "a.o")) == "miss"
+    assert project.compile(command(cc, "leak.c", flags, "b.o")) == "hit"
+    move(project, "elsewhere/q").compile(command(cc, "leak.c", flags, "a.o"))
+    named = command(cc, "leak.c", flags, "leak.c.o")  # the messages hold a part of it
+    assert project.compile(named) == "hit"
+
+
+def test_the_analyzer_reads_macros_that_no_file_reads(make: Callable[..., Project]) -> None:
+    project = make("p", {**FILES, "src/opens.c": OPENS})
+    words = command("gcc-14", "opens.c", ["-fanalyzer"], "a.o")
+    assert project.compile([*words, "-DUNREAD"]) == "miss"
+    assert project.compile(words) == "miss"
+    assert project.compile([*words, "-DO_RDONLY=0", "-DO_ACCMODE=3", "-DO_WRONLY=1"]) == "miss"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "-Xclang -fdebug-compilation-dir=/x -g",
+        "-Xclang -fdebug-compilation-dir -Xclang x -g",
+        "-Xclang -include -Xclang a.h",
+        "-Xclang -fopenmp",
+        "-fopenmp",
+        "-frecord-command-line",
+        "-grecord-command-line -g",
+        "--coverage",
+        "-fprofile-arcs",
+        "-fprofile-instr-generate -fcoverage-mapping",
+        "-gsplit-dwarf",
+        "-save-temps=obj",
+    ],
+)
+def test_what_names_files_to_clang_or_was_not_asked_misses(
+    flags: str, make: Callable[..., Project]
+) -> None:
+    project = make("p", {**FILES, "build/a.h": "void use(char *);\n"})
+    first = command("clang-19", "a.c", flags.split(), "a.o")
+    assert project.compile(first) == "miss"
+    assert project.compile([*first[:-1], "b.o"]) == "miss"
+
+
+@pytest.mark.parametrize("flags", ["-flto", "--coverage", "-fprofile-generate", "-gsplit-dwarf"])
+def test_what_gcc_makes_anew_each_time_has_no_content_key(
+    flags: str, make: Callable[..., Project]
+) -> None:
+    """Without a seed two runs differ, so an object is compared with nothing."""
+    project = make("p", FILES)
+    invocation = GNU.read(
+        b"gcc",
+        [os.fsencode(w) for w in project.spell(command("gcc", "a.c", flags.split(), "a.o")[1:])],
+    )
+    assert not isinstance(invocation, Bypass)
+    assert GNU.content_form(invocation, 12) is None

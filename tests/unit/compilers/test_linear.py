@@ -11,7 +11,6 @@ from collections.abc import Callable
 import pytest
 
 from hpcc.cache.root.git_patterns import parse_patterns
-from hpcc.compilers.invocation.content import visible_names
 from hpcc.compilers.invocation.modules import declared_module
 from hpcc.compilers.scan import comments
 from hpcc.compilers.scan.assembler import has_opaque_asm, read_statements, read_template
@@ -20,6 +19,7 @@ from hpcc.compilers.scan.includes import may_begin_with_macro, scan_definitions,
 from hpcc.compilers.scan.pragmas import read_pragmas
 from hpcc.compilers.scan.questions import read_questions
 from hpcc.compilers.scan.scan import may_be_read_once, scan_source
+from hpcc.compilers.scan.shown_names import visible_names
 from hpcc.compilers.scan.text import without_comments, without_prose
 
 _BYTES = 1 << 20

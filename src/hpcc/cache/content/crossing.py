@@ -17,11 +17,13 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.manifest import InputSet
 from hpcc.cache.base.real_names import RealNames
 from hpcc.cache.base.uncacheable import absolute
 from hpcc.cache.content.key import ContentKey
 from hpcc.cache.content.places import ALL_LETTERS, BUILD_MARK, LETTERS, Places, letter_of
 from hpcc.cache.inputs.closure_types import Closure
+from hpcc.cache.inputs.respelling import are_real, has_system_text, names_vary
 from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.invocation.invocation import Language
 from hpcc.compilers.scan.assembler import read_assembler
@@ -65,6 +67,23 @@ def letters_reached_from_outside(
         if _is_reached(memo, closure, arguments, _rests(place, moving), is_hidden=is_hidden):
             letters += b"i"
     return letters
+
+
+def letters_of_respelled(
+    memo: FileMemo, prepared: Prepared, closure: Closure, marked: InputSet
+) -> bytes:
+    """Return the letters for headers that GCC may spell by their real names (`respelling`).
+
+    `marked` are the inputs of the closure with marks.
+    """
+    pairs = zip(closure.files, marked.files, strict=True)
+    own = [file for file, (name, _) in pairs if file[0] != name]
+    is_any = has_system_text(memo, own)
+    if names_vary(memo, prepared.invocation, prepared.cwd, own) or (
+        is_any and (any(b"/../" in path for path, _ in own) or not are_real(p for p, _ in own))
+    ):
+        return ALL_LETTERS + b"s"
+    return b"s" if is_any else b""
 
 
 def puts_names_together(memo: FileMemo, prepared: Prepared, closure: Closure) -> bool:

@@ -22,13 +22,14 @@ from typing import Final, NamedTuple
 from hpcc.cache.base.fields import encode_fields
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.uncacheable import absolute
+from hpcc.cache.content.maps import NO_MAPS, PlaceMaps, place_maps
 from hpcc.cache.content.places import BUILD_MARK, CWD_MARK, ROOT_MARK, Places, find_places
 from hpcc.cache.content.private import PRIVATE_MARK, private_directory
 from hpcc.cache.key.prepare import Prepared, directory_by_variable
 from hpcc.cache.key.share import SEARCH_ENV, has_other_names
-from hpcc.compilers.invocation.content import ContentForm
+from hpcc.compilers.invocation.content import ContentForm, PrefixMap
 
-KEY_FORMAT: Final = b"content-12"
+KEY_FORMAT: Final = b"content-13"
 _SYSTEM_DIRS: Final = ("-isystem", "-idirafter")
 # Compilers for these write file names into symbols and into debug information.
 _OTHER_NAMES: Final = (b"windows", b"msvc", b"win32", b"uefi")
@@ -56,7 +57,8 @@ class ContentKey(NamedTuple):
     absolute path. Files in another place have a relative name, which is the same everywhere.
     `system_dirs` are the directories of -isystem and -idirafter in one of the places, `search` all
     directories of the search path, and `pattern` says which of them are one. `private` is the
-    absolute name of the target's private directory if the key holds a mark for it, else b"".
+    absolute name of the target's private directory if the key holds a mark for it, else b"". `maps`
+    is what the user's prefix maps make of the places.
     """
 
     key: bytes
@@ -67,6 +69,7 @@ class ContentKey(NamedTuple):
     search: tuple[bytes, ...]
     pattern: bytes
     private: bytes = b""
+    maps: PlaceMaps = NO_MAPS
 
     def is_valid(self, cwd: bytes, search: tuple[bytes, ...]) -> bool:
         """Tell whether the file system decides about a compile with these places as it did.
@@ -119,10 +122,11 @@ def content_key(memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -
         return None
     env = [v for n, v in request.env.items() if n not in _NOT_IN_KEY and n[:5] != b"HPCC_"]
     plain = [piece for piece in form.pieces if isinstance(piece, bytes)]
-    texts = (request.compiler, *plain, *form.macros, *env)
-    private = private_directory(prepared, places, form, texts)
+    maps = place_maps(form, places, directory_by_variable(request))
+    texts = (request.compiler, *plain, *form.macros, *env, *maps.texts)
+    private = private_directory(prepared, places, form, (*texts, *maps.fields))
     pieces, named = _spelled_pieces(form, request.cwd, places, private)
-    pinned = _pinned(prepared, places, form, texts)
+    pinned = [*_pinned(prepared, places, form, maps, texts), *maps.fields]
     pinned += [name for directory in own if directory.real for name in directory]
     pattern = _pattern(request.cwd, search)
     fields = [
@@ -142,7 +146,7 @@ def content_key(memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -
     key = hashlib.sha256(encode_fields(fields)).digest()
     marks = frozenset(named & {CWD_MARK, ROOT_MARK, BUILD_MARK})
     path = absolute(request.cwd, private) if private else b""
-    return ContentKey(key, places, form, marks, own, search, pattern, path)
+    return ContentKey(key, places, form, marks, own, search, pattern, path, maps)
 
 
 def _spelled_pieces(
@@ -154,6 +158,8 @@ def _spelled_pieces(
     for piece in form.pieces:
         if isinstance(piece, bytes):
             pieces.append(piece)
+        elif isinstance(piece, PrefixMap):
+            pieces += (b"\2", piece.kind)  # `PlaceMaps.fields` has the rest
         elif piece.name == private:
             pieces += (b"\1", PRIVATE_MARK, PRIVATE_MARK)
         else:
@@ -172,18 +178,22 @@ def _places_of(memo: FileMemo, prepared: Prepared) -> Places | None:
 
 
 def _pinned(
-    prepared: Prepared, places: Places, form: ContentForm, texts: tuple[bytes, ...]
+    prepared: Prepared,
+    places: Places,
+    form: ContentForm,
+    maps: PlaceMaps,
+    texts: tuple[bytes, ...],
 ) -> list[bytes]:
     """Return the places that the key must hold after all."""
     share = prepared.share
-    if form.names_directory:
+    if form.names_directory and not maps.replace_places:
         if share is not None:  # the maps replace the root, and nothing else
             inside = [_below(d, places.root) for d in (places.cwd, places.build) if places.root]
             return [b"inside", *(inside or [b"", places.build])]
         return [b"at", *places, directory_by_variable(prepared.request)]
     pinned: list[bytes] = []
     for name, place in zip((b"cwd", b"root", b"build"), places, strict=True):
-        if place and any(place in text for text in texts):
+        if place and (place in maps.shown or any(place in text for text in texts)):
             pinned += (name, place)
     return pinned
 

@@ -16,7 +16,7 @@ from hpcc.cache.content.key import ContentKey
 from hpcc.cache.content.places import BUILD_MARK, CWD_MARK, ROOT_MARK, Places
 from hpcc.cache.inputs.discovery import answer_about
 from hpcc.cache.key.prepare import Prepared
-from hpcc.compilers.invocation.content import names_arguments
+from hpcc.compilers.scan.shown_names import names_arguments
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 _SECONDS: Final = 60.0
@@ -46,8 +46,8 @@ def ask_names(prepared: Prepared, places: Places) -> tuple[bytes, ...] | Names:
 def moved_marks(key: ContentKey, made_at: Places, *, has_maps: bool) -> frozenset[bytes]:
     """Return the marks of the places whose files have another name than where a result was made.
 
-    `has_maps`: the compiler replaces the root in all names. A relative name is the same, because
-    the key holds all relative names as they are spelled.
+    `has_maps`: the compiler replaces the root in all names. So do the user's maps (`content.maps`).
+    A relative name is the same, because the key holds all relative names as they are spelled.
     """
     places = key.places
     is_cwd_same = places.cwd == made_at.cwd
@@ -61,7 +61,8 @@ def moved_marks(key: ContentKey, made_at: Places, *, has_maps: bool) -> frozense
             _inside(places, places.build) == _inside(made_at, made_at.build) is not None
         )
     marks = ((CWD_MARK, is_cwd_same), (ROOT_MARK, is_root_same), (BUILD_MARK, is_build_same))
-    return key.absolute & {mark for mark, is_same in marks if not is_same}
+    moved = {mark for mark, is_same in marks if not is_same}
+    return (key.absolute & moved) - key.maps.in_macros
 
 
 def may_move(entry: ContentEntry, moved: frozenset[bytes]) -> bool:

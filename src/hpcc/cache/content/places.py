@@ -25,7 +25,7 @@ from hpcc.cache.root.project_root import CONTROLS, RootWay
 CWD_MARK: Final = b"\0c"
 ROOT_MARK: Final = b"\0r"
 BUILD_MARK: Final = b"\0b"
-_MARKS: Final = (CWD_MARK, ROOT_MARK, BUILD_MARK)
+MARKS: Final = (CWD_MARK, ROOT_MARK, BUILD_MARK)
 # The places in their order, as entries name them.
 LETTERS: Final = (b"c", b"r", b"b")
 ALL_LETTERS: Final = b"".join(LETTERS)
@@ -37,7 +37,7 @@ _LEAST_DEPTH: Final = 2
 
 def letter_of(marked: bytes) -> bytes:
     """Return the letter of the place in which a marked path is; b"" for another path."""
-    return marked[1:2] if marked.startswith(_MARKS) else b""
+    return marked[1:2] if marked.startswith(MARKS) else b""
 
 
 class Places(NamedTuple):
@@ -60,7 +60,7 @@ class Places(NamedTuple):
         """Replace the longest of the directories at the start of an absolute path."""
         found, size = b"", 0
         # Called for each input of each compile that is stored.
-        for directory, mark in zip(self, _MARKS, strict=True):
+        for directory, mark in zip(self, MARKS, strict=True):
             if len(directory) > size and path.startswith(directory):
                 end = len(directory)
                 if path[end : end + 1] in {b"", b"/"}:
@@ -70,7 +70,7 @@ class Places(NamedTuple):
     def spell(self, path: bytes) -> bytes:
         """Reverse `mark` with these directories."""
         if path.startswith(b"\0"):
-            for directory, mark in zip(self, _MARKS, strict=True):
+            for directory, mark in zip(self, MARKS, strict=True):
                 if path.startswith(mark):
                     return directory + path[len(mark) :]
         return path

@@ -47,6 +47,7 @@ from hpcc.cache.remote.plan import RemotePlan
 from hpcc.cache.remote.remote_closure import RemoteClosures, remote_inputs
 from hpcc.cache.results.interfaces import Interfaces, imports
 from hpcc.cache.root.ignored import Outgoing
+from hpcc.compilers.invocation.content import is_proved_in_guests
 from hpcc.compilers.invocation.guest import (
     GUEST_ROOT,
     GuestMap,
@@ -116,7 +117,8 @@ class ImportPlanner:
         made = self._interfaces.with_imports(Closure((), (), ()), prepared, _NEVER_FRESH, ())
         own = own_files(self._host, prepared, root, made.files, FallbackReason.MODULES)
         plain = _without_imports(prepared)
-        if prepared.family.content_form(plain.invocation, prepared.identity.major) is None:
+        form = prepared.family.content_form(plain.invocation, prepared.identity.major)
+        if not is_proved_in_guests(form):
             raise _stays("a flag whose effect on names is not proved")
         command = prepared.family.guest_command(
             plain.invocation, guest, (prepared.identity.major,), lambda _flags: True

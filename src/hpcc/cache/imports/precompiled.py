@@ -40,6 +40,7 @@ from hpcc.cache.remote.plan import Planner, RemotePlan
 from hpcc.cache.remote.remote_closure import RemoteClosures, RemoteFiles, remote_inputs
 from hpcc.cache.results.precompiled import PrecompiledHeaders
 from hpcc.cache.root.ignored import Outgoing
+from hpcc.compilers.invocation.content import is_proved_in_guests
 from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, as_text
 from hpcc.compilers.invocation.invocation import Product
 from hpcc.compilers.invocation.precompiled import GCH_SUFFIX
@@ -108,7 +109,8 @@ class PrecompiledPlanner:
         made, gch = self._made_of(prepared, header)
         own = own_files(self._host, prepared, root, made, FallbackReason.PCH)
         plain = _without_header(prepared)
-        if prepared.family.content_form(plain.invocation, prepared.identity.major) is None:
+        form = prepared.family.content_form(plain.invocation, prepared.identity.major)
+        if not is_proved_in_guests(form):
             raise _stays("a flag whose effect on names is not proved")
         if any(map(_OLD_DEBUG.fullmatch, prepared.invocation.arguments)):
             raise _stays("debug information of another format than DWARF 5")

@@ -18,6 +18,7 @@ from hpcc.cache.key.marker import Marker
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.guest_paths import installed_files
 from hpcc.cache.root.project_root import RootSearch, search_unmarked
+from hpcc.compilers.invocation.content import is_proved_in_guests
 from hpcc.compilers.invocation.guest import RELATIVE, NotPortableError
 from hpcc.compilers.invocation.invocation import Dialect
 from hpcc.core.reasons.fallback import FallbackReason
@@ -74,7 +75,7 @@ def shown_names(prepared: Prepared, places: Places) -> tuple[bytes, ...] | None:
     Asks the preprocessor. None if that is unknown, or if the object shows the working directory.
     """
     form = prepared.family.content_form(prepared.invocation, prepared.identity.major)
-    if form is None or form.names_directory:
+    if form is None or form.names_directory or not is_proved_in_guests(form):
         return None
     names = ask_names(prepared, places)
     return None if isinstance(names, Names) else names

@@ -28,9 +28,10 @@ from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.host_parity import HostParity
 from hpcc.cache.remote.job import RemoteJob
 from hpcc.cache.remote.plan import RemotePlan
-from hpcc.compilers.invocation.content import files_named, names_arguments
+from hpcc.compilers.invocation.content import is_proved_in_guests
 from hpcc.compilers.scan.questions import NOTHING_ASKED
 from hpcc.compilers.scan.scan import Scan
+from hpcc.compilers.scan.shown_names import files_named, names_arguments
 from hpcc.core import LocalSlots
 from hpcc.core.reasons.uncacheable import UncacheableReason
 from hpcc.store.private import PrivateStore
@@ -139,4 +140,6 @@ def _is_without_places(prepared: Prepared) -> bool:
     if prepared.written.side or invocation.is_native or invocation.language.is_preprocessed:
         return False
     form = prepared.family.content_form(prepared.invocation, prepared.identity.major)
-    return form is not None and not form.names_directory and not form.is_tied
+    if form is None or not is_proved_in_guests(form):
+        return False
+    return not form.names_directory and not form.is_tied

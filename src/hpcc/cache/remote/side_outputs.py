@@ -21,6 +21,7 @@ from typing import Final
 
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.farm_root import FarmRoot, spelled_root
+from hpcc.compilers.invocation.content import is_proved_in_guests
 from hpcc.compilers.invocation.guest import (
     SAME_LENGTH,
     SHORTEST_ROOT,
@@ -86,7 +87,8 @@ def _cannot_be_replaced(prepared: Prepared, root: FarmRoot) -> str:
     parts = tuple(p for p in invocation.parts if isinstance(p, Operand) or p.raw[0] not in own)
     others = replace(invocation, parts=parts)
     is_tried = not any(map(_NOT_TRIED.fullmatch, invocation.arguments))
-    if not is_tried or family.content_form(others, prepared.identity.major) is None:
+    form = family.content_form(others, prepared.identity.major)
+    if not is_tried or not is_proved_in_guests(form):
         return "flags whose effect on names is not proved"
     return ""
 

@@ -35,6 +35,7 @@ from hpcc.cache.base.uncacheable import UncacheableError
 from hpcc.cache.content.comments import CommentFree, comment_free_files
 from hpcc.cache.content.crossing import (
     leave_through_links,
+    letters_of_respelled,
     letters_reached_from_outside,
     puts_names_together,
 )
@@ -49,6 +50,7 @@ from hpcc.cache.content.entries import (
 )
 from hpcc.cache.content.key import ContentKey, content_key
 from hpcc.cache.content.macros import has_same_text
+from hpcc.cache.content.maps import are_alike
 from hpcc.cache.content.messages import moved_messages, name_an_output
 from hpcc.cache.content.names import ask_names, may_move, moved_marks
 from hpcc.cache.content.outputs import overwrites
@@ -57,7 +59,6 @@ from hpcc.cache.content.private import marked, needs_directory, spelled
 from hpcc.cache.content.quotes import hold_quotes
 from hpcc.cache.content.values import record_key
 from hpcc.cache.inputs.closure_types import Closure
-from hpcc.cache.inputs.respelling import are_real, has_system_text, names_vary
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.results.results import Found, Result, Results
 from hpcc.cache.results.share_check import SourceCheck
@@ -143,8 +144,7 @@ class Contents:
             view = self._view(prepared, key, entry, mode)
             if view is None or overwrites(prepared, view.files):
                 continue
-            names = (*(path for path, _ in view.files), *view.present)
-            if key.has_other_names(names) or leave_through_links(names, key.places, entry.fixed):
+            if not self._names_are_alike(key, entry, view):
                 continue
             result = self._results.result(entry.inputs.result_key)
             if result is None:
@@ -163,6 +163,16 @@ class Contents:
                 self._store.touch(key.key)
                 return ContentFound(Found(view, named), key.key)
         return None
+
+    def _names_are_alike(self, key: ContentKey, entry: ContentEntry, view: InputSet) -> bool:
+        """Tell whether links and maps of the user do to names what they did at the maker's."""
+        names = (*(path for path, _ in view.files), *view.present)
+        if key.has_other_names(names) or leave_through_links(names, key.places, entry.fixed):
+            return False
+        if not key.maps.replace_places or key.places == entry.made_at:
+            return True
+        check = self._sources.why_not_shared
+        return are_alike(self._memo, view.files, key.places, entry.made_at, check)
 
     def _note_other_places(
         self, prepared: Prepared, key: ContentKey, entries: Iterable[ContentEntry]
@@ -255,7 +265,7 @@ class Contents:
         absences = tuple(sorted(closure.absences, key=lambda a: a.directory))
         state = InputSet(closure.files, closure.present, absences, stored, twins=closure.twins)
         inputs = marked(state, places, key.private)
-        fixed = _respelled(self._memo, prepared, closure, inputs)
+        fixed = letters_of_respelled(self._memo, prepared, closure, inputs)
         if fixed and leave_through_links(names, places, fixed):
             return
         fixed += ALL_LETTERS if is_private else self._fixed(closure, places, result)
@@ -308,7 +318,8 @@ class Contents:
         if entry.names is not Names.UNKNOWN:
             return entry
         is_plain = prepared.invocation.language is Language.PLAIN_ASSEMBLER
-        if key.form.names_directory or is_plain:
+        is_written_down = key.form.names_directory and not key.maps.replace_places
+        if is_written_down or is_plain:
             return entry._replace(names=())  # the key holds all that is written down
         names = ask_names(prepared, key.places)
         self._counters.add("content.asked")
@@ -338,21 +349,6 @@ class Contents:
 
     def _write(self, key: bytes, change: Change) -> None:
         self._store.put(key, encode_entries(change(self._read(key))))
-
-
-def _respelled(memo: FileMemo, prepared: Prepared, closure: Closure, marked: InputSet) -> bytes:
-    """Return the letters for headers that GCC may spell by their real names (`respelling`).
-
-    `marked` are the inputs of the closure with marks.
-    """
-    pairs = zip(closure.files, marked.files, strict=True)
-    own = [file for file, (name, _) in pairs if file[0] != name]
-    is_any = has_system_text(memo, own)
-    if names_vary(memo, prepared.invocation, prepared.cwd, own) or (
-        is_any and (any(b"/../" in path for path, _ in own) or not are_real(p for p, _ in own))
-    ):
-        return ALL_LETTERS + b"s"
-    return b"s" if is_any else b""
 
 
 def _lex_mode(prepared: Prepared) -> LexMode | None:

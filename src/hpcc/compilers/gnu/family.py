@@ -11,12 +11,7 @@ from hpcc.compilers.gnu.invocation import read_invocation
 from hpcc.compilers.gnu.several import read_several
 from hpcc.compilers.invocation.analyser import Analyser
 from hpcc.compilers.invocation.comment_flags import lex_mode
-from hpcc.compilers.invocation.content import (
-    ContentForm,
-    content_form,
-    respelled_depfile,
-    visible_names,
-)
+from hpcc.compilers.invocation.content import ContentForm, content_form
 from hpcc.compilers.invocation.database import DatabaseQuestion
 from hpcc.compilers.invocation.dependencies import Headers, Recording, Unlisted, Way
 from hpcc.compilers.invocation.family import CompilerFamily
@@ -27,13 +22,18 @@ from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language, 
 from hpcc.compilers.invocation.precompiled import PROVED_GCC
 from hpcc.compilers.invocation.several import SeveralSources
 from hpcc.compilers.invocation.share import why_private
-from hpcc.compilers.invocation.share_text import mark_depfile, render_depfile_for
+from hpcc.compilers.invocation.share_text import (
+    mark_depfile,
+    render_depfile_for,
+    respelled_depfile,
+)
 from hpcc.compilers.invocation.side import Written, files_written
 from hpcc.compilers.invocation.versions import check_versions
 from hpcc.compilers.scan.comments import LexMode
 from hpcc.compilers.scan.includes import Includes
 from hpcc.compilers.scan.questions import Definitions
 from hpcc.compilers.scan.scan import RESOLVABLE, Hazard
+from hpcc.compilers.scan.shown_names import visible_names
 from hpcc.compilers.scan.twins import TwinRule
 from hpcc.compilers.spec.drivers import (
     INCLUDE_ENV,

@@ -13,19 +13,13 @@ output's name does not. GCC does not record the dependency flags.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language, Product
 from hpcc.compilers.invocation.share import PROVED_CLANG, PROVED_GCC
-from hpcc.compilers.invocation.share_text import laid_out, taken_apart
 from hpcc.compilers.spec.table import Effect, Flag, Operand
 from hpcc.compilers.spec.values import wp_depfile
-
-# Stands for the asking compile's own names in a preprocessor's output.
-NAME_TOKEN: Final = b"hpcc-name-of-this-file-7d1f"
-BASE_TOKEN: Final = b"hpcc-name-of-the-source-7d1f"
 
 _PLAIN_EFFECTS: Final = frozenset({Effect.MODE, Effect.LANGUAGE, Effect.COLOUR, Effect.LINK})
 _PATH_EFFECTS: Final = frozenset({Effect.INCLUDE_DIR, Effect.FORCED_INCLUDE})
@@ -41,7 +35,8 @@ _DEBUG: Final = re.compile(
     rb"|statement-frontiers|as-loc-support|as-locview-support|describe-dies|simple-template-names)"
 )
 _MACROS: Final = frozenset({"-D", "-U"})
-_MACRO_DEBUG: Final = frozenset({b"-g3", b"-ggdb3"})
+# Debug information holds them; the analyzer knows some, such as O_ACCMODE, by their names.
+_READ_MACROS: Final = frozenset({b"-g3", b"-ggdb3", b"-fanalyzer"})
 # The object holds names of files or of the directory, and no name of an output.
 _NAMING: Final = re.compile(
     rb"-gz(?:=zlib(?:-gnu)?|=zstd)?|-f(?:file|macro|debug)-prefix-map=.*|-fcanon-prefix-map"
@@ -52,7 +47,12 @@ _NAMING: Final = re.compile(
     re.DOTALL,
 )
 # Line markers of a preprocessor have plain names with these, in all compilers that are proved.
-_MAPPING: Final = re.compile(rb"-f(?:file|macro|debug)-prefix-map=.*", re.DOTALL)
+_MAPPING: Final = re.compile(rb"-f(file|macro|debug)-prefix-map=([^=]*)=(.*)", re.DOTALL)
+# For an assembler source the maps go to another program, and text in assembler has names in other
+# places.
+_MAPPED_LANGUAGES: Final = frozenset({Language.C, Language.CXX})
+_OF_LLVM: Final = frozenset({"-mllvm", "-mllvm="})
+_PASSED_ON: Final = _OF_LLVM | {"-Xclang"}
 # What as gets and what changes only instructions and messages.
 _ASSEMBLER: Final = re.compile(
     rb"-Wa(?:,(?:-m[A-Za-z0-9=._+-]+|--(?:no)?execstack|--fatal-warnings|--no-warn|-W|--(?:32|x32|64)))+"
@@ -133,29 +133,19 @@ _FLAGS: Final = re.compile(
 )
 # clang writes the source's name into each OpenMP region.
 _ONLY_GCC: Final = frozenset({b"-fopenmp", b"-fopenmp-simd"})
+# Bitcode holds the name of the source as it is spelled, and no name of an output.
+_BITCODE: Final = re.compile(rb"-emit-llvm|-flto(?:=(?:thin|full))?")
+_ANALYZER: Final = b"-fanalyzer"
+# What Clang proper gets. What may stand here at all is said by `hpcc.compilers.spec.values`: LLVM's
+# switches have a number or nothing as their value.
+_INNER: Final = re.compile(
+    rb"-disable-(?:O0-optnone|llvm-passes|llvm-verifier|lifetime-markers)|-fno-pch-timestamp"
+    rb"|-W[a-z][A-Za-z0-9_+=-]*|-target-(?:feature|cpu|abi)|[+a-z0-9][a-z0-9._-]*"
+)
 _WRAPPED: Final = re.compile(rb"-Wp,-[DU][^,/]*(?:,-[DU][^,/]*)*")
-_PLAIN_NAME: Final = re.compile(rb"[^\s$#\\:]+")
+_WITH_GRAMMAR: Final = {"-Wa,": _ASSEMBLER, "-Wp,": _WRAPPED}
 _HERE: Final = re.compile(rb"\A(?:\./+)+")  # GCC leaves it out of targets
 _TARGET: Final = re.compile(rb"[^\s$#\\:]+")
-# Shows file names without a macro: the compiler's own functions, and what stands before them.
-_OPAQUE: Final = re.compile(
-    rb"__builtin_(?:FILE|FILE_NAME|source_location|FUNCSIG)|source_location"
-)
-# glibc's assert in C++, as a statement: it shows the file in which it stands. In a default argument
-# it would show the file of the call, and there it does not follow one of these marks.
-_ASSERT: Final = re.compile(
-    rb'([;{}](?:\s|# [0-9]+ "[^"\n;{}]*"[^\n;{}]*)*+\(static_cast <bool> \([^;{}]{0,4000}?)'
-    rb"__builtin_FILE \(\)(?=, __builtin_LINE \(\), __extension__ __PRETTY_FUNCTION__\)\))"
-)
-# With these GCC defines macros that its preprocessor alone does not define.
-_PRAGMA: Final = re.compile(rb"GCC\s+(?:target|optimize|push_options|pop_options|reset_options)")
-_RAW_STRING: Final = re.compile(rb'(?<![0-9A-Za-z_])(?:u8|[uUL])?R"([^ ()\\\t\v\f\n"]{0,16})\(')
-# A mark stands at its place many times only where one text seems to begin many raw strings. Then
-# the search is given up, so that its time grows with the text and no faster.
-_MAX_TIMES_SEARCHED: Final = 8
-_PRETTY: Final = re.compile(rb"__(?:PRETTY_FUNCTION|FUNCSIG)__")
-_MARKER: Final = re.compile(rb'^# [0-9]+ "((?:[^"\\\n]|\\.)*)"', re.MULTILINE)
-_ESCAPE: Final = re.compile(rb"\\([0-7]{3}|.)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,22 +156,38 @@ class NamedPath:
 
 
 @dataclass(frozen=True, slots=True)
+class PrefixMap:
+    """A map of the user: `new` replaces `old` at the start of names. `kind`: macro, debug or file.
+
+    The last one is both of the others.
+    """
+
+    kind: bytes
+    old: bytes
+    new: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ContentForm:
     """What a content key holds of a command line, in order.
 
-    `pieces` are plain texts and paths. `names_directory`: the object may hold the working directory
-    and the names of all files (debug information, sanitizers, prefix maps). `is_tied`: it holds
-    them in a way of which nothing is known but that it is the same in the same places. `targets`
-    are the words of the depfile's first rule before its colon, () without a depfile. `macros` are
-    the values of -D and -U behind that letter, in their order; pieces hold them if debug
-    information does.
+    `pieces` are plain texts, paths and maps. `names_directory`: the object may hold the working
+    directory and the names of all files (debug information, sanitizers, bitcode). `is_tied`: it
+    holds them in a way of which nothing is known but that it is the same in the same places.
+    `targets` are the words of the depfile's first rule before its colon, () without a depfile.
+    `macros` are the values of -D and -U behind that letter, in their order; pieces hold them if
+    debug information or GCC's analyzer reads them. `maps` are those among the pieces if no name
+    shows that none of them could replace (`hpcc.cache.content.maps`), else (). `is_local`: a flag
+    was only asked of compilers on this machine, and not in a guest.
     """
 
-    pieces: tuple[bytes | NamedPath, ...]
+    pieces: tuple[bytes | NamedPath | PrefixMap, ...]
     names_directory: bool
     is_tied: bool
     targets: tuple[bytes, ...]
     macros: tuple[bytes, ...] = ()
+    maps: tuple[PrefixMap, ...] = ()
+    is_local: bool = False
 
 
 def content_form(invocation: Invocation, *, is_clang: bool, major: int) -> ContentForm | None:
@@ -190,14 +196,14 @@ def content_form(invocation: Invocation, *, is_clang: bool, major: int) -> Conte
         return None
     if invocation.language not in _LANGUAGES or invocation.product is not Product.OBJECT:
         return None
-    pieces: list[bytes | NamedPath] = [
+    pieces: list[bytes | NamedPath | PrefixMap] = [
         invocation.language.value,
         invocation.dep_mode.value.encode(),
         b"-MP" if any(f.spec.spelling == "-MP" for f in invocation.flags) else b"",
         b"-Wp" if invocation.deps_by_wp else b"",
     ]
-    names_directory = is_tied = False
-    has_macros_in_pieces = any(f.raw[0] in _MACRO_DEBUG for f in invocation.flags)
+    names_directory = is_tied = is_other = is_local = False
+    has_macros_in_pieces = any(f.raw[0] in _READ_MACROS for f in invocation.flags)
     macros: list[bytes] = []
     for part in invocation.parts:
         if isinstance(part, Operand):
@@ -213,7 +219,13 @@ def content_form(invocation: Invocation, *, is_clang: bool, major: int) -> Conte
         is_naming = _NAMING.fullmatch(part.raw[0]) is not None
         # Maps only change names that show, of which the preprocessor tells.
         is_map = _MAPPING.fullmatch(part.raw[0]) is not None
-        names_directory |= is_debug or (is_naming and not is_map)
+        is_inner, is_bitcode = (
+            part.spec.spelling in _PASSED_ON,
+            _is_bitcode(part, is_clang=is_clang),
+        )
+        is_local |= is_inner or is_bitcode or part.raw[0] == _ANALYZER
+        is_other |= (is_naming and not is_map) or is_bitcode or part.spec.spelling in _OF_LLVM
+        names_directory |= is_debug or is_other
         is_tied |= is_naming and part.raw[0].startswith(b"-f")
         pieces += found
     targets: tuple[bytes, ...] = ()
@@ -222,10 +234,20 @@ def content_form(invocation: Invocation, *, is_clang: bool, major: int) -> Conte
         if found_targets is None:
             return None
         targets = found_targets
-    return ContentForm(tuple(pieces), names_directory, is_tied, targets, tuple(macros))
+    maps = tuple(p for p in pieces if isinstance(p, PrefixMap))
+    if is_other or invocation.language not in _MAPPED_LANGUAGES or invocation.is_assembly_output:
+        maps = ()
+    return ContentForm(
+        tuple(pieces), names_directory, is_tied, targets, tuple(macros), maps, is_local
+    )
 
 
-def _pieces(flag: Flag, *, is_clang: bool) -> tuple[bytes | NamedPath, ...] | None:
+def is_proved_in_guests(form: ContentForm | None) -> bool:
+    """Return whether the effect of all flags on names is known, in a guest as well."""
+    return form is not None and not form.is_local
+
+
+def _pieces(flag: Flag, *, is_clang: bool) -> tuple[bytes | NamedPath | PrefixMap, ...] | None:
     effect, spelling = flag.spec.effect, flag.spec.spelling
     if effect in {Effect.OUTPUT, Effect.DEPENDENCY}:
         return ()
@@ -233,26 +255,36 @@ def _pieces(flag: Flag, *, is_clang: bool) -> tuple[bytes | NamedPath, ...] | No
         if flag.value.startswith((b"=", b"$")) or not flag.value:
             return None  # stands for the sysroot
         return (spelling.encode(), NamedPath(flag.value))
-    if spelling == "-Wa,":
-        return flag.raw if _ASSEMBLER.fullmatch(flag.raw[0]) else None
-    if spelling == "--param":
-        return flag.raw if _PARAMETER.fullmatch(flag.value) else None
-    if effect is Effect.LIST and spelling == "-Wp,":
-        if wp_depfile(flag.value) is not None:
-            return ()
-        return flag.raw if _WRAPPED.fullmatch(flag.raw[0]) else None
+    if effect is Effect.LIST and spelling == "-Wp," and wp_depfile(flag.value) is not None:
+        return ()
+    mapping = _MAPPING.fullmatch(flag.raw[0])
+    if mapping is not None:
+        return (PrefixMap(mapping[1], mapping[2], mapping[3]),)
     return flag.raw if _is_proved(flag, is_clang=is_clang) else None
 
 
 def _is_proved(flag: Flag, *, is_clang: bool) -> bool:
     effect, spelling, first = flag.spec.effect, flag.spec.spelling, flag.raw[0]
+    if spelling in _WITH_GRAMMAR:
+        return _WITH_GRAMMAR[spelling].fullmatch(first) is not None
+    if spelling == "--param":
+        return _PARAMETER.fullmatch(flag.value) is not None
+    if spelling in _PASSED_ON:
+        is_known = spelling in _OF_LLVM or _INNER.fullmatch(flag.value) is not None
+        return is_clang and is_known
     if effect in _PLAIN_EFFECTS or spelling in {"-D", "-U", "-fstack-usage"}:
         return True
     if len(flag.raw) != 1 or effect not in {Effect.CODEGEN, Effect.SEARCH, Effect.PREPROCESS}:
         return False
     if any(known.fullmatch(first) for known in (_FLAGS, _DEBUG, _NAMING)):
         return True
-    return not is_clang and first in _ONLY_GCC
+    if is_clang:
+        return _is_bitcode(flag, is_clang=True)
+    return first in _ONLY_GCC or first == _ANALYZER
+
+
+def _is_bitcode(flag: Flag, *, is_clang: bool) -> bool:
+    return is_clang and _BITCODE.fullmatch(flag.raw[0]) is not None
 
 
 def _targets(invocation: Invocation, *, is_clang: bool) -> tuple[bytes, ...] | None:
@@ -275,123 +307,3 @@ def _default_target(invocation: Invocation, *, is_clang: bool) -> bytes:
     # The preprocessor proper gets no -o.
     stem, dot, _ = invocation.source.rpartition(b"/")[2].rpartition(b".")
     return (stem if dot else invocation.source.rpartition(b"/")[2]) + b".o"
-
-
-def respelled_depfile(
-    data: bytes,
-    old_targets: tuple[bytes, ...],
-    new_targets: tuple[bytes, ...],
-    rename: Callable[[bytes], bytes],
-    *,
-    is_clang: bool,
-) -> bytes | None:
-    """Return a depfile with other targets and names, in the layout that the compiler would give it.
-
-    `rename` maps an absolute file name. None if this code does not reproduce `data` byte for byte,
-    or does not understand its targets.
-    """
-    rules = taken_apart(data)
-    if rules is None or not rules or laid_out(rules, is_clang=is_clang) != data:
-        return None
-    first = rules[0]
-    count = len(old_targets)
-    written = [*old_targets[:-1], old_targets[-1] + b":"] if old_targets else []
-    if not count or first[:count] != written:
-        return None
-    words = [first[count:]]
-    for rule in rules[1:]:  # -MP: a rule without prerequisites for each header
-        # Clang before version 15 writes an empty line before each.
-        if rule and (len(rule) != 1 or not rule[0].endswith(b":")):
-            return None
-        words.append([name[:-1] for name in rule])
-    renamed = [[_renamed(word, rename) for word in rule] for rule in words]
-    if any(word is None for rule in renamed for word in rule):
-        return None
-    head, *headers = [[word or b"" for word in rule] for rule in renamed]
-    new = [[*new_targets[:-1], new_targets[-1] + b":", *head]]
-    rules = [*new, *([name + b":" for name in rule] for rule in headers)]
-    return laid_out(rules, is_clang=is_clang)
-
-
-def _renamed(word: bytes, rename: Callable[[bytes], bytes]) -> bytes | None:
-    """Return the new name of a file; None if compilers differ in how they write one of the two."""
-    if not word.startswith(b"/"):
-        return word
-    new = rename(word)
-    return (
-        new if new == word or (_PLAIN_NAME.fullmatch(word) and _PLAIN_NAME.fullmatch(new)) else None
-    )
-
-
-def names_arguments() -> tuple[bytes, ...]:
-    """Return the flags that make a preprocessor show where a file's name is expanded."""
-    return (
-        b"-w",
-        b"-Wno-error",
-        b"-Wno-builtin-macro-redefined",
-        b'-D__FILE__="' + NAME_TOKEN + b'"',
-        b'-D__BASE_FILE__="' + BASE_TOKEN + b'"',
-    )
-
-
-def visible_names(text: bytes, source: bytes, *, is_clang: bool) -> tuple[bytes, ...] | None:
-    """Return the files whose names a compile may write, from the output of `names_arguments`.
-
-    None: any file's name, because something else than `__FILE__` shows it.
-    """
-    if is_clang and _PRETTY.search(text):
-        return None
-    if (not is_clang and _PRAGMA.search(text)) or _has_lines_in_raw_string(text):
-        return None
-    text = _ASSERT.sub(rb"\1" + NAME_TOKEN, text)
-    if _OPAQUE.search(text):
-        return None
-    found: dict[bytes, None] = {}
-    if BASE_TOKEN in text:
-        found[source] = None
-    if NAME_TOKEN not in text:
-        return tuple(found)
-    name, at = source, 0
-    for match in _MARKER.finditer(text):
-        if NAME_TOKEN in text[at : match.start()]:
-            found[name] = None
-        name, at = _ESCAPE.sub(_unescape, match[1]), match.end()
-        if NAME_TOKEN in name or BASE_TOKEN in name:
-            return None  # `#line 5 __FILE__`: the text gave the name
-    if NAME_TOKEN in text[at:]:
-        found[name] = None
-    return tuple(found)
-
-
-def files_named(text: bytes) -> frozenset[bytes]:
-    """Return the files that a preprocessor's output names in its line markers."""
-    names = {match[1] for match in _MARKER.finditer(text)}
-    plain = {_ESCAPE.sub(_unescape, name) for name in names}
-    return frozenset(name for name in plain if not name.startswith(b"<"))
-
-
-def _has_lines_in_raw_string(text: bytes) -> bool:
-    """Tell whether a raw string has several lines: one of them could look like a line marker.
-
-    Also True where that takes too long to find out.
-    """
-    if b'R"' not in text:
-        return False
-    line_end = left = 0
-    for match in _RAW_STRING.finditer(text):
-        start = match.end()
-        if line_end < start:
-            line_end = text.find(b"\n", start)
-            if line_end < 0:
-                return False
-            left = _MAX_TIMES_SEARCHED * (line_end - start)
-        end = text.find(b")" + match[1] + b'"', start, line_end)
-        left -= end - start
-        if end < 0 or left < 0:
-            return True
-    return False
-
-
-def _unescape(match: re.Match[bytes]) -> bytes:
-    text = match[1]
-    return bytes([int(text, 8) & 255]) if len(text) == 3 else text  # noqa: PLR2004 - octal digits

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES, escape_name, unescape_name
@@ -19,6 +19,7 @@ from hpcc.compilers.invocation.share import ROOT_MARK
 _GCC_COLUMNS: Final = 72
 _CLANG_COLUMNS: Final = 75
 _NAME: Final = re.compile(rb"(?:[^ \\]|\\.)+")
+_PLAIN_NAME: Final = re.compile(rb"[^\s$#\\:]+")
 # What may precede a path in a message: quotes (also UTF-8), brackets, the end of a colour sequence.
 _BEFORE: Final = re.compile(rb"(?:\A|[ \t\n'\"`(<:]|\xe2\x80[\x98\x9c]|\x1b\[[0-9;]*[mK])\Z")
 _AFTER: Final = re.compile(rb"/|\Z|[ \t\n'\"):,>]|\xe2\x80[\x99\x9d]")
@@ -138,6 +139,52 @@ def laid_out(rules: list[list[bytes]], *, is_clang: bool) -> bytes:
     """Return a depfile from the names of each line as written, broken as the compiler does."""
     lay_out = _clang_line if is_clang else _gcc_line
     return b"".join(lay_out(names) for names in rules)
+
+
+def respelled_depfile(
+    data: bytes,
+    old_targets: tuple[bytes, ...],
+    new_targets: tuple[bytes, ...],
+    rename: Callable[[bytes], bytes],
+    *,
+    is_clang: bool,
+) -> bytes | None:
+    """Return a depfile with other targets and names, in the layout that the compiler would give it.
+
+    `rename` maps an absolute file name. None if this code does not reproduce `data` byte for byte,
+    or does not understand its targets.
+    """
+    rules = taken_apart(data)
+    if rules is None or not rules or laid_out(rules, is_clang=is_clang) != data:
+        return None
+    first = rules[0]
+    count = len(old_targets)
+    written = [*old_targets[:-1], old_targets[-1] + b":"] if old_targets else []
+    if not count or first[:count] != written:
+        return None
+    words = [first[count:]]
+    for rule in rules[1:]:  # -MP: a rule without prerequisites for each header
+        # Clang before version 15 writes an empty line before each.
+        if rule and (len(rule) != 1 or not rule[0].endswith(b":")):
+            return None
+        words.append([name[:-1] for name in rule])
+    renamed = [[_renamed(word, rename) for word in rule] for rule in words]
+    if any(word is None for rule in renamed for word in rule):
+        return None
+    head, *headers = [[word or b"" for word in rule] for rule in renamed]
+    new = [[*new_targets[:-1], new_targets[-1] + b":", *head]]
+    rules = [*new, *([name + b":" for name in rule] for rule in headers)]
+    return laid_out(rules, is_clang=is_clang)
+
+
+def _renamed(word: bytes, rename: Callable[[bytes], bytes]) -> bytes | None:
+    """Return the new name of a file; None if compilers differ in how they write one of the two."""
+    if not word.startswith(b"/"):
+        return word
+    new = rename(word)
+    return (
+        new if new == word or (_PLAIN_NAME.fullmatch(word) and _PLAIN_NAME.fullmatch(new)) else None
+    )
 
 
 def _gcc_line(names: list[bytes]) -> bytes:

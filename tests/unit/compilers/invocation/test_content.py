@@ -5,14 +5,10 @@ from __future__ import annotations
 import pytest
 
 from hpcc.compilers.gnu.family import GNU
-from hpcc.compilers.invocation.content import (
-    BASE_TOKEN,
-    NAME_TOKEN,
-    content_form,
-    respelled_depfile,
-    visible_names,
-)
+from hpcc.compilers.invocation.content import content_form
 from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.invocation.share_text import respelled_depfile
+from hpcc.compilers.scan.shown_names import BASE_TOKEN, NAME_TOKEN, visible_names
 from hpcc.compilers.spec.table import Bypass
 
 
