@@ -217,8 +217,10 @@ def _asks_farm(recorded: RecordedBuild) -> bool:
 
 def _commit_of(recorded: RecordedBuild) -> str:
     """Return what the repository of the last compile has checked out now; "" if unknown."""
-    source = recorded.compiles[-1].source
-    if not source.startswith("/"):
+    # A link, which often comes last, has no source.
+    sources = (c.source for c in reversed(recorded.compiles) if c.source.startswith("/"))
+    source = next(sources, "")
+    if not source:
         return ""
     # Unlike `Path.expanduser` this raises nothing where nobody has a home.
     home = os.fsencode(os.path.realpath(os.path.expanduser("~")))  # noqa: PTH111 - see above

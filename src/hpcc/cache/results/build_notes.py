@@ -48,7 +48,7 @@ def _compile_of(note: Note, began_us: int, took_us: int, saved_ms: int) -> Compi
         began_us,
         took_us,
         note.outcome,
-        " ".join(sources_of(note.request, note.prepared)),
+        _source_of(note),
         output_of(note.request, note.prepared),
         note.reason,
         note.fallback if note.build is None else "",
@@ -59,6 +59,13 @@ def _compile_of(note: Note, began_us: int, took_us: int, saved_ms: int) -> Compi
         note.culprit,
         _phases(times, took_us) if has_phases and times is not None else (),
     )
+
+
+def _source_of(note: Note) -> str:
+    """Return the one source; of several, as a link has, "" if the output names the command."""
+    found = sources_of(note.request, note.prepared)
+    is_named = len(found) == 1 or not output_of(note.request, note.prepared)
+    return found[0] if found and is_named else ""
 
 
 def _phases(times: CompileTimes, took_us: int) -> tuple[PhasePart, ...]:

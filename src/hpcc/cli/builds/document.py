@@ -39,7 +39,7 @@ def document_of(report: BuildReport) -> dict[str, object]:
                 "seconds": None if cause.family == "bypass" else _seconds(cause.took_us),
                 "text": words_of(cause.family, cause.word).text,
                 "remedy": words_of(cause.family, cause.word).remedy,
-                "example": cause.example.source,
+                "example": cause.example.source or cause.example.output,
             }
             for cause in report.causes
         ],

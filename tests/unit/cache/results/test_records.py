@@ -192,3 +192,16 @@ def test_notes_are_recorded_by_build_with_their_times(tmp_path: Path) -> None:
     assert [line.build for line in list_builds(str(tmp_path))] == ["two", "one"]
     # The compile that was given up is not the last one of its output.
     assert [r.outcome for r in read_records(str(tmp_path))].count("miss.abandoned") == 0
+
+
+def test_a_link_of_many_objects_is_recorded_by_its_output_alone(tmp_path: Path) -> None:
+    records, _ = records_in(tmp_path / RECORDS_NAME)
+    objects = tuple(b"%d.o" % n for n in range(40))
+    for argv in ((*objects, b"-o", b"prog"), objects, (b"-c", b"a.c", b"-o", b"a.o", b"-M")):
+        request = REQUEST._replace(argv=(b"gcc", *argv), build="one")
+        records.bypass(request, "link")
+    records.flush()
+    one = find_build(str(tmp_path), "one").compiles
+    assert sorted((c.source, c.output) for c in one) == [
+        ("", "/p/prog"), ("/p/0.o", ""), ("/p/a.c", "/p/a.o"),
+    ]  # fmt: skip
