@@ -298,7 +298,7 @@ class LocalCache:
             way,
             start_of(prepared, directories, expected, self._shared, self._memo, self._clock),
             flight,
-            self._contents.why_missed(content, missed),
+            self._contents.why_missed(prepared, content, missed),
             self._records.fallback(),
             tuple(map(signature_or_none, prepared.side_paths)),
             note_places(prepared.cwd, directories, (*prepared.named_files, *expected)),

@@ -113,3 +113,38 @@ def test_a_miss_says_that_another_directory_has_the_result_and_shows_a_name(
     counted = moved.cache.counters()
     assert (counted["missed.names-elsewhere"], counted["missed.new-command"]) == (1, 2)
     assert moved.compile(words) == "hit"
+
+
+@pytest.mark.parametrize("debug", ["-g", "-fsanitize=undefined"])
+def test_a_miss_says_that_the_object_holds_another_directory(
+    cc: str, debug: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
+) -> None:
+    """Of the same source only, with the same flags; and never without a reason to hold it."""
+    project = make("p", {"src/a.c": "int a;\n", "src/b.c": "int b;\n"})
+    words = [cc, "-O2", debug, "-I../src", "-c", "../src/a.c", "-o", "a.o"]
+    assert project.compile(words) == "miss"
+    moved = move(project, "longer/q")
+    moved.write("src/b.c", "int b, other;\n")
+    age(moved.root)
+    for other in (
+        [cc, "-O2", debug, "-I../src", "-c", "../src/b.c", "-o", "b.o"],  # new to both
+        [cc, "-O1", debug, "-I../src", "-c", "../src/a.c", "-o", "a.o"],
+        words,  # this one
+    ):
+        assert moved.compile(other) == "miss"
+    counted = moved.cache.counters()
+    assert (counted["missed.directory-elsewhere"], counted["missed.new-command"]) == (1, 3)
+    moved.write("src/a.c", "int a, edited;\n")
+    age(moved.root)
+    assert moved.compile(words) == "miss"
+    assert moved.cache.counters()["missed.directory-elsewhere"] == 1
+
+
+def test_a_second_build_directory_below_a_marker_is_not_told_to_make_one(
+    cc: str, make: Callable[..., Project]
+) -> None:
+    project = make("p", {"src/a.c": "int a;\n"}, root_name=".hpcc")
+    words = [cc, "-g", "-c", "{root}/src/a.c", "-o", "a.o"]
+    assert project.compile(words, cwd="b1") == "miss"
+    assert project.compile(words, cwd="b2") == "miss"
+    assert "missed.directory-elsewhere" not in project.cache.counters()

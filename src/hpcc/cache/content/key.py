@@ -58,7 +58,8 @@ class ContentKey(NamedTuple):
     `system_dirs` are the directories of -isystem and -idirafter in one of the places, `search` all
     directories of the search path, and `pattern` says which of them are one. `private` is the
     absolute name of the target's private directory if the key holds a mark for it, else b"". `maps`
-    is what the user's prefix maps make of the places.
+    is what the user's prefix maps make of the places. `anywhere` is the same key without the
+    directory that the object holds, b"" if the key has none. It never leads to a result.
     """
 
     key: bytes
@@ -70,6 +71,7 @@ class ContentKey(NamedTuple):
     pattern: bytes
     private: bytes = b""
     maps: PlaceMaps = NO_MAPS
+    anywhere: bytes = b""
 
     def is_valid(self, cwd: bytes, search: tuple[bytes, ...]) -> bool:
         """Tell whether the file system decides about a compile with these places as it did.
@@ -139,14 +141,17 @@ def content_key(memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -
         b"",
         *pieces,
         b"",
-        *pinned,
-        b"",
-        pattern,
     ]
-    key = hashlib.sha256(encode_fields(fields)).digest()
+    key = _digest([*fields, *pinned, b"", pattern])
+    is_held = form.names_directory and share is None
+    anywhere = _digest([*fields, pattern]) if is_held else b""
     marks = frozenset(named & {CWD_MARK, ROOT_MARK, BUILD_MARK})
     path = absolute(request.cwd, private) if private else b""
-    return ContentKey(key, places, form, marks, own, search, pattern, path, maps)
+    return ContentKey(key, places, form, marks, own, search, pattern, path, maps, anywhere)
+
+
+def _digest(fields: list[bytes]) -> bytes:
+    return hashlib.sha256(encode_fields(fields)).digest()
 
 
 def _spelled_pieces(

@@ -23,7 +23,6 @@ In doubt there is no entry.
 from __future__ import annotations
 
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple
@@ -41,6 +40,7 @@ from hpcc.cache.content.crossing import (
 )
 from hpcc.cache.content.doubts import settle
 from hpcc.cache.content.edits import Edits
+from hpcc.cache.content.elsewhere import Elsewhere
 from hpcc.cache.content.entries import (
     ContentEntry,
     Names,
@@ -77,8 +77,6 @@ _NAMING: Final = (
     | Hazard.OPAQUE_EMBED
     | Hazard.OPAQUE_QUESTION
 )
-# A compile asks why it missed just after it looked.
-_CONCURRENT: Final = 256
 Change = Callable[[tuple[ContentEntry, ...]], tuple[ContentEntry, ...]]
 
 
@@ -102,12 +100,13 @@ class Contents:
     ) -> None:
         self._store, self._results, self._memo = store, results, memo
         self._counters, self._sources = counters, sources
-        self._elsewhere: deque[bytes] = deque(maxlen=_CONCURRENT)
+        self._elsewhere = Elsewhere(memo)
 
-    def why_missed(self, key: ContentKey | None, reason: str) -> str:
-        """Return `reason`, or "names-elsewhere" if `find` met a result that shows another name."""
-        is_there = reason == "new-command" and key is not None and key.key in self._elsewhere
-        return "names-elsewhere" if is_there else reason
+    def why_missed(self, prepared: Prepared, key: ContentKey | None, reason: str) -> str:
+        """Return `reason`, or a better one than "new-command" if another place has a result."""
+        if reason != "new-command" or key is None:
+            return reason
+        return self._elsewhere.why_missed(prepared, key) or reason
 
     def key(self, prepared: Prepared, search: tuple[bytes, ...]) -> ContentKey | None:
         """See `content_key`."""
@@ -183,7 +182,7 @@ class Contents:
             result = self._results.result(entry.inputs.result_key) if places else None
             shows = result is not None and any(place in result.object_data for place in places)
             if shows and self._view(prepared, key, entry, None):
-                self._elsewhere.append(key.key)
+                self._elsewhere.note_name(key)
                 return
 
     def _view(
@@ -292,6 +291,7 @@ class Contents:
             free = inputs._replace(files=tuple((name, d) for (name, _), (_, d) in named))
             new = (entry, entry._replace(inputs=free, is_comment_free=True))
         self._write(key.key, lambda entries: add_entries(entries, new))
+        self._elsewhere.note_made(prepared, key)
 
     def _keep_values(self, values: Mapping[bytes, bytes]) -> None:
         records = ((record_key(digest), packed) for digest, packed in values.items())

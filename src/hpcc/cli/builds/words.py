@@ -66,6 +66,10 @@ _MISSED: Final = {
         "shows a name", "another directory has the result, whose object holds a file's whole name",
         "Put a `.hpcc` at the root of the project: docs/cookbook.md.",
     ),
+    "directory-elsewhere": ReasonWords(
+        "holds a directory", "another directory has the result, whose object holds its name (`-g`)",
+        "Put a `.hpcc` at the root of the project: docs/cookbook.md.",
+    ),
     "unproved": ReasonWords(
         "compared", "the first use here of a file that another checkout made, too",
         "Nothing to do: it was compiled to compare the result.",

@@ -54,6 +54,9 @@ _MISSED: Final = {
     "evicted": "its result was removed, by `hpcc clean` or to make room",
     "names-elsewhere": "another directory has the result, whose object holds the whole name of a"
     " file (`__FILE__`). A `.hpcc` at the root of the project shares it: docs/cookbook.md",
+    "directory-elsewhere": "another directory has a result of this source and command, whose object"
+    " holds the name of that directory, as with `-g`. A `.hpcc` at the root of the project makes"
+    " names relative, and other clones hit: docs/cookbook.md",
     "unproved": "it is the first use here of a precompiled header or interface that another clone"
     " made, too. It was compiled to compare the result",
 }
