@@ -56,7 +56,6 @@ def test_another_output_hits_with_debug_information(
         "-fsanitize=undefined",
         "-fsanitize=address -fno-sanitize-recover=all -g",
         "-fsanitize=thread -fsanitize-coverage=trace-pc",
-        "-ffile-prefix-map={root}=/usr/src/p",
         "-g -fdebug-prefix-map={root}/build=. -fmacro-prefix-map={root}/=",
         "-g -gz=zlib",
         "-Wa,--noexecstack -Wa,--fatal-warnings",

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from hpcc.cache.base.fields import encode_fields
@@ -55,11 +55,12 @@ class ContentKey(NamedTuple):
 
     `absolute`: the marks of the places in which the command line names a file or a directory by its
     absolute path. Files in another place have a relative name, which is the same everywhere.
-    `system_dirs` are the directories of -isystem and -idirafter in one of the places, `search` all
-    directories of the search path, and `pattern` says which of them are one. `private` is the
-    absolute name of the target's private directory if the key holds a mark for it, else b"". `maps`
-    is what the user's prefix maps make of the places. `anywhere` is the same key without the
-    directory that the object holds, b"" if the key has none. It never leads to a result.
+    `system_dirs` are the directories of -isystem and -idirafter in one of the places, and those of
+    variables, `search` all directories of the search path, and `pattern` says which of them are
+    one. `private` is the absolute name of the target's private directory if the key holds a mark
+    for it, else b"". `maps` is what the user's prefix maps make of the places. `anywhere` is the
+    same key without the directory that the object holds, if a marker would change that, else b"".
+    It never leads to a result.
     """
 
     key: bytes
@@ -106,8 +107,6 @@ def content_key(memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -
         or prepared.identity.has_hidden_flags
     ):
         return None
-    if any(name in request.env for name in SEARCH_ENV):
-        return None
     if any(word in prepared.identity.target for word in _OTHER_NAMES):
         return None
     form = prepared.family.content_form(invocation, prepared.identity.major)
@@ -115,10 +114,13 @@ def content_key(memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -
     if form is None or (form.is_tied and share is not None):
         return None
     places = _places_of(memo, prepared)
-    if places is None:
+    variables = None if places is None else _directories_of_variables(request.env, places)
+    if places is None or variables is None:
         return None
     system_dirs = (absolute(request.cwd, d) for d in invocation.values(*_SYSTEM_DIRS))
-    found = [_system_directory(d) for d in system_dirs if places.mark(d) != d]
+    # GCC spells headers of both by their real names.
+    own_dirs = (*(d for d in system_dirs if places.mark(d) != d), *variables)
+    found = [_system_directory(d) for d in own_dirs]
     own = tuple(directory for directory in found if directory is not None)
     if len(own) < len(found):
         return None
@@ -143,11 +145,28 @@ def content_key(memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -
         b"",
     ]
     key = _digest([*fields, *pinned, b"", pattern])
-    is_held = form.names_directory and share is None
+    is_held = form.names_directory and share is None and _may_share(prepared, places)
     anywhere = _digest([*fields, pattern]) if is_held else b""
     marks = frozenset(named & {CWD_MARK, ROOT_MARK, BUILD_MARK})
     path = absolute(request.cwd, private) if private else b""
     return ContentKey(key, places, form, marks, own, search, pattern, path, maps, anywhere)
+
+
+def _directories_of_variables(
+    env: Mapping[bytes, bytes], places: Places
+) -> tuple[bytes, ...] | None:
+    """Return the directories of `CPATH` and its like; None if one depends on the place.
+
+    The key holds the values. A relative or an empty name is a directory of this place.
+    """
+    found = [d for name in SEARCH_ENV if name in env for d in env[name].split(b":")]
+    are_fixed = all(d[:1] == b"/" and places.mark(d) == d for d in found)
+    return tuple(found) if are_fixed else None
+
+
+def _may_share(prepared: Prepared, places: Places) -> bool:
+    root, major = places.root or places.cwd, prepared.identity.major
+    return not prepared.family.why_private(prepared.invocation, root, major)
 
 
 def _digest(fields: list[bytes]) -> bytes:
