@@ -1,9 +1,9 @@
 """Remembers what other directories have, so that the reason of a miss can name them.
 
 A first build in a second clone or build directory misses although the first one has every result,
-where objects hold a directory. "This command had no result yet" would not tell that a `.hpcc` helps.
-What is remembered here is for that sentence only: it never leads to a result. It is gone with the
-daemon.
+where objects hold a directory. "This command had no result yet" would not tell that a `.hpcc`
+helps. What is remembered here is for that sentence only: it never leads to a result. It is gone
+with the daemon.
 """
 
 from __future__ import annotations

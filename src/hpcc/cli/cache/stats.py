@@ -61,7 +61,7 @@ _MISSED: Final = {
     "inputs-changed": "a source or header changed",
     "evicted": "the result had been removed",
     "names-elsewhere": "another directory has it, with `__FILE__` in it: a .hpcc shares it",
-    "directory-elsewhere": "another directory has it, with its name in it (`-g`): a .hpcc shares it",
+    "directory-elsewhere": "another directory has it, and its name is in it (`-g`): a .hpcc shares",
     "unproved": "compiled to compare it with another checkout's result",
 }
 _REMOTE_CACHE: Final = {
