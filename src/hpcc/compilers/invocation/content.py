@@ -136,7 +136,7 @@ _ONLY_GCC: Final = frozenset({b"-fopenmp", b"-fopenmp-simd"})
 # Bitcode holds the name of the source as it is spelled, and no name of an output.
 _BITCODE: Final = re.compile(rb"-emit-llvm|-flto(?:=(?:thin|full))?")
 _ANALYZER: Final = b"-fanalyzer"
-# What Clang proper gets. What may stand here at all is said by `hpcc.compilers.spec.values`: LLVM's
+# What Clang proper gets. `hpcc.compilers.spec.values` decides what may stand here at all: LLVM's
 # switches have a number or nothing as their value.
 _INNER: Final = re.compile(
     rb"-disable-(?:O0-optnone|llvm-passes|llvm-verifier|lifetime-markers)|-fno-pch-timestamp"
