@@ -11,6 +11,7 @@ LISTED = "tests/unit/scheduler/test_result_keys.py::"
 CERTIFICATES = "tests/unit/scheduler/test_certificates.py::"
 RESEALS = "tests/unit/scheduler/test_resealing.py::"
 SHARES = "tests/unit/scheduler/test_shares.py::"
+PAUSES = "tests/unit/scheduler/test_share_pauses.py::"
 LEASES = "tests/unit/worker/stores/test_leases.py::"
 QUOTAS = "tests/unit/worker/stores/test_quotas.py::"
 FAIR = "tests/property/test_fair_shares.py::"
@@ -112,7 +113,11 @@ CASES = {
     "share-tenant": Case(SHARE, "is not None and policy.quotas.is_leased\n        }", "is not None\n        }",
                          SHARES + "test_a_tenant_without_farm_limits_needs_no_lease"),
     "share-pause": Case(SHARE, "min(_BREATHS * self._took_seconds, _MAX_BREATH_SECONDS)", "0.0",
-                        SHARES + "test_the_more_a_division_takes_the_longer_is_the_pause_behind_it"),
+                        PAUSES + "test_the_more_a_division_takes_the_longer_is_the_pause_behind_it"),
+    "share-answer": Case(SHARE, "if any(self._pending.get(key) is share for key, share in mine.items()):", "if True:",
+                         PAUSES + "test_whoever_shared_in_a_division_does_not_wait_for_the_pause_behind_it"),
+    "share-cancel": Case(SHARE, "                finally:\n", "                except KeyError:\n",
+                         PAUSES + "test_a_worker_that_goes_away_in_a_division_ends_no_pause"),
     "share-held": Case(DEAL, "held = max(granted, share.held) if key in places else 0", "held = granted if key in places else 0",
                        SHARES + "test_what_runs_on_counts_until_it_ends"),
     "lease-current": Case(LEASE, "return self.places if self._leases.is_current else 0", "return self.places",

@@ -90,11 +90,16 @@ class ShareBook:
             mine[share.key] = share
         self._pending |= mine
         async with self._turn:
-            breath = max(_BREATH_SECONDS, min(_BREATHS * self._took_seconds, _MAX_BREATH_SECONDS))
-            await asyncio.sleep(self._divided_at + breath - self._clock.monotonic())
+            # Whoever shared in the division of another does not wait for the pause behind it.
             if any(self._pending.get(key) is share for key, share in mine.items()):
-                await self._divide_pending()
-                self._divided_at = self._clock.monotonic()
+                breath = min(_BREATHS * self._took_seconds, _MAX_BREATH_SECONDS)
+                breath = max(_BREATH_SECONDS, breath)
+                await asyncio.sleep(self._divided_at + breath - self._clock.monotonic())
+                try:
+                    await self._divide_pending()
+                finally:
+                    # Also if the caller went away: the store may have divided nevertheless.
+                    self._divided_at = self._clock.monotonic()
         places = dict[tuple[TenantId, str], int]()
         for ask in asks:
             known = self._known.get((worker_id, ask.tenant.value, ask.principal))

@@ -29,9 +29,7 @@ from hpcc.ports import (
 )
 from hpcc.rpc.scheduler.api import ShareAsk
 from hpcc.scheduler.shares import ShareBook
-from hpcc.scheduler.tenants.table import TenantPolicy
 from hpcc_testkit.farm.policies import TenantsAuthenticator
-from hpcc_testkit.services.idp_tokens import FixedClock
 from hpcc_testkit.services.postgres import PrivatePostgres
 from hpcc_testkit.suite.shared_farm import policy
 
@@ -303,37 +301,3 @@ async def test_a_division_sees_the_workers_of_one_moment_and_an_ask_looks_at_one
                 group.create_task(worker.ask())
     assert capacities.threads == [threading.main_thread()], "once for all that asked together"
     assert sum(worker.total(ACME) for worker in workers) == 400
-
-
-async def test_the_more_a_division_takes_the_longer_is_the_pause_behind_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Routes wait for a division, so a farm with many shares must not divide all the time."""
-    clock, pauses = FixedClock(), list[float]()
-    authenticator, takes = TenantsAuthenticator(policy(ACME, farm_execs=6)), [0.0]
-
-    def slow_policy(tenant: TenantId) -> TenantPolicy | None:
-        clock.time += takes[0]
-        return authenticator.policy_or_none(tenant)
-
-    plain = asyncio.sleep
-
-    async def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-        await plain(0)
-
-    monkeypatch.setattr("hpcc.scheduler.shares.asyncio.sleep", sleep)
-    with EmbeddedControlStore(tmp_path / "control.sqlite", clock) as store:
-        book = ShareBook(
-            store, clock, policy_or_none=slow_policy,
-            capacities=lambda: {"w0": 4}, lease_seconds=10.0,
-        )  # fmt: skip
-        worker = Worker("w0", book)
-        worker.want(ACME, "ann", 4)
-        found = []
-        for takes[0] in (0.0, 0.0078125, 0.03125, 1.0, 0.0):
-            await worker.ask()
-            await worker.ask()
-            # The policy is asked for once in the division and maybe behind it.
-            found.append(pauses[-1])
-    assert found == pytest.approx([0.02, 9 / 128, 9 / 32, 0.5, 0.02])
