@@ -144,8 +144,20 @@ class Service:
         self._session = (await self.call(path, request, credential=_SECRET)).session
 
     async def join(self, certificate_pem: str, count: int) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + _LEASE_SECONDS / 4
         for number in range(count):
             self.workers.append(await Worker.joined(self, certificate_pem, number))
+            if loop.time() >= due:
+                # On a slow disk the lease of the first ones would end before the last has joined.
+                await self.beat()
+                due = loop.time() + _LEASE_SECONDS / 4
+        await self.beat()
+
+    async def beat(self) -> None:
+        """Renew the lease of each worker."""
+        for worker in self.workers:
+            await worker.beat(worker.made())
 
     async def enrolled(self, name: str, number: int) -> bytes:
         _, request = new_worker_key()
@@ -175,6 +187,8 @@ class Worker:
         self._heads = HeadSigner(name, self._key)
         pulse = service.method("/hpcc.v1.WorkerRegistryService/Pulse")
         self._stream = asyncio.ensure_future(pulse.stream_stream(None, self._context))
+        # A stream that was refused answers nothing any more: nobody must wait for that.
+        self._stream.add_done_callback(lambda _: self._context.answers.put_nowait(None))
 
     @staticmethod
     async def joined(service: Service, certificate_pem: str, number: int) -> Worker:
@@ -203,8 +217,16 @@ class Worker:
         return beat_message(beat).SerializeToString()
 
     async def beat(self, message: bytes) -> None:
+        """Send a heartbeat and wait for its answer.
+
+        Raises:
+            BenchError: the stream has ended.
+        """
         self._context.sent.put_nowait(message)
-        await self._context.answers.get()
+        answers = self._context.answers
+        if self._stream.done() or await answers.get() is None:
+            await self._stream
+            raise BenchError(f"the stream of worker {self.name} has ended")
 
     async def leave(self) -> None:
         self._context.sent.put_nowait(grpc.aio.EOF)
@@ -283,8 +305,6 @@ class WorkBench:
         if (task := asyncio.current_task()) is not None:
             task.set_name(_OWN)
         async with served(config, count) as service:
-            for worker in service.workers:
-                await worker.beat(worker.made())
             costs = await self._routes(service), await self._beats(service)
             for what, cost in zip(("a route", "a heartbeat"), costs, strict=True):
                 self._show(Figure(f"{count} workers: {what}", cost.bytecodes, "bytecodes"))
