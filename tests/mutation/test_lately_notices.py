@@ -115,7 +115,7 @@ CASES = {
     "share-pause": Case(SHARE, "min(_BREATHS * self._took_seconds, _MAX_BREATH_SECONDS)", "0.0",
                         PAUSES + "test_the_more_a_division_takes_the_longer_is_the_pause_behind_it"),
     "share-answer": Case(SHARE, "if any(self._pending.get(key) is share for key, share in mine.items()):", "if True:",
-                         PAUSES + "test_whoever_shared_in_a_division_does_not_wait_for_the_pause_behind_it"),
+                         PAUSES + "test_a_worker_that_shared_in_a_division_does_not_wait_for_the_pause_behind_it"),
     "share-cancel": Case(SHARE, "                finally:\n", "                except KeyError:\n",
                          PAUSES + "test_a_worker_that_goes_away_in_a_division_ends_no_pause"),
     "share-held": Case(DEAL, "held = max(granted, share.held) if key in places else 0", "held = granted if key in places else 0",

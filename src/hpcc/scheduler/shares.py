@@ -90,7 +90,7 @@ class ShareBook:
             mine[share.key] = share
         self._pending |= mine
         async with self._turn:
-            # Whoever shared in the division of another does not wait for the pause behind it.
+            # A worker whose asks another one has divided does not wait for the pause behind it.
             if any(self._pending.get(key) is share for key, share in mine.items()):
                 breath = min(_BREATHS * self._took_seconds, _MAX_BREATH_SECONDS)
                 breath = max(_BREATH_SECONDS, breath)

@@ -88,7 +88,7 @@ async def test_the_more_a_division_takes_the_longer_is_the_pause_behind_it(
     assert found == pytest.approx([0.02, 9 / 128, 9 / 32, 0.5, 0.02])
 
 
-async def test_whoever_shared_in_a_division_does_not_wait_for_the_pause_behind_it(
+async def test_a_worker_that_shared_in_a_division_does_not_wait_for_the_pause_behind_it(
     tmp_path: Path, pauses: list[float]
 ) -> None:
     """Otherwise the answers of all but one worker are held back, and their compiles wait."""
