@@ -5,6 +5,7 @@ Sources: GCC libcpp/mkdeps.cc (munge), Clang DependencyFile.cpp (PrintFilename).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +15,7 @@ from hpcc.core import CallerError
 MAX_DEPFILE_BYTES: Final = 8 << 20
 MAX_DEPENDENCIES: Final = 100_000
 _WRAP_COLUMNS: Final = 72
+_SLASHES: Final = re.compile(rb"\\+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +60,17 @@ def _words(line: bytes) -> list[bytes]:
     if b"\\" not in line:
         return line.split()
     words: list[bytes] = []
-    pending = b""
+    pieces: list[bytes] = []  # of one word, joined once: a hostile line is one word of blanks
     for piece in line.replace(b"\t", b" ").split(b" "):
-        pending += piece
-        slashes = len(pending) - len(pending.rstrip(b"\\"))
+        pieces.append(piece)
+        slashes = len(piece) - len(piece.rstrip(b"\\"))
         if slashes % 2:
-            pending += b" "
             continue
-        if pending:
-            words.append(pending)
-        pending = b""
-    if pending:
-        words.append(pending)
+        if word := b" ".join(pieces):
+            words.append(word)
+        pieces = []
+    if pieces:
+        words.append(b" ".join([*pieces, b""]))
     return words
 
 
@@ -84,7 +85,7 @@ def unescape_name(word: bytes) -> bytes:
         if char == b"$" and word[index + 1 : index + 2] == b"$":
             index += 1
         elif char == b"\\":
-            run = len(word) - index - len(word[index:].lstrip(b"\\"))
+            run = _slashes_from(word, index)
             after = word[index + run : index + run + 1]
             if after == b" ":  # before a blank, backslashes are doubled
                 result += b"\\" * (run // 2) + b" "
@@ -102,19 +103,25 @@ def unescape_name(word: bytes) -> bytes:
     return bytes(result)
 
 
+def _slashes_from(word: bytes, index: int) -> int:
+    found = _SLASHES.match(word, index)
+    return 0 if found is None else found.end() - index
+
+
 def escape_name(name: bytes) -> bytes:
     """Return a file name escaped for make, as GCC's munge does."""
     if not any(c in name for c in (b" ", b"\t", b"$", b"#")):
         return name
     result = bytearray()
-    for index, char in enumerate(name):
+    slashes = 0  # directly before
+    for char in name:
         if char in b" \t":
-            before = name[:index]
-            result += b"\\" * (len(before) - len(before.rstrip(b"\\"))) + b"\\"
+            result += b"\\" * slashes + b"\\"
         elif char == ord("$"):
             result += b"$"
         elif char == ord("#"):
             result += b"\\"
+        slashes = slashes + 1 if char == ord("\\") else 0
         result.append(char)
     return bytes(result)
 

@@ -14,6 +14,7 @@ from hpcc.cache.key.relocate import Checkout
 from hpcc.cache.results.share_check import why_object_is_private
 from hpcc.compilers.gnu.family import GNU
 from hpcc.compilers.gnu.invocation import read_invocation
+from hpcc.compilers.invocation.depfile import escape_name, parse_depfile, unescape_name
 from hpcc.compilers.invocation.share import (
     canonical_arguments,
     is_plain_root,
@@ -336,3 +337,11 @@ def test_every_name_in_a_set_of_inputs_is_moved() -> None:
     assert (moved.result_key, moved.body, moved.part) == (b"key", b"", None)
     marked = Checkout(_ROOT, GNU).marked_absences(moved.absences)
     assert marked[0].directory == b"\0/inc"
+
+
+def test_a_depfile_of_one_long_word_is_read_in_one_pass() -> None:
+    """The file may come from a worker. Time that grows with the square would be half an hour."""
+    word = b"\\ \\a" * (1 << 18)
+    (rule,) = parse_depfile(b"x: " + word + b"\n")
+    assert rule.prerequisites == (b" \\a" * (1 << 18),)
+    assert unescape_name(escape_name(rule.prerequisites[0])) == rule.prerequisites[0]
