@@ -63,6 +63,12 @@ CASES = {
         "writing.disturb(kept.outputs[:1])",
         f"{DEPFILES}test_a_depfile_that_a_launcher_wrote_is_not_that_of_a_running_compile",
     ),
+    "depfile-of-a-withdrawn-hit": Case(
+        "cache/windows/kept_hits.py",
+        "writing.disturb(kept.outputs[1:])",
+        "pass",
+        f"{DEPFILES}test_a_depfile_that_a_launcher_wrote_is_not_that_of_a_running_compile",
+    ),
     "header-of-cl-by-setting": Case(
         KEEPING,
         "if compiled.made is not None and self._why_not_restored(compiled, compiled.made):",

@@ -129,7 +129,10 @@ class ModelLauncher:
         self.log, self.is_in_use, self.is_locked = b"", False, False
 
     def answer(self, request: bytes, *, is_put: bool = True) -> KeptHit | None:
-        """Return the hit whose object was put in place; None if the daemon is asked."""
+        """Return the hit whose object was put in place; None if the daemon is asked.
+
+        Without `is_put` the object cannot be put in place, which comes last.
+        """
         data = self._read(request) if self.is_locked else None
         if data is None:
             return None
@@ -144,11 +147,11 @@ class ModelLauncher:
         if not is_ours or not all(check(self._disk) for check in hit.checks):
             return None
         self.log += struct.pack("<2Q", hit.number, 134_000_000_000_000_000)
+        for path, content in written if is_put else written[:-1]:
+            self._disk.write(path, content)
         if not is_put:
             self.log += struct.pack("<2Q", hit.number | _WITHDRAWN, 134_000_000_000_000_000)
             return None
-        for path, content in written:
-            self._disk.write(path, content)
         return hit
 
     def make(self, directory: str) -> None:

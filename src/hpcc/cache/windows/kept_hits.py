@@ -268,11 +268,21 @@ class KeptHits:
             for number, ticks in records:
                 if withdrawn[number]:
                     withdrawn[number] -= 1  # the object was not put in place
+                    is_known = self._disturb_before(writing, number) and is_known
                 elif not number & _WITHDRAWN:
                     is_known = self._count(writing, number, ticks) and is_known
             if not is_known:
                 writing.disturb_all()
             return is_known
+
+    def _disturb_before(self, writing: Writing, number: int) -> bool:
+        """Note what a withdrawn hit may have written: all that comes before its object."""
+        with self._lock:
+            kept = self._numbers.get(number)
+        if kept is None:
+            return False
+        writing.disturb(kept.outputs[1:])
+        return True
 
     def _count(self, writing: Writing, number: int, ticks: int) -> bool:
         with self._lock:

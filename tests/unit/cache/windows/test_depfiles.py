@@ -145,13 +145,19 @@ def test_a_hit_with_a_depfile_is_kept_for_the_launcher(made: Desk) -> None:
     assert [made.compile(*CMAKE) for _ in range(3)] == ["miss", "hit", "kept"]
 
 
-def test_a_depfile_that_a_launcher_wrote_is_not_that_of_a_running_compile(made: Desk) -> None:
+@pytest.mark.parametrize("is_put", [True, False])
+def test_a_depfile_that_a_launcher_wrote_is_not_that_of_a_running_compile(
+    made: Desk, is_put: bool
+) -> None:
     made.frame = b"the bytes of a request"
     assert [made.compile(*CMAKE) for _ in range(2)] == ["miss", "hit"]
     # Another command with the same depfile runs while the launcher answers the first one.
     other = request("/DX", *CMAKE[:3], *(w for w in ARGV if w != "x.c"), "/Foy.obj", "x.c")
     run = made.cache.begin(other, lambda: False)
-    assert made.compile(*CMAKE) == "kept"
+    # Without its object the hit is withdrawn, but its depfile is there.
+    del made.disk.files["C:\\w\\x.d"]
+    assert (made.launcher.answer(made.frame, is_put=is_put) is None) is not is_put
+    assert made.disk.files["C:\\w\\x.d"] == TEXT
     made.disk.put("C:\\w\\y.obj", b"another object", at=time.time_ns())
     made.disk.put("C:\\w\\x.d", TEXT, at=time.time_ns())
     made.cache.finish(run, RunReport(0, 0, b"", b"", False))  # type: ignore[arg-type]  # a Run
