@@ -46,7 +46,8 @@ def marked_depfile(data: bytes, root: WindowsPath) -> bytes | None:
     if rules is None or _text(rules, data) != data:
         return None
     marked = [[_marked(word, root) for word in words] for words in rules]
-    is_left = any(_is_named(word, root) for words in marked for word in words)
+    # In whole lines: a name behind `-MT` is not escaped, so its blanks look like ends of names.
+    is_left = any(_is_named(words, root) for words in marked)
     return None if is_left else _text(marked, data)
 
 
@@ -73,8 +74,8 @@ def _marked(word: bytes, root: WindowsPath) -> bytes:
     return word
 
 
-def _is_named(word: bytes, root: WindowsPath) -> bool:
-    return names(word, root) or names(unescape_name(word), root)
+def _is_named(words: list[bytes], root: WindowsPath) -> bool:
+    return any(names(b" ".join(line), root) for line in (words, map(unescape_name, words)))
 
 
 def _spelled(word: bytes, root: WindowsPath) -> bytes:

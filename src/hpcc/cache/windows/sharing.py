@@ -44,6 +44,7 @@ _PATH_EFFECTS: Final = frozenset(
     {Effect.OUTPUT, Effect.DEPENDENCY, Effect.INCLUDE_DIR, Effect.FORCED_INCLUDE}
 )
 _PATH_FLAGS: Final = frozenset({"Tc", "Tp"})
+_TARGET: Final = "clang:-MT"
 _SHARED_FLAGS: Final = frozenset({
     "c", "Fo", "o", "TC", "TP", "Tc", "Tp", "Fd", "I", "external:I", "external:anglebrackets",
     "external:W", "imsvc", "X", "FI", "D", "U", "nologo", "w", "std:", "Zc:", "permissive",
@@ -327,6 +328,9 @@ def _is_below(path: WindowsPath, root: WindowsPath) -> bool:
 
 def _is_shared(flag: Flag) -> bool:
     spelling = flag.spec.spelling
+    if spelling == _TARGET:
+        # Written as it is: with blanks one name becomes two targets, and line breaks differ.
+        return not any(c in flag.value for c in b" \t\r\n")
     is_listed = spelling in _SHARED_FLAGS or flag.spec.effect is Effect.DEPENDENCY
     return is_listed or _WARNING.fullmatch(spelling) is not None
 

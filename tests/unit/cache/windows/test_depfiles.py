@@ -186,6 +186,17 @@ def test_another_checkout_gets_a_depfile_with_its_own_names(two: Checkouts) -> N
     assert (counts["hit.shared"], two.private()) == (1, {})
 
 
+@pytest.mark.parametrize("flag", ["/clang:-MT", "/clang:-MQ"])
+def test_a_target_with_blanks_as_they_are_is_private(two: Checkouts, flag: str) -> None:
+    """Clang writes the name behind `-MT` as it is: for hpcc, as for make, that is two targets."""
+    line = ("/clang:-MD", f"{flag}C:\\w\\a file.obj", "/clang:-MFx.d", *ARGV)
+    is_quoted = flag.endswith("Q")
+    target = b"C:\\w\\a\\ file.obj" if is_quoted else b"C:\\w\\a file.obj"
+    two.written = {"C:\\w\\x.d": target + b": C:\\w\\x.c C:\\w\\inc\\h.h\r\n"}
+    assert two.compile(*line, cwd="C:\\w") == "miss"
+    assert two.private() == ({} if is_quoted else {"private.flags": 1})
+
+
 def test_a_depfile_that_names_the_checkout_oddly_is_private(two: Checkouts) -> None:
     two.written = {"C:\\w\\x.d": b"c:\\W\\x.obj: C:\\w\\x.c C:\\w\\inc\\h.h\r\n"}
     assert two.compile(*CMAKE, cwd="C:\\w") == "miss"
@@ -231,6 +242,11 @@ def test_what_is_marked_is_spelled_again(root: str, end: str, style: str) -> Non
 def test_a_text_that_cannot_be_marked(text: bytes) -> None:
     text = text.replace(b"\x00hpcc-root", ROOT_MARK)
     assert marked_depfile(text, parse_windows_path("C:\\w")) is None
+
+
+def test_a_root_with_a_blank_that_is_not_escaped_is_found() -> None:
+    text = b"C:\\a root\\x.obj: C:\\a\\ root\\x.c\n"
+    assert marked_depfile(text, parse_windows_path("C:\\a root")) is None
 
 
 def test_names_are_those_of_the_user() -> None:
