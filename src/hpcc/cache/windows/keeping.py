@@ -273,7 +273,7 @@ def _texts_read(
     paths = (compiled.source, *(_listed(name, compiled.cwd) for name in names))
     if used is None:
         return paths
-    # A depfile lists the precompiled header as well, which is no text.
+    # A depfile lists the precompiled header as well, which is not a text.
     listed = tuple(path for path in paths if key_of(path) != key_of(used.path))
     return listed + used.texts
 
