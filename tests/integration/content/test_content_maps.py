@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.cache.base.api import Run
+from hpcc_testkit.cache.compiles import FakeLauncher
+
 from .conftest import Project, age
 
 Make = Callable[..., Project]
@@ -183,6 +186,46 @@ def test_a_directory_that_the_shell_spells_through_a_link_misses(
 
 # ---- what hits ----
 
+
+@pytest.mark.parametrize("cc", TWO)
+@pytest.mark.parametrize("flags", [["-g", *FULL], ["-g"]])
+def test_a_shell_variable_with_another_directory_changes_nothing(
+    cc: str, flags: list[str], make: Make, move: Move
+) -> None:
+    """`cmake --build build` and `ninja -C build` pass on $PWD of the directory above."""
+    first = make("p", FILES)
+    command = words(cc, "plain.c", flags)
+    first.env["PWD"] = f"{first.root}"
+    assert first.compile(command) == "miss"
+    first.env["PWD"] = "/"
+    assert first.compile([*command[:-1], "b.o"]) == "hit"
+    second = move(first, "longer/q")
+    second.env["PWD"] = f"{second.root}"
+    assert second.compile(command) == ("hit" if len(flags) > 1 else "miss")
+
+
+@pytest.mark.parametrize("cc", TWO)
+def test_a_link_that_leads_here_during_the_compile_is_noticed(
+    cc: str, make: Make, tmp_path: Path
+) -> None:
+    """The object holds the link, and the key was made while it led elsewhere."""
+    project = make("p", {**FILES, "build/x": ""})
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+    project.env["PWD"] = str(link)
+
+    def turn(_run: Run) -> None:
+        link.unlink()
+        link.symlink_to(project.root / "build")
+
+    command = project.spell(words(cc, "plain.c", ["-g"]))
+    cwd = project.root / "build"
+    launcher = FakeLauncher(handler=project.cache, cwd=cwd, env=project.env, before_run=turn)
+    assert launcher.compile(*command).answer == "run"
+    assert os.fsencode(link) in (cwd / "a.o").read_bytes()
+    link.unlink()
+    link.symlink_to(tmp_path)
+    assert project.compile([*command[:-1], "b.o"]) == "miss"
 
 @pytest.mark.parametrize("cc", COMPILERS)
 @pytest.mark.parametrize("source", ["a.c", "a.cc"])

@@ -19,13 +19,14 @@ import posixpath
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
+from hpcc.cache.base.api import CompileRequest
 from hpcc.cache.base.fields import encode_fields
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.uncacheable import absolute
 from hpcc.cache.content.maps import NO_MAPS, PlaceMaps, place_maps
 from hpcc.cache.content.places import BUILD_MARK, CWD_MARK, ROOT_MARK, Places, find_places
 from hpcc.cache.content.private import PRIVATE_MARK, private_directory
-from hpcc.cache.key.prepare import Prepared, directory_by_variable
+from hpcc.cache.key.prepare import HERE, Prepared, directory_by_variable
 from hpcc.cache.key.share import SEARCH_ENV, has_other_names
 from hpcc.compilers.invocation.content import ContentForm, PrefixMap
 
@@ -60,7 +61,8 @@ class ContentKey(NamedTuple):
     one. `private` is the absolute name of the target's private directory if the key holds a mark
     for it, else b"". `maps` is what the user's prefix maps make of the places. `anywhere` is the
     same key without the directory that the object holds, if a marker would change that, else b"".
-    It never leads to a result.
+    It never leads to a result. `spelled_cwd` is $PWD if that is another name of the working
+    directory, else b"": make and ninja often pass on that of the directory they were started in.
     """
 
     key: bytes
@@ -73,16 +75,18 @@ class ContentKey(NamedTuple):
     private: bytes = b""
     maps: PlaceMaps = NO_MAPS
     anywhere: bytes = b""
+    spelled_cwd: bytes = b""
 
-    def is_valid(self, cwd: bytes, search: tuple[bytes, ...]) -> bool:
+    def is_valid(self, request: CompileRequest, search: tuple[bytes, ...]) -> bool:
         """Tell whether the file system decides about a compile with these places as it did.
 
         The places themselves are not looked for again: any choice of them is right.
         """
         return (
             search == self.search
+            and _spelled_directory(request) == self.spelled_cwd
             and all(_system_directory(d.path) == d for d in self.system_dirs)
-            and _pattern(cwd, search) == self.pattern
+            and _pattern(request.cwd, search) == self.pattern
         )
 
     def has_other_names(self, paths: Iterable[bytes]) -> bool:
@@ -126,11 +130,12 @@ def content_key(memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -
         return None
     env = [v for n, v in request.env.items() if n not in _NOT_IN_KEY and n[:5] != b"HPCC_"]
     plain = [piece for piece in form.pieces if isinstance(piece, bytes)]
-    maps = place_maps(form, places, directory_by_variable(request))
+    spelled_cwd = _spelled_directory(request)
+    maps = place_maps(form, places, spelled_cwd)
     texts = (request.compiler, *plain, *form.macros, *env, *maps.texts)
     private = private_directory(prepared, places, form, (*texts, *maps.fields))
     pieces, named = _spelled_pieces(form, request.cwd, places, private)
-    pinned = [*_pinned(prepared, places, form, maps, texts), *maps.fields]
+    pinned = [*_pinned(prepared, places, form, maps, texts, spelled_cwd), *maps.fields]
     pinned += [name for directory in own if directory.real for name in directory]
     pattern = _pattern(request.cwd, search)
     fields = [
@@ -149,7 +154,9 @@ def content_key(memo: FileMemo, prepared: Prepared, search: tuple[bytes, ...]) -
     anywhere = _digest([*fields, pattern]) if is_held else b""
     marks = frozenset(named & {CWD_MARK, ROOT_MARK, BUILD_MARK})
     path = absolute(request.cwd, private) if private else b""
-    return ContentKey(key, places, form, marks, own, search, pattern, path, maps, anywhere)
+    return ContentKey(
+        key, places, form, marks, own, search, pattern, path, maps, anywhere, spelled_cwd
+    )
 
 
 def _directories_of_variables(
@@ -207,6 +214,7 @@ def _pinned(
     form: ContentForm,
     maps: PlaceMaps,
     texts: tuple[bytes, ...],
+    spelled_cwd: bytes,
 ) -> list[bytes]:
     """Return the places that the key must hold after all."""
     share = prepared.share
@@ -214,12 +222,18 @@ def _pinned(
         if share is not None:  # the maps replace the root, and nothing else
             inside = [_below(d, places.root) for d in (places.cwd, places.build) if places.root]
             return [b"inside", *(inside or [b"", places.build])]
-        return [b"at", *places, directory_by_variable(prepared.request)]
+        return [b"at", *places, spelled_cwd]
     pinned: list[bytes] = []
     for name, place in zip((b"cwd", b"root", b"build"), places, strict=True):
         if place and (place in maps.shown or any(place in text for text in texts)):
             pinned += (name, place)
     return pinned
+
+
+def _spelled_directory(request: CompileRequest) -> bytes:
+    """Return $PWD if compilers write it for the working directory; b"" if they do not look at it."""
+    found = directory_by_variable(request)
+    return found.removesuffix(HERE) if found.endswith(HERE) else b""
 
 
 def _below(directory: bytes, root: bytes) -> bytes:

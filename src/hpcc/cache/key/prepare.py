@@ -67,7 +67,7 @@ from hpcc.core.reasons.bypass import BypassReason
 # become misses.
 KEY_FORMAT: Final = b"local-11"
 _MAX_REMEMBERED: Final = 4096
-_HERE: Final = b"\0here"  # no variable holds NUL
+HERE: Final = b"\0here"  # no variable holds NUL
 
 
 @dataclass(frozen=True)  # no slots: paths are joined once
@@ -290,7 +290,7 @@ class Classifier:
         """Return the entry of a compilation database; None if it is not certain."""
         cwd, source = request.cwd, question.source
         # A relative name is one below $PWD for LLVM, if that leads here.
-        is_below = not source.startswith(b"/") and directory_by_variable(request).endswith(_HERE)
+        is_below = not source.startswith(b"/") and directory_by_variable(request).endswith(HERE)
         if is_below or posixpath.normpath(source) != source:
             return None
         found = self._databases.find(absolute(cwd, question.directory), absolute(cwd, source))
@@ -366,7 +366,7 @@ def directory_by_variable(request: CompileRequest) -> bytes:
         is_here = pwd.startswith(b"/") and os.path.samefile(pwd, request.cwd)
     except (OSError, ValueError):
         is_here = False
-    return pwd + (_HERE if is_here else b"")
+    return pwd + (HERE if is_here else b"")
 
 
 def _key(

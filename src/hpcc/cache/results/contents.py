@@ -248,7 +248,7 @@ class Contents:
         names this checkout.
         """
         try:
-            if not key.is_valid(prepared.cwd, search_path(prepared)):
+            if not key.is_valid(prepared.request, search_path(prepared)):
                 return
         except UncacheableError:
             return  # the search path is unknown now
