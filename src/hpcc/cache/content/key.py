@@ -231,7 +231,7 @@ def _pinned(
 
 
 def _spelled_directory(request: CompileRequest) -> bytes:
-    """Return $PWD if compilers write it for the working directory; b"" if they do not look at it."""
+    """Return $PWD if compilers write it for the working directory, else b""."""
     found = directory_by_variable(request)
     return found.removesuffix(HERE) if found.endswith(HERE) else b""
 

@@ -5,7 +5,8 @@ each of them.
 
 Rule: a key holds what a map replaces with a mark for the place at its start, beside what it writes
 instead. Where the map of one place meets the name of another one (/x/p/build and, as text, /x/p-2
-begin with /x/p), it also holds what is left of that name. Then a name in a place, which is a mark
+begin with /x/p), what is left of that name must be the same. With debug information the key holds
+it; else a look-up compares it where a name may show. Then a name in a place, which is a mark
 and a rest, is met by the same maps at each place, and each map makes the same text of it, in
 whatever order a compiler tries them. So a place whose names are all met need not be in the key,
 although names show. With debug information that holds for the name of the working directory itself
@@ -17,7 +18,8 @@ directive may hide a name (`are_alike`). Then nothing is left that a map meets a
 
 Which programs obey which maps was asked of the compilers (`test_content_maps.py`): both kinds of
 maps meet each name that debug information or a macro, a builtin function, or the pretty name of a
-function shows, in C and C++. Another flag that shows names takes all of this back.
+function shows, in C and C++, but for Clang before version 17. Another flag that shows names takes
+all of this back.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from hpcc.cache.base.files import FileMemo
-from hpcc.cache.content.places import LETTERS, MARKS, Places
+from hpcc.cache.content.places import CWD_MARK, MARKS, Places
 from hpcc.compilers.invocation.content import ContentForm, PrefixMap
 from hpcc.compilers.scan.text import joined
 
@@ -47,7 +49,8 @@ class PlaceMaps(NamedTuple):
     `fields` belong into the key, and what `texts` name is fixed. `shown` are the places whose names
     the maps do not replace in debug information. `in_macros` are the marks of places whose names
     they replace in what macros and functions of the compiler expand to. `replace_places`: the
-    places need not be in the key, but for those in `shown`.
+    places need not be in the key, but for those in `shown`. `starts` are the texts that the maps
+    replace, with marks.
     """
 
     fields: tuple[bytes, ...] = ()
@@ -55,6 +58,12 @@ class PlaceMaps(NamedTuple):
     shown: frozenset[bytes] = frozenset()
     in_macros: frozenset[bytes] = frozenset()
     replace_places: bool = False
+    starts: tuple[bytes, ...] = ()
+
+    def replaced(self, one: Places, other: Places) -> frozenset[bytes]:
+        """Return the marks of the places whose names in macros are the same at two places."""
+        rests, others = (_beginnings(self.starts, places) for places in (one, other))
+        return frozenset(mark for mark in self.in_macros if rests.get(mark) == others.get(mark))
 
 
 NO_MAPS: Final = PlaceMaps()
@@ -73,25 +82,27 @@ def place_maps(form: ContentForm, places: Places, spelled_cwd: bytes) -> PlaceMa
         return PlaceMaps(words, words)
     fields: list[bytes] = [b"maps"]
     texts: list[bytes] = []
-    for piece in written:
-        marked = _marked(piece.old, places)
+    starts = tuple(_marked(piece.old, places) for piece in written)
+    for piece, marked in zip(written, starts, strict=True):
         fields += (marked, piece.new)
         texts += (piece.new,) if marked != piece.old else (piece.old, piece.new)
-    fields += _beginnings(written, places)
+    if form.names_directory:
+        fields += (field for rest in _beginnings(starts, places).values() for field in rest)
     # What a map replaces together with directories above a place is fixed with the place.
-    above = [m.old for m in written if _marked(m.old, places) == m.old]
+    above = [start for start in starts if not start.startswith(MARKS)]
     outside = {p for p in places if p and any(map(p.startswith, above))}
     replaced = {p for p in places if p and _meets(written, _OF_DEBUG, p + b"/")}
     if not _meets(written, _OF_DEBUG, places.cwd):
         replaced.discard(places.cwd)
-    shown = outside | (set(filter(None, places)) - replaced if form.names_directory else set())
+    shown = (outside | ({*places} - {b"", *replaced})) if form.names_directory else set[bytes]()
     in_macros = (
         mark
         for place, mark in zip(places, MARKS, strict=True)
         if place and place not in outside and _meets(written, _OF_MACROS, place + b"/")
     )
+    marks, words = frozenset(in_macros), tuple(texts)
     return PlaceMaps(
-        tuple(fields), tuple(texts), frozenset(shown), frozenset(in_macros), replace_places=True
+        tuple(fields), words, frozenset(shown), marks, replace_places=True, starts=starts
     )
 
 
@@ -148,20 +159,16 @@ def _marked(old: bytes, places: Places) -> bytes:
     return mark + old[size:]
 
 
-def _beginnings(maps: Iterable[PrefixMap], places: Places) -> list[bytes]:
-    """Return which places the maps of other places meet, and what is left of their names.
+def _beginnings(starts: Iterable[bytes], places: Places) -> dict[bytes, tuple[bytes, ...]]:
+    """Return for marks the maps of other places that meet the place, and what is left of its name.
 
     Such a map makes a text of that rest, so it must be the same.
     """
-    pairs = [(p, letter) for p, letter in zip(places, LETTERS, strict=True) if p]
-    olds = {
-        letter: [m.old for m in maps if _marked(m.old, places)[1:2] == letter]
-        for _, letter in pairs
-    }
-    return [
-        field
-        for long, one in pairs
-        for short, other in pairs
-        if one != other and any(map(long.startswith, olds[other]))
-        for field in (one + other, long[len(short) :])
-    ]
+    found: dict[bytes, tuple[bytes, ...]] = {}
+    olds = [(start[: len(CWD_MARK)], places.spell(start)) for start in starts if start[:1] == b"\0"]
+    for place, mark in zip(places, MARKS, strict=True):
+        for short, other in zip(places, MARKS, strict=True):
+            is_met = any(m == other and place.startswith(old) for m, old in olds)
+            if place and mark != other and is_met:
+                found[mark] = (*found.get(mark, ()), mark + other, place[len(short) :])
+    return found

@@ -62,7 +62,7 @@ def moved_marks(key: ContentKey, made_at: Places, *, has_maps: bool) -> frozense
         )
     marks = ((CWD_MARK, is_cwd_same), (ROOT_MARK, is_root_same), (BUILD_MARK, is_build_same))
     moved = {mark for mark, is_same in marks if not is_same}
-    return (key.absolute & moved) - key.maps.in_macros
+    return (key.absolute & moved) - key.maps.replaced(places, made_at)
 
 
 def may_move(entry: ContentEntry, moved: frozenset[bytes]) -> bool:

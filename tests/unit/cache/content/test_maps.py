@@ -57,9 +57,9 @@ def test_the_root_as_working_directory_shows_behind_a_map_with_a_slash() -> None
     assert not _maps((b"/x/p", b""), places=Places(b"/x/p", b"")).shown
 
 
-def test_a_map_from_above_keeps_the_place_without_debug_information() -> None:
+def test_a_map_from_above_replaces_no_place_in_macros() -> None:
     found = _maps((b"/x", b"."), is_debug=False)
-    assert found.shown == {b"/x/p/build", b"/x/p"}
+    assert not found.shown
     assert not found.in_macros
     assert not _maps((b"/x/p", b"."), is_debug=False).shown
 
@@ -79,6 +79,16 @@ def test_a_name_that_another_places_map_meets_is_in_the_key() -> None:
     # A map of another directory of the root meets neither.
     own = (_maps((b"/x/p/src", b"s"), (p.cwd, b"b"), places=p).fields for p in (HERE, other))
     assert len(set(own)) == 1
+
+
+def test_without_debug_information_the_rest_of_a_name_counts_where_one_shows() -> None:
+    other = Places(b"/y/clone/other", b"/y/clone")
+    here, there, elsewhere = (
+        _maps((places.root, b"."), places=places, is_debug=False) for places in (HERE, THERE, other)
+    )
+    assert here == there == elsewhere
+    assert here.replaced(HERE, THERE) == {CWD_MARK, ROOT_MARK}
+    assert here.replaced(HERE, other) == {ROOT_MARK}
 
 
 def test_the_build_directory_is_a_place_of_its_own() -> None:
