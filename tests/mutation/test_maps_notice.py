@@ -16,10 +16,16 @@ LINE = (
 )
 
 CASES = {
-    "above": Case(MAPS, "    shown = outside | (", "    shown = (", UNIT + "test_a_map_from_above_keeps_the_place_without_debug_information"),
+    "above": Case(MAPS, " and place not in outside", "", UNIT + "test_a_map_from_above_replaces_no_place_in_macros"),
+    "pretty": Case(FORM, "is_clang and major < _MAPPED_CLANG", "False",
+                   TEST + "test_the_size_of_a_name_in_the_pretty_name_of_a_function[flags1-clang-14]"),
+    "turned": Case("cache/content/key.py", "            and _spelled_directory(request) == self.spelled_cwd\n", "",
+                   TEST + "test_a_link_that_leads_here_during_the_compile_is_noticed[gcc]"),
+    "rests": Case(MAPS, " if rests.get(mark) == others.get(mark)", "",
+                  UNIT + "test_without_debug_information_the_rest_of_a_name_counts_where_one_shows"),
     "directory": Case(MAPS, "    if not _meets(written, _OF_DEBUG, places.cwd):\n", "    if False:\n",
                       UNIT + "test_the_root_as_working_directory_shows_behind_a_map_with_a_slash"),
-    "beginnings": Case(MAPS, "    fields += _beginnings(written, places)\n", "",
+    "beginnings": Case(MAPS, "    if form.names_directory:\n        fields", "    if False:\n        fields",
                        UNIT + "test_a_name_that_another_places_map_meets_is_in_the_key"),
     "beside": Case(MAPS, "path.startswith(places) if marked == path", "False if marked == path",
                    TEST + "test_a_header_beside_the_clone_whose_name_begins_like_it_misses[flags0-gcc]"),
@@ -29,7 +35,7 @@ CASES = {
     "hidden": Case(MAPS, '    if any(memo.derived(p, d, "hidden-lines", hides_line_names) is not False for p, d in files):\n', "    if False:\n",
                    TEST + 'test_a_line_directive_with_the_name_of_one_clone_misses[#line 5 "{octal}/gen.y"-True-gcc]'),
     "split": Case(MAPS, " or rest not in plain", "", UNIT + "test_a_directive_that_may_hide_a_name_is_found"),
-    "other": Case(FORM, "    if is_other or invocation.language", "    if invocation.language",
+    "other": Case(FORM, "    if is_other or is_unmapped:", "    if is_unmapped:",
                   TEST + "test_a_second_clone_misses_where_a_name_may_show[flags7-gcc]"),
     "spelled": Case(MAPS, "    if not form.maps or spelled_cwd:\n", "    if not form.maps:\n",
                     UNIT + "test_what_a_map_writes_and_where_nothing_is_known_is_text"),
