@@ -17,8 +17,10 @@ LINE = (
 
 CASES = {
     "above": Case(MAPS, " and place not in outside", "", UNIT + "test_a_map_from_above_replaces_no_place_in_macros"),
-    "pretty": Case(FORM, "is_clang and major < _MAPPED_CLANG", "False",
+    "pretty": Case(FORM, "is_clang and major < MAPPED_CLANG", "False",
                    TEST + "test_the_size_of_a_name_in_the_pretty_name_of_a_function[flags1-clang-14]"),
+    "shared": Case("compilers/invocation/share.py", "    if shows_names and any(", "    if False and any(",
+                   "tests/integration/sharing/test_share_flag_sets.py::test_the_size_of_a_pretty_name_is_that_of_the_own_clone[p.cc-clang-14-build-abs]"),
     "turned": Case("cache/content/key.py", "            and _spelled_directory(request) == self.spelled_cwd\n", "",
                    TEST + "test_a_link_that_leads_here_during_the_compile_is_noticed[gcc]"),
     "rests": Case(MAPS, " if rests.get(mark) == others.get(mark)", "",

@@ -112,16 +112,18 @@ _BOTH = (
     "include",
     "system",
 )
+_NAMING = ("cmake", "system")
 # Compiler releases differ in where and how they write paths. So the other releases run only the
-# cases about paths.
+# cases about paths. With Clang 14 only relative names are shared.
 _CASES = [
     (compiler, flags, place)
     for compiler in _C
+    if compiler != "clang-14"
     for flags in (*_FLAGS, *_C_ONLY)
     for place in ("root-rel", "build-abs")
     if flags in _BOTH or (place == "build-abs" and compiler in _MAIN)
     if place == "build-abs" or compiler in _MAIN
-]
+] + [("clang-14", flags, "build-rel") for flags in _BOTH if flags not in _NAMING]
 _CXX_CASES = [
     (compiler.replace("gcc", "g++").replace("clang-", "clang++-"), flags)
     for compiler in _MAIN
@@ -212,6 +214,30 @@ def test_a_c_object_is_shared(
 ) -> None:
     words = {**_FLAGS, **_C_ONLY}[flags]
     _prove(*clones, lambda c: _argv(c, compiler, "src/main.c", words, place), _PLACES[place][0])
+
+
+@pytest.mark.parametrize("place", ["build-rel", "build-abs"])
+@pytest.mark.parametrize("compiler", ["clang-14", "clang-19", "gcc-14"])
+@pytest.mark.parametrize("source", ["p.c", "p.cc"])
+def test_the_size_of_a_pretty_name_is_that_of_the_own_clone(
+    source: str, compiler: str, place: str, make_clone: Callable[..., Clone]
+) -> None:
+    """Clang 14 writes the clone's name into it, as it is spelled, and the object its size only."""
+    text = {
+        "p.c": "int f(struct { int a; } *x) { return sizeof(__PRETTY_FUNCTION__); }\n",
+        "p.cc": "template <class T> int size(T) { return sizeof(__PRETTY_FUNCTION__); }\n"
+        "int f(int n) { return size([n](int k) { return n + k; }); }\n",
+    }
+    files = {name: f"// {compiler} {place}\n{lines}" for name, lines in text.items()}
+    one, other = (make_clone(name, files=files) for name in ("one", "much/longer/other"))
+    argv = [_argv(clone, compiler, source, ("-w", "-O1"), place) for clone in (one, other)]
+    assert one.compile(argv[0], "build").answer == "run"
+    is_own = compiler == "clang-14" and place == "build-abs"
+    assert other.compile(argv[1], "build").answer == ("run" if is_own else "done")
+    hit = other.outputs()
+    other.wipe()
+    other.bare([*argv[1], *([] if is_own else other.maps("build"))], "build")
+    assert other.outputs() == hit
 
 
 @pytest.mark.parametrize(("compiler", "flags"), _CXX_CASES)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language, Product
-from hpcc.compilers.invocation.share import PROVED_CLANG, PROVED_GCC
+from hpcc.compilers.invocation.share import MAPPED_CLANG, PROVED_CLANG, PROVED_GCC
 from hpcc.compilers.spec.table import Effect, Flag, Operand
 from hpcc.compilers.spec.values import wp_depfile
 
@@ -51,8 +51,6 @@ _MAPPING: Final = re.compile(rb"-f(file|macro|debug)-prefix-map=([^=]*)=(.*)", r
 # For an assembler source the maps go to another program, and text in assembler has names in other
 # places.
 _MAPPED_LANGUAGES: Final = frozenset({Language.C, Language.CXX})
-# Older ones write the place of a lambda as it is into the pretty name of a function.
-_MAPPED_CLANG: Final = 17
 _OF_LLVM: Final = frozenset({"-mllvm", "-mllvm="})
 _PASSED_ON: Final = _OF_LLVM | {"-Xclang"}
 # What as gets and what changes only instructions and messages.
@@ -237,7 +235,7 @@ def content_form(invocation: Invocation, *, is_clang: bool, major: int) -> Conte
             return None
         targets = found_targets
     maps = tuple(p for p in pieces if isinstance(p, PrefixMap))
-    is_unmapped = is_clang and major < _MAPPED_CLANG
+    is_unmapped = is_clang and major < MAPPED_CLANG
     is_unmapped |= invocation.language not in _MAPPED_LANGUAGES or invocation.is_assembly_output
     if is_other or is_unmapped:
         maps = ()

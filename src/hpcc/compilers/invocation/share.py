@@ -18,6 +18,9 @@ from hpcc.core.reasons.private import PrivateReason
 
 PROVED_GCC: Final = frozenset({12, 13, 14})
 PROVED_CLANG: Final = frozenset({14, 17, 19})
+# Clang 14 writes the place of a lambda or of an unnamed type as it is into the pretty name of a
+# function. Text that holds the size or a hash of that name does not show it.
+MAPPED_CLANG: Final = 17
 
 # Stands for the root. No argument and no file name can contain it.
 ROOT_MARK: Final = b"\0"
@@ -101,7 +104,13 @@ def why_private(invocation: Invocation, root: bytes, *, is_clang: bool, major: i
         return PrivateReason.FLAGS
     if not _are_inner_words_shared(invocation):
         return PrivateReason.FLAGS
-    return PrivateReason.ROOT_IN_ARGUMENT if canonical_arguments(invocation, root) is None else ""
+    arguments = canonical_arguments(invocation, root)
+    if arguments is None:
+        return PrivateReason.ROOT_IN_ARGUMENT
+    shows_names = is_clang and major < MAPPED_CLANG
+    if shows_names and any(ROOT_MARK in argument for argument in arguments):
+        return PrivateReason.UNPROVED_COMPILER
+    return ""
 
 
 def canonical_arguments(invocation: Invocation, root: bytes) -> tuple[bytes, ...] | None:

@@ -99,8 +99,9 @@ class PrivateReason(Reason, prefix="private"):
         "text", "a message or the depfile names the checkout in a way that cannot be rendered",
         "Fix the cause of the warning.", "hpcc cannot write the text for another checkout.")
     UNPROVED_COMPILER = (
-        "unproved-compiler", "a version of a compiler for which nothing is proved",
-        "Use GCC 12 to 14, or Clang 14, 17 or 19.")
+        "unproved-compiler", "a version of a compiler for which nothing is proved, or Clang 14 and"
+        " an absolute name of a file in the project",
+        "Use GCC 12 to 14, or Clang 17 or 19.")
     MARKER_KEY = (
         "marker-key", "the marker holds a key that it may not hold", _MARKER)
     MARKER_KIND = (
