@@ -115,11 +115,15 @@ def test_a_miss_says_that_another_directory_has_the_result_and_shows_a_name(
     assert moved.compile(words) == "hit"
 
 
-@pytest.mark.parametrize("debug", ["-g", "-fsanitize=undefined"])
+@pytest.mark.parametrize(("debug", "count"), [("-g", 1), ("-fsanitize=undefined", 0)])
 def test_a_miss_says_that_the_object_holds_another_directory(
-    cc: str, debug: str, make: Callable[..., Project], move: Callable[[Project, str], Project]
+    cc: str,
+    debug: str,
+    count: int,
+    make: Callable[..., Project],
+    move: Callable[[Project, str], Project],
 ) -> None:
-    """Of the same source only, with the same flags; and never without a reason to hold it."""
+    """Of the same source only, with the same flags, and where a `.hpcc` would help."""
     project = make("p", {"src/a.c": "int a;\n", "src/b.c": "int b;\n"})
     words = [cc, "-O2", debug, "-I../src", "-c", "../src/a.c", "-o", "a.o"]
     assert project.compile(words) == "miss"
@@ -133,11 +137,12 @@ def test_a_miss_says_that_the_object_holds_another_directory(
     ):
         assert moved.compile(other) == "miss"
     counted = moved.cache.counters()
-    assert (counted["missed.directory-elsewhere"], counted["missed.new-command"]) == (1, 3)
+    assert counted.get("missed.directory-elsewhere", 0) == count
+    assert counted["missed.new-command"] == 4 - count
     moved.write("src/a.c", "int a, edited;\n")
     age(moved.root)
     assert moved.compile(words) == "miss"
-    assert moved.cache.counters()["missed.directory-elsewhere"] == 1
+    assert moved.cache.counters().get("missed.directory-elsewhere", 0) == count
 
 
 def test_a_second_build_directory_below_a_marker_is_not_told_to_make_one(

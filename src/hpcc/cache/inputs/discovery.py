@@ -8,27 +8,11 @@ from typing import Final, NamedTuple
 
 from hpcc.cache.base.tools import MAX_ANSWER_BYTES, ask
 from hpcc.cache.base.uncacheable import UncacheableError
+from hpcc.cache.inputs.listed_names import parse_dependencies
 from hpcc.cache.key.prepare import Prepared
-from hpcc.compilers.invocation.depfile import parse_depfile, prerequisites
-from hpcc.core import CallerError
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 _SECOND_RUN_SECONDS: Final = 120.0
-
-
-def parse_dependencies(data: bytes) -> tuple[bytes, ...]:
-    """Return the files that a depfile lists, in its order; at least one.
-
-    Raises:
-        UncacheableError: the bytes are not a depfile, or list no file.
-    """
-    try:
-        names = prerequisites(parse_depfile(data))
-    except CallerError as error:
-        raise UncacheableError(UncacheableReason.DEPFILE) from error
-    if not names:
-        raise UncacheableError(UncacheableReason.DEPFILE)
-    return names
 
 
 def ask_dependencies(

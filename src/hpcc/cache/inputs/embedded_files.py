@@ -21,7 +21,8 @@ from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
 from hpcc.cache.inputs.clocks import CLOCKS, refuse_clocks
 from hpcc.cache.inputs.closure_types import Check
-from hpcc.cache.inputs.discovery import answer_about, expand_passes, parse_dependencies
+from hpcc.cache.inputs.discovery import answer_about, expand_passes
+from hpcc.cache.inputs.listed_names import parse_dependencies
 from hpcc.cache.inputs.pragmas import is_preprocessor_blind, refuse_parsed_clocks
 from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.invocation.interfaces import INTERFACE_FLAG

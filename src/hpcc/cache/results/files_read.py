@@ -10,7 +10,8 @@ from typing import Final
 from hpcc.cache.base.files import FileMemo, Listing
 from hpcc.cache.base.outputs import read_output
 from hpcc.cache.base.uncacheable import UncacheableError, absolute, all_absolute
-from hpcc.cache.inputs.discovery import ask_dependencies, parse_dependencies
+from hpcc.cache.inputs.discovery import ask_dependencies
+from hpcc.cache.inputs.listed_names import parse_dependencies
 from hpcc.cache.inputs.pragmas import is_preprocessor_blind
 from hpcc.cache.key.interfaces import interfaces_of_map
 from hpcc.cache.key.prepare import Prepared

@@ -12,7 +12,7 @@ depfile of another checkout is laid out again, as `compilers.invocation.share_te
 from __future__ import annotations
 
 from hpcc.cache.base.uncacheable import UncacheableError
-from hpcc.cache.inputs.discovery import parse_dependencies
+from hpcc.cache.inputs.listed_names import parse_dependencies
 from hpcc.cache.windows.root_text import MARKS, names, spellings
 from hpcc.compilers.invocation.depfile import escape_name, unescape_name
 from hpcc.compilers.invocation.share import ROOT_MARK
