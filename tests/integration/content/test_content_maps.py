@@ -42,7 +42,12 @@ FILES = {
     "src/sub/h.h": "#include <assert.h>\nstatic inline int helper(int a) { assert(a); return a * 3; }\n",
     "inc/r.h": "enum { R = 4 };\n",
 }
-COMPILERS = ["gcc-12", "gcc-14", "clang-17", "clang-19"]
+EACH = ["gcc-12", "gcc-14", "clang-17", "clang-19", "clang-14"]
+# `make nightly` asks the others as well.
+COMPILERS = [
+    "gcc-14", "clang-19",
+    *(pytest.param(cc, marks=pytest.mark.nightly) for cc in ("gcc-12", "clang-17")),
+]  # fmt: skip
 # Two compilers stand for all where only hpcc's own rules count.
 TWO = ["gcc", "clang-19"]
 FULL = ["-ffile-prefix-map={root}=."]
@@ -381,7 +386,8 @@ def combinations(cc: str, count: int) -> list[tuple[str, list[str]]]:
 COUNT = int(os.environ.get("HPCC_MAP_COMBINATIONS", "10"))
 
 
-@pytest.mark.parametrize("cc", [*COMPILERS, "clang-14"])
+@pytest.mark.nightly
+@pytest.mark.parametrize("cc", EACH)
 def test_whatever_the_maps_are_each_clone_gets_its_own_bytes(
     cc: str, make: Make, move: Move
 ) -> None:
