@@ -51,10 +51,14 @@ def marked_depfile(data: bytes, root: WindowsPath) -> bytes | None:
     return None if is_left else _text(marked, data)
 
 
-def spelled_depfile(data: bytes, root: WindowsPath) -> bytes:
-    """Reverse `marked_depfile`, in the form that the compile in the checkout at `root` writes."""
+def spelled_depfile(data: bytes, root: WindowsPath) -> bytes | None:
+    """Reverse `marked_depfile`, in the form that the compile in the checkout at `root` writes.
+
+    None for stored bytes that `marked_depfile` did not make.
+    """
     rules = _rules(data)
-    assert rules is not None  # because `marked_depfile` laid it out
+    if rules is None or _text(rules, data) != data:
+        return None
     return _text([[_spelled(word, root) for word in words] for words in rules], data)
 
 

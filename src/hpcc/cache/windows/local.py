@@ -297,12 +297,15 @@ class WindowsCache:
                 inputs = asked.spelled_set(key, stored)
                 if not state.holds(inputs):
                     continue
-                result = self._results.result(inputs.result_key)
-                if result is None or not self._keeper.may_be_put(asked.compiled, result):
+                stored_result = self._results.result(inputs.result_key)
+                if stored_result is None:
+                    break
+                result = asked.spelled(key, stored_result)
+                if not self._keeper.may_be_put(asked.compiled, result):
                     break
                 if index:
                     self._results.prefer(key, sets, stored)
-                return Found(inputs, asked.spelled(key, result)), key, state
+                return Found(inputs, result), key, state
         return None
 
     def put(self, asked: SharedCompile, found: Found, key: bytes, state: State) -> Done | None:

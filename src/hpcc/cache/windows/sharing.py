@@ -127,9 +127,10 @@ class WindowsShare:
         return result._replace(depfile=depfile, stdout=stdout, stderr=stderr, origin=self.origin)
 
     def spelled(self, result: Result) -> Result:
-        """Return a stored result with this checkout's paths."""
+        """Return a stored result with this checkout's paths, without a depfile that is none."""
         stdout, stderr = map(self.spelled_text, (result.stdout, result.stderr))
-        depfile = result.depfile and spelled_depfile(result.depfile, self.root)
+        depfile = result.depfile
+        depfile = None if depfile is None else spelled_depfile(depfile, self.root)
         return result._replace(depfile=depfile, stdout=stdout, stderr=stderr)
 
     def is_below(self, path: WindowsPath) -> bool:

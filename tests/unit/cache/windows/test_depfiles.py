@@ -8,6 +8,7 @@ import pytest
 
 from hpcc.cache.base.api import RunReport
 from hpcc.cache.base.uncacheable import UncacheableError
+from hpcc.cache.results.results import Result, Results
 from hpcc.cache.windows.depfiles import marked_depfile, names_in, spelled_depfile
 from hpcc.compilers.invocation.depfile import escape_name
 from hpcc.compilers.invocation.share import ROOT_MARK
@@ -184,6 +185,23 @@ def test_another_checkout_gets_a_depfile_with_its_own_names(two: Checkouts) -> N
         assert two.disk.files[f"{root}\\x.d"] == text_for(root)
     counts = two.counters.snapshot()
     assert (counts["hit.shared"], two.private()) == (1, {})
+
+
+@pytest.mark.parametrize("stored", [b"", b"no rule", b"x:  C:\\w\\x.c\n", b"x: \0\n\n\\"])
+def test_a_stored_depfile_that_nobody_made_is_a_miss(
+    two: Checkouts, stored: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two.written = {f"{CHECKOUTS[0]}\\x.d": text_for(CHECKOUTS[0])}
+    assert two.compile(*CMAKE, cwd=CHECKOUTS[0]) == "miss"
+    plain = Results.result
+
+    def result(self: Results, key: bytes) -> Result | None:
+        found = plain(self, key)
+        return found and found._replace(depfile=stored)
+
+    monkeypatch.setattr(Results, "result", result)
+    two.written = {f"{CHECKOUTS[1]}\\x.d": text_for(CHECKOUTS[1])}
+    assert two.compile(*CMAKE, cwd=CHECKOUTS[1]) == "miss"
 
 
 @pytest.mark.parametrize("flag", ["/clang:-MT", "/clang:-MQ"])
