@@ -23,7 +23,15 @@ from hpcc.obs.text import one_line, plain
 
 # Each module has `register(subparsers)`. The order is that of --help.
 _ON_WINDOWS: Final[tuple[ModuleType, ...]] = (
-    *(local, stats, clean, explain, builds, config, services, selftest, windows_agent),
+    local,
+    stats,
+    clean,
+    explain,
+    builds,
+    config,
+    services,
+    selftest,
+    windows_agent,
 )
 _COMMANDS = _ON_WINDOWS
 # The other commands still need POSIX (docs/windows.md). Their names, with what helps there.
