@@ -127,7 +127,7 @@ class WindowsShare:
         return result._replace(depfile=depfile, stdout=stdout, stderr=stderr, origin=self.origin)
 
     def spelled(self, result: Result) -> Result:
-        """Return a stored result with this checkout's paths, without a depfile that is none."""
+        """Return a stored result with the paths of this checkout, and without a wrong depfile."""
         stdout, stderr = map(self.spelled_text, (result.stdout, result.stderr))
         depfile = result.depfile
         depfile = None if depfile is None else spelled_depfile(depfile, self.root)
