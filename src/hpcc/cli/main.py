@@ -16,13 +16,17 @@ from hpcc.cli.base.terminal import emit
 from hpcc.cli.builds import builds
 from hpcc.cli.cache import clean, config, explain, local, stats
 from hpcc.cli.doctor import selftest
-from hpcc.cli.farm import services, windows_agent
+from hpcc.cli.farm import jobs, login, services, status, token, windows_agent
 from hpcc.config.extras import Extra, extra_of, missing_text, require_extra
 from hpcc.core import CallerError, HpccError
 from hpcc.obs.text import one_line, plain
 
 # Each module has `register(subparsers)`. The order is that of --help.
 _ON_WINDOWS: Final[tuple[ModuleType, ...]] = (
+    login,
+    token,
+    jobs,
+    status,
     local,
     stats,
     clean,
@@ -36,10 +40,9 @@ _ON_WINDOWS: Final[tuple[ModuleType, ...]] = (
 _COMMANDS = _ON_WINDOWS
 # The other commands still need POSIX (docs/windows.md). Their names, with what helps there.
 _STATE: Final = "`hpcc status`, `hpcc stats`, `hpcc explain` and `hpcc config show` tell its state"
-_FARM: Final = "docs/windows.md tells how to name a farm"
 _NOT_ON_WINDOWS: Final[Mapping[str, str]] = {
     "doctor": _STATE,
-    **dict.fromkeys(("up", "login", "logout", "whoami", "token", "jobs", "farm"), _FARM),
+    "up": "`hpcc login` uses a farm, and a first compile starts the local cache",
     **dict.fromkeys(("down", "cache", "pack", "web", "completion", "debug-map"), ""),
     **dict.fromkeys(("image", "assets", "audit", "attest", "verify-evidence", "tenants"), ""),
 }
@@ -48,7 +51,7 @@ if sys.platform != "win32":
     from hpcc.cli.audit import audit
     from hpcc.cli.cache import checkout, pack, remote
     from hpcc.cli.doctor import doctor
-    from hpcc.cli.farm import jobs, login, status, tenants_table, token, up
+    from hpcc.cli.farm import tenants_table, up
     from hpcc.cli.image import assets, image
     from hpcc.cli.web import web
 

@@ -52,8 +52,8 @@ def make_own_directory(directory: Path | str) -> None:
 
 
 def open_shared(path: Path | str) -> int:
-    """Return a descriptor to read a file, also behind a link."""
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    """Return a descriptor to read a file, also behind a link. A pipe or a device does not block."""
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def lock_now(descriptor: int, *, exclusive: bool = True) -> None:

@@ -13,7 +13,13 @@ from pathlib import Path
 import pytest
 
 from hpcc_testkit.cache.launcher import ROOT, build_windows_launcher, wait_until
-from hpcc_testkit.farm.in_process import farm_under_test
+from hpcc_testkit.farm.in_process import IMAGE, farm_under_test
+from hpcc_testkit.services.identity_provider import (
+    CLIENT,
+    RealProvider,
+    missing_or_none,
+    real_provider,
+)
 from hpcc_testkit.windows.agent import drive_c, windows_packages, windows_python
 from hpcc_testkit.windows.image import windows_image
 from hpcc_testkit.windows.wine import Wine, cross_build
@@ -36,6 +42,17 @@ int main(int argc, char **argv) {
     printf("compiled");
     return 3;
 }
+"""
+
+_TENANTS = """
+[tenants.acme]
+images = ["{image}"]
+minimum_isolation = "local/none"
+guest_reuse = "exec"
+[tenants.acme.identity]
+issuer = "{issuer}"
+audience = "{client}"
+client_ids = ["{client}"]
 """
 
 
@@ -145,6 +162,63 @@ def use_farm(desk: Desk, farm: str) -> None:
     ):
         assert counted[name] > 0, counted
     assert not list(desk.cwd.glob("*.hpcc"))
+
+
+@pytest.mark.skipif(missing_or_none() is not None, reason=missing_or_none() or "")
+async def test_a_person_logs_in_compiles_on_the_farm_and_logs_out(
+    desk: Desk, tmp_path: Path
+) -> None:
+    clang_cl = project(tmp_path)
+    desk.cwd = tmp_path / "p/sub"
+    table = tmp_path / "tenants.toml"
+    async with real_provider() as provider:
+        table.write_text(_TENANTS.format(image=IMAGE, issuer=provider.issuer, client=CLIENT))
+        async with farm_under_test(tmp_path / "farm", tenants=table) as farm:
+            farm.runtime.guest_class = windows_image(clang_cl)
+            (tmp_path / "farm.toml").write_text(
+                f'scheduler = "{farm.scheduler.host}:{farm.scheduler.port}"\ntenant = "acme"\n'
+                f'issuer = "{provider.issuer}"\nclient_id = "{CLIENT}"\nimage = "{IMAGE}"\n'
+                f"scheduler_certificate = '''\n{farm.scheduler.certificate_pem}'''\n"
+            )
+            async with farm.serving():
+                await log_in(desk, provider)
+                await asyncio.to_thread(use_login, desk)
+        assert {row.principal for row in farm.audit.rows} == {"ann"}
+
+
+async def log_in(desk: Desk, provider: RealProvider) -> None:
+    """Run `hpcc login farm.toml`; confirm what it prints, as its user does."""
+    command = (desk.python, "-B", "-u", "-m", "hpcc.cli", "login", "farm.toml")
+    with desk.wine.start(*command, cwd=desk.directory) as process:
+        assert process.stdout is not None
+        page = b""
+        while not page.startswith(b"or    "):
+            page = await asyncio.to_thread(process.stdout.readline)
+            assert page, process.stderr
+        await provider.confirm(page.split()[1].decode(), "ann")
+        said, errors = await asyncio.to_thread(process.communicate, None, 60)
+    assert process.returncode == 0, errors
+    assert b"as ann of acme" in said
+    assert b"the scheduler accepts it" in said
+
+
+def use_login(desk: Desk) -> None:
+    said = desk.hpcc("whoami", "--check")
+    assert said.stdout.startswith(b"ann of tenant acme"), said
+    assert said.stdout.split()[-2:] == [b"accepts", b"it"], said
+    assert desk.hpcc("jobs").stdout.strip().isdigit()
+    assert b"workers: 1 live" in desk.hpcc("farm", "status").stdout
+    assert desk.hpcc("token").stdout.count(b".") == 2
+    root = "Z:" + str(desk.cwd.parent).replace("/", "\\")
+    argv = ("/nologo", f"/I{root}\\inc", "/Foone.obj", f"{root}\\x.c")
+    with desk.daemon():
+        wait_until(lambda: desk.compile(*argv).returncode == 0, timeout_seconds=120)
+    said = desk.hpcc("logout")
+    assert (said.returncode, said.stdout.split()) == (0, [b"logged", b"out"]), said
+    assert not (desk.home / "state/login.json").exists()
+    assert not (desk.home / "state/farm.json").exists()
+    said = desk.hpcc("whoami")
+    assert (said.returncode, said.stdout[:19]) == (1, b"nobody is logged in"), said
 
 
 def test_a_service_is_refused_without_an_administrator(desk: Desk) -> None:

@@ -31,7 +31,7 @@ def held_lock(path: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise CallerError("hpcc is already up", reason="already-up") from error
         os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
         yield
     finally:
         os.close(fd)
@@ -46,7 +46,7 @@ def holder_or_none(path: Path) -> int | None:
     try:
         lock_now(fd)
     except BlockingIOError:
-        text = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+        text = os.read(fd, 32).decode("ascii", "replace").strip()
         return int(text) if text.isdigit() else 0
     else:
         return None

@@ -15,6 +15,7 @@ from hpcc.config.farm import Farm, load_farm_or_none
 from hpcc.config.paths import Paths
 from hpcc.config.private_file import write_private_file
 from hpcc.core import CallerError, HpccError, InfrastructureError
+from hpcc.files import make_own_directory
 
 if TYPE_CHECKING:
     from hpcc.identity.login.file import FarmProfile, Login
@@ -42,7 +43,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--client-secret-file",
         type=Path,
         metavar="PATH",
-        help="for CI: client credentials; the secret is read from this file (0600) when needed",
+        help="for CI: client credentials; the secret is read from this private file when needed",
     )
     how.add_argument(
         "--token-file",
@@ -62,13 +63,13 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _login(args: argparse.Namespace) -> int:
     """Log in: confirm a code in any browser, on any device; or in CI, with a secret or token file.
 
-    The tokens are kept in login.json of the state directory, mode 0600, and renewed before they
+    The tokens are kept in login.json of the state directory, for you alone, and renewed before they
     end. hpcc never sees a password: you type it only into the provider's page.
     """
     from hpcc.identity.login.file import load_login_or_none, load_profile
 
     paths = Paths.from_env(os.environ)
-    paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_own_directory(paths.state)
     if holder_or_none(lock_file(paths)) is not None:
         raise CallerError(
             "hpcc is up with a farm on this machine: run `hpcc down` before you log in to another",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.core import CallerError, HpccError, InfrastructureError
-from hpcc.files import lock_now, open_file
+from hpcc.files import lock_now, open_file, open_shared
 from hpcc.identity.login.file import (
     Login,
     load_login_or_none,
@@ -218,7 +218,7 @@ def read_token_file(path: Path) -> str:
     """
     try:
         # Links are accepted, because Kubernetes mounts them. A FIFO must not block the daemon.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        descriptor = open_shared(path)
         try:
             is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
             raw = os.read(descriptor, MAX_IDP_TOKEN_CHARS + 2) if is_file else b""
