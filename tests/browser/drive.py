@@ -9,10 +9,12 @@ import itertools
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -98,16 +100,20 @@ class Browser:
     def _log(self) -> object:
         return [entry["message"] for entry in self._driver.get_log("browser")]
 
+    def _until[T](self, answer: Callable[[], T]) -> T:
+        """Return the answer, once it is true; a page that is replaced meanwhile answers nothing."""
+        wait = WebDriverWait(self._driver, WAIT_SECONDS, ignored_exceptions=(WebDriverException,))
+        return wait.until(lambda _: answer())
+
     def _element(self, css: str) -> WebElement:
-        return self._driver.find_element(By.CSS_SELECTOR, css)
+        return self._until(lambda: self._driver.find_element(By.CSS_SELECTOR, css))
 
     def _text(self) -> str:
-        return str(self._driver.find_element(By.TAG_NAME, "body").text)
+        body = self._driver.find_element
+        return self._until(lambda: (str(body(By.TAG_NAME, "body").text),))[0]
 
     def _wait(self, text: str) -> None:
-        WebDriverWait(self._driver, WAIT_SECONDS, ignored_exceptions=(Exception,)).until(
-            lambda _: text in self._text()
-        )
+        self._until(lambda: text in self._text())
 
     def _look(self, width: int, dark: bool, png: str = "", height: int = 900) -> object:
         """Set the width and the colours; return by how much the page is wider than the window."""

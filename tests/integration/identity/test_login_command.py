@@ -90,6 +90,19 @@ class Site:
     ) -> str:
         """Log in as a person, who confirms at the provider's page, by default without a browser."""
         process = await self.start("login", str(self.farm_file()), *more)
+        try:
+            return await self._logged_in(process, person, confirm or self.provider.confirm)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.communicate()
+
+    async def _logged_in(
+        self,
+        process: asyncio.subprocess.Process,
+        person: str,
+        confirm: Callable[[str, str], Awaitable[None]],
+    ) -> str:
         assert process.stdout is not None
         head = ""
         while "or    " not in head:
@@ -101,7 +114,7 @@ class Site:
         assert page is not None
         assert code is not None
         assert code[1] in page[1]
-        await (confirm or self.provider.confirm)(page[1], person)
+        await confirm(page[1], person)
         out, errors = await process.communicate()
         assert process.returncode == 0, errors.decode()
         return head + out.decode()
