@@ -15,7 +15,7 @@ from hpcc import __version__
 from hpcc.cli.base.terminal import emit
 from hpcc.cli.builds import builds
 from hpcc.cli.cache import clean, config, explain, local, stats
-from hpcc.cli.doctor import selftest
+from hpcc.cli.doctor import doctor, selftest
 from hpcc.cli.farm import jobs, login, services, status, token, windows_agent
 from hpcc.config.extras import Extra, extra_of, missing_text, require_extra
 from hpcc.core import CallerError, HpccError
@@ -33,15 +33,14 @@ _ON_WINDOWS: Final[tuple[ModuleType, ...]] = (
     explain,
     builds,
     config,
+    doctor,
     services,
     selftest,
     windows_agent,
 )
 _COMMANDS = _ON_WINDOWS
 # The other commands still need POSIX (docs/windows.md). Their names, with what helps there.
-_STATE: Final = "`hpcc status`, `hpcc stats`, `hpcc explain` and `hpcc config show` tell its state"
 _NOT_ON_WINDOWS: Final[Mapping[str, str]] = {
-    "doctor": _STATE,
     "up": "`hpcc login` uses a farm, and a first compile starts the local cache",
     **dict.fromkeys(("down", "cache", "pack", "web", "completion", "debug-map"), ""),
     **dict.fromkeys(("image", "assets", "audit", "attest", "verify-evidence", "tenants"), ""),
@@ -50,7 +49,6 @@ if sys.platform != "win32":
     from hpcc.cli import completion
     from hpcc.cli.audit import audit
     from hpcc.cli.cache import checkout, pack, remote
-    from hpcc.cli.doctor import doctor
     from hpcc.cli.farm import tenants_table, up
     from hpcc.cli.image import assets, image
     from hpcc.cli.web import web

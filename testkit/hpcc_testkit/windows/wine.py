@@ -65,6 +65,14 @@ class Wine:
             stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds,
         )  # fmt: skip
 
+    def run_into(self, output: Path, program: Path | str, *arguments: str, cwd: Path) -> int:
+        """Run a program that may start Wine's desktop: that outlives it, and would hold a pipe."""
+        with output.open("wb") as file:
+            return subprocess.run(
+                ["wine", str(program), *arguments], env=self.env, cwd=cwd, check=False,
+                stdin=subprocess.DEVNULL, stdout=file, stderr=file, timeout=_RUN_SECONDS,
+            ).returncode  # fmt: skip
+
     def start(self, program: Path | str, *arguments: str, cwd: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             ["wine", str(program), *arguments], env=self.env, cwd=cwd,

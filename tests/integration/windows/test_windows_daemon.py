@@ -101,6 +101,25 @@ def desk(wine: Wine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     return Desk(wine, tmp_path)
 
 
+def doctor(desk: Desk) -> dict[str, dict[str, str]]:
+    """Run `hpcc doctor --json`; return its lines by name."""
+    argv = (desk.python, "-B", "-m", "hpcc.cli", "doctor", "--json")
+    assert desk.wine.run_into(desk.directory / "said", *argv, cwd=desk.directory) == 0
+    return {line["name"]: line for line in json.loads((desk.directory / "said").read_bytes())}
+
+
+def test_doctor_says_what_is_there_and_what_to_do(desk: Desk) -> None:
+    with desk.daemon():
+        found = doctor(desk)
+    # cl and the launcher are in the working directory. There is no containerd and no SDK.
+    assert [name for name, line in found.items() if line["state"] == "missing"] == ["windows"]
+    assert "INCLUDE is not set" in found["compilers"]["detail"]
+    for name in ("settings", "launcher", "file system", "user", "login", "sharing"):
+        assert found[name]["state"] == "ok", found[name]
+    assert found["daemon"]["detail"].startswith("running, pid ")
+    assert all(line["state"] == "ok" or line["remedy"] for line in found.values())
+
+
 def test_the_daemon_answers_a_launcher_and_commands_and_ends_when_told(desk: Desk) -> None:
     with desk.daemon():
         done = desk.compile()

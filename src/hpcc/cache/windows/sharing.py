@@ -231,12 +231,9 @@ class WindowsSharing:
     def _why_private(
         self, disk: CacheDisk, compiled: WindowsCompile, root: WindowsPath, marker: Marker
     ) -> str:
-        request, home = compiled.request, windows_key(self._home)
-        if not _PLAIN_ROOT.fullmatch(str(root)) or windows_key(str(root)) == home:
-            return PrivateReason.ROOT
-        cwd = request.cwd.decode()
-        if cwd != str(compiled.cwd) or not (cwd + "\\").startswith(str(root) + "\\"):
-            return PrivateReason.DIRECTORY_SPELLING  # `subst`, a junction, other capitals
+        request = compiled.request
+        if reason := why_place_is_private(root, request.cwd.decode(), compiled.cwd, self._home):
+            return reason
         if leaves(compiled.invocation.source.decode(), root, compiled.cwd):
             return PrivateReason.BORDER
         if _is_below(compiled.source, root):
@@ -253,6 +250,18 @@ class WindowsSharing:
         if any(names(value, root) for value in (*env, request.compiler, request.argv[0])):
             return PrivateReason.ENVIRONMENT
         return _why_not_searched(disk, compiled, root)
+
+
+def why_place_is_private(root: WindowsPath, cwd: str, real_cwd: WindowsPath, home: str) -> str:
+    """Return the `PrivateReason` that holds for every compile in a directory, or "".
+
+    `cwd` is the directory as it is spelled, `real_cwd` without links, `home` the profile's.
+    """
+    if not _PLAIN_ROOT.fullmatch(str(root)) or windows_key(str(root)) == windows_key(home):
+        return PrivateReason.ROOT
+    if cwd != str(real_cwd) or not (cwd + "\\").startswith(str(root) + "\\"):
+        return PrivateReason.DIRECTORY_SPELLING  # `subst`, a junction, other capitals
+    return ""
 
 
 def _why_not_searched(disk: CacheDisk, compiled: WindowsCompile, root: WindowsPath) -> str:

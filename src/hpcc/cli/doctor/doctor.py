@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,8 +14,6 @@ from typing import Final
 
 from hpcc.cli.base.terminal import emit
 from hpcc.cli.doctor.check import Check, DoctorCheck
-from hpcc.cli.doctor.guests import GUEST_CHECKS
-from hpcc.cli.doctor.local import LOCAL_CHECKS
 from hpcc.config.extras import adding, extra_of, missing_modules
 from hpcc.config.paths import Paths
 from hpcc.core import HpccError
@@ -75,8 +74,10 @@ _WITHOUT_FARM: Final[Mapping[str, Check]] = {"guests": _no_farm}
 async def collect(paths: Paths) -> list[DoctorCheck]:
     """Run every check; an unexpected error becomes that check's result and ends no other check."""
     checks = []
-    guests = _WITHOUT_FARM if missing_modules("farm") else GUEST_CHECKS
-    for name, ask in (*LOCAL_CHECKS.items(), *guests.items()):
+    local, guests = _tables()
+    if missing_modules("farm"):
+        guests = _WITHOUT_FARM
+    for name, ask in (*local.items(), *guests.items()):
         try:
             checks.append(await ask(paths))
         except ModuleNotFoundError as error:
@@ -92,6 +93,18 @@ async def collect(paths: Paths) -> list[DoctorCheck]:
             detail = f"not known: see {said}" if said else str(error)
             checks.append(DoctorCheck(name=name, state="missing", detail=detail))
     return checks
+
+
+def _tables() -> tuple[Mapping[str, Check], Mapping[str, Check]]:
+    """Return the checks of this operating system: of local compiles, and of guests."""
+    if sys.platform == "win32":
+        from hpcc.cli.doctor.windows_local import WINDOWS_CHECKS, WINDOWS_GUEST_CHECKS
+
+        return WINDOWS_CHECKS, WINDOWS_GUEST_CHECKS
+    from hpcc.cli.doctor.guests import GUEST_CHECKS
+    from hpcc.cli.doctor.local import LOCAL_CHECKS
+
+    return LOCAL_CHECKS, GUEST_CHECKS
 
 
 def _print(check: DoctorCheck) -> None:

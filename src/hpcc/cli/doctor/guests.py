@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from hpcc.cli.doctor.check import Check, DoctorCheck
+from hpcc.cli.doctor.common import windows_check
 from hpcc.cli.doctor.host import HOST_CHECKS
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
@@ -170,16 +170,6 @@ async def _containers(paths: Paths) -> DoctorCheck:
     return DoctorCheck(name="containers", state="ok", detail=detail)
 
 
-async def _windows(paths: Paths) -> DoctorCheck:
-    from hpcc.cli.doctor.windows import windows_guests
-
-    settings = load_settings(paths.config_file).worker
-    said = await windows_guests(settings, program_files=os.environ.get("PROGRAMFILES", ""))
-    return DoctorCheck(
-        name="windows", state=said.state, detail=said.detail, cost=said.cost, remedy=said.remedy
-    )
-
-
 async def _bundle(paths: Paths, digest: str) -> DoctorCheck:
     from hpcc.runtime.assets.bundle import pinned_assets
 
@@ -278,7 +268,7 @@ BACKEND_CHECKS: Final[Mapping[str, Check]] = {
     "kvm": _kvm,
     "firecracker": _firecracker,
     "containers": _containers,
-    "windows": _windows,
+    "windows": windows_check,
 }
 
 GUEST_CHECKS: Final[Mapping[str, Check]] = {

@@ -166,7 +166,7 @@ def test_the_command_needs_nothing_that_windows_lacks() -> None:
         from hpcc.cli.main import build_parser
         sys.platform = "linux"
         text = build_parser().format_help()
-        assert "selftest" in text and "doctor" not in text, text
+        assert "selftest" in text and "verify-evidence" not in text, text
         from hpcc.cli.main import main
         sys.exit(main(["selftest", "windows"]))
     """)
