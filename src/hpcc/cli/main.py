@@ -16,13 +16,14 @@ from hpcc.cli.base.terminal import emit
 from hpcc.cli.builds import builds
 from hpcc.cli.cache import clean, config, explain, local, stats
 from hpcc.cli.doctor import doctor, selftest
-from hpcc.cli.farm import jobs, login, services, status, token, windows_agent
+from hpcc.cli.farm import jobs, login, services, status, token, up, windows_agent
 from hpcc.config.extras import Extra, extra_of, missing_text, require_extra
 from hpcc.core import CallerError, HpccError
 from hpcc.obs.text import one_line, plain
 
 # Each module has `register(subparsers)`. The order is that of --help.
 _ON_WINDOWS: Final[tuple[ModuleType, ...]] = (
+    up,
     login,
     token,
     jobs,
@@ -41,15 +42,14 @@ _ON_WINDOWS: Final[tuple[ModuleType, ...]] = (
 _COMMANDS = _ON_WINDOWS
 # The other commands still need POSIX (docs/windows.md). Their names, with what helps there.
 _NOT_ON_WINDOWS: Final[Mapping[str, str]] = {
-    "up": "`hpcc login` uses a farm, and a first compile starts the local cache",
-    **dict.fromkeys(("down", "cache", "pack", "web", "completion", "debug-map"), ""),
+    **dict.fromkeys(("cache", "pack", "web", "completion", "debug-map"), ""),
     **dict.fromkeys(("image", "assets", "audit", "attest", "verify-evidence", "tenants"), ""),
 }
 if sys.platform != "win32":
     from hpcc.cli import completion
     from hpcc.cli.audit import audit
     from hpcc.cli.cache import checkout, pack, remote
-    from hpcc.cli.farm import tenants_table, up
+    from hpcc.cli.farm import tenants_table
     from hpcc.cli.image import assets, image
     from hpcc.cli.web import web
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+
 from hpcc.config.service_file import load_service_file
 from hpcc.identity.keys import trail_key
 from hpcc.ports import SystemClock
 from hpcc.rpc.base.process import ServiceProcess, run_service
 from hpcc.scheduler.base.collector import Collector
 from hpcc.scheduler.base.config import SchedulerConfig
-from hpcc.scheduler.limits import raise_descriptor_limit
 from hpcc.scheduler.serve import serve_scheduler
 
 
 async def main(process: ServiceProcess) -> None:
     """Serve until cancelled."""
-    raise_descriptor_limit()
+    if sys.platform != "win32":  # Windows has no such limit
+        from hpcc.scheduler.limits import raise_descriptor_limit
+
+        raise_descriptor_limit()
     config = load_service_file(process.config_path, SchedulerConfig)
     process.log.configured(config.log_format)
     async with serve_scheduler(

@@ -2,7 +2,8 @@
 
 The contract with the service: standard input is a pipe that never carries a byte, and its end
 means that the parent is gone and the service must exit. Standard output carries one JSON object
-per line: `{"progress": "…"}`, and once `{"ready": true, …}`. SIGTERM requests an orderly end.
+per line: `{"progress": "…"}`, and once `{"ready": true, …}`. SIGTERM requests an orderly end; on
+Windows, which has no such signal, the end of standard input does.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from hpcc.core import InfrastructureError
 
 MAX_LINE_BYTES: Final = 64 << 10
 STOP_SECONDS: Final = 20.0
+# CREATE_NO_WINDOW ("Process Creation Flags"): the supervisor has no console to share.
+_CREATION_FLAGS: Final = 0x0800_0000 if sys.platform == "win32" else 0
 
 
 class SupervisorError(InfrastructureError):
@@ -69,7 +73,8 @@ class Child:
                     stderr=log,
                     env=dict(spec.env),
                     limit=MAX_LINE_BYTES,
-                    start_new_session=True,
+                    start_new_session=sys.platform != "win32",
+                    creationflags=_CREATION_FLAGS,
                 )
         except OSError as error:
             raise SupervisorError(f"cannot start {spec.name}: {error}") from error
@@ -118,11 +123,15 @@ class Child:
         return await self.process.wait()
 
     async def stop(self) -> None:
-        """End the process: SIGTERM, and SIGKILL after `STOP_SECONDS`. Idempotent."""
+        """Ask the process to end, and kill it after `STOP_SECONDS`. Idempotent."""
         if self.process.returncode is not None:
             return
-        with suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
+        if sys.platform == "win32":
+            assert self.process.stdin is not None
+            self.process.stdin.close()
+        else:
+            with suppress(ProcessLookupError):
+                self.process.send_signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 await self.process.wait()

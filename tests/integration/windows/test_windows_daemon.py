@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.config.private_file import write_private_file
+from hpcc.runtime.windows.layers.layer import build_windows_layer
 from hpcc_testkit.cache.launcher import ROOT, build_windows_launcher, wait_until
 from hpcc_testkit.farm.in_process import IMAGE, farm_under_test
 from hpcc_testkit.services.identity_provider import (
@@ -25,6 +27,7 @@ from hpcc_testkit.windows.image import windows_image
 from hpcc_testkit.windows.wine import Wine, cross_build
 
 pytestmark = pytest.mark.timeout(500)
+IMAGE_NAME = "registry.example/msvc@sha256:" + "a" * 64
 # Says what it is and what it reads, as cl would, and compiles nothing.
 _COMPILER = r"""
 #include <stdio.h>
@@ -118,6 +121,45 @@ def test_doctor_says_what_is_there_and_what_to_do(desk: Desk) -> None:
         assert found[name]["state"] == "ok", found[name]
     assert found["daemon"]["detail"].startswith("running, pid ")
     assert all(line["state"] == "ok" or line["remedy"] for line in found.values())
+
+
+def said(desk: Desk, status: int, *arguments: str) -> str:
+    """Run a command that leaves processes behind; return what it wrote."""
+    argv = (desk.python, "-B", "-m", "hpcc.cli", *arguments)
+    assert desk.wine.run_into(desk.directory / "said", *argv, cwd=desk.directory) == status
+    return (desk.directory / "said").read_text()
+
+
+def test_up_without_containerd_is_the_local_cache_until_down(desk: Desk) -> None:
+    assert "hpcc was not up" in said(desk, 0, "down")
+    refused = said(desk, 2, "up", "--image", IMAGE_NAME)
+    assert refused.startswith("hpcc: no farm can start here: containerd does not listen on ")
+    shown = said(desk, 0, "up")
+    try:
+        assert "hpcc is up: the local cache" in shown
+        assert "no farm:   containerd does not listen on" in shown
+        assert "docs/windows.md, The host" in shown
+        assert desk.compile().stdout == b"compiled"
+        assert b"no-source" in desk.hpcc("stats").stdout
+    finally:
+        assert "hpcc is down" in said(desk, 0, "down")
+    assert desk.hpcc("status").returncode == 3
+
+
+def test_the_services_of_a_farm_start_in_order_and_end_with_their_supervisor(desk: Desk) -> None:
+    layer = build_windows_layer({"hpcc-agent.exe": b"MZ"})
+    write_private_file(desk.home / "cache/guest/windows-agent.tar", layer.tar)
+    (desk.home / "state").mkdir(mode=0o700, exist_ok=True)
+    argv = (desk.python, "-B", "-m", "hpcc.cli.farm.supervise", IMAGE_NAME)
+    assert desk.wine.run_into(desk.directory / "said", *argv, cwd=desk.directory) == 1
+    worker = (desk.home / "state/worker.log").read_text()
+    assert "containerd does not listen on" in worker
+    scheduler = (desk.home / "state/scheduler.log").read_text()
+    assert "worker local-worker is enrolled" in scheduler
+    assert "Traceback" not in scheduler
+    # A scheduler that was killed leaves it.
+    assert not (desk.home / "state/scheduler/scheduler.sqlite-wal").exists()
+    assert not (desk.home / "state/farm.json").exists()
 
 
 def test_the_daemon_answers_a_launcher_and_commands_and_ends_when_told(desk: Desk) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hpcc.cli.doctor.windows import windows_guests
+from hpcc.cli.base.windows_guests import windows_guests
 from hpcc.config.settings import WorkerSettings, parse_settings
 from hpcc.core import CallerError, ImageDigest, ImageRef, InfrastructureError
 from hpcc.ports import Probe, SystemClock

@@ -216,7 +216,7 @@ def _farm_line(farm: object) -> str:
     if "error" in farm:
         return str(farm["error"])
     line = f"{farm.get('scheduler')}, image {farm.get('image')}, {farm.get('isolation')}"
-    if sys.platform == "win32":  # `hpcc up` and its lock do not exist there
+    if sys.platform == "win32":  # a person may have written farm.json: it needs no `hpcc up`
         return line
     from hpcc.cli.base.lock import holder_or_none, lock_file
 

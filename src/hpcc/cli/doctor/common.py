@@ -145,7 +145,7 @@ async def disk_check(paths: Paths) -> DoctorCheck:
 
 async def windows_check(paths: Paths) -> DoctorCheck:
     """Check what guests on Windows need."""
-    from hpcc.cli.doctor.windows import windows_guests
+    from hpcc.cli.base.windows_guests import windows_guests
 
     settings = load_settings(paths.config_file).worker
     said = await windows_guests(settings, program_files=os.environ.get("PROGRAMFILES", ""))

@@ -6,7 +6,6 @@ import asyncio
 import getpass
 import json
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from typing import Final, Literal
 
 from hpcc.cli.base.lock import held_lock, lock_file
 from hpcc.cli.base.terminal import emit
+from hpcc.cli.base.up_process import watch_for_stop
 from hpcc.config.farm import Farm
 from hpcc.config.paths import Paths
 from hpcc.config.private_file import write_private_file
@@ -24,8 +24,7 @@ from hpcc.config.settings import Settings, load_settings
 from hpcc.core import HpccError, ImageRef, Isolation
 from hpcc.identity.keys import load_or_create_secret
 from hpcc.ports import SystemClock
-from hpcc.runtime.assets.bundle import open_assets
-from hpcc.runtime.registry.table import LINUX, row_or_none
+from hpcc.runtime.registry.table import LINUX, WINDOWS, row_or_none
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.serve import open_enrolment
 from hpcc.supervisor.process import ChildSpec, Ready, SupervisorError
@@ -43,7 +42,7 @@ WORKER_READY_SECONDS: Final = 630.0
 
 
 def supervise(paths: Paths, image: str) -> int:
-    """Run the farm of one machine until SIGTERM; returns the exit status."""
+    """Run the farm of one machine until somebody stops it; returns the exit status."""
     with held_lock(lock_file(paths)):
         # Only the holder of the lock may cut the log: another `hpcc up` may have lost the race.
         with suppress(OSError):
@@ -78,11 +77,15 @@ class _LocalFarm:
 
     async def run(self) -> None:
         stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, stop.set)
-        bundle = self._settings.worker.guest_bundle
-        await open_assets(self._paths.guest_assets, bundle, self._progress)
+        with watch_for_stop(self._paths, stop):
+            await self._serve(stop)
+
+    async def _serve(self, stop: asyncio.Event) -> None:
+        if sys.platform != "win32":  # guests there are containers of the image itself
+            from hpcc.runtime.assets.bundle import open_assets
+
+            bundle = self._settings.worker.guest_bundle
+            await open_assets(self._paths.guest_assets, bundle, self._progress)
         supervisor = Supervisor(
             [("scheduler", self._scheduler), ("worker", self._worker)],
             clock=SystemClock(),
@@ -145,6 +148,7 @@ class _LocalFarm:
             enrol_at=f"127.0.0.1:{_port(facts)}",
             enrol_token_file=str(self._token_file()),
             image_digests=(self._image.digest.value,),
+            pull_images=(str(self._image),) if sys.platform == "win32" else (),
             runtime=worker.runtime,
             accelerator=worker.accelerator,
             containerd=worker.containerd,
@@ -178,12 +182,11 @@ class _LocalFarm:
     ) -> ChildSpec:
         file = self._paths.state / f"{name}.json"
         write_private_file(file, json.dumps(asdict(config), default=_plain).encode())
-        keep = ("PATH", "HOME", "HPCC_DIR", "LANG", "LC_ALL", "TMPDIR")
         return ChildSpec(
             name=name,
             argv=(sys.executable, "-m", f"hpcc.{name}", "--config", str(file)),
             env={
-                **{key: os.environ[key] for key in keep if key in os.environ},
+                **_environment(),
                 # Children of these services are other programs, so gRPC need not survive a fork.
                 "GRPC_ENABLE_FORK_SUPPORT": "0",
             },
@@ -230,16 +233,26 @@ def _port(facts: Mapping[str, object], name: str = "port") -> int:
 
 def _minimum(runtime: str) -> Isolation:
     """Return the weakest virtual machine, or containers if the user's settings select them."""
-    row = row_or_none(LINUX, runtime)
+    row = row_or_none(WINDOWS if sys.platform == "win32" else LINUX, runtime)
     return row.labels[0] if row is not None and row.is_container else Isolation.QEMU_TCG
+
+
+def _environment() -> dict[str, str]:
+    """Return the variables that the services get."""
+    if sys.platform == "win32":
+        from hpcc.daemon.windows_client import daemon_environment
+
+        return daemon_environment(os.environ)
+    keep = ("PATH", "HOME", "HPCC_DIR", "LANG", "LC_ALL", "TMPDIR")
+    return {key: os.environ[key] for key in keep if key in os.environ}
 
 
 def _principal() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):
-        # A uid without a name, as in many containers.
-        return f"uid-{os.getuid()}"
+    except (KeyError, OSError, ImportError):
+        # A uid without a name, as in many containers; on Windows, no USERNAME.
+        return "user" if sys.platform == "win32" else f"uid-{os.getuid()}"
 
 
 def _plain(value: object) -> str:

@@ -1,31 +1,30 @@
-"""`hpcc up` and `hpcc down`: start and stop a whole farm on one machine."""
+"""`hpcc up` and `hpcc down`: start and stop a whole farm on one machine.
+
+On Windows without containerd, or without an image, they start and stop the local cache.
+"""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Final
+from typing import IO
 
 from hpcc.cli.base.lock import holder_or_none, lock_file
 from hpcc.cli.base.progress import progress_lines
 from hpcc.cli.base.terminal import emit
+from hpcc.cli.base.up_process import end, start_detached
 from hpcc.config.farm import Farm, load_farm_or_none
 from hpcc.config.paths import Paths
 from hpcc.config.private_file import make_private_directory
-from hpcc.config.settings import load_settings
+from hpcc.config.settings import WorkerSettings, load_settings
 from hpcc.core import CallerError, ImageRef, InfrastructureError
 from hpcc.runtime.registry.table import container_labels
-
-# The supervisor needs less to end a worker with a busy guest (two services, 20 s each).
-DOWN_SECONDS: Final = 50.0
-POLL_SECONDS: Final = 0.05
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -46,7 +45,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run_up(args: argparse.Namespace) -> int:
     """Start everything; return when compiles are accepted."""
     paths = Paths.from_env(os.environ)
-    load_settings(paths.config_file)  # reports an error now, not after minutes of building an image
+    settings = load_settings(paths.config_file)  # reports an error before an image is built
     for directory in (paths.cache, paths.state, paths.config, paths.run):
         make_private_directory(directory)
     if holder_or_none(lock_file(paths)) is not None:
@@ -61,10 +60,18 @@ def run_up(args: argparse.Namespace) -> int:
         _say_not_understood(paths, farm.image if farm else "")
         return 0
     _refuse_login(paths)
-    from hpcc.cli.image.choice import choose_image
-
     started = time.monotonic()  # noqa: TID251 - only shown, decides nothing
-    image = choose_image(paths, args.image)
+    if sys.platform == "win32":
+        image, why_no_farm = image_or_why(settings.worker, args.image)
+        if why_no_farm:
+            _start_daemon()
+            emit("hpcc is up: the local cache")
+            emit(f"  no farm:   {why_no_farm}")
+            return 0
+    else:
+        from hpcc.cli.image.choice import choose_image
+
+        image = choose_image(paths, args.image)
     with progress_lines("bringing hpcc up") as show:
         ready = _start_supervisor(paths, image, show)
     seconds = time.monotonic() - started  # noqa: TID251 - as above
@@ -73,16 +80,40 @@ def run_up(args: argparse.Namespace) -> int:
     for name in ("isolation", "image", "scheduler", "worker", "audit"):
         emit(f"  {name + ':':<11}{ready.get(name, '?')}{_note(name, ready)}")
     _say_not_understood(paths, image)
-    emit('  try:       make CC="hpcc gcc"')
+    if sys.platform != "win32":
+        emit('  try:       make CC="hpcc gcc"')
     return 0
+
+
+def image_or_why(settings: WorkerSettings, wanted: str | None) -> tuple[str, str]:
+    """Return the image of a farm on this Windows machine, or "" and why there is no farm.
+
+    Raises:
+        CallerError: an image was asked for that is not pinned, or containerd does not answer
+            (reason `no-containerd`).
+    """
+    from hpcc.cli.base.windows_guests import windows_guests
+
+    if wanted:
+        ImageRef.parse(wanted)  # reports what is wrong with it before containerd is asked
+    asked = windows_guests(settings, program_files=os.environ.get("PROGRAMFILES", ""))
+    found = asyncio.run(asked)
+    if found.state == "missing":
+        trouble = f"{found.detail}; {found.remedy}"
+        if wanted:
+            raise CallerError(f"no farm can start here: {trouble}", reason="no-containerd")
+        return "", trouble
+    if not wanted:
+        return "", "containerd answers; `hpcc up --image NAME@sha256:…` starts one"
+    return wanted.removeprefix("docker://"), ""
 
 
 def _say_not_understood(paths: Paths, image: str) -> None:
     """Print a warning if the worker could not identify the image's compilers."""
+    if not image or sys.platform == "win32":  # containerd has the images there
+        return
     from hpcc.cli.image import answers
 
-    if not image:
-        return
     ref = ImageRef.parse(image)
     survey = answers.not_understood(paths, ref)
     for line in answers.lines(survey, ref) if survey is not None else []:
@@ -111,20 +142,13 @@ def _start_supervisor(
 ) -> Mapping[str, object]:
     log = paths.state / "up.log"
     with log.open("ab") as errors:
-        process = subprocess.Popen(  # noqa: TID251, S603 - no event loop here; this interpreter
-            [sys.executable, "-m", "hpcc.cli.farm.supervise", image],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            cwd="/",
-            start_new_session=True,
-        )
+        argv = [sys.executable, "-m", "hpcc.cli.farm.supervise", image]
+        process = start_detached(argv, errors, paths.state)
     assert process.stdout is not None
     try:
         ready = _read_until_ready(process.stdout, show)
     except KeyboardInterrupt:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
+        end(paths, process.pid, lambda: process.poll() is not None)
         raise
     if ready is None:
         process.wait()
@@ -162,7 +186,7 @@ def run_down(_args: argparse.Namespace) -> int:
     paths = Paths.from_env(os.environ)
     holder = holder_or_none(lock_file(paths)) if paths.state.is_dir() else None
     if holder:
-        _end(holder, lambda: holder_or_none(lock_file(paths)) != holder)
+        end(paths, holder, lambda: holder_or_none(lock_file(paths)) != holder)
     # After a kill -9 of the supervisor its file is stale, and only this command removes it. The
     # file of a login stays.
     if _login_farm_or_none(paths) is None:
@@ -170,8 +194,10 @@ def run_down(_args: argparse.Namespace) -> int:
         paths.farm_session_file.unlink(missing_ok=True)
     from hpcc.cli.cache.local import stop_daemon
 
-    stop_daemon()
-    emit("hpcc is down" if holder else "hpcc was not up")
+    was_daemon = stop_daemon()
+    # On Windows the daemon may be all that `hpcc up` started.
+    was_up = bool(holder) or (was_daemon and sys.platform == "win32")
+    emit("hpcc is down" if was_up else "hpcc was not up")
     return 0
 
 
@@ -182,17 +208,3 @@ def _login_farm_or_none(paths: Paths) -> Farm | None:
     except CallerError:
         return None
     return farm if farm is not None and farm.login else None
-
-
-def _end(pid: int, is_gone: Callable[[], bool]) -> None:
-    for number, seconds in ((signal.SIGTERM, DOWN_SECONDS), (signal.SIGKILL, 10.0)):
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            return
-        deadline = time.monotonic() + seconds  # noqa: TID251 - a command that waits, no event loop
-        while time.monotonic() < deadline:  # noqa: TID251 - as above
-            if is_gone():
-                return
-            time.sleep(POLL_SECONDS)  # noqa: TID251 - as above
-    raise InfrastructureError(f"process {pid} of `hpcc up` does not end", reason="down-failed")
