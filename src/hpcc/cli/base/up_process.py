@@ -82,8 +82,7 @@ def watch_for_file(path: Path, stop: asyncio.Event) -> Iterator[None]:
 
 
 async def _until_there(path: Path, stop: asyncio.Event) -> None:
-    # ASYNC: another process makes it, and looking for it takes microseconds.
-    while not path.exists():  # noqa: ASYNC110, ASYNC240
+    while not path.exists():  # noqa: ASYNC110, ASYNC240 - another process makes it
         await asyncio.sleep(_WINDOWS_POLL_SECONDS)
     stop.set()
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.cli.base import windows_guests
 from hpcc.cli.base.up_process import watch_for_file
 from hpcc.cli.base.windows_guests import DoctorFinding
-from hpcc.cli.doctor import windows
 from hpcc.cli.farm.up import image_or_why
 from hpcc.config.settings import WorkerSettings
 from hpcc.core import CallerError
@@ -62,4 +62,4 @@ def find(monkeypatch: pytest.MonkeyPatch, state: str) -> None:
             "missing" if state == "missing" else "degraded", "no pipe", "", "start it"
         )
 
-    monkeypatch.setattr(windows, "windows_guests", guests)
+    monkeypatch.setattr(windows_guests, "windows_guests", guests)
