@@ -38,9 +38,20 @@ CASES = {
         GUEST + "test_a_guest_that_sends_more_than_it_was_asked_for_is_given_up",
     ),
     "guest-names": Case(
-        "images/toolchains.py", "(await _names(guest, log, limits))[:MAX_TOOLCHAINS]",
-        "await _names(guest, log, limits)",
+        "images/toolchains.py", "programs = listed[:MAX_TOOLCHAINS]", "programs = listed",
         GUEST + "test_a_listing_without_end_starts_few_programs",
+    ),
+    "windows-names": Case(
+        "images/toolchains.py", "enumerate(paths[:MAX_TOOLCHAINS], start=1)", "enumerate(paths, start=1)",
+        GUEST + "test_a_guest_with_windows_and_no_end_of_compilers",
+    ),
+    "windows-paths": Case(
+        "compilers/windows_probe.py", "for line in lines if _PATH.fullmatch(line)}", "for line in lines}",
+        GUEST + "test_odd_lines_of_a_guest_with_windows_are_no_programs",
+    ),
+    "windows-one-of-many": Case(
+        "core/parity.py", "there = max(named, key=lambda t: _likeness(host, t), default=None)", "there = next(iter(named), None)",
+        "tests/integration/msvc/test_cl_on_windows_client.py::test_a_policy_of_equal_compilers_keeps_others_here",
     ),
     "partial-answer": Case(
         "images/kept_answers.py", "if survey.is_understood:", "if survey.compilers:",
@@ -55,7 +66,7 @@ CASES = {
         SURVEY + "test_a_file_of_an_earlier_release_is_asked_again",
     ),
     "late-compiler": Case(
-        "images/toolchains.py", "if answer.why_none:\n        return SurveyAnswer", "if False:\n        return SurveyAnswer",
+        "images/toolchains.py", "if answer.why_none:\n        return SurveyAnswer(name", "if False:\n        return SurveyAnswer(name",
         SURVEY + "test_one_question_without_an_answer_is_not_an_absent_compiler",
     ),
     "foreign-image": Case(

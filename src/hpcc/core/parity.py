@@ -94,10 +94,12 @@ def compare(name: str, host: Toolchain | None, image: Sequence[Toolchain] | None
 
     A different family, target or first number of the version makes them `other` compilers. A
     difference in the rest of the version or in the distributor's build is `minor`. Otherwise the
-    standard headers are compared.
+    standard headers are compared. Of several with this name, as an image for Windows can have, the
+    most similar one counts: a compile there names its directory, too.
     """
     others = tuple(image or ())
-    there = next((t for t in others if name in t.names), None)
+    named = [t for t in others if name in t.names]
+    there = max(named, key=lambda t: _likeness(host, t), default=None)
     directories: tuple[str, ...] = ()
     if host is None or image is None:
         level = Level.UNKNOWN
@@ -167,6 +169,13 @@ def _package(name: str, there: Toolchain) -> str:
 
 def _kind(toolchain: Toolchain) -> tuple[str, str, str]:
     return toolchain.family, toolchain.target, toolchain.major
+
+
+def _likeness(host: Toolchain | None, image: Toolchain) -> tuple[bool, bool, bool]:
+    if host is None:
+        return False, False, False
+    is_kind = _kind(host) == _kind(image)
+    return is_kind, is_kind and host.version == image.version, host.build == image.build
 
 
 def _differing(host: Toolchain, image: Toolchain) -> tuple[str, ...]:

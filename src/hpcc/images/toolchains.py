@@ -2,7 +2,7 @@
 
 The guest's output is hostile input: `Toolchain` rejects everything but a plain description. The
 image's own shell lists names and its compilers describe themselves; hpcc adds no program for this.
-Analysers count as compilers here.
+Analysers count as compilers here. An image without a shell of POSIX is asked as one of Windows.
 Each question has a typed answer, see `hpcc.images.survey`.
 """
 
@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,13 @@ from hpcc.compilers.probe import (
     probe_kind,
     probe_source,
     read_probe,
+)
+from hpcc.compilers.windows_probe import (
+    WindowsQuestion,
+    describe_question,
+    list_question,
+    programs_listed,
+    read_answer,
 )
 from hpcc.core import (
     ANALYSERS,
@@ -152,32 +160,65 @@ async def probe_guest(
     log = SurveyLog() if log is None else log
     limits = replace(_LIMITS, wall_seconds=_LIMITS.wall_seconds * patience)
     found: list[Toolchain] = []
-    programs = (await _names(guest, log, limits))[:MAX_TOOLCHAINS]
+    listed = await _names(guest, log, limits)
+    if listed is None:
+        if (of_windows := await _windows_compilers(guest, log, limits)) is not None:
+            return of_windows
+        listed = [(name,) for name in _PLAIN]
+    programs = listed[:MAX_TOOLCHAINS]
     for names in programs:
         log.plan(names[0])
     for number, names in enumerate(programs):
         source, content = probe_source(names[0])
         argv = probe_command(names[0], names[0], source, _OUTPUT)
-        answer = await _run(guest, f"probe-{number}", argv, limits, (source, content))
-        said, toolchain = _understood(names, answer)
-        log.note(said)
-        if toolchain is not None:
-            _merge(found, toolchain)
-            log.found(tuple(found))
+        exec_id = f"probe-{number}"
+        answer = await _run(guest, exec_id, argv, limits, (source, content), outputs=(_OUTPUT,))
+        # If the probe does not compile, the output of -v still describes the compiler.
+        output = bytes(answer.output) if answer.is_good else b""
+        read = partial(read_probe, names, bytes(answer.stderr), output)
+        _take(found, log, *_understood(names[0], answer, read))
     return tuple(found)
 
 
-def _understood(names: tuple[str, ...], answer: _Answer) -> tuple[SurveyAnswer, Toolchain | None]:
+async def _windows_compilers(
+    guest: Guest, log: SurveyLog, limits: ExecLimits
+) -> tuple[Toolchain, ...] | None:
+    """Ask a guest without a shell of POSIX as one of Windows; None if it is neither."""
+    found: list[Toolchain] = []
+    answer = await _ask_windows(guest, 0, list_question(LIST), limits)
+    if answer.is_absent:
+        return None
+    paths = programs_listed(bytes(answer.stdout)) if answer.is_good else []
+    log.note(_list_answer(answer, is_any=bool(paths)))
+    for path in paths[:MAX_TOOLCHAINS]:
+        log.plan(path)
+    for number, path in enumerate(paths[:MAX_TOOLCHAINS], start=1):
+        question = describe_question(path)
+        answer = await _ask_windows(guest, number, question, limits)
+        read = partial(read_answer, question, bytes(answer.stdout))
+        _take(found, log, *_understood(path, answer, read))
+    return tuple(found)
+
+
+def _take(
+    found: list[Toolchain], log: SurveyLog, said: SurveyAnswer, toolchain: Toolchain | None
+) -> None:
+    log.note(said)
+    if toolchain is not None:
+        _merge(found, toolchain)
+        log.found(tuple(found))
+
+
+def _understood(
+    name: str, answer: _Answer, read: Callable[[], Toolchain]
+) -> tuple[SurveyAnswer, Toolchain | None]:
     """Return the typed answer of one compiler, and the compiler if it was found."""
-    name = names[0]
     if answer.is_absent:
         return SurveyAnswer(name, AnswerKind.ABSENT), None
     if answer.why_none:
         return SurveyAnswer(name, AnswerKind.UNANSWERED, answer.why_none), None
-    # If the probe does not compile, the output of -v still describes the compiler.
-    output = bytes(answer.output) if answer.is_good else b""
     try:
-        toolchain = read_probe(names, bytes(answer.stderr), output)
+        toolchain = read()
     except CallerError as error:
         _log.info("%s in the image: %s", name, error)
         if answer.is_good:
@@ -198,25 +239,25 @@ def _merge(found: list[Toolchain], toolchain: Toolchain) -> None:
     found.append(toolchain)
 
 
-async def _names(guest: Guest, log: SurveyLog, limits: ExecLimits) -> list[tuple[str, ...]]:
-    """Return names by compiler; an image without a usable shell is asked for the plain names.
+async def _names(guest: Guest, log: SurveyLog, limits: ExecLimits) -> list[tuple[str, ...]] | None:
+    """Return names by compiler, the plain names for an empty list, and None without a shell.
 
     After an unanswered list no further question is asked, because the survey cannot be complete.
     """
     answer = await _run(guest, f"probe-{LIST}", ("sh", "-c", _SCRIPT), limits)
-    if answer.why_none:
-        log.note(SurveyAnswer(LIST, AnswerKind.UNANSWERED, answer.why_none))
-        return []
     listed = _grouped(answer.stdout.decode("latin-1").splitlines()) if answer.is_good else []
-    kind = (
-        AnswerKind.ABSENT
-        if answer.is_absent
-        else AnswerKind.FOUND
-        if listed
-        else AnswerKind.FOREIGN
-    )
-    log.note(SurveyAnswer(LIST, kind))
-    return listed or [(name,) for name in _PLAIN]
+    log.note(_list_answer(answer, is_any=bool(listed)))
+    if answer.is_absent:
+        return None
+    return [] if answer.why_none else listed or [(name,) for name in _PLAIN]
+
+
+def _list_answer(answer: _Answer, *, is_any: bool) -> SurveyAnswer:
+    if answer.why_none:
+        return SurveyAnswer(LIST, AnswerKind.UNANSWERED, answer.why_none)
+    if answer.is_absent:
+        return SurveyAnswer(LIST, AnswerKind.ABSENT)
+    return SurveyAnswer(LIST, AnswerKind.FOUND if is_any else AnswerKind.FOREIGN)
 
 
 def _grouped(lines: Iterable[str]) -> list[tuple[str, ...]]:
@@ -239,20 +280,29 @@ def _grouped(lines: Iterable[str]) -> list[tuple[str, ...]]:
     return [tuple(groups[group]) for group in compilers_first]
 
 
+async def _ask_windows(
+    guest: Guest, number: int, question: WindowsQuestion, limits: ExecLimits
+) -> _Answer:
+    exec_id, env = f"probe-windows-{number}", question.env
+    return await _run(guest, exec_id, question.argv, limits, question.source, env=env)
+
+
 async def _run(
     guest: Guest,
     exec_id: str,
     argv: tuple[str, ...],
     limits: ExecLimits,
     *inputs: tuple[str, bytes],
+    env: tuple[tuple[str, str], ...] = _ENV,
+    outputs: tuple[str, ...] = (),
 ) -> _Answer:
     request = ExecRequest(
         exec_id=exec_id,
         argv=argv,
-        env=_ENV,
+        env=env,
         cwd="",
         inputs=tuple(InputFile(name, Digest.of(content)) for name, content in inputs),
-        outputs=(_OUTPUT,) if inputs else (),
+        outputs=outputs,
         limits=limits,
     )
     answer = _Answer()

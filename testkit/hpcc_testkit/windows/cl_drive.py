@@ -62,7 +62,8 @@ class Drive:
         is_cl = program.endswith("cl.exe") and not program.endswith("clang-cl.exe")
         report = ""
         if is_cl and "-EP" in words:
-            return ProgramOutput(0, f"HPCC_PROBE cl {self.msc_version}\r\n".encode(), b"v.c\r\n")
+            about = f"HPCC_PROBE cl {self.msc_version}\r\nHPCC_BUILD 0\r\nHPCC_TARGET x64\r\n"
+            return ProgramOutput(0, about.encode(), b"v.c\r\n")
         if is_cl and "-sourceDependencies" in words:
             at = words.index("-sourceDependencies")
             report = words[at + 1]

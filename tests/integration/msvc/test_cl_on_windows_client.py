@@ -18,17 +18,20 @@ import pytest
 from hpcc.cache.base.api import Done, Exec, RemoteClient
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.remote.cl_plan import ClCompile
+from hpcc.config.farm_session import FarmSession
 from hpcc.config.paths import Paths
 from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import (
     RemoteFailure,
     RemoteOutcome,
     RemoteRequest,
+    Toolchain,
     WindowsPath,
 )
+from hpcc.core.toolchain import Family
 from hpcc.dispatch.remote import start_remote
 from hpcc.dispatch.remote_inside import InsideClient
-from hpcc_testkit.cache.compiles import FakeRemote
+from hpcc_testkit.cache.compiles import FakeRemote, farm_session
 from hpcc_testkit.farm.in_process import FarmUnderTest, farm_under_test
 from hpcc_testkit.windows.cl_drive import (
     ARGV,
@@ -204,16 +207,58 @@ def test_a_file_that_is_only_asked_for_is_sent_too(tmp_path: Path, drive: Drive)
     assert [i.path for i in remote.requests[0].inputs] == ["inc/y.h", "x.c"]
 
 
-def test_a_policy_of_equal_compilers_keeps_all_here(tmp_path: Path, drive: Drive) -> None:
+def image_with(*versions: str, target: str = "x64", family: Family = "msvc") -> FarmSession:
+    return farm_session(
+        *(
+            Toolchain(names=("cl",), family=family, version=v, target=target, build="0")
+            for v in versions
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (image_with("19.38.33130"), None),
+        (image_with("19.29.30154", "19.38.33130"), None),  # each in a directory named after it
+        (image_with("19.38.33133"), b"cl of image toolchain@sha256:aaaaaaaaaaaa is msvc 19.38.33133"),
+        (image_with("19.38.33130", target="arm64"), b"msvc 19.38.33130 (0) for arm64"),
+        (image_with("19.1.7", family="clang-cl"), b"call clang-cl 19.1 for x64 here"),
+        (farm_session(), b"it has no compiler that answers"),
+    ],
+)  # fmt: skip
+def test_a_policy_of_equal_compilers_keeps_others_here(
+    tmp_path: Path, drive: Drive, image: FarmSession, said: bytes | None
+) -> None:
     remote = FakeRemote()
+    remote.said, remote.failure = image, RemoteFailure("no", "no")
     counters = Counters(str(tmp_path / "counters"), now=lambda: 0.0)
-    settings = RemoteSettings(parity="refuse")
+    settings = RemoteSettings(parity="refuse", fallback="never")
     client = client_of(remote, drive, counters, settings)
     root = checkout(tmp_path / "p")
     compiled = ClCompile(request_in(root, *ARGV), root)
-    assert client.begin(compiled, lambda: False) == Exec("parity")
+    done = client.begin(compiled, lambda: False)
+    assert isinstance(done, Done)
+    if said is None:
+        (request,) = remote.requests
+        assert request.injected
+        return
+    assert said in done.stderr
+    assert b'set parity = "warn"' in done.stderr
     assert counters.snapshot()["fallback.parity"] == 1
     assert not remote.requests
+
+
+def test_an_image_that_nobody_has_asked_is_not_refused(tmp_path: Path, drive: Drive) -> None:
+    remote = FakeRemote()
+    remote.failure = RemoteFailure("no", "no")
+    settings = RemoteSettings(parity="refuse")
+    client = client_of(remote, drive, Counters(tempfile.mktemp(), now=lambda: 0.0), settings)
+    root = checkout(tmp_path / "p")
+    for said in (None, replace(image_with("19.1.7"), compilers=None)):
+        remote.said = said
+        client.begin(ClCompile(request_in(root, *ARGV), root), lambda: False)
+    assert len(remote.requests) == 2
 
 
 def test_a_link_out_of_the_project_stays_here(tmp_path: Path, drive: Drive) -> None:

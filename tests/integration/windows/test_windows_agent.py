@@ -10,10 +10,12 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hpcc._proto import agent_pb2 as pb
+from hpcc.compilers.msvc.probe import VERSION_SOURCE, read_cl
 from hpcc.core import (
     Digest,
     ExecLimits,
@@ -23,9 +25,12 @@ from hpcc.core import (
     ResultEvent,
     StdioEvent,
 )
+from hpcc.images.survey import AnswerKind, SurveyLog
+from hpcc.images.toolchains import probe_guest
 from hpcc.runtime.channel.channel import GuestChannel
 from hpcc_testkit.guests.guest_contract import MemoryBlobs
 from hpcc_testkit.windows.agent import drive_c, install_agent, running_agent
+from hpcc_testkit.windows.native_clang import PLACES, install_clang_cl
 from hpcc_testkit.windows.wine import Wine, cross_build
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -231,3 +236,31 @@ def wait_until_gone(wine: Wine, word: str) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+async def test_a_guest_says_which_compilers_its_image_has(wine: Wine, home: Path) -> None:
+    for place in PLACES:
+        clang = install_clang_cl(wine, place)
+    junk = drive_c(wine) / "tools/junk"
+    junk.mkdir()
+    (junk / "cl.exe").write_bytes(b"MZ")
+    (drive_c(wine) / "tools/clang-cl.exe.txt").touch()
+    log = SurveyLog()
+    async with guest(wine, home) as channel:
+        await Runs(channel)(request("absent"))
+        whole: Any = channel  # all but the identity
+        found = await probe_guest(whole, log)
+    (compiler,) = found
+    said = wine.run(clang.argv()[0], "-nologo", "-EP", "v.c", cwd=source_in(drive_c(wine) / "v"))
+    assert compiler == read_cl(("clang-cl",), said.stdout)
+    assert (compiler.family, compiler.target) == ("clang-cl", "x64")
+    answers = {a.asked.lower(): a.kind for a in log.survey.answers}
+    assert answers.pop("c:\\tools\\junk\\cl.exe") is AnswerKind.ABSENT
+    assert set(answers.values()) == {AnswerKind.FOUND}
+    assert log.survey.is_understood
+
+
+def source_in(directory: Path) -> Path:
+    directory.mkdir()
+    (directory / "v.c").write_bytes(VERSION_SOURCE)
+    return directory

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from hpcc.config.private_file import write_private_file
+from hpcc.core import Toolchain
 from hpcc.runtime.windows.layers.layer import build_windows_layer
+from hpcc_testkit.cache.compiles import FARM, farm_session
 from hpcc_testkit.cache.launcher import ROOT, build_windows_launcher, wait_until
 from hpcc_testkit.farm.in_process import IMAGE, farm_under_test
 from hpcc_testkit.services.identity_provider import (
@@ -34,7 +36,8 @@ _COMPILER = r"""
 #include <string.h>
 int main(int argc, char **argv) {
     for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "-EP")) return puts("HPCC_PROBE cl 193833130") < 0;
+        if (!strcmp(argv[i], "-EP"))
+            return puts("HPCC_PROBE cl 193833130\nHPCC_BUILD 0\nHPCC_TARGET x64") < 0;
         if (!strcmp(argv[i], "-Foempty.obj")) return 0;
         if (!strcmp(argv[i], "-sourceDependencies")) {
             FILE *file = fopen(argv[i + 1], "wb");
@@ -112,6 +115,10 @@ def doctor(desk: Desk) -> dict[str, dict[str, str]]:
 
 
 def test_doctor_says_what_is_there_and_what_to_do(desk: Desk) -> None:
+    newer = Toolchain(names=("cl",), family="msvc", version="19.44.35207", target="x64", build="0")
+    (desk.home / "state").mkdir(parents=True, exist_ok=True)
+    (desk.home / "state/farm.json").write_text(FARM.to_json())
+    (desk.home / "state/farm-session.json").write_text(farm_session(newer).to_json())
     with desk.daemon():
         found = doctor(desk)
     # cl and the launcher are in the working directory. There is no containerd and no SDK.
@@ -120,6 +127,10 @@ def test_doctor_says_what_is_there_and_what_to_do(desk: Desk) -> None:
     for name in ("settings", "launcher", "file system", "user", "login", "sharing"):
         assert found[name]["state"] == "ok", found[name]
     assert found["daemon"]["detail"].startswith("running, pid ")
+    # The compiler's own answer, compared with what the farm said of its image.
+    assert "cl: other (msvc 19.38.33130 (0) for x64)" in found["parity"]["detail"]
+    assert "cl of image" in found["parity"]["remedy"]
+    assert "is msvc 19.44.35207 (0) for x64" in found["parity"]["remedy"]
     assert all(line["state"] == "ok" or line["remedy"] for line in found.values())
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from hpcc.compilers.probe import MAX_PREPROCESSED_BYTES, PROBE_FORMAT
 from hpcc.core import (
+    MAX_TOOLCHAINS,
     ExecEvent,
     ExecRequest,
     ImageDigest,
@@ -19,7 +20,7 @@ from hpcc.core import (
     StdioEvent,
     Toolchain,
 )
-from hpcc.images.survey import SurveyLog
+from hpcc.images.survey import AnswerKind, SurveyLog
 from hpcc.images.toolchains import label_trouble, probe_guest, read_toolchains, write_toolchains
 from hpcc.ports import BlobSource, GuestLostError
 from hpcc_testkit.guests.fake_runtime import FakeGuest
@@ -112,7 +113,7 @@ async def test_an_analyser_that_tells_nothing_keeps_no_image_from_being_understo
 async def test_an_image_without_shell_and_compiler_has_none() -> None:
     guest = Guest(lambda _: [ABSENT])
     assert await probe_guest(guest) == ()
-    assert len(guest.asked) == 8
+    assert len(guest.asked) == 9
 
 
 async def test_an_image_without_a_shell_is_asked_for_the_plain_names() -> None:
@@ -120,6 +121,93 @@ async def test_an_image_without_a_shell_is_asked_for_the_plain_names() -> None:
         return [StdioEvent("stderr", ABOUT), ENDED] if argv[0] == "gcc" else [ABSENT]
 
     assert [t.names for t in await probe_guest(Guest(says))] == [("gcc",)]
+
+
+def windows_says(listed: bytes, about: dict[str, bytes]) -> Says:
+    """Answer as a guest with Windows; `about` has what the program of a path prints."""
+
+    def says(argv: tuple[str, ...]) -> list[ExecEvent]:
+        if argv[0] == "cmd.exe":
+            return [StdioEvent("stdout", listed), ENDED]
+        said = about.get(argv[0])
+        return [ABSENT] if said is None else [StdioEvent("stdout", said), ENDED]
+
+    return says
+
+
+VS = "C:\\Program Files (x86)\\VS\\VC\\Tools\\MSVC\\14.38.33130\\bin\\"
+
+
+async def test_a_guest_with_windows_is_asked_for_each_compiler_by_its_path() -> None:
+    cl = b"HPCC_PROBE cl 193833130\r\nHPCC_BUILD 1\r\nHPCC_TARGET %b\r\n"
+    clang = b'HPCC_PROBE clang 19 1 7\r\nHPCC_BUILD "19.1.7 (vendor)"\r\nHPCC_TARGET x64\r\n'
+    about = {
+        f"{VS}Hostx64\\x64\\cl.exe": cl % b"x64",
+        f"{VS}Hostx86\\x64\\CL.exe": cl % b"x64",
+        f"{VS}Hostx64\\x86\\cl.exe": cl % b"x86",
+        "C:\\LLVM\\bin\\clang-cl.exe": clang,
+        "C:\\LLVM\\bin\\clang.exe": clang,
+    }
+    for_arm = f"{VS}Hostarm64\\x64\\cl.exe"  # it does not start here
+    lines = "".join(f"{path}\r\n" for path in (*about, for_arm)).encode()
+    guest, log = Guest(windows_says(lines, about)), SurveyLog()
+    found = await probe_guest(guest, log)
+    assert [(t.names, t.family, t.version, t.build, t.target) for t in found] == [
+        (("cl",), "msvc", "19.38.33130", "1", "x64"),
+        (("cl",), "msvc", "19.38.33130", "1", "x86"),
+        (("clang-cl", "clang"), "clang-cl", "19.1.7", "(vendor)", "x64"),
+    ]
+    assert [a[0] for a in guest.asked] == ["sh", "cmd.exe", *about, for_arm]
+    assert guest.asked[6][1:] == ("--driver-mode=cl", "-nologo", "-EP", "v.c")
+    assert log.survey.is_understood
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"", b"\\\\server\\share\\cl.exe\r\n", b"C:cl.exe", b"cl.exe", b"D:\\x\\cl.exe",
+        b"C:\\x\\cl.exe:stream", b"C:\\x\\\x1b[2Jcl.exe", b"C:\\x\\cl.exe & del x", b"C:\\x/y\\cl.exe",
+        b"C:\\" + b"x" * 300 + b"\\cl.exe", "C:\\Jürgen\\cl.exe".encode("cp850"),
+    ],
+)  # fmt: skip
+async def test_odd_lines_of_a_guest_with_windows_are_no_programs(lines: bytes) -> None:
+    guest, log = Guest(windows_says(lines, {})), SurveyLog()
+    assert await probe_guest(guest, log) == ()
+    assert [a[0] for a in guest.asked] == ["sh", "cmd.exe"]
+    assert log.survey.is_complete
+    assert not log.survey.is_understood
+
+
+async def test_a_guest_with_windows_and_no_end_of_compilers() -> None:
+    lines = b"".join(b"C:\\%d\\cl.exe\r\n" % n for n in range(1000))
+    guest = Guest(windows_says(lines, {}))
+    await probe_guest(guest)
+    assert len(guest.asked) == 2 + MAX_TOOLCHAINS
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        (b"", AnswerKind.FOREIGN),
+        (b"HPCC_PROBE cl 193833130\r\n", AnswerKind.FOREIGN),
+        (b"HPCC_PROBE cl 19\r\nHPCC_BUILD 1\r\nHPCC_TARGET x64\r\n", AnswerKind.FOREIGN),
+        (b"HPCC_PROBE cl 193833130\nHPCC_BUILD \xff\nHPCC_TARGET x64\n", AnswerKind.FOUND),
+    ],
+)
+async def test_what_a_program_of_windows_prints_is_checked(said: bytes, kind: AnswerKind) -> None:
+    path, log = "C:\\x\\cl.exe", SurveyLog()
+    await probe_guest(Guest(windows_says(path.encode(), {path: said})), log)
+    assert [a.kind for a in log.survey.answers] == [AnswerKind.FOUND, kind]
+
+
+async def test_a_list_that_windows_did_not_end_proves_nothing() -> None:
+    def says(argv: tuple[str, ...]) -> list[ExecEvent]:
+        late = ResultEvent(exit_code=124, reason="deadline")
+        return [late] if argv[0] == "cmd.exe" else [ABSENT]
+
+    log = SurveyLog()
+    assert await probe_guest(Guest(says), log) == ()
+    assert not log.survey.is_complete
 
 
 @pytest.mark.parametrize(

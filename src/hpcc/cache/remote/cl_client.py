@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from hpcc.cache.base.api import Done
 from hpcc.cache.remote.cl_host import ClHost, LocalMachine
-from hpcc.cache.remote.cl_plan import ClCompile, ClJob, ClPlan, ClPlanner
+from hpcc.cache.remote.cl_plan import ClCompile, ClJob, ClPlan, ClPlanner, has_windows_farm
 from hpcc.cache.remote.client import (
     BadResultError,
     FarmClient,
@@ -21,22 +21,25 @@ from hpcc.cache.remote.client import (
     ParityAnswer,
     add_phases,
 )
+from hpcc.cache.remote.host_parity import Verdicts
 from hpcc.compilers.msvc.guest import client_source_dependencies, windows_guest_text
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
 from hpcc.core import CallerError, FarmRun, Parity, RemoteResult, WindowsPath
 from hpcc.core.basis import FarmTerms
+from hpcc.ports import SystemClock
 
 _log: Final = logging.getLogger("hpcc.daemon.cl")
 
-_NO_PARITY: Final = (
-    'compilers on Windows are not compared yet, and parity is "refuse": set it to "warn" '
-    "(remote.parity in hpcc.toml; of a farm, its operator in the tenants table)"
-)
-
 
 class ClParity:
-    """`HostFacts` without a comparison, because no Windows image describes its compiler yet."""
+    """`HostFacts` of cl and clang-cl: versions and targets, no headers.
+
+    `now` is the time in seconds since the epoch.
+    """
+
+    def __init__(self, host: ClHost, now: Callable[[], float]) -> None:
+        self._host, self._verdicts = host, Verdicts(now)
 
     def parity(
         self,
@@ -47,8 +50,11 @@ class ClParity:
         is_cancelled: Callable[[], bool],
     ) -> ParityAnswer:
         """See `HostFacts.parity`."""
-        del compile_, farm, session, is_cancelled
-        return ParityAnswer(_NO_PARITY if parity == "refuse" else "")
+        del is_cancelled  # questions to the compiler have a time limit
+        request = compile_.request
+        if parity == "ignore" or not has_windows_farm(request):
+            return ParityAnswer()  # the planner refuses compilers of another kind
+        return self._verdicts.answer(farm, session, self._host.described(request), parity)
 
 
 class ClRecords(Protocol):
@@ -120,4 +126,6 @@ def _done(exit_code: int, outcome: RemoteResult, root: WindowsPath) -> Done:
 
 def cl_client(machine: LocalMachine, records: ClRecords) -> FarmClient[ClCompile, ClJob, ClPlan]:
     """Build the client of one machine."""
-    return FarmClient(ClParity(), ClPlanner(ClHost(machine)), ClResults(machine, records))
+    host = ClHost(machine)
+    parity = ClParity(host, SystemClock().now)
+    return FarmClient(parity, ClPlanner(host), ClResults(machine, records))

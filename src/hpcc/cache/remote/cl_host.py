@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, Protocol
 from hpcc.cache.base.api import CompileRequest
 from hpcc.cache.base.tools import ProgramOutput
 from hpcc.cache.host.driver_answers import search_lines
+from hpcc.cache.host.host_toolchains import HostToolchain
 from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
 from hpcc.compilers.invocation.guest import NotPortableError
 from hpcc.compilers.invocation.invocation import Invocation, Language
@@ -26,11 +27,17 @@ from hpcc.compilers.msvc.family import (
     msvc_family_that_answers,
     without_outputs,
 )
-from hpcc.compilers.msvc.probe import VERSION_SOURCE
+from hpcc.compilers.msvc.probe import VERSION_SOURCE, program_name, read_cl
 from hpcc.compilers.spec.drivers import without_cl_variables
 from hpcc.compilers.spec.response import MAX_RESPONSE_BYTES
 from hpcc.compilers.spec.table import Bypass
-from hpcc.core import CallerError, WindowsPath, WindowsPathError, parse_windows_path
+from hpcc.core import (
+    CallerError,
+    WindowsPath,
+    WindowsPathError,
+    encode_toolchains,
+    parse_windows_path,
+)
 from hpcc.core.memo import BoundedMemo
 from hpcc.core.reasons.fallback import FallbackReason
 
@@ -144,14 +151,37 @@ class ClHost:
         Raises:
             NotPortableError: it cannot be run, or its answer is unknown.
         """
-        key = ("version", *self._identity(request))
+        try:
+            return msvc_family_that_answers(self._about(request))
+        except CallerError as error:
+            raise NotPortableError(error.reason) from error
+
+    def described(self, request: CompileRequest) -> HostToolchain:
+        """Return the compiler's description for a comparison; without one if it does not answer."""
+        name = program_name(request.argv[0])
+        key = ("described", name, *self._identity(request))
+        known = self._answers.get(key)
+        if known is None:
+            try:
+                toolchain = read_cl((name,), self._about(request))
+            except NotPortableError:
+                return HostToolchain(name, None, "")  # it is asked again
+            except CallerError:
+                found = HostToolchain(name, None, "")
+            else:
+                found = HostToolchain(name, toolchain, encode_toolchains([toolchain]))
+            known = self._remember(key, found)
+        return known  # type: ignore[return-value]  # stored under this key only here
+
+    def _about(self, request: CompileRequest) -> bytes:
+        """Return what the compiler's preprocessor makes of `VERSION_SOURCE`."""
+        key = ("about", *self._identity(request))
         known = self._answers.get(key)
         if known is None:
             answer = self._compile(request, {"v.c": VERSION_SOURCE}, _SILENT, b"-EP", b"v.c")
-            try:
-                known = self._remember(key, msvc_family_that_answers(answer.stdout))
-            except CallerError as error:
-                raise NotPortableError(error.reason) from error
+            if answer.exit_code:
+                return answer.stdout
+            known = self._remember(key, answer.stdout)
         return known  # type: ignore[return-value]  # stored under this key only here
 
     def notes(self, request: CompileRequest, output: bytes) -> tuple[tuple[str, ...], bytes]:

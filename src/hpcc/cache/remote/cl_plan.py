@@ -106,7 +106,7 @@ class ClPlanner:
     def job(self, compile_: ClCompile, farm: Farm) -> ClJob | Bypass:
         """See `client.FarmPlanner.job`."""
         request, root = compile_.request, compile_.root
-        if not family_of(request.compiler, request.argv[1:]).has_windows_farm:
+        if not has_windows_farm(request):
             return Bypass(BypassReason.OTHER_COMPILER)
         cwd = _path(_text(request.cwd), None)
         found = read_command(self._host.machine, request, cwd)
@@ -145,8 +145,8 @@ class ClPlanner:
         named = [windows_key(p) for p in (*places, *(i.path for i in inputs))]
         if len(named) != len(set(named)):
             return Bypass(BypassReason.ODD_OUTPUT)
-        # Windows images are not probed yet, so their list is empty.
-        there = image_version(request.argv[0], image or None) or version
+        # An empty list is that of an image whose compilers are where no question looks.
+        there = image_version(request.argv[0], image or None, version) or version
         injected = family.reproducible_flags(
             invocation,
             there,
@@ -246,6 +246,11 @@ def _asked_files(
             if not _is_in(path, guest.root) or _is_same(path, guest.root):
                 raise NotPortableError(FallbackReason.HAS_INCLUDE)
             yield path
+
+
+def has_windows_farm(request: CompileRequest) -> bool:
+    """Tell whether a compiler of this kind, as it is called, can run in a guest with Windows."""
+    return family_of(request.compiler, request.argv[1:]).has_windows_farm
 
 
 def _key(compile_: ClCompile, invocation: Invocation, farm: Farm) -> bytes:

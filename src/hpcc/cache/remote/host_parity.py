@@ -38,17 +38,57 @@ class _Question(NamedTuple):
         )
 
 
+class Verdicts:
+    """What follows from each comparison; warns once of each difference. Thread-safe.
+
+    `now` is the time in seconds since the epoch.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._warned: BoundedMemo[str, None] = BoundedMemo(_MAX_WARNED)
+        # One tuple, so that a thread reads or replaces question and verdict together.
+        self._last: tuple[_Question, ParityVerdict] | None = None
+
+    def answer(
+        self, farm: Farm, session: FarmSession | None, host: HostToolchain, parity: Parity
+    ) -> ParityAnswer:
+        """Compare the host's compiler with the image's that the session tells about."""
+        verdict = self._verdict(_Question(farm, session, host, parity))
+        if verdict.warns or verdict.is_image_unknown:
+            self._warn_once(verdict.text)
+        # A verdict holds only until its session expires; the dispatcher then logs in again.
+        is_current = session is not None and self._now() < session.expires_at
+        refusal = verdict.text if verdict.refuses and is_current else ""
+        is_exact = verdict.finding.is_exact and is_current
+        return ParityAnswer(
+            refusal, host.text, serves_stored=not verdict.refuses, is_exact=is_exact
+        )
+
+    def _verdict(self, question: _Question) -> ParityVerdict:
+        known = self._last
+        if known is not None and known[0].is_same(question):
+            return known[1]
+        farm, session, host, parity = question
+        image = ImageRef.parse(farm.image)
+        verdict = parity_verdict(session, parity, host.name, host.toolchain, image)
+        self._last = (question, verdict)
+        return verdict
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned[text] = None
+            _log.warning("host compiler: %s", text)
+
+
 class HostParity:
-    """Describes the host's compilers, and warns once of each difference. Thread-safe.
+    """Describes the host's compilers and compares them. Thread-safe.
 
     `now` is the time in seconds since the epoch.
     """
 
     def __init__(self, now: Callable[[], float], monotonic: Callable[[], float]) -> None:
-        self._now, self._hosts = now, HostToolchains(monotonic)
-        self._warned: BoundedMemo[str, None] = BoundedMemo(_MAX_WARNED)
-        # One tuple, so that a thread reads or replaces question and verdict together.
-        self._last: tuple[_Question, ParityVerdict] | None = None
+        self._verdicts, self._hosts = Verdicts(now), HostToolchains(monotonic)
 
     def parity(
         self,
@@ -62,16 +102,7 @@ class HostParity:
         if compile_.family.analyser is not None:
             return self._of_analyser(compile_, farm, session, is_cancelled)
         host = self._host(compile_, parity, is_cancelled)
-        verdict = self._verdict(_Question(farm, session, host, parity))
-        if verdict.warns or verdict.is_image_unknown:
-            self._warn_once(verdict.text)
-        # A verdict holds only until its session expires; the dispatcher then logs in again.
-        is_current = session is not None and self._now() < session.expires_at
-        refusal = verdict.text if verdict.refuses and is_current else ""
-        is_exact = verdict.finding.is_exact and is_current
-        return ParityAnswer(
-            refusal, host.text, serves_stored=not verdict.refuses, is_exact=is_exact
-        )
+        return self._verdicts.answer(farm, session, host, parity)
 
     def is_alike(
         self,
@@ -109,16 +140,6 @@ class HostParity:
             "", host.text, serves_stored=is_alike, is_exact=is_alike, is_open=is_open
         )
 
-    def _verdict(self, question: _Question) -> ParityVerdict:
-        known = self._last
-        if known is not None and known[0].is_same(question):
-            return known[1]
-        farm, session, host, parity = question
-        image = ImageRef.parse(farm.image)
-        verdict = parity_verdict(session, parity, host.name, host.toolchain, image)
-        self._last = (question, verdict)
-        return verdict
-
     def compared(self, prepared: Prepared) -> frozenset[bytes]:
         """Return the headers of the host that `parity` has compared with the image's."""
         request = prepared.request
@@ -142,8 +163,3 @@ class HostParity:
         return self._hosts.of(
             request.compiler, name, identity, path, is_cancelled, recheck_seconds=recheck_seconds
         )
-
-    def _warn_once(self, text: str) -> None:
-        if text not in self._warned:
-            self._warned[text] = None
-            _log.warning("host compiler: %s", text)

@@ -13,7 +13,7 @@ from typing import Final
 from hpcc.cli.cache.checkout import home_directory
 from hpcc.cli.doctor import common
 from hpcc.cli.doctor.check import Check, DoctorCheck
-from hpcc.cli.image import answers
+from hpcc.cli.doctor.parity import parity_check
 from hpcc.config.extras import reinstalling
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
@@ -33,46 +33,6 @@ async def _compilers(_: Paths) -> DoctorCheck:
         name="compilers", state="missing", detail="no gcc or clang on PATH", is_local=True,
         cost="nothing can be compiled locally, and no remote compile can fall back",
         remedy="apt-get install gcc g++",
-    )  # fmt: skip
-
-
-async def _parity(paths: Paths) -> DoctorCheck:
-    """Check whether the compilers here equal those of the image."""
-    from hpcc.cli.doctor.parity import described, findings_here, remedies, subject_or_none
-
-    name = "parity"
-    subject = await asyncio.to_thread(subject_or_none, paths, load_settings(paths.config_file))
-    if subject is None:
-        return DoctorCheck(name=name, state="ok", detail="no farm and no image to compare with")
-    where = f"image {subject.image.repository}@{subject.image.digest.value[:19]}"
-    if subject.survey is not None:
-        return DoctorCheck(
-            name=name, state="degraded",
-            detail=f"{where} was not understood: {subject.survey.trouble}",
-            cost=answers.cost(subject.survey),
-            remedy=answers.remedy(subject.survey, subject.image),
-        )  # fmt: skip
-    if subject.compilers is None:
-        return DoctorCheck(
-            name=name, state="ok",
-            detail=f"{where}: its compilers are not known yet, or it did not answer every question;"
-            " its workers ask it",
-        )  # fmt: skip
-    findings = await asyncio.to_thread(findings_here, subject, _COMPILERS)
-    told = "; ".join(map(described, findings)) or "no compiler here"
-    detail = f"{where}, {subject.parity}: {told}"
-    if not subject.compilers:
-        detail = f"{where} has no compiler that answers"
-    if subject.label_trouble:
-        detail += f"; {subject.label_trouble}"
-    mend = remedies(findings, subject.image)
-    if not mend and subject.compilers and not subject.label_trouble:
-        return DoctorCheck(name=name, state="ok", detail=detail)
-    refused = "such compiles run here, not on the farm (fallback.parity)"
-    return DoctorCheck(
-        name=name, state="degraded", detail=detail,
-        cost=refused if subject.parity == "refuse" else "objects are the image's compiler's",
-        remedy=mend or "use an image whose compilers match its labels and yours",
     )  # fmt: skip
 
 
@@ -196,7 +156,7 @@ LOCAL_CHECKS: Final[Mapping[str, Check]] = {
     "settings": common.settings_check,
     "extras": common.extras_check,
     "compilers": _compilers,
-    "parity": _parity,
+    "parity": parity_check,
     "launcher": _launcher,
     "hit path": _hit_path,
     "daemon": common.daemon_check,

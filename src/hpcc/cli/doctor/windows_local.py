@@ -17,6 +17,7 @@ from hpcc.cache.windows.disk import CacheDisk
 from hpcc.cache.windows.sharing import why_place_is_private
 from hpcc.cli.doctor import common
 from hpcc.cli.doctor.check import Check, DoctorCheck
+from hpcc.cli.doctor.parity import parity_check
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import WindowsPath, WindowsPathError, parse_windows_path
@@ -220,6 +221,7 @@ WINDOWS_CHECKS: Final[Mapping[str, Check]] = {
     "daemon": common.daemon_check,
     "file system": _on(file_system),
     "sharing": _on(sharing),
+    "parity": parity_check,
     "agreement": common.agreement_check,
     "remote cache": _remote_cache,
     "login": common.login_check,

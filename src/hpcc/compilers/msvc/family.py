@@ -7,7 +7,6 @@ Windows, where the client looks up no compile.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -28,7 +27,7 @@ from hpcc.compilers.msvc.clang_cl_guest import (
 )
 from hpcc.compilers.msvc.flags import DATABASE, TO_CLANG
 from hpcc.compilers.msvc.invocation import read_msvc_invocation
-from hpcc.compilers.msvc.probe import SOURCE_DEPENDENCIES_SINCE, read_cl_version
+from hpcc.compilers.msvc.probe import SOURCE_DEPENDENCIES_SINCE, program_name, read_cl_version
 from hpcc.compilers.msvc.repro import Version, reproducible_flags
 from hpcc.compilers.msvc.text import expand_windows_responses, fold_variables
 from hpcc.compilers.scan.includes import Includes
@@ -53,7 +52,6 @@ from hpcc.core.reasons.fallback import FallbackReason
 
 # Sends the output to another process's handle.
 _REFUSED_ENV: Final = b"VS_UNICODE_OUTPUT"
-_EXE: Final = re.compile(rb"\.exe\Z", re.IGNORECASE)
 _OF_ONE_SOURCE: Final = frozenset({Effect.LANGUAGE, Effect.FORCED_INCLUDE})
 _WITHOUT_TEXT: Final = frozenset({Effect.MODE, Effect.OUTPUT, Effect.DEPENDENCY, Effect.CODEGEN})
 _OUTPUTS: Final = frozenset({Effect.MODE, Effect.OUTPUT, Effect.DEPENDENCY, Effect.SIDE_OUTPUT})
@@ -299,21 +297,29 @@ def msvc_family_that_answers(output: bytes) -> tuple[MsvcFamily, Version]:
     return CLANG_CL if is_own else CL, version
 
 
-def image_version(program: bytes, image: Sequence[Toolchain] | None) -> Version | None:
+def image_version(
+    program: bytes, image: Sequence[Toolchain] | None, here: Version | None = None
+) -> Version | None:
     """Return the version of the image's compiler; None if the image's compilers are unknown.
+
+    An image for Windows can have several of one name, in directories named after their version:
+    that of this machine's compiler, `here`, comes first.
 
     Raises:
         NotPortableError: the image has no compiler of that name.
     """
     if image is None:
         return None
-    base = re.split(rb"[\\/]", program)[-1]
-    name = _EXE.sub(b"", base).decode("utf-8", "replace")
-    there = next((t for t in image if name in t.names), None)
+    name = program_name(program)
     is_own = is_clang_cl(name.encode()) is True
-    if there is None or (is_own and there.family != "clang-cl"):
+    versions = [
+        tuple(int(part) for part in there.version.split("."))
+        for there in image
+        if name in there.names and (there.family == "clang-cl" or not is_own)
+    ]
+    if not versions:
         raise NotPortableError(FallbackReason.NOT_IN_IMAGE)
-    return tuple(int(part) for part in there.version.split("."))
+    return here if here in versions else versions[0]
 
 
 def flags_of_reading(invocation: Invocation) -> tuple[bytes, ...]:
