@@ -78,7 +78,7 @@ CASES = {
                   IDLE + "test_nothing_runs_beside_others_or_without_a_place_of_the_makers_quota"),
     "idle": Case(VERIFY, "and self._pool.is_idle_for(domain)", "",
                  IDLE + "test_nothing_runs_beside_others_or_without_a_place_of_the_makers_quota"),
-    "copies": Case("cache/farm_results.py", "return not text or ResultBasis.parse(text).counts(terms)", "return True",
+    "copies": Case("cache/results/results.py", "return not text or ResultBasis.parse(text).counts(terms)", "return True",
                    COPIES + "test_after_a_policy_became_stricter_a_copy_is_not_served_and_an_own_result_is"),
     "demand": Case("cache/farm.py", "(known or NO_TERMS).meet(demanded(self._settings.sharing))", "known or NO_TERMS",
                    COPIES + "test_a_user_who_demands_more_is_not_served_earlier_copies"),

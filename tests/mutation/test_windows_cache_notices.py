@@ -18,9 +18,37 @@ OF_MADE = "tests/unit/cache/windows/test_precompiled.py::"
 WRITERS = "windows/writers.py"
 KEPT = "tests/unit/cache/windows/test_kept_hits.py::"
 DEPFILES = "tests/unit/cache/windows/test_depfiles.py::"
+FARM, OF_FARM = (
+    "cache/windows/farm_results.py",
+    "tests/integration/msvc/test_windows_farm_results.py::",
+)
 SEVERAL = "tests/unit/cache/windows/test_several.py::"
 
 CASES = {
+    "farm-terms": Case(
+        FARM,
+        "if found is None or not counts_under(found.result, terms):",
+        "if found is None:",
+        f"{OF_FARM}test_a_result_counts_only_under_terms_that_its_basis_meets",
+    ),
+    "farm-key": Case(
+        FARM,
+        "[_KEY_FORMAT, job.key, compiled.key]",
+        "[_KEY_FORMAT, compiled.key]",
+        f"{OF_FARM}test_another_image_tenant_or_boundary_is_asked",
+    ),
+    "farm-or-here": Case(
+        FARM,
+        "key = hashlib.sha256(encode_fields([_KEY_FORMAT, job.key, compiled.key])).digest()",
+        "key = compiled.key",
+        f"{OF_FARM}test_results_of_the_farm_and_of_this_machine_do_not_mix",
+    ),
+    "farm-link": Case(
+        FARM,
+        "if times is not None and not (times.is_plain and times.links == 1):",
+        "if False:",
+        f"{OF_FARM}test_a_link_in_place_of_the_object_is_not_written_through",
+    ),
     "marker-state": Case(
         "cache/windows/noting_disk.py",
         "        else:\n            self.times(path, is_at_rest=False)\n",

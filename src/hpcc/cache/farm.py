@@ -137,9 +137,9 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
     def begin(self, compile_: C, is_cancelled: Callable[[], bool]) -> Done | Exec | RunHere | None:
         """Answer from the image's stored results or from the farm.
 
-        Returns None if there is no farm for it. An `Exec` names the counted reason why the farm did
-        not do the compile; the caller compiles locally. So it does for a `RunHere`, whose end it
-        reports.
+        Returns None if there is no farm for it. An `Exec` names the reason why the farm did not do
+        the compile; the caller compiles locally, and counts a `BypassReason` if it is one for its
+        own half, too. So it does for a `RunHere`, whose end it reports.
         """
         farm = self._remote.farm()
         session = self._remote.session() if farm is not None else None
@@ -157,7 +157,7 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
         except NotPortableError as error:
             return self._stay(error.reason, error.detail)
         if isinstance(job, Bypass):
-            return self.leave(job.reason)
+            return Exec(job.reason)
         stored = self._stored(job, farm, session) if parity.serves_stored else None
         if stored is not None:
             return stored
@@ -185,11 +185,6 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
         known = session.terms if session is not None else None
         terms = (known or NO_TERMS).meet(demanded(self._settings.sharing))
         return self._results.stored(job, farm, terms)
-
-    def leave(self, reason: str) -> Exec:
-        """Count a bypass and leave the compile to the compiler."""
-        self._counters.add(f"bypass.{reason}")
-        return Exec(reason)
 
     def fall_back(self, reason: str, message: str) -> Done | Exec:
         """Count a fallback; return an `Exec`, or the failure that `fallback = "never"` demands."""
@@ -241,7 +236,7 @@ class FarmCache[C, J: FarmJob, P: FarmPlan]:
                 self._refuse(job.key, error.reason, detail)
                 return self._stay(error.reason, detail)
             if isinstance(plan, Bypass):
-                return self.leave(plan.reason)
+                return Exec(plan.reason)
             if plan.counter:
                 self._counters.add(plan.counter)
             sent_ns = time.monotonic_ns()

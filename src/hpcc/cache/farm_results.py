@@ -25,7 +25,7 @@ from hpcc.cache.remote.plan import RemotePlan
 from hpcc.cache.remote.side_outputs import client_side
 from hpcc.cache.results.hits import Hits
 from hpcc.cache.results.records import Records
-from hpcc.cache.results.results import Result, Results, basis_origin, basis_text
+from hpcc.cache.results.results import Result, Results, basis_origin, counts_under
 from hpcc.compilers.invocation.guest import (
     BUILD_NAME,
     GUEST_ROOT,
@@ -36,7 +36,7 @@ from hpcc.compilers.invocation.guest import (
 )
 from hpcc.config.farm import Farm
 from hpcc.core import CallerError, RemoteResult
-from hpcc.core.basis import FarmTerms, ResultBasis
+from hpcc.core.basis import FarmTerms
 from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
@@ -62,7 +62,7 @@ class FarmResults:
         outcome = _ENGINE_HIT if farm.engine else _HIT
         if (
             found is None
-            or not _counts(found.result, terms)
+            or not counts_under(found.result, terms)
             or not self._hits.put(
                 _replayed(job.prepared), found, key=job.key, outcome=outcome, root=job.root.search
             )
@@ -128,15 +128,6 @@ def _replayed(prepared: Prepared) -> Prepared:
     """Return what a replay is remembered for: no analyser, since no replay compares headers."""
     is_report = prepared.family.analyser is not None
     return replace(prepared, replay_ok=False) if is_report else prepared
-
-
-def _counts(result: Result, terms: FarmTerms) -> bool:
-    """Return whether a copy may still be served. An engine's has no basis: no terms cover it."""
-    try:
-        text = basis_text(result.origin)
-        return not text or ResultBasis.parse(text).counts(terms)
-    except (CallerError, ValueError):
-        return False
 
 
 def _client_result(

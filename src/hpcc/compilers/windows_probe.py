@@ -1,7 +1,7 @@
-r"""What a worker asks a guest with Windows about its compilers: where they are, then what they are.
+"""What a worker asks a guest with Windows about its compilers: where they are, then what they are.
 
 A Windows image has no directory where compilers belong, and vcvars puts one of many on PATH. So the
-guest lists all programs of these names below the directories of `C:\`, except for Windows itself.
+guest lists all programs of these names below the directories of drive C, except for Windows itself.
 Each is then asked by its path, as a compile names it. One that is for another kind of machine does
 not start, and counts as absent.
 

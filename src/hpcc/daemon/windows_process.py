@@ -1,12 +1,13 @@
 """The daemon's process on Windows, and what is behind its front. Not yet run there.
 
 The daemon listens, answers, counts and ends in order. Compiles of cl and clang-cl go to the farm if
-there is one, else to the local cache (`hpcc.cache.windows`). Others are left to the compiler, and
-counted.
+there is one; what it does not do, and all without one, is for the local cache
+(`hpcc.cache.windows`). Others are left to the compiler, and counted.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -44,7 +45,7 @@ from hpcc.config.extras import missing_modules
 from hpcc.config.paths import DIR_VARIABLE, Paths
 from hpcc.config.settings import Settings
 from hpcc.core import CallerError, HpccError, RunHere, WindowsPath, WindowsPathError
-from hpcc.core.reasons.bypass import BypassReason
+from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.daemon.pipe_listener import PIPE_LIMITS, LauncherPipeListener
 from hpcc.daemon.pipe_lock import PipeLock
 from hpcc.daemon.windows_client import EXIT_ALREADY_RUNNING
@@ -54,6 +55,7 @@ from hpcc.windows.files import directory_id, long_path
 from hpcc.windows.library import Library, load_library
 from hpcc.windows.users import is_raised, own_sid
 
+_log: Final = logging.getLogger("hpcc.daemon.cl")
 _EXIT_FAILED: Final = 1
 REASON: Final = "windows-host"
 RAISED: Final = "elevated-daemon"
@@ -183,21 +185,23 @@ class OnFarm(OnDisk):
     ) -> Done | Exec | Run:
         if not self._has_farm():
             return super()._begin(request, is_cancelled)
-        self._cache.end_kept_hits()  # with a farm the local results are not asked
-        with measured(request.times, Phase.FARM):
+        # A launcher that answers by itself asks neither the farm's image nor the tenant's policy.
+        self._cache.end_kept_hits()
+        with measured(request.times, Phase.FARM, drops_empty=True):
             answer = self._ask_farm(request, is_cancelled)
-        fallback = self._records.fallback()
-        if isinstance(answer, Exec):
-            # The launcher runs the compiler, and nobody observes it.
-            self._records.ended(request, "bypass", answer.reason, fallback)
-        elif answer.exit_code:
+        if not isinstance(answer, Done):
+            return self._cache.begin(request, is_cancelled)
+        if answer.exit_code:
+            fallback = self._records.fallback()
             self._records.ended(request, REFUSED if fallback else FAILED, fallback)
         return answer
 
-    def _ask_farm(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec:
+    def _ask_farm(
+        self, request: CompileRequest, is_cancelled: Callable[[], bool]
+    ) -> Done | Exec | None:
         """Return the farm's answer; one with status 0 is recorded."""
         if not family_of(request.compiler, request.argv[1:]).has_windows_farm:
-            return self._farm.leave(BypassReason.OTHER_COMPILER)
+            return None
         try:
             root = self._find_root(request.cwd)
         except WindowsPathError as error:
@@ -206,9 +210,15 @@ class OnFarm(OnDisk):
         compiler = program.encode("utf-8", "surrogateescape")
         argv = (compiler, *request.argv[1:])
         request = request._replace(compiler=compiler, argv=argv)
-        answer = self._farm.begin(ClCompile(request, root), is_cancelled)
+        try:
+            answer = self._farm.begin(ClCompile(request, root), is_cancelled)
+        except Exception:  # noqa: BLE001 - a fault in hpcc on the way to the farm: the local half still works
+            _log.exception("the remote half failed")
+            return self._farm.fall_back(
+                FallbackReason.INTERNAL_ERROR, "hpcc failed: see the daemon's log"
+            )
         assert not isinstance(answer, RunHere), "no request of this client permits one"
-        return answer or self._farm.leave(BypassReason.NO_FARM)
+        return answer
 
 
 def product_parts(paths: Paths, settings: Settings) -> tuple[CompileHandler, RemoteClient | None]:
@@ -233,7 +243,7 @@ def product_parts(paths: Paths, settings: Settings) -> tuple[CompileHandler, Rem
     from hpcc.dispatch.remote_inside import InsideClient  # late: gRPC is in the extra hpcc[client]
 
     remote = InsideClient(paths, settings)
-    client = cl_client(disk, FarmRecords(cache.records))
+    client = cl_client(disk, FarmRecords(cache.records), cache.image_results)
     farm = FarmCache(remote, client, counters, settings.remote, time.monotonic)
     find_root = partial(windows_root, disk, disk.look, home=home, owner=owner)
     handler = OnFarm(

@@ -17,12 +17,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcc.cache.base.api import CompileRequest, RemoteClient
+from hpcc.cache.base.api import CompileRequest, Done, RemoteClient
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.tools import ProgramOutput
 from hpcc.cache.farm import FarmCache
-from hpcc.cache.remote.cl_client import cl_client
+from hpcc.cache.remote.cl_client import ImageResults, Outputs, cl_client
 from hpcc.cache.remote.cl_plan import ClCompile, ClJob, ClPlan
 from hpcc.cache.results.records import Records, make_records
 from hpcc.cache.results.results import Results
@@ -30,6 +30,7 @@ from hpcc.cache.root.build_identity import Builds
 from hpcc.cache.windows.notes import FarmRecords
 from hpcc.config.settings import RemoteSettings
 from hpcc.core import WindowsPath, parse_windows_path
+from hpcc.core.basis import FarmTerms
 from hpcc.store.private import PrivateStore
 from hpcc_testkit.windows.image import OF_CL
 
@@ -129,12 +130,30 @@ def client_of(
     settings: RemoteSettings | None = None,
     monotonic: Callable[[], float] = lambda: 0.0,
     records: Records | None = None,
+    images: ImageResults | None = None,
 ) -> FarmCache[ClCompile, ClJob, ClPlan]:
-    """Build the farm cache of a Windows client."""
+    """Build the farm cache of a Windows client; without `images` it keeps no result."""
     settings = settings or RemoteSettings()
     records = records or records_in(Path(tempfile.mkdtemp()), counters)
-    client = cl_client(drive, FarmRecords(records))
+    client = cl_client(drive, FarmRecords(records), images or _KeepsNothing(drive))
     return FarmCache(remote, client, counters, settings, monotonic)
+
+
+class _KeepsNothing:
+    """`ImageResults` without a store."""
+
+    def __init__(self, drive: Drive) -> None:
+        self._drive = drive
+
+    def write(self, path: str, data: bytes) -> None:
+        self._drive.write(path, data)
+
+    def stored(self, job: ClJob, terms: FarmTerms) -> Done | None:
+        del job, terms
+        return None
+
+    def keep(self, job: ClJob, plan: ClPlan, done: Done, basis: str, outputs: Outputs) -> None:
+        del job, plan, done, basis, outputs
 
 
 def records_in(directory: Path, counters: Counters) -> Records:

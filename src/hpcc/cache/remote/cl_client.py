@@ -1,13 +1,13 @@
 """The parts of a Windows client beside its planner: cl and clang-cl on a farm.
 
-The local cache is not asked. The farm answers repeated compiles from its own results. What each
-compile did is recorded, as on other systems. Not yet run on Windows.
+Results of the farm are kept on this machine, too (`ImageResults`), and then neither the farm nor a
+compiler is asked. What each compile did is recorded, as on other systems. Not yet run on Windows.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from hpcc.cache.base.api import Done
@@ -30,6 +30,7 @@ from hpcc.core.basis import FarmTerms
 from hpcc.ports import SystemClock
 
 _log: Final = logging.getLogger("hpcc.daemon.cl")
+Outputs = Mapping[str, bytes]
 
 
 class ClParity:
@@ -71,16 +72,36 @@ class ClRecords(Protocol):
         ...
 
 
-class ClResults:
-    """`ClientResults` of a client that stores nothing."""
+class ImageResults(Protocol):
+    """What this machine keeps of the farm's results; `windows.farm_results` has it."""
 
-    def __init__(self, machine: LocalMachine, records: ClRecords) -> None:
-        self._machine, self._records = machine, records
+    def stored(self, job: ClJob, terms: FarmTerms) -> Done | None:
+        """See `client.ClientResults.stored`. Without a result, the thread's compile begins."""
+        ...
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write an output; running compiles of the same file learn of it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        ...
+
+    def keep(self, job: ClJob, plan: ClPlan, done: Done, basis: str, outputs: Outputs) -> None:
+        """Keep a result that was just put in place, if that is safe. `outputs` are by file."""
+        ...
+
+
+class ClResults:
+    """`ClientResults` of cl and clang-cl."""
+
+    def __init__(self, machine: LocalMachine, records: ClRecords, images: ImageResults) -> None:
+        self._machine, self._records, self._images = machine, records, images
 
     def stored(self, job: ClJob, farm: Farm, terms: FarmTerms) -> Done | None:
-        """Return None; see the module."""
-        del job, farm, terms
-        return None
+        """See `client.ClientResults.stored`."""
+        del farm  # it is in the job's key
+        return self._images.stored(job, terms)
 
     def take(self, job: ClJob, plan: ClPlan, outcome: RemoteResult, compiled: FarmCompile) -> Done:
         """See `client.ClientResults.take`."""
@@ -93,7 +114,7 @@ class ClResults:
                     there[plan.report], job.root, self._is_here
                 )
             for path, place in plan.outputs:
-                self._machine.write(place, there[path])
+                self._images.write(place, there[path])
         except (KeyError, CallerError) as error:
             raise BadResultError from error
         except OSError as error:
@@ -101,7 +122,10 @@ class ClResults:
             raise OutputNotOursError("an output cannot be written") from error
         size = sum(len(there[path]) for path, _ in plan.outputs)
         self._records.compiled(job, compiled, size, outcome.ran)
-        return _done(0, outcome, job.root)
+        done = _done(0, outcome, job.root)
+        placed = {place: there[path] for path, place in plan.outputs}
+        self._images.keep(job, plan, done, outcome.basis, placed)
+        return done
 
     def failed(self, job: ClJob, plan: ClPlan, outcome: RemoteResult) -> Done:
         """See `client.ClientResults.failed`."""
@@ -124,8 +148,10 @@ def _done(exit_code: int, outcome: RemoteResult, root: WindowsPath) -> Done:
     )
 
 
-def cl_client(machine: LocalMachine, records: ClRecords) -> FarmClient[ClCompile, ClJob, ClPlan]:
+def cl_client(
+    machine: LocalMachine, records: ClRecords, images: ImageResults
+) -> FarmClient[ClCompile, ClJob, ClPlan]:
     """Build the client of one machine."""
     host = ClHost(machine)
     parity = ClParity(host, SystemClock().now)
-    return FarmClient(parity, ClPlanner(host), ClResults(machine, records))
+    return FarmClient(parity, ClPlanner(host), ClResults(machine, records, images))

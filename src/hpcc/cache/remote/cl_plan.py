@@ -1,7 +1,7 @@
 """Turns a compile of cl or clang-cl on a Windows client into a request for a Windows guest.
 
-The client stores nothing: it asks the client's compiler for the files of each compile. Files below
-the root are sent. Files of the compiler and the SDK come from the image, which has them at the same
+A compile without a stored result asks the client's compiler for its files. Files below the root
+are sent. Files of the compiler and the SDK come from the image, which has them at the same
 paths, since a guest finds programs only by the PATH of the request.
 Works on text and answers; access to the client goes through `LocalMachine`. Not yet run there.
 """
@@ -82,12 +82,14 @@ class ClJob:
 class ClPlan:
     """A request, and its outputs as pairs: path in the guest, file on the client.
 
-    `report` is the guest path of the `/sourceDependencies` file, "" if there is none.
+    `report` is the guest path of the `/sourceDependencies` file, "" if there is none. `files` are
+    the names of headers that the compiler listed.
     """
 
     request: RemoteRequest
     outputs: tuple[tuple[str, str], ...]
     report: str = ""
+    files: tuple[str, ...] = ()
     # There is one way only: the compiler is asked.
     counter: str = ""
 
@@ -111,10 +113,13 @@ class ClPlanner:
         cwd = _path(_text(request.cwd), None)
         found = read_command(self._host.machine, request, cwd)
         if isinstance(found, Bypass):
+            if found.reason is BypassReason.PCH:
+                raise NotPortableError(FallbackReason.PCH)
             return found
         family, invocation = found
         if family.database_of(invocation) is not None:
-            return Bypass(BypassReason.PDB)  # whether one is written shows only after the compile
+            # Whether one is written shows only after the compile.
+            raise NotPortableError(FallbackReason.PDB)
         if any(name.startswith(_REFUSED_ENV) for name in request.env):
             return Bypass(BypassReason.ENVIRONMENT)
         return ClJob(request, root, cwd, invocation, _key(compile_, invocation, farm))
@@ -137,7 +142,7 @@ class ClPlanner:
             return Bypass(BypassReason.OTHER_COMPILER)
         guest = WindowsGuestMap(root, cwd, system)
         arguments = windows_guest_arguments(invocation, guest)
-        inputs = self._inputs(request, invocation, guest)
+        inputs, files = self._inputs(request, invocation, guest)
         reports = invocation.values("sourceDependencies")
         # Written in this order: the object last, because builds check it.
         written = [_path(_text(name), cwd) for name in (*reports, invocation.output)]
@@ -167,12 +172,17 @@ class ClPlanner:
             build=request.build,
         )
         outputs = tuple(zip(places, map(str, written), strict=True))
-        return ClPlan(remote, outputs, places[0] if reports else "")
+        return ClPlan(remote, outputs, places[0] if reports else "", files)
 
     def _inputs(
-        self, request: CompileRequest, invocation: Invocation, guest: WindowsGuestMap
-    ) -> tuple[RemoteInput, ...]:
+        self,
+        request: CompileRequest,
+        invocation: Invocation,
+        guest: WindowsGuestMap,
+    ) -> tuple[tuple[RemoteInput, ...], tuple[str, ...]]:
         """Return every file of the project that the compile reads, sorted by path.
+
+        Also return the headers as the compiler listed them.
 
         Raises:
             NotPortableError: a file cannot be sent, or reads others that no list shows.
@@ -183,7 +193,8 @@ class ClPlanner:
         source = _text(invocation.source)
         found: dict[str, RemoteInput] = {}
         asked, homes = in_arguments.asked, {guest.cwd: None}
-        for name in (source, *self._host.files(request, invocation)):
+        files = self._host.files(request, invocation)
+        for name in (source, *files):
             path = _path(name, guest.cwd)
             homes[parent(path)] = None
             if guest.is_system(path):
@@ -202,7 +213,7 @@ class ClPlanner:
                 is_there = self._host.machine.read(str(path), _MAX_SOURCE_BYTES) is not None
                 if is_there and windows_key(place) not in found:
                     found[windows_key(place)], _ = self._input(place, path, guest.root)
-        return tuple(found[key] for key in sorted(found))
+        return tuple(found[key] for key in sorted(found)), files
 
     def _input(
         self, place: str, path: WindowsPath, root: WindowsPath

@@ -6,16 +6,18 @@ import logging
 import os
 import posixpath
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hpcc.cache.host.host_toolchains import RECHECK_SECONDS, HostToolchain, HostToolchains
-from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.client import ParityAnswer
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
 from hpcc.core import ImageRef, Parity, Toolchain, compare
 from hpcc.core.memo import BoundedMemo
 from hpcc.dispatch.parity import ParityVerdict, parity_verdict
+
+if TYPE_CHECKING:  # the client of Windows needs `Verdicts` only
+    from hpcc.cache.key.prepare import Prepared
 
 _log: Final = logging.getLogger("hpcc.daemon.farm")
 _MAX_WARNED: Final = 64

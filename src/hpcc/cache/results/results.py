@@ -22,7 +22,8 @@ from hpcc.cache.base.manifest import (
 )
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.replay.replay import Pins
-from hpcc.core import IntegrityError
+from hpcc.core import CallerError, IntegrityError
+from hpcc.core.basis import FarmTerms, ResultBasis
 from hpcc.core.memo import LruMemo, SizedMemo
 from hpcc.store.private import PrivateStore
 
@@ -83,6 +84,15 @@ def basis_origin(basis: str) -> bytes:
 def basis_text(origin: bytes) -> str:
     """Return the text of a farm result's basis; "" for any other result."""
     return origin[len(_OF_FARM) :].decode() if origin.startswith(_OF_FARM) else ""
+
+
+def counts_under(result: Result, terms: FarmTerms) -> bool:
+    """Return whether a copy may still be served. An engine's has no basis: no terms cover it."""
+    try:
+        text = basis_text(result.origin)
+        return not text or ResultBasis.parse(text).counts(terms)
+    except (CallerError, ValueError):
+        return False
 
 
 class Found(NamedTuple):

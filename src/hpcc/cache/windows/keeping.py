@@ -29,7 +29,7 @@ from hpcc.cache.windows.depfiles import names_in
 from hpcc.cache.windows.disk import CacheDisk
 from hpcc.cache.windows.inputs import CompileFiles, Texts, find_inputs
 from hpcc.cache.windows.precompiled import PrecompiledRecords, UsedHeader
-from hpcc.cache.windows.sharing import SharedCompile, why_result_is_private
+from hpcc.cache.windows.sharing import SharedCompile, WindowsShare, why_result_is_private
 from hpcc.cache.windows.state import Inputs
 from hpcc.compilers.invocation.guest import NotPortableError
 from hpcc.compilers.scan.assembler import read_statements
@@ -37,33 +37,49 @@ from hpcc.compilers.scan.scan import Hazard, scan_arguments
 from hpcc.compilers.scan.windows_names import key_of
 from hpcc.compilers.spec.table import Bypass
 from hpcc.config.settings import CacheSettings
-from hpcc.core import WindowsPath, WindowsPathError, parse_windows_path
+from hpcc.core import WindowsPath, WindowsPathError, parse_windows_path, windows_key
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 # As `stamps.StampClock`: a wider step of the clock than the window of `is_in_window` allows.
 _MAX_STEP_NS: Final = 25_000_000
 
 
+@dataclass(frozen=True, slots=True)
+class Began:
+    """What was so when a compile began.
+
+    `names_before` are the names beside source and output, by directory; `started_ns` is from after
+    that and before the answer. `step_ns` tells whether the clock was set.
+    """
+
+    names_before: Mapping[bytes, frozenset[bytes]]
+    started_ns: int
+    step_ns: int
+
+
 @dataclass(slots=True, eq=False)
 class WindowsPending:
     """The token of a `Run`.
 
-    `names_before` are the names beside source and output, by directory; `started_ns` is from after
-    that and before the answer. `step_ns` tells whether the clock was set. `writer` tells
-    whether another compile wrote the same output meanwhile. `key` is the one under which the result
-    is stored, and `private` why it is not shared. Its command compiles `sources` sources.
+    `writer` tells whether another compile wrote the same output meanwhile. `key` is the one under
+    which the result is stored, and `private` why it is not shared. `fallback` says why a farm did
+    not do it. Its command compiles `sources` sources.
     """
 
     asked: SharedCompile
-    started_ns: int
-    step_ns: int
-    names_before: Mapping[bytes, frozenset[bytes]]
+    began: Began
     flight: Flight | None
     missed: str
     writer: Writer
     key: bytes
     private: str
+    fallback: str = ""
     sources: int = 1
+
+    @property
+    def started_ns(self) -> int:
+        """See `Began`."""
+        return self.began.started_ns
 
     @property
     def compiled(self) -> WindowsCompile:
@@ -116,29 +132,8 @@ class ResultKeeper:
         self._check_database(pending)
         search = self._search(compiled)
         used = self._precompiled.used(compiled, search)
-        paths = _texts_read(compiled, names, used)
         share = None if pending.private else pending.asked.share
-        in_arguments = scan_arguments(
-            compiled.family.text_arguments(compiled.invocation), compiled.invocation.macros
-        )
-        inputs = find_inputs(
-            self._disk,
-            self._texts,
-            CompileFiles(
-                cwd=compiled.cwd,
-                files=paths,
-                data=(used.path,) if used else (),
-                search=search,
-                forced=compiled.invocation.forced_includes,
-                in_arguments=in_arguments,
-                started_ns=pending.started_ns,
-                names_before=pending.names_before,
-                settle=partial(self._settle, pending, paths),
-                share=share,
-            ),
-        )
-        if mentions_clock(data, pending.started_ns, time.time_ns()):
-            self._settle(pending, paths, Hazard.PASTED_CLOCK)
+        inputs = self._inputs(compiled, pending.began, names, data, search, used, share)
         self._check_end(pending)
         if compiled.made is not None:
             self._precompiled.remember(compiled, search, inputs, side[0])
@@ -157,19 +152,89 @@ class ResultKeeper:
             raise UncacheableError(UncacheableReason.STORE)
         return key, private
 
-    def _check_end(self, pending: WindowsPending) -> None:
-        """Check that command, compiler and clock are as they were, and no other compile wrote here.
+    def keep_image(
+        self,
+        compiled: WindowsCompile,
+        began: Began,
+        key: bytes,
+        names: tuple[str, ...],
+        made: Result,
+        sent: Mapping[str, bytes],
+    ) -> None:
+        """Store what a farm's image made under a key that names it.
+
+        `names` are the headers that this machine's compiler listed before, `sent` the digests of
+        the files that went to the farm, by their keys.
+
+        Raises:
+            UncacheableError: it must not be stored.
+            NotPortableError: the compiler does not list where it searches.
+        """
+        search = self._search(compiled)
+        inputs = self._inputs(compiled, began, names, made.object_data, search)
+        self._check_unchanged(compiled, began)
+        for path, digest in inputs.files:
+            if sent.get(windows_key(path.decode()), digest) != digest:
+                raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE, path)
+        kept = make_set(key, inputs.files, inputs.present, inputs.absences)
+        if self._results.keep_set(key, kept, made) is None:
+            raise UncacheableError(UncacheableReason.STORE)
+
+    def _inputs(
+        self,
+        compiled: WindowsCompile,
+        began: Began,
+        names: tuple[str, ...],
+        data: bytes,
+        search: tuple[WindowsPath, ...],
+        used: UsedHeader | None = None,
+        share: WindowsShare | None = None,
+    ) -> Inputs:
+        """Return the state of files in which the object `data` is the right one."""
+        paths = _texts_read(compiled, names, used)
+        in_arguments = scan_arguments(
+            compiled.family.text_arguments(compiled.invocation), compiled.invocation.macros
+        )
+        inputs = find_inputs(
+            self._disk,
+            self._texts,
+            CompileFiles(
+                cwd=compiled.cwd,
+                files=paths,
+                data=(used.path,) if used else (),
+                search=search,
+                forced=compiled.invocation.forced_includes,
+                in_arguments=in_arguments,
+                started_ns=began.started_ns,
+                names_before=began.names_before,
+                settle=partial(self._settle, compiled, paths),
+                share=share,
+            ),
+        )
+        if mentions_clock(data, began.started_ns, time.time_ns()):
+            self._settle(compiled, paths, Hazard.PASTED_CLOCK)
+        return inputs
+
+    def _check_unchanged(self, compiled: WindowsCompile, began: Began) -> None:
+        """Check that command, compiler and clock are as they were.
 
         Raises:
             UncacheableError: they are not.
         """
-        compiled = pending.compiled
         again = read_compile(self._disk, compiled.request)
         if isinstance(again, Bypass) or again.key != compiled.key:
             # A response file, or a part of the compiler.
             raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
-        if abs(step_ns() - pending.step_ns) > _MAX_STEP_NS:
+        if abs(step_ns() - began.step_ns) > _MAX_STEP_NS:
             raise UncacheableError(UncacheableReason.CLOCK_SET)
+
+    def _check_end(self, pending: WindowsPending) -> None:
+        """Check what `_check_unchanged` does, and that no other compile wrote here.
+
+        Raises:
+            UncacheableError: it is not so.
+        """
+        self._check_unchanged(pending.compiled, pending.began)
         if not (self._is_known() and pending.writer.is_alone):
             # Whose object it is, nobody knows.
             raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
@@ -237,7 +302,7 @@ class ResultKeeper:
 
     def _settle(
         self,
-        pending: WindowsPending,
+        compiled: WindowsCompile,
         paths: tuple[WindowsPath, ...],
         doubts: Hazard,
     ) -> None:
@@ -246,7 +311,7 @@ class ResultKeeper:
         Raises:
             UncacheableError: a clock or a file of the assembler is in it.
         """
-        compiled, started_ns = pending.compiled, time.time_ns()
+        started_ns = time.time_ns()
         try:
             text = self._host.expanded(compiled.request, compiled.invocation)
         except NotPortableError as error:

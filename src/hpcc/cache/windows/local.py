@@ -26,7 +26,8 @@ from hpcc.cache.results.records import Records
 from hpcc.cache.results.results import Found, Results
 from hpcc.cache.windows.command import WindowsCompile, read_compile
 from hpcc.cache.windows.disk import CacheDisk
-from hpcc.cache.windows.keeping import ResultKeeper, WindowsPending, contents_of, step_ns
+from hpcc.cache.windows.farm_results import ImageResultStore
+from hpcc.cache.windows.keeping import Began, ResultKeeper, WindowsPending, contents_of, step_ns
 from hpcc.cache.windows.kept_hits import KeptHits, written_key
 from hpcc.cache.windows.notes import noted
 from hpcc.cache.windows.precompiled import PrecompiledRecords
@@ -76,6 +77,7 @@ class WindowsCache:
         self._keeper = ResultKeeper(
             *(disk, self._host, results, precompiled, self._is_known), settings
         )
+        self.image_results: Final = ImageResultStore(disk, self, self._keeper, counters, records)
 
     def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec | Run:
         """Answer one compile; see `CompileHandler.begin`. Never raises."""
@@ -168,6 +170,7 @@ class WindowsCache:
             started_ns=pending.started_ns,
             reason=reason,
             culprit=culprit,
+            fallback=pending.fallback,
             sources=pending.sources,
         )
 
@@ -194,7 +197,7 @@ class WindowsCache:
 
     def _bypass(self, request: CompileRequest, reason: str) -> Exec:
         self._counters.add(f"bypass.{reason}")
-        self._records.bypass(request, reason)
+        self._records.ended(request, "bypass", reason, self._records.fallback())
         return Exec(reason)
 
     def begin_one(
@@ -241,16 +244,16 @@ class WindowsCache:
         compiled = asked.compiled
         injected = asked.injected if self._takes_maps(asked) else ()
         missed = self._why_missed(asked)
-        before = self._names_before(compiled)
+        began = self.began(compiled)
         self._is_known()  # what hits wrote before this compile does not count against it
         writer = self._writing.begin([written_key(str(path)) for path in compiled.outputs])
         self._counters.add("miss.local")
         private = asked.private
         if asked.share is not None and not injected:
             private = PrivateReason.MAPS_REFUSED
-        times = time.time_ns(), step_ns()
+        fallback = self._records.fallback()
         pending = WindowsPending(
-            asked, *times, before, flight, missed, writer, asked.key, private, sources
+            asked, began, flight, missed, writer, asked.key, private, fallback, sources
         )
         return pending, injected
 
@@ -276,13 +279,13 @@ class WindowsCache:
         pending.writer.end()
         self._inflight.release(pending.flight)
 
-    def _names_before(self, compiled: WindowsCompile) -> dict[bytes, frozenset[bytes]]:
-        """Return the names, as wide keys, in the directories where builds write objects."""
+    def began(self, compiled: WindowsCompile) -> Began:
+        """Note the names, as wide keys, in the directories where builds write objects."""
         state, found = State(self._disk), dict[bytes, frozenset[bytes]]()
         for path in (compiled.cwd, parent(compiled.source), *map(parent, compiled.outputs)):
             names = state.names(str(path)) or {}
             found[str(path).encode()] = frozenset(name.encode() for name in names)
-        return found
+        return Began(found, time.time_ns(), step_ns())
 
     def find(self, asked: SharedCompile) -> tuple[Found, bytes, State] | None:
         """Return the result whose inputs are those of now, its key, and what was looked at."""
@@ -292,38 +295,54 @@ class WindowsCache:
     def _find(self, asked: SharedCompile) -> tuple[Found, bytes, State] | None:
         state = State(self._disk)
         for key in asked.keys:
-            sets = self._results.sets(key)
-            for index, stored in enumerate(sets):
-                inputs = asked.spelled_set(key, stored)
-                if not state.holds(inputs):
-                    continue
-                stored_result = self._results.result(inputs.result_key)
-                if stored_result is None:
-                    break
-                result = asked.spelled(key, stored_result)
-                if not self._keeper.may_be_put(asked.compiled, result):
-                    break
-                if index:
-                    self._results.prefer(key, sets, stored)
-                return Found(inputs, result), key, state
+            found = self.find_under(asked, key, state)
+            if found is not None:
+                return found, key, state
         return None
 
-    def put(self, asked: SharedCompile, found: Found, key: bytes, state: State) -> Done | None:
-        """Put a result in place; None if only the compiler may write there."""
-        compiled, result = asked.compiled, found.result
+    def find_under(self, asked: SharedCompile, key: bytes, state: State) -> Found | None:
+        """Return the result under one key whose inputs are those of now."""
+        sets = self._results.sets(key)
+        for index, stored in enumerate(sets):
+            inputs = asked.spelled_set(key, stored)
+            if not state.holds(inputs):
+                continue
+            stored_result = self._results.result(inputs.result_key)
+            if stored_result is None:
+                break
+            result = asked.spelled(key, stored_result)
+            if not self._keeper.may_be_put(asked.compiled, result):
+                break
+            if index:
+                self._results.prefer(key, sets, stored)
+            return Found(inputs, result)
+        return None
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write an output; running compiles of the same file learn of it. Raises OSError."""
+        name = [written_key(path)]
+        self._writing.disturb(name)
+        self._disk.write(path, data)
+        self._writing.disturb(name)  # a compile may have begun in between
+
+    def place(self, compiled: WindowsCompile, found: Found) -> bool:
+        """Put a result's outputs in place; False and counted if only the compiler may write."""
         try:
             is_put = all(self._is_ours(compiled, found, path) for path in compiled.outputs)
             # Users of a precompiled header wait for the object as well: it comes last.
-            parts = zip(compiled.outputs, contents_of(result), strict=True)
+            parts = zip(compiled.outputs, contents_of(found.result), strict=True)
             for output, data in reversed([*parts]) if is_put else ():
-                name = [written_key(str(output))]
-                self._writing.disturb(name)
-                self._disk.write(str(output), data)
-                self._writing.disturb(name)  # a compile may have begun in between
+                self.write(str(output), data)
         except OSError:
             is_put = False
         if not is_put:
             self._counters.add(f"uncacheable.{UncacheableReason.OUTPUT_NOT_OURS}")
+        return is_put
+
+    def put(self, asked: SharedCompile, found: Found, key: bytes, state: State) -> Done | None:
+        """Put a result in place; None if only the compiler may write there."""
+        result = found.result
+        if not self.place(asked.compiled, found):
             return None
         self._counters.add("hit.local")
         if asked.is_foreign(result.origin):

@@ -152,9 +152,6 @@ class BypassReason(Reason, prefix="bypass"):
     NATIVE = (
         "native", "`-march=native`, and the compiler does not report what that means",
         "Name the processor in `-march=`.")
-    NO_FARM = (
-        "no-farm", "there is no farm any more, and the client is on Windows",
-        "`hpcc status` shows the farm.", "The next compile is for the local cache.")
     NO_PREPROCESSING = (
         "no-preprocessing", "a preprocessed source with flags for the preprocessor",
         "Leave out `-include`, `-Wp,`, `-fpreprocessed` and `-fdirectives-only`.",

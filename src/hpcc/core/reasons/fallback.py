@@ -147,6 +147,9 @@ class FallbackReason(Reason, prefix="fallback"):
         "Nothing to do: the compile runs here, and is cached here.",
         "Units with one of GCC 12 to 14, which `-include` names by an absolute path as CMake does, "
         "travel if the image has the same GCC and the same headers. `hpcc explain` tells why not.")
+    PDB = (
+        "pdb", "cl writes a program database that compiles share: `/Zi`, or `/Fd` without it",
+        "Use `/Z7`, which goes to the farm.")
     PRAGMA_DEPENDENCY = (
         "pragma-dependency", "`#pragma GCC dependency` compares the times of files",
         "Remove the pragma.")

@@ -44,6 +44,7 @@ CLIENT: Final = (
     ("compiled-locally", "compiled locally (%s): %s", "reason", "what"),
     ("host-compiler-differs", "host compiler: %s", "what"),
     ("remote-half-failed", "the remote half failed"),
+    ("farm-result-not-kept", "a result of the farm cannot be kept"),
     ("remote-cache-off", "the remote cache is off: %s", "error"),
     ("remote-cache-paused", "the remote cache is not asked for a while: %s", "reason"),
     ("remote-cache-refused", "remote cache: %s", "what"),
