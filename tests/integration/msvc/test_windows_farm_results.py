@@ -108,7 +108,7 @@ class Bench:
     def begin(self, *argv: str) -> tuple[CompileRequest, Done | Exec | Run]:
         words = tuple(a.encode() for a in argv or _ARGV)
         request = CompileRequest(
-            argv=(b"clang-cl.exe", *words), compiler=self._program,
+            argv=(self._program, *words), compiler=self._program,
             cwd=windows(self.directory).encode(), env=self._env, umask=0, stderr_is_tty=False,
         )  # fmt: skip
         return request, self.handler.begin(request, lambda: False)
