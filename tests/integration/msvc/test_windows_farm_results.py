@@ -76,8 +76,8 @@ class Bench:
         self.drive = LocalDrive(clang_cl)
         program = directory / "LLVM/bin/clang-cl.exe"
         program.symlink_to(clang_cl)
-        self._program = windows(program).encode()
-        self._env = {
+        self.program = windows(program).encode()
+        self.env = {
             b"VCToolsInstallDir": windows(directory / "VC").encode(),
             b"INCLUDE": windows(directory / "VC/include").encode(),
         }
@@ -108,8 +108,8 @@ class Bench:
     def begin(self, *argv: str) -> tuple[CompileRequest, Done | Exec | Run]:
         words = tuple(a.encode() for a in argv or _ARGV)
         request = CompileRequest(
-            argv=(self._program, *words), compiler=self._program,
-            cwd=windows(self.directory).encode(), env=self._env, umask=0, stderr_is_tty=False,
+            argv=(self.program, *words), compiler=self.program,
+            cwd=windows(self.directory).encode(), env=self.env, umask=0, stderr_is_tty=False,
         )  # fmt: skip
         return request, self.handler.begin(request, lambda: False)
 
@@ -119,7 +119,7 @@ class Bench:
         time.sleep(_SETTLED_SECONDS)
         request, found = self.begin(*argv)
         if isinstance(found, Run):
-            done = self.drive.run(found.argv, self._env, request.cwd)
+            done = self.drive.run(found.argv, self.env, request.cwd)
             report = RunReport(done.exit_code, 0, done.stdout, done.stderr, is_truncated=False)
             self.handler.finish(request, found, report)
             assert done.exit_code == 0, done
@@ -268,3 +268,34 @@ def test_a_link_in_place_of_the_object_is_not_written_through(bench: Bench, tmp_
     assert counted["uncacheable.output-not-ours"] == 1
     assert counted["fallback.output-not-ours"] == 1
     assert (tmp_path / "mine").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("mode", ["-clang:-MD", "-clang:-MMD"])
+def test_the_depfile_is_this_machines_and_comes_back_with_the_object(
+    bench: Bench, mode: str
+) -> None:
+    named = mode, "-clang:-MTa b\\x.obj", "-clang:-MFx.obj.d"
+    argv = (*_ARGV[:-1], *named, "--", _ARGV[-1])
+    depfile = bench.directory / "x.obj.d"
+    done = bench.drive.run(
+        (bench.program, *(a.encode() for a in argv)), bench.env, windows(bench.directory).encode()
+    )
+    assert done.exit_code == 0, done
+    expected = depfile.read_bytes()
+    assert b"inc" in expected
+    for counted in ({"miss.remote.executed": 1}, {"hit.remote": 1}):
+        depfile.unlink()
+        bench.compile(*argv)
+        assert bench.counted() == counted
+        assert depfile.read_bytes() == expected
+    (request,) = bench.remote.requests
+    assert not [word for word in request.argv if "clang:-M" in word]
+    assert request.outputs == ("x.obj",)
+    # Another target, or none, is another depfile of the same object.
+    first = (bench.directory / "x.obj").read_bytes()
+    assert bench.compile(*(a.replace("a b", "c") for a in argv)) == first
+    assert depfile.read_bytes().startswith(b"c\\x.obj:")
+    bench.compile(*_ARGV[:-1], mode, named[-1], "x.c")
+    assert bench.counted() == {
+        "miss.remote.executed": 1, "fallback.pass-through": 1, "miss.local": 1,
+    }  # fmt: skip

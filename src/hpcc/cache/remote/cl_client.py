@@ -113,17 +113,18 @@ class ClResults:
                 there[plan.report] = client_source_dependencies(
                     there[plan.report], job.root, self._is_here
                 )
-            for path, place in plan.outputs:
-                self._images.write(place, there[path])
+            placed = {} if plan.depfile is None else dict([plan.depfile])
+            placed |= {place: there[path] for path, place in plan.outputs}
+            for place, data in placed.items():
+                self._images.write(place, data)
         except (KeyError, CallerError) as error:
             raise BadResultError from error
         except OSError as error:
             _log.warning("an output cannot be written: %s", error)
             raise OutputNotOursError("an output cannot be written") from error
-        size = sum(len(there[path]) for path, _ in plan.outputs)
+        size = sum(map(len, placed.values()))
         self._records.compiled(job, compiled, size, outcome.ran)
         done = _done(0, outcome, job.root)
-        placed = {place: there[path] for path, place in plan.outputs}
         self._images.keep(job, plan, done, outcome.basis, placed)
         return done
 

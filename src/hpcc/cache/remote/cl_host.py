@@ -27,10 +27,11 @@ from hpcc.compilers.msvc.family import (
     msvc_family_that_answers,
     without_outputs,
 )
+from hpcc.compilers.msvc.flags import DEPFILE, TARGETS
 from hpcc.compilers.msvc.probe import VERSION_SOURCE, program_name, read_cl
 from hpcc.compilers.spec.drivers import without_cl_variables
 from hpcc.compilers.spec.response import MAX_RESPONSE_BYTES
-from hpcc.compilers.spec.table import Bypass
+from hpcc.compilers.spec.table import Bypass, Effect, Flag
 from hpcc.core import (
     CallerError,
     WindowsPath,
@@ -44,6 +45,7 @@ from hpcc.core.reasons.fallback import FallbackReason
 Version = tuple[int, ...]
 _MAX_REMEMBERED: Final = 256
 _REPORT: Final = "files.json"
+_DEPFILE: Final = "files.d"
 _SILENT: Final = b"-nologo"
 _INSTALLED: Final = re.compile(rb"^InstalledDir: (.+)$", re.MULTILINE)
 
@@ -264,6 +266,28 @@ class ClHost:
         except CallerError as error:
             raise NotPortableError(error.reason) from error
         return names
+
+    def depfile(self, request: CompileRequest, invocation: Invocation) -> bytes:
+        """Return the depfile that the compile would write, from a run that writes no object.
+
+        Raises:
+            NotPortableError: the compiler fails, or would name the target after another output.
+        """
+        flags = [
+            p for p in invocation.parts
+            if isinstance(p, Flag) and p.spec.effect is Effect.DEPENDENCY
+        ]  # fmt: skip
+        if not any(flag.spec.spelling in TARGETS for flag in flags):
+            raise NotPortableError(FallbackReason.PASS_THROUGH)
+        words = [word for flag in flags if flag.spec.spelling != DEPFILE for word in flag.raw]
+        bare = (request.compiler, *without_outputs(invocation), _SILENT, b"-Zs", *words)
+        with self._scratch() as directory:
+            place = f"{directory}\\{_DEPFILE}"
+            self._run(request, (*bare, f"-{DEPFILE}{place}".encode()), request.cwd)
+            data = self.machine.read(place, MAX_DEPFILE_BYTES)
+        if not data:
+            raise NotPortableError(FallbackReason.DEPENDENCIES_FAILED)
+        return data
 
     def _reported(self, request: CompileRequest, bare: tuple[bytes, ...]) -> tuple[str, ...]:
         with self._scratch() as directory:

@@ -16,10 +16,12 @@ from typing import Final
 from hpcc import __version__
 from hpcc.cache.base.api import CompileRequest
 from hpcc.cache.base.fields import encode_fields
+from hpcc.cache.base.uncacheable import UncacheableError
+from hpcc.cache.inputs.listed_names import parse_dependencies
 from hpcc.cache.remote.cl_host import ClHost, read_command, search_directories
 from hpcc.compilers.families import family_of
 from hpcc.compilers.invocation.guest import NotPortableError, as_text
-from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.invocation.invocation import DepMode, Invocation
 from hpcc.compilers.msvc.family import image_version, msvc_family
 from hpcc.compilers.msvc.guest import WINDOWS_GUEST_ROOT, WindowsGuestMap, windows_guest_arguments
 from hpcc.compilers.scan.questions import NOTHING_ASKED, Questions
@@ -83,13 +85,15 @@ class ClPlan:
     """A request, and its outputs as pairs: path in the guest, file on the client.
 
     `report` is the guest path of the `/sourceDependencies` file, "" if there is none. `files` are
-    the names of headers that the compiler listed.
+    the names of headers that the compiler listed. `depfile` is a file that it wrote here, with its
+    path on the client.
     """
 
     request: RemoteRequest
     outputs: tuple[tuple[str, str], ...]
     report: str = ""
     files: tuple[str, ...] = ()
+    depfile: tuple[str, bytes] | None = None
     # There is one way only: the compiler is asked.
     counter: str = ""
 
@@ -142,12 +146,14 @@ class ClPlanner:
             return Bypass(BypassReason.OTHER_COMPILER)
         guest = WindowsGuestMap(root, cwd, system)
         arguments = windows_guest_arguments(invocation, guest)
-        inputs, files = self._inputs(request, invocation, guest)
+        inputs, files, depfile = self._inputs(request, invocation, guest)
         reports = invocation.values("sourceDependencies")
         # Written in this order: the object last, because builds check it.
         written = [_path(_text(name), cwd) for name in (*reports, invocation.output)]
         places = [_inside(path, root) for path in written]
-        named = [windows_key(p) for p in (*places, *(i.path for i in inputs))]
+        local = () if depfile is None else (depfile[0],)
+        sent = (i.host_path for i in inputs)
+        named = [windows_key(p) for p in (*map(str, written), *local, *sent)]
         if len(named) != len(set(named)):
             return Bypass(BypassReason.ODD_OUTPUT)
         # An empty list is that of an image whose compilers are where no question looks.
@@ -172,17 +178,17 @@ class ClPlanner:
             build=request.build,
         )
         outputs = tuple(zip(places, map(str, written), strict=True))
-        return ClPlan(remote, outputs, places[0] if reports else "", files)
+        return ClPlan(remote, outputs, places[0] if reports else "", files, depfile)
 
     def _inputs(
         self,
         request: CompileRequest,
         invocation: Invocation,
         guest: WindowsGuestMap,
-    ) -> tuple[tuple[RemoteInput, ...], tuple[str, ...]]:
+    ) -> tuple[tuple[RemoteInput, ...], tuple[str, ...], tuple[str, bytes] | None]:
         """Return every file of the project that the compile reads, sorted by path.
 
-        Also return the headers as the compiler listed them.
+        Also return the headers as the compiler listed them, and the depfile.
 
         Raises:
             NotPortableError: a file cannot be sent, or reads others that no list shows.
@@ -193,7 +199,7 @@ class ClPlanner:
         source = _text(invocation.source)
         found: dict[str, RemoteInput] = {}
         asked, homes = in_arguments.asked, {guest.cwd: None}
-        files = self._host.files(request, invocation)
+        files, depfile = self._listed(request, invocation, guest)
         for name in (source, *files):
             path = _path(name, guest.cwd)
             homes[parent(path)] = None
@@ -213,7 +219,22 @@ class ClPlanner:
                 is_there = self._host.machine.read(str(path), _MAX_SOURCE_BYTES) is not None
                 if is_there and windows_key(place) not in found:
                     found[windows_key(place)], _ = self._input(place, path, guest.root)
-        return tuple(found[key] for key in sorted(found)), files
+        return tuple(found[key] for key in sorted(found)), files, depfile
+
+    def _listed(
+        self, request: CompileRequest, invocation: Invocation, guest: WindowsGuestMap
+    ) -> tuple[tuple[str, ...], tuple[str, bytes] | None]:
+        """Return the headers as the compiler lists them, and the depfile if one is asked for."""
+        if invocation.depfile is None:
+            return self._host.files(request, invocation), None
+        data = self._host.depfile(request, invocation)
+        depfile = str(_path(_text(invocation.depfile), guest.cwd)), data
+        if invocation.dep_mode is not DepMode.ALL:
+            return self._host.files(request, invocation), depfile
+        try:
+            return tuple(name.decode() for name in parse_dependencies(data)), depfile
+        except (UncacheableError, UnicodeDecodeError) as error:
+            raise NotPortableError(FallbackReason.DEPENDENCIES_FAILED) from error
 
     def _input(
         self, place: str, path: WindowsPath, root: WindowsPath

@@ -99,7 +99,7 @@ class ImageResultStore:
         """See `cl_client.ImageResults.stored`."""
         self._thread.begun = None
         compiled = read_compile(self._disk, job.request)
-        if isinstance(compiled, Bypass) or compiled.precompiled or compiled.depfile:
+        if isinstance(compiled, Bypass) or compiled.precompiled:
             return None
         key = hashlib.sha256(encode_fields([_KEY_FORMAT, job.key, compiled.key])).digest()
         asked = SharedCompile(compiled)
@@ -122,11 +122,12 @@ class ImageResultStore:
         if begun is None or begun.job is not job:
             return
         compiled = begun.compiled
-        made = outputs.get(str(compiled.output))
-        if made is None or len(outputs) != 1:
+        if outputs.keys() != {str(path) for path in compiled.outputs}:
             return
+        made = outputs[str(compiled.output)]
+        depfile = None if compiled.depfile is None else outputs[str(compiled.depfile)]
         origin = basis_origin(basis) if basis else b""
-        result = Result(made, None, done.stdout, done.stderr, (), origin)
+        result = Result(made, depfile, done.stdout, done.stderr, (), origin)
         sent = {windows_key(i.host_path): bytes.fromhex(i.sha256) for i in plan.request.inputs}
         try:
             self._keeper.keep_image(compiled, begun.began, begun.key, plan.files, result, sent)

@@ -21,6 +21,8 @@ _CLANG: Final = "clang-cl, "
 TO_CLANG: Final = "clang:"
 DATABASE: Final = "Fd"
 DEPFILE: Final = "clang:-MF"
+TARGETS: Final = ("clang:-MT", "clang:-MQ")
+"""They name a target of a depfile; without them it is named after the object."""
 ALL_FILES: Final = ("clang:-MD", "clang:-MMD")
 """With the first one a depfile lists every file, with the other one no system headers."""
 
@@ -200,7 +202,7 @@ _MESSAGES: Final = [
     *_clang(_JOINED, Effect.LIST, "/clang:", TO_CLANG),
     # clang's own flags for a depfile, which CMake passes in place of /showIncludes since 4.
     *_clang(_ALONE, Effect.DEPENDENCY, "/clang:", *ALL_FILES, "clang:-MP"),
-    *_clang(_JOINED, Effect.DEPENDENCY, "/clang:", DEPFILE, "clang:-MT", "clang:-MQ"),
+    *_clang(_JOINED, Effect.DEPENDENCY, "/clang:", DEPFILE, *TARGETS),
 ]
 
 

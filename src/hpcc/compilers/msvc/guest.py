@@ -100,8 +100,10 @@ def _flag(flag: Flag, guest: WindowsGuestMap) -> tuple[bytes, ...]:
         return ()  # clang-cl ignores it; with cl it is a bypass
     if effect is Effect.SEARCH and flag.value and spelling != "-target=":
         raise NotPortableError(FallbackReason.SYSROOT)
-    if effect in {Effect.LIST, Effect.DEPENDENCY}:
-        # The text behind /clang: may contain any path, and a depfile does.
+    if effect is Effect.DEPENDENCY:
+        return ()  # the client's compiler writes the depfile, with the names of this machine
+    if effect is Effect.LIST:
+        # The text behind /clang: may contain any path.
         raise NotPortableError(FallbackReason.PASS_THROUGH)
     if any(_names(raw, guest.root) for raw in flag.raw):
         raise NotPortableError(FallbackReason.PATH_IN_FLAG)
