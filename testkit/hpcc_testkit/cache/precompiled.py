@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,9 @@ SOURCES = {
     "src/u.cpp": '#include "once.h"\nint u() { return once() + guarded(); }\n',
 }
 
+# A tick takes 10 ms at most.
+_TICKS_SECONDS = 0.025
+
 
 class Build:
     """A build directory whose commands are those of CMake for `target_precompile_headers`.
@@ -42,9 +46,12 @@ class Build:
         self.launcher = FakeLauncher(handler=cache, cwd=self.directory)
 
     def plant(self) -> None:
-        """Write the project as a fresh clone has it after CMake."""
+        """Write the project as a fresh clone has it after CMake, and let its files settle."""
         for name, text in (SOURCES | GENERATED).items():
             self.write(name, text)
+        # A header that nobody knew before and that is younger than a tick of the kernel's clock may
+        # have changed since the compile began.
+        time.sleep(_TICKS_SECONDS)
 
     def write(self, name: str, text: str) -> None:
         """Write a file of the project."""
