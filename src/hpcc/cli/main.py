@@ -85,7 +85,9 @@ if sys.platform != "win32":
 _NEEDS: Final[Mapping[str, Extra]] = {
     **dict.fromkeys(("login", "logout", "whoami", "token", "farm", "cache", "pack"), "client"),
     **dict.fromkeys(("attest", "verify-evidence"), "client"),
-    **dict.fromkeys(("up", "image", "assets", "audit", "scheduler", "worker", "gateway"), "farm"),
+    # On Windows without an image it starts the local cache.
+    **dict.fromkeys(() if sys.platform == "win32" else ("up",), "farm"),
+    **dict.fromkeys(("image", "assets", "audit", "scheduler", "worker", "gateway"), "farm"),
     **dict.fromkeys(("tenants",), "farm"),
     **dict.fromkeys(("selftest", "windows-agent"), "farm"),
 }

@@ -34,6 +34,11 @@ def stop_file(paths: Paths) -> Path:
     return paths.state / "up.stop"
 
 
+def forget_stop(paths: Paths) -> None:
+    """Remove the request to stop of an older process, before a new one is started."""
+    stop_file(paths).unlink(missing_ok=True)
+
+
 def start_detached(argv: list[str], errors: IO[bytes], directory: Path) -> subprocess.Popen[bytes]:  # noqa: TID251 - no event loop here
     """Start a process that outlives this one and its terminal; its standard output is a pipe."""
     if sys.platform == "win32":
@@ -70,8 +75,7 @@ def watch_for_stop(paths: Paths, stop: asyncio.Event) -> Iterator[None]:
 
 @contextmanager
 def watch_for_file(path: Path, stop: asyncio.Event) -> Iterator[None]:
-    """Set `stop` when a file appears. One that was there before asked another process."""
-    path.unlink(missing_ok=True)
+    """Set `stop` when a file appears, or is there: `forget_stop` removes that of an older run."""
     task = asyncio.create_task(  # noqa: TID251 - this block owns it
         _until_there(path, stop), name="stop file"
     )

@@ -18,7 +18,8 @@ from typing import IO
 from hpcc.cli.base.lock import holder_or_none, lock_file
 from hpcc.cli.base.progress import progress_lines
 from hpcc.cli.base.terminal import emit
-from hpcc.cli.base.up_process import end, start_detached
+from hpcc.cli.base.up_process import end, forget_stop, start_detached
+from hpcc.config.extras import missing_modules, missing_text, require_extra
 from hpcc.config.farm import Farm, load_farm_or_none
 from hpcc.config.paths import Paths
 from hpcc.config.private_file import make_private_directory
@@ -96,6 +97,9 @@ def image_or_why(settings: WorkerSettings, wanted: str | None) -> tuple[str, str
 
     if wanted:
         ImageRef.parse(wanted)  # reports what is wrong with it before containerd is asked
+        require_extra("farm", "`hpcc up --image`")
+    elif missing_modules("farm"):
+        return "", missing_text("farm", "a farm on this machine")
     asked = windows_guests(settings, program_files=os.environ.get("PROGRAMFILES", ""))
     found = asyncio.run(asked)
     if found.state == "missing":
@@ -135,12 +139,19 @@ def _refuse_login(paths: Paths) -> None:
             " on this machine",
             reason="logged-in",
         )
+    if paths.farm_file.exists() and not _is_of_up(paths):
+        raise CallerError(
+            f"{paths.farm_file} names another farm, and `hpcc up` did not write it: move it away"
+            " before you start a farm on this machine",
+            reason="other-farm",
+        )
 
 
 def _start_supervisor(
     paths: Paths, image: str, show: Callable[[str], None]
 ) -> Mapping[str, object]:
     log = paths.state / "up.log"
+    forget_stop(paths)
     with log.open("ab") as errors:
         argv = [sys.executable, "-m", "hpcc.cli.farm.supervise", image]
         process = start_detached(argv, errors, paths.state)
@@ -188,8 +199,8 @@ def run_down(_args: argparse.Namespace) -> int:
     if holder:
         end(paths, holder, lambda: holder_or_none(lock_file(paths)) != holder)
     # After a kill -9 of the supervisor its file is stale, and only this command removes it. The
-    # file of a login stays.
-    if _login_farm_or_none(paths) is None:
+    # file of a login stays, and one that a person wrote.
+    if _is_of_up(paths):
         paths.farm_file.unlink(missing_ok=True)
         paths.farm_session_file.unlink(missing_ok=True)
     from hpcc.cli.cache.local import stop_daemon
@@ -199,6 +210,15 @@ def run_down(_args: argparse.Namespace) -> int:
     was_up = bool(holder) or (was_daemon and sys.platform == "win32")
     emit("hpcc is down" if was_up else "hpcc was not up")
     return 0
+
+
+def _is_of_up(paths: Paths) -> bool:
+    """Tell whether farm.json is that of `hpcc up`, which has its pid, or damaged."""
+    try:
+        farm = load_farm_or_none(paths.farm_file)
+    except CallerError:
+        return True
+    return farm is not None and not farm.login and farm.pid != 0
 
 
 def _login_farm_or_none(paths: Paths) -> Farm | None:

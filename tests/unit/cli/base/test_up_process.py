@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from hpcc.cli.base import windows_guests
-from hpcc.cli.base.up_process import watch_for_file
+from hpcc.cli.base.up_process import forget_stop, stop_file, watch_for_file
 from hpcc.cli.base.windows_guests import DoctorFinding
 from hpcc.cli.farm.up import image_or_why
+from hpcc.config.paths import Paths
 from hpcc.config.settings import WorkerSettings
 from hpcc.core import CallerError
 
@@ -18,10 +19,12 @@ IMAGE = "registry.example/msvc@sha256:" + "a" * 64
 
 
 async def test_a_file_asks_for_a_stop_and_an_older_one_does_not(tmp_path: Path) -> None:
-    file, stop = tmp_path / "up.stop", asyncio.Event()
+    paths, stop = Paths.from_env({"HPCC_DIR": str(tmp_path)}), asyncio.Event()
+    file = stop_file(paths)
+    file.parent.mkdir(parents=True)
     file.touch()
+    forget_stop(paths)
     with watch_for_file(file, stop):
-        assert not file.exists()
         assert not stop.is_set()
         file.touch()
         async with asyncio.timeout(20):
