@@ -42,7 +42,7 @@ CASES = {
         GUEST + "test_a_listing_without_end_starts_few_programs",
     ),
     "windows-names": Case(
-        "images/toolchains.py", "enumerate(paths[:MAX_TOOLCHAINS], start=1)", "enumerate(paths, start=1)",
+        "images/toolchains.py", "enumerate(paths[:_MAX_PATHS], start=1)", "enumerate(paths, start=1)",
         GUEST + "test_a_guest_with_windows_and_no_end_of_compilers",
     ),
     "windows-paths": Case(
@@ -50,7 +50,7 @@ CASES = {
         GUEST + "test_odd_lines_of_a_guest_with_windows_are_no_programs",
     ),
     "windows-one-of-many": Case(
-        "core/parity.py", "there = max(named, key=lambda t: _likeness(host, t), default=None)", "there = next(iter(named), None)",
+        "core/parity.py", "there = choose(named, key=lambda t: _likeness(host, t), default=None)", "there = next(iter(named), None)",
         "tests/integration/msvc/test_cl_on_windows_client.py::test_a_policy_of_equal_compilers_keeps_others_here",
     ),
     "partial-answer": Case(

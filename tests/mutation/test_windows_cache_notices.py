@@ -43,9 +43,15 @@ CASES = {
         "key = compiled.key",
         f"{OF_FARM}test_results_of_the_farm_and_of_this_machine_do_not_mix",
     ),
+    "farm-asked-for": Case(
+        KEEPING,
+        "kept = make_set(key, tuple(files.values()), inputs.present, inputs.absences)",
+        "kept = make_set(key, inputs.files, inputs.present, inputs.absences)",
+        f"{OF_FARM}test_a_file_that_was_only_asked_for_is_an_input",
+    ),
     "farm-link": Case(
         FARM,
-        "if times is not None and not (times.is_plain and times.links == 1):",
+        "if is_link or (times is not None and not (times.is_plain and times.links == 1)):",
         "if False:",
         f"{OF_FARM}test_a_link_in_place_of_the_object_is_not_written_through",
     ),

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from hpcc.compilers.msvc.probe import VERSION_SOURCE, program_name, read_cl
+from hpcc.compilers.msvc.probe import VERSION_SOURCE, program_directories, program_name, read_cl
 from hpcc.core import Toolchain
 
 _WINDOWS: Final = r"C:\Windows\System32;C:\Windows"
@@ -63,7 +63,7 @@ def describe_question(path: str) -> WindowsQuestion:
     name, home = program_name(path.encode()), path.rpartition("\\")[0]
     mode = (_CL_MODE,) if name == "clang" else ()
     argv = (path, *mode, "-nologo", "-EP", _SOURCE_NAME)
-    env = (("PATH", f"{home};{_WINDOWS}"),)
+    env = (("PATH", ";".join((*program_directories(home), _WINDOWS))),)
     return WindowsQuestion(path, (name,), argv, env, (_SOURCE_NAME, VERSION_SOURCE))
 
 

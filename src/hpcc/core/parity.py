@@ -94,12 +94,14 @@ def compare(name: str, host: Toolchain | None, image: Sequence[Toolchain] | None
 
     A different family, target or first number of the version makes them `other` compilers. A
     difference in the rest of the version or in the distributor's build is `minor`. Otherwise the
-    standard headers are compared. Of several with this name, as an image for Windows can have, the
-    most similar one counts: a compile there names its directory, too.
+    standard headers are compared. Of several with this name, as an image for Windows can have, a
+    compile names one by its directory. Only Microsoft's directories are named after the version, so
+    the most similar of its compilers counts, and else the least similar one.
     """
     others = tuple(image or ())
     named = [t for t in others if name in t.names]
-    there = max(named, key=lambda t: _likeness(host, t), default=None)
+    choose = max if all(t.family == "msvc" for t in named) else min
+    there = choose(named, key=lambda t: _likeness(host, t), default=None)
     directories: tuple[str, ...] = ()
     if host is None or image is None:
         level = Level.UNKNOWN

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -45,6 +45,7 @@ from hpcc.config.extras import missing_modules
 from hpcc.config.paths import DIR_VARIABLE, Paths
 from hpcc.config.settings import Settings
 from hpcc.core import CallerError, HpccError, RunHere, WindowsPath, WindowsPathError
+from hpcc.core.reasons.bypass import BypassReason
 from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.daemon.pipe_listener import PIPE_LIMITS, LauncherPipeListener
 from hpcc.daemon.pipe_lock import PipeLock
@@ -57,6 +58,13 @@ from hpcc.windows.users import is_raised, own_sid
 
 _log: Final = logging.getLogger("hpcc.daemon.cl")
 _EXIT_FAILED: Final = 1
+# Why the farm's half leaves a command to the local cache, which may know it.
+_OF_FARM: Final[Mapping[str, str]] = {
+    BypassReason.MULTIPLE_SOURCES: FallbackReason.MULTIPLE_SOURCES,
+    BypassReason.ODD_OUTPUT: FallbackReason.ODD_OUTPUT,
+    BypassReason.PCH: FallbackReason.PCH,
+    BypassReason.PDB: FallbackReason.PDB,
+}
 REASON: Final = "windows-host"
 RAISED: Final = "elevated-daemon"
 
@@ -190,10 +198,22 @@ class OnFarm(OnDisk):
         with measured(request.times, Phase.FARM, drops_empty=True):
             answer = self._ask_farm(request, is_cancelled)
         if not isinstance(answer, Done):
-            return self._cache.begin(request, is_cancelled)
+            return self._begin_here(request, answer, is_cancelled)
         if answer.exit_code:
             fallback = self._records.fallback()
             self._records.ended(request, REFUSED if fallback else FAILED, fallback)
+        return answer
+
+    def _begin_here(
+        self, request: CompileRequest, left: Exec | None, is_cancelled: Callable[[], bool]
+    ) -> Done | Exec | Run:
+        """Begin a compile that the farm has left; it counts a `FallbackReason` itself."""
+        why = "" if left is None else _OF_FARM.get(left.reason, "")
+        if why:
+            self._records.fell_back(why)
+        answer = self._cache.begin(request, is_cancelled)
+        if why and not isinstance(answer, Exec):  # else it counts as a bypass
+            self._counters.add(f"fallback.{why}")
         return answer
 
     def _ask_farm(
@@ -204,14 +224,13 @@ class OnFarm(OnDisk):
             return None
         try:
             root = self._find_root(request.cwd)
+            program = self._resolve(request.compiler.decode("utf-8", "surrogateescape"))
+            compiler = program.encode("utf-8", "surrogateescape")
+            argv = (compiler, *request.argv[1:])
+            request = request._replace(compiler=compiler, argv=argv)
+            answer = self._farm.begin(ClCompile(request, root), is_cancelled)
         except WindowsPathError as error:
             return self._farm.fall_back(error.reason, "the working directory cannot be sent")
-        program = self._resolve(request.compiler.decode("utf-8", "surrogateescape"))
-        compiler = program.encode("utf-8", "surrogateescape")
-        argv = (compiler, *request.argv[1:])
-        request = request._replace(compiler=compiler, argv=argv)
-        try:
-            answer = self._farm.begin(ClCompile(request, root), is_cancelled)
         except Exception:  # noqa: BLE001 - a fault in hpcc on the way to the farm: the local half still works
             _log.exception("the remote half failed")
             return self._farm.fall_back(

@@ -79,6 +79,8 @@ _SCRIPT: Final = (
 )
 _LINE: Final = re.compile(r"(/[a-z/]{1,20})/([A-Za-z0-9+._-]{1,64}) (/[A-Za-z0-9+._/-]{1,100})")
 _MAX_NAMES: Final = 32
+# Of Windows: each edition and version of cl is there once for each pair of host and target.
+_MAX_PATHS: Final = 48
 _OUTPUT: Final = "probe.i"
 _LIMITS: Final = ExecLimits(
     wall_seconds=60.0,
@@ -190,13 +192,21 @@ async def _windows_compilers(
         return None
     paths = programs_listed(bytes(answer.stdout)) if answer.is_good else []
     log.note(_list_answer(answer, is_any=bool(paths)))
-    for path in paths[:MAX_TOOLCHAINS]:
+    if len(paths) > _MAX_PATHS:  # what is not asked is not absent
+        log.note(SurveyAnswer(LIST, AnswerKind.UNANSWERED, f"it has {len(paths)} compilers"))
+    for path in paths[:_MAX_PATHS]:
         log.plan(path)
-    for number, path in enumerate(paths[:MAX_TOOLCHAINS], start=1):
+    for number, path in enumerate(paths[:_MAX_PATHS], start=1):
         question = describe_question(path)
         answer = await _ask_windows(guest, number, question, limits)
         read = partial(read_answer, question, bytes(answer.stdout))
-        _take(found, log, *_understood(path, answer, read))
+        # All programs of these names are asked, and some are not compilers.
+        said, toolchain = _understood(path, answer, read, is_one_of_many=True)
+        _take(found, log, said, toolchain)
+        if len(found) > MAX_TOOLCHAINS:
+            del found[MAX_TOOLCHAINS:]
+            log.found(tuple(found))
+            log.note(replace(said, kind=AnswerKind.UNANSWERED, why="one too many"))
     return tuple(found)
 
 
@@ -210,7 +220,7 @@ def _take(
 
 
 def _understood(
-    name: str, answer: _Answer, read: Callable[[], Toolchain]
+    name: str, answer: _Answer, read: Callable[[], Toolchain], *, is_one_of_many: bool = False
 ) -> tuple[SurveyAnswer, Toolchain | None]:
     """Return the typed answer of one compiler, and the compiler if it was found."""
     if answer.is_absent:
@@ -221,7 +231,7 @@ def _understood(
         toolchain = read()
     except CallerError as error:
         _log.info("%s in the image: %s", name, error)
-        if answer.is_good:
+        if answer.is_good or is_one_of_many:
             return SurveyAnswer(name, AnswerKind.FOREIGN, str(error)), None
         assert answer.result is not None
         why = f"exit code {answer.result.exit_code} without a description"

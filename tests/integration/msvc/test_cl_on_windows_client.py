@@ -12,21 +12,25 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from hpcc.cache.base.api import Done, Exec, RemoteClient
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.remote.cl_plan import ClCompile
+from hpcc.compilers.msvc.family import image_version
 from hpcc.config.farm_session import FarmSession
 from hpcc.config.paths import Paths
 from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import (
+    Level,
     RemoteFailure,
     RemoteOutcome,
     RemoteRequest,
     Toolchain,
     WindowsPath,
+    compare,
 )
 from hpcc.core.toolchain import Family
 from hpcc.dispatch.remote import start_remote
@@ -247,6 +251,24 @@ def test_a_policy_of_equal_compilers_keeps_others_here(
     assert b'set parity = "warn"' in done.stderr
     assert counters.snapshot()["fallback.parity"] == 1
     assert not remote.requests
+
+
+@pytest.mark.parametrize("name", ["clang-cl", "cl"])
+def test_of_several_clang_the_worst_counts(name: str) -> None:
+    def of(family: Family, version: str) -> Toolchain:
+        return Toolchain(names=(name,), family=family, version=version, target="x64")
+
+    for family in ("clang-cl", "msvc"):
+        image = [of(cast("Family", family), v) for v in ("19.38.1", "17.1.1")]
+        # Directories of LLVM are not named after the version, and those of Microsoft are.
+        assert compare(name, image[0], image).is_exact is False
+        expected = Level.EXACT if family == "msvc" else Level.OTHER
+        assert compare(name, image[0], image).level is expected
+        assert compare(name, image[1], image).level is expected
+        if name == "clang-cl" and family == "msvc":
+            continue  # such a name is that of no cl
+        version = image_version(name.encode(), image, (17, 1, 1))
+        assert version == ((17, 1, 1) if family == "msvc" else (19, 38, 1))
 
 
 def test_an_image_that_nobody_has_asked_is_not_refused(tmp_path: Path, drive: Drive) -> None:

@@ -299,3 +299,29 @@ def test_the_depfile_is_this_machines_and_comes_back_with_the_object(
     assert bench.counted() == {
         "miss.remote.executed": 1, "fallback.pass-through": 1, "miss.local": 1,
     }  # fmt: skip
+
+
+def test_a_file_that_was_only_asked_for_is_an_input(bench: Bench) -> None:
+    bench.write("inc/opt.h", "#define OPT 1\n")
+    # In the guest, whose headers may differ, the second condition may hold.
+    bench.write(
+        "x.c",
+        '#include "h.h"\n#if __has_include("opt.h") && defined(IN_THE_GUEST)\n#include "opt.h"\n#endif\n',
+    )
+    first = bench.compile()
+    assert [i.path for i in bench.remote.requests[0].inputs] == ["inc/h.h", "inc/opt.h", "x.c"]
+    assert bench.compile() == first
+    bench.write("inc/opt.h", "#define OPT 2\n")
+    assert bench.compile() != first
+    assert bench.counted() == {"miss.remote.executed": 2, "hit.remote": 1}
+    # clang lists it as well.
+    bench.compile(*_ARGV[:-1], "-clang:-MD", "-clang:-MTx.obj", "-clang:-MFx.d", "x.c")
+    assert b"opt.h" in (bench.directory / "x.d").read_bytes()
+
+
+def test_a_refusal_of_the_farm_is_counted_once_and_fails_no_build(bench: Bench) -> None:
+    bench.write("y.c", "int y;\n")
+    bench.compile("/nologo", "/c", "/Iinc", "x.c", "y.c")
+    assert bench.counted() == {"fallback.multiple-sources": 1, "miss.local": 2}
+    assert bench.compile("/nologo", "/c", "/Yup.h", "/Fo", "x.c") == b"pch"
+    assert bench.counted() == {"bypass.pch": 1}

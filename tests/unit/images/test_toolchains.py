@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.compilers.probe import MAX_PREPROCESSED_BYTES, PROBE_FORMAT
+from hpcc.compilers.windows_probe import describe_question
 from hpcc.core import (
     MAX_TOOLCHAINS,
     ExecEvent,
@@ -180,9 +181,45 @@ async def test_odd_lines_of_a_guest_with_windows_are_no_programs(lines: bytes) -
 
 async def test_a_guest_with_windows_and_no_end_of_compilers() -> None:
     lines = b"".join(b"C:\\%d\\cl.exe\r\n" % n for n in range(1000))
-    guest = Guest(windows_says(lines, {}))
-    await probe_guest(guest)
-    assert len(guest.asked) == 2 + MAX_TOOLCHAINS
+    guest, log = Guest(windows_says(lines, {})), SurveyLog()
+    await probe_guest(guest, log)
+    assert len(guest.asked) == 2 + 48
+    assert not log.survey.is_complete  # those that were not asked are not absent
+
+
+async def test_many_compilers_of_windows_that_are_equal_are_few() -> None:
+    paths = [f"C:\\{n}\\cl.exe" for n in range(40)]
+    cl = b"HPCC_PROBE cl 1938331%02d\r\nHPCC_BUILD 1\r\nHPCC_TARGET x64\r\n"
+    lines = "\r\n".join(paths).encode()
+    for kinds, is_whole in ((MAX_TOOLCHAINS, True), (MAX_TOOLCHAINS + 1, False)):
+        about = {path: cl % (n % kinds) for n, path in enumerate(paths)}
+        log = SurveyLog()
+        found = await probe_guest(Guest(windows_says(lines, about)), log)
+        assert len(found) == MAX_TOOLCHAINS
+        assert log.survey.is_understood is is_whole
+
+
+async def test_a_program_of_windows_that_fails_is_not_a_compiler() -> None:
+    good, bad = "C:\\a\\cl.exe", "C:\\VC\\bin\\Hostx64\\x86\\cl.exe"
+    cl = b"HPCC_PROBE cl 193833130\r\nHPCC_BUILD 1\r\nHPCC_TARGET x64\r\n"
+    listed = windows_says(f"{good}\r\n{bad}".encode(), {good: cl})
+
+    def says(argv: tuple[str, ...]) -> list[ExecEvent]:
+        return [ResultEvent(exit_code=255)] if argv[0] == bad else listed(argv)
+
+    log = SurveyLog()
+    assert len(await probe_guest(Guest(says), log)) == 1
+    assert log.survey.is_understood
+
+
+def test_a_cross_compiler_finds_the_libraries_of_its_host() -> None:
+    bin_, windows = "C:\\VC\\bin", "C:\\Windows\\System32;C:\\Windows"
+    for home, path in (
+        (f"{bin_}\\Hostx64\\x86", f"{bin_}\\Hostx64\\x86;{bin_}\\Hostx64\\x64"),
+        (f"{bin_}\\Hostx64\\x64", f"{bin_}\\Hostx64\\x64"),
+        (f"{bin_}", f"{bin_}"),
+    ):
+        assert describe_question(f"{home}\\cl.exe").env == (("PATH", f"{path};{windows}"),)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from hpcc.compilers.invocation.guest import NotPortableError, as_text
 from hpcc.compilers.invocation.invocation import DepMode, Invocation
 from hpcc.compilers.msvc.family import image_version, msvc_family
 from hpcc.compilers.msvc.guest import WINDOWS_GUEST_ROOT, WindowsGuestMap, windows_guest_arguments
+from hpcc.compilers.msvc.probe import program_directories
 from hpcc.compilers.scan.questions import NOTHING_ASKED, Questions
 from hpcc.compilers.scan.scan import HAZARD_REASONS, Hazard, scan_arguments, scan_source
 from hpcc.compilers.scan.windows_names import UnclearNameError, candidate, parent
@@ -117,13 +118,10 @@ class ClPlanner:
         cwd = _path(_text(request.cwd), None)
         found = read_command(self._host.machine, request, cwd)
         if isinstance(found, Bypass):
-            if found.reason is BypassReason.PCH:
-                raise NotPortableError(FallbackReason.PCH)
             return found
         family, invocation = found
         if family.database_of(invocation) is not None:
-            # Whether one is written shows only after the compile.
-            raise NotPortableError(FallbackReason.PDB)
+            return Bypass(BypassReason.PDB)  # whether one is written shows only after the compile
         if any(name.startswith(_REFUSED_ENV) for name in request.env):
             return Bypass(BypassReason.ENVIRONMENT)
         return ClJob(request, root, cwd, invocation, _key(compile_, invocation, farm))
@@ -218,6 +216,8 @@ class ClPlanner:
                 place = path.relative_to(guest.root)
                 is_there = self._host.machine.read(str(path), _MAX_SOURCE_BYTES) is not None
                 if is_there and windows_key(place) not in found:
+                    if depfile is not None:  # of what the guest may read it does not tell
+                        raise NotPortableError(FallbackReason.HAS_INCLUDE)
                     found[windows_key(place)], _ = self._input(place, path, guest.root)
         return tuple(found[key] for key in sorted(found)), files, depfile
 
@@ -286,7 +286,7 @@ def has_windows_farm(request: CompileRequest) -> bool:
 
 
 def _key(compile_: ClCompile, invocation: Invocation, farm: Farm) -> bytes:
-    """Return the key of a command. It is never stored, so it has no format number."""
+    """Return the key of a command. `windows.farm_results` has the format number."""
     request = compile_.request
     variables = [part for item in sorted(request.env.items()) for part in item]
     names = (farm.image, farm.isolation, farm.tenant, str(compile_.root))
@@ -324,8 +324,8 @@ def _environment(
     (compiler,) = _parsed([request.compiler], None) or (None,)
     if compiler is None:
         raise NotPortableError(FallbackReason.WINDOWS_PATH)
-    home = WindowsPath(compiler.drive, compiler.components[:-1])
-    found = {"PATH": f"{home};{_WINDOWS}"}
+    home = str(WindowsPath(compiler.drive, compiler.components[:-1]))
+    found = {"PATH": ";".join((*program_directories(home), _WINDOWS))}
     for raw in _PATHS:
         names = [d for d in request.env.get(raw, b"").split(b";") if d]
         paths = _parsed(names, cwd)

@@ -2,9 +2,9 @@
 
 A result is under a key of the farm, its image and tenant, the root, the command and this machine's
 compiler, which listed the headers. With the same inputs the same request would be sent, so its
-answer is served. The inputs are those of the local cache (`keeping`): this machine's headers of the
-system are among them, although the guest has read the image's. Never is such a result under a key
-of the local cache, nor a local one here.
+answer is served. The inputs are all files that were sent, and those of the local cache (`keeping`):
+this machine's headers of the system are among them, although the guest has read the image's. Never
+is such a result under a key of the local cache, nor a local one here.
 
 A copy counts only as long as its basis does; see `hpcc.cache.farm_results`.
 """
@@ -32,7 +32,6 @@ from hpcc.cache.windows.sharing import SharedCompile
 from hpcc.cache.windows.state import State
 from hpcc.compilers.invocation.guest import NotPortableError
 from hpcc.compilers.spec.table import Bypass
-from hpcc.core import windows_key
 from hpcc.core.basis import FarmTerms
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
@@ -90,8 +89,9 @@ class ImageResultStore:
 
     def write(self, path: str, data: bytes) -> None:
         """See `cl_client.ImageResults.write`. A link is the compiler's to write through."""
-        times = self._disk.times(path, is_at_rest=False)
-        if times is not None and not (times.is_plain and times.links == 1):
+        times, entry = self._disk.times(path, is_at_rest=False), self._disk.look(path)
+        is_link = entry is not None and entry.is_link  # also one that leads nowhere
+        if is_link or (times is not None and not (times.is_plain and times.links == 1)):
             raise OSError(errno.EPERM, "it is a link, read-only or no file", path)
         self._files.write(path, data)
 
@@ -128,7 +128,7 @@ class ImageResultStore:
         depfile = None if compiled.depfile is None else outputs[str(compiled.depfile)]
         origin = basis_origin(basis) if basis else b""
         result = Result(made, depfile, done.stdout, done.stderr, (), origin)
-        sent = {windows_key(i.host_path): bytes.fromhex(i.sha256) for i in plan.request.inputs}
+        sent = {i.host_path.encode(): bytes.fromhex(i.sha256) for i in plan.request.inputs}
         try:
             self._keeper.keep_image(compiled, begun.began, begun.key, plan.files, result, sent)
         except UncacheableError as error:

@@ -159,12 +159,13 @@ class ResultKeeper:
         key: bytes,
         names: tuple[str, ...],
         made: Result,
-        sent: Mapping[str, bytes],
+        sent: Mapping[bytes, bytes],
     ) -> None:
         """Store what a farm's image made under a key that names it.
 
-        `names` are the headers that this machine's compiler listed before, `sent` the digests of
-        the files that went to the farm, by their keys.
+        `names` are the headers that this machine's compiler listed before, `sent` the paths and
+        digests of the files that went to the farm. What was only asked for is one of its inputs,
+        too: the guest, whose own headers may differ, can have read it.
 
         Raises:
             UncacheableError: it must not be stored.
@@ -173,10 +174,12 @@ class ResultKeeper:
         search = self._search(compiled)
         inputs = self._inputs(compiled, began, names, made.object_data, search)
         self._check_unchanged(compiled, began)
-        for path, digest in inputs.files:
-            if sent.get(windows_key(path.decode()), digest) != digest:
+        files = {windows_key(path.decode()): (path, digest) for path, digest in inputs.files}
+        for path, digest in sent.items():
+            _, now = files.setdefault(windows_key(path.decode()), (path, digest))
+            if now != digest:
                 raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE, path)
-        kept = make_set(key, inputs.files, inputs.present, inputs.absences)
+        kept = make_set(key, tuple(files.values()), inputs.present, inputs.absences)
         if self._results.keep_set(key, kept, made) is None:
             raise UncacheableError(UncacheableReason.STORE)
 

@@ -302,8 +302,8 @@ def image_version(
 ) -> Version | None:
     """Return the version of the image's compiler; None if the image's compilers are unknown.
 
-    An image for Windows can have several of one name, in directories named after their version:
-    that of this machine's compiler, `here`, comes first.
+    An image for Windows can have several cl, in directories named after their version: that of
+    this machine's compiler, `here`, comes first.
 
     Raises:
         NotPortableError: the image has no compiler of that name.
@@ -312,14 +312,12 @@ def image_version(
         return None
     name = program_name(program)
     is_own = is_clang_cl(name.encode()) is True
-    versions = [
-        tuple(int(part) for part in there.version.split("."))
-        for there in image
-        if name in there.names and (there.family == "clang-cl" or not is_own)
-    ]
-    if not versions:
+    named = [t for t in image if name in t.names and (t.family == "clang-cl" or not is_own)]
+    if not named:
         raise NotPortableError(FallbackReason.NOT_IN_IMAGE)
-    return here if here in versions else versions[0]
+    versions = [tuple(int(part) for part in t.version.split(".")) for t in named]
+    is_named_after = all(t.family == "msvc" for t in named)
+    return here if is_named_after and here in versions else versions[0]
 
 
 def flags_of_reading(invocation: Invocation) -> tuple[bytes, ...]:

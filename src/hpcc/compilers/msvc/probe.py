@@ -44,6 +44,7 @@ _ANSWER: Final = re.compile(
 )
 _BUILD: Final = re.compile(rb'^HPCC_BUILD "?([^"\r\n]{0,256})"?\s*$', re.MULTILINE)
 _TARGET: Final = re.compile(rb"^HPCC_TARGET ([a-z0-9]{3,8})\s*$", re.MULTILINE)
+_CROSS: Final = re.compile(r"(.*\\bin\\Host(x64|x86|arm64)\\)(x64|x86|arm64|arm)", re.IGNORECASE)
 _EXE: Final = re.compile(rb"\.exe\Z", re.IGNORECASE)
 _MAX_BUILD_CHARS: Final = 128
 
@@ -52,6 +53,18 @@ def program_name(program: bytes) -> str:
     """Return the name of a program of Windows: without directory and `.exe`, in lower case."""
     base = re.split(rb"[\\/]", program)[-1]
     return _EXE.sub(b"", base).decode("utf-8", "replace").lower()
+
+
+def program_directories(home: str) -> tuple[str, ...]:
+    r"""Return the directories that a compiler in `home` needs on PATH.
+
+    A cross compiler of Microsoft's, as in `bin\Hostx64\x86`, has some of its libraries in the
+    directory of its host's own compiler, and vcvars names both.
+    """
+    cross = _CROSS.fullmatch(home)
+    if cross is None or cross[2].lower() == cross[3].lower():
+        return (home,)
+    return home, cross[1] + cross[2]
 
 
 def read_cl(names: tuple[str, ...], output: bytes) -> Toolchain:

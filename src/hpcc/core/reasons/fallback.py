@@ -96,6 +96,9 @@ class FallbackReason(Reason, prefix="fallback"):
         "Units that import named modules of Clang 17 or 19 travel if the image has the same Clang "
         "and the same headers. `hpcc explain` names the cause. Set `CMAKE_CXX_SCAN_FOR_MODULES` to "
         "`OFF` where no source uses modules: such compiles travel.")
+    MULTIPLE_SOURCES = (
+        "multiple-sources", "several sources in one command of cl or clang-cl (Windows)",
+        "Give each source a command: `UseMultiToolTask` in MSBuild; Ninja does.")
     NAMES_IN_OUTPUT = (
         "names-in-output", "the output would hold a path of the guest, and no flag changes that",
         "Put a `.hpcc` at the project's root: paths in the output are then relative.",
@@ -121,6 +124,9 @@ class FallbackReason(Reason, prefix="fallback"):
         "This is asked for clang-cl. clang-tidy and cppcheck must also be of the same build, with "
         "the same headers of C and C++ and the same tables.")
     NOT_UTF_8 = "not-utf-8", "an argument or a name is not UTF-8", "Rename the file."
+    ODD_OUTPUT = (
+        "odd-output", "an output of cl or clang-cl is also an input, or no file (Windows)",
+        "Name another file.")
     OPENMP_TARGET = (
         "openmp-target", "the object names device and inode of its source", _LOCAL,
         "Clang makes names of OpenMP target regions of them. Those of a guest may occur twice.")
@@ -148,7 +154,7 @@ class FallbackReason(Reason, prefix="fallback"):
         "Units with one of GCC 12 to 14, which `-include` names by an absolute path as CMake does, "
         "travel if the image has the same GCC and the same headers. `hpcc explain` tells why not.")
     PDB = (
-        "pdb", "cl writes a program database that compiles share: `/Zi`, or `/Fd` without it",
+        "pdb", "cl may write a program database that compiles share (`/Zi`, `/Fd`; Windows)",
         "Use `/Z7`, which goes to the farm.")
     PRAGMA_DEPENDENCY = (
         "pragma-dependency", "`#pragma GCC dependency` compares the times of files",
