@@ -121,6 +121,8 @@ def test_doctor_says_what_is_there_and_what_to_do(desk: Desk) -> None:
     (desk.home / "state/farm-session.json").write_text(farm_session(newer).to_json())
     with desk.daemon():
         found = doctor(desk)
+    for name in ("farm.json", "farm-session.json"):
+        (desk.home / "state" / name).unlink()
     # cl and the launcher are in the working directory. There is no containerd and no SDK.
     assert [name for name, line in found.items() if line["state"] == "missing"] == ["windows"]
     assert "INCLUDE is not set" in found["compilers"]["detail"]
