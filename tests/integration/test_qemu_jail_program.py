@@ -38,6 +38,16 @@ QEMUS = {
 }  # fmt: skip
 
 
+def sleeps(pid: int) -> bool:
+    """Tell whether the program waits: its loader, which opens libraries, has ended."""
+    before = status_of(pid)
+    time.sleep(0.05)
+    now = status_of(pid)
+    names = ("Name", "State", "voluntary_ctxt_switches", "nonvoluntary_ctxt_switches")
+    is_still = all(before[name] == now[name] for name in names)
+    return is_still and now["Name"] == "sleep" and now["State"].startswith("S")
+
+
 @contextmanager
 def jailed(
     tmp_path: Path, as_user: int | None = None
@@ -68,7 +78,7 @@ def jailed(
     try:
         # The processes in front of it hold the pipe open, so there is no end to wait for.
         pid = int(os.read(reader, 32))
-        while Path(f"/proc/{pid}/comm").read_text() != "sleep\n":
+        while not sleeps(pid):
             time.sleep(0.01)
         yield pid, process
     finally:
