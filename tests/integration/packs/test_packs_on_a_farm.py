@@ -215,7 +215,9 @@ async def test_reports_wait_for_a_worker_and_nothing_is_used_while_too_many_wait
             assert (await ann.unit(0, one)).pack == PACK_USED
             assert (await ann.unit(1, two)).pack == PACK_NOT_ALLOWED
             monkeypatch.setattr(waiting, "_sent", honest)
-            await until(lambda: rows(farm, "pack", "ann") == 1)
+            # The worker has the row before its reply arrives here.
+            await until(lambda: not waiting._waiting)
+            assert rows(farm, "pack", "ann") == 1
             assert (await ann.unit(1, two)).pack == PACK_USED
 
 
